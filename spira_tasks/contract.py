@@ -1,0 +1,131 @@
+"""What crosses the boundary between Airflow and a stage: names, digests and plain JSON.
+
+Standard library only.  ``dags/`` and ``plugins/`` import this module and ``pipelines`` and nothing
+else of ``spira_tasks``, so a DAG file parses without torch, pydantic or Great Expectations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+EXIT_BUG = 1  # what Python exits with on an uncaught exception: mend the code, do not retry
+EXIT_REJECTED = os.EX_DATAERR  # 65: a gate refused the data or the model; do not retry
+EXIT_UNAVAILABLE = os.EX_TEMPFAIL  # 75: a service did not answer; retry
+EXIT_CONFIG = os.EX_CONFIG  # 78: the step or its configuration is wrong; do not retry
+
+
+@dataclass(frozen=True)
+class Step:
+    """One use of a stage in a pipeline.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its pipeline; becomes the Airflow ``task_id``.
+    stage : str
+        Module under ``spira_tasks.stages``.
+    inputs : mapping of str to str
+        Input name to reference: ``"<step>.<output>"`` of the same run, ``"sha256:<hex>"``, or a
+        place outside the store where data enters: ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
+    config : mapping of str to JSON value
+        Validated by the stage's own ``Config``; unknown keys are errors.
+    """
+
+    name: str
+    stage: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def upstream(self) -> list[str]:
+        """Names of the steps whose outputs this one reads; data flow is the only ordering."""
+        references = [ref for ref in self.inputs.values() if ":" not in ref]
+        return sorted({reference.partition(".")[0] for reference in references})
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Step:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one expectation or one statistical gate said.
+
+    Holds counts, statistics and column names, never a value of a patient: verdicts reach logs,
+    Airflow's page and reports.
+
+    Attributes
+    ----------
+    name : str
+        Stable identifier, for example ``"ward_noise_counterfactual"``.
+    verdict : {"pass", "warn", "block"}
+        ``warn`` is carried to the reports, ``block`` ends the run.
+    statistic, low, high : float or None
+        The estimate and its 95 % interval, where there is one.
+    threshold : float or None
+        What the statistic was held against.
+    n : int or None
+        How many rows, recordings or subjects the statistic rests on.
+    reason : str
+        One sentence a person can act on.
+    """
+
+    name: str
+    verdict: Literal["pass", "warn", "block"]
+    statistic: float | None = None
+    low: float | None = None
+    high: float | None = None
+    threshold: float | None = None
+    n: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage returns: numbers and verdicts.  Everything else it leaves in its outputs."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """The record of a finished step; stored under ``key``, the hash of all that made it.
+
+    Attributes
+    ----------
+    outputs : mapping of str to str
+        Output name to artifact digest, ``"sha256:<hex>"``.
+    seconds : float
+        How long the computation took, the first time.
+    provenance : mapping of str to str
+        Who, when and with what: time (UTC), code and lock file digests, git revision, host.
+    """
+
+    stage: str
+    key: str
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    seconds: float = 0.0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def blocking(self) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if verdict.verdict == "block")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        fields = json.loads(text)
+        verdicts = tuple(Verdict(**verdict) for verdict in fields.pop("verdicts", ()))
+        return cls(**fields, verdicts=verdicts)
