@@ -89,10 +89,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage returns: numbers and verdicts.  Everything else it leaves in its outputs."""
+    """What a stage returns: numbers and verdicts.  Everything else it leaves in its outputs.
+
+    ``changed`` is for a stage that acts on the outside (the model registry): false when there
+    was nothing left to do.
+    """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    changed: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""The pipelines, as data: Airflow schedules them, ``python -m spira_tasks pipeline`` runs them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from spira_tasks.contract import Step
+
+# A gate hands its input on unchanged.  Later steps read the gate's output and never what came
+# before it (a test forbids it), so data flow alone puts every step behind its gate.
+TRAINING = (
+    Step("ingest", "ingest", inputs={"data": "folder:."}),
+    Step(
+        "check_recordings",
+        "validate",
+        inputs={"table": "ingest.recordings"},
+        config={"suite": "recordings"},
+    ),
+    Step("split", "split", inputs={"recordings": "check_recordings.table"}),
+    Step(
+        "check_training_set",
+        "validate",
+        inputs={"table": "split.recordings"},
+        config={"suite": "training_set"},
+    ),
+    Step("materialize", "materialize", inputs={"recordings": "check_training_set.table"}),
+    Step(
+        "check_features",
+        "validate",
+        inputs={"table": "materialize.features"},
+        config={"suite": "features"},
+    ),
+    Step(
+        "train",
+        "train",
+        inputs={
+            "recordings": "check_training_set.table",
+            "features": "check_features.table",
+            "ward_noise": "ingest.ward_noise",
+        },
+    ),
+    Step(
+        "evaluate",
+        "evaluate",
+        inputs={
+            "recordings": "check_training_set.table",
+            "features": "check_features.table",
+            "ward_noise": "ingest.ward_noise",
+            "model": "train.model",
+        },
+    ),
+    Step(
+        "register",
+        "register",
+        inputs={
+            "recordings": "check_training_set.table",
+            "model": "train.model",
+            "classifier": "evaluate.classifier",
+            "report": "evaluate.report",
+        },
+    ),
+    Step(
+        "promote",
+        "promote",
+        inputs={
+            "recordings": "check_training_set.table",
+            "registration": "register.registration",
+            "report": "evaluate.report",
+        },
+    ),
+)
+
+PIPELINES = {"training": TRAINING}
+
+
+def configure(
+    steps: tuple[Step, ...], *, data: str | None = None, settings: Mapping[str, Any] | None = None
+) -> tuple[Step, ...]:
+    """The steps of a pipeline for one run.
+
+    Parameters
+    ----------
+    steps : tuple of Step
+    data : str, optional
+        Where the recordings are: a folder, or ``s3://bucket/prefix``.
+    settings : mapping of str to JSON value, optional
+        ``"<step>.<key>"`` to the value that this key of the step's configuration takes.
+
+    Raises
+    ------
+    ValueError
+        When a setting does not name a step of the pipeline.
+    """
+    by_name = {step.name: step for step in steps}
+    if data is not None:
+        by_name["ingest"] = with_data(by_name["ingest"], data)
+    for target, value in (settings or {}).items():
+        name, dot, key = target.partition(".")
+        if not dot or name not in by_name:
+            raise ValueError(
+                f"setting {target!r}: write <step>.<key>=<value>, with a step of "
+                f"{', '.join(by_name)}"
+            )
+        step = by_name[name]
+        by_name[name] = dataclasses.replace(step, config={**step.config, key: value})
+    return tuple(by_name.values())
+
+
+def with_data(step: Step, data: str) -> Step:
+    """The step reading its ``data`` from a folder or an ``s3://`` prefix."""
+    reference = data if data.startswith(("s3://", "folder:")) else f"folder:{data}"
+    return dataclasses.replace(step, inputs={**step.inputs, "data": reference})

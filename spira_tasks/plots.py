@@ -1,0 +1,190 @@
+"""Pictures of an evaluation, drawn to be read by a person and to be the same bytes every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+mpl.use("agg")
+
+BLUE, ORANGE, GREY = "#1b6ca8", "#d1603d", "#8a8f98"
+CONDITION_NAMES = {
+    "clean": "as recorded",
+    "noise_all": "ward noise on everybody",
+    "noise_controls": "… on controls only",
+    "noise_patients": "… on patients only",
+}
+SYNTHETIC = "synthetic cohort: shows that the platform works, says nothing of medicine"
+
+
+def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None:
+    """Write roc.png, calibration.png, confusion.png and ward_noise.png.
+
+    Parameters
+    ----------
+    test : DataFrame
+        Columns label in {0, 1}, clean and noise: probabilities of the test recordings.
+    report : dict
+        As ``evaluation.json`` holds it.
+    folder : Path
+    """
+    labels, clean = test["label"].to_numpy(float), test["clean"].to_numpy(float)
+    noise = test["noise"].to_numpy(float) if "noise_all" in report["conditions"] else None
+    figures = {
+        "roc": roc(labels, clean, noise, report),
+        "calibration": calibration(labels, clean, report),
+        "confusion": confusion(report),
+        "ward_noise": ward_noise(report),
+    }
+    for name, figure in figures.items():
+        if report["synthetic"]:
+            figure.text(0.5, 0.01, SYNTHETIC, ha="center", fontsize=7, color=GREY)
+        figure.savefig(folder / f"{name}.png", dpi=120, metadata={"Software": None})
+
+
+def roc(
+    labels: np.ndarray[Any, Any],
+    clean: np.ndarray[Any, Any],
+    noise: np.ndarray[Any, Any] | None,
+    report: dict[str, Any],
+) -> Figure:
+    from sklearn.metrics import roc_curve
+
+    figure, axes = canvas("ROC curve of the test subjects")
+    for scores, condition, colour in ((clean, "clean", BLUE), (noise, "noise_all", ORANGE)):
+        if scores is None:
+            continue
+        auc = report["conditions"][condition]["auc"]
+        false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
+        axes.plot(
+            false_positive_rate,
+            true_positive_rate,
+            color=colour,
+            drawstyle="steps-post",
+            label=f"{CONDITION_NAMES[condition]}: AUC {interval(auc)}",
+        )
+    point = report["conditions"]["clean"]
+    axes.plot(
+        1 - point["specificity"]["value"],
+        point["sensitivity"]["value"],
+        "o",
+        color=BLUE,
+        label=f"operating point: probability {report['operating_point']:.2f}",
+    )
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    return figure
+
+
+def calibration(
+    labels: np.ndarray[Any, Any], clean: np.ndarray[Any, Any], report: dict[str, Any]
+) -> Figure:
+    figure, axes = canvas("Calibration on the test subjects")
+    n_bins = max(2, min(10, len(labels) // 10))  # at least ten recordings a bin
+    groups = np.array_split(np.argsort(clean, kind="stable"), n_bins)
+    predicted = [clean[group].mean() for group in groups]
+    observed = np.array([labels[group].mean() for group in groups])
+    error = [np.sqrt(rate * (1 - rate) / len(g)) for rate, g in zip(observed, groups, strict=True)]
+    axes.errorbar(predicted, observed, yerr=error, fmt="o-", color=BLUE, capsize=3, linewidth=1)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.set(
+        xlabel="predicted probability", ylabel="share of patients", xlim=(0, 1), ylim=(-0.02, 1.02)
+    )
+    axes.text(
+        0.03,
+        0.92,
+        f"{n_bins} groups of equal size, ± 1 standard error\n"
+        f"expected calibration error {report['expected_calibration_error']:.3f}, "
+        f"n = {len(labels)}",
+        fontsize=8,
+        transform=axes.transAxes,
+    )
+    return figure
+
+
+def confusion(report: dict[str, Any]) -> Figure:
+    figure, axes = canvas("Confusion matrix of the test recordings")
+    counts = report["confusion"]
+    matrix = np.array(
+        [
+            [counts["true_negatives"], counts["false_positives"]],
+            [counts["false_negatives"], counts["true_positives"]],
+        ]
+    )
+    axes.imshow(matrix / matrix.sum(axis=1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        share = count / matrix[row].sum()
+        colour = "white" if share > 0.5 else "black"
+        axes.text(
+            column,
+            row,
+            f"{count}\n{share:.0%}",
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=13,
+        )
+    axes.set(
+        xticks=[0, 1],
+        xticklabels=["called control", "called patient"],
+        yticks=[0, 1],
+        yticklabels=["control", "patient"],
+    )
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def ward_noise(report: dict[str, Any]) -> Figure:
+    figure, axes = canvas("Does ward noise change the answer?")
+    conditions = [name for name in CONDITION_NAMES if name in report["conditions"]]
+    for metric, colour, shift in (
+        ("balanced_accuracy", BLUE, -0.2),
+        ("sensitivity", ORANGE, 0.0),
+        ("specificity", GREY, 0.2),
+    ):
+        estimates = [report["conditions"][name][metric] for name in conditions]
+        values = np.array([estimate["value"] for estimate in estimates])
+        below = values - [estimate["low"] for estimate in estimates]
+        above = [estimate["high"] for estimate in estimates] - values
+        axes.errorbar(
+            values,
+            np.arange(len(conditions)) + shift,
+            xerr=np.clip([below, above], 0, None),
+            fmt="o",
+            color=colour,
+            capsize=3,
+            label=metric.replace("_", " "),
+        )
+    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set(
+        yticks=range(len(conditions)),
+        yticklabels=[CONDITION_NAMES[name] for name in conditions],
+        xlim=(0, 1.02),
+        xlabel="on the test subjects, with 95 % interval",
+    )
+    axes.invert_yaxis()
+    axes.legend(loc="lower left", fontsize=8, frameon=False)
+    return figure
+
+
+def canvas(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6, 4.6), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))  # type: ignore[union-attr]
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.2f} ({estimate['low']:.2f}–{estimate['high']:.2f})"

@@ -1,0 +1,32 @@
+"""Progress of long work: a bar on a terminal, a line every few seconds in a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+SECONDS_BETWEEN_LINES = 5.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def progress(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """Pass ``items`` on, showing how many of ``total`` are done and how long the rest will take."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=label, total=total, leave=False)
+        return
+    started = last = time.monotonic()
+    for number, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            left = (now - started) / number * (total - number)
+            log.info("%s: %d of %d, about %.0f s left", label, number, total, left)

@@ -1,0 +1,212 @@
+"""Run one step: resolve its inputs, look for its result, call the stage, store what it made."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, cast
+
+from pydantic import ValidationError
+
+from spira_tasks import provenance
+from spira_tasks.artifacts import Directory, Store, open_source
+from spira_tasks.config import StageConfig
+from spira_tasks.contract import Outcome, Result, Step
+from spira_tasks.errors import ConfigError, GateRejected, SpiraError
+from spira_tasks.work import Record, Work
+
+log = logging.getLogger(__name__)
+
+
+class Stage(Protocol):
+    """What every module of ``spira_tasks.stages`` offers.
+
+    A module may also say ``EFFECT = True``: the stage changes something outside the store (the
+    model registry), so its result is never taken from the store; it is called every time, does
+    nothing a second time, and says so by ``Outcome.changed``.
+    """
+
+    __name__: str
+    Inputs: type[Any]  # dataclass of Directory: files to read
+    Outputs: type[Any]  # dataclass of Path: empty folders to fill
+    Config: type[StageConfig]
+
+    def run(self, inputs: Any, config: Any, outputs: Any, work: Work) -> Outcome: ...
+
+
+def run_step(step: Step, run_id: str, store: Store) -> Result:
+    """Bring ``step`` to its result.  Calling it again changes nothing and costs nothing.
+
+    Raises
+    ------
+    GateRejected
+        When a verdict of the result blocks; the result is stored all the same.
+    """
+    started = time.monotonic()
+    record: Record = {"step": step.name, "stage": step.stage, "inputs": dict(step.inputs)}
+    try:
+        result, found = _find_or_compute(step, run_id, store, record)
+    except BaseException as error:
+        message = str(error) if isinstance(error, SpiraError) else ""
+        record |= {"state": "failed", "error": type(error).__name__, "message": message}
+        _close(store, run_id, record, started)
+        raise
+    record |= json.loads(result.to_json()) | {
+        "state": "blocked" if result.blocking else "done",
+        "found": found,
+        "seconds_computing": result.seconds,
+    }
+    _close(store, run_id, record, started)
+    if result.blocking:
+        listing = "".join(f"\n  - {verdict.name}: {verdict.reason}" for verdict in result.blocking)
+        raise GateRejected(f"step {step.name!r} blocks the run:{listing}")
+    return result
+
+
+def resolve(reference: str, run_id: str, store: Store) -> str:
+    """Turn ``"<step>.<output>"`` into the digest that step produced in this run."""
+    name, _, output = reference.partition(".")
+    record = store.read_record(run_id, name)
+    if record is None or record["state"] == "failed":
+        raise ConfigError(
+            f"input {reference!r}: step {name!r} has not finished in run {run_id!r}; run it first"
+        )
+    if record["state"] == "blocked":
+        raise GateRejected(f"input {reference!r}: step {name!r} blocked run {run_id!r}")
+    if output not in record["outputs"]:
+        raise ConfigError(f"input {reference!r}: {name!r} has only {sorted(record['outputs'])}")
+    return cast(str, record["outputs"][output])
+
+
+def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> tuple[Result, bool]:
+    stage = _load(step.stage)
+    config = _configure(stage, step)
+    record["config"] = config.model_dump(mode="json")
+    inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
+    _check_names(stage, step, inputs)
+
+    code, lock = provenance.code_digest(stage.__name__), provenance.lock_digest()
+    digests = {name: directory.digest for name, directory in inputs.items()}
+    key = provenance.result_key(step.stage, code, lock, digests, record["config"])
+    record["key"] = key
+
+    has_effect = getattr(stage, "EFFECT", False)
+    result = None if has_effect else store.find_result(key)
+    if result is not None:
+        log.info("%s: found %s", step.name, key[:12])
+        return result, True
+
+    log.info("%s: computing %s", step.name, key[:12])
+    started = time.monotonic()
+    outcome, outputs = _execute(stage, inputs, config, _work(step, run_id, store, key, code), store)
+    result = Result(
+        stage=step.stage,
+        key=key,
+        outputs=outputs,
+        metrics=dict(outcome.metrics),
+        verdicts=outcome.verdicts,
+        seconds=round(time.monotonic() - started, 3),
+        provenance={
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "code": code,
+            "lock": lock,
+            "git": provenance.git_revision(),
+            "python": platform.python_version(),
+            "host": platform.node(),
+        },
+    )
+    if not has_effect:
+        store.save_result(result)
+    log.info("%s: done in %.1f s", step.name, result.seconds)
+    return result, not outcome.changed
+
+
+def _execute(
+    stage: Stage,
+    inputs: Mapping[str, Directory],
+    config: StageConfig,
+    work: Work,
+    store: Store,
+) -> tuple[Outcome, dict[str, str]]:
+    """Give the stage files to read and folders to fill; keep only what it left in the latter."""
+    with TemporaryDirectory(prefix="spira-") as scratch:
+        names = [field.name for field in dataclasses.fields(stage.Outputs)]
+        folders = {name: Path(scratch) / name for name in names}
+        for folder in folders.values():
+            folder.mkdir()
+        outcome = stage.run(stage.Inputs(**inputs), config, stage.Outputs(**folders), work)
+        return outcome, {name: store.put_directory(folder) for name, folder in folders.items()}
+
+
+def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
+    def remember(parts: Mapping[str, Any], make: Callable[[], Record]) -> Record:
+        content = json.dumps([step.stage, code, dict(parts)], sort_keys=True).encode()
+        memo = sha256(b"spira.memo/1\0" + content).hexdigest()
+        record = store.recall(memo)
+        if record is None:
+            record = make()
+            store.memorize(memo, record)
+        return record
+
+    def track(number: int, metrics: Mapping[str, float]) -> None:
+        from spira_tasks import tracking
+
+        tracking.log_live(key, f"{run_id}/{step.name}", number, metrics)
+
+    return Work(key=key, blobs=store.blobs, remember=remember, track=track)
+
+
+def _open(reference: str, run_id: str, store: Store) -> Directory:
+    if reference.startswith("sha256:"):
+        return store.directory(reference)
+    if ":" in reference:
+        return open_source(reference)
+    return store.directory(resolve(reference, run_id, store))
+
+
+def _load(stage: str) -> Stage:
+    module = f"spira_tasks.stages.{stage}"
+    try:
+        return cast(Stage, importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ConfigError(f"there is no stage {stage!r}") from error
+
+
+def _configure(stage: Stage, step: Step) -> StageConfig:
+    try:
+        return stage.Config.model_validate_json(json.dumps(dict(step.config)))
+    except ValidationError as error:
+        problems = "".join(
+            f"\n  - {'.'.join(map(str, problem['loc'])) or 'all of it'}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        known = ", ".join(stage.Config.model_fields)
+        raise ConfigError(
+            f"step {step.name!r}: its configuration is wrong:{problems}\nIts keys are: {known}"
+        ) from None
+
+
+def _check_names(stage: Stage, step: Step, inputs: Mapping[str, Directory]) -> None:
+    wanted = {field.name for field in dataclasses.fields(stage.Inputs)}
+    if wanted != set(inputs):
+        raise ConfigError(
+            f"step {step.name!r}: stage {step.stage!r} takes the inputs {sorted(wanted)}, "
+            f"not {sorted(inputs)}"
+        )
+
+
+def _close(store: Store, run_id: str, record: Record, started: float) -> None:
+    record["seconds"] = round(time.monotonic() - started, 3)
+    record["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    store.write_record(run_id, record["step"], record)

@@ -1,0 +1,92 @@
+"""The whole classifier: from a waveform to a probability, with the point it is operated at.
+
+Windowing, features and averaging travel with the weights, so that whoever serves the model cannot
+do them differently from training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
+from spira_tasks.speech.model import ModelName, SpiraConv
+
+WEIGHTS, SPECIFICATION = "weights.safetensors", "classifier.json"
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What is needed, besides the weights, to build the classifier again.
+
+    Attributes
+    ----------
+    task : {"VOWEL", "RHYME", "SENTENCE"}
+        What the person was asked to say; scores of another task mean nothing.
+    operating_point : float
+        Probability from which a recording is called positive.  0.5 until one has been chosen on
+        the validation subjects.
+    """
+
+    task: str = "SENTENCE"
+    features: FeatureSpec = field(default_factory=FeatureSpec)
+    model: ModelName = "spiraconv_v2"
+    dropout: float = 0.7
+    n_hidden: int = 100
+    operating_point: float = 0.5
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ClassifierSpec:
+        fields = json.loads(text)
+        return cls(**{**fields, "features": FeatureSpec(**fields["features"])})
+
+
+class Classifier(nn.Module):
+    """A SPIRAConv between the windows of a waveform and the mean of their scores."""
+
+    def __init__(self, spec: ClassifierSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.extractor = FeatureExtractor(spec.features)
+        self.network = SpiraConv(
+            spec.features.n_frames, spec.features.n_bins, spec.model, spec.dropout, spec.n_hidden
+        )
+
+    @torch.inference_mode()
+    def probability(self, waveform: Tensor) -> float:
+        """Probability of respiratory insufficiency of one (time,) float waveform at 16 kHz."""
+        return self.score(self.extractor(windows(waveform, self.spec.features)))
+
+    @torch.inference_mode()
+    def score(self, features: Tensor) -> float:
+        """Mean over the windows of one recording, given its (window, frame, bin) features."""
+        self.eval()
+        return float(torch.sigmoid(self.network(features)).mean())
+
+    def save(self, folder: Path) -> None:
+        """Write the weights and the specification; the same classifier gives the same bytes."""
+        weights = {name: w.contiguous().cpu() for name, w in self.network.state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
+        (folder / SPECIFICATION).write_text(self.spec.to_json())
+
+    @classmethod
+    def load(cls, weights: Path, specification: Path) -> Classifier:
+        classifier = cls(ClassifierSpec.from_json(specification.read_text()))
+        classifier.network.load_state_dict(load_file(weights))
+        return classifier.eval()
+
+    def operated_at(self, threshold: float) -> Classifier:
+        """The same weights with another operating point."""
+        other = Classifier(dataclasses.replace(self.spec, operating_point=threshold))
+        other.network.load_state_dict(self.network.state_dict())
+        return other.eval()
+

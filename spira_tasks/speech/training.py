@@ -1,0 +1,174 @@
+"""The training loop of SPIRA v1, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+from spira_tasks.speech.augmentation import (
+    NoisePolicy,
+    insert_ward_noise,
+    recording_rng,
+    to_float,
+)
+from spira_tasks.speech.features import FeatureExtractor, windows
+
+VALIDATION_DRAW = 2**32 - 1  # stands where an epoch's number stands: validation noise never changes
+
+
+@dataclass(frozen=True)
+class Example:
+    """One recording: (time,) int16 samples on the training device, and its label in {0, 1}."""
+
+    record_id: str
+    pcm16: Tensor
+    label: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the weights are fitted; the defaults are those of SPIRA v1's published experiments.
+
+    Attributes
+    ----------
+    n_epochs : int
+    batch_size : int
+        Recordings per step; all of their windows are in the batch.
+    learning_rate, warmup_steps : float, int
+        Peak of Noam's schedule, and the step it is reached at.
+    weight_decay : float
+        Adam's L2 penalty.
+    windows : {"all", "one"}
+        ``all`` windows of a recording, or ``one`` at a random place: a fraction of the work per
+        epoch, and another view of the recording in every epoch.
+    """
+
+    n_epochs: int
+    batch_size: int = 5
+    learning_rate: float = 1e-3
+    warmup_steps: int = 1000
+    weight_decay: float = 0.01
+    windows: str = "all"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    number: int  # from 1
+    train_loss: float  # mean binary cross-entropy of a window, nats
+    val_loss: float  # mean over recordings of the mean over their windows, nats
+    learning_rate: float  # of the epoch's last step
+
+
+def fit(
+    model: nn.Module,
+    extractor: FeatureExtractor,
+    train: Sequence[Example],
+    val: Sequence[Example],
+    *,
+    schedule: Schedule,
+    bank: Sequence[Tensor],
+    noise: NoisePolicy,
+    seed: int,
+) -> Iterator[Epoch]:
+    """Train ``model`` in place, yielding after every epoch.
+
+    The loop knows nothing of logging, weights kept or early stopping: whoever iterates over it
+    does those, and stops by no longer iterating.  Everything must be on one device already.
+    Order, crops and noise come from ``seed``, the epoch and the recording's identity; dropout
+    from ``seed`` and the epoch.
+    """
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Noam(schedule.warmup_steps))
+    val_features = [
+        extractor(windows(noisy(example, VALIDATION_DRAW, bank, noise, seed), extractor.spec))
+        for example in val
+    ]
+
+    for number in range(1, schedule.n_epochs + 1):
+        torch.manual_seed(int(np.random.default_rng([seed, number]).integers(2**63)))
+        order = np.random.default_rng([seed, number, 1]).permutation(len(train))
+        model.train()
+        total, n_windows = 0.0, 0
+        for start in range(0, len(train), schedule.batch_size):
+            batch = [train[i] for i in order[start : start + schedule.batch_size]]
+            cuts = [
+                select(
+                    windows(noisy(example, number, bank, noise, seed), extractor.spec),
+                    schedule.windows,
+                    recording_rng(seed, example.record_id, number, 1),
+                )
+                for example in batch
+            ]
+            labels = torch.cat(
+                [
+                    torch.full((len(cut),), example.label)
+                    for cut, example in zip(cuts, batch, strict=True)
+                ]
+            ).to(cuts[0].device)
+            loss = cross_entropy(model(extractor(torch.cat(cuts))), labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            total += loss.item() * len(labels)
+            n_windows += len(labels)
+        val_loss = recording_loss(model, val_features, [example.label for example in val])
+        yield Epoch(number, total / n_windows, val_loss, scheduler.get_last_lr()[0])
+
+
+class Noam:
+    """Factor on the learning rate: linear warm-up to 1, then falling as one over a square root.
+
+    ``warmup**0.5 * min(step * warmup**-1.5, step**-0.5)``: Vaswani et al., "Attention is all you
+    need", 2017, equation 3, scaled to peak at 1 as SPIRA v1 does.
+
+    Examples
+    --------
+    >>> [round(Noam(1000)(n), 3) for n in (0, 499, 999, 3999)]  # steps 1, 500, 1000, 4000
+    [0.001, 0.5, 1.0, 0.5]
+    """
+
+    def __init__(self, warmup_steps: int) -> None:
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, n_steps_done: int) -> float:
+        step, warmup = n_steps_done + 1, self.warmup_steps
+        return float(warmup**0.5 * min(step * warmup**-1.5, step**-0.5))
+
+
+def noisy(
+    example: Example, draw: int, bank: Sequence[Tensor], noise: NoisePolicy, seed: int
+) -> Tensor:
+    """The (time,) float waveform of an example with the ward noise of one draw."""
+    waveform = to_float(example.pcm16)
+    if not bank:
+        return waveform
+    rng = recording_rng(seed, example.record_id, draw)
+    return insert_ward_noise(waveform, bank, noise, rng)
+
+
+def select(cut: Tensor, which: str, rng: np.random.Generator) -> Tensor:
+    """All of the (window, time) windows, or one at random, still (1, time)."""
+    if which == "all":
+        return cut
+    chosen = int(rng.integers(len(cut)))
+    return cut[chosen : chosen + 1]
+
+
+@torch.inference_mode()
+def recording_loss(model: nn.Module, features: Sequence[Tensor], labels: Sequence[float]) -> float:
+    """Mean over recordings of the mean cross-entropy of their windows, in nats."""
+    model.eval()
+    logits = model(torch.cat(list(features))).split([len(matrix) for matrix in features])
+    losses = [
+        cross_entropy(scores, torch.full_like(scores, label)).item()
+        for scores, label in zip(logits, labels, strict=True)
+    ]
+    return sum(losses) / len(losses)

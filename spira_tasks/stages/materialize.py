@@ -1,0 +1,110 @@
+"""Compute the features of every recording once, and keep them by the recording's content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveInt
+
+from spira_tasks.config import SampleRateHz, Seconds, StageConfig
+from spira_tasks.contract import Outcome
+
+if TYPE_CHECKING:
+    from spira_tasks.artifacts import Directory
+    from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
+    from spira_tasks.work import Record, Work
+
+
+@dataclass(frozen=True)
+class Inputs:
+    recordings: Directory  # recordings.parquet: record_id, task, waveform
+
+
+@dataclass(frozen=True)
+class Outputs:
+    features: Path  # features.parquet, one row a recording; features.json, how they were made
+
+
+class Config(StageConfig):
+    """``feature`` and its parameters; the defaults are those of SPIRA v1's published models."""
+
+    tasks: tuple[Literal["AMBIENT", "VOWEL", "RHYME", "SENTENCE"], ...] = ("SENTENCE",)
+    feature: Literal["mfcc", "log_mel", "spectrogram"] = "mfcc"
+    sample_rate_hz: SampleRateHz = 16_000
+    n_fft: PositiveInt = 1200
+    win_length: PositiveInt = 400
+    hop_length: PositiveInt = 160
+    n_mels: PositiveInt = 40
+    n_mfcc: PositiveInt = 40
+    window_seconds: Seconds = 4.0
+    step_seconds: Seconds = 1.0
+    tail: Literal["keep", "drop"] = "keep"
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    import pandas as pd
+
+    from spira_tasks.progress import progress
+    from spira_tasks.speech import cpu
+    from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
+
+    cpu.prepare(n_threads=1)  # one recording a thread; the pool below uses the cores
+    settings = config.model_dump(exclude={"tasks", "feature"})
+    extractor = FeatureExtractor(FeatureSpec(name=config.feature, **settings)).eval()
+
+    table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
+    table = table[table["task"].isin(config.tasks)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        records = pool.map(lambda digest: remembered(digest, extractor, work), table["waveform"])
+        rows = list(progress(records, "materialize", total=len(table)))
+    features = pd.DataFrame(rows, index=table.index)
+    features.insert(0, "record_id", table["record_id"])
+    features.to_parquet(outputs.features / "features.parquet", index=False)
+    (outputs.features / "features.json").write_text(extractor.spec.to_json())
+    return Outcome({"n_recordings": len(rows), "n_windows": int(features["n_windows"].sum())})
+
+
+def remembered(waveform: str, extractor: FeatureExtractor, work: Work) -> Record:
+    """The row of one recording: computed the first time this waveform meets these parameters."""
+    parts = {"waveform": waveform, "features": asdict(extractor.spec)}
+    return work.remember(parts, lambda: compute(waveform, extractor, work))
+
+
+def compute(waveform: str, extractor: FeatureExtractor, work: Work) -> Record:
+    """Store the (window, frame, bin) float32 features of a recording; describe them in a row."""
+    import numpy as np
+    import torch
+
+    from spira_tasks.speech.audio import read_pcm16
+    from spira_tasks.speech.augmentation import to_float
+    from spira_tasks.speech.features import windows
+
+    pcm16 = torch.from_numpy(read_pcm16(work.blobs.path(waveform)))
+    with torch.inference_mode():
+        matrix = extractor(windows(to_float(pcm16), extractor.spec)).contiguous().numpy()
+    content = io.BytesIO()
+    np.save(content, matrix, allow_pickle=False)
+    n_windows, n_frames, n_bins = matrix.shape
+    return {
+        "features": work.blobs.put(content.getvalue()),
+        "n_windows": n_windows,
+        "n_frames": n_frames,
+        "n_bins": n_bins,
+        "finite": bool(np.isfinite(matrix).all()),
+        "mean": float(matrix.mean()),
+        "std": float(matrix.std()),
+        "min": float(matrix.min()),
+        "max": float(matrix.max()),
+        "schema": schema(extractor.spec),
+    }
+
+
+def schema(spec: FeatureSpec) -> str:
+    """Short hash of everything that determines the numbers' meaning."""
+    return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
