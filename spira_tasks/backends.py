@@ -1,0 +1,185 @@
+"""What the store asks of the place where its files are, and the simplest place: a folder.
+
+A backend (a folder here, a bucket in ``s3``) knows a few operations on names such as
+``blobs/ab/abcd…`` and does not know what the names mean.  A file appears under its name whole or
+not at all, whatever kills the writer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+from uuid import uuid4
+
+from spira_tasks.errors import ConfigError
+
+ABANDONED_SECONDS = 24 * 3600  # nothing is written for a day: what is older in tmp/ has no writer
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored file: ``version`` changes when its content does; ``modified`` is Unix time."""
+
+    name: str
+    size: int
+    modified: float
+    version: str
+
+
+class Backend(Protocol):
+    """What the store asks of the place where its files are.  Names are posix relative paths."""
+
+    url: str
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content, or None when there is no such file."""
+
+    def local(self, name: str, version: str | None = None) -> Path | None:
+        """Return a file on this machine to read; None when gone or no longer ``version``."""
+
+    def find(self, name: str) -> Entry | None:
+        """Look at one file without reading it."""
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """List all files below the folder ``prefix`` (``""`` for all), sorted by name."""
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        """Write bytes, or the content of a local file, over whatever is there."""
+
+    def write_once(self, name: str, content: bytes) -> bool:
+        """Write, unless the file exists already; say whether it was written."""
+
+    def set_aside(self, name: str) -> None:
+        """Move a file under ``corrupt/``; do nothing when another process already did."""
+
+
+class Folder:
+    """Files below a folder.  They are made read-only, and lent to readers without a copy."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.url = str(self.root)
+        self._ready = False
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"{self.root} is a file; name a folder")
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def local(self, name: str, version: str | None = None) -> Path | None:
+        entry = self.find(name)
+        if entry is None or version not in (None, entry.version):
+            return None
+        return self.root / name
+
+    def find(self, name: str) -> Entry | None:
+        try:
+            status = (self.root / name).stat()
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        version = f"{status.st_mtime_ns}-{status.st_size}"
+        return Entry(name, status.st_size, status.st_mtime, version)
+
+    def entries(self, prefix: str) -> list[Entry]:
+        if not (self.root / prefix).is_dir():
+            return []
+        found = []
+        for folder, folders, files in os.walk(self.root / prefix, onerror=_raise):
+            here = Path(folder)
+            if any((here / name).is_symlink() for name in folders):
+                raise ConfigError(
+                    f"{self.root} holds links to folders, which are not followed; "
+                    "mount or copy the folders themselves"
+                )
+            for name in files:
+                entry = self.find((here / name).relative_to(self.root).as_posix())
+                if entry is not None:  # else set aside by another process meanwhile
+                    found.append(entry)
+        return sorted(found, key=lambda entry: entry.name)
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        target = self.root / name
+        with self._whole_file(content) as temporary:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(target)
+
+    def write_once(self, name: str, content: bytes) -> bool:
+        target = self.root / name
+        with self._whole_file(content, durable=True) as temporary:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                target.hardlink_to(temporary)  # unlike a rename, refuses to replace
+            except FileExistsError:
+                return False
+            _flush_folder(target.parent)
+        return True
+
+    def set_aside(self, name: str) -> None:
+        target = self.root / "corrupt" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process set it aside first
+            (self.root / name).replace(target)
+
+    @contextmanager
+    def _whole_file(self, content: bytes | Path, *, durable: bool = False) -> Iterator[Path]:
+        """Yield a complete read-only file under ``tmp/``, to be moved to its name."""
+        self._prepare()
+        temporary = self.root / "tmp" / uuid4().hex
+        try:
+            with temporary.open("xb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, file, CHUNK_BYTES)
+                os.fchmod(file.fileno(), 0o444)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        """Make ``tmp/`` and remove what killed writers left there, once per process."""
+        if self._ready:
+            return
+        folder = self.root / "tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.iterdir():
+                with suppress(FileNotFoundError):  # another process removed or moved it
+                    if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                        left.unlink()
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(
+                f"cannot write to the folder {self.root} ({error.strerror}); "
+                "make it writable for this user or choose another by SPIRA_STORE"
+            ) from error
+        self._ready = True
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error  # os.walk would leave an unreadable folder out without a word
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a new name in ``folder`` survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
