@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import ValidationError
 
@@ -23,6 +24,9 @@ from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome, Result, Step
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 from spira_tasks.work import Record, Work
+
+if TYPE_CHECKING:
+    from spira_tasks.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +91,15 @@ def resolve(reference: str, run_id: str, store: Store) -> str:
     return cast(str, record["outputs"][output])
 
 
+def tracking_uri(store: Store) -> str:
+    """Where MLflow is: MLFLOW_TRACKING_URI, or an SQLite file beside the store's own folders."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    folder = Path(".spira") if "://" in store.url else Path(store.url)
+    return f"sqlite:///{folder.resolve() / 'mlflow' / 'mlflow.db'}"
+
+
 def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> tuple[Result, bool]:
     stage = _load(step.stage)
     config = _configure(stage, step)
@@ -107,7 +120,8 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
 
     log.info("%s: computing %s", step.name, key[:12])
     started = time.monotonic()
-    outcome, outputs = _execute(stage, inputs, config, _work(step, run_id, store, key, code), store)
+    work = _work(step, run_id, store, key, code)
+    outcome, outputs = _execute(stage, inputs, config, work, store)
     result = Result(
         stage=step.stage,
         key=key,
@@ -126,6 +140,7 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
     )
     if not has_effect:
         store.save_result(result)
+    work.track.finish(outputs)
     log.info("%s: done in %.1f s", step.name, result.seconds)
     return result, not outcome.changed
 
@@ -157,12 +172,33 @@ def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
             store.memorize(memo, record)
         return record
 
-    def track(number: int, metrics: Mapping[str, float]) -> None:
-        from spira_tasks import tracking
+    uri = tracking_uri(store)
+    return Work(
+        key=key,
+        blobs=store.blobs,
+        remember=remember,
+        track=_LiveMetrics(uri, key, f"{run_id}/{step.name}"),
+        tracking_uri=uri,
+    )
 
-        tracking.log_live(key, f"{run_id}/{step.name}", number, metrics)
 
-    return Work(key=key, blobs=store.blobs, remember=remember, track=track)
+class _LiveMetrics:
+    """Opens MLflow when the first number comes: most stages have none to show."""
+
+    def __init__(self, uri: str, key: str, name: str) -> None:
+        self.uri, self.key, self.name = uri, key, name
+        self.tracker: Tracker | None = None
+
+    def __call__(self, number: int, metrics: Mapping[str, float]) -> None:
+        if self.tracker is None:
+            from spira_tasks.tracking import Tracker
+
+            self.tracker = Tracker(self.uri)
+        self.tracker.log_epoch(self.key, self.name, number, metrics)
+
+    def finish(self, outputs: Mapping[str, str]) -> None:
+        if self.tracker is not None:
+            self.tracker.finish(self.key, outputs)
 
 
 def _open(reference: str, run_id: str, store: Store) -> Directory:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from spira_tasks.artifacts import Blobs
 
 Record = dict[str, Any]  # plain JSON
+
+
+class Track(Protocol):
+    def __call__(self, number: int, metrics: Mapping[str, float]) -> None: ...
+
+    def finish(self, outputs: Mapping[str, str]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,13 @@ class Work:
         it was called with these parts by this code; so one recording is never worked on twice.
         Parts and records are plain JSON; digests of blobs inside a record are kept alive by it.
     track : callable
-        ``track(step, metrics)`` shows numbers while they come, in the log and in MLflow.
+        ``track(number, metrics)`` shows the numbers of an epoch in MLflow while they come.
+    tracking_uri : str
+        Where MLflow is, for the stages that register and promote.
     """
 
     key: str
     blobs: Blobs
     remember: Callable[[Mapping[str, Any], Callable[[], Record]], Record]
-    track: Callable[[int, Mapping[str, float]], None]
+    track: Track
+    tracking_uri: str

@@ -30,7 +30,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    model: Path  # weights.safetensors, classifier.json, history.json
+    model: Path  # weights.safetensors, classifier.json, history.json, training.json
 
 
 class Config(StageConfig):
@@ -131,6 +131,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     assert best is not None  # noqa: S101  (epochs is positive)
     rows = [asdict(epoch) for epoch in history]
     (outputs.model / "history.json").write_text(json.dumps(rows, indent=1))
+    settings = config.model_dump(mode="json")
+    (outputs.model / "training.json").write_text(json.dumps(settings, indent=1, sort_keys=True))
     return Outcome(
         {
             "n_train": len(train),

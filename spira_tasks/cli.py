@@ -1,0 +1,208 @@
+"""``python -m spira_tasks``: the one way a stage is started, on a laptop and in a container."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from spira_tasks import pipelines
+from spira_tasks.contract import Step
+from spira_tasks.errors import ConfigError, GateRejected, SpiraError
+
+EXAMPLES = """\
+examples:
+  python -m spira_tasks cohort .spira/cohort --subjects 120 --seed 1
+  python -m spira_tasks pipeline training --data .spira/cohort --set train.epochs=5
+  python -m spira_tasks show latest
+  python -m spira_tasks run '{"name": "split", "stage": "split",
+                              "inputs": {"recordings": "check_recordings.table"}}' --run-id R
+
+exit status:
+  0 done    1 a bug    2 wrong usage    65 a gate refused the data or the model
+  75 a service did not answer: try again    78 the configuration is wrong
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("spira_tasks").setLevel(args.log_level)
+    logging.captureWarnings(capture=True)
+    try:
+        return int(args.command(args))
+    except SpiraError as error:
+        print(f"{_title(error)}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept, run it again to go on", file=sys.stderr)
+        return 130
+
+
+def run_step(args: argparse.Namespace) -> int:
+    """Run one step and print its result, the only line on stdout."""
+    from spira_tasks.artifacts import Store
+    from spira_tasks.runner import run_step as run
+
+    print(run(args.step, args.run_id or "local", Store(args.store)).to_json())
+    return 0
+
+
+def run_pipeline(args: argparse.Namespace) -> int:
+    """Run every step of a pipeline in this process, then show the run."""
+    from spira_tasks.artifacts import Store
+    from spira_tasks.runner import run_step as run
+
+    try:
+        steps = pipelines.configure(
+            pipelines.PIPELINES[args.name], data=args.data, settings=dict(args.set)
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    run_id = args.run_id or f"local-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3]
+    store = Store(args.store)
+    print(f"run {run_id}", file=sys.stderr)
+    try:
+        for step in steps:
+            run(step, run_id, store)
+    except GateRejected:
+        _show(run_id, store, args)
+        raise
+    _show(run_id, store, args)
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print what is known of a run."""
+    from spira_tasks.artifacts import Store
+
+    store = Store(args.store)
+    known = store.run_ids()
+    run_id = known[-1] if args.run == "latest" and known else args.run
+    if run_id not in known:
+        recent = ", ".join(known[-5:]) or "none yet"
+        raise ConfigError(f"store {store.url} has no run {run_id!r}; its latest are: {recent}")
+    _show(run_id, store, args)
+    return 0
+
+
+def make_cohort(args: argparse.Namespace) -> int:
+    from spira_tasks.cohort import write_cohort
+
+    counts = write_cohort(
+        args.out,
+        subjects=args.subjects,
+        seed=args.seed,
+        preset=args.preset,
+        signal=args.signal,
+        confounds=args.confound,
+        faults=args.fault,
+        workers=args.workers,
+    )
+    print(json.dumps(counts))
+    return 0
+
+
+def _show(run_id: str, store: Any, args: argparse.Namespace) -> None:
+    from spira_tasks import show as shown
+
+    description = shown.describe(run_id, store)
+    if args.json:
+        print(json.dumps(description, indent=1))
+    else:
+        reports = shown.export_reports(run_id, store, args.reports) if args.reports else []
+        shown.render(description, run_id, store, reports)
+
+
+def _title(error: SpiraError) -> str:
+    words = {"GateRejected": "refused", "ConfigError": "error"}
+    return words.get(type(error).__name__, type(error).__name__)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    target, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: write <step>.<key>=<value>")
+    try:
+        return target, json.loads(value)
+    except json.JSONDecodeError:
+        return target, value
+
+
+def _step(text: str) -> Step:
+    try:
+        return Step.from_json(text)
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"not a step: {error}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m spira_tasks",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--store",
+        default=os.environ.get("SPIRA_STORE", ".spira/store"),
+        help="folder or s3://bucket/prefix of the store (SPIRA_STORE; default .spira/store)",
+    )
+    common.add_argument(
+        "--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
+    )
+    of_run = argparse.ArgumentParser(add_help=False)
+    of_run.add_argument("--run-id", help="names the run; one already used is continued")
+    shown = argparse.ArgumentParser(add_help=False)
+    shown.add_argument("--json", action="store_true", help="the stable interface of docs/run.md")
+    shown.add_argument(
+        "--reports", type=Path, metavar="DIR", help="copy the run's reports and plots to DIR/RUN"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", parents=[common, of_run], help="run one step, given as JSON")
+    run.add_argument("step", type=_step, help="name, stage, inputs and config, as one JSON object")
+    run.set_defaults(command=run_step)
+
+    pipeline = commands.add_parser(
+        "pipeline", parents=[common, of_run, shown], help="run a whole pipeline in this process"
+    )
+    pipeline.add_argument("name", choices=sorted(pipelines.PIPELINES))
+    pipeline.add_argument("--data", required=True, help="folder or s3://bucket/prefix to ingest")
+    pipeline.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="STEP.KEY=VALUE",
+        help="change a step's configuration, for example train.epochs=5; may be repeated",
+    )
+    pipeline.set_defaults(command=run_pipeline)
+
+    show_ = commands.add_parser("show", parents=[common, shown], help="print a run")
+    show_.add_argument("run", help="its id, or latest")
+    show_.set_defaults(command=show)
+
+    _add_cohort(commands.add_parser("cohort", parents=[common], help="make a synthetic cohort"))
+    return parser
+
+
+def _add_cohort(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--subjects", type=int, default=120, help="how many people (default 120)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--preset", default="clean", help="clean, p1 or p2")
+    parser.add_argument(
+        "--signal", type=float, default=1.0, help="strength of the illness in the voice; 0: none"
+    )
+    parser.add_argument("--confound", action="append", default=[], metavar="NAME")
+    parser.add_argument("--fault", action="append", default=[], metavar="NAME")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.set_defaults(command=make_cohort)

@@ -1,0 +1,147 @@
+"""Gate: a sound challenger that beats the champion becomes the champion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, NonNegativeInt
+
+from spira_tasks.config import StageConfig
+from spira_tasks.contract import Outcome, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spira_tasks.artifacts import Directory
+    from spira_tasks.tracking import Registered, Tracker
+    from spira_tasks.work import Work
+
+EFFECT = True  # it moves the champion
+
+
+@dataclass(frozen=True)
+class Inputs:
+    recordings: Directory  # recordings.parquet with the column ``split``
+    registration: Directory  # registration.json
+    report: Directory  # evaluation.json, predictions.parquet
+
+
+@dataclass(frozen=True)
+class Outputs:
+    decision: Path  # decision.json: outcome, why, and every verdict
+
+
+class Config(StageConfig):
+    n_resamples: Annotated[int, Field(ge=200)] = 2000
+    seed: NonNegativeInt = 0
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    from expectations.promotion import judge
+    from spira_tasks.tracking import CHAMPION, Tracker
+
+    tracker = Tracker(work.tracking_uri)
+    registration = json.loads(inputs.registration.path("registration.json").read_text())
+    challenger = tracker.find_version(registration["classifier"])
+    assert challenger is not None  # noqa: S101  (the step before registered it)
+    verdicts = judge(json.loads(inputs.report.path("evaluation.json").read_text()))
+    settled = challenger.tags.get("spira.outcome")
+
+    if any(verdict.verdict == "block" for verdict in verdicts):
+        outcome = "blocked"
+    elif CHAMPION in challenger.aliases:
+        outcome = "promoted"
+    else:
+        verdict = beats_champion(challenger, tracker, inputs, config, work)
+        verdicts.append(verdict)
+        outcome = "promoted" if verdict.verdict == "pass" else "kept"
+
+    blocking = ", ".join(verdict.name for verdict in verdicts if verdict.verdict == "block")
+    changed = settled != outcome
+    if changed or (outcome == "promoted" and CHAMPION not in challenger.aliases):
+        tracker.tag(challenger.version, {"spira.outcome": outcome, "spira.blocked_by": blocking})
+        if outcome == "promoted":
+            tracker.promote(challenger.version)
+    decision = {"outcome": outcome, "verdicts": [asdict(verdict) for verdict in verdicts]}
+    (outputs.decision / "decision.json").write_text(json.dumps(decision, indent=1, sort_keys=True))
+    return Outcome(
+        {"promoted": outcome == "promoted", "kept": outcome == "kept"}, tuple(verdicts), changed
+    )
+
+
+def beats_champion(
+    challenger: Registered, tracker: Tracker, inputs: Inputs, config: Config, work: Work
+) -> Verdict:
+    """Compare with the champion on the test subjects of today, one pair of scores a person."""
+    import pandas as pd
+
+    from expectations.promotion import compare
+
+    champion = tracker.champion()
+    if challenger.tags.get("spira.outcome") == "promoted":
+        return Verdict(
+            name="better_than_champion",
+            verdict="warn",
+            reason=f"version {challenger.version} was champion before and was replaced; only a "
+            f"person brings it back, by moving the alias",
+        )
+    if champion is None:
+        return Verdict("better_than_champion", "pass", reason="there is no champion yet")
+    recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
+    predictions = pd.read_parquet(inputs.report.path("predictions.parquet"))
+    evaluation = json.loads(inputs.report.path("evaluation.json").read_text())
+    mine = predictions[predictions["split"] == "test"].rename(columns={"clean": "challenger"})
+    pairs = (
+        mine.groupby("subject_id")[["label", "challenger"]]
+        .mean()
+        .join(score(champion, tracker, recordings, work), how="inner")
+    )
+    differences = measure(pairs, evaluation["operating_point"], config)
+    return compare({"champion": champion.version, "n_subjects": len(pairs), **differences})
+
+
+def score(
+    champion: Registered, tracker: Tracker, recordings: pd.DataFrame, work: Work
+) -> pd.DataFrame:
+    """What the champion says of every test subject, through the door that serving uses."""
+    import numpy as np
+    import pandas as pd
+
+    from spira_tasks.speech.audio import read_pcm16
+
+    model = tracker.load(champion.version)
+    task = champion.tags["spira.task"]
+    test = recordings[(recordings["split"] == "test") & (recordings["task"] == task)]
+    rows = [
+        model.predict((read_pcm16(work.blobs.path(digest)).astype(np.float32) / 32_768)[None, :])
+        for digest in test["waveform"]
+    ]
+    scored = pd.concat(rows, ignore_index=True).assign(subject_id=test["subject_id"].to_numpy())
+    scored = scored.rename(columns={"probability": "champion"})
+    return scored.groupby("subject_id")[["champion", "operating_point"]].mean()
+
+
+def measure(pairs: pd.DataFrame, operating_point: float, config: Config) -> dict[str, Any]:
+    """Differences of AUC and sensitivity, challenger minus champion, by paired resamples."""
+    from spira_tasks.speech import metrics
+
+    labels = pairs["label"].to_numpy(float)
+    weights = metrics.subject_resamples(pairs.index.to_numpy(str), config.n_resamples, config.seed)
+    challenger = metrics.measure(
+        labels, pairs["challenger"].to_numpy(float), operating_point, weights
+    )
+    champion = metrics.measure(
+        labels,
+        pairs["champion"].to_numpy(float),
+        float(pairs["operating_point"].iloc[0]),
+        weights,
+    )
+    gain = challenger["auc"] - champion["auc"]
+    return {
+        "gain": asdict(metrics.estimate(gain)),
+        "confidence": float((gain[1:] > 0).mean()),
+        "sensitivity_loss": float(champion["sensitivity"][0] - challenger["sensitivity"][0]),
+    }

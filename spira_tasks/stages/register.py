@@ -1,0 +1,137 @@
+"""Put the classifier into the model registry, as challenger, with all that is known of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pydantic import PositiveInt
+
+from spira_tasks.config import StageConfig
+from spira_tasks.contract import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from spira_tasks.artifacts import Directory
+    from spira_tasks.tracking import Registered, Tracker
+    from spira_tasks.work import Work
+
+EFFECT = True  # it changes the registry
+
+PARITY_TOLERANCE = 1e-5  # of a probability, between the store's classifier and the registry's
+
+
+@dataclass(frozen=True)
+class Inputs:
+    recordings: Directory  # recordings.parquet with the column ``split``
+    model: Directory  # training.json, history.json
+    classifier: Directory  # weights.safetensors, classifier.json
+    report: Directory  # evaluation.json, predictions.parquet, *.png
+
+
+@dataclass(frozen=True)
+class Outputs:
+    registration: Path  # registration.json: name, version, digest of the classifier
+
+
+class Config(StageConfig):
+    """``n_parity_recordings``: how many are scored again by the model that the registry returns."""
+
+    n_parity_recordings: PositiveInt = 5
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    from spira_tasks.tracking import MODEL, Tracker
+
+    tracker = Tracker(work.tracking_uri)
+    digest = inputs.classifier.digest
+    known = tracker.find_version(digest)
+    registered = known or register(inputs, tracker)
+
+    record = {"name": MODEL, "version": registered.version, "classifier": digest}
+    (outputs.registration / "registration.json").write_text(json.dumps(record, sort_keys=True))
+    if known:
+        return Outcome({"version": int(known.version)}, changed=False)
+    parity = serving_parity(inputs, config, tracker.load(registered.version), work)
+    return Outcome({"version": int(registered.version)}, (parity,))
+
+
+def register(inputs: Inputs, tracker: Tracker) -> Registered:
+    """Log and register; nothing is half-registered, for the version is made last."""
+    report = json.loads(inputs.report.path("evaluation.json").read_text())
+    run_id = tracker.run_of(inputs.model.digest, name=f"model {inputs.model.digest[7:19]}")
+    pictures = [name for name in inputs.report.names if name.endswith(".png")]
+    clean = report["conditions"]["clean"]
+    tracker.describe(
+        run_id,
+        params=json.loads(inputs.model.path("training.json").read_text())
+        | {"operating_point": report["operating_point"]},
+        metrics={
+            f"test_{name}{suffix}": estimate[part]
+            for name, estimate in clean.items()
+            for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high"))
+        },
+        tags={
+            "spira.recordings": inputs.recordings.digest,
+            "spira.output.model": inputs.model.digest,
+            "spira.output.classifier": inputs.classifier.digest,
+            "spira.output.report": inputs.report.digest,
+            "spira.synthetic": str(report["synthetic"]).lower(),
+        },
+        history=json.loads(inputs.model.path("history.json").read_text()),
+        files=[inputs.report.path(name) for name in [*pictures, "evaluation.json"]],
+    )
+    with TemporaryDirectory(prefix="spira-") as scratch:
+        classifier, source = Path(scratch) / "classifier", Path(scratch) / "spira_tasks"
+        classifier.mkdir()
+        for name in inputs.classifier.names:
+            shutil.copyfile(inputs.classifier.path(name), classifier / name)
+        copy_source(source)
+        tags = {
+            "spira.classifier": inputs.classifier.digest,
+            "spira.task": json.loads(inputs.classifier.path("classifier.json").read_text())["task"],
+            "spira.synthetic": str(report["synthetic"]).lower(),
+        }
+        return tracker.register(run_id, classifier, source, tags)
+
+
+def copy_source(package: Path) -> None:
+    """The part of this package that loading a classifier needs, and no more."""
+    from spira_tasks.provenance import project_sources
+
+    for module, content in project_sources("spira_tasks.speech.pyfunc").items():
+        relative = module.split(".")[1:]
+        file = package.joinpath(*relative).with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        for folder in (package, file.parent):
+            (folder / "__init__.py").touch()
+
+
+def serving_parity(inputs: Inputs, config: Config, model: Any, work: Work) -> Verdict:
+    """Does the model that the registry returns say what the evaluation said?"""
+    import numpy as np
+    import pandas as pd
+
+    from spira_tasks.speech.audio import read_pcm16
+
+    recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
+    predictions = pd.read_parquet(inputs.report.path("predictions.parquet"))
+    sample = predictions[predictions["split"] == "test"].head(config.n_parity_recordings)
+    sample = sample.merge(recordings[["record_id", "waveform"]], on="record_id")
+    difference = 0.0
+    for row in sample.itertuples():
+        waveform = read_pcm16(work.blobs.path(row.waveform)).astype(np.float32) / 32_768
+        served = float(model.predict(waveform[None, :])["probability"].iloc[0])
+        difference = max(difference, abs(served - row.clean))
+    return Verdict(
+        name="serving_parity",
+        verdict="pass" if difference <= PARITY_TOLERANCE else "block",
+        statistic=difference,
+        threshold=PARITY_TOLERANCE,
+        n=len(sample),
+        reason=f"the registered model differs from the evaluated one by {difference:.1g} at most",
+    )
