@@ -14,76 +14,33 @@ Whoever reads gets the content that the name promises, or an error: damage is ne
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
-from spira_tasks.backends import Backend, Folder
-from spira_tasks.blobs import DIGEST, Blobs, damaged, hex_of, sha256_of
+from spira_tasks.backends import Folder
+from spira_tasks.blobs import (
+    DIGEST,
+    Blobs,
+    canonical_json,
+    digest_of,
+    hex_of,
+    in_threads,
+    set_aside,
+)
 from spira_tasks.contract import Result
-from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.sources import Directory, open_backend, open_source
 
-__all__ = ["Blobs", "Directory", "Store", "open_backend", "open_source", "store_url"]
+__all__ = ["Blobs", "Directory", "Store", "open_source", "store_url"]
 
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")
-N_THREADS = 16  # they wait for a disk or a network, or hash outside Python's lock
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Directory:
-    """Read-only files by relative name; immutable.
-
-    Attributes
-    ----------
-    digest : str
-        ``"sha256:<hex>"`` of all names and contents.
-    names : tuple of str
-        Posix relative paths, sorted.
-    """
-
-    def __init__(
-        self, digest: str, sizes: Mapping[str, int], lend: Callable[[str], Path], where: str
-    ) -> None:
-        self.digest = digest
-        self.names = tuple(sorted(sizes))
-        self._sizes = sizes
-        self._lend = lend
-        self._where = where
-
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-        self._check(name)
-        return self._sizes[name]
-
-    def path(self, name: str) -> Path:
-        """Return a local file to read, never to write.
-
-        Raises
-        ------
-        ConfigError
-            For a name that is not in ``names``.
-        ArtifactCorrupt
-            When the content no longer matches the digest (artifacts).
-        ServiceUnavailable
-            When the file has changed since the directory was opened (sources), or S3 is away.
-        """
-        self._check(name)
-        return self._lend(name)
-
-    def _check(self, name: str) -> None:
-        if name not in self._sizes:  # names in a source may identify a person: not quoted
-            raise ConfigError(f"no such file in {self._where}; check the name that was asked for")
 
 
 class Store:
@@ -104,21 +61,14 @@ class Store:
         """Store every file under ``folder``; return the digest of the artifact."""
         if not folder.is_dir():
             raise ConfigError(f"{folder} is not a folder: there is no output to store")
-        files = Folder(folder).entries("")
-        digests = _in_threads(
-            lambda file: self.blobs.put_file(folder / file.name, file.size), files
-        )
-        tree = [
-            [file.name, hex_of(digest), file.size]
-            for file, digest in zip(files, digests, strict=True)
-        ]
-        content = _json(tree)
-        sha256 = hashlib.sha256(content).hexdigest()
-        name = f"trees/{sha256}.json"
-        entry = self._backend.find(name)
+        names = [entry.name for entry in Folder(folder).entries("")]
+        tree = in_threads(lambda name: self._put_file(name, folder / name), names)
+        content = canonical_json(tree)
+        digest = digest_of(content)
+        entry = self._backend.find(_tree_name(digest))
         if entry is None or entry.size != len(content):
-            self._backend.write(name, content)
-        return f"sha256:{sha256}"
+            self._backend.write(_tree_name(digest), content)
+        return digest
 
     def directory(self, digest: str) -> Directory:
         """Open an artifact; its files are verified one by one when they are asked for."""
@@ -130,7 +80,7 @@ class Store:
             digest,
             {name: size for name, _, size in tree},
             lambda name: self.blobs.path(digests[name]),
-            f"artifact {digest}",
+            f"artifact {digest}, which holds {sorted(digests)[:10]}",
         )
 
     def find_result(self, key: str) -> Result | None:
@@ -170,19 +120,21 @@ class Store:
 
     def memorize(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a small JSON record, and which blobs it mentions by digest."""
-        content = _json(record)
+        content = canonical_json(record)
         mentioned = sorted({found[0] for found in DIGEST.finditer(content.decode())})
         sizes = {digest: self.blobs.size(digest) for digest in mentioned}
         blobs = {digest: size for digest, size in sizes.items() if size is not None}
-        self._backend.write(_memo(key), _json({"record": record, "blobs": blobs}))
+        self._backend.write(_memo(key), canonical_json({"record": record, "blobs": blobs}))
 
     def write_record(self, run_id: str, name: str, record: Mapping[str, Any]) -> None:
         """Write ``runs/<run_id>/<name>.json`` over what was there, whole or not at all."""
-        self._backend.write(f"runs/{_checked(run_id)}/{_checked(name)}.json", _json(record))
+        self._backend.write(
+            f"runs/{_checked(run_id)}/{_checked(name)}.json", canonical_json(record)
+        )
 
     def read_record(self, run_id: str, name: str) -> dict[str, Any] | None:
         """Return a record of a run, or None when there is none."""
-        return self._record(f"runs/{_checked(run_id)}/{_checked(name)}.json")
+        return self._record(_record_name(run_id, name))
 
     def record_names(self, run_id: str) -> list[str]:
         """Return the names of the records of a run, sorted."""
@@ -198,13 +150,16 @@ class Store:
             newest[run_id] = max(entry.modified, newest.get(run_id, 0.0))
         return sorted(newest, key=lambda run_id: (newest[run_id], run_id))
 
+    def _put_file(self, name: str, path: Path) -> tuple[str, str, int]:
+        digest = self.blobs.put_file(path)
+        return name, hex_of(digest), path.stat().st_size
+
     def _tree(self, digest: str) -> list[tuple[str, str, int]] | None:
-        name = f"trees/{hex_of(digest)}.json"
-        content = self._backend.read(name)
+        content = self._backend.read(_tree_name(digest))
         if content is None:
             return None
-        if hashlib.sha256(content).hexdigest() != hex_of(digest):
-            raise damaged(self._backend, name)
+        if digest_of(content) != digest:
+            raise set_aside(self._backend, _tree_name(digest))
         return [(name, sha256, size) for name, sha256, size in json.loads(content)]
 
     def _is_whole(self, digest: str) -> bool:
@@ -215,7 +170,7 @@ class Store:
             return False
         if tree is None:
             return False
-        sizes = _in_threads(lambda file: self.blobs.size(f"sha256:{file[1]}"), tree)
+        sizes = in_threads(lambda file: self.blobs.size(f"sha256:{file[1]}"), tree)
         return sizes == [size for _, _, size in tree]
 
     def _record(self, name: str) -> dict[str, Any] | None:
@@ -230,95 +185,9 @@ class Store:
             return None
 
 
-def open_backend(url: str) -> Backend:
-    """Open ``"s3://bucket/prefix"``, ``"file:///folder"`` or the path of a folder."""
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        from spira_tasks.s3 import Bucket
-
-        return Bucket(parts.netloc, parts.path.strip("/"))
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Folder(Path(unquote(parts.path)))
-    if not url or "://" in url:
-        raise ConfigError(f"{url!r} is neither a folder nor s3://bucket/prefix")
-    return Folder(Path(url))
-
-
-def open_source(reference: str) -> Directory:
-    """Open a place outside the store where data enters: a folder or the prefix of a bucket.
-
-    Hidden files are left out.  A file that changes afterwards is refused when it is asked for.
-
-    Parameters
-    ----------
-    reference : str
-        ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
-
-    Returns
-    -------
-    Directory
-        Its digest covers names and contents; in a bucket, names, ETags and sizes, so that
-        nothing has to be fetched to know it.
-
-    Raises
-    ------
-    ConfigError
-        When the place does not exist, is empty or may not be read.
-    """
-    place = reference.removeprefix("folder:")
-    if place == reference and not reference.startswith("s3://"):
-        raise ConfigError(f"{reference!r} is neither folder:<path> nor s3://bucket/prefix")
-    backend = open_backend(place)
-    try:
-        if isinstance(backend, Folder) and not backend.root.is_dir():
-            raise ConfigError(f"the folder {backend.root} does not exist; check the path or mount")
-        found = [entry for entry in backend.entries("") if not _is_hidden(entry.name)]
-        if not found:
-            raise ConfigError(f"there are no files in {reference}; check that the data have come")
-        if isinstance(backend, Folder):
-            root = backend.root
-            contents = _in_threads(lambda entry: sha256_of(root / entry.name), found)
-            identity: list[list[Any]] = [
-                [e.name, sha256] for e, sha256 in zip(found, contents, strict=True)
-            ]
-        else:
-            identity = [[entry.name, entry.version, entry.size] for entry in found]
-    except PermissionError as error:
-        raise ConfigError(
-            f"{reference} may not be read by this user; give it permission to read all of it"
-        ) from error
-    versions = {entry.name: entry.version for entry in found}
-
-    def lend(name: str) -> Path:
-        path = backend.local(name, versions[name])
-        if path is None:
-            raise ServiceUnavailable(
-                f"a file of {reference} was changed or removed while it was being read; "
-                "run the step again once the upload has finished"
-            )
-        return path
-
-    digest = f"sha256:{hashlib.sha256(_json(identity)).hexdigest()}"
-    return Directory(digest, {entry.name: entry.size for entry in found}, lend, reference)
-
-
 def store_url() -> str:
     """Where the store is: SPIRA_STORE, by default a folder of the working directory."""
     return os.environ.get("SPIRA_STORE") or ".spira/store"
-
-
-def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        return list(pool.map(function, items))
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def _json(value: Any) -> bytes:
-    """Canonical JSON: one value has one text, hence one digest."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _checked(name: str) -> str:
@@ -328,6 +197,14 @@ def _checked(name: str) -> str:
             "_ . : + = @ ~ - are allowed, and no leading dot"
         )
     return name
+
+
+def _tree_name(digest: str) -> str:
+    return f"trees/{hex_of(digest)}.json"
+
+
+def _record_name(run_id: str, name: str) -> str:
+    return f"runs/{_checked(run_id)}/{_checked(name)}.json"
 
 
 def _memo(key: str) -> str:

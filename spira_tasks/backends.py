@@ -7,6 +7,7 @@ not at all, whatever kills the writer.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 from uuid import uuid4
 
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 ABANDONED_SECONDS = 24 * 3600  # nothing is written for a day: what is older in tmp/ has no writer
 CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Folder:
     def read(self, name: str) -> bytes | None:
         try:
             return (self.root / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def local(self, name: str, version: str | None = None) -> Path | None:
@@ -86,7 +89,7 @@ class Folder:
     def find(self, name: str) -> Entry | None:
         try:
             status = (self.root / name).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(status.st_mode):
             return None
@@ -135,10 +138,10 @@ class Folder:
 
     @contextmanager
     def _whole_file(self, content: bytes | Path, *, durable: bool = False) -> Iterator[Path]:
-        """Yield a complete read-only file under ``tmp/``, to be moved to its name."""
-        self._prepare()
+        """Lend a complete read-only file under ``tmp/``, to be moved to its name."""
         temporary = self.root / "tmp" / uuid4().hex
         try:
+            self._prepare()
             with temporary.open("xb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
@@ -150,25 +153,31 @@ class Folder:
                     file.flush()
                     os.fsync(file.fileno())
             yield temporary
+        except OSError as error:
+            if error.errno in FULL:
+                raise ServiceUnavailable(
+                    f"the disk of the store {self.root} is full; free some space, then run it again"
+                ) from error
+            if error.errno in NOT_WRITABLE:
+                raise ConfigError(
+                    f"cannot write to the store {self.root} ({error.strerror}); make it writable "
+                    "for this user, or choose another folder by SPIRA_STORE"
+                ) from error
+            raise
         finally:
-            temporary.unlink(missing_ok=True)
+            if self._ready:
+                temporary.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         """Make ``tmp/`` and remove what killed writers left there, once per process."""
         if self._ready:
             return
         folder = self.root / "tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.iterdir():
-                with suppress(FileNotFoundError):  # another process removed or moved it
-                    if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                        left.unlink()
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
-            raise ConfigError(
-                f"cannot write to the folder {self.root} ({error.strerror}); "
-                "make it writable for this user or choose another by SPIRA_STORE"
-            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.iterdir():
+            with suppress(FileNotFoundError):  # another process removed or moved it
+                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                    left.unlink()
         self._ready = True
 
 

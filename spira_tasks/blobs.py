@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 from spira_tasks.backends import Backend
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+N_THREADS = 16  # they wait for a disk or a network, or hash outside Python's lock
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Blobs:
@@ -20,81 +28,107 @@ class Blobs:
 
     def put(self, content: bytes) -> str:
         """Store ``content`` unless it is there; return its digest, ``"sha256:<hex>"``."""
-        sha256 = hashlib.sha256(content).hexdigest()
-        self._put(sha256, len(content), content)
-        return f"sha256:{sha256}"
+        digest = digest_of(content)
+        self._put(digest, len(content), content)
+        return digest
+
+    def put_file(self, path: Path) -> str:
+        """Store a local file as ``put`` does, without holding it in memory."""
+        digest = digest_of_file(path)
+        self._put(digest, path.stat().st_size, path)
+        return digest
 
     def read(self, digest: str) -> bytes:
-        """Return the content of ``digest``; ArtifactCorrupt when it is damaged or gone."""
-        name = _blob(digest)
+        """Return the content of ``digest``.
+
+        Raises
+        ------
+        ArtifactCorrupt
+            When it is missing or damaged.  What is damaged is moved out of the way, so that the
+            next ``put`` of the same content stores it again.
+        """
+        name = _name(digest)
         content = self._backend.read(name)
         if content is None:
-            raise gone(self._backend, name)
-        if hashlib.sha256(content).hexdigest() != hex_of(digest):
-            raise damaged(self._backend, name)
+            raise _missing(self._backend, name)
+        if digest_of(content) != digest:
+            raise set_aside(self._backend, name)
         return content
 
     def path(self, digest: str) -> Path:
         """Return a local file with the content of ``digest``, to read and never to write.
 
         A store in a folder lends its own file; one in a bucket fetches it into a private folder
-        that is removed when the process ends.  ArtifactCorrupt when it is damaged or gone.
+        that is removed when the process ends.  Raises as ``read`` does.
         """
-        name = _blob(digest)
+        name = _name(digest)
         path = self._backend.local(name)
         if path is None:
-            raise gone(self._backend, name)
-        if sha256_of(path) != hex_of(digest):
-            raise damaged(self._backend, name)
+            raise _missing(self._backend, name)
+        if digest_of_file(path) != digest:
+            raise set_aside(self._backend, name)
         return path
 
     def exists(self, digest: str) -> bool:
         """Say whether the content is stored, without reading it."""
-        return self._backend.find(_blob(digest)) is not None
+        return self.size(digest) is not None
 
     def size(self, digest: str) -> int | None:
         """Return the stored size in bytes, or None when the content is not there."""
-        entry = self._backend.find(_blob(digest))
+        entry = self._backend.find(_name(digest))
         return None if entry is None else entry.size
 
-    def put_file(self, path: Path, size: int) -> str:
-        """Store a local file as ``put`` does, without holding it in memory."""
-        sha256 = sha256_of(path)
-        self._put(sha256, size, path)
-        return f"sha256:{sha256}"
-
-    def _put(self, sha256: str, size: int, content: bytes | Path) -> None:
-        digest = f"sha256:{sha256}"
+    def _put(self, digest: str, size: int, content: bytes | Path) -> None:
         if self.size(digest) != size:  # absent, or cut short by a power loss
-            self._backend.write(_blob(digest), content)
+            self._backend.write(_name(digest), content)
 
 
-def sha256_of(path: Path) -> str:
+def digest_of(content: bytes) -> str:
+    """Return the digest of ``content``, ``"sha256:<hex>"``."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the digest of a file's content, read piece by piece."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def hex_of(digest: str) -> str:
+    """Return the hex digits of a digest; ConfigError when it is not one."""
     match = DIGEST.fullmatch(digest)
     if match is None:
         raise ConfigError(f"{digest!r} is not a digest; one looks like sha256:<64 hex digits>")
     return match[1]
 
 
-def _blob(digest: str) -> str:
-    return f"blobs/{hex_of(digest)[:2]}/{hex_of(digest)}"
+def canonical_json(value: Any) -> bytes:
+    """Canonical JSON: one value has one text, hence one digest."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def gone(backend: Backend, name: str) -> ArtifactCorrupt:
+def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Call ``function`` for every item, several at a time; results in the order of the items."""
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        return list(pool.map(function, items))
+
+
+def set_aside(backend: Backend, name: str) -> ArtifactCorrupt:
+    """Move a damaged file out of the way; return the error to raise."""
+    backend.set_aside(name)
+    return ArtifactCorrupt(
+        f"{name} in {backend.url} did not have the content its name promises and was moved to "
+        f"corrupt/{name}. Run it again: the step that made it will be computed again"
+    )
+
+
+def _missing(backend: Backend, name: str) -> ArtifactCorrupt:
     return ArtifactCorrupt(
         f"{name} is missing in {backend.url}. "
         "Run it again: the step that made it will be computed again"
     )
 
 
-def damaged(backend: Backend, name: str) -> ArtifactCorrupt:
-    backend.set_aside(name)
-    return ArtifactCorrupt(
-        f"{name} in {backend.url} did not have the content its name promises and was moved to "
-        f"corrupt/{name}. Run it again: the step that made it will be computed again"
-    )
+def _name(digest: str) -> str:
+    sha256 = hex_of(digest)
+    return f"blobs/{sha256[:2]}/{sha256}"

@@ -1,0 +1,263 @@
+"""A bucket of an S3 service (MinIO, Ceph, AWS) as the place where the store keeps its files.
+
+The endpoint and the keys come from the environment, because they differ between machines and are
+nobody else's business: ``SPIRA_S3_ENDPOINT``, ``SPIRA_S3_ACCESS_KEY``, ``SPIRA_S3_SECRET_KEY`` and,
+where the service asks for one, ``SPIRA_S3_REGION``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.commonconfig import CopySource
+from minio.datatypes import Object
+from minio.error import InvalidResponseError, S3Error, ServerError
+from urllib3.exceptions import HTTPError, MaxRetryError
+
+from spira_tasks.backends import CHUNK_BYTES, Entry
+from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+N_RETRIES = 3  # within a second or two; longer outages are Airflow's to retry
+N_CONNECTIONS = 32
+RETRIED_STATUS = (500, 502, 503, 504)
+BUSY_STATUS = (408, 409, 429)
+KEY_CODES = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId")
+
+
+@dataclass(frozen=True)
+class Service:
+    """How to reach S3 and who we are there."""
+
+    endpoint: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    region: str | None
+
+    @classmethod
+    def from_environment(cls) -> Service:
+        """Read the four variables; ConfigError names those that are missing, never a value."""
+        names = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
+        values = [os.environ.get(name, "") for name in names]
+        missing = [name for name, value in zip(names, values, strict=True) if not value]
+        if missing:
+            raise ConfigError(f"s3:// needs {' and '.join(missing)} in the environment; set them")
+        endpoint = urlsplit(values[0].rstrip("/"))
+        if endpoint.scheme not in ("http", "https") or endpoint.path or "@" in endpoint.netloc:
+            raise ConfigError("SPIRA_S3_ENDPOINT must look like https://host:port, without a path")
+        region = os.environ.get("SPIRA_S3_REGION") or None
+        return cls(endpoint.geturl(), values[1], values[2], region)
+
+
+class Bucket:
+    """Objects below a prefix of a bucket that exists already.
+
+    It holds no connection, so that it can be pickled and survives a fork: each process has its own
+    connections, and its own folder of fetched files, which is removed when the process ends.
+    """
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+            raise ConfigError(f"{bucket!r} cannot name a bucket; write s3://bucket/prefix")
+        self.bucket = bucket
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._service = Service.from_environment()
+        with self._client() as client:
+            if not client.bucket_exists(bucket):
+                raise self._no_bucket()
+
+    def read(self, name: str) -> bytes | None:
+        content = BytesIO()
+        return None if self._download(name, content) is None else content.getvalue()
+
+    def local(self, name: str, version: str | None = None) -> Path | None:
+        fetched = self._place(name, version)
+        if fetched.exists():
+            return fetched
+        temporary = fetched.with_name(f"{uuid4().hex}.part")
+        try:
+            with temporary.open("xb") as file:
+                found = self._download(name, file)
+            if found is None or version not in (None, found):
+                return None
+            temporary.chmod(0o444)
+            temporary.replace(fetched)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return fetched
+
+    def find(self, name: str) -> Entry | None:
+        with self._client() as client:
+            try:
+                found = client.stat_object(self.bucket, self.prefix + name)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    return None
+                raise
+        return _entry(name, found)
+
+    def entries(self, prefix: str) -> list[Entry]:
+        start = f"{self.prefix}{prefix}/" if prefix else self.prefix
+        with self._client() as client:
+            found = [
+                _entry(item.object_name.removeprefix(self.prefix), item)
+                for item in client.list_objects(self.bucket, prefix=start, recursive=True)
+                if item.object_name and not item.object_name.endswith("/")
+            ]
+        return sorted(found, key=lambda entry: entry.name)
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        with self._client() as client:
+            if isinstance(content, Path):  # in parts, so that memory does not grow with the file
+                client.fput_object(self.bucket, self.prefix + name, str(content))
+            else:
+                client.put_object(self.bucket, self.prefix + name, BytesIO(content), len(content))
+
+    def write_once(self, name: str, content: bytes) -> bool:
+        headers: dict[str, str | list[str] | tuple[str]] = {"If-None-Match": "*"}
+        with self._client() as client:
+            try:  # no public method of the client puts on a condition
+                client._execute("PUT", self.bucket, self.prefix + name, content, headers)
+            except S3Error as error:
+                if error.code == "PreconditionFailed":
+                    return False
+                raise
+        return True
+
+    def set_aside(self, name: str) -> None:
+        source = CopySource(self.bucket, self.prefix + name)
+        with self._client() as client:
+            try:
+                client.copy_object(self.bucket, f"{self.prefix}corrupt/{name}", source)
+                client.remove_object(self.bucket, self.prefix + name)
+            except S3Error as error:
+                if error.code != "NoSuchKey":  # else another process set it aside first
+                    raise
+        self._place(name, None).unlink(missing_ok=True)
+
+    def _download(self, name: str, file: IO[bytes]) -> str | None:
+        """Write an object into ``file``; return its version, or None when there is no object."""
+        with self._client() as client:
+            try:
+                response = client.get_object(self.bucket, self.prefix + name)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    return None
+                raise
+            try:
+                shutil.copyfileobj(response, file, CHUNK_BYTES)
+            finally:
+                response.close()
+                response.release_conn()
+            return _version(response.headers.get("ETag"))
+
+    def _place(self, name: str, version: str | None) -> Path:
+        """Where this process puts the object it fetches; the suffix tells readers the format."""
+        identity = "\n".join([self._service.endpoint, self.url, name, version or ""])
+        file_name = hashlib.sha256(identity.encode()).hexdigest() + PurePosixPath(name).suffix
+        return _private_folder(os.getpid()) / file_name
+
+    @contextmanager
+    def _client(self) -> Iterator[Minio]:
+        """Lend the client of this process; turn what goes wrong into errors that say what to do."""
+        endpoint = self._service.endpoint
+        try:
+            yield _client_of(os.getpid(), self._service)
+        except S3Error as error:
+            raise self._explained(error) from error
+        except ServerError as error:
+            raise ServiceUnavailable(
+                f"S3 at {endpoint} failed with status {error.status_code}; try again later"
+            ) from error
+        except InvalidResponseError as error:
+            raise ConfigError(
+                f"{endpoint} answers, but not as an S3 service does; check SPIRA_S3_ENDPOINT"
+            ) from error
+        except HTTPError as error:
+            reason = error.reason if isinstance(error, MaxRetryError) else error
+            raise ServiceUnavailable(
+                f"S3 at {endpoint} does not answer ({type(reason).__name__}); check that the "
+                "service runs and that SPIRA_S3_ENDPOINT is right, then run this again"
+            ) from error
+
+    def _explained(self, error: S3Error) -> SpiraError:
+        endpoint, code = self._service.endpoint, error.code
+        if code == "NoSuchBucket":
+            return self._no_bucket()
+        if code in KEY_CODES:
+            return ConfigError(
+                f"S3 at {endpoint} refused bucket {self.bucket!r} ({code}); check "
+                "SPIRA_S3_ACCESS_KEY, SPIRA_S3_SECRET_KEY and what that key may do"
+            )
+        status = error.response.status
+        if status >= 500 or status in BUSY_STATUS:
+            return ServiceUnavailable(f"S3 at {endpoint} is busy or failing ({code}); try again")
+        return ConfigError(f"S3 at {endpoint} refused a request to {self.url} ({code})")
+
+    def _no_bucket(self) -> ConfigError:
+        return ConfigError(
+            f"there is no bucket {self.bucket!r} at {self._service.endpoint}; create it, or "
+            "correct the name: it is not created here"
+        )
+
+
+def _entry(name: str, found: Object) -> Entry:
+    modified = found.last_modified.timestamp() if found.last_modified else 0.0
+    return Entry(name, found.size or 0, modified, _version(found.etag))
+
+
+def _version(etag: str | None) -> str:
+    return (etag or "").strip('"')
+
+
+@lru_cache
+def _client_of(process: int, service: Service) -> Minio:
+    """Return the client of a process: connections must not be shared across a fork."""
+    endpoint = urlsplit(service.endpoint)
+    pool = urllib3.PoolManager(
+        maxsize=N_CONNECTIONS,
+        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+        retries=urllib3.Retry(N_RETRIES, backoff_factor=0.2, status_forcelist=RETRIED_STATUS),
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+    )
+    return Minio(
+        endpoint.netloc,
+        service.access_key,
+        service.secret_key,
+        secure=endpoint.scheme == "https",
+        region=service.region,
+        http_client=pool,
+    )
+
+
+@lru_cache
+def _private_folder(process: int) -> Path:
+    """Return the folder of a process for fetched files; gone when that process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="spira-s3-"))  # only this user may enter
+
+    def remove() -> None:
+        if os.getpid() == process:  # a forked child ends without touching its parent's files
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder

@@ -1,0 +1,131 @@
+"""Directories of read-only files, and the places outside the store where data enters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from spira_tasks.backends import Backend, Folder
+from spira_tasks.blobs import canonical_json, digest_of, digest_of_file, in_threads
+from spira_tasks.errors import ConfigError, ServiceUnavailable
+
+
+class Directory:
+    """Read-only files by relative name; immutable.
+
+    Attributes
+    ----------
+    digest : str
+        ``"sha256:<hex>"`` of all names and contents.
+    names : tuple of str
+        Posix relative paths, sorted.
+    """
+
+    def __init__(
+        self, digest: str, sizes: Mapping[str, int], lend: Callable[[str], Path], where: str
+    ) -> None:
+        self.digest = digest
+        self.names = tuple(sorted(sizes))
+        self._sizes = sizes
+        self._lend = lend
+        self._where = where
+
+    def size(self, name: str) -> int:
+        """Return the size of a file in bytes."""
+        self._check(name)
+        return self._sizes[name]
+
+    def path(self, name: str) -> Path:
+        """Return a local file to read, never to write.
+
+        Raises
+        ------
+        ConfigError
+            For a name that is not in ``names``.
+        ArtifactCorrupt
+            When the content no longer matches the digest (artifacts).
+        ServiceUnavailable
+            When the file has changed since the directory was opened (sources), or S3 is away.
+        """
+        self._check(name)
+        return self._lend(name)
+
+    def _check(self, name: str) -> None:
+        if name not in self._sizes:  # names in a source may identify a person: not quoted
+            raise ConfigError(f"no such file in {self._where}; check the name that was asked for")
+
+
+def open_backend(url: str) -> Backend:
+    """Open ``"s3://bucket/prefix"``, ``"file:///folder"`` or the path of a folder."""
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        from spira_tasks.s3 import Bucket
+
+        return Bucket(parts.netloc, parts.path.strip("/"))
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Folder(Path(unquote(parts.path)))
+    if not url or "://" in url:
+        raise ConfigError(f"{url!r} is neither a folder nor s3://bucket/prefix")
+    return Folder(Path(url))
+
+
+def open_source(reference: str) -> Directory:
+    """Open a place outside the store where data enters: a folder or the prefix of a bucket.
+
+    Hidden files are left out.  A file that changes afterwards is refused when it is asked for.
+
+    Parameters
+    ----------
+    reference : str
+        ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
+
+    Returns
+    -------
+    Directory
+        Its digest covers names and contents; in a bucket, names, ETags and sizes, so that
+        nothing has to be fetched to know it.
+
+    Raises
+    ------
+    ConfigError
+        When the place does not exist, is empty or may not be read.
+    """
+    place = reference.removeprefix("folder:")
+    if place == reference and not reference.startswith("s3://"):
+        raise ConfigError(f"{reference!r} is neither folder:<path> nor s3://bucket/prefix")
+    backend = open_backend(place)
+    try:
+        if isinstance(backend, Folder) and not backend.root.is_dir():
+            raise ConfigError(f"the folder {backend.root} does not exist; check the path or mount")
+        found = [entry for entry in backend.entries("") if not _is_hidden(entry.name)]
+        if not found:
+            raise ConfigError(f"there are no files in {reference}; check that the data have come")
+        if isinstance(backend, Folder):
+            root = backend.root
+            identity = in_threads(
+                lambda entry: (entry.name, digest_of_file(root / entry.name)), found
+            )
+        else:  # the service says when content changes: nothing has to be fetched to know it
+            identity = [(entry.name, f"{entry.version} {entry.size}") for entry in found]
+    except PermissionError as error:
+        raise ConfigError(
+            f"{reference} may not be read by this user; give it permission to read all of it"
+        ) from error
+    versions = {entry.name: entry.version for entry in found}
+
+    def lend(name: str) -> Path:
+        path = backend.local(name, versions[name])
+        if path is None:
+            raise ServiceUnavailable(
+                f"a file of {reference} was changed or removed while it was being read; "
+                "run the step again once the upload has finished"
+            )
+        return path
+
+    sizes = {entry.name: entry.size for entry in found}
+    return Directory(digest_of(canonical_json(identity)), sizes, lend, reference)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

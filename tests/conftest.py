@@ -1,0 +1,102 @@
+"""Fixtures that more than one test module uses: above all a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+S3_PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
+S3_PORTS = 10
+
+
+@dataclass(frozen=True)
+class S3Server:
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Ceph's S3 gateway, started once per session on free ports."""
+    if not all(shutil.which(program) for program in S3_PROGRAMS):
+        pytest.skip(
+            "S3 server not installed: apt-get install radosgw ceph-mon ceph-osd ceph-common"
+        )
+    folder = tmp_path_factory.mktemp("s3-server")
+    port, access_key, secret_key = _free_ports(S3_PORTS), uuid4().hex[:20], uuid4().hex
+    script = Path(__file__).with_name("s3_server.sh")
+    process = subprocess.Popen(
+        # with pdeathsig the server ends even when pytest is killed
+        ["setpriv", "--pdeathsig", "TERM", "--", script, folder, str(port), access_key, secret_key],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()  # the script gives up by itself after some minutes
+        assert line.startswith("READY "), f"the S3 server did not start; see {folder}/log"
+        yield S3Server(line.split()[1], access_key, secret_key)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        shutil.rmtree(folder / "osd", ignore_errors=True)  # its disk; the logs stay
+
+
+@pytest.fixture
+def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The variables by which our code finds the server."""
+    monkeypatch.setenv("SPIRA_S3_ENDPOINT", s3_server.endpoint)
+    monkeypatch.setenv("SPIRA_S3_ACCESS_KEY", s3_server.access_key)
+    monkeypatch.setenv("SPIRA_S3_SECRET_KEY", s3_server.secret_key)
+    monkeypatch.delenv("SPIRA_S3_REGION", raising=False)
+    return s3_server
+
+
+@pytest.fixture
+def bucket(s3_environment: S3Server) -> str:
+    """Make a fresh, empty bucket; return the URL of a place in it."""
+    from minio import Minio
+
+    name = f"test-{uuid4().hex}"
+    host = s3_environment.endpoint.removeprefix("http://")
+    client = Minio(host, s3_environment.access_key, s3_environment.secret_key, secure=False)
+    client.make_bucket(name)
+    return f"s3://{name}/some/prefix"
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store: the same test runs on a folder and on a bucket."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    return str(request.getfixturevalue("bucket"))
+
+
+def _free_ports(count: int) -> int:
+    """Return the first of ``count`` neighbouring ports that nobody listens on."""
+    rng = random.Random(os.getpid())  # parallel sessions look in different places
+    for _ in range(100):
+        first = rng.randrange(20_000, 30_000, count)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+    raise AssertionError("no free ports for the S3 server between 20000 and 30000")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

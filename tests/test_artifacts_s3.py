@@ -1,0 +1,171 @@
+"""What only a store in a bucket can get wrong: keys, the network, fetched files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import S3Server
+
+from spira_tasks.artifacts import Store
+from spira_tasks.errors import ConfigError, ServiceUnavailable
+
+SECRETS = ("SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIRA_S3_ACCESS_KEY", "an access key")
+    monkeypatch.setenv("SPIRA_S3_SECRET_KEY", "a secret key")
+
+
+@pytest.mark.s3
+def test_the_same_files_have_the_same_digest_in_a_folder_and_in_a_bucket(
+    bucket: str, tmp_path: Path
+) -> None:
+    (tmp_path / "output/deep").mkdir(parents=True)
+    (tmp_path / "output/deep/table").write_bytes(b"1,2,3")
+    digests = {
+        Store(url).put_directory(tmp_path / "output") for url in (str(tmp_path / "store"), bucket)
+    }
+
+    assert len(digests) == 1
+
+
+@pytest.mark.s3
+def test_a_file_larger_than_one_upload_comes_back_whole(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    content = bytes(range(256)) * 50_000  # the client sends more than 5 MiB in parts
+    (tmp_path / "output/weights").write_bytes(content)
+    store = Store(bucket)
+
+    assert (
+        store.directory(store.put_directory(tmp_path / "output")).path("weights").read_bytes()
+        == content
+    )
+
+
+@pytest.mark.s3
+def test_fetched_files_are_private_and_gone_when_the_process_ends(bucket: str) -> None:
+    digest = Store(bucket).blobs.put(b"content")
+    script = (
+        "import os, sys; from spira_tasks.artifacts import Store;"
+        "blobs = Store(sys.argv[1]).blobs; path = blobs.path(sys.argv[2]);"
+        "child = os.fork();"  # a child that ends first takes nothing with it
+        "child or sys.exit(); os.waitpid(child, 0); assert path.read_bytes() == b'content';"
+        "print(path, oct(path.parent.stat().st_mode & 0o777), oct(path.stat().st_mode & 0o777))"
+    )
+    command = [sys.executable, "-c", script, bucket, digest]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    path, folder_mode, file_mode = printed.split()
+
+    assert (folder_mode, file_mode) == ("0o700", "0o444")
+    assert not Path(path).parent.exists()
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("variable", SECRETS)
+def test_a_wrong_key_is_refused_without_showing_it(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "NOT-THE-RIGHT-ONE")
+    with pytest.raises(ConfigError, match=r"refused.*SPIRA_S3_ACCESS_KEY") as raised:
+        Store(bucket)
+
+    shown = "".join(traceback.format_exception(raised.value))
+    assert not any(os.environ[name] in shown for name in SECRETS)
+
+
+@pytest.mark.s3
+def test_a_bucket_that_does_not_exist_is_not_created(s3_environment: S3Server) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"there is no bucket 'nobody-made-it'.*create it"):
+            Store("s3://nobody-made-it/prefix")
+
+
+@pytest.mark.s3
+def test_a_store_does_not_show_its_keys(bucket: str, s3_environment: S3Server) -> None:
+    store = Store(bucket)
+    shown = f"{store!r} {vars(store)!r} {vars(store._backend)!r}"
+
+    assert s3_environment.access_key not in shown
+    assert s3_environment.secret_key not in shown
+
+
+@pytest.mark.parametrize("variable", ["SPIRA_S3_ENDPOINT", *SECRETS])
+def test_a_missing_variable_is_named(
+    keys: None, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("SPIRA_S3_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.delenv(variable)
+    with pytest.raises(ConfigError, match=f"needs {variable} in the environment"):
+        Store("s3://bucket/prefix")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:9000", "ftp://host", "http://key:secret@host", "http://host/path"]
+)
+def test_an_endpoint_that_is_not_one_is_refused_without_repeating_it(
+    keys: None, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("SPIRA_S3_ENDPOINT", endpoint)
+    with pytest.raises(ConfigError, match="SPIRA_S3_ENDPOINT must look like") as raised:
+        Store("s3://bucket/prefix")
+    assert endpoint not in str(raised.value)
+
+
+def test_a_service_that_does_not_answer_is_worth_a_retry(
+    keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:  # bound but not listening: connections are refused
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("SPIRA_S3_ENDPOINT", endpoint)
+        with pytest.raises(ServiceUnavailable, match=f"{endpoint} does not answer.*run this again"):
+            Store("s3://bucket/prefix")
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """A web server in front of an S3 service that is down (503), or of something else (404)."""
+
+    status = 503
+
+    def do_GET(self) -> None:
+        self.send_error(self.status)
+
+    def do_HEAD(self) -> None:
+        self.send_error(self.status)
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def gateway(keys: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Gateway]]:
+    class Here(Gateway):
+        pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Here) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+        monkeypatch.setenv("SPIRA_S3_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        yield Here
+        server.shutdown()
+
+
+def test_a_service_that_fails_is_worth_a_retry(gateway: type[Gateway]) -> None:
+    with pytest.raises(ServiceUnavailable, match="SPIRA_S3_ENDPOINT"):
+        Store("s3://bucket/prefix")
+
+
+def test_a_server_that_does_not_speak_s3_is_a_wrong_endpoint(gateway: type[Gateway]) -> None:
+    gateway.status = 404
+    with pytest.raises(ConfigError, match="not as an S3 service does"):
+        Store("s3://bucket/prefix")
