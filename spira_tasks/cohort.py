@@ -1,0 +1,217 @@
+"""A synthetic cohort in the canonical layout of incoming recordings.
+
+``write_cohort`` leaves ``recordings.csv``, ``audio/``, ``ward_noise.csv`` and ``ward_noise/``, as a
+hospital would deliver them, and ``truth.csv`` beside them: the latents, which no stage reads.
+``cohort.json`` is written last and says what made it.  The same command gives the same bytes, with
+any number of workers, and adding a subject adds that subject's rows and files and changes no other.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from spira_tasks import progress as progress_bar
+from spira_tasks.errors import ConfigError
+from spira_tasks.people import CONFOUNDS, PRESETS, Plan
+from spira_tasks.recorder import FAULTS, Row, first_subject, record_subject, record_ward_noise
+
+GENERATOR = 1  # raise it when the same command gives other files
+N_WARD_NOISES = 24  # two thirds for training, the rest for evaluation
+
+# Names in the order of the contract, as lines of text: easier to compare with it than a list.
+COLUMNS = """
+record_id task audio_uri sha256 patient_rgh session_id hospital_id unit collector_pid
+collected_at ingested_at app app_version prompt_version device_model os capture_ns capture_agc
+capture_aec codec_original sex age mask_type spo2 on_oxygen fio2 spo2_at heart_rate resp_rate
+temp bp_sys bp_dia pao2 paco2 ph weight height cid10 sample_type ri_clinical ri_cause
+label_source label_confidence label_version consent_status consent_version consent_scope
+retention_until
+""".split()  # noqa: SIM905
+TRUTH_COLUMNS = """
+record_id subject ill labelled_ill severity cause effect n_pauses pause_seconds
+phonation_seconds in_ward snr_db channel mask_type f0_hz tempo fault
+""".split()  # noqa: SIM905
+
+log = logging.getLogger(__name__)
+
+
+def write_cohort(
+    out: Path,
+    *,
+    subjects: int,
+    seed: int,
+    preset: str = "clean",
+    signal: float = 1.0,
+    confounds: Sequence[str] = (),
+    faults: Sequence[str] = (),
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Write a cohort of ``subjects`` people, half of them patients.
+
+    Parameters
+    ----------
+    out : Path
+        An empty or new folder, or one where the same command was run before: finished, it is left
+        alone; interrupted, it goes on.
+    signal : float
+        How much of the illness is heard, in [0, 1]; 0 makes it unlearnable from audio.
+    confounds, faults : sequence of str
+        Names from :data:`CONFOUNDS` and :data:`FAULTS`.
+    workers : int, optional
+        Processes; as many as there are processors unless given.
+
+    Returns
+    -------
+    dict
+        Counts: ``n_subjects``, ``n_patients``, ``n_sessions``, ``n_recordings`` (rows),
+        ``n_clips`` (files), ``n_ward_noises``, ``n_faults``.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, or when ``out`` holds anything else.
+    """
+    for kind, chosen, known in (
+        ("preset", [preset], PRESETS),
+        ("confound", confounds, CONFOUNDS),
+        ("fault", faults, FAULTS),
+    ):
+        if unknown := sorted(set(chosen) - set(known)):
+            raise ConfigError(
+                f"no {kind} is called {', '.join(unknown)}; there are {', '.join(known)}"
+            )
+    if not 0 <= signal <= 1:
+        raise ConfigError(f"signal is {signal:g}; it must lie between 0 and 1")
+    at_least = max((first_subject(fault) + 1 for fault in faults), default=2)
+    if subjects < at_least:
+        raise ConfigError(f"{subjects} subjects are too few: this cohort needs {at_least}")
+    plan = Plan(
+        GENERATOR,
+        subjects,
+        seed,
+        preset,
+        float(signal),
+        tuple(sorted(set(confounds))),
+        tuple(sorted(set(faults))),
+    )
+    if counts := _finished(out, plan):
+        log.info("the cohort is already there: %d subjects in %s", subjects, out)
+        return counts
+    for folder in ("audio", "ward_noise"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    done = _read_journal(out, plan)
+    jobs = [("ward_noise", number) for number in range(N_WARD_NOISES)]
+    jobs += [("subject", index) for index in range(subjects)]
+    missing = [job for job in jobs if job not in done]
+    made = _each(partial(_make, out, plan), missing, workers or len(os.sched_getaffinity(0)))
+    with (out / "cohort.partial.jsonl").open("a", encoding="utf-8") as journal:
+        for job, rows in zip(
+            missing,
+            progress_bar.progress(made, "synthesising", len(missing)) if progress else made,
+            strict=True,
+        ):
+            done[job] = rows
+            journal.write(json.dumps([*job, rows]) + "\n")
+            journal.flush()
+    return _finish(out, plan, [done[job] for job in jobs])
+
+
+def _finished(out: Path, plan: Plan) -> dict[str, int] | None:
+    """Counts, when ``out`` holds this very cohort; nothing, when it may be written."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if (out / "cohort.json").is_file():
+        found = json.loads((out / "cohort.json").read_text(encoding="utf-8"))
+        counts: dict[str, int] = found.pop("counts")
+        if found == json.loads(json.dumps(asdict(plan))):
+            return counts
+        raise ConfigError(
+            f"{out} holds another cohort, made with {json.dumps(found)}; "
+            "choose another folder or remove that one"
+        )
+    if not (out / "cohort.partial.jsonl").is_file():
+        raise ConfigError(f"{out} is not empty; a cohort is only written into an empty folder")
+    return None
+
+
+def _read_journal(out: Path, plan: Plan) -> dict[tuple[str, int], list[Row]]:
+    """What an interrupted run had finished; the line it died in does not count."""
+    path, first = out / "cohort.partial.jsonl", json.dumps(asdict(plan))
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if whole and whole[0].rstrip("\n") != first:
+        raise ConfigError(
+            f"{out} holds the beginning of another cohort, made with {whole[0].strip()}; "
+            "finish it with the same command, or remove the folder"
+        )
+    path.write_text("".join(whole) or first + "\n", encoding="utf-8")
+    done = {}
+    for line in whole[1:]:
+        kind, number, rows = json.loads(line)
+        done[kind, number] = rows
+    return done
+
+
+def _each(
+    make: Callable[[tuple[str, int]], list[Row]], jobs: Sequence[tuple[str, int]], workers: int
+) -> Iterator[list[Row]]:
+    """Results in the order of the jobs, from as many processes as asked for."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(make, jobs)
+        return
+    # Spawned, not forked: the caller may have threads.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(make, jobs, chunksize=2)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finish(out: Path, plan: Plan, results: Sequence[list[Row]]) -> dict[str, int]:
+    rows = [row for result in results for row in result]
+    noises = [row for row in rows if "file_path" in row]
+    recordings = [row for row in rows if "record_id" in row]
+    _write_csv(out / "ward_noise.csv", ("file_path", "x_pool"), noises)
+    _write_csv(out / "recordings.csv", COLUMNS, recordings)
+    _write_csv(out / "truth.csv", TRUTH_COLUMNS, [row["truth"] for row in recordings])
+    truth = [row["truth"] for row in recordings]
+    counts = {
+        "n_subjects": len({row["subject"] for row in truth}),
+        "n_patients": len({row["subject"] for row in truth if row["ill"]}),
+        "n_sessions": len({row["session_id"] for row in recordings}),
+        "n_recordings": len(recordings),
+        "n_clips": len(list((out / "audio").iterdir())),
+        "n_ward_noises": len(noises),
+        "n_faults": sum(row["fault"] != "" for row in truth),
+    }
+    (out / "cohort.json").write_text(
+        json.dumps({**asdict(plan), "counts": counts}, indent=1) + "\n", encoding="utf-8"
+    )
+    (out / "cohort.partial.jsonl").unlink()
+    return counts
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {key: str(value).lower() if isinstance(value, bool) else value
+             for key, value in row.items()}
+            for row in rows
+        )  # fmt: skip
+
+
+def _make(out: Path, plan: Plan, job: tuple[str, int]) -> list[Row]:
+    kind, number = job
+    return (record_subject if kind == "subject" else record_ward_noise)(out, plan, number)

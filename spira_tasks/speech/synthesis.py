@@ -1,0 +1,374 @@
+"""A formant synthesiser that reads the SPIRA sentence and holds an /a/, well or short of breath.
+
+It is a source-filter synthesiser in the manner of Klatt (JASA 1980): band-limited glottal pulses
+and aspiration noise go through a cascade of resonators that moves from phone to phone; frication
+and bursts are added beside it.  It needs numpy and scipy, no voice data and no binary.
+
+Respiratory insufficiency is one number, ``effect`` in [0, 1].  What it changes follows what was
+measured on SPIRA patients and in the literature on dyspnoea: more and longer pauses at less
+predictable places (Speech Prosody 2022), higher and less steady pitch (JASA 2023), more jitter,
+shimmer and breathiness, a shorter sustained vowel (Asiaee 2020).  With ``effect`` 0 nothing here
+depends on whether a speaker is ill.  Synthetic speech verifies the platform, not the medicine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+from scipy.ndimage import uniform_filter1d
+
+SAMPLE_RATE_HZ = 16_000
+BLOCK_SAMPLES = 128  # 8 ms: how often the resonators move
+
+Waveform = NDArray[np.float64]  # shape (time,), at SAMPLE_RATE_HZ
+Colour = Literal["", "s", "ʃ", "f", "p", "k"]
+
+# Broad transcription of the two prompts in use.  "." ends a syllable, a blank ends a word, and
+# "|" the phrases after which a healthy reader breathes.
+SENTENCES: Mapping[str, str] = {
+    "coronavirus": "u a.moɾ aw pɾɔ.si.mu| a.ʒu.da a ẽ.fɾẽ.taɾ u ko.ɾo.na.vi.ɾus| "
+    "kõ a foɾ.sa| ki a ʒẽ.tʃi pɾe.si.za",
+    "essa_fase": "u a.moɾ aw pɾɔ.si.mu| a.ʒu.da a ẽ.fɾẽ.taɾ ɛ.sa fa.zi| "
+    "kõ a foɾ.sa| ki a ʒẽ.tʃi pɾe.si.za",
+}
+
+
+class Segment(NamedTuple):
+    """A stretch of speech with one articulation; formants in Hz of an adult man."""
+
+    seconds: float
+    formants_hz: tuple[float, float, float]
+    voicing: float = 1.0
+    colour: Colour = ""
+    noise: float = 0.0
+    f1_bandwidth_hz: float = 80.0
+
+
+LABIAL, ALVEOLAR, VELAR = (300, 900, 2200), (300, 1700, 2600), (300, 1900, 2400)
+PALATAL = (300, 1950, 2600)
+
+# Oral vowels: F1 and F2 of Brazilian men after Escudero et al., JASA 126 (2009), table II.
+PHONES: Mapping[str, tuple[Segment, ...]] = {
+    "a": (Segment(0.115, (683, 1329, 2450)),),
+    "ɛ": (Segment(0.110, (518, 1831, 2550)),),
+    "e": (Segment(0.105, (357, 2028, 2600)),),
+    "i": (Segment(0.095, (285, 2198, 2950)),),
+    "ɔ": (Segment(0.115, (532, 927, 2450)),),
+    "o": (Segment(0.105, (372, 804, 2400)),),
+    "u": (Segment(0.095, (309, 761, 2300)),),
+    "w": (Segment(0.060, (340, 750, 2300), 0.8),),
+    "ẽ": (Segment(0.125, (420, 1950, 2550), 0.8, f1_bandwidth_hz=200),),
+    "õ": (Segment(0.125, (430, 850, 2400), 0.8, f1_bandwidth_hz=200),),
+    "m": (Segment(0.070, (260, 1000, 2200), 0.45, f1_bandwidth_hz=150),),
+    "n": (Segment(0.065, (260, 1450, 2400), 0.45, f1_bandwidth_hz=150),),
+    "ɾ": (Segment(0.030, (420, 1400, 2200), 0.35),),
+    "v": (Segment(0.065, LABIAL, 0.35, "f", 0.05),),
+    "z": (Segment(0.075, ALVEOLAR, 0.30, "s", 0.10),),
+    "ʒ": (Segment(0.080, PALATAL, 0.30, "ʃ", 0.14),),
+    "f": (Segment(0.095, LABIAL, 0.0, "f", 0.10),),
+    "s": (Segment(0.100, ALVEOLAR, 0.0, "s", 0.22),),
+    "ʃ": (Segment(0.075, PALATAL, 0.0, "ʃ", 0.25),),
+    "p": (Segment(0.075, LABIAL, 0.0), Segment(0.012, LABIAL, 0.0, "p", 0.25)),
+    "t": (Segment(0.070, ALVEOLAR, 0.0), Segment(0.014, ALVEOLAR, 0.0, "s", 0.25)),
+    "k": (Segment(0.070, VELAR, 0.0), Segment(0.022, VELAR, 0.0, "k", 0.28)),
+    "d": (Segment(0.050, ALVEOLAR, 0.10), Segment(0.010, ALVEOLAR, 0.2, "s", 0.15)),
+}
+PAUSE_FORMANTS_HZ = (500.0, 1500.0, 2500.0)  # a neutral tract
+UPPER_FORMANTS_HZ = (3500.0, 4500.0)
+UPPER_BANDWIDTHS_HZ = (120.0, 160.0, 250.0, 300.0)  # F2 … F5
+
+NOISE_BANDS_HZ: Mapping[Colour, tuple[float, float]] = {
+    "s": (4200, 7600),
+    "ʃ": (2200, 6000),
+    "f": (1200, 7400),
+    "p": (300, 1800),
+    "k": (1200, 3200),
+}
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How a person speaks when well.
+
+    Attributes
+    ----------
+    f0_hz : float
+        Mean pitch.
+    formant_scale : float
+        Formants relative to an adult man's; grows as the vocal tract gets shorter.
+    tempo : float
+        Duration of a phone relative to :data:`PHONES`.
+    intonation : float
+        Depth of the pitch accents, as a fraction of ``f0_hz``.
+    jitter, shimmer : float
+        Standard deviation of a period's length and strength, as a fraction.
+    aspiration : float
+        RMS of the breath noise relative to that of the voiced source.
+    """
+
+    f0_hz: float
+    formant_scale: float
+    tempo: float
+    intonation: float
+    jitter: float
+    shimmer: float
+    aspiration: float
+
+
+def draw_voice(rng: np.random.Generator, sex: str, age: float) -> Voice:
+    """A person's voice.  Pitch falls with age in women and rises a little in men."""
+    female = sex == "F"
+    f0_hz = rng.normal(208 - 0.4 * (age - 45), 20) if female else rng.normal(120, 15)
+    if not female and age > 60:
+        f0_hz += 0.5 * (age - 60)
+    return Voice(
+        f0_hz=float(np.clip(f0_hz, 75, 290)),
+        formant_scale=float(rng.normal(1.17 if female else 1.0, 0.035)),
+        tempo=float(rng.lognormal(0.002 * (age - 50), 0.11)),
+        intonation=float(rng.uniform(0.04, 0.14)),
+        jitter=float(0.004 * rng.lognormal(0, 0.35) * (1 + 0.006 * max(age - 50, 0))),
+        shimmer=float(0.03 * rng.lognormal(0, 0.3)),
+        aspiration=float(0.05 * rng.lognormal(0, 0.6)),
+    )
+
+
+def draw_pauses(rng: np.random.Generator, effect: float, prompt: str) -> dict[int, float]:
+    """Where the reader stops, and for how long.
+
+    Counts, lengths and places follow SPIRA's study of pauses (Speech Prosody 2022: 0.85 pauses of
+    0.13 s in controls, 3.16 of 0.53 s in patients; places predictable or not).
+
+    Returns
+    -------
+    dict of int to float
+        Index of a syllable to the seconds of silence after it.
+    """
+    boundaries, weights = [], []
+    for index, (_, boundary) in enumerate(_syllables(prompt)):
+        if boundary == "|":
+            weights.append(6 * max(0.0, 1 - effect) + 1)
+        elif boundary == " ":
+            weights.append(0.15 + effect)
+        else:
+            weights.append(0.1 * (0.15 + effect))
+        boundaries.append(index)
+    del boundaries[-1], weights[-1]  # the end of the sentence is not a pause
+    expected = (0.75 + 2.41 * effect / 0.66) * rng.gamma(6, 1 / 6)
+    n_pauses = min(int(rng.poisson(expected)), 12)
+    probability = np.array(weights) / sum(weights)
+    places = rng.choice(boundaries, size=n_pauses, replace=False, p=probability)
+    median_seconds = 0.24 + 0.26 * min(1.3, effect / 0.66)
+    seconds = np.clip(rng.lognormal(np.log(median_seconds), 0.45, n_pauses), 0.12, 2.5)
+    return {int(place): float(length) for place, length in zip(places, seconds, strict=True)}
+
+
+def read_sentence(
+    rng: np.random.Generator,
+    voice: Voice,
+    effect: float,
+    prompt: str,
+    pauses: Mapping[int, float],
+) -> Waveform:
+    """The sentence, read once.
+
+    Returns
+    -------
+    Waveform
+        Shape ``(time,)``; RMS 1 while the voice sounds, so that pauses do not change the level.
+    """
+    segments = _timeline(rng, voice, effect, prompt, pauses)
+    lengths = np.array([round(segment.seconds * SAMPLE_RATE_HZ) for segment in segments])
+    n_samples = int(lengths.sum())
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    voicing = _smooth(np.repeat([s.voicing for s in segments], lengths), 0.014)
+    f0_hz = _intonation(rng, voice, effect, voicing)
+    source = glottal_source(rng, voice, effect, f0_hz, voicing)
+    speech = _vocal_tract(source, segments, lengths, voice.formant_scale)
+    speech += _frication(rng, segments, lengths, voicing)
+    speech *= np.linspace(1, 1 - 0.25 * effect, n_samples)  # the breath runs out
+    speech /= np.sqrt(np.mean(speech[voicing > 0.5] ** 2))
+    for start, segment in zip(starts, segments, strict=True):
+        if segment.colour == "" and segment.voicing == 0 and segment.seconds > 0.2:
+            _inhale(rng, speech[start : start + round(segment.seconds * SAMPLE_RATE_HZ)], effect)
+    return speech
+
+
+def hold_vowel(rng: np.random.Generator, voice: Voice, effect: float, seconds: float) -> Waveform:
+    """A sustained /a/ of the given length; RMS 1.  Shape ``(time,)``."""
+    n_samples = round(seconds * SAMPLE_RATE_HZ)
+    ramps = np.minimum(np.arange(n_samples) / 800, np.arange(n_samples)[::-1] / 2400)
+    voicing = np.minimum(ramps, 1.0) * np.linspace(1, 0.6, n_samples)
+    wander = _wander(rng, n_samples, 2.0) * (0.010 + 0.020 * effect)
+    f0_hz = (voice.f0_hz + 10 * effect) * (1 + wander) * np.linspace(1.01, 0.97, n_samples)
+    source = glottal_source(rng, voice, effect, f0_hz, voicing)
+    vowel = [Segment(seconds, PHONES["a"][0].formants_hz)]
+    speech = _vocal_tract(source, vowel, np.array([n_samples]), voice.formant_scale)
+    return np.asarray(speech / np.sqrt(np.mean(speech**2)))
+
+
+def draw_phonation_seconds(rng: np.random.Generator, effect: float) -> float:
+    """Maximum phonation time: about 15 s in the healthy, 7 s in the dyspnoeic."""
+    return float(np.clip(rng.normal(15 - 8 * effect, 4 - 1.5 * effect), 1.5, 30))
+
+
+def glottal_source(
+    rng: np.random.Generator, voice: Voice, effect: float, f0_hz: Waveform, voicing: Waveform
+) -> Waveform:
+    """Glottal pulses and pulsating breath noise.
+
+    Parameters
+    ----------
+    f0_hz, voicing : Waveform
+        Pitch and strength of the voice at every sample, shape ``(time,)``.
+    """
+    n_samples = len(f0_hz)
+    cycles = np.cumsum(f0_hz) / SAMPLE_RATE_HZ
+    jitter = voice.jitter + 0.010 * effect
+    periods = 1 + jitter * rng.standard_normal(int(cycles[-1]))
+    instants = np.interp(np.cumsum(periods), cycles, np.arange(n_samples))
+    strengths = 1 + (voice.shimmer + 0.08 * effect) * rng.standard_normal(len(instants))
+    pulses = _impulses(instants, strengths, n_samples)
+    # Two real poles give the pulse its -12 dB per octave, a third the softer closing of a breathy
+    # voice; the zero is the radiation at the lips.
+    aspiration = voice.aspiration + 0.5 * effect * rng.lognormal(0, 0.5)
+    for cutoff_hz in (110.0, 220.0, 3600.0 / (1 + 1.5 * aspiration)):
+        pole = np.exp(-2 * np.pi * cutoff_hz / SAMPLE_RATE_HZ)
+        pulses = signal.lfilter([1 - pole], [1, -pole], pulses)
+    pulses = signal.lfilter([1, -0.98], [1], pulses)
+    pulses /= np.sqrt(np.mean(pulses**2)) + 1e-12
+    breath = signal.sosfilt(
+        signal.butter(2, 1800, "high", fs=SAMPLE_RATE_HZ, output="sos"),
+        rng.standard_normal(n_samples),
+    )
+    breath *= 1 + 0.6 * np.cos(2 * np.pi * cycles)
+    return np.asarray(voicing * (pulses + aspiration * breath))
+
+
+def _syllables(prompt: str) -> list[tuple[str, str]]:
+    """Phones of each syllable, and what ends it: ``"."``, ``" "`` or ``"|"``."""
+    syllables = []
+    phones = ""
+    for character in SENTENCES[prompt].replace("| ", "|") + "|":
+        if character in ". |":
+            syllables.append((phones, character))
+            phones = ""
+        else:
+            phones += character
+    return syllables
+
+
+def _timeline(
+    rng: np.random.Generator,
+    voice: Voice,
+    effect: float,
+    prompt: str,
+    pauses: Mapping[int, float],
+) -> list[Segment]:
+    tempo = voice.tempo / (1 - 0.12 * effect)
+    timeline = []
+    for index, (phones, boundary) in enumerate(_syllables(prompt)):
+        lengthening = rng.lognormal(0, 0.15) * (1.3 if boundary == "|" or index in pauses else 1)
+        for phone in phones:
+            for segment in PHONES[phone]:
+                seconds = segment.seconds * tempo * lengthening
+                timeline.append(segment._replace(seconds=seconds))
+        if index in pauses:
+            timeline.append(Segment(pauses[index], PAUSE_FORMANTS_HZ, voicing=0.0))
+    return timeline
+
+
+def _intonation(
+    rng: np.random.Generator, voice: Voice, effect: float, voicing: Waveform
+) -> Waveform:
+    """Declination, accents about 2.5 times a second, and the wander that illness adds."""
+    n_samples = len(voicing)
+    accents = voice.intonation * _wander(rng, n_samples, 2.5)
+    wander = (0.010 + 0.020 * effect) * _wander(rng, n_samples, 8.0)
+    declination = np.linspace(1.08, 0.90, n_samples)
+    return np.asarray((voice.f0_hz + 10 * effect) * declination * (1 + accents + wander))
+
+
+def _wander(rng: np.random.Generator, n_samples: int, per_second: float) -> Waveform:
+    """Smooth noise of unit variance at its knots, ``per_second`` of them.  Shape ``(time,)``."""
+    n_knots = int(n_samples / SAMPLE_RATE_HZ * per_second) + 3
+    knots = np.clip(rng.standard_normal(n_knots), -2.5, 2.5)
+    return np.interp(np.arange(n_samples) * per_second / SAMPLE_RATE_HZ, np.arange(n_knots), knots)
+
+
+def _impulses(instants: Waveform, strengths: Waveform, n_samples: int) -> Waveform:
+    """Band-limited impulses at fractional sample times, so pitch is not rounded to samples."""
+    taps = np.arange(-7, 9)
+    whole = np.floor(instants).astype(int)
+    distance = taps - (instants - whole)[:, None]  # (pulse, tap)
+    kernel = np.sinc(0.9 * distance) * np.cos(np.pi * distance / 18) ** 2
+    position = np.clip(whole[:, None] + taps, 0, n_samples - 1)
+    weights = (strengths[:, None] * kernel).ravel()
+    return np.asarray(np.bincount(position.ravel(), weights, n_samples), dtype=np.float64)
+
+
+def _vocal_tract(
+    source: Waveform,
+    segments: list[Segment],
+    lengths: NDArray[np.int_],
+    formant_scale: float,
+) -> Waveform:
+    """The cascade of five resonators, gliding from segment to segment in about 40 ms."""
+    n_blocks = -(-len(source) // BLOCK_SAMPLES)
+    centres = np.minimum((np.arange(n_blocks) + 0.5) * BLOCK_SAMPLES, len(source) - 1)
+    at = np.searchsorted(np.cumsum(lengths), centres, side="right")
+    targets = np.array(
+        [(*s.formants_hz, *UPPER_FORMANTS_HZ, s.f1_bandwidth_hz) for s in segments], dtype=float
+    )[at]
+    tracks = uniform_filter1d(targets, 5, axis=0, mode="nearest")
+    formants_hz = np.minimum(tracks[:, :5] * formant_scale, 7400)
+    bandwidths_hz = np.column_stack([tracks[:, 5], np.tile(UPPER_BANDWIDTHS_HZ, (n_blocks, 1))])
+    radius = np.exp(-np.pi * bandwidths_hz / SAMPLE_RATE_HZ)
+    a1 = -2 * radius * np.cos(2 * np.pi * formants_hz / SAMPLE_RATE_HZ)
+    a2 = radius**2
+    sections = np.zeros((n_blocks, 5, 6))  # unit gain at 0 Hz
+    sections[..., 0] = 1 + a1 + a2
+    sections[..., 3], sections[..., 4], sections[..., 5] = 1, a1, a2
+    if len(segments) == 1:
+        return np.asarray(signal.sosfilt(sections[0], source))
+    speech = np.empty_like(source)
+    state = np.zeros((5, 2))
+    for block in range(n_blocks):
+        span = slice(block * BLOCK_SAMPLES, (block + 1) * BLOCK_SAMPLES)
+        speech[span], state = signal.sosfilt(sections[block], source[span], zi=state)
+    return speech
+
+
+def _frication(
+    rng: np.random.Generator,
+    segments: list[Segment],
+    lengths: NDArray[np.int_],
+    voicing: Waveform,
+) -> Waveform:
+    """Fricatives and bursts: white noise, filtered once per colour, shaped by its own track."""
+    total = np.zeros(len(voicing))
+    for colour, band_hz in NOISE_BANDS_HZ.items():
+        gains = np.repeat([s.noise if s.colour == colour else 0.0 for s in segments], lengths)
+        band = signal.butter(2, band_hz, "band", fs=SAMPLE_RATE_HZ, output="sos")
+        noise = signal.sosfilt(band, rng.standard_normal(len(voicing)))
+        total += _smooth(gains, 0.008) * noise / np.sqrt(np.mean(noise**2))
+    return total
+
+
+def _inhale(rng: np.random.Generator, pause: Waveform, effect: float) -> None:
+    """Put a breath into most pauses, in place."""
+    n_samples = int(0.7 * len(pause))
+    noise = rng.standard_normal(n_samples)
+    if rng.random() < 0.8:
+        band = signal.butter(2, (500, 4500), "band", fs=SAMPLE_RATE_HZ, output="sos")
+        level = (0.03 + 0.05 * effect) * rng.lognormal(0, 0.4)
+        pause[:n_samples] += level * signal.sosfilt(band, noise) * np.hanning(n_samples)
+
+
+def _smooth(track: Waveform, seconds: float) -> Waveform:
+    size = round(seconds * SAMPLE_RATE_HZ)
+    return np.asarray(uniform_filter1d(uniform_filter1d(track.astype(float), size), size))
