@@ -74,6 +74,14 @@ TRAINING = (
 
 PIPELINES = {"training": TRAINING}
 
+# What the form of the DAG asks for by a short name; everything else is a setting.
+OPTIONS = {
+    "epochs": "train.epochs",
+    "seed": "train.seed",
+    "model": "train.model",
+    "feature": "materialize.feature",
+}
+
 
 def configure(
     steps: tuple[Step, ...], *, data: str | None = None, settings: Mapping[str, Any] | None = None
@@ -106,6 +114,28 @@ def configure(
         step = by_name[name]
         by_name[name] = dataclasses.replace(step, config={**step.config, key: value})
     return tuple(by_name.values())
+
+
+def from_params(steps: tuple[Step, ...], params: Mapping[str, Any]) -> tuple[Step, ...]:
+    """The steps of a pipeline as the parameters of a DAG run want them.
+
+    ``params`` holds ``data``, any of ``OPTIONS``, and ``settings`` as in ``configure``; one that
+    is None leaves the stage's own default.
+
+    Raises
+    ------
+    ValueError
+        When a parameter or a setting is not known.
+    """
+    unknown = sorted(set(params) - {"data", "settings", *OPTIONS})
+    if unknown:
+        known = ", ".join(["data", *OPTIONS, "settings"])
+        raise ValueError(f"unknown parameters {', '.join(unknown)}; the DAG takes {known}")
+    short = {target: params.get(name) for name, target in OPTIONS.items()}
+    settings = {target: value for target, value in short.items() if value is not None}
+    return configure(
+        steps, data=params.get("data"), settings={**settings, **(params.get("settings") or {})}
+    )
 
 
 def with_data(step: Step, data: str) -> Step:

@@ -1,0 +1,94 @@
+"""Features and windows: SPIRA v1's by its numbers, without v1's ways of losing audio."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, window_starts, windows
+from spira_tasks.speech.torchaudio_import import transforms
+
+V1 = FeatureSpec()
+V1_MFCC = transforms.MFCC(
+    sample_rate=16_000,
+    n_mfcc=40,
+    log_mels=False,
+    melkwargs={"n_fft": 1200, "win_length": 400, "hop_length": 160, "n_mels": 40},
+)
+
+
+def speech_like(n_samples: int, seed: int = 0, level: float = 0.1) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(level * rng.standard_normal(n_samples)).float()
+
+
+@pytest.mark.parametrize(("seconds", "n_frames"), [(4.0, 401), (3.0, 301)])
+def test_a_window_of_version_1_is_a_matrix_of_the_published_shape(
+    seconds: float, n_frames: int
+) -> None:
+    spec = FeatureSpec(window_seconds=seconds)
+    features = FeatureExtractor(spec)(windows(speech_like(round(seconds * 16_000)), spec))
+    assert features.shape == (1, n_frames, 40) == (1, spec.n_frames, spec.n_bins)
+
+
+def test_mfcc_are_those_of_torchaudio_with_version_1_parameters() -> None:
+    waveform = speech_like(64_000)
+    ours = FeatureExtractor(V1)(waveform.unsqueeze(0))[0]
+    assert torch.equal(ours, V1_MFCC(waveform).T)
+
+
+def test_a_loud_neighbour_in_the_batch_changes_nothing() -> None:
+    quiet, loud = speech_like(64_000, 1, level=0.0005), speech_like(64_000, 2, level=0.9)
+    extractor = FeatureExtractor(V1)
+    together = extractor(torch.stack([quiet, loud]))[0]
+    torch.testing.assert_close(together, extractor(quiet.unsqueeze(0))[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "n_bins"), [("mfcc", 40), ("log_mel", 40), ("spectrogram", 601)])
+def test_every_feature_is_finite_even_in_digital_silence(name: str, n_bins: int) -> None:
+    spec = FeatureSpec(name=name)  # type: ignore[arg-type]
+    features = FeatureExtractor(spec)(windows(torch.zeros(64_000), spec))
+    assert features.shape == (1, 401, n_bins)
+    assert torch.isfinite(features).all()
+
+
+def test_a_tone_is_loudest_in_the_band_it_is_in() -> None:
+    tone = 0.5 * torch.sin(2 * torch.pi * 1_000 * torch.arange(64_000) / 16_000)
+    spectrogram = FeatureExtractor(FeatureSpec(name="spectrogram"))(tone.unsqueeze(0))[0]
+    assert int(spectrogram.mean(dim=0).argmax()) == 75  # 1000 Hz in steps of 16000 / 1200 Hz
+
+
+def test_windows_of_version_1_end_strictly_before_the_recording_does() -> None:
+    """v1: ``range(window, length, step)``; the clips of its paper last 9.05 s and 11.18 s."""
+    spec = FeatureSpec(tail="drop")
+    counts = {s: len(window_starts(round(s * 16_000), spec)) for s in (4.5, 5, 6.5, 9.05, 11.18)}
+    assert counts == {4.5: 1, 5: 1, 6.5: 3, 9.05: 6, 11.18: 8}
+
+
+def test_a_recording_of_exactly_one_window_is_one_window() -> None:
+    """v1 crashed on it."""
+    for tail in ("keep", "drop"):
+        spec = FeatureSpec(tail=tail)  # type: ignore[arg-type]
+        assert windows(speech_like(64_000), spec).shape == (1, 64_000)
+
+
+@given(st.integers(min_value=1, max_value=30 * 16_000))
+def test_no_sample_of_any_recording_is_lost(n_samples: int) -> None:
+    starts = window_starts(n_samples, V1)
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    assert all(b - a <= V1.n_window_samples for a, b in itertools.pairwise(starts))
+    assert starts[-1] + V1.n_window_samples == max(n_samples, V1.n_window_samples)
+
+
+def test_a_short_recording_is_padded_with_silence_to_one_window() -> None:
+    short = speech_like(40_000)
+    padded = windows(short, V1)
+    assert padded.shape == (1, 64_000)
+    assert torch.equal(padded[0, :40_000], short)
+    assert not padded[0, 40_000:].any()

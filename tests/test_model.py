@@ -1,0 +1,43 @@
+"""SPIRAConv: the published shapes and numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from spira_tasks.speech.model import SpiraConv
+
+
+@pytest.mark.parametrize(("n_frames", "n_parameters"), [(401, 691_613), (301, 499_613)])
+def test_it_has_the_published_number_of_parameters(n_frames: int, n_parameters: int) -> None:
+    model = SpiraConv(n_frames, 40, "spiraconv_v2")
+    assert sum(weight.numel() for weight in model.parameters()) == n_parameters
+
+
+def test_the_convolutions_give_the_published_shapes() -> None:
+    model = SpiraConv(401, 40).eval()
+    shapes, hidden = [], torch.zeros(2, 1, 401, 40)
+    for layer in model.convolutions:
+        hidden = layer(hidden)
+        if isinstance(layer, nn.Dropout):
+            shapes.append(tuple(hidden.shape[1:]))
+    assert shapes == [(32, 194, 40), (16, 93, 40), (8, 44, 40), (4, 43, 40)]
+    assert model.dense[0].in_features == 6880
+
+
+@pytest.mark.parametrize("version", ["spiraconv_v1", "spiraconv_v2"])
+def test_either_version_gives_a_window_one_score(version: str) -> None:
+    """As published, version 1 scored every time step when it was given windows."""
+    model = SpiraConv(401, 40, version)  # type: ignore[arg-type]
+    assert model(torch.randn(3, 401, 40)).shape == (3,)
+    norm = nn.BatchNorm2d if version == "spiraconv_v1" else nn.GroupNorm
+    assert sum(isinstance(layer, norm) for layer in model.convolutions) == 4
+
+
+def test_features_are_never_mixed_before_the_dense_layers() -> None:
+    """Every kernel looks along time only: a change in one bin stays in that bin."""
+    model = SpiraConv(401, 40).eval()
+    convolutions = [layer for layer in model.convolutions if isinstance(layer, nn.Conv2d)]
+    assert [layer.kernel_size for layer in convolutions] == [(7, 1), (5, 1), (3, 1), (2, 1)]
+    assert [layer.dilation for layer in convolutions] == [(2, 1), (2, 1), (2, 1), (1, 1)]
