@@ -447,11 +447,11 @@ for step in range(n_steps):
     if store.find_result(key):
         continue
     rng = np.random.default_rng([20261121, step])
-    waveform = store.blobs.put(rng.bytes(300_000))
+    waveform = store.blobs.put(rng.bytes(1_000) * 2_000)
     store.memorize(key, {"waveform": waveform})
     with TemporaryDirectory() as scratch:
         for name in ("table", "report", "weights"):
-            Path(scratch, name).write_bytes(rng.bytes(int(rng.integers(500_000))))
+            Path(scratch, name).write_bytes(rng.bytes(1_000) * int(rng.integers(1_000)))
         outputs = {"all": store.put_directory(Path(scratch))}
     store.save_result(Result("stage", key, outputs))
     store.write_record("run", f"step{step % 5}", {"key": key})
@@ -464,7 +464,7 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_content(
     command = [sys.executable, "-c", WRITER, place]
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # what the killed leave goes with it
     rng = np.random.default_rng(20261121)
-    for _ in range(6):
+    for _ in range(12):
         with subprocess.Popen(
             [*command, "100000"], env=environment, stdout=subprocess.PIPE
         ) as writer:
