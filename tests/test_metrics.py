@@ -1,0 +1,82 @@
+"""Metrics against scikit-learn, and intervals that know who spoke."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from spira_tasks.speech import metrics
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 2, 60).astype(float)
+SCORES = np.round(np.clip(0.4 * LABELS + RNG.normal(0.3, 0.2, 60), 0, 1), 2)  # with ties
+ONE = np.ones((1, 60))
+
+
+def test_metrics_are_those_of_the_textbook() -> None:
+    ours = {k: v[0] for k, v in metrics.measure(LABELS, SCORES, 0.5, ONE).items()}
+    called = SCORES >= 0.5
+    assert ours == pytest.approx(
+        {
+            "auc": reference.roc_auc_score(LABELS, SCORES),
+            "accuracy": reference.accuracy_score(LABELS, called),
+            "balanced_accuracy": reference.balanced_accuracy_score(LABELS, called),
+            "f1": reference.f1_score(LABELS, called),
+            "sensitivity": reference.recall_score(LABELS, called),
+            "specificity": reference.recall_score(1 - LABELS, ~called),
+        }
+    )
+
+
+def test_weights_are_a_resample() -> None:
+    """Counting a recording twice is the same as having it twice."""
+    weights = np.random.default_rng(1).integers(0, 4, 60).astype(float)
+    index = np.repeat(np.arange(60), weights.astype(int))
+    weighted = metrics.measure(LABELS, SCORES, 0.5, weights[None, :])["auc"][0]
+    assert weighted == pytest.approx(reference.roc_auc_score(LABELS[index], SCORES[index]))
+
+
+def test_people_are_drawn_not_recordings() -> None:
+    subjects = np.array(["a", "a", "b", "c", "c", "c"])
+    weights = metrics.subject_resamples(subjects, 50, seed=3)
+    assert (weights[0] == 1).all()
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 5]).all()
+    people = weights[:, [0, 2, 3]].sum(axis=1)
+    assert (people == 3).all()
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """AUC of two normals one standard deviation apart is 0.76; 60 cohorts of 80."""
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng([7, seed])
+        labels = np.repeat([0.0, 1.0], 40)
+        scores = rng.normal(labels, 1)
+        weights = metrics.subject_resamples(np.arange(80).astype(str), 400, seed)
+        interval = metrics.estimate(metrics.measure(labels, scores, 0.5, weights)["auc"])
+        covered += interval.low <= 0.7602 <= interval.high
+    assert 52 <= covered <= 60
+
+
+def test_the_operating_point_separates_what_can_be_separated() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1.0])
+    scores = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8])
+    assert metrics.youden_threshold(labels, scores) == pytest.approx(0.45)
+    assert metrics.sensitivity_threshold(labels, scores, 0.9) == 0.6
+    assert metrics.sensitivity_threshold(labels, scores, 0.6) == 0.7
+
+
+def test_a_perfectly_calibrated_model_has_a_calibration_error_of_its_n() -> None:
+    rng = np.random.default_rng(4)
+    errors = {}
+    for n in (108, 1000):
+        draws = []
+        for _ in range(200):
+            probabilities = rng.uniform(0, 1, n)
+            labels = (rng.uniform(0, 1, n) < probabilities).astype(float)
+            draws.append(metrics.expected_calibration_error(labels, probabilities))
+        errors[n] = np.percentile(draws, 95)
+    assert errors[108] == pytest.approx(0.122, abs=0.015)
+    assert errors[1000] == pytest.approx(0.040, abs=0.006)

@@ -1,0 +1,103 @@
+"""The gate that decides what serves: it must refuse SPIRA's own confounded network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expectations.promotion import compare, judge
+from spira_tasks.stages.evaluate import Config, measure_conditions
+
+
+def evaluation(
+    clean: np.ndarray[Any, Any], noise: np.ndarray[Any, Any] | None, labels: np.ndarray[Any, Any]
+) -> dict[str, Any]:
+    test = pd.DataFrame(
+        {
+            "subject_id": [f"s{number:03d}" for number in range(len(labels))],
+            "label": labels,
+            "clean": clean,
+            "noise": np.full(len(labels), np.nan) if noise is None else noise,
+        }
+    )
+    return measure_conditions(test, 0.5, Config(n_resamples=500))
+
+
+def verdicts(report: dict[str, Any]) -> dict[str, str]:
+    return {verdict.name: verdict.verdict for verdict in judge(report)}
+
+
+LABELS = np.repeat([0.0, 1.0], 54)  # the published test set: 54 controls, 54 patients
+
+
+def scores(n_missed: int, n_false_alarms: int) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(2)
+    called = LABELS.copy()
+    called[:n_false_alarms] = 1
+    called[54 : 54 + n_missed] = 0
+    return np.where(called == 1, rng.uniform(0.6, 0.99, 108), rng.uniform(0.01, 0.4, 108))
+
+
+def test_the_network_that_was_right_98_percent_of_the_time_is_blocked() -> None:
+    """Published: 1.9 % errors as recorded; every control called patient in ward noise."""
+    clean = scores(n_missed=1, n_false_alarms=1)
+    report = evaluation(clean, np.where(LABELS == 1, clean, 0.9), LABELS)
+    assert report["conditions"]["clean"]["accuracy"]["value"] == pytest.approx(106 / 108)
+    assert report["conditions"]["noise_controls"]["accuracy"]["value"] == pytest.approx(53 / 108)
+    assert verdicts(report)["ward_noise_counterfactual"] == "block"
+
+
+def test_a_sound_model_passes_and_is_called_provisional() -> None:
+    clean = scores(n_missed=7, n_false_alarms=6)
+    found = verdicts(evaluation(clean, clean * 0.98, LABELS))
+    assert "block" not in found.values()
+    assert found["ward_noise_counterfactual"] == "pass"
+    assert found["sensitivity_floor"] == "warn"  # 0.87 of 54 patients: nobody knows yet
+
+
+def test_guessing_is_blocked_whatever_the_seed() -> None:
+    for seed in range(20):
+        clean = np.random.default_rng([seed]).uniform(0, 1, 108)
+        assert verdicts(evaluation(clean, clean, LABELS))["auc_above_chance"] == "block"
+
+
+def test_without_ward_noise_nobody_can_say_so_it_is_blocked() -> None:
+    clean = scores(n_missed=2, n_false_alarms=2)
+    assert verdicts(evaluation(clean, None, LABELS))["ward_noise_counterfactual"] == "block"
+
+
+def test_a_model_that_calls_everybody_a_patient_is_blocked() -> None:
+    clean = 0.6 + 0.2 * LABELS + 0.1 * np.random.default_rng(1).uniform(0, 1, 108)
+    found = verdicts(evaluation(clean, clean, LABELS))
+    assert found["not_degenerate"] == "block"
+    assert found["specificity_floor"] == "block"
+
+
+def test_a_handful_of_test_subjects_promotes_nothing() -> None:
+    keep = np.r_[0:6, 54:60]
+    clean = scores(0, 0)[keep]
+    found = verdicts(evaluation(clean, clean, LABELS[keep]))
+    assert found["enough_test_subjects"] == "block"
+
+
+@pytest.mark.parametrize(
+    ("confidence", "sensitivity_loss", "verdict"),
+    [(0.95, 0.0, "pass"), (0.6, 0.0, "warn"), (0.95, 0.10, "warn")],
+)
+def test_the_champion_stays_unless_the_challenger_is_better_and_misses_nobody(
+    confidence: float, sensitivity_loss: float, verdict: str
+) -> None:
+    comparison = {
+        "champion": "3",
+        "n_subjects": 60,
+        "gain": {"value": 0.03, "low": -0.01, "high": 0.08},
+        "confidence": confidence,
+        "sensitivity_loss": sensitivity_loss,
+    }
+    before = copy.deepcopy(comparison)
+    assert compare(comparison).verdict == verdict
+    assert comparison == before
