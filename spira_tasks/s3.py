@@ -7,7 +7,6 @@ where the service asks for one, ``SPIRA_S3_REGION``.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
+from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
@@ -252,12 +252,11 @@ def _client_of(process: int, service: Service) -> Minio:
 
 @lru_cache
 def _private_folder(process: int) -> Path:
-    """Return the folder of a process for fetched files; gone when that process ends."""
+    """Return the folder of a process for fetched files; gone when that process ends.
+
+    ``atexit`` would not do: the workers of ``multiprocessing`` end without it, and a forked child
+    would take its parent's files with it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="spira-s3-"))  # only this user may enter
-
-    def remove() -> None:
-        if os.getpid() == process:  # a forked child ends without touching its parent's files
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
+    Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=0)
     return folder

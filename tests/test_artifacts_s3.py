@@ -18,6 +18,7 @@ from conftest import S3Server
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 
+ROOT = Path(__file__).parents[1]
 SECRETS = ("SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 
 
@@ -53,22 +54,43 @@ def test_a_file_larger_than_one_upload_comes_back_whole(bucket: str, tmp_path: P
     )
 
 
+FETCHER = """
+import multiprocessing, os, sys
+from concurrent.futures import ProcessPoolExecutor
+from spira_tasks.artifacts import Store
+
+if __name__ == "__main__":
+    bucket, digest, start_method = sys.argv[1:]
+    blobs = Store(bucket).blobs
+    context = multiprocessing.get_context(start_method)
+    with ProcessPoolExecutor(2, mp_context=context) as workers:
+        theirs = str(workers.submit(blobs.path, digest).result())
+    ours = blobs.path(digest)
+    child = os.fork()
+    if child == 0:
+        sys.exit()  # takes nothing of its parent's with it
+    os.waitpid(child, 0)
+    assert ours.read_bytes() == b"content"
+    print(theirs, ours, oct(ours.parent.stat().st_mode & 0o777), oct(ours.stat().st_mode & 0o777))
+"""
+
+
 @pytest.mark.s3
-def test_fetched_files_are_private_and_gone_when_the_process_ends(bucket: str) -> None:
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_fetched_files_are_private_and_gone_when_the_process_or_worker_ends(
+    bucket: str, tmp_path: Path, start_method: str
+) -> None:
     digest = Store(bucket).blobs.put(b"content")
-    script = (
-        "import os, sys; from spira_tasks.artifacts import Store;"
-        "blobs = Store(sys.argv[1]).blobs; path = blobs.path(sys.argv[2]);"
-        "child = os.fork();"  # a child that ends first takes nothing with it
-        "child or sys.exit(); os.waitpid(child, 0); assert path.read_bytes() == b'content';"
-        "print(path, oct(path.parent.stat().st_mode & 0o777), oct(path.stat().st_mode & 0o777))"
-    )
-    command = [sys.executable, "-c", script, bucket, digest]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    path, folder_mode, file_mode = printed.split()
+    (tmp_path / "fetcher.py").write_text(FETCHER)
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, str(tmp_path / "fetcher.py"), bucket, digest, start_method]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    theirs, ours, folder_mode, file_mode = process.stdout.split()
 
     assert (folder_mode, file_mode) == ("0o700", "0o444")
-    assert not Path(path).parent.exists()
+    assert Path(theirs).parent != Path(ours).parent
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.s3
