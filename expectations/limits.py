@@ -1,0 +1,137 @@
+"""Thresholds: what is impossible, what is unusual, how much of it is tolerated, and why.
+
+Plain data and arithmetic, so that ingest can use it without loading Great Expectations.  All
+numbers are engineering proposals, checked on synthetic cohorts only; a clinician has to sign those
+of the first two tables before they are used on patients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CLINICAL = "clinical lead (not yet signed)"
+DATA = "data engineering"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An inclusive range; None is an open end."""
+
+    low: float | None
+    high: float | None
+    rationale: str
+    owner: str = CLINICAL
+
+
+# Outside these, a value is a slip of the pen or of the unit, never a patient.  A row that holds
+# one goes into quarantine; the gate expects none.
+IMPOSSIBLE = {
+    "age": Limit(18, 110, "minors need another consent; nobody in a ward is older"),
+    "spo2": Limit(50, 100, "percent; a fraction such as 0.93 is the usual slip"),
+    "fio2": Limit(0.21, 1.0, "fraction of inspired oxygen; room air is 0.21"),
+    "heart_rate": Limit(20, 250, "beats a minute"),
+    "resp_rate": Limit(4, 70, "breaths a minute"),
+    "temp": Limit(30, 43, "degrees Celsius; Fahrenheit starts above"),
+    "bp_sys": Limit(50, 260, "mmHg"),
+    "bp_dia": Limit(20, 160, "mmHg"),
+    "pao2": Limit(20, 600, "mmHg"),
+    "paco2": Limit(10, 150, "mmHg"),
+    "ph": Limit(6.8, 7.8, "outside is not compatible with life"),
+    "weight": Limit(25, 300, "kilograms, adults"),
+    "height": Limit(120, 220, "centimetres, adults; metres are the usual slip"),
+    "label_confidence": Limit(0, 1, "a probability", DATA),
+    "label_version": Limit(0, None, "a counter", DATA),
+}
+
+# Outside these, a value is possible and rare.  When many are, a device or a form has changed.
+UNUSUAL = {
+    "spo2": Limit(70, 100, "below 70 % a patient is hardly recorded reading a sentence"),
+    "heart_rate": Limit(40, 180, "adults at rest"),
+    "resp_rate": Limit(8, 50, "adults at rest"),
+}
+UNUSUAL_FRACTION = 0.01
+
+# How much of a column should be filled in, where the contract does not require it.
+COMPLETE_FRACTION = {"spo2": 0.95, "on_oxygen": 0.95, "mask_type": 0.95, "device_model": 0.9}
+
+
+@dataclass(frozen=True)
+class AudioLimit:
+    """Where a recording is typical, and beyond which it is useless.  None is an open end.
+
+    One useless recording does not end a run, too many do: see ``tolerated``.  An atypical one is
+    reported.  ``tasks``: where the measure means something; none means everywhere.
+    """
+
+    column: str
+    limit: tuple[float | None, float | None]
+    typical: tuple[float | None, float | None]
+    tasks: tuple[str, ...]
+    rationale: str
+
+
+SPOKEN = ("RHYME", "SENTENCE")  # with pauses between words
+VOICED = ("VOWEL", "RHYME", "SENTENCE")
+
+AUDIO = (
+    AudioLimit("duration_seconds", (1, 60), (2, 40), ("VOWEL",), "a held /a/ lasts 5 to 25 s"),
+    AudioLimit("duration_seconds", (2.5, 40), (4, 20), ("SENTENCE",), "31 syllables and pauses"),
+    AudioLimit("duration_seconds", (2.5, 60), (3, 30), ("RHYME",), "two lines, or a prayer"),
+    AudioLimit("duration_seconds", (2, 60), (3, 35), ("AMBIENT",), "up to 30 s in the newest app"),
+    AudioLimit("level_dbfs", (-55, None), (-40, -10), VOICED, "voice near a telephone"),
+    AudioLimit("clipping_fraction", (None, 0.02), (None, 0.001), (), "clipping sounds like effort"),
+    AudioLimit("dc_offset", (-0.05, 0.05), (-0.01, 0.01), (), "a defective input"),
+    AudioLimit("snr_db", (0, None), (8, None), SPOKEN, "below, the ward is louder than the voice"),
+    AudioLimit(
+        "bandwidth_hz", (4000, None), (7000, None), SPOKEN, "telephone lines end at 3.4 kHz"
+    ),
+    AudioLimit("speech_fraction", (0.1, None), (0.3, 0.97), ("SENTENCE",), "a reading with pauses"),
+    AudioLimit(
+        "longest_digital_silence_seconds", (None, 0.5), (None, 0.05), (), "gates and lost packets"
+    ),
+)
+USELESS_FRACTION = 0.05  # of the recordings that a limit is about; beyond, the run ends
+ATYPICAL_FRACTION = 0.10  # the same; beyond, it is reported
+
+# What must never be in a text column: numbers and addresses that lead to a person.
+PERSONAL_DATA = {
+    "CPF": r"\d{3}\.?\d{3}\.?\d{3}-?\d{2}",
+    "CNS": r"[1-9]\d{14}",
+    "telephone": r"(?:\+55 ?\(?\d{2}\)? ?9?\d{4}-?\d{4}|\(?\d{2}\)? ?9?\d{4}-\d{4})",
+    "hospital number": r"\d{7,8}[A-K]",
+    "e-mail": r"[\w.+-]+@[\w-]+\.[\w.]+",
+}
+# Not inside a longer word or number: digests and times of day are full of digits.
+PERSONAL_DATA_REGEX = rf"(?<![\w.])(?:{'|'.join(PERSONAL_DATA.values())})(?!\w)"
+
+# The training set.
+MIN_SUBJECTS_PER_CLASS = 50  # fewer, and no operating point can be told from chance by much
+CLASS_SHARE_LIMIT = (0.2, 0.8)  # of patients among subjects; beyond, accuracy says nothing
+CLASS_SHARE_TYPICAL = (0.35, 0.65)
+WEAK_ASSOCIATION = 0.2  # Cramér's V between the label and what is not the voice
+
+
+def tolerated(n: int, fraction: float, confidence: float = 0.95) -> int:
+    """How many of ``n`` may be bad before one is sure that more than ``fraction`` are.
+
+    The smallest ``k`` with P(at most k of n are bad) at least ``confidence`` when each is bad with
+    probability ``fraction``: a one-sided binomial test, so that a small cohort is not refused for
+    one bad file, nor a large one let through for being large.
+
+    Parameters
+    ----------
+    n : int
+        How many there are.
+    fraction : float
+        The share that is acceptable in the long run, in [0, 1].
+    confidence : float
+        In (0, 1).
+
+    Examples
+    --------
+    >>> tolerated(20, 0.05), tolerated(100, 0.05), tolerated(10_000, 0.05)
+    (3, 9, 536)
+    """
+    from scipy.stats import binom
+
+    return int(binom.ppf(confidence, n, fraction)) if n else 0

@@ -1,0 +1,183 @@
+"""Audio files of a folder into stored waveforms and measurements, each file once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from spira_tasks.progress import progress
+from spira_tasks.speech import audio
+
+if TYPE_CHECKING:
+    from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.record_contract import Faults
+    from spira_tasks.work import Record, Work
+
+HEARD = {  # columns that the audio tells, and their kinds
+    "audio_sha256": "str",
+    "waveform": "str",
+    "native_sample_rate_hz": "int64",
+    "n_channels": "int64",
+    "container": "str",
+    "codec": "str",
+    "duration_seconds": "float64",
+    "level_dbfs": "float64",
+    "peak": "float64",
+    "clipping_fraction": "float64",
+    "dc_offset": "float64",
+    "snr_db": "float64",
+    "bandwidth_hz": "float64",
+    "speech_fraction": "float64",
+    "longest_digital_silence_seconds": "float64",
+}
+POOLS = ("train", "evaluation")
+BANK = ("noise_id", "pool", "waveform", "duration_seconds", "level_dbfs", "peak")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Turns files into waveforms.
+
+    Attributes
+    ----------
+    data : Directory
+        Where the files are.
+    work : Work
+        A file that was converted before, in this run or another, is not decoded again.
+    min_seconds, max_seconds : float
+        Of a recording that is taken.
+    """
+
+    data: Directory
+    work: Work
+    min_seconds: float
+    max_seconds: float
+
+    def hear(self, paths: pd.Series, label: str) -> tuple[pd.DataFrame, Faults]:
+        """Convert and measure the files at ``paths``.
+
+        Parameters
+        ----------
+        paths : Series of str
+            Relative to the folder, as the table that came writes them.
+        label : str
+            What the progress line says.
+
+        Returns
+        -------
+        heard : DataFrame
+            The columns of ``HEARD`` for the rows that can be used, under their labels.
+        faults : dict
+            Row label to ``(reason, detail)`` for the others.
+        """
+        known = set(self.data.names)
+        names = paths.map(posixpath.normpath)  # a path out of the folder is simply not in it
+        files = sorted(known & {*names})
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            done = progress(pool.map(self._remembered, files), label, total=len(files))
+            records = dict(zip(files, done, strict=True))
+        faults: Faults = {}
+        rows = {}
+        for row, name in names.items():
+            record = records.get(name)
+            if record is None:
+                faults[row] = ("missing_audio", "the file that the row names is not there")
+            elif "reason" in record:
+                faults[row] = (record["reason"], record["detail"])
+            elif record["duration_seconds"] < self.min_seconds:
+                faults[row] = ("too_short", f"shorter than {self.min_seconds:g} s")
+            else:
+                rows[row] = record
+        heard = pd.DataFrame.from_dict(rows, orient="index", columns=[*HEARD])
+        return heard.astype(HEARD), faults
+
+    def _remembered(self, name: str) -> Record:
+        content = self.data.path(name).read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        parts = {"sha256": sha256, "max_seconds": self.max_seconds}
+        made = self.work.remember(
+            parts, lambda: convert(content, self.max_seconds, self.work.blobs)
+        )
+        return {"audio_sha256": sha256, **made}
+
+
+def convert(content: bytes, max_seconds: float, blobs: Blobs) -> Record:
+    """Store the waveform of a file; return its digest and measurements, or why there is none."""
+    try:
+        sound = audio.decode(content, max_seconds)
+        pcm16 = audio.to_pcm16(sound)
+    except audio.UnusableAudio as error:
+        return {"reason": error.reason, "detail": str(error)}
+    return {
+        "waveform": blobs.put(audio.encode_wav(pcm16)),
+        **asdict(audio.probe(sound, pcm16)),
+    }
+
+
+def ward_noises(
+    listed: pd.DataFrame, listener: Listener, evaluation_fraction: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The bank of ward noises, divided into two pools that share no noise.
+
+    Parameters
+    ----------
+    listed : DataFrame of str
+        ``file_path`` and, where given, ``x_pool``.
+    listener : Listener
+    evaluation_fraction : float
+        Share of the noises kept for evaluation, where the list does not say.
+
+    Returns
+    -------
+    bank : DataFrame
+        The columns of ``BANK``, sorted by ``noise_id``.
+    refused : DataFrame
+        ``row``, ``reason``, ``detail``.
+    """
+    given = listed.get("x_pool", pd.Series(None, index=listed.index, dtype="str"))
+    faults: Faults = {
+        row: ("bad_value", f"x_pool: not one of {', '.join(POOLS)}")
+        for row in listed.index[given.notna() & ~given.isin(POOLS)]
+    }
+    for row in listed.index[listed["file_path"].isna()]:
+        faults[row] = ("missing_value", "file_path is required")
+    heard, wrong = listener.hear(listed["file_path"].drop(index=list(faults)), "ward noise")
+    faults |= wrong
+    for row in heard.index[heard["audio_sha256"].duplicated()]:
+        faults[row] = ("duplicate_audio", "an earlier row has the same audio")
+    bank = heard.drop(index=[row for row in faults if row in heard.index])
+    bank["noise_id"] = "noise-" + bank["audio_sha256"].str[:16]
+    bank["pool"] = pools(bank["audio_sha256"], given.reindex(bank.index), evaluation_fraction)
+    refused = pd.DataFrame(
+        [(row, *faults[row]) for row in sorted(faults)], columns=["row", "reason", "detail"]
+    ).astype({"row": "int64", "reason": "str", "detail": "str"})
+    return bank[[*BANK]].sort_values("noise_id", ignore_index=True), refused
+
+
+def pools(sha256: pd.Series, given: pd.Series, evaluation_fraction: float) -> pd.Series:
+    """The pool of every noise: the one given, else one by a hash of the content.
+
+    So a noise keeps its pool as the bank grows.  Where the hash leaves a pool empty, the noise
+    that is nearest to it goes there: evaluating on no noise at all would show nothing.
+    """
+
+    def place(text: str) -> float:
+        digest = hashlib.sha256(b"spira.noise-pool/1\0" + text.encode()).digest()
+        return int.from_bytes(digest[:8]) / 2**64
+
+    free = sha256[given.isna()].map(place).sort_values()
+    by_hash = (free < evaluation_fraction).map({True: "evaluation", False: "train"}).astype("str")
+    result = given.fillna(by_hash).astype("str")
+    for pool, nearest in (("evaluation", 0), ("train", -1)):
+        if len(result) > 1 and len(free) and pool not in set(result):
+            result[free.index[nearest]] = pool
+    return result
+
+
+assert tuple(HEARD)[2:] == tuple(field.name for field in fields(audio.Probe))  # noqa: S101

@@ -1,0 +1,243 @@
+"""The columns of an incoming recording: their kinds, and text turned into values.
+
+Rows arrive as text and leave typed.  A cell that cannot be what its column says gives the row a
+fault; what is said about a fault names the column, never the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+import pandas as pd
+
+from expectations.limits import IMPOSSIBLE
+
+Kind = Literal["text", "name", "hex64", "whole", "number", "flag", "instant", "date"]
+
+RAW_IDENTIFIERS = ("patient_rgh", "patient_pid")  # replaced by subject_id before anything is kept
+Faults = dict[Any, tuple[str, str]]  # row to the stable code of its first fault, and one line
+
+EXTRA = "x_"  # columns that begin so are carried along and never used for training
+
+
+@dataclass(frozen=True)
+class Column:
+    """``values``: the only ones allowed; none means any."""
+
+    kind: Kind = "text"
+    required: bool = False
+    values: tuple[str, ...] = ()
+
+
+COLUMNS = {
+    "record_id": Column("name", required=True),
+    "task": Column(required=True, values=("AMBIENT", "VOWEL", "RHYME", "SENTENCE")),
+    "audio_uri": Column(required=True),
+    "sha256": Column("hex64"),
+    "patient_pid": Column("hex64"),  # this or the next
+    "patient_rgh": Column(),
+    "session_id": Column(required=True),
+    "hospital_id": Column(required=True),
+    "unit": Column(values=("WARD", "ICU", "ER", "OUTPATIENT", "HOME")),
+    "collector_pid": Column("hex64"),
+    "collected_at": Column("instant", required=True),
+    "ingested_at": Column("instant"),
+    "app": Column(),
+    "app_version": Column(),
+    "prompt_version": Column(values=("coronavirus", "essa_fase")),
+    "device_model": Column(),
+    "os": Column(),
+    "capture_ns": Column("flag"),
+    "capture_agc": Column("flag"),
+    "capture_aec": Column("flag"),
+    "codec_original": Column(values=("pcm16", "opus", "aac", "flac", "mp3", "unknown")),
+    "sex": Column(required=True, values=("M", "F", "OTHER", "UNKNOWN")),
+    "age": Column("whole", required=True),
+    "mask_type": Column(values=("NONE", "THIN", "THICK", "UNKNOWN")),
+    "spo2": Column("whole"),
+    "on_oxygen": Column("flag"),
+    "fio2": Column("number"),
+    "spo2_at": Column("instant"),
+    "heart_rate": Column("number"),
+    "resp_rate": Column("number"),
+    "temp": Column("number"),
+    "bp_sys": Column("number"),
+    "bp_dia": Column("number"),
+    "pao2": Column("number"),
+    "paco2": Column("number"),
+    "ph": Column("number"),
+    "weight": Column("number"),
+    "height": Column("number"),
+    "cid10": Column(),
+    "sample_type": Column(required=True, values=("PATIENT", "CONTROL", "AFTERCOVID", "TEST")),
+    "ri_clinical": Column("whole", values=("1", "0")),
+    "ri_cause": Column(),
+    "label_source": Column(values=("clinician", "hospital_record", "weak", "self_report")),
+    "label_confidence": Column("number"),
+    "label_version": Column("whole"),
+    "consent_status": Column(required=True, values=("granted", "withdrawn", "pending")),
+    "consent_version": Column(),
+    "consent_scope": Column(),
+    "retention_until": Column("date"),
+}
+# Columns in which people can write what they like; the others cannot hold a name.
+FREE_TEXT = tuple(
+    name
+    for name, column in COLUMNS.items()
+    if column.kind in {"text", "name"}
+    and not column.values
+    and name not in {*RAW_IDENTIFIERS, "audio_uri"}
+)
+REQUIRED = tuple(name for name, column in COLUMNS.items() if column.required)
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
+HEX64 = re.compile(r"[0-9a-f]{64}")
+WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+FLAGS = {"true": True, "false": False}
+
+
+def is_extra(column: str) -> bool:
+    """Whether a column is carried along without being part of the contract."""
+    return column.startswith(EXTRA)
+
+
+class BadValue(ValueError):
+    """A cell that its column cannot hold.  ``reason`` is a stable code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def typed(rows: pd.DataFrame, required: Collection[str] = REQUIRED) -> tuple[pd.DataFrame, Faults]:
+    """Turn rows of text into values.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Text; columns of the contract, missing cells as NaN.  Other columns pass as they are.
+    required : collection of str
+        Columns that must have a value in every row.
+
+    Returns
+    -------
+    table : DataFrame
+        All columns of the contract in its order, absent ones empty, then the others.  Kinds
+        become Int64, float64, boolean, timestamps in UTC, and str.
+    faults : dict
+        Row label to ``(reason, detail)``, for the first fault of each row that has one.
+    """
+    faults: Faults = {}
+    table = pd.DataFrame(index=rows.index)
+    for name, column in COLUMNS.items():
+        cells = rows[name] if name in rows else pd.Series(None, index=rows.index, dtype="str")
+        values: dict[Any, Any] = {}
+        for label, cell in cells.dropna().items():
+            try:
+                values[label] = _value(name, column, cell)
+            except BadValue as error:
+                faults.setdefault(label, (error.reason, f"{name}: {error}"))
+        if name in required:
+            for label in cells.index[cells.isna()]:
+                faults.setdefault(label, ("missing_value", f"{name} is required"))
+        table[name] = pd.Series(values, index=rows.index, dtype=DTYPES[column.kind])
+    others = rows[[name for name in rows.columns if name not in COLUMNS]]
+    return pd.concat([table, others], axis=1), faults
+
+
+DTYPES = {
+    "text": "str",
+    "name": "str",
+    "hex64": "str",
+    "whole": "Int64",
+    "number": "float64",
+    "flag": "boolean",
+    "instant": "datetime64[us, UTC]",
+    "date": "str",  # ISO 8601, so that it sorts; no time zone to go wrong
+}
+
+
+def _value(name: str, column: Column, cell: str) -> Any:
+    value = PARSERS[column.kind](cell)
+    if column.values and str(value) not in column.values:
+        raise BadValue("bad_value", f"not one of {', '.join(column.values)}")
+    limit = IMPOSSIBLE.get(name)
+    if limit and (
+        (limit.low is not None and value < limit.low)
+        or (limit.high is not None and value > limit.high)
+    ):
+        raise BadValue("impossible_value", f"outside {limit.low} to {limit.high}")
+    return value
+
+
+def _name(cell: str) -> str:
+    if not NAME.fullmatch(cell):
+        raise BadValue("bad_value", "not 1 to 80 letters, digits, dots, dashes and underscores")
+    return cell
+
+
+def _hex64(cell: str) -> str:
+    if not HEX64.fullmatch(cell):
+        raise BadValue("bad_value", "not 64 lower-case hexadecimal digits")
+    return cell
+
+
+def _whole(cell: str) -> int:
+    _refuse_decimal_comma(cell)
+    if not WHOLE.fullmatch(cell):
+        raise BadValue("bad_value", "not a whole number")
+    return int(cell.partition(".")[0])
+
+
+def _number(cell: str) -> float:
+    _refuse_decimal_comma(cell)
+    if not NUMBER.fullmatch(cell):
+        raise BadValue("bad_value", "not a number")
+    return float(cell)
+
+
+def _refuse_decimal_comma(cell: str) -> None:
+    if DECIMAL_COMMA.fullmatch(cell):
+        raise BadValue("decimal_comma", "a decimal comma; write a dot")
+
+
+def _flag(cell: str) -> bool:
+    try:
+        return FLAGS[cell.lower()]
+    except KeyError:
+        raise BadValue("bad_value", "neither true nor false") from None
+
+
+def _instant(cell: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(cell)
+    except ValueError:
+        raise BadValue("bad_timestamp", "not an ISO 8601 time") from None
+    if moment.tzinfo is None:
+        raise BadValue("naive_timestamp", "no offset from UTC; write one, such as -03:00")
+    return moment.astimezone(UTC)
+
+
+def _date(cell: str) -> str:
+    try:
+        return date.fromisoformat(cell).isoformat()
+    except ValueError:
+        raise BadValue("bad_timestamp", "not an ISO 8601 date") from None
+
+
+PARSERS: dict[Kind, Callable[[str], Any]] = {
+    "text": str,
+    "name": _name,
+    "hex64": _hex64,
+    "whole": _whole,
+    "number": _number,
+    "flag": _flag,
+    "instant": _instant,
+    "date": _date,
+}

@@ -1,0 +1,299 @@
+"""From a folder of recordings to one checked table, pseudonymised, and one waveform for each.
+
+Every row ends in one of three places: among the recordings, in quarantine with a reason, or
+excluded (a trial of the app, ``sample_type`` TEST).  One bad file never stops a cohort; too many
+do, by a verdict that blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from spira_tasks import pseudonyms
+from spira_tasks.config import Fraction, Seconds, StageConfig
+from spira_tasks.contract import Outcome, Verdict
+from spira_tasks.errors import ConfigError
+from spira_tasks.pseudonyms import pseudonym
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spira_tasks.artifacts import Directory
+    from spira_tasks.record_contract import Faults
+    from spira_tasks.work import Work
+
+log = logging.getLogger(__name__)
+
+# Not faults of the data: rows that nobody may use.  They do not count against a cohort.
+NOT_PERMITTED = ("consent_withdrawn", "consent_pending", "retention_expired")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    data: Directory  # either layout of spira_tasks.layouts
+
+
+@dataclass(frozen=True)
+class Outputs:
+    recordings: Path  # recordings.parquet
+    quarantine: Path  # quarantine.parquet, ward_noise.parquet
+    ward_noise: Path  # ward_noise.parquet
+    report: Path  # ingest.json: counts by reason, site, task, class
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+class Config(StageConfig):
+    """What is taken in.
+
+    ``as_of``: the day by which retention and dates in the future are judged, by default today; so
+    a new day is a new result, and the same table when nothing expired.
+    ``sites``: hospitals that are set up; recordings of another are kept and warned of.  None
+    means that any will do.
+    ``pseudonym_key_id``: names the key in the environment; there is no reason to set it.
+    """
+
+    max_quarantine_fraction: Fraction = 0.05
+    max_site_quarantine_fraction: Fraction = 0.20
+    min_duration_seconds: Seconds = 1.0
+    max_duration_seconds: Seconds = 300.0
+    evaluation_noise_fraction: Fraction = 0.3
+    sites: tuple[str, ...] = ()
+    as_of: date = Field(default_factory=_today)
+    pseudonym_key_id: str = Field(default_factory=pseudonyms.key_id)
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    from spira_tasks import intake, layouts, record_contract
+
+    if config.pseudonym_key_id != pseudonyms.key_id():
+        raise ConfigError(
+            f"the key in {pseudonyms.VARIABLE} is not the one of this step "
+            f"({config.pseudonym_key_id}); set that key, or leave pseudonym_key_id out"
+        )
+    pseudonyms.warn_of_demo_key()
+    secret = pseudonyms.key()
+    incoming = layouts.read(inputs.data, secret)
+    rows = incoming.rows[incoming.rows["sample_type"] != "TEST"]
+    faults: Faults = {}
+
+    def refuse(wrong: Faults) -> None:
+        """Put rows into quarantine; the first fault of a row is the one that is told."""
+        for row, fault in wrong.items():
+            faults.setdefault(row, fault)
+
+    refuse({row: fault for row, fault in incoming.faults.items() if row in rows.index})
+    refuse(pseudonyms.identifiers_in_text(rows))
+    table, wrong = record_contract.typed(rows, incoming.required)
+    refuse(wrong)
+    table["subject_id"] = pseudonyms.subject_ids(rows, secret)
+    if incoming.layout == "canonical":
+        refuse(without_subject(table))
+    refuse(not_permitted(table, config.as_of))
+    table = table.drop(index=list(faults))
+
+    listener = intake.Listener(
+        inputs.data, work, config.min_duration_seconds, config.max_duration_seconds
+    )
+    heard, wrong = listener.hear(table["audio_uri"], "ingest")
+    refuse(wrong)
+    table = table.join(heard, how="inner")
+    if incoming.layout == "published":  # one file, one subject, unless its name said otherwise
+        voices = table["audio_sha256"].map(lambda sha256: pseudonym(secret, "audio", sha256))
+        table["subject_id"] = table["subject_id"].fillna(voices)
+    refuse(other_bytes(table))
+    refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
+    table = finished(table.drop(index=table.index.intersection(list(faults))))
+    refused = quarantine(rows, faults)
+    bank, refused_noises = intake.ward_noises(
+        incoming.ward_noise, listener, config.evaluation_noise_fraction
+    )
+
+    table.to_parquet(outputs.recordings / "recordings.parquet", index=False)
+    refused.to_parquet(outputs.quarantine / "quarantine.parquet", index=False)
+    refused_noises.to_parquet(outputs.quarantine / "ward_noise.parquet", index=False)
+    bank.to_parquet(outputs.ward_noise / "ward_noise.parquet", index=False)
+    metrics = {
+        "n_rows": len(incoming.rows),
+        "n_recordings": len(table),
+        "n_subjects": int(table["subject_id"].nunique()),
+        "n_quarantined": len(refused),
+        "n_excluded": len(incoming.rows) - len(rows),
+        "n_ward_noises": len(bank),
+        "n_ward_noises_quarantined": len(refused_noises),
+        "n_seconds_of_audio": round(float(table["duration_seconds"].sum()), 3),
+    }
+    report = {"layout": incoming.layout} | metrics | counts(table, refused)
+    (outputs.report / "ingest.json").write_text(json.dumps(report, indent=1, sort_keys=True))
+    for reason, n in report["n_by_reason"].items():
+        log.warning("ingest: %d recordings in quarantine: %s", n, reason)
+    return Outcome(metrics, verdicts(table, refused, refused_noises, config))
+
+
+def without_subject(table: pd.DataFrame) -> Faults:
+    """Rows that do not tell whose voice it is."""
+    fault = ("missing_value", "patient_pid, or patient_rgh with hospital_id, is required")
+    return dict.fromkeys(table.index[table["subject_id"].isna()], fault)
+
+
+def not_permitted(table: pd.DataFrame, as_of: date) -> Faults:
+    """Rows without consent, past their retention, or from the future."""
+    import pandas as pd
+
+    end_of_day = pd.Timestamp(as_of, tz="UTC") + pd.Timedelta(days=1)
+    consent, retention = table["consent_status"], table["retention_until"]
+    faults: Faults = {}
+    for holds, reason, detail in (
+        (consent == "withdrawn", "consent_withdrawn", "consent_status is withdrawn"),
+        (consent == "pending", "consent_pending", "consent_status is pending"),
+        (retention < as_of.isoformat(), "retention_expired", "retention_until is over"),
+        (table["collected_at"] > end_of_day, "bad_timestamp", "collected_at is in the future"),
+    ):
+        for row in table.index[holds.fillna(False)]:
+            faults.setdefault(row, (reason, detail))
+    return faults
+
+
+def other_bytes(table: pd.DataFrame) -> Faults:
+    """Files that are not the ones that were sent."""
+    differs = table["sha256"].notna() & (table["sha256"] != table["audio_sha256"])
+    fault = ("checksum_mismatch", "the file does not have the sha256 that the row gives")
+    return dict.fromkeys(table.index[differs], fault)
+
+
+def duplicates(table: pd.DataFrame) -> Faults:
+    """What came twice: the first stays, unless two people are said to be heard in one file."""
+    faults: Faults = {}
+    voices = table.groupby("audio_sha256")["subject_id"].transform("nunique")
+    for row in table.index[voices > 1]:
+        faults[row] = ("audio_of_two_subjects", "the same audio came for another subject")
+    for columns, reason in (
+        (["record_id"], "duplicate_record_id"),
+        (["audio_sha256"], "duplicate_audio"),
+        (["session_id", "task"], "duplicate_session_task"),
+    ):
+        rest = table.drop(index=list(faults)).dropna(subset=columns)
+        for row in rest.index[rest.duplicated(columns)]:
+            faults[row] = (reason, f"an earlier row has the same {' and '.join(columns)}")
+    return faults
+
+
+def finished(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns in their order, without raw identifiers and file names, sorted by record."""
+    from spira_tasks.intake import HEARD
+    from spira_tasks.record_contract import COLUMNS, RAW_IDENTIFIERS, is_extra
+
+    table = table.assign(label=table["ri_clinical"].astype("Int8"))
+    if "split_given" not in table:
+        table["split_given"] = None
+    table["split_given"] = table["split_given"].astype("str")
+    first = ["record_id", "subject_id", "session_id", "hospital_id", "task"]
+    dropped = {*first, *RAW_IDENTIFIERS, "audio_uri"}
+    contract = [name for name in COLUMNS if name not in dropped]
+    extra = sorted(name for name in table if is_extra(name))
+    columns = [*first, *contract, *extra, "label", "split_given", *HEARD]
+    return table[columns].sort_values("record_id", ignore_index=True)
+
+
+def quarantine(rows: pd.DataFrame, faults: Faults) -> pd.DataFrame:
+    """One row a refused recording: its number in the table that came, and why.
+
+    Names of records, sites and tasks are kept only where they surely hold nothing else.
+    """
+    import pandas as pd
+
+    from spira_tasks.record_contract import COLUMNS, NAME
+
+    refused = rows.loc[sorted(faults)].reindex(columns=["record_id", "hospital_id", "task"])
+    told = pd.DataFrame.from_dict(faults, orient="index", columns=["reason", "detail"])
+    refused = refused.join(told.astype("str"))
+    telling = refused["reason"] == "personal_data_in_text"
+    well_named = refused["record_id"].str.fullmatch(NAME.pattern).fillna(False).astype(bool)
+    refused["record_id"] = refused["record_id"].where(well_named & ~telling)
+    refused["hospital_id"] = refused["hospital_id"].where(~telling)
+    refused["task"] = refused["task"].where(refused["task"].isin(COLUMNS["task"].values))
+    refused.insert(0, "row", refused.index.astype("int64"))
+    columns = ["row", "record_id", "reason", "detail", "hospital_id", "task"]
+    return refused[columns].astype({"record_id": "str", "hospital_id": "str", "task": "str"})
+
+
+def counts(table: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
+    """Numbers of recordings by what they are, and of refused ones by why and whence."""
+
+    def by(column: pd.Series) -> dict[str, int]:
+        return {str(value): int(n) for value, n in column.value_counts().sort_index().items()}
+
+    return {
+        "n_by_reason": by(refused["reason"]),
+        "n_quarantined_by_site": by(refused["hospital_id"]),
+        "n_by_site": by(table["hospital_id"]),
+        "n_by_task": by(table["task"]),
+        "n_by_label": by(table["label"]),
+        "n_without_label": int(table["label"].isna().sum()),
+        "n_by_split_given": by(table["split_given"]),
+    }
+
+
+def verdicts(
+    table: pd.DataFrame, refused: pd.DataFrame, refused_noises: pd.DataFrame, config: Config
+) -> tuple[Verdict, ...]:
+    """Whether what is left may be used: the share of faulty rows, in all and by site.
+
+    Rows that may not be used (consent, retention) are no fault of the data and do not count.
+    """
+    from expectations.limits import tolerated
+
+    faulty = refused[~refused["reason"].isin(NOT_PERMITTED)]
+    n, n_faulty = len(table) + len(faulty), len(faulty)
+    n_tolerated = tolerated(n, config.max_quarantine_fraction)
+    reasons = ", ".join(f"{k} {reason}" for reason, k in faulty["reason"].value_counts().items())
+    bad_sites = 0
+    for site, k in faulty["hospital_id"].value_counts().items():
+        n_site = k + int((table["hospital_id"] == site).sum())
+        bad_sites += k > tolerated(n_site, config.max_site_quarantine_fraction)
+    unseen = set(table["hospital_id"].dropna()) - set(config.sites) if config.sites else set()
+    return (
+        Verdict(
+            "quarantine_share",
+            "block" if n_faulty > n_tolerated or table.empty else "pass",
+            statistic=n_faulty / n if n else None,
+            threshold=config.max_quarantine_fraction,
+            n=n,
+            reason=f"{n_faulty} of {n} recordings are faulty, {n_tolerated} would be tolerated"
+            + (f": {reasons}; see quarantine.parquet" if reasons else "")
+            + ("; nothing is left to work with" if table.empty else ""),
+        ),
+        Verdict(
+            "quarantine_share_by_site",
+            "block" if bad_sites else "pass",
+            statistic=float(bad_sites),
+            threshold=config.max_site_quarantine_fraction,
+            n=int(table["hospital_id"].nunique()),
+            reason=f"{bad_sites} sites have too many faulty recordings; see ingest.json",
+        ),
+        Verdict(
+            "known_sites",
+            "warn" if unseen else "pass",
+            statistic=float(len(unseen)),
+            n=int(table["hospital_id"].nunique()),
+            reason=f"recordings came from {len(unseen)} sites that are not in `sites`: onboard "
+            "them, or correct hospital_id"
+            if unseen
+            else "all sites are known",
+        ),
+        Verdict(
+            "ward_noise_files",
+            "warn" if len(refused_noises) else "pass",
+            statistic=float(len(refused_noises)),
+            reason=f"{len(refused_noises)} ward noises could not be used",
+        ),
+    )
