@@ -33,9 +33,7 @@ with DAG(
         ),
         "epochs": Param(None, type=["null", "integer"], minimum=1, description="At most so many"),
         "seed": Param(None, type=["null", "integer"], minimum=0, description="Of the training"),
-        "model": Param(
-            None, type=["null", "string"], enum=[None, "spiraconv_v1", "spiraconv_v2"]
-        ),
+        "model": Param(None, type=["null", "string"], enum=[None, "spiraconv_v1", "spiraconv_v2"]),
         "feature": Param(
             None, type=["null", "string"], enum=[None, "mfcc", "log_mel", "spectrogram"]
         ),

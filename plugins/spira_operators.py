@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
+from collections import deque
 from collections.abc import Mapping
+from tempfile import TemporaryFile
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
@@ -18,6 +20,8 @@ from spira_tasks.contract import EXIT_CONFIG, EXIT_REJECTED, Step
 from spira_tasks.pipelines import from_params
 
 RUNTIMES = ("process",)
+
+log = logging.getLogger("spira.step")
 
 
 def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseOperator:
@@ -35,9 +39,9 @@ def command_line(python: str, step: Step, run_id: str) -> list[str]:
 class ProcessStepOperator(BaseOperator):
     """Run a step as a process of this machine: no container, no service.
 
-    The step leaves its result in the store; Airflow's page gets its metrics and verdicts, a few
-    hundred bytes, to show.  A step that a gate refused (65) or whose configuration is wrong (78)
-    fails for good; anything else is retried as the DAG says.
+    The step leaves its result in the store; Airflow's page gets its key, metrics and verdicts, a
+    few hundred bytes, to show.  A step that a gate refused (65) or whose configuration is wrong
+    (78) fails for good; anything else is retried as the DAG says.
     """
 
     ui_color = "#d7e8f4"
@@ -48,42 +52,40 @@ class ProcessStepOperator(BaseOperator):
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = self._step(context["params"])
-        argv = command_line(os.environ.get("SPIRA_PYTHON", sys.executable), step, context["run_id"])
-        self.process = subprocess.Popen(
-            argv,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            start_new_session=True,  # so that a kill reaches what the step started
-        )
-        stdout: list[str] = []
-        reader = threading.Thread(target=lambda: stdout.extend(self.process.stdout))  # type: ignore
-        reader.start()
-        stderr = [line.rstrip() for line in self._log_lines()]
-        reader.join()
-        status = self.process.wait()
-        if status == 0:
-            result = json.loads(stdout[-1])
-            return {"key": result["key"], "metrics": result["metrics"]}
-        reason = "\n".join(stderr[-12:]) or f"no message; exit status {status}"
+        step = configured(self.task_id, self.pipeline, context["params"])
+        python = os.environ.get("SPIRA_PYTHON", sys.executable)
+        last_lines: deque[str] = deque(maxlen=12)
+        with TemporaryFile("w+") as stdout:
+            self.process = subprocess.Popen(
+                command_line(python, step, context["run_id"]),
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # so that a kill reaches what the step started
+            )
+            assert self.process.stderr is not None  # noqa: S101  (it is a pipe)
+            for line in self.process.stderr:
+                log.info("%s", line.rstrip())
+                last_lines.append(line)
+            status = self.process.wait()
+            stdout.seek(0)
+            if status == 0:
+                result = json.loads(stdout.read())
+                return {name: result[name] for name in ("key", "metrics", "verdicts")}
+        reason = f"step {step.name!r} ended with status {status}\n{''.join(last_lines)}"
         if status in {EXIT_REJECTED, EXIT_CONFIG}:
-            raise AirflowFailException(f"exit status {status}: {reason}")
-        raise AirflowException(f"exit status {status}: {reason}")
+            raise AirflowFailException(reason)
+        raise AirflowException(reason)
 
     def on_kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
 
-    def _step(self, params: Mapping[str, Any]) -> Step:
-        try:
-            steps = from_params(self.pipeline, dict(params))
-        except ValueError as error:
-            raise AirflowFailException(str(error)) from error
-        return next(step for step in steps if step.name == self.task_id)
 
-    def _log_lines(self) -> Any:
-        for line in self.process.stderr:  # type: ignore[union-attr]
-            self.log.info(line.rstrip())
-            yield line
+def configured(name: str, pipeline: tuple[Step, ...], params: Mapping[str, Any]) -> Step:
+    """The step of this name as the parameters of the DAG run want it."""
+    try:
+        steps = from_params(pipeline, dict(params))
+    except ValueError as error:
+        raise AirflowFailException(str(error)) from None
+    return next(step for step in steps if step.name == name)

@@ -106,6 +106,10 @@ class Store:
         if not self._backend.write_once(name, content) and self.find_result(result.key) is None:
             self._backend.write(name, content)  # the one that is there has lost its outputs
 
+    def forget_result(self, key: str) -> None:
+        """Set a result aside, so that it is computed again."""
+        self._backend.set_aside(f"results/{_checked(key)}.json")
+
     def recall(self, key: str) -> dict[str, Any] | None:
         """Return what was memorized under ``key``, or None when there is nothing to rely on.
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("spira_tasks").setLevel(args.log_level)
     logging.captureWarnings(capture=True)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         return int(args.command(args))
     except SpiraError as error:
@@ -118,6 +120,11 @@ def _show(run_id: str, store: Any, args: argparse.Namespace) -> None:
     else:
         reports = shown.export_reports(run_id, store, args.reports) if args.reports else []
         shown.render(description, run_id, store, reports)
+
+
+def _stop(signum: int, frame: object) -> None:
+    """End like a Ctrl-C, so that temporary files are removed; what is finished is kept."""
+    raise SystemExit(128 + signum)
 
 
 def _title(error: SpiraError) -> str:

@@ -22,7 +22,7 @@ from spira_tasks import provenance
 from spira_tasks.artifacts import Directory, Store, open_source
 from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome, Result, Step
-from spira_tasks.errors import ConfigError, GateRejected, SpiraError
+from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected, SpiraError
 from spira_tasks.work import Record, Work
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
     try:
         result, found = _find_or_compute(step, run_id, store, record)
     except BaseException as error:
+        if isinstance(error, ArtifactCorrupt):
+            _forget(run_id, store)
         message = str(error) if isinstance(error, SpiraError) else ""
         record |= {"state": "failed", "error": type(error).__name__, "message": message}
         _close(store, run_id, record, started)
@@ -89,6 +91,18 @@ def resolve(reference: str, run_id: str, store: Store) -> str:
     if output not in record["outputs"]:
         raise ConfigError(f"input {reference!r}: {name!r} has only {sorted(record['outputs'])}")
     return cast(str, record["outputs"][output])
+
+
+def _forget(run_id: str, store: Store) -> None:
+    """Forget the results of a run in which something stored was found damaged.
+
+    A table may name the damaged blob, so its own step has to run again; what every recording is
+    remembered by makes that cheap.
+    """
+    for name in store.record_names(run_id):
+        record = store.read_record(run_id, name)
+        if record and record.get("key"):
+            store.forget_result(record["key"])
 
 
 def tracking_uri(store: Store) -> str:
@@ -140,6 +154,7 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
     )
     if not has_effect:
         store.save_result(result)
+        result = store.find_result(key) or result  # another process may have been first
     work.track.finish(outputs)
     log.info("%s: done in %.1f s", step.name, result.seconds)
     return result, not outcome.changed
