@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("spira_tasks").setLevel(args.log_level)
     logging.captureWarnings(capture=True)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)  # of libraries: not for our users
     signal.signal(signal.SIGTERM, _stop)
     try:
         return int(args.command(args))
@@ -70,14 +71,15 @@ def run_pipeline(args: argparse.Namespace) -> int:
     run_id = args.run_id or f"local-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3]
     store = Store(args.store)
     print(f"run {run_id}", file=sys.stderr)
-    try:
-        for step in steps:
+    status = 0
+    for step in steps:
+        try:
             run(step, run_id, store)
-    except GateRejected:
-        _show(run_id, store, args)
-        raise
+        except GateRejected as refusal:  # an outcome, told with the rest of the run
+            status = refusal.exit_status
+            break
     _show(run_id, store, args)
-    return 0
+    return status
 
 
 def show(args: argparse.Namespace) -> int:

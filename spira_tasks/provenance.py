@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -105,8 +104,10 @@ def _project_imports(node: ast.AST) -> Iterator[str]:
 
 
 def _source_path(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # ``from package.module import function``
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
+    """File of a module; None for what is not one, as in ``from package.module import function``.
+
+    Looked up by hand: ``importlib`` would import the parents, and torch with them.
+    """
+    place = ROOT.joinpath(*module.split("."))
+    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)

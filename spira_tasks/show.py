@@ -16,9 +16,9 @@ ORDER = {step.name: number for number, step in enumerate(TRAINING)}
 STEP_FIELDS = ("stage", "key", "found", "seconds", "outputs", "metrics", "verdicts")
 CONDITIONS = {
     "": "as recorded",
-    "_noise_all": "ward noise on everybody",
-    "_noise_controls": "… on controls only",
-    "_noise_patients": "… on patients only",
+    "_noise_all": "ward noise: all",
+    "_noise_controls": "  controls only",
+    "_noise_patients": "  patients only",
 }
 COLOURS = {"promoted": "green", "kept": "cyan", "blocked": "red", "failed": "red"}
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "block": "[red]block[/]"}
@@ -130,7 +130,7 @@ def _render_ingest(console: Any, run_id: str, store: Store) -> None:
         f", quarantined {metrics['n_quarantined']:.0f}"
     )
     report = store.directory(record["outputs"]["report"])
-    reasons = json.loads(report.path("ingest.json").read_text())["quarantined_by_reason"]
+    reasons = json.loads(report.path("ingest.json").read_text())["n_by_reason"]
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
         console.print(f"  {count:4d}  {reason.replace('_', ' ')}")
 
@@ -165,11 +165,11 @@ def _render_metrics(console: Any, description: dict[str, Any]) -> None:
     if evaluate is None or not evaluate["metrics"]:
         return
     metrics = evaluate["metrics"]
-    names = ("auc", "accuracy", "f1", "sensitivity", "specificity")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"{metrics['n_subjects']:.0f} test subjects, 95 % interval")
+    names = ("auc", "accuracy", "sensitivity", "specificity")
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column(f"{metrics['n_subjects']:.0f} test subjects", no_wrap=True)
     for name in names:
-        table.add_column(name if name != "auc" else "AUC")
+        table.add_column(name if name != "auc" else "AUC", no_wrap=True)
     for suffix, title in CONDITIONS.items():
         if f"auc{suffix}" in metrics:
             cells = [_interval(metrics, f"{name}{suffix}") for name in names]
@@ -179,18 +179,25 @@ def _render_metrics(console: Any, description: dict[str, Any]) -> None:
 
 
 def _interval(metrics: dict[str, float], name: str) -> str:
-    return f"{metrics[name]:.2f} [dim]{metrics[f'{name}_low']:.2f}–{metrics[f'{name}_high']:.2f}[/]"
+    """Value and 95 % interval, short: ``0.84 .71–.94``."""
+    low, high = (f"{metrics[f'{name}_{end}']:.2f}".removeprefix("0") for end in ("low", "high"))
+    return f"{metrics[name]:.2f} [dim]{low}–{high}[/]"
 
 
 def _render_verdicts(console: Any, description: dict[str, Any]) -> None:
+    from rich.table import Table
+
     for step in description["steps"]:
         notable = [v for v in step["verdicts"] if v["verdict"] != "pass"]
         if step["name"] == "promote":
             notable = step["verdicts"]
-        if notable:
-            console.print(f"\n[bold]{step['name']}[/]")
+        if not notable:
+            continue
+        table = Table(box=None, pad_edge=False, show_header=False)
         for verdict in notable:
-            console.print(f"  {MARKS[verdict['verdict']]}  {verdict['name']}: {verdict['reason']}")
+            table.add_row(MARKS[verdict["verdict"]], f"{verdict['name']}: {verdict['reason']}")
+        console.print(f"\n[bold]{step['name']}[/]")
+        console.print(table)
 
 
 def _render_failure(console: Any, run_id: str, store: Store) -> None:

@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from spira_tasks.errors import ServiceUnavailable
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table it makes
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT = "spira_continuous_training"
 MODEL = "spira"
@@ -229,7 +233,7 @@ def _signature() -> ModelSignature:
     import numpy as np
 
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1), "waveform")]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
         outputs=Schema(
             [
                 ColSpec(DataType.double, "probability"),

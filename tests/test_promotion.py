@@ -74,7 +74,16 @@ def test_a_model_that_calls_everybody_a_patient_is_blocked() -> None:
     clean = 0.6 + 0.2 * LABELS + 0.1 * np.random.default_rng(1).uniform(0, 1, 108)
     found = verdicts(evaluation(clean, clean, LABELS))
     assert found["not_degenerate"] == "block"
-    assert found["specificity_floor"] == "block"
+    assert found["specificity_floor"] == "warn"
+
+
+def test_floors_block_once_there_are_people_enough_to_tell() -> None:
+    labels = np.repeat([0.0, 1.0], 120)
+    rng = np.random.default_rng(6)
+    called = np.where(rng.uniform(0, 1, 240) < 0.3, 1 - labels, labels)  # 70 % right
+    clean = np.where(called == 1, 0.8, 0.2)
+    found = verdicts(evaluation(clean, clean, labels))
+    assert found["sensitivity_floor"] == found["specificity_floor"] == "block"
 
 
 def test_a_handful_of_test_subjects_promotes_nothing() -> None:
