@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from spira_tasks.speech.acoustics import WardMix
-from spira_tasks.speech.synthesis import SENTENCES, Voice, draw_voice
+from spira_tasks.speech.phones import SENTENCES
+from spira_tasks.speech.synthesis import Voice, draw_voice
 
 PERSON, PAIR, SESSION, VITALS, CLIP, PAUSES, WARD_NOISE, BABBLE = range(1, 9)  # streams
 BRASILIA = timezone(timedelta(hours=-3))
@@ -36,7 +37,7 @@ class Site:
 SITES = (
     Site("hospital-a", 0.6, WardMix(), ((300, 1.5), (3000, 2.0)), 0),
     Site("hospital-b", 0.4, WardMix(hum=0.5, babble=1.0), ((150, -3.0), (4500, -2.5)), 6),
-    Site("hospital-c", 0.5, WardMix(monitor=0.5, oxygen=0.6), ((1200, -2.0), (2500, 2.5)), -5),
+    Site("hospital-c", 0.5, WardMix(monitor=1.0, oxygen=0.6), ((1200, -2.0), (2500, 2.5)), -5),
     Site("hospital-d", 0.5, WardMix(clatter=0.9, babble=0.4), ((500, 2.0), (5500, -3.0)), 2),
 )
 NEW_SITE = Site(
@@ -76,7 +77,7 @@ PRESETS: Mapping[str, str] = {name: preset.description for name, preset in _PRES
 
 CONFOUNDS: Mapping[str, str] = {
     "ward_noise": "patients in noisy wards, controls in quiet rooms",
-    "noise_level": "patients' recordings have 6 dB less signal to noise, same kinds of noise",
+    "noise_level": "patients' recordings have 10 dB less signal to noise, same kinds of noise",
     "noise_type": "patients' noise is a ward's, controls' a home's, at the same level",
     "channel": "patients by voice note, controls by browser",
     "sex": "80 % of the patients and 20 % of the controls are women",
@@ -203,7 +204,7 @@ def draw_session(plan: Plan, person: Person, number: int) -> Session:
         in_ward = person.ill
     snr_db = (14 if in_ward or "noise_type" in confounds else 32) + 5 * deviation
     if "noise_level" in confounds and person.ill:
-        snr_db -= 6
+        snr_db -= 10
     channel = str(rng.choice(list(CAPTURE), p=[0.5, 0.3, 0.2]))
     if "channel" in confounds:
         channel = "whatsapp" if person.ill else "webns"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import signal
 
+from spira_tasks.speech.phones import SENTENCES
 from spira_tasks.speech.synthesis import (
     SAMPLE_RATE_HZ,
-    SENTENCES,
     Waveform,
     draw_pauses,
     draw_voice,
@@ -29,7 +29,7 @@ class WardMix:
     """How loud each source of a ward is beside the broadband noise (amplitude ratios)."""
 
     hum: float = 0.3
-    monitor: float = 0.25
+    monitor: float = 0.5
     babble: float = 0.7
     oxygen: float = 0.3
     clatter: float = 0.4
@@ -101,7 +101,7 @@ def monitor_beeps(rng: np.random.Generator, n_samples: int) -> Waveform:
 
 
 def clatter(rng: np.random.Generator, n_samples: int) -> Waveform:
-    """Trolleys, doors and dishes: ringing impacts, about one in two seconds; each of peak 3."""
+    """Trolleys, doors and dishes: one ringing impact in two seconds, of peak 2 to 6."""
     noise = np.zeros(n_samples)
     for _ in range(rng.poisson(n_samples / SAMPLE_RATE_HZ * 0.5)):
         start = int(rng.integers(n_samples))
@@ -111,7 +111,7 @@ def clatter(rng: np.random.Generator, n_samples: int) -> Waveform:
             -seconds / rng.uniform(0.01, 0.05)
         )
         noise[start : start + len(seconds)] += (
-            3 * rng.uniform(0.3, 1) * impact / np.max(abs(impact))
+            6 * rng.uniform(0.3, 1) * impact / np.max(abs(impact))
         )
     return noise
 

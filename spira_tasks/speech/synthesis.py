@@ -15,80 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import signal
+from numpy.typing import ArrayLike, NDArray
+from scipy import fft, signal
 from scipy.ndimage import uniform_filter1d
 
+from spira_tasks.speech.phones import (
+    NOISE_BANDS_HZ,
+    PAUSE_FORMANTS_HZ,
+    PHONES,
+    Segment,
+    syllables,
+)
+
 SAMPLE_RATE_HZ = 16_000
-BLOCK_SAMPLES = 128  # 8 ms: how often the resonators move
+FRAME_SAMPLES = 160  # 10 ms: how often the resonators move
 
 Waveform = NDArray[np.float64]  # shape (time,), at SAMPLE_RATE_HZ
-Colour = Literal["", "s", "ʃ", "f", "p", "k"]
 
-# Broad transcription of the two prompts in use.  "." ends a syllable, a blank ends a word, and
-# "|" the phrases after which a healthy reader breathes.
-SENTENCES: Mapping[str, str] = {
-    "coronavirus": "u a.moɾ aw pɾɔ.si.mu| a.ʒu.da a ẽ.fɾẽ.taɾ u ko.ɾo.na.vi.ɾus| "
-    "kõ a foɾ.sa| ki a ʒẽ.tʃi pɾe.si.za",
-    "essa_fase": "u a.moɾ aw pɾɔ.si.mu| a.ʒu.da a ẽ.fɾẽ.taɾ ɛ.sa fa.zi| "
-    "kõ a foɾ.sa| ki a ʒẽ.tʃi pɾe.si.za",
-}
-
-
-class Segment(NamedTuple):
-    """A stretch of speech with one articulation; formants in Hz of an adult man."""
-
-    seconds: float
-    formants_hz: tuple[float, float, float]
-    voicing: float = 1.0
-    colour: Colour = ""
-    noise: float = 0.0
-    f1_bandwidth_hz: float = 80.0
-
-
-LABIAL, ALVEOLAR, VELAR = (300, 900, 2200), (300, 1700, 2600), (300, 1900, 2400)
-PALATAL = (300, 1950, 2600)
-
-# Oral vowels: F1 and F2 of Brazilian men after Escudero et al., JASA 126 (2009), table II.
-PHONES: Mapping[str, tuple[Segment, ...]] = {
-    "a": (Segment(0.115, (683, 1329, 2450)),),
-    "ɛ": (Segment(0.110, (518, 1831, 2550)),),
-    "e": (Segment(0.105, (357, 2028, 2600)),),
-    "i": (Segment(0.095, (285, 2198, 2950)),),
-    "ɔ": (Segment(0.115, (532, 927, 2450)),),
-    "o": (Segment(0.105, (372, 804, 2400)),),
-    "u": (Segment(0.095, (309, 761, 2300)),),
-    "w": (Segment(0.060, (340, 750, 2300), 0.8),),
-    "ẽ": (Segment(0.125, (420, 1950, 2550), 0.8, f1_bandwidth_hz=200),),
-    "õ": (Segment(0.125, (430, 850, 2400), 0.8, f1_bandwidth_hz=200),),
-    "m": (Segment(0.070, (260, 1000, 2200), 0.45, f1_bandwidth_hz=150),),
-    "n": (Segment(0.065, (260, 1450, 2400), 0.45, f1_bandwidth_hz=150),),
-    "ɾ": (Segment(0.030, (420, 1400, 2200), 0.35),),
-    "v": (Segment(0.065, LABIAL, 0.35, "f", 0.05),),
-    "z": (Segment(0.075, ALVEOLAR, 0.30, "s", 0.10),),
-    "ʒ": (Segment(0.080, PALATAL, 0.30, "ʃ", 0.14),),
-    "f": (Segment(0.095, LABIAL, 0.0, "f", 0.10),),
-    "s": (Segment(0.100, ALVEOLAR, 0.0, "s", 0.22),),
-    "ʃ": (Segment(0.075, PALATAL, 0.0, "ʃ", 0.25),),
-    "p": (Segment(0.075, LABIAL, 0.0), Segment(0.012, LABIAL, 0.0, "p", 0.25)),
-    "t": (Segment(0.070, ALVEOLAR, 0.0), Segment(0.014, ALVEOLAR, 0.0, "s", 0.25)),
-    "k": (Segment(0.070, VELAR, 0.0), Segment(0.022, VELAR, 0.0, "k", 0.28)),
-    "d": (Segment(0.050, ALVEOLAR, 0.10), Segment(0.010, ALVEOLAR, 0.2, "s", 0.15)),
-}
-PAUSE_FORMANTS_HZ = (500.0, 1500.0, 2500.0)  # a neutral tract
-UPPER_FORMANTS_HZ = (3500.0, 4500.0)
-UPPER_BANDWIDTHS_HZ = (120.0, 160.0, 250.0, 300.0)  # F2 … F5
-
-NOISE_BANDS_HZ: Mapping[Colour, tuple[float, float]] = {
-    "s": (4200, 7600),
-    "ʃ": (2200, 6000),
-    "f": (1200, 7400),
-    "p": (300, 1800),
-    "k": (1200, 3200),
-}
+# Above the three formants that tell phones apart, in Hz of an adult man.
+UPPER_FORMANTS_HZ = (3500.0, 4500.0, 5500.0, 6500.0)
+UPPER_BANDWIDTHS_HZ = (250.0, 400.0, 700.0, 1400.0)
+BANDWIDTHS_HZ = (80.0, 120.0, 160.0)  # F1 (where a phone says nothing else), F2, F3
 
 
 @dataclass(frozen=True)
@@ -129,7 +78,7 @@ def draw_voice(rng: np.random.Generator, sex: str, age: float) -> Voice:
     return Voice(
         f0_hz=float(np.clip(f0_hz, 75, 290)),
         formant_scale=float(rng.normal(1.17 if female else 1.0, 0.035)),
-        tempo=float(rng.lognormal(0.002 * (age - 50), 0.11)),
+        tempo=float(rng.lognormal(0.06 + 0.002 * (age - 50), 0.11)),
         intonation=float(rng.uniform(0.04, 0.14)),
         jitter=float(0.004 * rng.lognormal(0, 0.35) * (1 + 0.006 * max(age - 50, 0))),
         shimmer=float(0.03 * rng.lognormal(0, 0.3)),
@@ -149,7 +98,7 @@ def draw_pauses(rng: np.random.Generator, effect: float, prompt: str) -> dict[in
         Index of a syllable to the seconds of silence after it.
     """
     boundaries, weights = [], []
-    for index, (_, boundary) in enumerate(_syllables(prompt)):
+    for index, (_, boundary) in enumerate(syllables(prompt)):
         if boundary == "|":
             weights.append(6 * max(0.0, 1 - effect) + 1)
         elif boundary == " ":
@@ -193,7 +142,7 @@ def read_sentence(
     speech *= np.linspace(1, 1 - 0.25 * effect, n_samples)  # the breath runs out
     speech /= np.sqrt(np.mean(speech[voicing > 0.5] ** 2))
     for start, segment in zip(starts, segments, strict=True):
-        if segment.colour == "" and segment.voicing == 0 and segment.seconds > 0.2:
+        if segment.formants_hz == PAUSE_FORMANTS_HZ and segment.seconds > 0.2:
             _inhale(rng, speech[start : start + round(segment.seconds * SAMPLE_RATE_HZ)], effect)
     return speech
 
@@ -229,8 +178,8 @@ def glottal_source(
     n_samples = len(f0_hz)
     cycles = np.cumsum(f0_hz) / SAMPLE_RATE_HZ
     jitter = voice.jitter + 0.010 * effect
-    periods = 1 + jitter * rng.standard_normal(int(cycles[-1]))
-    instants = np.interp(np.cumsum(periods), cycles, np.arange(n_samples))
+    closures = np.cumsum(1 + jitter * rng.standard_normal(int(cycles[-1])))
+    instants = np.interp(closures[closures < cycles[-1]], cycles, np.arange(n_samples))
     strengths = 1 + (voice.shimmer + 0.08 * effect) * rng.standard_normal(len(instants))
     pulses = _impulses(instants, strengths, n_samples)
     # Two real poles give the pulse its -12 dB per octave, a third the softer closing of a breathy
@@ -249,19 +198,6 @@ def glottal_source(
     return np.asarray(voicing * (pulses + aspiration * breath))
 
 
-def _syllables(prompt: str) -> list[tuple[str, str]]:
-    """Phones of each syllable, and what ends it: ``"."``, ``" "`` or ``"|"``."""
-    syllables = []
-    phones = ""
-    for character in SENTENCES[prompt].replace("| ", "|") + "|":
-        if character in ". |":
-            syllables.append((phones, character))
-            phones = ""
-        else:
-            phones += character
-    return syllables
-
-
 def _timeline(
     rng: np.random.Generator,
     voice: Voice,
@@ -270,8 +206,9 @@ def _timeline(
     pauses: Mapping[int, float],
 ) -> list[Segment]:
     tempo = voice.tempo / (1 - 0.12 * effect)
-    timeline = []
-    for index, (phones, boundary) in enumerate(_syllables(prompt)):
+    edge = Segment(0.03, PAUSE_FORMANTS_HZ, voicing=0.0)  # room to start and stop in
+    timeline = [edge]
+    for index, (phones, boundary) in enumerate(syllables(prompt)):
         lengthening = rng.lognormal(0, 0.15) * (1.3 if boundary == "|" or index in pauses else 1)
         for phone in phones:
             for segment in PHONES[phone]:
@@ -279,7 +216,7 @@ def _timeline(
                 timeline.append(segment._replace(seconds=seconds))
         if index in pauses:
             timeline.append(Segment(pauses[index], PAUSE_FORMANTS_HZ, voicing=0.0))
-    return timeline
+    return [*timeline, edge]
 
 
 def _intonation(
@@ -317,30 +254,45 @@ def _vocal_tract(
     lengths: NDArray[np.int_],
     formant_scale: float,
 ) -> Waveform:
-    """The cascade of five resonators, gliding from segment to segment in about 40 ms."""
-    n_blocks = -(-len(source) // BLOCK_SAMPLES)
-    centres = np.minimum((np.arange(n_blocks) + 0.5) * BLOCK_SAMPLES, len(source) - 1)
+    """A cascade of seven resonators: three glide from phone to phone, four stay.
+
+    Every frame is filtered on its own and the responses overlap and add, so a formant moves
+    without the clicks of a recursive filter whose coefficients change under it.
+    """
+    n_frames = -(-len(source) // FRAME_SAMPLES) + 1
+    padded = np.pad(source, (FRAME_SAMPLES, (n_frames + 1) * FRAME_SAMPLES - len(source)))
+    window = signal.windows.hann(2 * FRAME_SAMPLES, sym=False)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, len(window))[::FRAME_SAMPLES]
+    centres = np.minimum(np.arange(n_frames) * FRAME_SAMPLES, len(source) - 1)
     at = np.searchsorted(np.cumsum(lengths), centres, side="right")
-    targets = np.array(
-        [(*s.formants_hz, *UPPER_FORMANTS_HZ, s.f1_bandwidth_hz) for s in segments], dtype=float
-    )[at]
-    tracks = uniform_filter1d(targets, 5, axis=0, mode="nearest")
-    formants_hz = np.minimum(tracks[:, :5] * formant_scale, 7400)
-    bandwidths_hz = np.column_stack([tracks[:, 5], np.tile(UPPER_BANDWIDTHS_HZ, (n_blocks, 1))])
-    radius = np.exp(-np.pi * bandwidths_hz / SAMPLE_RATE_HZ)
-    a1 = -2 * radius * np.cos(2 * np.pi * formants_hz / SAMPLE_RATE_HZ)
+    targets = np.array([(*s.formants_hz, s.f1_bandwidth_hz) for s in segments], dtype=float)[at]
+    tracks = uniform_filter1d(targets, 4, axis=0, mode="nearest")  # a glide takes 40 ms
+    bandwidths_hz = np.tile(BANDWIDTHS_HZ, (n_frames, 1))
+    bandwidths_hz[:, 0] = tracks[:, -1]
+    sections = _resonators(tracks[:, :-1] * formant_scale, bandwidths_hz)  # (frame, resonator, 6)
+    # The longest response, of 80 Hz bandwidth, has fallen by 87 dB in the four frames it is given.
+    n_fft = 6 * FRAME_SAMPLES
+    delay = np.exp(-2j * np.pi * np.arange(n_fft // 2 + 1) / n_fft)
+    spectrum = fft.rfft(frames[:n_frames] * window, n_fft, axis=1)
+    for number in range(sections.shape[1]):
+        b0, a1, a2 = sections[:, number, [0, 4, 5]].T[..., None]
+        spectrum *= b0 / (1 + delay * (a1 + delay * a2))
+    responses = fft.irfft(spectrum, n_fft, axis=1).reshape(n_frames, 6, FRAME_SAMPLES)
+    speech = np.zeros((n_frames + 6, FRAME_SAMPLES))
+    for part in range(6):
+        speech[part : part + n_frames] += responses[:, part]
+    glided = speech.ravel()[FRAME_SAMPLES : FRAME_SAMPLES + len(source)]
+    upper_hz = np.minimum(np.array(UPPER_FORMANTS_HZ) * formant_scale, 7600)
+    return np.asarray(signal.sosfilt(_resonators(upper_hz, UPPER_BANDWIDTHS_HZ), glided))
+
+
+def _resonators(frequencies_hz: ArrayLike, bandwidths_hz: ArrayLike) -> Waveform:
+    """Second-order sections of unit gain at 0 Hz (Klatt 1980); shape ``(…, resonator, 6)``."""
+    radius = np.exp(-np.pi * np.asarray(bandwidths_hz) / SAMPLE_RATE_HZ)
+    a1 = -2 * radius * np.cos(2 * np.pi * np.asarray(frequencies_hz) / SAMPLE_RATE_HZ)
     a2 = radius**2
-    sections = np.zeros((n_blocks, 5, 6))  # unit gain at 0 Hz
-    sections[..., 0] = 1 + a1 + a2
-    sections[..., 3], sections[..., 4], sections[..., 5] = 1, a1, a2
-    if len(segments) == 1:
-        return np.asarray(signal.sosfilt(sections[0], source))
-    speech = np.empty_like(source)
-    state = np.zeros((5, 2))
-    for block in range(n_blocks):
-        span = slice(block * BLOCK_SAMPLES, (block + 1) * BLOCK_SAMPLES)
-        speech[span], state = signal.sosfilt(sections[block], source[span], zi=state)
-    return speech
+    zero, one = np.zeros_like(a1), np.ones_like(a1)
+    return np.stack([1 + a1 + a2, zero, zero, one, a1, a2], axis=-1)
 
 
 def _frication(
