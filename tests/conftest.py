@@ -1,4 +1,4 @@
-"""Fixtures that more than one test module uses: above all a real S3 server."""
+"""Fixtures that more than one test module uses: one finished run, and a real S3 server."""
 
 from __future__ import annotations
 
@@ -7,15 +7,72 @@ import random
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from spira_tasks.artifacts import Store
+from spira_tasks.cohort import write_cohort
+from spira_tasks.contract import Result
+from spira_tasks.errors import GateRejected
+from spira_tasks.pipelines import TRAINING, configure
+from spira_tasks.runner import run_step
+
+# 24 people of which both classes fall into every split, and as little training as there can be.
+COHORT = {"subjects": 24, "seed": 31}
+SETTINGS = {
+    "train.epochs": 2,
+    "train.windows": "one",
+    "train.n_threads": 1,
+    "evaluate.n_resamples": 200,
+}
+
 S3_PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
 S3_PORTS = 10
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, to look at: nothing that is shared may be changed."""
+
+    run_id: str
+    store: Store
+    cohort: Path
+    results: Mapping[str, Result]
+    refusal: str  # what the last gate said
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_server_of_the_machine() -> Iterator[None]:
+    """Tests reach the store, the registry and the key that they name, and no other."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "SPIRA_STORE", "SPIRA_PSEUDONYM_KEY"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic cohort with two damaged files."""
+    folder = tmp_path_factory.mktemp("cohort") / "c"
+    write_cohort(folder, **COHORT, faults=["truncated", "zero_len"], progress=False)  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One run of the whole pipeline; its model has learned next to nothing, and is refused."""
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    results, refusal = {}, ""
+    for step in configure(TRAINING, data=str(cohort), settings=SETTINGS):
+        try:
+            results[step.name] = run_step(step, "first", store)
+        except GateRejected as error:
+            refusal = str(error)
+    return Run("first", store, cohort, results, refusal)
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,8 @@ def select(cut: Tensor, which: str, rng: np.random.Generator) -> Tensor:
 def recording_loss(model: nn.Module, features: Sequence[Tensor], labels: Sequence[float]) -> float:
     """Mean over recordings of the mean cross-entropy of their windows, in nats."""
     model.eval()
-    logits = model(torch.cat(list(features))).split([len(matrix) for matrix in features])
-    losses = [
-        cross_entropy(scores, torch.full_like(scores, label)).item()
-        for scores, label in zip(logits, labels, strict=True)
-    ]
+    losses = []
+    for matrix, label in zip(features, labels, strict=True):
+        scores = model(matrix)
+        losses.append(cross_entropy(scores, torch.full_like(scores, label)).item())
     return sum(losses) / len(losses)

@@ -136,10 +136,14 @@ def score_with_noise(
 
 
 def operating_point(validation: pd.DataFrame, config: Config) -> float:
+    """The threshold that serves the validation subjects best, as recorded and in ward noise."""
+    import pandas as pd
+
     from spira_tasks.speech.metrics import sensitivity_threshold, youden_threshold
 
-    labels = validation["label"].to_numpy(float)
-    probabilities = validation["clean"].to_numpy(float)
+    scores = pd.concat([validation["clean"], validation["noise"].dropna()])
+    labels = validation["label"].loc[scores.index].to_numpy(float)
+    probabilities = scores.to_numpy(float)
     if config.target_sensitivity is None:
         return youden_threshold(labels, probabilities)
     return sensitivity_threshold(labels, probabilities, config.target_sensitivity)

@@ -1,0 +1,272 @@
+"""The whole pipeline on a small cohort, in this process: no fakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import COHORT, SETTINGS, Run
+
+from spira_tasks import show
+from spira_tasks.artifacts import Store
+from spira_tasks.cohort import write_cohort
+from spira_tasks.contract import Step
+from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected
+from spira_tasks.pipelines import TRAINING, configure
+from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.speech.audio import read_pcm16
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
+from spira_tasks.tracking import Tracker
+
+NAMES = [step.name for step in TRAINING]
+
+
+def run(
+    store: Store, run_id: str, cohort: Path, until: str = "promote", **settings: object
+) -> dict[str, bool]:
+    """Run the steps up to ``until``; return which of them were found."""
+    changed = {name.replace("__", "."): value for name, value in settings.items()}
+    found = {}
+    for step in configure(TRAINING, data=str(cohort), settings={**SETTINGS, **changed}):
+        try:
+            run_step(step, run_id, store)
+        except GateRejected:
+            assert step.name == "promote"
+        record = store.read_record(run_id, step.name)
+        assert record is not None
+        found[step.name] = record["found"]
+        if step.name == until:
+            break
+    return found
+
+
+def test_every_recording_ends_somewhere(finished: Run) -> None:
+    metrics = finished.results["ingest"].metrics
+    assert metrics["n_rows"] == 72
+    assert metrics["n_recordings"] + metrics["n_quarantined"] + metrics["n_excluded"] == 72
+    assert metrics["n_quarantined"] == 5
+    assert metrics["n_subjects"] == 24
+
+
+def test_features_are_materialized_once_per_recording_as_version_1_made_them(
+    finished: Run,
+) -> None:
+    result = finished.results["materialize"]
+    directory = finished.store.directory(result.outputs["features"])
+    features = pd.read_parquet(directory.path("features.parquet"))
+    spec = FeatureSpec.from_json(directory.path("features.json").read_text())
+    assert len(features) == result.metrics["n_recordings"]
+    row = features.iloc[0]
+    matrix = np.load(finished.store.blobs.path(row["features"]))
+    assert matrix.shape == (row["n_windows"], 401, 40)
+    assert matrix.dtype == np.float32
+    assert spec == FeatureSpec() == FeatureExtractor(spec).spec
+
+
+def test_training_changes_the_weights_and_the_loss_falls(finished: Run) -> None:
+    metrics = finished.results["train"].metrics
+    assert metrics["n_parameters"] == 691_613
+    assert metrics["n_train"] > 0
+    assert metrics["n_validation"] > 0
+    assert metrics["val_loss"] < 0.75
+
+
+def test_evaluation_measures_every_condition_with_intervals(finished: Run) -> None:
+    metrics = finished.results["evaluate"].metrics
+    for condition in ("", "_noise_all", "_noise_controls", "_noise_patients"):
+        for name in ("auc", "accuracy", "f1", "sensitivity", "specificity"):
+            low, value, high = (metrics[f"{name}{condition}{end}"] for end in ("_low", "", "_high"))
+            assert 0 <= value <= 1
+            assert 0 <= low <= high <= 1
+    directory = finished.store.directory(finished.results["evaluate"].outputs["report"])
+    assert {"roc.png", "calibration.png", "confusion.png", "ward_noise.png"} <= set(directory.names)
+    assert json.loads(directory.path("evaluation.json").read_text())["synthetic"] is True
+
+
+def test_test_subjects_are_nobody_who_was_trained_on(finished: Run) -> None:
+    recordings = finished.store.directory(finished.results["split"].outputs["recordings"])
+    table = pd.read_parquet(recordings.path("recordings.parquet"))
+    assert table.groupby("subject_id")["split"].nunique().max() == 1
+    assert set(table["split"]) == {"train", "validation", "test"}
+
+
+def test_a_refused_model_is_registered_as_challenger_with_the_reason(finished: Run) -> None:
+    tracker = Tracker(tracking_uri(finished.store))
+    description = show.describe(finished.run_id, finished.store)
+    assert "promote" in finished.refusal
+    assert description["outcome"] == "blocked"
+    assert description["model"] == {"name": "spira", "version": "1", "aliases": ["challenger"]}
+    classifier = finished.results["evaluate"].outputs["classifier"]
+    version = tracker.find_version(classifier)
+    assert version is not None
+    assert version.tags["spira.outcome"] == "blocked"
+    assert "enough_test_subjects" in version.tags["spira.blocked_by"]
+    assert tracker.champion() is None
+
+
+def test_the_registered_model_says_what_the_evaluation_said(finished: Run) -> None:
+    report = finished.store.directory(finished.results["evaluate"].outputs["report"])
+    predictions = pd.read_parquet(report.path("predictions.parquet"))
+    recordings = finished.store.directory(finished.results["split"].outputs["recordings"])
+    table = pd.read_parquet(recordings.path("recordings.parquet"))
+    model = Tracker(tracking_uri(finished.store)).load("1")
+    for row in predictions.merge(table[["record_id", "waveform"]], on="record_id").itertuples():
+        waveform = read_pcm16(finished.store.blobs.path(row.waveform)).astype(np.float32) / 32_768
+        answer = model.predict(waveform[None, :])
+        assert answer["probability"].iloc[0] == pytest.approx(row.clean, abs=1e-5)
+    metrics = finished.results["evaluate"].metrics
+    assert answer["operating_point"].iloc[0] == metrics["operating_point"]
+
+
+def test_the_model_in_the_registry_holds_no_pickle(finished: Run) -> None:
+    artifacts = Path(finished.store.url) / "mlflow" / "artifacts"
+    names = {path.name for path in artifacts.rglob("*") if path.is_file()}
+    assert "weights.safetensors" in names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
+
+
+def test_the_live_run_ends_up_with_epochs_parameters_and_test_metrics(finished: Run) -> None:
+    tracker = Tracker(tracking_uri(finished.store))
+    model = finished.results["train"].outputs["model"]
+    run = tracker.client.get_run(tracker.run_of(model, name="not made"))
+    assert run.info.run_name == "first/train"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == "2"
+    assert run.data.metrics["test_auc"] == finished.results["evaluate"].metrics["auc"]
+    epochs = tracker.client.get_metric_history(run.info.run_id, "val_loss")
+    assert sorted({point.step for point in epochs}) == [1, 2]
+
+
+def test_a_second_run_computes_nothing(finished: Run) -> None:
+    assert run(finished.store, "second", finished.cohort) == dict.fromkeys(NAMES, True)
+    first, second = (show.describe(name, finished.store) for name in ("first", "second"))
+    assert [step["outputs"] for step in first["steps"]] == [
+        step["outputs"] for step in second["steps"]
+    ]
+    assert [step["key"] for step in first["steps"]] == [step["key"] for step in second["steps"]]
+
+
+def test_other_epochs_are_computed_from_training_on(finished: Run) -> None:
+    found = run(finished.store, "longer", finished.cohort, train__epochs=3)
+    assert [name for name in NAMES if not found[name]] == [
+        "train",
+        "evaluate",
+        "register",
+        "promote",
+    ]
+
+
+def test_another_seed_gives_other_weights(finished: Run) -> None:
+    run(finished.store, "reseeded", finished.cohort, until="train", train__seed=7)
+    record = finished.store.read_record("reseeded", "train")
+    assert record is not None
+    assert record["outputs"] != finished.results["train"].outputs
+
+
+def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    more = {**COHORT, "subjects": COHORT["subjects"] + 2}
+    write_cohort(folder, **more, faults=["truncated", "zero_len"], progress=False)  # type: ignore[arg-type]
+    memory = Path(finished.store.url) / "memo"
+    before = {path.name for path in memory.rglob("*.json")}
+    found = run(finished.store, "grown", folder, until="materialize")
+    after = {path.name for path in memory.rglob("*.json")}
+    assert not any(found.values())
+    assert len(after - before) == 2 * 3 + 2  # two people's three recordings, and two sentences
+
+
+def test_a_gate_that_refuses_is_found_again_and_lets_nobody_past(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    write_cohort(folder, subjects=2, seed=1, progress=False)
+    store = Store(str(tmp_path / "store"))
+    steps = {step.name: step for step in configure(TRAINING, data=str(folder))}
+    for name in ("ingest", "check_recordings", "split"):
+        run_step(steps[name], "r", store)
+    for _ in range(2):
+        with pytest.raises(GateRejected, match="'check_training_set' blocks the run"):
+            run_step(steps["check_training_set"], "r", store)
+    record = store.read_record("r", "check_training_set")
+    assert record is not None
+    assert record["state"] == "blocked"
+    assert record["found"] is True
+    with pytest.raises(GateRejected, match="'check_training_set' blocked run 'r'"):
+        run_step(steps["materialize"], "r", store)
+    assert show.describe("r", store)["outcome"] == "blocked"
+
+
+def test_a_step_whose_input_is_not_there_says_what_to_run(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(ConfigError, match="'ingest' has not finished in run 'r'; run it first"):
+        run_step(TRAINING[1], "r", store)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (Step("x", "nothing"), "there is no stage 'nothing'"),
+        (Step("x", "split", {"recordings": "sha256:0"}, {"salty": 1}), "salty: Extra inputs"),
+        (Step("x", "train", config={"epochs": "5"}), "epochs: Input should be a valid integer"),
+        (Step("x", "split"), r"takes the inputs \['recordings'\], not \[\]"),
+    ],
+)
+def test_a_wrong_step_is_refused_with_what_is_wrong(
+    step: Step, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_step(step, "r", Store(str(tmp_path)))
+
+
+def test_what_was_damaged_is_never_used_and_is_made_again(finished: Run, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    run(store, "r", finished.cohort, until="check_features")
+    record = store.read_record("r", "materialize")
+    assert record is not None
+    features = store.directory(record["outputs"]["features"])
+    split = store.read_record("r", "split")
+    assert split is not None
+    recordings = store.directory(split["outputs"]["recordings"]).path("recordings.parquet")
+    table = pd.read_parquet(features.path("features.parquet")).merge(
+        pd.read_parquet(recordings, columns=["record_id", "split"]), on="record_id"
+    )
+    digest = table[table["split"] == "test"]["features"].iloc[0]
+    blob = store.blobs.path(digest)
+    blob.chmod(0o644)
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(ArtifactCorrupt):
+        run(store, "r", finished.cohort)
+    assert run(store, "r", finished.cohort)["materialize"] is False
+    assert store.blobs.read(digest)
+
+
+def test_the_description_of_a_run_is_what_its_documentation_promises(finished: Run) -> None:
+    description = json.loads(json.dumps(show.describe(finished.run_id, finished.store)))
+    assert list(description) == ["run_id", "data", "outcome", "steps", "model"]
+    assert description["run_id"] == "first"
+    assert description["data"] == str(finished.cohort)
+    assert [step["name"] for step in description["steps"]] == NAMES
+    for step in description["steps"]:
+        assert set(step) == {
+            *("name", "stage", "key", "found", "seconds", "outputs", "metrics", "verdicts"),
+        }
+        for verdict in step["verdicts"]:
+            assert set(verdict) == {
+                *("name", "verdict", "statistic", "low", "high", "threshold", "n", "reason"),
+            }
+            assert verdict["verdict"] in {"pass", "warn", "block"}
+
+
+def test_reports_are_copied_where_people_look(finished: Run, tmp_path: Path) -> None:
+    files = show.export_reports(finished.run_id, finished.store, tmp_path)
+    assert tmp_path / "first" / "evaluate" / "roc.png" in files
+    assert tmp_path / "first" / "promote" / "decision.json" in files
+
+
+def test_a_result_remembers_what_made_it(finished: Run) -> None:
+    for result in finished.results.values():
+        assert set(result.provenance) == {"at", "code", "lock", "git", "python", "host"}
+        assert result.seconds >= 0
