@@ -24,7 +24,7 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.people import CONFOUNDS, PRESETS, Plan
 from spira_tasks.recorder import FAULTS, Row, first_subject, record_subject, record_ward_noise
 
-GENERATOR = 2  # raise it when the same command gives other files
+GENERATOR = 3  # raise it when the same command gives other files
 N_WARD_NOISES = 24  # two thirds for training, the rest for evaluation
 
 # Names in the order of the contract, as lines of text: easier to compare with it than a list.

@@ -190,10 +190,10 @@ def glottal_source(
         pulses = signal.lfilter([1 - pole], [1, -pole], pulses)
     pulses = signal.lfilter([1, -0.98], [1], pulses)
     pulses /= np.sqrt(np.mean(pulses**2)) + 1e-12
-    breath = signal.sosfilt(
-        signal.butter(2, 1800, "high", fs=SAMPLE_RATE_HZ, output="sos"),
-        rng.standard_normal(n_samples),
-    )
+    high_pass = signal.butter(2, 1800, "high", fs=SAMPLE_RATE_HZ, output="sos")
+    breath = signal.sosfilt(high_pass, rng.standard_normal(n_samples))
+    breath = signal.lfilter([1], [1, -np.exp(-2 * np.pi * 2500 / SAMPLE_RATE_HZ)], breath)
+    breath /= np.sqrt(np.mean(breath**2))
     breath *= 1 + 0.6 * np.cos(2 * np.pi * cycles)
     return np.asarray(voicing * (pulses + aspiration * breath))
 
