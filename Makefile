@@ -2,13 +2,9 @@
 
 SHELL := /bin/bash
 PYTHON ?= python3.11
-SUBJECTS ?= 160
-EPOCHS ?= 40
-COHORT = .spira/cohort
-INSTALLED = .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
+INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-all check lock clean
-.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-rest test-all check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,24 +12,26 @@ help:  ## list the targets
 setup: $(INSTALLED)  ## install everything into .venv
 
 $(INSTALLED):
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or name one by make PYTHON=…"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "installing into .venv: two minutes or so"
+	@echo "installing into .venv; this takes two minutes or so"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@rm -f .venv/installed-*; touch $@
 
 demo: setup  ## make a synthetic cohort, run the DAG on it, say what came out
-	@docs/demo.sh $(COHORT) $(SUBJECTS) $(EPOCHS)
+	@docs/demo.sh
 
-test: setup  ## the tests, without those that need more than Python
-	@. ./env.sh; python -m pytest -m "not s3 and not slow"
+test: setup  ## the tests that need only Python
+	@. ./env.sh; python -m pytest -q -m "not s3 and not slow"
 
-test-all: setup  ## every test, as CI runs them
-	@. ./env.sh; python -m pytest
+test-rest: setup  ## the tests that need an S3 server or more time
+	@. ./env.sh; python -m pytest -q -m "s3 or slow"
 
-check: setup  ## style, types and the rules of the design
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
+test-all: test test-rest  ## every test
+
+check: setup  ## style, types, and the rules of the design
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 	@. ./env.sh; lint-imports
 

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# `make demo`: a synthetic cohort, one run of the DAG on it, and what came out.
+# SPIRA_DEMO_SUBJECTS and SPIRA_DEMO_EPOCHS make it smaller or larger.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. ./env.sh
+subjects=${SPIRA_DEMO_SUBJECTS:-320} epochs=${SPIRA_DEMO_EPOCHS:-25}
+cohort=.spira/demo-cohort-$subjects log=.spira/demo.log
+mkdir -p .spira
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+say "1. A synthetic cohort of $subjects people, with a few damaged files"
+python -m spira_tasks cohort "$cohort" --subjects "$subjects" --seed 1 \
+  --fault truncated --fault zero_len --fault dup_upload
+
+say "2. The Airflow DAG spira_continuous_training (its whole log: $log)"
+migrated=$AIRFLOW_HOME/migrated-$(cksum <requirements.txt | cut -d' ' -f1)
+if [ ! -e "$migrated" ]; then
+  echo "preparing Airflow's database"
+  mkdir -p "$AIRFLOW_HOME"
+  airflow db migrate >"$log" 2>&1 || { tail -n 20 "$log"; exit 1; }
+  touch "$migrated"
+fi
+status=0
+airflow dags test spira_continuous_training -c "{\"data\": \"$PWD/$cohort\", \"epochs\": $epochs}" 2>&1 |
+  tee "$log" | sed -unE 's/^[^ ]+ \[[a-z]+ +\] (.*[^ ]) +\[spira\.step\] loc=.*$/  \1/p' || status=$?
+
+say "3. What came out"
+python -m spira_tasks show latest --reports .spira/reports
+cat <<'NEXT'
+
+Next:
+  make demo                                     finds everything, computes nothing
+  . ./env.sh                                    enters the environment
+  python -m spira_tasks show latest --json      the same for a program
+  python -m spira_tasks pipeline training --data .spira/demo-cohort-320 --set train.seed=7
+NEXT
+exit "$status"

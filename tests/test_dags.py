@@ -1,0 +1,116 @@
+"""The DAGs: they parse light, and Airflow runs the steps that the command line runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SETTINGS, Run
+
+from spira_tasks import show
+from spira_tasks.artifacts import Store
+from spira_tasks.pipelines import TRAINING
+from spira_tasks.provenance import ROOT
+
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "SPIRA_RUNTIME": "process",
+    "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+}
+
+
+def airflow(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    database = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT, **database, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow home with its database."""
+    folder = tmp_path_factory.mktemp("airflow")
+    process = airflow("db", "migrate", home=folder)
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+def test_parsing_a_dag_imports_only_the_contract_and_the_pipelines(home: Path) -> None:
+    script = """
+import sys; sys.path[:0] = ["dags", "plugins"]
+import spira_continuous_training
+ours = sorted(name for name in sys.modules if name.split(".")[0] == "spira_tasks")
+heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
+print(*ours, "|", *heavy)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT, "AIRFLOW_HOME": str(home)},
+    )
+    last = process.stdout.splitlines()[-1]
+    assert last == "spira_tasks spira_tasks.contract spira_tasks.pipelines | "
+
+
+def test_a_run_by_airflow_leaves_the_digests_of_a_run_by_the_command_line(
+    finished: Run, home: Path, tmp_path: Path
+) -> None:
+    """A second store: everything is computed again, by Airflow's tasks."""
+    conf = {"data": str(finished.cohort), "epochs": 2, "settings": SETTINGS}
+    process = airflow(
+        *("dags", "test", "spira_continuous_training", "-c", json.dumps(conf)),
+        home=home,
+        SPIRA_STORE=str(tmp_path),
+    )
+    assert process.returncode == 1, process.stdout[-2000:]  # the gate refuses this little model
+    store = Store(str(tmp_path))
+    (run_id,) = store.run_ids()
+    ours = {s["name"]: s for s in show.describe(finished.run_id, finished.store)["steps"]}
+    airflows = show.describe(run_id, store)
+    assert run_id.startswith("manual__")
+    assert airflows["outcome"] == "blocked"
+    assert [step["name"] for step in airflows["steps"]] == [step.name for step in TRAINING]
+    for step in airflows["steps"]:
+        assert step["outputs"] == ours[step["name"]]["outputs"]
+        assert step["key"] == ours[step["name"]]["key"]
+    assert "[spira.step]" in process.stdout  # the step's own lines are in the task's log
+
+
+def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Path) -> None:
+    conf = {"data": str(tmp_path)}
+    (tmp_path / "readme.txt").write_text("no recordings here")
+    process = airflow(
+        *("dags", "test", "spira_continuous_training", "-c", json.dumps(conf)),
+        home=home,
+        SPIRA_STORE=str(tmp_path / "s"),
+    )
+    assert process.returncode == 1
+    assert "step 'ingest' ended with status 78" in process.stdout
+    assert process.stdout.count("start task task_id=ingest") == 1  # no second try
+
+
+def test_a_parameter_that_does_not_exist_is_refused(home: Path, tmp_path: Path) -> None:
+    process = airflow(
+        *("dags", "test", "spira_continuous_training", "-c", '{"epoch": 5}'),
+        home=home,
+        SPIRA_STORE=str(tmp_path / "s"),
+    )
+    assert process.returncode == 1
+    assert "unknown parameters epoch" in process.stdout + process.stderr
