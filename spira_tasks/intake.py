@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
@@ -76,19 +77,20 @@ class Listener:
         faults : dict
             Row label to ``(reason, detail)`` for the others.
         """
-        known = set(self.data.names)
-        names = paths.map(posixpath.normpath)  # a path out of the folder is simply not in it
-        files = sorted(known & {*names})
+        known = {_normalised(name): name for name in self.data.names}
+        names = paths.map(_normalised).map(known, na_action="ignore")
+        files = sorted({*names.dropna()})
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             done = progress(pool.map(self._remembered, files), label, total=len(files))
             records = dict(zip(files, done, strict=True))
         faults: Faults = {}
         rows = {}
         for row, name in names.items():
-            record = records.get(name)
-            if record is None:
+            if pd.isna(name):
                 faults[row] = ("missing_audio", "the file that the row names is not there")
-            elif "reason" in record:
+                continue
+            record = records[name]
+            if "reason" in record:
                 faults[row] = (record["reason"], record["detail"])
             elif record["duration_seconds"] < self.min_seconds:
                 faults[row] = ("too_short", f"shorter than {self.min_seconds:g} s")
@@ -118,6 +120,14 @@ def convert(content: bytes, max_seconds: float, blobs: Blobs) -> Record:
         "waveform": blobs.put(audio.encode_wav(pcm16)),
         **asdict(audio.probe(sound, pcm16)),
     }
+
+
+def _normalised(path: str) -> str:
+    """A path as both sides may write it: accents in one piece, no detours, slashes forward.
+
+    A path that leads out of the folder leads to no name of a file in it.
+    """
+    return posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/"))
 
 
 def ward_noises(

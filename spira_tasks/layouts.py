@@ -139,6 +139,8 @@ def _read_published(data: Directory, names: Sequence[str], secret: bytes) -> Inc
     )
     rows["subject_id"] = path.map(lambda text: _person(secret, text), na_action="ignore")
     rows["task"] = "SENTENCE"
+    if "sex" in rows:
+        rows["sex"] = rows["sex"].str.upper()
     given = rows["ri_clinical"].str.removesuffix(".0")
     rows["sample_type"] = given.map({"1": "PATIENT", "0": "CONTROL"})
     noise = _read_noise(data, "noise_data.csv")

@@ -202,8 +202,9 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
     longest_gap = int(np.diff(sounding).max(initial=1)) - 1
     stored = pcm16 / FULL_SCALE
     stored -= stored.mean()  # an offset is no sound
-    levels_db = frame_levels_db(stored)
+    levels_db = _db(np.maximum(frame_means(stored**2), 0.0))  # rounding may fall below zero
     active = active_frames(levels_db)
+    gated = frame_means(pcm16 == 0) > 0.5
     return Probe(
         native_sample_rate_hz=sound.sample_rate_hz,
         n_channels=n_channels,
@@ -214,48 +215,60 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
         peak=float(magnitude.max()),
         clipping_fraction=float((magnitude > CLIPPED).mean()),
         dc_offset=float(mono.mean()),
-        snr_db=snr_db(levels_db, active),
+        snr_db=snr_db(levels_db, active, gated),
         bandwidth_hz=bandwidth_hz(stored),
         speech_fraction=float(active.mean()),
         longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
     )
 
 
-def frame_levels_db(waveform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Level of every 25 ms frame of a (time,) waveform at 16 kHz, every 10 ms, in dBFS."""
+def frame_means(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of a (time,) array at 16 kHz over every frame: 25 ms, one every 10 ms."""
     window, hop = round(WINDOW_SECONDS * SAMPLE_RATE_HZ), round(HOP_SECONDS * SAMPLE_RATE_HZ)
-    energy = np.concatenate([[0.0], np.cumsum(waveform**2)])
-    starts = np.arange(0, max(waveform.size - window, 0) + 1, hop)
-    ends = np.minimum(starts + window, waveform.size)
-    return _db(np.maximum(energy[ends] - energy[starts], 0.0) / window)
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    starts = np.arange(0, max(values.size - window, 0) + 1, hop)
+    ends = np.minimum(starts + window, values.size)
+    return np.asarray((sums[ends] - sums[starts]) / window)
 
 
 def active_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which frames hold voice rather than pause: a (frame,) boolean array, from levels alone.
 
     A frame is active within 25 dB of the loud ones (their 95th percentile) and, when loud and
-    quiet (10th percentile) are at least 12 dB apart, also 6 dB above the quiet ones.  With less
-    contrast than that there is no pause to be told from the voice, and all of it counts.
+    quiet (10th percentile) are at least 9 dB apart, also clearly above the quiet ones: by 6 dB,
+    or half of what parts them.  With less contrast there is no pause to be told from the voice,
+    and all of it counts.
     """
     quiet_db, loud_db = np.percentile(levels_db, [10, 95])
+    contrast_db = loud_db - quiet_db
     threshold_db = loud_db - 25.0
-    if loud_db - quiet_db >= 12.0:
-        threshold_db = max(threshold_db, quiet_db + 6.0)
+    if contrast_db >= 9.0:
+        threshold_db = max(threshold_db, quiet_db + min(6.0, contrast_db / 2))
     return np.asarray(levels_db >= threshold_db)
 
 
-def snr_db(levels_db: NDArray[np.float64], active: NDArray[np.bool_]) -> float | None:
+def snr_db(
+    levels_db: NDArray[np.float64], active: NDArray[np.bool_], gated: NDArray[np.bool_]
+) -> float | None:
     """Power of the active frames against the tenth of the frames that is quietest, in dB.
 
-    Digital silence is left out of the latter: a noise gate would pass for a quiet room.  None
-    when nothing is left; at most 100 dB.
+    Parameters
+    ----------
+    levels_db, active, gated : (frame,) arrays
+        ``gated`` frames are mostly digital silence.  They are left out: what a noise gate leaves
+        would pass for a very quiet room.
+
+    Returns
+    -------
+    float or None
+        At most 100 dB; None when no frame is left.
     """
-    sounding = levels_db[levels_db > FLOOR_DB]
-    if sounding.size == 0 or not active.any():
+    if gated.all() or not active.any():
         return None
-    power = 10 ** (sounding / 10)
-    noise = power[sounding <= np.percentile(sounding, 10)].mean()
-    signal = max((10 ** (levels_db[active] / 10)).mean() - noise, noise * 1e-3)
+    power = 10 ** (levels_db / 10)
+    quietest = np.percentile(power[~gated], 10)
+    noise = power[~gated & (power <= quietest)].mean()
+    signal = max(power[active].mean() - noise, noise * 1e-3)
     return float(min(10 * np.log10(signal / noise), MAX_SNR_DB))
 
 
