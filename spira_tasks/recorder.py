@@ -41,16 +41,16 @@ N_BABBLE_BEDS = 4  # of the recordings; the two pools of ward noise have their o
 
 # The first ten damage one recording in 33, the others the rows of one session in 33.
 FAULTS: Mapping[str, str] = {
-    "partial_sync": "the row arrived, its audio file did not",
-    "dup_upload": "the same file was uploaded twice, under a second session",
     "clip": "recorded far too loud",
+    "partial_sync": "the row arrived, its audio file did not",
     "dc": "a constant offset from a broken microphone",
     "8k": "recorded at 8 kHz",
+    "silent": "digital silence",
     "zero_len": "an empty file",
     "truncated": "the transfer broke off: the file is cut and its sha256 is that of the whole",
     "not_audio": "a login page, saved as .wav",
     "nan": "a float file with NaN samples",
-    "silent": "digital silence",
+    "dup_upload": "the same file was uploaded twice, under a second session",
     "unit_error": "SpO2 as a fraction",
     "tz_naive": "collected_at without an offset",
     "free_text_hospital": "hospital_id typed by hand",
