@@ -20,7 +20,10 @@ MAX_CATEGORIES = 10  # a number with more values than this is cut into quarters
 
 class OneValuePerGroup(ColumnPairMapMetricProvider):
     condition_metric_name = "column_pair_values.one_value_per_group"
-    condition_domain_keys = ("column_A", "column_B")
+    condition_domain_keys = (
+        *("batch_id", "table", "column_A", "column_B"),
+        *("row_condition", "condition_parser", "ignore_row_if"),
+    )
     condition_value_keys = ()
 
     @column_pair_condition_partial(engine=PandasExecutionEngine)

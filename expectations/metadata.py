@@ -107,7 +107,7 @@ def _values(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
         expectations.append(
             gxe.ExpectColumnValuesToMatchRegex(
                 column="cid10",
-                regex=r"^[A-Z]\d{2}(\.\d{1,2})?$",
+                regex=r"^[A-Z]\d{2}(?:\.\d{1,2})?$",
                 severity="warning",
                 meta=note("a code of the ICD-10", CLINICAL),
             )

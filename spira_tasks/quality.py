@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,11 @@ from typing import Any, Literal
 import great_expectations as gx
 import pandas as pd
 from great_expectations.core import ExpectationValidationResult
-from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
 
 from spira_tasks.contract import Verdict
 
@@ -52,14 +57,12 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
         When an expectation could not be evaluated: a bug in it or a column of another type, which
         is neither a pass nor a fault of the data.
     """
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(enable=False)
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    context = gx.get_context(mode="ephemeral", project_config=_quiet())
     batch = (
         context.data_sources.add_pandas("memory")
         .add_dataframe_asset("table")
         .add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": frame})
+        .get_batch({"dataframe": _without_zones(frame)})
     )
     results = batch.validate(suite, result_format=RESULT_FORMAT).results
     verdicts = [_verdict(result) for result in results]
@@ -67,6 +70,21 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
     if twice := {name for name in names if names.count(name) > 1}:
         raise RuntimeError(f"suite {suite.name}: give {sorted(twice)} different aspects")
     return Report(suite.name, len(frame), tuple(sorted(verdicts, key=lambda v: v.name)))
+
+
+def _quiet() -> DataContextConfig:
+    """Nothing is sent, drawn or written: not even the folder for a site that nobody builds."""
+    return DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        progress_bars=ProgressBarsConfig(globally=False),
+        analytics_enabled=False,
+    )
+
+
+def _without_zones(frame: pd.DataFrame) -> pd.DataFrame:
+    """Times in UTC without saying so: Great Expectations drops the zone in a way pandas 4 ends."""
+    zoned = frame.select_dtypes("datetimetz")
+    return frame.assign(**{name: zoned[name].dt.tz_convert(None) for name in zoned})
 
 
 def _verdict(result: ExpectationValidationResult) -> Verdict:
@@ -81,7 +99,7 @@ def _verdict(result: ExpectationValidationResult) -> Verdict:
     rationale = str(meta.get("rationale", ""))
 
     found: Mapping[str, Any] = result.result
-    if "unexpected_count" in found:  # looked at row by row
+    if "element_count" in found:  # looked at row by row
         n = int(found["element_count"]) - int(found.get("missing_count", 0))
         n_unexpected = int(found["unexpected_count"])
         allowed = 1 - float(config.kwargs.get("mostly", 1))
@@ -98,7 +116,8 @@ def _verdict(result: ExpectationValidationResult) -> Verdict:
     low = config.kwargs.get("min_value")
     high = details.get("max_value", config.kwargs.get("max_value"))
     observed = found.get("observed_value")
-    statistic = None if observed is None else float(observed)
+    # a number is an aggregate; anything else would list values of the table
+    statistic = float(observed) if isinstance(observed, numbers.Real) else None
     violated = low if low is not None and statistic is not None and statistic < low else high
     return Verdict(
         name=name,
@@ -106,7 +125,9 @@ def _verdict(result: ExpectationValidationResult) -> Verdict:
         statistic=statistic,
         threshold=None if violated is None else float(violated),
         n=details.get("n"),
-        reason=f"{_said(statistic)} observed{_bounds(low, high)} ({rationale})",
+        reason=rationale
+        if statistic is None
+        else f"{statistic:.4g} observed{_bounds(low, high)} ({rationale})",
     )
 
 
@@ -116,13 +137,9 @@ def _columns(kwargs: Mapping[str, Any]) -> list[str]:
 
 
 def _bounds(low: float | None, high: float | None) -> str:
-    parts = [f"at least {_said(low)}"] * (low is not None)
-    parts += [f"at most {_said(high)}"] * (high is not None)
+    parts = [f"at least {low:.4g}"] if low is not None else []
+    parts += [f"at most {high:.4g}"] if high is not None else []
     return f", {' and '.join(parts)} expected" if parts else ""
-
-
-def _said(number: float | None) -> str:
-    return "nothing" if number is None else f"{number:.4g}"
 
 
 def _refuse_unevaluated(name: str, info: Mapping[str, Any] | None) -> None:

@@ -134,7 +134,7 @@ def typed(rows: pd.DataFrame, required: Collection[str] = REQUIRED) -> tuple[pd.
         Row label to ``(reason, detail)``, for the first fault of each row that has one.
     """
     faults: Faults = {}
-    table = pd.DataFrame(index=rows.index)
+    columns: dict[str, pd.Series] = {}
     for name, column in COLUMNS.items():
         cells = rows[name] if name in rows else pd.Series(None, index=rows.index, dtype="str")
         values: dict[Any, Any] = {}
@@ -146,9 +146,9 @@ def typed(rows: pd.DataFrame, required: Collection[str] = REQUIRED) -> tuple[pd.
         if name in required:
             for label in cells.index[cells.isna()]:
                 faults.setdefault(label, ("missing_value", f"{name} is required"))
-        table[name] = pd.Series(values, index=rows.index, dtype=DTYPES[column.kind])
+        columns[name] = pd.Series(values, index=rows.index, dtype=DTYPES[column.kind])
     others = rows[[name for name in rows.columns if name not in COLUMNS]]
-    return pd.concat([table, others], axis=1), faults
+    return pd.concat([pd.DataFrame(columns), others], axis=1), faults
 
 
 DTYPES = {

@@ -1,0 +1,267 @@
+"""Files as hospitals send them become waveforms, or are refused for a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from spira_tasks.speech.audio import (
+    FULL_SCALE,
+    Probe,
+    UnusableAudio,
+    decode,
+    encode_wav,
+    probe,
+    read_pcm16,
+    to_pcm16,
+)
+
+RNG = np.random.default_rng([20, 26])
+
+
+def tone(
+    rate_hz: int, seconds: float = 2.0, frequency_hz: float = 440.0, amplitude: float = 0.5
+) -> NDArray[np.float64]:
+    times = np.arange(round(rate_hz * seconds)) / rate_hz
+    return amplitude * np.sin(2 * np.pi * frequency_hz * times)
+
+
+def file_of(
+    samples: NDArray[np.float64], rate_hz: int, container: str = "WAV", codec: str = "PCM_16"
+) -> bytes:
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate_hz, format=container, subtype=codec)
+    return content.getvalue()
+
+
+def heard(content: bytes) -> tuple[NDArray[np.int16], Probe]:
+    sound = decode(content, max_seconds=60)
+    pcm16 = to_pcm16(sound)
+    return pcm16, probe(sound, pcm16)
+
+
+def refusal(content: bytes, max_seconds: float = 60) -> str:
+    with pytest.raises(UnusableAudio) as error:
+        to_pcm16(decode(content, max_seconds))
+    return error.value.reason
+
+
+FORMATS = [
+    ("WAV", "PCM_16", 16_000, 1),
+    ("WAV", "PCM_16", 44_100, 2),
+    ("WAV", "PCM_24", 48_000, 1),
+    ("WAV", "FLOAT", 22_050, 2),
+    ("WAV", "PCM_U8", 16_000, 1),
+    ("WAVEX", "PCM_16", 48_000, 2),
+    ("FLAC", "PCM_16", 44_100, 1),
+    ("FLAC", "PCM_24", 96_000, 2),
+    ("OGG", "OPUS", 48_000, 1),
+    ("OGG", "OPUS", 16_000, 1),
+    ("OGG", "VORBIS", 44_100, 2),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "rate_hz", "n_channels"), FORMATS)
+def test_whatever_a_hospital_sends_becomes_mono_16_khz(
+    container: str, codec: str, rate_hz: int, n_channels: int
+) -> None:
+    samples = np.stack([tone(rate_hz)] * n_channels, axis=1)
+    pcm16, measured = heard(file_of(samples, rate_hz, container, codec))
+    assert abs(pcm16.size - 2 * 16_000) <= 1
+    assert (measured.native_sample_rate_hz, measured.n_channels) == (rate_hz, n_channels)
+    assert measured.duration_seconds == pytest.approx(2.0, abs=1e-3)
+    spectrum = np.abs(np.fft.rfft(pcm16 * np.hanning(pcm16.size)))
+    assert np.argmax(spectrum) * 16_000 / pcm16.size == pytest.approx(440, abs=1)
+    assert measured.level_dbfs == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.3)
+
+
+@given(arrays(np.int16, st.integers(16, 2_000)))
+@settings(max_examples=50, deadline=None)
+def test_a_mono_16_bit_file_at_16_khz_keeps_every_sample(samples: NDArray[np.int16]) -> None:
+    samples[0] = 1 if samples[0] != 1 else 2  # never constant
+    samples[1] = -1
+    pcm16, _ = heard(file_of(samples, 16_000))
+    np.testing.assert_array_equal(pcm16, samples)
+
+
+def test_equal_waveforms_make_equal_files_and_come_back(tmp_path: Path) -> None:
+    samples = RNG.integers(-FULL_SCALE, FULL_SCALE, 5_000).astype(np.int16)
+    assert encode_wav(samples) == encode_wav(samples.copy())
+    (tmp_path / "stored").write_bytes(encode_wav(samples))
+    np.testing.assert_array_equal(read_pcm16(tmp_path / "stored"), samples)
+    read, rate_hz = soundfile.read(io.BytesIO(encode_wav(samples)), dtype="int16")
+    assert rate_hz == 16_000  # any program opens it
+    np.testing.assert_array_equal(read, samples)
+
+
+def test_only_a_stored_waveform_is_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(file_of(tone(44_100), 44_100))
+    with pytest.raises(ValueError, match="not a stored waveform"):
+        read_pcm16(tmp_path / "other")
+    (tmp_path / "cut").write_bytes(encode_wav(np.ones(100, np.int16))[:-2])
+    with pytest.raises(ValueError, match="not a stored waveform"):
+        read_pcm16(tmp_path / "cut")
+
+
+def test_what_lies_above_8_khz_is_not_folded_into_the_voice() -> None:
+    high = tone(48_000, frequency_hz=12_000) + tone(48_000, frequency_hz=440, amplitude=1e-3)
+    _, measured = heard(file_of(high, 48_000, codec="FLOAT"))
+    pcm16 = to_pcm16(decode(file_of(high, 48_000, codec="FLOAT"), 60))
+    assert np.abs(pcm16[1000:-1000]).max() / FULL_SCALE < 2e-3
+    assert measured.peak == pytest.approx(0.501, abs=1e-3)  # of what came
+
+
+def test_bytes_decide_and_not_the_name() -> None:
+    assert refusal(b"<!doctype html><title>Login</title>") == "unknown_container"
+    assert refusal(b"\x89PNG\r\n\x1a\n" + bytes(200)) == "unknown_container"
+    assert refusal(b"RIFF" + bytes(4) + b"AVI " + bytes(200)) == "unknown_container"
+    assert refusal(file_of(tone(16_000), 16_000, "MP3", "MPEG_LAYER_III")) == "unknown_container"
+    assert refusal(b"") == "empty"
+
+
+@pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize(
+    ("container", "codec"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "OPUS")]
+)
+def test_a_file_that_was_cut_anywhere_is_noticed(container: str, codec: str, part: float) -> None:
+    content = file_of(RNG.normal(0, 0.1, 96_000), 48_000, container, codec)
+    cut = content[: max(1, int(len(content) * part))]
+    assert refusal(cut) in {"truncated", "undecodable", "unknown_container"}
+
+
+def test_a_wav_whose_writer_did_not_know_the_length_is_taken() -> None:
+    """Programs that record into a pipe write the largest size there is."""
+    content = bytearray(file_of(tone(16_000), 16_000))
+    struct.pack_into("<I", content, content.index(b"data") + 4, 0xFFFFFFFF)
+    pcm16, _ = heard(bytes(content))
+    assert pcm16.size == 32_000
+
+
+def test_a_header_without_samples_is_empty() -> None:
+    assert refusal(file_of(np.zeros(0), 16_000)) == "empty"
+
+
+def test_damage_that_would_spread_is_refused() -> None:
+    samples = tone(16_000)
+    samples[500] = np.nan
+    assert refusal(file_of(samples, 16_000, codec="FLOAT")) == "not_finite"
+    samples[500] = np.inf
+    assert refusal(file_of(samples, 16_000, codec="FLOAT")) == "not_finite"
+
+
+def test_silence_in_all_its_forms_is_refused() -> None:
+    assert refusal(file_of(np.zeros(16_000), 16_000)) == "constant"
+    assert refusal(file_of(np.full(48_000, 0.1), 48_000)) == "constant"  # a dead input
+    left = tone(16_000)
+    opposite = np.stack([left, -left], axis=1)  # the channels cancel
+    assert refusal(file_of(opposite, 16_000, codec="FLOAT")) == "constant"
+    assert refusal(file_of(tone(16_000, amplitude=1e-6), 16_000, codec="FLOAT")) == "constant"
+
+
+def test_what_was_never_recorded_is_not_made_up() -> None:
+    assert refusal(file_of(tone(8_000), 8_000)) == "low_sample_rate"
+    assert refusal(file_of(np.zeros((1_000, 6)), 16_000)) == "too_many_channels"
+
+
+def test_an_endless_file_is_refused_before_it_is_decoded() -> None:
+    """A FLAC of silence holds hours in kilobytes."""
+    content = file_of(np.zeros(16_000 * 600), 16_000, "FLAC")
+    assert len(content) < 100_000
+    assert refusal(content, max_seconds=300) == "too_long"
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_no_damage_does_anything_worse_than_being_refused(data: st.DataObject) -> None:
+    container, codec = data.draw(st.sampled_from([("WAV", "PCM_16"), ("OGG", "OPUS")]))
+    content = bytearray(file_of(tone(16_000, 0.2), 16_000, container, codec))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pcm16, measured = heard(bytes(content))
+    except UnusableAudio:
+        return
+    assert pcm16.dtype == np.int16
+    assert measured.duration_seconds > 0
+
+
+def test_levels_are_those_of_a_known_sine() -> None:
+    _, measured = heard(file_of(tone(48_000, amplitude=0.5), 48_000, codec="FLOAT"))
+    assert measured.level_dbfs == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01)
+    assert measured.peak == pytest.approx(0.5, abs=1e-3)
+    assert measured.clipping_fraction == 0
+    assert measured.longest_digital_silence_seconds < 1e-3
+
+
+def test_clipping_and_offset_are_measured_on_what_came() -> None:
+    clipped = np.clip(tone(48_000, amplitude=2.0), -1, 1)
+    _, measured = heard(file_of(clipped, 48_000))
+    # beyond 0.985 of full scale: all but the part of the sine within ±asin(0.985 / 2)
+    assert measured.clipping_fraction == pytest.approx(1 - 2 * np.arcsin(0.4925) / np.pi, abs=1e-3)
+    _, measured = heard(file_of(tone(16_000, amplitude=0.1) + 0.2, 16_000))
+    assert measured.dc_offset == pytest.approx(0.2, abs=1e-3)
+    assert measured.level_dbfs == pytest.approx(20 * np.log10(0.1 / np.sqrt(2)), abs=0.05)
+
+
+def test_only_silence_within_the_recording_counts_as_a_gap() -> None:
+    samples = tone(16_000, 3.0) + 1e-3
+    samples[:8_000] = 0  # silence before and after is what cutting leaves
+    samples[20_000:24_000] = 0  # a lost packet of 0.25 s
+    samples[-4_000:] = 0
+    _, measured = heard(file_of(samples, 16_000))
+    assert measured.longest_digital_silence_seconds == pytest.approx(0.25, abs=1e-3)
+
+
+def spoken(snr_db: float, gain: float = 1.0) -> NDArray[np.float64]:
+    """Bursts of half a second with pauses as long, in white noise."""
+    voice = tone(16_000, 6.0, amplitude=0.3) * (np.arange(96_000) // 8_000 % 2)
+    power = np.mean(voice[voice != 0] ** 2)
+    return gain * (voice + RNG.normal(0, np.sqrt(power * 10 ** (-snr_db / 10)), voice.size))
+
+
+@pytest.mark.parametrize("snr_db", [10, 20, 35])
+def test_noise_is_told_from_voice_by_the_pauses(snr_db: float) -> None:
+    _, measured = heard(file_of(spoken(snr_db), 16_000))
+    assert measured.snr_db == pytest.approx(snr_db, abs=1.5)
+    assert measured.speech_fraction == pytest.approx(0.5, abs=0.03) or snr_db < 12
+
+
+def test_loudness_changes_the_level_and_nothing_else() -> None:
+    samples = spoken(20)
+    _, loud = heard(file_of(samples, 16_000, codec="FLOAT"))
+    _, soft = heard(file_of(samples / 4, 16_000, codec="FLOAT"))
+    assert loud.level_dbfs - soft.level_dbfs == pytest.approx(20 * np.log10(4), abs=0.01)
+    assert loud.snr_db == pytest.approx(soft.snr_db, abs=0.1)
+    assert loud.bandwidth_hz == pytest.approx(soft.bandwidth_hz, abs=20)
+    assert loud.speech_fraction == pytest.approx(soft.speech_fraction, abs=0.01)
+
+
+def test_a_held_vowel_without_pauses_is_all_voice() -> None:
+    _, measured = heard(file_of(tone(16_000, 3.0) + RNG.normal(0, 1e-3, 48_000), 16_000))
+    assert measured.speech_fraction == 1.0
+
+
+def test_a_narrow_channel_is_seen() -> None:
+    from scipy.signal import butter, sosfilt
+
+    wide = RNG.normal(0, 0.05, 48_000)
+    narrow = sosfilt(butter(8, 3_400, fs=16_000, output="sos"), wide)
+    assert heard(file_of(wide, 16_000))[1].bandwidth_hz > 7_500
+    assert heard(file_of(narrow, 16_000))[1].bandwidth_hz < 4_500
+
+
+def test_a_noise_gate_does_not_pass_for_a_quiet_room() -> None:
+    gated = spoken(20)
+    gated[np.arange(gated.size) // 8_000 % 4 == 0] = 0  # every other pause is cut to silence
+    _, measured = heard(file_of(gated, 16_000))
+    assert measured.snr_db == pytest.approx(20, abs=2)
+    assert measured.longest_digital_silence_seconds == pytest.approx(0.5, abs=0.01)
