@@ -36,7 +36,7 @@ def command_line(python: str, step: Step, run_id: str) -> list[str]:
     return [python, "-m", "spira_tasks", "run", "--run-id", run_id, step.to_json()]
 
 
-class ProcessStepOperator(BaseOperator):
+class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
     """Run a step as a process of this machine: no container, no service.
 
     The step leaves its result in the store; Airflow's page gets its key, metrics and verdicts, a

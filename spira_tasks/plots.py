@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,8 +179,8 @@ def ward_noise(report: dict[str, Any]) -> Figure:
 
 
 def canvas(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 4.6), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))  # type: ignore[union-attr]
+    below = (0, 0.04, 1, 0.96)  # room for the note on synthetic cohorts
+    figure = Figure(figsize=(6, 4.6), layout=ConstrainedLayoutEngine(rect=below))
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

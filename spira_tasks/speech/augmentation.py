@@ -61,7 +61,7 @@ def insert_ward_noise(
     noisy = waveform.clone()
     n_samples = waveform.shape[0]
     for _ in range(rng.integers(policy.min_insertions, policy.max_insertions, endpoint=True)):
-        noise = bank[rng.integers(len(bank))]
+        noise = bank[int(rng.integers(len(bank)))]
         if noise.shape[0] < n_samples:
             noise = noise.repeat(-(-n_samples // noise.shape[0]))
         start = int(rng.integers(noise.shape[0] - n_samples, endpoint=True))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
-from spira_tasks.speech.model import ModelName, SpiraConv
+from spira_tasks.speech.model import ModelName, SpiraConv, Standardize
 
 WEIGHTS, SPECIFICATION = "weights.safetensors", "classifier.json"
 
@@ -57,8 +57,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.spec = spec
         self.extractor = FeatureExtractor(spec.features)
-        self.network = SpiraConv(
-            spec.features.n_frames, spec.features.n_bins, spec.model, spec.dropout, spec.n_hidden
+        self.standardize = Standardize(spec.features.n_bins)
+        n_frames, n_bins = spec.features.n_frames, spec.features.n_bins
+        self.network = nn.Sequential(
+            self.standardize, SpiraConv(n_frames, n_bins, spec.model, spec.dropout, spec.n_hidden)
         )
 
     @torch.inference_mode()
@@ -89,4 +91,3 @@ class Classifier(nn.Module):
         other = Classifier(dataclasses.replace(self.spec, operating_point=threshold))
         other.network.load_state_dict(self.network.state_dict())
         return other.eval()
-

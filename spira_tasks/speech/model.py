@@ -6,6 +6,7 @@ Portuguese Speech", Findings of ACL-IJCNLP 2021.  Every published experiment use
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -20,6 +21,36 @@ CONVOLUTIONS = (
     (8, 3, 2, 4, True),
     (4, 2, 1, 2, False),
 )
+
+
+class Standardize(nn.Module):
+    """Shift and scale every feature bin to mean 0 and standard deviation 1 on the training set.
+
+    SPIRA v1 did without.  The first MFCC, the loudness, is ten times as large as the others, and
+    group normalisation then leaves hardly anything of those.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_bins: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_bins))
+        self.register_buffer("std", torch.ones(n_bins))
+
+    def fit(self, features: Iterable[Tensor]) -> None:
+        """Take the statistics of (window, frame, bin) features, one recording after another."""
+        n, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+        for matrix in features:
+            frames = matrix.flatten(end_dim=1).double()
+            n += len(frames)
+            total, squares = total + frames.sum(dim=0), squares + frames.square().sum(dim=0)
+        mean = total / n
+        self.mean.copy_(mean)
+        self.std.copy_((squares / n - mean.square()).clamp(min=1e-6).sqrt())
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.std
 
 
 class SpiraConv(nn.Module):

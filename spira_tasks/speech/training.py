@@ -16,7 +16,7 @@ from spira_tasks.speech.augmentation import (
     recording_rng,
     to_float,
 )
-from spira_tasks.speech.features import FeatureExtractor, windows
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
 
 VALIDATION_DRAW = 2**32 - 1  # stands where an epoch's number stands: validation noise never changes
 
@@ -43,9 +43,9 @@ class Schedule:
         Peak of Noam's schedule, and the step it is reached at.
     weight_decay : float
         Adam's L2 penalty.
-    windows : {"all", "one"}
-        ``all`` windows of a recording, or ``one`` at a random place: a fraction of the work per
-        epoch, and another view of the recording in every epoch.
+    windows : {"all", "random"}
+        ``all`` windows of a recording, or one that starts at a ``random`` sample: a fraction of
+        the work, and another view of the recording in every epoch.
     """
 
     n_epochs: int
@@ -99,8 +99,9 @@ def fit(
         for start in range(0, len(train), schedule.batch_size):
             batch = [train[i] for i in order[start : start + schedule.batch_size]]
             cuts = [
-                select(
-                    windows(noisy(example, number, bank, noise, seed), extractor.spec),
+                cut(
+                    noisy(example, number, bank, noise, seed),
+                    extractor.spec,
                     schedule.windows,
                     recording_rng(seed, example.record_id, number, 1),
                 )
@@ -108,8 +109,8 @@ def fit(
             ]
             labels = torch.cat(
                 [
-                    torch.full((len(cut),), example.label)
-                    for cut, example in zip(cuts, batch, strict=True)
+                    torch.full((len(views),), example.label)
+                    for views, example in zip(cuts, batch, strict=True)
                 ]
             ).to(cuts[0].device)
             loss = cross_entropy(model(extractor(torch.cat(cuts))), labels)
@@ -120,7 +121,7 @@ def fit(
             total += loss.item() * len(labels)
             n_windows += len(labels)
         val_loss = recording_loss(model, val_features, [example.label for example in val])
-        yield Epoch(number, total / n_windows, val_loss, scheduler.get_last_lr()[0])
+        yield Epoch(number, total / n_windows, val_loss, float(scheduler.get_last_lr()[0]))
 
 
 class Noam:
@@ -154,12 +155,13 @@ def noisy(
     return insert_ward_noise(waveform, bank, noise, rng)
 
 
-def select(cut: Tensor, which: str, rng: np.random.Generator) -> Tensor:
-    """All of the (window, time) windows, or one at random, still (1, time)."""
-    if which == "all":
-        return cut
-    chosen = int(rng.integers(len(cut)))
-    return cut[chosen : chosen + 1]
+def cut(waveform: Tensor, spec: FeatureSpec, which: str, rng: np.random.Generator) -> Tensor:
+    """The (window, time) windows of a waveform that an epoch looks at."""
+    if which == "random":
+        spare = max(waveform.shape[0] - spec.n_window_samples, 0)
+        start = int(rng.integers(spare, endpoint=True))
+        waveform = waveform[start : start + spec.n_window_samples]
+    return windows(waveform, spec)
 
 
 @torch.inference_mode()

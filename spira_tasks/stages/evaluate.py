@@ -206,7 +206,7 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
 
 def flat(report: dict[str, Any]) -> dict[str, float]:
     """The report as metrics: the clean ones under their own names, the others with a suffix."""
-    numbers = {
+    numbers: dict[str, float] = {
         name: report[name]
         for name in (
             "n_recordings",

@@ -15,7 +15,11 @@ from spira_tasks.contract import Outcome
 from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spira_tasks.artifacts import Directory
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from spira_tasks.artifacts import Blobs, Directory
     from spira_tasks.work import Work
 
 log = logging.getLogger(__name__)
@@ -24,7 +28,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Inputs:
     recordings: Directory  # recordings.parquet with the column ``split``
-    features: Directory  # features.json: what the classifier will see
+    features: Directory  # features.parquet, features.json: what the classifier will see
     ward_noise: Directory  # ward_noise.parquet
 
 
@@ -46,7 +50,8 @@ class Config(StageConfig):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup_steps: PositiveInt = 1000
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    windows: Literal["all", "one"] = "all"
+    windows: Literal["all", "random"] = "random"
+    standardize: bool = True
     min_noises: NonNegativeInt = 0
     max_noises: NonNegativeInt = 3
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -92,7 +97,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         model=config.model,
         dropout=config.dropout,
     )
-    classifier = Classifier(spec).to(device)
+    classifier = Classifier(spec)
+    if config.standardize:
+        of_training = features_of([example.record_id for example in train], inputs, work.blobs)
+        classifier.standardize.fit(of_training)
+    classifier.to(device)
     loop = fit(
         classifier.network,
         classifier.extractor,
@@ -146,6 +155,17 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             "n_parameters": sum(weight.numel() for weight in classifier.network.parameters()),
         }
     )
+
+
+def features_of(record_ids: list[str], inputs: Inputs, blobs: Blobs) -> Iterator[Tensor]:
+    """The materialized (window, frame, bin) features of some recordings, one by one."""
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    table = pd.read_parquet(inputs.features.path("features.parquet")).set_index("record_id")
+    for digest in table["features"].loc[record_ids]:
+        yield torch.from_numpy(np.load(blobs.path(digest)))
 
 
 def choose_device(name: str) -> str:
