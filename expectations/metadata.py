@@ -18,7 +18,7 @@ from expectations.limits import (
     UNUSUAL_FRACTION,
 )
 from expectations.notes import filled, mostly, note
-from spira_tasks.record_contract import COLUMNS, FREE_TEXT, is_extra
+from spira_tasks.intake.record_contract import COLUMNS, FREE_TEXT, is_extra
 
 HEX64_REGEX = r"^[0-9a-f]{64}$"
 

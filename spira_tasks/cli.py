@@ -60,6 +60,7 @@ def run_step(args: argparse.Namespace) -> int:
 def run_pipeline(args: argparse.Namespace) -> int:
     """Run every step of a pipeline in this process, then show the run."""
     from spira_tasks.artifacts import Store
+    from spira_tasks.runner import check
     from spira_tasks.runner import run_step as run
 
     try:
@@ -68,6 +69,8 @@ def run_pipeline(args: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    for step in steps:
+        check(step)
     run_id = args.run_id or f"local-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3]
     store = Store(args.store)
     print(f"run {run_id}", file=sys.stderr)

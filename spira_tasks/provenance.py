@@ -77,6 +77,9 @@ def project_sources(module: str) -> dict[str, bytes]:
         if path is not None and name not in sources:
             sources[name] = path.read_bytes()
             pending.extend(_project_imports(ast.parse(sources[name])))
+            package = name.rpartition(".")[0]
+            if "." in package:  # importing a module runs its package first
+                pending.append(package)
     return sources
 
 

@@ -78,6 +78,11 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
     return result
 
 
+def check(step: Step) -> None:
+    """Raise ConfigError when the stage or its configuration is wrong, before anything runs."""
+    _configure(_load(step.stage), step)
+
+
 def resolve(reference: str, run_id: str, store: Store) -> str:
     """Turn ``"<step>.<output>"`` into the digest that step produced in this run."""
     name, _, output = reference.partition(".")

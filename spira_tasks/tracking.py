@@ -133,7 +133,7 @@ class Tracker:
         folder : Path
             weights.safetensors and classifier.json.
         source : Path
-            The package ``spira_tasks``, cut down to what loading needs.
+            Folder of the Python package that loading needs, with the module ``pyfunc``.
         tags : mapping of str to str
             ``spira.classifier`` is the digest of the classifier in the store, and identifies it.
         """
@@ -143,7 +143,7 @@ class Tracker:
             with mlflow.start_run(run_id=run_id):
                 info = mlflow.pyfunc.log_model(
                     name="classifier",
-                    loader_module="spira_tasks.speech.pyfunc",
+                    loader_module=f"{source.name}.pyfunc",
                     data_path=str(folder),
                     code_paths=[str(source)],
                     signature=_signature(),

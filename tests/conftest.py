@@ -25,7 +25,6 @@ from spira_tasks.runner import run_step
 COHORT = {"subjects": 24, "seed": 31}
 SETTINGS = {
     "train.epochs": 2,
-    
     "train.n_threads": 1,
     "evaluate.n_resamples": 200,
 }

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from spira_tasks.artifacts import Blobs, Store, open_source, store_url
-from spira_tasks.backends import ABANDONED_SECONDS, Backend
-from spira_tasks.blobs import digest_of
+from spira_tasks.artifacts.backends import ABANDONED_SECONDS, Backend
+from spira_tasks.artifacts.blobs import digest_of
+from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.contract import Result, Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
-from spira_tasks.sources import open_backend
 
 RUN_ID = "manual__2026-11-21T09:16:00+00:00"
 

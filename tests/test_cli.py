@@ -87,11 +87,8 @@ def test_show_prints_a_run_for_a_person(finished: Run) -> None:
     [
         (["show", "nothing"], EXIT_CONFIG, "has no run 'nothing'"),
         (["pipeline", "training", "--data", "/nowhere"], EXIT_CONFIG, "/nowhere does not exist"),
-        (
-            ["pipeline", "training", "--data", ".", "--set", "train.epoch=5"],
-            EXIT_CONFIG,
-            "recordings.csv",
-        ),
+        (["pipeline", "training", "--data", "docs"], EXIT_CONFIG, "recordings.csv"),
+        (["pipeline", "training", "--data", ".", "--set", "train.epoch=5"], EXIT_CONFIG, "epochs"),
         (["pipeline", "training", "--data", ".", "--set", "tran.epochs=5"], EXIT_CONFIG, "tran"),
         (["pipeline", "training", "--data", ".", "--set", "epochs"], 2, "<step>.<key>=<value>"),
         (["run", "{"], 2, "not a step"),

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from spira_tasks import cohort, people, recorder
-from spira_tasks.cohort import CONFOUNDS, FAULTS, write_cohort
+from spira_tasks import cohort
+from spira_tasks.cohort import CONFOUNDS, FAULTS, people, recorder, write_cohort
+from spira_tasks.cohort.people import Plan, draw_person, draw_session
 from spira_tasks.errors import ConfigError
-from spira_tasks.people import Plan, draw_person, draw_session
 
 SIZE = {"subjects": 3, "seed": 5, "progress": False}
 

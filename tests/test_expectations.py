@@ -18,9 +18,9 @@ from expectations.notes import mostly
 from spira_tasks import quality
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
+from spira_tasks.cohort.recorder import FAULTS
 from spira_tasks.contract import Step
-from spira_tasks.record_contract import COLUMNS, typed
-from spira_tasks.recorder import FAULTS
+from spira_tasks.intake.record_contract import COLUMNS, typed
 from spira_tasks.runner import run_step
 
 N = 240

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from spira_tasks.artifacts import Store
 from spira_tasks.contract import Step
 from spira_tasks.errors import ConfigError, GateRejected
-from spira_tasks.intake import pools
-from spira_tasks.record_contract import COLUMNS, typed
+from spira_tasks.intake.listener import pools
+from spira_tasks.intake.record_contract import COLUMNS, typed
 from spira_tasks.runner import run_step
 from spira_tasks.speech.audio import read_pcm16
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from spira_tasks import pseudonyms
 from spira_tasks.config import Fraction, Seconds, StageConfig
 from spira_tasks.contract import Outcome, Verdict
 from spira_tasks.errors import ConfigError
-from spira_tasks.pseudonyms import pseudonym
+from spira_tasks.intake import pseudonyms
+from spira_tasks.intake.pseudonyms import pseudonym
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
-    from spira_tasks.record_contract import Faults
+    from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Work
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ NOT_PERMITTED = ("consent_withdrawn", "consent_pending", "retention_expired")
 
 @dataclass(frozen=True)
 class Inputs:
-    data: Directory  # either layout of spira_tasks.layouts
+    data: Directory  # either layout of spira_tasks.intake.layouts
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    from spira_tasks import intake, layouts, record_contract
+    from spira_tasks.intake import layouts, listener, record_contract
 
     if config.pseudonym_key_id != pseudonyms.key_id():
         raise ConfigError(
@@ -101,10 +101,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(not_permitted(table, config.as_of))
     table = table.drop(index=list(faults))
 
-    listener = intake.Listener(
+    ears = listener.Listener(
         inputs.data, work, config.min_duration_seconds, config.max_duration_seconds
     )
-    heard, wrong = listener.hear(table["audio_uri"], "ingest")
+    heard, wrong = ears.hear(table["audio_uri"], "ingest")
     refuse(wrong)
     table = table.join(heard, how="inner")
     if incoming.layout == "published":  # one file, one subject, unless its name said otherwise
@@ -114,8 +114,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
     refused = quarantine(rows, faults)
-    bank, refused_noises = intake.ward_noises(
-        incoming.ward_noise, listener, config.evaluation_noise_fraction
+    bank, refused_noises = listener.ward_noises(
+        incoming.ward_noise, ears, config.evaluation_noise_fraction
     )
 
     table.to_parquet(outputs.recordings / "recordings.parquet", index=False)
@@ -189,8 +189,8 @@ def duplicates(table: pd.DataFrame) -> Faults:
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
     """The columns in their order, without raw identifiers and file names, sorted by record."""
-    from spira_tasks.intake import HEARD
-    from spira_tasks.record_contract import COLUMNS, RAW_IDENTIFIERS, is_extra
+    from spira_tasks.intake.listener import HEARD
+    from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, is_extra
 
     table = table.assign(label=table["ri_clinical"].astype("Int8"))
     if "split_given" not in table:
@@ -211,7 +211,7 @@ def quarantine(rows: pd.DataFrame, faults: Faults) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from spira_tasks.record_contract import COLUMNS, NAME
+    from spira_tasks.intake.record_contract import COLUMNS, NAME
 
     refused = rows.loc[sorted(faults)].reindex(columns=["record_id", "hospital_id", "task"])
     told = pd.DataFrame.from_dict(faults, orient="index", columns=["reason", "detail"])

@@ -85,30 +85,34 @@ def register(inputs: Inputs, tracker: Tracker) -> Registered:
         files=[inputs.report.path(name) for name in [*pictures, "evaluation.json"]],
     )
     with TemporaryDirectory(prefix="spira-") as scratch:
-        classifier, source = Path(scratch) / "classifier", Path(scratch) / "spira_tasks"
+        classifier = Path(scratch) / "classifier"
         classifier.mkdir()
         for name in inputs.classifier.names:
             shutil.copyfile(inputs.classifier.path(name), classifier / name)
-        copy_source(source)
         tags = {
             "spira.classifier": inputs.classifier.digest,
             "spira.task": json.loads(inputs.classifier.path("classifier.json").read_text())["task"],
             "spira.synthetic": str(report["synthetic"]).lower(),
         }
-        return tracker.register(run_id, classifier, source, tags)
+        return tracker.register(run_id, classifier, copy_source(Path(scratch)), tags)
 
 
-def copy_source(package: Path) -> None:
-    """The part of this package that loading a classifier needs, and no more."""
-    from spira_tasks.provenance import project_sources
+def copy_source(folder: Path) -> Path:
+    """Write the package that loads a classifier: this one's ``speech``, cut down and renamed.
 
-    for module, content in project_sources("spira_tasks.speech.pyfunc").items():
-        relative = module.split(".")[1:]
-        file = package.joinpath(*relative).with_suffix(".py")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        for folder in (package, file.parent):
-            (folder / "__init__.py").touch()
+    Its name holds the digest of its content.  So a model always runs the code it was trained with,
+    even beside another version of it, or inside this project.
+    """
+    from spira_tasks.provenance import code_digest, project_sources
+
+    loader = "spira_tasks.speech.pyfunc"
+    package = folder / f"spira_classifier_{code_digest(loader)[:12]}"
+    package.mkdir()
+    for module, source in project_sources(loader).items():
+        name = module.removeprefix("spira_tasks.speech").removeprefix(".") or "__init__"
+        renamed = source.replace(b"spira_tasks.speech", package.name.encode())
+        (package / f"{name}.py").write_bytes(renamed)
+    return package
 
 
 def serving_parity(inputs: Inputs, config: Config, model: Any, work: Work) -> Verdict:

@@ -43,12 +43,12 @@ class Config(StageConfig):
     task: Literal["VOWEL", "RHYME", "SENTENCE"] = "SENTENCE"
     seed: NonNegativeInt = 42
     model: Literal["spiraconv_v1", "spiraconv_v2"] = "spiraconv_v2"
-    dropout: Fraction = 0.7
+    dropout: Fraction = 0.5
     epochs: PositiveInt = 100
     patience_epochs: PositiveInt = 40
     batch_size: PositiveInt = 5
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    warmup_steps: PositiveInt = 1000
+    warmup_steps: PositiveInt = 300
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     windows: Literal["all", "random"] = "random"
     standardize: bool = True

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.backends import Folder
-from spira_tasks.blobs import (
+from spira_tasks.artifacts.backends import Folder
+from spira_tasks.artifacts.blobs import (
     DIGEST,
     Blobs,
     canonical_json,
@@ -32,9 +32,9 @@ from spira_tasks.blobs import (
     in_threads,
     set_aside,
 )
+from spira_tasks.artifacts.sources import Directory, open_backend, open_source
 from spira_tasks.contract import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
-from spira_tasks.sources import Directory, open_backend, open_source
 
 __all__ = ["Blobs", "Directory", "Store", "open_source", "store_url"]
 

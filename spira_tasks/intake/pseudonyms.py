@@ -17,7 +17,7 @@ from spira_tasks.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spira_tasks.record_contract import Faults
+    from spira_tasks.intake.record_contract import Faults
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def identifiers_in_text(rows: pd.DataFrame) -> Faults:
     personal number, a telephone or an e-mail address.
     """
     from expectations.limits import PERSONAL_DATA_REGEX
-    from spira_tasks.record_contract import FREE_TEXT, is_extra
+    from spira_tasks.intake.record_contract import FREE_TEXT, is_extra
 
     faults: Faults = {}
     for name in [name for name in rows if name in FREE_TEXT or is_extra(name)]:

@@ -31,7 +31,7 @@ from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from spira_tasks.backends import CHUNK_BYTES, Entry
+from spira_tasks.artifacts.backends import CHUNK_BYTES, Entry
 from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
 
 CONNECT_SECONDS = 5.0

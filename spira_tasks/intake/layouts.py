@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from spira_tasks.errors import ConfigError, GateRejected
-from spira_tasks.pseudonyms import pseudonym
-from spira_tasks.record_contract import COLUMNS, EXTRA, REQUIRED, Faults, is_extra
+from spira_tasks.intake.pseudonyms import pseudonym
+from spira_tasks.intake.record_contract import COLUMNS, EXTRA, REQUIRED, Faults, is_extra
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory

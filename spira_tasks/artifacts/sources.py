@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from spira_tasks.backends import Backend, Folder
-from spira_tasks.blobs import canonical_json, digest_of, digest_of_file, in_threads
+from spira_tasks.artifacts.backends import Backend, Folder
+from spira_tasks.artifacts.blobs import canonical_json, digest_of, digest_of_file, in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 
@@ -60,7 +60,7 @@ def open_backend(url: str) -> Backend:
     """Open ``"s3://bucket/prefix"``, ``"file:///folder"`` or the path of a folder."""
     parts = urlsplit(url)
     if parts.scheme == "s3":
-        from spira_tasks.s3 import Bucket
+        from spira_tasks.artifacts.s3 import Bucket
 
         return Bucket(parts.netloc, parts.path.strip("/"))
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spira_tasks.backends import Backend
+from spira_tasks.artifacts.backends import Backend
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")

@@ -17,7 +17,7 @@ from spira_tasks.speech import audio
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Blobs, Directory
-    from spira_tasks.record_contract import Faults
+    from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Record, Work
 
 HEARD = {  # columns that the audio tells, and their kinds

@@ -20,11 +20,17 @@ from functools import partial
 from pathlib import Path
 
 from spira_tasks import progress as progress_bar
+from spira_tasks.cohort.people import CONFOUNDS, PRESETS, Plan
+from spira_tasks.cohort.recorder import (
+    FAULTS,
+    Row,
+    first_subject,
+    record_subject,
+    record_ward_noise,
+)
 from spira_tasks.errors import ConfigError
-from spira_tasks.people import CONFOUNDS, PRESETS, Plan
-from spira_tasks.recorder import FAULTS, Row, first_subject, record_subject, record_ward_noise
 
-GENERATOR = 4  # raise it when the same command gives other files
+GENERATOR = 5  # raise it when the same command gives other files
 N_WARD_NOISES = 24  # two thirds for training, the rest for evaluation
 
 TRUTH_COLUMNS = """
@@ -169,13 +175,14 @@ def _each(
 
 
 def _finish(out: Path, plan: Plan, results: Sequence[list[Row]]) -> dict[str, int]:
-    from spira_tasks.record_contract import COLUMNS  # needs pandas, which no worker does
+    from spira_tasks.intake.record_contract import COLUMNS  # needs pandas, which no worker does
 
     rows = [row for result in results for row in result]
     noises = [row for row in rows if "file_path" in row]
     recordings = [row for row in rows if "record_id" in row]
     _write_csv(out / "ward_noise.csv", ("file_path", "x_pool"), noises)
-    _write_csv(out / "recordings.csv", [c for c in COLUMNS if c != "patient_pid"], recordings)
+    columns = [column for column in COLUMNS if column != "patient_pid"]
+    _write_csv(out / "recordings.csv", [*columns, "x_synthetic"], recordings)
     _write_csv(out / "truth.csv", TRUTH_COLUMNS, [row["truth"] for row in recordings])
     truth = [row["truth"] for row in recordings]
     counts = {

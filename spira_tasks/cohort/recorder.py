@@ -18,7 +18,7 @@ import soundfile
 import soxr
 from scipy.io import wavfile
 
-from spira_tasks.people import (
+from spira_tasks.cohort.people import (
     BABBLE,
     CAPTURE,
     CID10,
@@ -160,6 +160,7 @@ def _session_row(seed: int, person: Person, session: Session) -> Row:
         "consent_version": "2",
         "consent_scope": "research",
         "retention_until": f"{session.collected_at.year + 20}-12-31",
+        "x_synthetic": "true",  # whatever is made from it says so
     }
 
 
