@@ -65,8 +65,8 @@ print(*ours, "|", *heavy)
         cwd=ROOT,
         env={**os.environ, **ENVIRONMENT, "AIRFLOW_HOME": str(home)},
     )
-    last = process.stdout.splitlines()[-1]
-    assert last == "spira_tasks spira_tasks.contract spira_tasks.pipelines | "
+    last = process.stdout.splitlines()[-1].rstrip()
+    assert last == "spira_tasks spira_tasks.contract spira_tasks.pipelines |"
 
 
 def test_a_run_by_airflow_leaves_the_digests_of_a_run_by_the_command_line(
@@ -103,7 +103,7 @@ def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Pa
     )
     assert process.returncode == 1
     assert "step 'ingest' ended with status 78" in process.stdout
-    assert process.stdout.count("start task task_id=ingest") == 1  # no second try
+    assert process.stdout.count("end task task_id=ingest") == 1  # no second try
 
 
 def test_a_parameter_that_does_not_exist_is_refused(home: Path, tmp_path: Path) -> None:

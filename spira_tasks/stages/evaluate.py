@@ -50,6 +50,7 @@ class Config(StageConfig):
     n_noises: PositiveInt = 1
     n_resamples: Annotated[int, Field(ge=200)] = 2000
     seed: NonNegativeInt = 0
+    n_threads: PositiveInt = 2
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
@@ -60,7 +61,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     from spira_tasks.speech import cpu
     from spira_tasks.speech.classifier import SPECIFICATION, WEIGHTS, Classifier
 
-    cpu.prepare(n_threads=1)
+    cpu.prepare(config.n_threads)
     classifier = Classifier.load(inputs.model.path(WEIGHTS), inputs.model.path(SPECIFICATION))
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     table = table[(table["task"] == classifier.spec.task) & table["label"].notna()]
@@ -94,15 +95,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 def score_features(classifier: Classifier, digests: pd.Series, blobs: Blobs) -> list[float]:
     """Probability of each recording from its materialized features."""
-    import io
-
     import numpy as np
     import torch
 
-    return [
-        classifier.score(torch.from_numpy(np.load(io.BytesIO(blobs.read(digest)))))
-        for digest in digests
-    ]
+    return [classifier.score(torch.from_numpy(np.load(blobs.path(digest)))) for digest in digests]
 
 
 def score_with_noise(

@@ -43,17 +43,18 @@ class Config(StageConfig):
     task: Literal["VOWEL", "RHYME", "SENTENCE"] = "SENTENCE"
     seed: NonNegativeInt = 42
     model: Literal["spiraconv_v1", "spiraconv_v2"] = "spiraconv_v2"
-    dropout: Fraction = 0.5
+    dropout: Fraction = 0.3
     epochs: PositiveInt = 100
     patience_epochs: PositiveInt = 40
     batch_size: PositiveInt = 5
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    warmup_steps: PositiveInt = 300
+    warmup_steps: PositiveInt = 150
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     windows: Literal["all", "random"] = "random"
     standardize: bool = True
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
     min_noises: NonNegativeInt = 0
-    max_noises: NonNegativeInt = 3
+    max_noises: NonNegativeInt = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
     n_threads: PositiveInt = 2
 
@@ -114,6 +115,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             warmup_steps=config.warmup_steps,
             weight_decay=config.weight_decay,
             windows=config.windows,
+            averaging=config.averaging,
         ),
         bank=bank,
         noise=NoisePolicy(config.min_noises, config.max_noises),
