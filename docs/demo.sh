@@ -28,12 +28,12 @@ airflow dags test spira_continuous_training -c "{\"data\": \"$PWD/$cohort\", \"e
 
 say "3. What came out"
 python -m spira_tasks show latest --reports .spira/reports
-cat <<'NEXT'
+cat <<NEXT
 
 Next:
   make demo                                     finds everything, computes nothing
   . ./env.sh                                    enters the environment
   python -m spira_tasks show latest --json      the same for a program
-  python -m spira_tasks pipeline training --data .spira/demo-cohort-400 --set train.seed=7
+  python -m spira_tasks pipeline training --data $cohort --set train.seed=7
 NEXT
 exit "$status"

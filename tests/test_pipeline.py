@@ -180,6 +180,20 @@ def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path
     assert len(after - before) == 2 * 3 + n_new  # two people's recordings, and their sentences
 
 
+@pytest.mark.s3
+def test_a_bucket_holds_the_same_digests_as_a_folder(
+    finished: Run, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    store = Store(bucket)
+    assert not any(run(store, "r", finished.cohort, until="evaluate").values())
+    for name in NAMES[: NAMES.index("register")]:
+        record = store.read_record("r", name)
+        assert record is not None
+        assert record["key"] == finished.results[name].key
+        assert record["outputs"] == finished.results[name].outputs
+
+
 def test_a_gate_that_refuses_is_found_again_and_lets_nobody_past(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     write_cohort(folder, subjects=2, seed=1, progress=False)
