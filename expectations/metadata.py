@@ -90,7 +90,7 @@ def _values(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
     expectations: list[Expectation] = [
         gxe.ExpectColumnValuesToBeInSet(
             column=name,
-            value_set=[frame[name].dtype.type(value) for value in column.values]
+            value_set=[int(value) for value in column.values]
             if column.kind == "whole"
             else list(column.values),
             meta=note("the values of the record contract"),

@@ -58,14 +58,20 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
         is neither a pass nor a fault of the data.
     """
     context = gx.get_context(mode="ephemeral", project_config=_quiet())
-    batch = (
-        context.data_sources.add_pandas("memory")
-        .add_dataframe_asset("table")
-        .add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": _without_zones(frame)})
+    table = context.data_sources.add_pandas("memory").add_dataframe_asset("table")
+    definition = gx.ValidationDefinition(
+        name=suite.name,
+        data=table.add_batch_definition_whole_dataframe("all"),
+        suite=context.suites.add(suite),
     )
-    results = batch.validate(suite, result_format=RESULT_FORMAT).results
-    verdicts = [_verdict(result) for result in results]
+    checkpoint = gx.Checkpoint(
+        name=suite.name,
+        validation_definitions=[context.validation_definitions.add(definition)],
+        result_format=RESULT_FORMAT,
+    )
+    outcome = context.checkpoints.add(checkpoint).run({"dataframe": _without_zones(frame)})
+    (validation,) = outcome.run_results.values()
+    verdicts = [_verdict(result) for result in validation.results]
     names = [verdict.name for verdict in verdicts]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RuntimeError(f"suite {suite.name}: give {sorted(twice)} different aspects")
