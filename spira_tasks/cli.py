@@ -32,7 +32,7 @@ exit status:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("spira_tasks").setLevel(args.log_level)
     logging.captureWarnings(capture=True)
@@ -154,7 +154,7 @@ def _step(text: str) -> Step:
         raise argparse.ArgumentTypeError(f"not a step: {error}") from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m spira_tasks",
         description=__doc__,
@@ -202,8 +202,27 @@ def _parser() -> argparse.ArgumentParser:
     show_.add_argument("run", help="its id, or latest")
     show_.set_defaults(command=show)
 
-    _add_cohort(commands.add_parser("cohort", parents=[common], help="make a synthetic cohort"))
+    cohort = commands.add_parser(
+        "cohort",
+        parents=[common],
+        help="make a synthetic cohort",
+        epilog=_cohort_names() if "cohort" in argv[:1] else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_cohort(cohort)
     return parser
+
+
+def _cohort_names() -> str:
+    """Presets, confounds and faults, each with its line; loads numpy, so only when asked for."""
+    from spira_tasks.cohort.people import CONFOUNDS, PRESETS
+    from spira_tasks.cohort.recorder import FAULTS
+
+    parts = {"presets": PRESETS, "confounds": CONFOUNDS, "faults": FAULTS}
+    lines = []
+    for title, names in parts.items():
+        lines += [f"{title}:", *(f"  {name:<20}{line}" for name, line in names.items()), ""]
+    return "\n".join(lines)
 
 
 def _add_cohort(parser: argparse.ArgumentParser) -> None:

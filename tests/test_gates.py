@@ -2,62 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from expectations import promotion
 from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
 from spira_tasks.errors import GateRejected
 from spira_tasks.pipelines import TRAINING, configure
-from spira_tasks.runner import run_step
+from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.tracking import Tracker
 
 pytestmark = pytest.mark.slow
 
 
-def description_of_a_run(
-    folder: Path, *, seed: int, signal: float, confounds: Sequence[str], **settings: object
-) -> dict[str, object]:
-    """Make a cohort of 80 people, run the pipeline on it, say what came out."""
-    write_cohort(
-        folder / "c", subjects=80, seed=seed, signal=signal, confounds=confounds, progress=False
-    )
+def run(folder: Path, run_id: str, **settings: object) -> dict[str, Any]:
+    """Run the pipeline on the cohort in ``folder``; say what came out."""
     store = Store(str(folder / "store"))
     changed = {f"train.{name}": value for name, value in settings.items()}
     try:
         for step in configure(TRAINING, data=str(folder / "c"), settings=changed):
-            run_step(step, "r", store)
+            run_step(step, run_id, store)
     except GateRejected:
         pass  # told by the description
-    return show.describe("r", store)
+    description = show.describe(run_id, store)
+    return description | {"by_name": {step["name"]: step for step in description["steps"]}}
 
 
-def verdicts(description: dict[str, object]) -> dict[str, str]:
-    steps = {step["name"]: step for step in description["steps"]}  # type: ignore[attr-defined]
-    return {verdict["name"]: verdict["verdict"] for verdict in steps["promote"]["verdicts"]}
+def verdicts(description: dict[str, Any]) -> dict[str, Any]:
+    return {verdict["name"]: verdict for verdict in description["by_name"]["promote"]["verdicts"]}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_without_a_signal_nothing_is_learned_and_nothing_is_promoted(
     seed: int, tmp_path: Path
 ) -> None:
-    description = description_of_a_run(tmp_path, seed=seed, signal=0, confounds=(), epochs=4)
-    evaluate = {s["name"]: s for s in description["steps"]}["evaluate"]["metrics"]  # type: ignore[attr-defined]
-    assert evaluate["auc_low"] < 0.5  # not above chance
-    assert verdicts(description)["auc_above_chance"] == "block"
+    write_cohort(tmp_path / "c", subjects=80, seed=seed, signal=0, progress=False)
+    description = run(tmp_path, "r", epochs=4)
+    assert description["by_name"]["evaluate"]["metrics"]["auc_low"] < 0.5  # not above chance
+    assert verdicts(description)["auc_above_chance"]["verdict"] == "block"
     assert description["outcome"] == "blocked"
-    assert description["model"]["aliases"] == ["challenger"]  # type: ignore[index]
+    assert description["model"]["aliases"] == ["challenger"]
 
 
-def test_a_model_that_hears_the_ward_is_refused_however_right_it_is(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SPIRA's own history: no illness in the voices, patients in wards, controls at home."""
-    description = description_of_a_run(
-        tmp_path, seed=1, signal=0, confounds=["ward_noise"], epochs=8, max_noises=0
+    folder = tmp_path_factory.mktemp("ward")
+    write_cohort(
+        folder / "c", subjects=80, seed=1, signal=0, confounds=["ward_noise"], progress=False
     )
-    evaluate = {s["name"]: s for s in description["steps"]}["evaluate"]["metrics"]  # type: ignore[attr-defined]
-    assert evaluate["auc"] > 0.9  # whoever looks at this number only would promote it
-    assert evaluate["specificity_noise_controls"] < 0.6
-    assert verdicts(description)["ward_noise_counterfactual"] == "block"
+    return folder
+
+
+HEARS_THE_WARD = {"epochs": 8, "max_noises": 0}
+
+
+def test_a_model_that_hears_the_ward_is_refused_however_right_it_is(ward: Path) -> None:
+    description = run(ward, "confounded", **HEARS_THE_WARD)
+    metrics = description["by_name"]["evaluate"]["metrics"]
+    assert metrics["auc"] > 0.9  # whoever looks at this number only would promote it
+    assert metrics["specificity_noise_controls"] < 0.6
+    assert verdicts(description)["ward_noise_counterfactual"]["verdict"] == "block"
     assert description["outcome"] == "blocked"
+
+
+def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_it(
+    ward: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gates are what stands between; and a champion stays until somebody is better."""
+    monkeypatch.setattr(promotion, "MAX_NOISE_DROP", 1.0)
+    monkeypatch.setattr(promotion, "MIN_SUBJECTS_PER_CLASS", 5)
+    first = run(ward, "first", **HEARS_THE_WARD)
+    assert first["outcome"] == "promoted"
+    assert first["model"] == {"name": "spira", "version": "1", "aliases": ["champion"]}
+
+    second = run(ward, "second", seed=43, **HEARS_THE_WARD)
+    assert second["outcome"] == "kept"
+    assert second["model"]["aliases"] == ["challenger"]
+    assert "champion version 1" in verdicts(second)["better_than_champion"]["reason"]
+
+    tracker = Tracker(tracking_uri(Store(str(ward / "store"))))
+    tracker.promote("2")  # a person moves the alias
+    again = run(ward, "again", **HEARS_THE_WARD)
+    assert again["outcome"] == "kept"
+    assert "only a person brings it back" in verdicts(again)["better_than_champion"]["reason"]
