@@ -19,7 +19,7 @@ $(INSTALLED):
 	@rm -f .venv/installed-*; touch $@
 
 demo: setup  ## make a synthetic cohort, run the DAG on it, say what came out
-	@docs/demo.sh
+	@scripts/demo.sh
 
 test: setup  ## the tests that need only Python
 	@. ./env.sh; python -m pytest -q -m "not s3 and not slow"

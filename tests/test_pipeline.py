@@ -194,6 +194,41 @@ def test_a_bucket_holds_the_same_digests_as_a_folder(
         assert record["outputs"] == finished.results[name].outputs
 
 
+@pytest.mark.slow
+def test_the_published_dataset_runs_through_the_same_pipeline(cohort: Path, tmp_path: Path) -> None:
+    """Its split is kept; ``noise_data.csv`` has no header, and loses no row to that."""
+    folder = tmp_path / "published"
+    (folder / "audio").mkdir(parents=True)
+    rows = pd.read_csv(cohort / "recordings.csv", dtype=str)
+    rows = rows[(rows["task"] == "SENTENCE")].sort_values("ri_clinical").reset_index(drop=True)
+    names = np.array(["train", "train", "eval", "test"])[np.arange(len(rows)) % 4]
+    for name in ("train", "eval", "test"):
+        lines = ["file_path,class,sexo,idade"]
+        for row in rows[names == name].itertuples():
+            source = cohort / row.audio_uri
+            if source.stat().st_size > 100:  # not the damaged ones
+                (folder / "audio" / source.name).write_bytes(source.read_bytes())
+                lines.append(f"audio/{source.name},{row.ri_clinical},{row.sex},{row.age}")
+        (folder / f"metadata_{name}.csv").write_text("\n".join(lines) + "\n")
+    noises = sorted((cohort / "ward_noise").glob("*"))[:6]
+    for noise in noises:
+        (folder / noise.name).write_bytes(noise.read_bytes())
+    (folder / "noise_data.csv").write_text("".join(f"{noise.name}\n" for noise in noises))
+
+    store = Store(str(tmp_path / "store"))
+    found = run(store, "r", folder)
+    assert list(found) == NAMES
+    ingest, split = (store.read_record("r", name) for name in ("ingest", "split"))
+    assert ingest is not None
+    assert split is not None
+    assert ingest["metrics"]["n_ward_noises"] == 6
+    given = {
+        name: split["metrics"][f"n_subjects_{name}"] for name in ("train", "validation", "test")
+    }
+    assert given["train"] >= 10
+    assert min(given.values()) >= 4
+
+
 def test_a_gate_that_refuses_is_found_again_and_lets_nobody_past(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     write_cohort(folder, subjects=2, seed=1, progress=False)

@@ -38,7 +38,10 @@ class Outputs:
 
 
 class Config(StageConfig):
-    """The published recipe, with fewer epochs and early stopping; another seed, another result."""
+    """The published network on a shorter leash (docs/adr/0006-training-recipe.md).
+
+    Everything that changes the weights is here, the seed and the number of threads with it.
+    """
 
     task: Literal["VOWEL", "RHYME", "SENTENCE"] = "SENTENCE"
     seed: NonNegativeInt = 42

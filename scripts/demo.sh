@@ -28,6 +28,10 @@ airflow dags test spira_continuous_training -c "{\"data\": \"$PWD/$cohort\", \"e
 
 say "3. What came out"
 python -m spira_tasks show latest --reports .spira/reports
+if [ "$status" -ne 0 ] && python -m spira_tasks show latest --json | grep -q '"outcome": "blocked"'; then
+  say "A gate refused: that is an outcome, not an accident. Its reason is above."
+  status=0
+fi
 cat <<NEXT
 
 Next:
