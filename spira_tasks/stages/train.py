@@ -50,7 +50,7 @@ class Config(StageConfig):
     epochs: PositiveInt = 100
     patience_epochs: PositiveInt = 40
     batch_size: PositiveInt = 5
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup_steps: PositiveInt = 150
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     windows: Literal["all", "random"] = "random"
