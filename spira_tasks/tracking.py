@@ -52,8 +52,6 @@ class Tracker:
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with self._reaching():
-            mlflow.set_tracking_uri(uri)
-            mlflow.set_registry_uri(uri)
             self.client = mlflow.MlflowClient(uri, uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
             self.experiment_id = (
@@ -137,7 +135,7 @@ class Tracker:
         tags : mapping of str to str
             ``spira.classifier`` is the digest of the classifier in the store, and identifies it.
         """
-        with self._reaching():
+        with self._reaching(), self._as_default():
             if not self.client.search_registered_models(f"name='{MODEL}'"):
                 self.client.create_registered_model(MODEL)
             with mlflow.start_run(run_id=run_id):
@@ -178,7 +176,7 @@ class Tracker:
 
     def load(self, version: str) -> Any:
         """The model as whoever serves it gets it: ``predict((recording, time) float32 array)``."""
-        with self._reaching():
+        with self._reaching(), self._as_default():
             return mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
 
     def _registered(self, version: ModelVersion) -> Registered:
@@ -205,6 +203,25 @@ class Tracker:
             [self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1
         )
         return str(runs[0].info.run_id) if runs else None
+
+    @contextlib.contextmanager
+    def _as_default(self) -> Iterator[None]:
+        """Make this place MLflow's own default, for the calls that know no other.
+
+        Setting it also sets a variable of the environment, from which every later store of this
+        process would take its address: that is undone.
+        """
+        variable = "MLFLOW_TRACKING_URI"
+        given = os.environ.get(variable)
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        try:
+            yield
+        finally:
+            if given is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = given
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:

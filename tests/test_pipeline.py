@@ -140,6 +140,14 @@ def test_the_live_run_ends_up_with_epochs_parameters_and_test_metrics(finished: 
     assert sorted({point.step for point in epochs}) == [1, 2]
 
 
+def test_every_store_has_a_registry_of_its_own(finished: Run, tmp_path: Path) -> None:
+    """MLflow leaves its address in the environment, where the next store would find it."""
+    Tracker(tracking_uri(finished.store)).load("1")
+    other = Store(str(tmp_path / "other"))
+    assert tracking_uri(other) == f"sqlite:///{tmp_path}/other/mlflow/mlflow.db"
+    assert Tracker(tracking_uri(other)).champion() is None
+
+
 def test_a_second_run_computes_nothing(finished: Run) -> None:
     assert run(finished.store, "second", finished.cohort) == dict.fromkeys(NAMES, True)
     first, second = (show.describe(name, finished.store) for name in ("first", "second"))
