@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -50,7 +51,7 @@ class Tracker:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            _make_database(Path(uri.removeprefix("sqlite:///")))
         with self._reaching():
             self.client = mlflow.MlflowClient(uri, uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
@@ -244,6 +245,27 @@ class Tracker:
             f"MLflow at {place} did not answer ({type(error).__name__}): see that it runs and that "
             f"MLFLOW_TRACKING_URI is right, then run the step again"
         )
+
+
+def _make_database(file: Path) -> None:
+    """Make MLflow's tables aside and put them in place whole.
+
+    They are made by dozens of migrations, which SQLite does not undo: killed among them, a process
+    would leave a file that MLflow can neither use nor mend.
+    """
+    if file.exists():
+        return
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="new-", dir=file.parent) as scratch:
+        new = Path(scratch) / file.name
+        engine = create_engine(f"sqlite:///{new}")
+        _initialize_tables(engine)
+        engine.dispose()
+        with contextlib.suppress(FileExistsError):  # another process was first
+            file.hardlink_to(new)
 
 
 def _signature() -> ModelSignature:
