@@ -15,7 +15,7 @@ from typing import Any
 
 from spira_tasks.contract import Verdict
 
-OWNER = "clinical lead"
+OWNER = "clinical lead (not yet signed)"
 
 MIN_SUBJECTS_PER_CLASS = 10
 """Below this no interval is worth reading: nothing can be said, so nothing is promoted."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks import pipelines
 from spira_tasks.contract import Step
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
+
+if TYPE_CHECKING:
+    from spira_tasks.artifacts import Store
 
 EXAMPLES = """\
 examples:
@@ -50,16 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_step(args: argparse.Namespace) -> int:
     """Run one step and print its result, the only line on stdout."""
-    from spira_tasks.artifacts import Store
     from spira_tasks.runner import run_step as run
 
-    print(run(args.step, args.run_id or "local", Store(args.store)).to_json())
+    print(run(args.step, args.run_id or "local", open_store(args)).to_json())
     return 0
 
 
 def run_pipeline(args: argparse.Namespace) -> int:
     """Run every step of a pipeline in this process, then show the run."""
-    from spira_tasks.artifacts import Store
     from spira_tasks.runner import check
     from spira_tasks.runner import run_step as run
 
@@ -72,7 +72,7 @@ def run_pipeline(args: argparse.Namespace) -> int:
     for step in steps:
         check(step)
     run_id = args.run_id or f"local-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3]
-    store = Store(args.store)
+    store = open_store(args)
     print(f"run {run_id}", file=sys.stderr)
     status = 0
     for step in steps:
@@ -87,9 +87,7 @@ def run_pipeline(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print what is known of a run."""
-    from spira_tasks.artifacts import Store
-
-    store = Store(args.store)
+    store = open_store(args)
     known = store.run_ids()
     run_id = known[-1] if args.run == "latest" and known else args.run
     if run_id not in known:
@@ -116,7 +114,14 @@ def make_cohort(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(run_id: str, store: Any, args: argparse.Namespace) -> None:
+def open_store(args: argparse.Namespace) -> Store:
+    """The store of ``--store``, or of the environment."""
+    from spira_tasks.artifacts import Store, store_url
+
+    return Store(args.store or store_url())
+
+
+def _show(run_id: str, store: Store, args: argparse.Namespace) -> None:
     from spira_tasks import show as shown
 
     description = shown.describe(run_id, store)
@@ -164,7 +169,6 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--store",
-        default=os.environ.get("SPIRA_STORE", ".spira/store"),
         help="folder or s3://bucket/prefix of the store (SPIRA_STORE; default .spira/store)",
     )
     common.add_argument(

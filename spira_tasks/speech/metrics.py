@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-METRICS = ("auc", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    from expectations.promotion import judge
+    from expectations.promotion import OWNER, judge
     from spira_tasks.tracking import CHAMPION, Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -65,7 +65,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         tracker.tag(challenger.version, {"spira.outcome": outcome, "spira.blocked_by": blocking})
         if outcome == "promoted":
             tracker.promote(challenger.version)
-    decision = {"outcome": outcome, "verdicts": [asdict(verdict) for verdict in verdicts]}
+    decision = {
+        "outcome": outcome,
+        "owner_of_thresholds": OWNER,
+        "verdicts": [asdict(verdict) for verdict in verdicts],
+    }
     (outputs.decision / "decision.json").write_text(json.dumps(decision, indent=1, sort_keys=True))
     return Outcome(
         {"promoted": outcome == "promoted", "kept": outcome == "kept"}, tuple(verdicts), changed
