@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from pydantic import ValidationError
 
 from spira_tasks import provenance
-from spira_tasks.artifacts import Directory, Store, open_source
+from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
 from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome, Result, Step
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected, SpiraError
@@ -159,10 +159,18 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
     )
     if not has_effect:
         store.save_result(result)
+        _delete(work.checkpoint, step)
         result = store.find_result(key) or result  # another process may have been first
     work.track.finish(outputs)
     log.info("%s: done in %.1f s", step.name, result.seconds)
     return result, not outcome.changed
+
+
+def _delete(checkpoint: Checkpoint, step: Step) -> None:
+    try:
+        checkpoint.delete()
+    except SpiraError as error:  # the result is there: what is left over harms nobody
+        log.warning("%s: its checkpoint could not be deleted: %s", step.name, error)
 
 
 def _execute(
@@ -197,6 +205,7 @@ def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
         key=key,
         blobs=store.blobs,
         remember=remember,
+        checkpoint=store.checkpoint(key),
         track=_LiveMetrics(uri, key, f"{run_id}/{step.name}"),
         tracking_uri=uri,
     )

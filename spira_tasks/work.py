@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from spira_tasks.artifacts import Blobs
+from spira_tasks.artifacts import Blobs, Checkpoint
 
 Record = dict[str, Any]  # plain JSON
 
@@ -31,6 +31,9 @@ class Work:
         ``remember(parts, make)`` returns the JSON record that ``make()`` returned the first time
         it was called with these parts by this code; so one recording is never worked on twice.
         Parts and records are plain JSON; digests of blobs inside a record are kept alive by it.
+    checkpoint : Checkpoint
+        Where a stage may keep its state, for a later try at the same result to go on from.  Gone
+        once the result is stored; the result must not depend on it.
     track : callable
         ``track(number, metrics)`` shows the numbers of an epoch in MLflow while they come.
     tracking_uri : str
@@ -40,5 +43,6 @@ class Work:
     key: str
     blobs: Blobs
     remember: Callable[[Mapping[str, Any], Callable[[], Record]], Record]
+    checkpoint: Checkpoint
     track: Track
     tracking_uri: str

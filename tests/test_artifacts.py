@@ -255,6 +255,49 @@ def test_a_result_that_is_not_json_is_set_aside(store: Store, backend: Backend) 
     assert store.find_result("key1") is not None
 
 
+# Checkpoints
+
+
+def test_a_checkpoint_is_replaced_by_the_next_and_gone_when_the_work_is_done(
+    store: Store, backend: Backend
+) -> None:
+    checkpoint = store.checkpoint("key1")
+    assert checkpoint.load() is None
+    checkpoint.delete()  # most work keeps none
+
+    checkpoint.save(b"after epoch 1")
+    assert checkpoint.load() == b"after epoch 1"
+    checkpoint.save(b"after epoch 2")
+    assert store.checkpoint("key1").load() == b"after epoch 2"
+    assert store.checkpoint("key2").load() is None
+
+    checkpoint.delete()
+    assert checkpoint.load() is None
+    assert backend.entries("checkpoints") == []
+
+
+def test_a_checkpoint_that_is_of_no_use_is_set_aside(store: Store, backend: Backend) -> None:
+    checkpoint = store.checkpoint("key1")
+    checkpoint.save(b"half")
+    checkpoint.set_aside()
+
+    assert checkpoint.load() is None
+    assert backend.read("corrupt/checkpoints/key1.safetensors") == b"half"
+
+
+def test_a_deleted_file_is_gone_for_every_way_of_reading_it(backend: Backend) -> None:
+    backend.write("folder/file", b"content")
+    assert backend.local("folder/file") is not None
+    backend.delete("folder/file")
+    backend.delete("folder/file")
+    backend.delete("never/there")
+
+    assert backend.read("folder/file") is None
+    assert backend.local("folder/file") is None
+    assert backend.find("folder/file") is None
+    assert backend.entries("") == []
+
+
 # Memory and run records
 
 
@@ -306,6 +349,7 @@ def test_a_name_that_could_leave_its_place_is_refused(store: Store, name: str) -
         lambda: store.save_result(Result("stage", name, {})),
         lambda: store.recall(name),
         lambda: store.memorize(name, {}),
+        lambda: store.checkpoint(name),
     ):
         with pytest.raises(ConfigError, match="cannot name a record"):
             use()

@@ -2,12 +2,16 @@
 
 Layout, the same in a folder and in a bucket::
 
-    blobs/ab/<sha256>            one file's content, stored once
-    trees/<sha256>.json          one artifact: [[relative path, sha256, size], ...]
-    results/<key>.json           the Result of a key; written last, so it is the commit
-    memo/ab/<key>.json           a small record of work done for one recording
-    runs/<run_id>/<name>.json    what happened in a run; the only files that are overwritten
-    corrupt/...                  what was found damaged, moved out of the way
+    blobs/ab/<sha256>               one file's content, stored once
+    trees/<sha256>.json             one artifact: [[relative path, sha256, size], ...]
+    results/<key>.json              the Result of a key; written last, so it is the commit
+    memo/ab/<key>.json              a small record of work done for one recording
+    runs/<run_id>/<name>.json       what happened in a run
+    checkpoints/<key>.safetensors   the state of unfinished work on the result of a key
+    corrupt/...                     what was found damaged, moved out of the way
+
+Only runs and checkpoints are overwritten, and only checkpoints are deleted: once the result is
+there.  Whoever deletes one by hand loses time and nothing else.
 
 Whoever reads gets the content that the name promises, or an error: damage is never handed on.
 """
@@ -32,11 +36,12 @@ from spira_tasks.artifacts.blobs import (
     in_threads,
     set_aside,
 )
+from spira_tasks.artifacts.checkpoints import Checkpoint
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source
 from spira_tasks.contract import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
-__all__ = ["Blobs", "Directory", "Store", "open_source", "store_url"]
+__all__ = ["Blobs", "Checkpoint", "Directory", "Store", "open_source", "store_url"]
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +114,10 @@ class Store:
     def forget_result(self, key: str) -> None:
         """Set a result aside, so that it is computed again."""
         self._backend.set_aside(f"results/{_checked(key)}.json")
+
+    def checkpoint(self, key: str) -> Checkpoint:
+        """Where work on the result of ``key`` keeps its state until it is finished."""
+        return Checkpoint(self._backend, _checked(key))
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """Return what was memorized under ``key``, or None when there is nothing to rely on.

@@ -63,6 +63,9 @@ class Backend(Protocol):
     def set_aside(self, name: str) -> None:
         """Move a file under ``corrupt/``; do nothing when another process already did."""
 
+    def delete(self, name: str) -> None:
+        """Remove a file; do nothing when there is none."""
+
 
 class Folder:
     """Files below a folder.  They are made read-only, and lent to readers without a copy."""
@@ -135,6 +138,9 @@ class Folder:
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another process set it aside first
             (self.root / name).replace(target)
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
 
     @contextmanager
     def _whole_file(self, content: bytes | Path, *, durable: bool = False) -> Iterator[Path]:

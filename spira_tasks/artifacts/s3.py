@@ -154,6 +154,11 @@ class Bucket:
                     raise
         self._place(name, None).unlink(missing_ok=True)
 
+    def delete(self, name: str) -> None:
+        with self._client() as client:
+            client.remove_object(self.bucket, self.prefix + name)  # absent: S3 agrees
+        self._place(name, None).unlink(missing_ok=True)
+
     def _download(self, name: str, file: IO[bytes]) -> str | None:
         """Write an object into ``file``; return its version, or None when there is no object."""
         with self._client() as client:

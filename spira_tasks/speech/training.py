@@ -1,13 +1,18 @@
-"""The training loop of SPIRA v1, on one screen."""
+"""The training loop of SPIRA v1, on one screen, and the file that it can go on from."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -20,6 +25,7 @@ from spira_tasks.speech.augmentation import (
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
 
 VALIDATION_DRAW = 2**32 - 1  # stands where an epoch's number stands: validation noise never changes
+CHECKPOINT_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,49 @@ class Epoch:
     learning_rate: float  # of the epoch's last step
 
 
+class Learner:
+    """A model on its way: what an epoch begins with, and leaves for the next.
+
+    Attributes
+    ----------
+    network : nn.Module
+        The weights that the gradient moves.
+    average : nn.Module
+        What is validated: their moving average, or the same weights (``Schedule.averaging``).
+    optimizer : torch.optim.Adam
+    n_steps : int
+        Optimizer steps done; the learning rate of the next follows from it.
+    history : list of Epoch
+    """
+
+    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
+        self.network, self.average = copy.deepcopy(model), copy.deepcopy(model)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(),
+            lr=schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+        )
+        for weight in self.network.parameters():  # as Adam would at its first step
+            self.optimizer.state[weight] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(weight),
+                "exp_avg_sq": torch.zeros_like(weight),
+            }
+        self.n_steps = 0
+        self.history: list[Epoch] = []
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the next epoch depends on, by name: they change with the training."""
+        named = {f"network.{name}": w for name, w in self.network.state_dict().items()}
+        named |= {f"average.{name}": w for name, w in self.average.state_dict().items()}
+        for name, weight in self.network.named_parameters():
+            moments = self.optimizer.state[weight]
+            named |= {f"adam.{name}.{moment}": value for moment, value in moments.items()}
+        return named
+
+
 def fit(
-    model: nn.Module,
+    learner: Learner,
     extractor: FeatureExtractor,
     train: Sequence[Example],
     val: Sequence[Example],
@@ -81,28 +128,24 @@ def fit(
     noise: NoisePolicy,
     seed: int,
 ) -> Iterator[Epoch]:
-    """Train, yielding after every epoch with the weights that it led to in ``model``.
+    """Train, yielding after every epoch with the weights that it led to in ``learner.average``.
 
     The loop knows nothing of logging, weights kept or early stopping: whoever iterates over it
     does those, and stops by no longer iterating.  Everything must be on one device already.
     Order, crops and noise come from ``seed``, the epoch and the recording's identity; dropout
-    from ``seed`` and the epoch.
+    from ``seed`` and the epoch: so a learner with a history goes on as if it had never stopped.
     """
-    learner = copy.deepcopy(model)
-    optimizer = torch.optim.Adam(
-        learner.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Noam(schedule.warmup_steps))
+    network, average, optimizer = learner.network, learner.average, learner.optimizer
+    noam = Noam(schedule.warmup_steps)
     val_features = [
         extractor(windows(noisy(example, VALIDATION_DRAW, bank, noise, seed), extractor.spec))
         for example in val
     ]
 
-    n_steps = 0
-    for number in range(1, schedule.n_epochs + 1):
+    for number in range(len(learner.history) + 1, schedule.n_epochs + 1):
         torch.manual_seed(int(np.random.default_rng([seed, number]).integers(2**63)))
         order = np.random.default_rng([seed, number, 1]).permutation(len(train))
-        learner.train()
+        network.train()
         total, n_windows = 0.0, 0
         for start in range(0, len(train), schedule.batch_size):
             batch = [train[i] for i in order[start : start + schedule.batch_size]]
@@ -121,17 +164,21 @@ def fit(
                     for views, example in zip(cuts, batch, strict=True)
                 ]
             ).to(cuts[0].device)
-            loss = cross_entropy(learner(extractor(torch.cat(cuts))), labels)
+            rate = schedule.learning_rate * noam(learner.n_steps)
+            optimizer.param_groups[0]["lr"] = rate
+            loss = cross_entropy(network(extractor(torch.cat(cuts))), labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            scheduler.step()
-            n_steps += 1
-            follow(model, learner, min(schedule.averaging, n_steps / (10 + n_steps)))
+            learner.n_steps += 1
+            follow(
+                average, network, min(schedule.averaging, learner.n_steps / (10 + learner.n_steps))
+            )
             total += loss.item() * len(labels)
             n_windows += len(labels)
-        val_loss = recording_loss(model, val_features, [example.label for example in val])
-        yield Epoch(number, total / n_windows, val_loss, float(scheduler.get_last_lr()[0]))
+        val_loss = recording_loss(average, val_features, [example.label for example in val])
+        learner.history.append(Epoch(number, total / n_windows, val_loss, rate))
+        yield learner.history[-1]
 
 
 @torch.no_grad()
@@ -192,3 +239,54 @@ def recording_loss(model: nn.Module, features: Sequence[Tensor], labels: Sequenc
         scores = model(matrix)
         losses.append(cross_entropy(scores, torch.full_like(scores, label)).item())
     return sum(losses) / len(losses)
+
+
+@torch.no_grad()
+def restore(current: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors over the current ones; ValueError, and nothing copied, unless all match.
+
+    In place, so that device and alignment in memory, which sums may depend on, stay as they are.
+    """
+    looks = [{name: (w.shape, w.dtype) for name, w in named.items()} for named in (current, saved)]
+    if looks[0] != looks[1]:
+        raise ValueError("it is of another network")
+    for name, tensor in current.items():
+        tensor.copy_(saved[name])
+
+
+def pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
+    """Tensors and a JSON record in one safetensors file, which ``unpack`` verifies."""
+    on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    text = json.dumps(dict(facts))  # Python writes the digits that give the same float again
+    metadata = {
+        "spira.checkpoint": CHECKPOINT_VERSION,
+        "facts": text,
+        "sha256": _digest(on_cpu, text),
+    }
+    return bytes(safetensors.torch.save(on_cpu, metadata))
+
+
+def unpack(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What was given to ``pack``; ValueError when the content is not exactly that."""
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(content)
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        version, text = metadata["spira.checkpoint"], metadata["facts"]
+        is_whole = metadata["sha256"] == _digest(tensors, text)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError("it is damaged") from error
+    if version != CHECKPOINT_VERSION:
+        raise ValueError(f"it is of version {version}, not {CHECKPOINT_VERSION}")
+    if not is_whole:
+        raise ValueError("it is damaged")
+    return tensors, json.loads(text)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Of everything: the format itself notices only a file cut short."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

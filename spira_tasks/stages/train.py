@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from spira_tasks.config import Fraction, StageConfig
 from spira_tasks.contract import Outcome
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ConfigError, SpiraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
     from torch import Tensor
 
     from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.speech.classifier import Classifier
+    from spira_tasks.speech.training import Epoch, Learner
     from spira_tasks.work import Work
 
 log = logging.getLogger(__name__)
+
+# What a crash without warning costs at most.  Saving takes a twentieth of a second, or a second
+# over a slow network: a few percent of this at worst.
+CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     from spira_tasks.speech.augmentation import NoisePolicy
     from spira_tasks.speech.classifier import Classifier, ClassifierSpec
     from spira_tasks.speech.features import FeatureSpec
-    from spira_tasks.speech.training import Schedule, fit
+    from spira_tasks.speech.training import Learner, Schedule, fit
 
     cpu.prepare(config.n_threads)
     device = choose_device(config.device)
@@ -106,43 +115,44 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         of_training = features_of([example.record_id for example in train], inputs, work.blobs)
         classifier.standardize.fit(of_training)
     classifier.to(device)
-    loop = fit(
-        classifier.network,
+    schedule = Schedule(
+        n_epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        windows=config.windows,
+        averaging=config.averaging,
+    )
+    learner = Learner(classifier.network, schedule)
+    epochs = fit(
+        learner,
         classifier.extractor,
         train,
         val,
-        schedule=Schedule(
-            n_epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            warmup_steps=config.warmup_steps,
-            weight_decay=config.weight_decay,
-            windows=config.windows,
-            averaging=config.averaging,
-        ),
+        schedule=schedule,
         bank=bank,
         noise=NoisePolicy(config.min_noises, config.max_noises),
         seed=config.seed,
     )
-    best, history = None, []
-    for epoch in loop:
-        history.append(epoch)
-        work.track(epoch.number, {k: v for k, v in asdict(epoch).items() if k != "number"})
-        if best is None or epoch.val_loss < best.val_loss:
-            best = epoch
-            classifier.save(outputs.model)
-        log.info(
-            "epoch %d of %d: train loss %.4f, validation loss %.4f%s",
-            epoch.number,
-            config.epochs,
-            epoch.train_loss,
-            epoch.val_loss,
-            " (best)" if best is epoch else "",
-        )
-        if epoch.number - best.number >= config.patience_epochs:
-            log.info("no better for %d epochs: stopping", config.patience_epochs)
-            break
-    assert best is not None  # noqa: S101  (epochs is positive)
+    progress = Progress(learner, classifier, config, work)
+    progress.resume()
+    with progress:
+        while not progress.is_over():
+            epoch = next(epochs)
+            progress.keep()
+            log.info(
+                "epoch %d of %d: train loss %.4f, validation loss %.4f%s",
+                epoch.number,
+                config.epochs,
+                epoch.train_loss,
+                epoch.val_loss,
+                " (best)" if progress.best is epoch else "",
+            )
+    history, best = learner.history, progress.best
+    if len(history) < config.epochs:
+        log.info("no better for %d epochs: stopping", config.patience_epochs)
+    classifier.save(outputs.model)
     rows = [asdict(epoch) for epoch in history]
     (outputs.model / "history.json").write_text(json.dumps(rows, indent=1))
     settings = config.model_dump(mode="json")
@@ -160,6 +170,109 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             "n_parameters": sum(weight.numel() for weight in classifier.network.parameters()),
         }
     )
+
+
+class Progress:
+    """How far a training is; its best weights are those of ``classifier``.
+
+    As a context it saves the state of the last finished epoch when something stops the training,
+    be it a signal, Ctrl-C or a service that does not answer; and lets that go on.
+    """
+
+    def __init__(
+        self, learner: Learner, classifier: Classifier, config: Config, work: Work
+    ) -> None:
+        self.learner, self.classifier, self.config, self.work = learner, classifier, config, work
+        self.n_kept = 0  # the epoch that a training stopped now would go on after
+        self.unsaved: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        self.saved_at = time.monotonic()
+
+    @property
+    def best(self) -> Epoch:
+        return min(self.learner.history, key=lambda epoch: epoch.val_loss)
+
+    def is_over(self) -> bool:
+        history = self.learner.history
+        if not history:
+            return False
+        n_no_better = len(history) - self.best.number
+        return len(history) >= self.config.epochs or n_no_better >= self.config.patience_epochs
+
+    def resume(self) -> None:
+        """Go on from the checkpoint of an earlier try, if there is one that can be used."""
+        from spira_tasks.speech.training import Epoch, restore, unpack
+
+        content = self.work.checkpoint.load()
+        if content is None:
+            return
+        try:
+            tensors, facts = unpack(content)
+            history, n_steps, at = facts["history"], facts["n_steps"], facts["at"]
+            epochs = [Epoch(**row) for row in history]
+            restore(self._tensors(), tensors)
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("the checkpoint is set aside, for %s: training from the start", error)
+            self.work.checkpoint.set_aside()
+            return
+        self.learner.history, self.learner.n_steps, self.n_kept = epochs, n_steps, len(epochs)
+        self._track(epochs[-1])  # known there already; but the run in MLflow has to be found
+        log.info(
+            "goes on after epoch %d of %d (checkpoint of %s)", len(epochs), self.config.epochs, at
+        )
+
+    def keep(self) -> None:
+        """Take what an epoch has led to; save it when the last time was a while ago."""
+        learner = self.learner
+        epoch = learner.history[-1]
+        self._track(epoch)  # before its state is taken: what is gone on after has been shown
+        if self.best is epoch:
+            self.classifier.network.load_state_dict(learner.average.state_dict())
+        facts = {
+            "history": [asdict(epoch) for epoch in learner.history],
+            "n_steps": learner.n_steps,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        copies = {name: tensor.clone() for name, tensor in self._tensors().items()}
+        self.unsaved, self.n_kept = (copies, facts), epoch.number
+        if time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS:
+            self.save()
+
+    def save(self) -> bool:
+        """Save what was last kept; say whether it is saved.  A store that is away stops nobody."""
+        from spira_tasks.speech.training import pack
+
+        self.saved_at = time.monotonic()
+        if self.unsaved is not None:
+            try:
+                self.work.checkpoint.save(pack(*self.unsaved))
+            except (SpiraError, OSError) as error:
+                log.warning("the state after epoch %d is not saved: %s", self.n_kept, error)
+                return False
+            self.unsaved = None
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self.n_kept and self.save():
+            log.info(
+                "stopped after epoch %d: its state is saved, run it again to go on from there",
+                self.n_kept,
+            )
+
+    def _track(self, epoch: Epoch) -> None:
+        numbers = {name: value for name, value in asdict(epoch).items() if name != "number"}
+        self.work.track(epoch.number, numbers)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        best = self.classifier.network.state_dict()
+        return self.learner.tensors() | {f"best.{name}": weight for name, weight in best.items()}
 
 
 def features_of(record_ids: list[str], inputs: Inputs, blobs: Blobs) -> Iterator[Tensor]:
