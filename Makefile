@@ -35,13 +35,13 @@ check: setup  ## style, types, and the rules of the design
 	@.venv/bin/mypy
 	@. ./env.sh; lint-imports
 
-lock: setup  ## resolve requirements*.in into requirements*.txt
+lock: setup  ## resolve the *.in files into *.txt: the laptop, the images, the tools
 	@.venv/bin/python -m pip install --quiet pip-tools==7.6.2
-	@for name in requirements requirements-dev; do \
-	  .venv/bin/pip-compile --quiet --strip-extras --allow-unsafe --no-emit-index-url \
-	    --no-emit-find-links --no-header --output-file=$$name.txt $$name.in && \
-	  sed -i -e 's/+cpu$$//' -e "1i # Made by \`make lock\` from $$name.in: change that one." $$name.txt; \
-	done
+	@compile() { .venv/bin/pip-compile --quiet --strip-extras --allow-unsafe --no-emit-index-url \
+	    --no-emit-find-links --no-header --output-file=$$1.txt $$1.in $${@:2} && \
+	  sed -i -e 's/+cpu$$//' -e "1i # Made by \`make lock\` from $$1.in: change that one." $$1.txt; }; \
+	compile requirements && compile docker/tasks --constraint requirements.txt && \
+	compile docker/airflow && compile requirements-dev
 
 clean:  ## remove what the project made, except .venv
 	@rm -rf .spira .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

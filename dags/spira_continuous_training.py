@@ -22,7 +22,13 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,  # two runs would compare with the same champion
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        # What a gate refused or a person has to mend is never tried again; this is for outages.
+        "retries": 4,
+        "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=15),
+    },
     tags=["spira"],
     params={
         "data": Param(

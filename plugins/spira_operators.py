@@ -9,39 +9,79 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from datetime import timedelta
 from tempfile import TemporaryFile
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException
+from spira_records import SHOWN
+from spira_site import Site
+from spira_status import command_line, failure
 
-from spira_tasks.contract import EXIT_CONFIG, EXIT_REJECTED, Step
-from spira_tasks.pipelines import from_params
+from spira_tasks.contract import Step
+from spira_tasks.pipelines import configured
 
-RUNTIMES = ("process",)
+RUNTIMES = ("process", "docker", "kubernetes")
+GPU_POOL = "spira_gpu"  # its slots are the GPUs: a step waits until as many are free as it asks for
 
 log = logging.getLogger("spira.step")
 
 
 def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseOperator:
-    """The operator that runs ``step`` of ``pipeline`` under ``SPIRA_RUNTIME``."""
+    """The operator that runs ``step`` of ``pipeline`` under ``SPIRA_RUNTIME``.
+
+    Raises
+    ------
+    ValueError
+        When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
+    """
+    site = Site.from_environment()
+    resources = site.resources(step)
+    common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}
+    if resources.queue:
+        common["queue"] = resources.queue
     if runtime == "process":
-        return ProcessStepOperator(task_id=step.name, pipeline=pipeline)
-    raise ValueError(f"SPIRA_RUNTIME is {runtime!r}; it must be one of {', '.join(RUNTIMES)}")
+        return ProcessStepOperator(**common)
+    if runtime not in RUNTIMES:
+        raise ValueError(f"SPIRA_RUNTIME is {runtime!r}; it must be one of {', '.join(RUNTIMES)}")
+    common |= {
+        "resources": resources,
+        "store": _bucket(),
+        "image": os.environ.get("SPIRA_TASKS_IMAGE", "spira-tasks:local"),
+        "execution_timeout": timedelta(minutes=resources.minutes),
+    }
+    if runtime == "kubernetes":
+        from spira_kubernetes import StepPodOperator
+
+        return StepPodOperator(**common)
+    from spira_docker import StepDockerOperator
+
+    if resources.n_gpus and not resources.gpu_optional:
+        common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
+    return StepDockerOperator(
+        place=site.engine(resources),
+        network=os.environ.get("SPIRA_NETWORK", "spira_steps"),
+        user=os.environ.get("SPIRA_CONTAINER_USER", "10001:10001"),
+        **common,
+    )
 
 
-def command_line(python: str, step: Step, run_id: str) -> list[str]:
-    """What starts a step, wherever it runs.  The store's address travels in the environment."""
-    return [python, "-m", "spira_tasks", "run", "--run-id", run_id, step.to_json()]
+def _bucket() -> str:
+    store = os.environ.get("SPIRA_STORE", "")
+    if not store.startswith("s3://"):
+        raise ValueError(
+            f"SPIRA_STORE is {store!r}: containers share nothing but an S3 store, so it must be "
+            "s3://bucket/prefix (or set SPIRA_RUNTIME=process)"
+        )
+    return store
 
 
 class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
     """Run a step as a process of this machine: no container, no service.
 
     The step leaves its result in the store; Airflow's page gets its key, metrics and verdicts, a
-    few hundred bytes, to show.  A step that a gate refused (65) or whose configuration is wrong
-    (78) fails for good; anything else is retried as the DAG says.
+    few hundred bytes, to show.
     """
 
     ui_color = "#d7e8f4"
@@ -52,7 +92,10 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = configured(self.task_id, self.pipeline, context["params"])
+        try:
+            step = configured(self.task_id, self.pipeline, context["params"])
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
         python = os.environ.get("SPIRA_PYTHON", sys.executable)
         last_lines: deque[str] = deque(maxlen=12)
         with TemporaryFile("w+") as stdout:
@@ -71,21 +114,9 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
             stdout.seek(0)
             if status == 0:
                 result = json.loads(stdout.read())
-                return {name: result[name] for name in ("key", "metrics", "verdicts")}
-        reason = f"step {step.name!r} ended with status {status}\n{''.join(last_lines)}"
-        if status in {EXIT_REJECTED, EXIT_CONFIG}:
-            raise AirflowFailException(reason)
-        raise AirflowException(reason)
+                return {name: result[name] for name in SHOWN if name in result}
+        raise failure(step.name, status, "".join(last_lines))
 
     def on_kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
-
-
-def configured(name: str, pipeline: tuple[Step, ...], params: Mapping[str, Any]) -> Step:
-    """The step of this name as the parameters of the DAG run want it."""
-    try:
-        steps = from_params(pipeline, dict(params))
-    except ValueError as error:
-        raise AirflowFailException(str(error)) from None
-    return next(step for step in steps if step.name == name)

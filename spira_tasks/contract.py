@@ -19,6 +19,45 @@ EXIT_CONFIG = os.EX_CONFIG  # 78: the step or its configuration is wrong; do not
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a step may use where it runs in a container.  Never part of the key of its result.
+
+    Attributes
+    ----------
+    cpus : float
+        A limit, not a share.
+    memory_mib : tuple of int
+        The limit, ``/tmp`` and ``/dev/shm`` included.  After the step ran out of memory it is tried
+        again with the next one; without a next one it fails for good.
+    scratch_mib, shm_mib : int
+        Size of ``/tmp`` and of ``/dev/shm``.
+    minutes : int
+        How long it may take before it is stopped.
+    n_gpus : int
+        How many GPUs it asks the engine for.
+    gpu_optional : bool
+        Whether it may run without them where the engine has none.
+    access : {"store", "data", "models"}
+        What its keys open: the store; the recordings too; the model registry too.
+    engine : str
+        Name of a Docker engine in the site file; empty for the one of SPIRA_DOCKER_URL.
+    queue : str
+        Airflow queue whose workers take the step; empty for the default one.
+    """
+
+    cpus: float = 2.0
+    memory_mib: tuple[int, ...] = (3072,)
+    scratch_mib: int = 1024
+    shm_mib: int = 64
+    minutes: int = 120
+    n_gpus: int = 0
+    gpu_optional: bool = False
+    access: Literal["store", "data", "models"] = "store"
+    engine: str = ""
+    queue: str = ""
+
+
+@dataclass(frozen=True)
 class Step:
     """One use of a stage in a pipeline.
 
@@ -33,12 +72,15 @@ class Step:
         place outside the store where data enters: ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
     config : mapping of str to JSON value
         Validated by the stage's own ``Config``; unknown keys are errors.
+    resources : Resources
+        For whoever starts the step; the step itself never learns of them.
     """
 
     name: str
     stage: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    resources: Resources = field(default=Resources(), compare=False)
 
     @property
     def upstream(self) -> list[str]:
@@ -47,7 +89,9 @@ class Step:
         return sorted({reference.partition(".")[0] for reference in references})
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        fields = asdict(self)
+        del fields["resources"]
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Step:

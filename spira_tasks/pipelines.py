@@ -6,12 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from spira_tasks.contract import Step
+from spira_tasks.contract import Resources, Step
 
 # A gate hands its input on unchanged.  Later steps read the gate's output and never what came
 # before it (a test forbids it), so data flow alone puts every step behind its gate.
 TRAINING = (
-    Step("ingest", "ingest", inputs={"data": "folder:."}),
+    Step(
+        "ingest",
+        "ingest",
+        inputs={"data": "folder:."},
+        resources=Resources(access="data", scratch_mib=2048, memory_mib=(4096,)),
+    ),
     Step(
         "check_recordings",
         "validate",
@@ -40,6 +45,14 @@ TRAINING = (
             "features": "check_features.table",
             "ward_noise": "ingest.ward_noise",
         },
+        resources=Resources(
+            access="models",  # its epochs are shown in MLflow while they come
+            n_gpus=1,
+            gpu_optional=True,
+            memory_mib=(4096, 8192),
+            shm_mib=256,
+            minutes=24 * 60,
+        ),
     ),
     Step(
         "evaluate",
@@ -60,6 +73,7 @@ TRAINING = (
             "classifier": "evaluate.classifier",
             "report": "evaluate.report",
         },
+        resources=Resources(access="models"),
     ),
     Step(
         "promote",
@@ -69,6 +83,7 @@ TRAINING = (
             "registration": "register.registration",
             "report": "evaluate.report",
         },
+        resources=Resources(access="models"),
     ),
 )
 
@@ -136,6 +151,11 @@ def from_params(steps: tuple[Step, ...], params: Mapping[str, Any]) -> tuple[Ste
     return configure(
         steps, data=params.get("data"), settings={**settings, **(params.get("settings") or {})}
     )
+
+
+def configured(name: str, steps: tuple[Step, ...], params: Mapping[str, Any]) -> Step:
+    """The step of this name, as ``from_params`` makes it."""
+    return next(step for step in from_params(steps, params) if step.name == name)
 
 
 def with_data(step: Step, data: str) -> Step:

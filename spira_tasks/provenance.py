@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK_FILE = ROOT / "requirements.txt"
+LOCK_FILE = ROOT / "docker" / "tasks.txt"  # what steps import; Airflow's version changes no result
 PROJECT_PACKAGES = ("spira_tasks", "expectations")
 
 
@@ -84,7 +85,12 @@ def project_sources(module: str) -> dict[str, bytes]:
 
 
 def git_revision() -> str:
-    """Commit the source tree is at, with ``+`` when it has changes; empty outside a checkout."""
+    """Commit the source tree is at, with ``+`` when it has changes; empty outside a checkout.
+
+    An image holds no checkout: it was told its revision when it was built.
+    """
+    if revision := os.environ.get("SPIRA_REVISION"):
+        return revision
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -69,7 +69,7 @@ osd heartbeat grace = 3600
 [client]
 ms mon client mode = crc
 rgw data = $folder/rgw
-rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
+rgw frontends = beast endpoint=${S3_LISTEN:-127.0.0.1}:$port tcp_nodelay=1
 rgw thread pool size = 64
 CONF
 

@@ -1,0 +1,45 @@
+# The image of Airflow's parts: our DAGs and operators, and no torch.
+# scripts/images.sh builds it; docs/production.md says how to by hand.
+
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+# An image with wheels in its root, for builds without a package index; by default an empty one.
+ARG WHEELS_IMAGE=scratch
+
+FROM ${WHEELS_IMAGE} AS wheels
+
+FROM ${BASE_IMAGE}
+ARG PIP_NO_INDEX=
+RUN --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=bind,source=docker,target=/locks \
+    python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
+      --quiet --find-links=/wheels -r /locks/airflow.txt \
+ && echo 'airflow:x:10001:0::/tmp:/usr/sbin/nologin' >>/etc/passwd \
+ && mkdir -p /opt/airflow/logs && chown -R 10001:0 /opt/airflow
+
+# Of spira_tasks only what a DAG may import: standard library, no torch.
+COPY spira_tasks/__init__.py spira_tasks/contract.py spira_tasks/pipelines.py /opt/spira/spira_tasks/
+COPY dags /opt/spira/dags
+COPY plugins /opt/spira/plugins
+COPY docker/health.py /opt/spira/docker/
+# An empty configuration: without one Airflow writes its own, with secrets in it.
+COPY docker/airflow.cfg docker/webserver_config.py /opt/airflow/
+RUN python -m compileall -q /opt/spira
+
+ARG VERSION=0
+ARG REVISION=
+LABEL org.opencontainers.image.title="SPIRA Airflow" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PYTHONPATH=/opt/spira \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/spira/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/spira/plugins \
+    AIRFLOW__CORE__LOAD_EXAMPLES=False \
+    AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False \
+    DO_NOT_TRACK=1
+WORKDIR /opt/airflow
+USER 10001:0
+CMD ["airflow", "version"]

@@ -1,0 +1,248 @@
+"""What a first start needs, and a later one finds done: secrets, databases, buckets, a user.
+
+    python bootstrap.py secrets /secrets      make the files that are missing
+    python bootstrap.py services /secrets     databases and roles in Postgres, buckets in S3
+    python bootstrap.py mlflow /secrets       the user that the steps are, in MLflow
+
+Nothing that exists is changed, so every command can be repeated.  Whoever keeps secrets elsewhere
+puts the files in place before the first start; docs/production.md lists them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+POSTGRES = os.environ.get("SPIRA_POSTGRES_HOST", "postgres")
+S3_ENDPOINT = os.environ.get("SPIRA_S3_ENDPOINT", "http://s3:8333")
+S3_REGION = os.environ.get("SPIRA_S3_REGION", "")
+MLFLOW = os.environ.get("SPIRA_MLFLOW", "http://mlflow:5000")
+DATABASES = {"airflow": ["airflow"], "mlflow": ["mlflow", "mlflow_auth"]}  # role: its databases
+STORE, DATA, MODELS = "spira-store", "spira-data", "spira-mlflow"
+# Who may do what with which bucket.  A step gets the keys of one of the first three.
+GRANTS = {
+    "store": {STORE: "rw"},
+    "data": {STORE: "rw", DATA: "r"},
+    "models": {STORE: "rw", MODELS: "rw"},
+    "airflow": {STORE: "r"},
+    "mlflow": {MODELS: "r"},
+}
+WAIT_SECONDS = 120
+
+
+def make_secrets(folder: Path) -> None:
+    """Make each file that is missing; keep every one that is there."""
+
+    def keep(name: str, content: str = "") -> str:
+        file = folder / name
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content or secrets.token_urlsafe(32))
+            print(f"made {name}")
+        file.chmod(0o444)  # containers of several users read them; the folder above is closed
+        return file.read_text().strip()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    keep("postgres/password")
+    passwords = {role: keep(f"bootstrap/{role}_password") for role in DATABASES}
+
+    def uri(role: str, database: str) -> str:
+        return f"postgresql+psycopg2://{role}:{passwords[role]}@{POSTGRES}/{database}"
+
+    keep("airflow/database", uri("airflow", "airflow"))
+    keep("airflow/fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    keep("airflow/jwt_secret", secrets.token_urlsafe(64))
+    keep("airflow/api_secret_key")
+    keep("airflow/admin_password", secrets.token_urlsafe(12))
+    redis = keep("redis/password")
+    keep("airflow/broker_url", f"redis://:{redis}@redis:6379/0")
+    keep("airflow/result_backend", uri("airflow", "airflow").replace("postgresql", "db+postgresql"))
+
+    admin = keep("mlflow/admin_password", secrets.token_urlsafe(12))
+    steps = keep("bootstrap/mlflow_steps_password")
+    keep("mlflow/backend_uri", uri("mlflow", "mlflow"))
+    keep("mlflow/flask_secret")
+    keep(
+        "mlflow/basic_auth.ini",
+        "[mlflow]\ndefault_permission = READ\n"
+        f"database_uri = {uri('mlflow', 'mlflow_auth')}\n"
+        f"admin_username = admin\nadmin_password = {admin}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    identities = json.loads(keep("s3/identities.json", json.dumps(_identities(), indent=1)))
+    keys = {one["name"]: one["credentials"][0] for one in identities["identities"]}
+    keep("mlflow/s3.json", json.dumps(keys["mlflow"]))
+    keep("airflow/connections.json", json.dumps(_connections(keys, steps, keep), indent=1))
+
+
+def _identities() -> dict[str, Any]:
+    """Users of the S3 service, in the notation of SeaweedFS."""
+    words = {"r": ("Read", "List"), "rw": ("Read", "List", "Write", "Tagging")}
+
+    def one(name: str, actions: list[str]) -> dict[str, Any]:
+        key = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(32)}
+        return {"name": name, "credentials": [key], "actions": actions}
+
+    everything = ["Admin", "Read", "List", "Write", "Tagging"]
+    users = [one("admin", everything)]
+    for name, buckets in GRANTS.items():
+        actions = [f"{word}:{bucket}" for bucket, how in buckets.items() for word in words[how]]
+        users.append(one(name, actions))
+    return {"identities": users}
+
+
+def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[str, Any]:
+    """Airflow's connections, as plugins/spira_secrets.py reads them."""
+
+    def s3(name: str) -> dict[str, Any]:
+        return {
+            "conn_type": "generic",
+            "host": S3_ENDPOINT,
+            "login": keys[name]["accessKey"],
+            "password": keys[name]["secretKey"],
+            "extra": {"region": S3_REGION},
+        }
+
+    return {
+        **{f"spira_s3_{access}": s3(access) for access in ("store", "data", "models")},
+        "spira_s3": s3("airflow"),
+        "spira_mlflow": {
+            "conn_type": "generic",
+            "host": MLFLOW,
+            "login": "steps",
+            "password": mlflow_password,
+        },
+        "spira_pseudonyms": {
+            "conn_type": "generic",
+            "password": keep("airflow/pseudonym_key", secrets.token_urlsafe(32)),
+        },
+    }
+
+
+def make_services(folder: Path) -> None:
+    _waiting("Postgres", lambda: _make_databases(folder))
+    _waiting("S3", lambda: _make_buckets(folder))
+
+
+def _make_databases(folder: Path) -> None:
+    import psycopg2
+    from psycopg2 import sql
+
+    connection = psycopg2.connect(
+        host=POSTGRES,
+        user=os.environ.get("POSTGRES_USER", "postgres"),
+        password=(folder / "postgres/password").read_text().strip(),
+        dbname="postgres",
+        connect_timeout=5,
+    )
+    connection.autocommit = True  # CREATE DATABASE cannot be part of a transaction
+    with connection.cursor() as cursor:
+        for role, databases in DATABASES.items():
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
+            if cursor.fetchone() is None:
+                password = (folder / f"bootstrap/{role}_password").read_text().strip()
+                statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD %s").format(sql.Identifier(role))
+                cursor.execute(statement, (password,))
+                print(f"made role {role}")
+            for database in databases:
+                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
+                if cursor.fetchone() is None:
+                    names = sql.Identifier(database), sql.Identifier(role)
+                    cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
+                    cursor.execute(
+                        sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(names[0])
+                    )
+                    print(f"made database {database}")
+    connection.close()
+
+
+def _make_buckets(folder: Path) -> None:
+    from urllib.parse import urlsplit
+
+    from minio import Minio
+
+    identities = json.loads((folder / "s3/identities.json").read_text())["identities"]
+    admin = next(one for one in identities if one["name"] == "admin")["credentials"][0]
+    endpoint = urlsplit(S3_ENDPOINT)
+    client = Minio(
+        endpoint.netloc,
+        admin["accessKey"],
+        admin["secretKey"],
+        secure=endpoint.scheme == "https",
+        region=S3_REGION or None,
+    )
+    for bucket in (STORE, DATA, MODELS):
+        if not client.bucket_exists(bucket):
+            client.make_bucket(bucket)
+            print(f"made bucket {bucket}")
+        if os.environ.get("SPIRA_S3_GRANTS") == "policy":
+            client.set_bucket_policy(bucket, json.dumps(_policy(bucket)))
+
+
+def _policy(bucket: str) -> dict[str, Any]:
+    """The grants on a bucket as its policy, for services that keep users and rights apart (Ceph)."""
+    reading = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]
+    writing = [*reading, "s3:PutObject", "s3:DeleteObject", "s3:ListBucketMultipartUploads"]
+    writing += ["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": [f"arn:aws:iam:::user/{name}"]},
+                "Action": writing if buckets[bucket] == "rw" else reading,
+                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+            }
+            for name, buckets in GRANTS.items()
+            if bucket in buckets
+        ],
+    }
+
+
+def make_mlflow_user(folder: Path) -> None:
+    """Make MLflow's user ``steps``: it reads what others made and owns what it makes."""
+    admin = (folder / "mlflow/admin_password").read_text().strip()
+    token = base64.b64encode(f"admin:{admin}".encode()).decode()
+    steps = (folder / "bootstrap/mlflow_steps_password").read_text().strip()
+    request = urllib.request.Request(  # noqa: S310  (the address is ours)
+        f"{MLFLOW}/api/2.0/mlflow/users/create",
+        data=json.dumps({"username": "steps", "password": steps}).encode(),
+        headers={"Content-Type": "application/json", "Authorization": f"Basic {token}"},
+    )
+    try:
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+        print("made MLflow user steps")
+    except urllib.error.HTTPError as error:
+        answer = error.read().decode()
+        if "RESOURCE_ALREADY_EXISTS" not in answer:
+            sys.exit(f"MLflow refused to make the user steps: {error.code} {answer}")
+
+
+def _waiting(service: str, work: Any) -> None:
+    """Do ``work`` as soon as the service answers; give up after WAIT_SECONDS, with the reason."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"{service} is not ready after {WAIT_SECONDS} s: {error}")
+            print(f"waiting for {service} ({type(error).__name__})", flush=True)
+            time.sleep(2)
+
+
+COMMANDS = {"secrets": make_secrets, "services": make_services, "mlflow": make_mlflow_user}
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__)
+    COMMANDS[sys.argv[1]](Path(sys.argv[2]))

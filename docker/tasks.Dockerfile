@@ -1,0 +1,47 @@
+# The image of the steps (and of the MLflow server): what spira_tasks imports, and no Airflow.
+# scripts/images.sh builds it with the right arguments; docs/production.md says how to by hand.
+
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+# An image with wheels in its root, for builds without a package index; by default an empty one.
+ARG WHEELS_IMAGE=scratch
+
+FROM ${WHEELS_IMAGE} AS wheels
+
+FROM ${BASE_IMAGE}
+# cpu or cuda.  The default index serves the CUDA build of torch; the CPU build comes from the wheels
+# above, or from PyTorch's own index, which TORCH_INDEX_URL names.
+ARG DEVICE=cpu
+ARG TORCH_INDEX_URL=
+ARG PIP_NO_INDEX=
+RUN --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=bind,source=docker,target=/locks \
+    python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
+      --quiet --find-links=/wheels ${TORCH_INDEX_URL:+--extra-index-url=${TORCH_INDEX_URL}} \
+      -r /locks/tasks.txt \
+ && python /locks/torch_build.py ${DEVICE}
+
+COPY spira_tasks /opt/spira/spira_tasks
+COPY expectations /opt/spira/expectations
+COPY docker/tasks.txt docker/serve_mlflow.py docker/bootstrap.py /opt/spira/docker/
+RUN python -m compileall -q /opt/spira
+
+ARG VERSION=0
+ARG REVISION=
+ARG LOCK=
+LABEL org.opencontainers.image.title="SPIRA tasks" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      spira.lock="${LOCK}" \
+      spira.device="${DEVICE}"
+ENV PYTHONPATH=/opt/spira \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    SPIRA_REVISION=${REVISION} \
+    HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    GX_ANALYTICS_ENABLED=false \
+    DO_NOT_TRACK=1
+WORKDIR /tmp
+USER 10001:10001
+CMD ["python", "-m", "spira_tasks", "--help"]

@@ -1,0 +1,302 @@
+"""Run a step as a hardened container that outlives whoever started it."""
+
+from __future__ import annotations
+
+import time
+from hashlib import sha256
+from typing import Any
+
+from airflow.providers.docker.operators.docker import DockerOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowTaskTimeout,
+)
+from docker.errors import APIError, DockerException, NotFound
+from docker.types import Mount
+from requests.exceptions import RequestException
+from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, Identity, Line, NoGPU
+from spira_links import LINKS
+from spira_records import SHOWN, explanation, read_record
+from spira_secrets import hidden, secrets_of
+from spira_site import Engine as EnginePlace
+from spira_status import FINAL, command_line, failure
+
+from spira_tasks.contract import Resources, Step
+from spira_tasks.pipelines import configured
+
+STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
+N_LAST_LINES = 12
+
+
+class StepDockerOperator(DockerOperator):  # type: ignore[misc]
+    """Run a step of a pipeline in a container.
+
+    The container is unprivileged and limited (``spira_engine``), gets its keys from Airflow's
+    connections (``spira_secrets``) and leaves its result in the store.  When the process that
+    follows it dies, the container goes on; the next try finds it by its labels, shows the lines
+    that were missed, and takes its result.
+
+    Parameters
+    ----------
+    pipeline : tuple of Step
+    resources : Resources
+        What the step may use here.
+    place : Engine of spira_site
+        Where its engine is.
+    store : str
+        URL of the store as the step sees it.
+    network : str
+        Docker network of the container; S3 and MLflow should be all there is on it.
+    image, user : str
+        As for DockerOperator.
+    """
+
+    template_fields = ()  # a step is data, not a template
+    operator_extra_links = LINKS
+    ui_color = "#cfe4f7"
+
+    def __init__(
+        self,
+        *,
+        pipeline: tuple[Step, ...],
+        resources: Resources,
+        place: EnginePlace,
+        store: str,
+        network: str,
+        **kwargs: Any,
+    ) -> None:
+        tls = {}
+        if place.tls:
+            tls = {
+                "tls_ca_cert": f"{place.tls}/ca.pem",
+                "tls_client_cert": f"{place.tls}/cert.pem",
+                "tls_client_key": f"{place.tls}/key.pem",
+            }
+        super().__init__(
+            docker_url=place.url, auto_remove="never", mount_tmp_dir=False, **tls, **kwargs
+        )
+        self.pipeline = pipeline
+        self.resources = resources
+        self.store = store
+        self.network = network
+        self._after = ""  # when the last line was written that the log has
+        self._timed_out = False
+        self._secrets: dict[str, str] = {}
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        try:
+            step = configured(self.task_id, self.pipeline, context["params"])
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
+        self._secrets = secrets_of(self.resources)
+        try:
+            return self._run(step, context)
+        except AirflowTaskTimeout:
+            self._timed_out = True  # Airflow calls on_kill now, which stops the container
+            raise
+        except NotFound:
+            raise AirflowException("somebody removed the container while it worked") from None
+        except (EngineLost, RequestException, DockerException) as error:
+            raise AirflowException(
+                f"the Docker engine at {self.docker_url} does not answer as it should: {error}; "
+                "see that it runs and that Airflow may use it (make doctor)"
+            ) from error
+
+    def on_kill(self) -> None:
+        """Stop what belongs to this try, and only that: a newer try may have taken it over."""
+        identity = self._identity
+        engine = self._connect()
+        for found in engine.find(identity):
+            if found["State"] == "running" and engine.belongs_to(found["Id"], identity):
+                self.log.info("asking the step to stop; it has %.0f s", STOP_SECONDS)
+                engine.stop(found["Id"], STOP_SECONDS)
+                if self._timed_out:  # else execute goes on and shows the last lines itself
+                    self._show(engine.lines(found["Id"], self._after))
+
+    def _run(self, step: Step, context: Context) -> dict[str, Any]:
+        self._identity = _identity(context)
+        notes = context["task_state_store"]
+        engine = self._connect()
+        command = command_line("python", step, context["run_id"])
+        limit = self._memory_mib(int(notes.get("out_of_memory", 0)))
+        label = sha256("\0".join([self.image, *command]).encode()).hexdigest()[:16]
+
+        container = self._adopt(engine, label, notes)
+        if container is None:
+            self._after = ""
+            container = self._start(engine, step, command, label, limit)
+        last_lines, peak_mib = self._follow(engine, container, notes)
+
+        ending = engine.ending(container)
+        if ending.status == 0:
+            engine.remove(container)
+            return self._shown(context["run_id"], step) | {"peak_memory_mib": peak_mib}
+        # The container stays for whoever wants to look; spira_maintenance removes it later.
+        if ending.out_of_memory:
+            raise self._out_of_memory(step, notes, limit, peak_mib)
+        reason = self._explanation(context["run_id"], step) if ending.status in FINAL else ""
+        raise failure(step.name, ending.status, reason or _last(ending, last_lines))
+
+    def _adopt(self, engine: Engine, label: str, notes: Any) -> str | None:
+        """A container that an earlier try left, working or with a result; what else it left goes.
+
+        One that failed is left alone: this try is the answer to it.
+        """
+        adopted = None
+        for found in engine.find(self._identity):
+            container, state = found["Id"], found["State"]
+            finished = state == "exited" and engine.ending(container).status == 0
+            if not finished and state != "running":
+                continue
+            if found["Labels"].get("spira.command") != label or adopted:
+                self.log.warning("stopping a container of an earlier try that does other work")
+                engine.stop(container, STOP_SECONDS)
+                engine.remove(container)
+                continue
+            adopted = container
+            engine.claim(container, self._identity)
+            cursor = notes.get("log_cursor") or {}
+            self._after = cursor.get("at", "") if cursor.get("container") == container else ""
+            self.log.info(
+                "found the container of an earlier try, %s: taking it over; lines since %s follow",
+                "finished" if finished else "still working",
+                self._after or "its start",
+            )
+        return adopted
+
+    def _start(self, engine: Engine, step: Step, command: list[str], label: str, limit: int) -> str:
+        if not engine.has_image(self.image):
+            raise AirflowFailException(
+                f"image {self.image} is not on the engine at {self.docker_url} and cannot be "
+                "pulled: build it (make images), or correct SPIRA_TASKS_IMAGE"
+            )
+        folders = [
+            ref.removeprefix("folder:") for ref in step.inputs.values() if ref[:7] == "folder:"
+        ]
+        mounts = [Mount(folder, folder, type="bind", read_only=True) for folder in folders]
+
+        def start(resources: Resources) -> str:
+            return engine.start(
+                self._identity,
+                image=self.image,
+                command=command,
+                environment={"SPIRA_STORE": self.store, **self.environment, **self._secrets},
+                resources=resources,
+                memory_mib=limit,
+                network=self.network,
+                user=self.user,
+                mounts=mounts,
+                labels={"spira.command": label},
+            )
+
+        try:
+            container = start(self.resources)
+        except NoGPU as error:
+            if not self.resources.gpu_optional:
+                raise AirflowFailException(
+                    f"step {step.name!r} needs {self.resources.n_gpus} GPU, and the engine at "
+                    f"{self.docker_url} lends none ({error}): install NVIDIA's container toolkit "
+                    "there, name another engine in the site file, or let gpu_optional be true"
+                ) from None
+            self.log.warning("the engine has no GPU to lend (%s): going on without", error)
+            container = start(_without_gpus(self.resources))
+        self.log.info("container %s of image %s", container[:12], self.image)
+        return container
+
+    def _follow(self, engine: Engine, container: str, notes: Any) -> tuple[list[str], int]:
+        """Show a container's lines until it ends; return the last of them and its memory's peak."""
+        last_lines: list[str] = []
+        peak_mib, sampled_at = 0, 0.0
+        for lines in engine.follow(container, self._after):
+            if lines:
+                last_lines = (last_lines + self._show(lines))[-N_LAST_LINES:]
+                self._note(notes, "log_cursor", {"container": container, "at": self._after})
+            if time.monotonic() - sampled_at > SAMPLE_SECONDS:
+                sampled_at = time.monotonic()
+                peak_mib = max(peak_mib, self._memory_now(engine, container))
+        return last_lines, peak_mib
+
+    def _show(self, lines: list[Line]) -> list[str]:
+        shown = []
+        for line in lines:
+            text = hidden(line.text, self._secrets_to_hide)
+            self.log.info("%s", text)
+            shown.append(text)
+            self._after = line.at
+        return shown
+
+    def _shown(self, run_id: str, step: Step) -> dict[str, Any]:
+        """What Airflow's page shows of a step that is done: a few hundred bytes of its record."""
+        try:
+            record = read_record(self.store, run_id, step.name, self._secrets)
+        except OSError as error:
+            raise AirflowException(f"step {step.name!r} is done, but {error}") from None
+        if record is None:
+            raise AirflowException(f"step {step.name!r} left no record in {self.store}")
+        return {name: record[name] for name in SHOWN if name in record}
+
+    def _explanation(self, run_id: str, step: Step) -> str:
+        """Why a step failed, by its record; empty when the store does not answer."""
+        try:
+            return explanation(read_record(self.store, run_id, step.name, self._secrets) or {})
+        except OSError as error:
+            self.log.warning("%s: the last lines have to tell the reason", error)
+            return ""
+
+    def _out_of_memory(self, step: Step, notes: Any, limit: int, peak_mib: int) -> AirflowException:
+        n_times = int(notes.get("out_of_memory", 0)) + 1
+        self._note(notes, "out_of_memory", n_times)
+        message = (
+            f"step {step.name!r} ran out of memory: its limit is {limit} MiB, "
+            f"{peak_mib} MiB was the most seen (a look every {SAMPLE_SECONDS:.0f} s)"
+        )
+        larger = self._memory_mib(n_times)
+        if larger > limit:
+            return AirflowException(f"{message}; the next try has {larger} MiB")
+        return AirflowFailException(
+            f"{message}; give it more by memory_mib under [steps.{step.name}] in the site file"
+        )
+
+    def _memory_mib(self, n_times: int) -> int:
+        limits = self.resources.memory_mib
+        return limits[min(n_times, len(limits) - 1)]
+
+    def _memory_now(self, engine: Engine, container: str) -> int:
+        try:
+            return engine.memory_mib(container)
+        except (APIError, RequestException):
+            return 0  # it has just ended, or the engine is away: following it will tell
+
+    def _note(self, notes: Any, name: str, value: Any) -> None:
+        """Leave a note for the next try.  Without it that try shows some lines again, no more."""
+        try:
+            notes.set(name, value)
+        except AirflowRuntimeError as error:
+            self.log.warning("Airflow did not take a note of %s: %s", name, error)
+
+    def _connect(self) -> Engine:
+        """A connection of its own: on_kill comes in the middle of execute's requests."""
+        self.__dict__.pop("hook", None)
+        return Engine(self.cli)
+
+    @property
+    def _secrets_to_hide(self) -> list[str]:
+        return [v for name, v in self._secrets.items() if name.endswith(("_KEY", "_PASSWORD"))]
+
+
+def _identity(context: Context) -> Identity:
+    ti = context["ti"]
+    return Identity(ti.dag_id, ti.task_id, ti.run_id, ti.map_index or -1, ti.try_number)
+
+
+def _without_gpus(resources: Resources) -> Resources:
+    from dataclasses import replace
+
+    return replace(resources, n_gpus=0)
+
+
+def _last(ending: Ending, lines: list[str]) -> str:
+    return "\n".join([ending.error, *lines] if ending.error else lines)

@@ -1,0 +1,84 @@
+"""Read what a step left in the store: its record, a few kilobytes of JSON.
+
+The store is the only messenger between a step and Airflow.  Nothing is taken from a container's
+output, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error
+
+SHOWN = ("key", "state", "found", "seconds", "metrics", "verdicts", "mlflow_run")
+
+
+def read_record(
+    store: str, run_id: str, step: str, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """The record of a step of a run, or None when the store has none.
+
+    Parameters
+    ----------
+    store : str
+        A folder, or ``s3://bucket/prefix``.
+    environment : mapping of str to str
+        SPIRA_S3_ENDPOINT and the keys, where the store is in a bucket.
+
+    Raises
+    ------
+    OSError
+        When the store does not answer.
+    """
+    name = f"runs/{run_id}/{step}.json"
+    if not store.startswith("s3://"):
+        file = Path(store) / name
+        return dict(json.loads(file.read_bytes())) if file.is_file() else None
+    place = urlsplit(store)
+    client = _client(environment)
+    try:
+        response = client.get_object(place.netloc, f"{place.path.strip('/')}/{name}".lstrip("/"))
+    except S3Error as error:
+        if error.code == "NoSuchKey":
+            return None
+        raise OSError(f"S3 refused to read {store}: {error.code}") from None
+    except (MinioException, urllib3.exceptions.HTTPError) as error:
+        raise OSError(f"S3 does not answer: {type(error).__name__}") from None
+    try:
+        return dict(json.loads(response.read()))
+    finally:
+        response.close()
+        response.release_conn()
+
+
+def explanation(record: Mapping[str, Any]) -> str:
+    """Why a step failed or refused, in the words of its record; empty when it did neither."""
+    if record.get("message"):
+        return str(record["message"])
+    blocking = [found for found in record.get("verdicts", ()) if found["verdict"] == "block"]
+    return "\n".join(f"- {verdict['name']}: {verdict['reason']}" for verdict in blocking)
+
+
+def _client(environment: Mapping[str, str]) -> Minio:
+    endpoint = urlsplit(environment["SPIRA_S3_ENDPOINT"])
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=5, read=30),
+        retries=urllib3.Retry(5, backoff_factor=0.5, status_forcelist=(500, 502, 503, 504)),
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=os.environ.get("SSL_CERT_FILE") or None,
+    )
+    return Minio(
+        endpoint.netloc,
+        environment["SPIRA_S3_ACCESS_KEY"],
+        environment["SPIRA_S3_SECRET_KEY"],
+        secure=endpoint.scheme == "https",
+        region=environment.get("SPIRA_S3_REGION") or None,
+        http_client=pool,
+    )

@@ -1,0 +1,97 @@
+"""What is particular to one site: its Docker engines, and what each step may use there.
+
+``SPIRA_SITE`` names a TOML file; without one every step keeps the resources that the pipeline gives
+it and runs on the engine of ``SPIRA_DOCKER_URL``::
+
+    [engines.gpu]
+    url = "tcp://gpu-1.example.org:2376"
+    tls = "/run/secrets/gpu-1"           # folder with ca.pem, cert.pem and key.pem
+
+    [steps.train]
+    engine = "gpu"
+    memory_mib = [16384, 32768]          # the second after an out-of-memory
+    cpus = 8
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spira_tasks.contract import Resources, Step
+
+LOCAL_ENGINE = "unix:///var/run/docker.sock"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker engine: its URL, and the folder of its TLS files where it is reached by TLS."""
+
+    url: str
+    tls: str = ""
+
+
+@dataclass(frozen=True)
+class Site:
+    engines: Mapping[str, Engine]
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def from_environment(cls) -> Site:
+        """Read SPIRA_SITE, SPIRA_DOCKER_URL and SPIRA_DOCKER_TLS.
+
+        Raises
+        ------
+        ValueError
+            When the file is missing or says something that is not known; names the place.
+        """
+        own = Engine(
+            os.environ.get("SPIRA_DOCKER_URL") or LOCAL_ENGINE,
+            os.environ.get("SPIRA_DOCKER_TLS") or "",
+        )
+        file = os.environ.get("SPIRA_SITE")
+        if not file:
+            return cls({"": own})
+        try:
+            content = tomllib.loads(Path(file).read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ValueError(f"SPIRA_SITE={file}: {error}") from None
+        _known(content, ("engines", "steps"), file)
+        engines = {"": own}
+        for name, fields in content.get("engines", {}).items():
+            _known(fields, ("url", "tls"), f"{file}, engines.{name}")
+            if "url" not in fields:
+                raise ValueError(f"{file}, engines.{name}: it has no url")
+            engines[name] = Engine(**fields)
+        steps = content.get("steps", {})
+        names = [known.name for known in dataclasses.fields(Resources)]
+        for name, fields in steps.items():
+            _known(fields, names, f"{file}, steps.{name}")
+            engine = fields.get("engine", "")
+            if engine not in engines:
+                raise ValueError(f"{file}, steps.{name}: there is no [engines.{engine}]")
+        return cls(engines, steps)
+
+    def resources(self, step: Step) -> Resources:
+        """The resources of a step here: the pipeline's, with what the site file changes."""
+        changes = dict(self.steps.get(step.name, {}))
+        if "memory_mib" in changes:
+            given = changes["memory_mib"]
+            changes["memory_mib"] = tuple(given) if isinstance(given, list) else (given,)
+        return dataclasses.replace(step.resources, **changes)
+
+    def engine(self, resources: Resources) -> Engine:
+        return self.engines[resources.engine]
+
+
+def _known(fields: Mapping[str, Any], names: tuple[str, ...] | list[str], place: str) -> None:
+    unknown = sorted(set(fields) - set(names))
+    if unknown:
+        raise ValueError(
+            f"{place}: {', '.join(unknown)} is not known; there are {', '.join(names)}"
+        )
