@@ -10,7 +10,7 @@ FROM ${WHEELS_IMAGE} AS wheels
 FROM ${BASE_IMAGE}
 ARG PIP_NO_INDEX=
 RUN --mount=type=bind,from=wheels,target=/wheels \
-    --mount=type=bind,source=docker,target=/locks \
+    --mount=type=bind,source=docker/airflow.txt,target=/locks/airflow.txt \
     python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
       --quiet --find-links=/wheels -r /locks/airflow.txt \
  && echo 'airflow:x:10001:0::/tmp:/usr/sbin/nologin' >>/etc/passwd \

@@ -76,7 +76,7 @@ def make_secrets(folder: Path) -> None:
         "[mlflow]\ndefault_permission = READ\n"
         f"database_uri = {uri('mlflow', 'mlflow_auth')}\n"
         f"admin_username = admin\nadmin_password = {admin}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
     )
     identities = json.loads(keep("s3/identities.json", json.dumps(_identities(), indent=1)))
     keys = {one["name"]: one["credentials"][0] for one in identities["identities"]}
@@ -189,7 +189,7 @@ def _make_buckets(folder: Path) -> None:
 
 
 def _policy(bucket: str) -> dict[str, Any]:
-    """The grants on a bucket as its policy, for services that keep users and rights apart (Ceph)."""
+    """The grants on a bucket as its policy, for services that know users but not their rights."""
     reading = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]
     writing = [*reading, "s3:PutObject", "s3:DeleteObject", "s3:ListBucketMultipartUploads"]
     writing += ["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]

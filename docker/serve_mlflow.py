@@ -1,4 +1,4 @@
-"""Start the MLflow server with its secrets from files: none on a command line, none in the image."""
+"""Start the MLflow server with its secrets from files, so that no command line shows one."""
 
 import json
 import os

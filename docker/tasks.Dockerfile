@@ -14,7 +14,8 @@ ARG DEVICE=cpu
 ARG TORCH_INDEX_URL=
 ARG PIP_NO_INDEX=
 RUN --mount=type=bind,from=wheels,target=/wheels \
-    --mount=type=bind,source=docker,target=/locks \
+    --mount=type=bind,source=docker/tasks.txt,target=/locks/tasks.txt \
+    --mount=type=bind,source=docker/torch_build.py,target=/locks/torch_build.py \
     python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
       --quiet --find-links=/wheels ${TORCH_INDEX_URL:+--extra-index-url=${TORCH_INDEX_URL}} \
       -r /locks/tasks.txt \

@@ -17,11 +17,11 @@ from airflow.sdk.exceptions import (
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import Mount
 from requests.exceptions import RequestException
-from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, Identity, Line, NoGPU
+from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, Identity, Line, NoGPU, connect
 from spira_links import LINKS
-from spira_records import SHOWN, explanation, read_record
+from spira_records import explanation, read_record, shown
 from spira_secrets import hidden, secrets_of
-from spira_site import Engine as EnginePlace
+from spira_site import Place
 from spira_status import FINAL, command_line, failure
 
 from spira_tasks.contract import Resources, Step
@@ -42,9 +42,9 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     Parameters
     ----------
     pipeline : tuple of Step
-    resources : Resources
+    limits : Resources
         What the step may use here.
-    place : Engine of spira_site
+    place : Place
         Where its engine is.
     store : str
         URL of the store as the step sees it.
@@ -62,24 +62,16 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self,
         *,
         pipeline: tuple[Step, ...],
-        resources: Resources,
-        place: EnginePlace,
+        limits: Resources,
+        place: Place,
         store: str,
         network: str,
         **kwargs: Any,
     ) -> None:
-        tls = {}
-        if place.tls:
-            tls = {
-                "tls_ca_cert": f"{place.tls}/ca.pem",
-                "tls_client_cert": f"{place.tls}/cert.pem",
-                "tls_client_key": f"{place.tls}/key.pem",
-            }
-        super().__init__(
-            docker_url=place.url, auto_remove="never", mount_tmp_dir=False, **tls, **kwargs
-        )
+        super().__init__(docker_url=place.url, auto_remove="never", mount_tmp_dir=False, **kwargs)
+        self.place = place
         self.pipeline = pipeline
-        self.resources = resources
+        self.limits = limits
         self.store = store
         self.network = network
         self._after = ""  # when the last line was written that the log has
@@ -91,7 +83,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             step = configured(self.task_id, self.pipeline, context["params"])
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
-        self._secrets = secrets_of(self.resources)
+        self._secrets = secrets_of(self.limits)
         try:
             return self._run(step, context)
         except AirflowTaskTimeout:
@@ -193,16 +185,16 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             )
 
         try:
-            container = start(self.resources)
+            container = start(self.limits)
         except NoGPU as error:
-            if not self.resources.gpu_optional:
+            if not self.limits.gpu_optional:
                 raise AirflowFailException(
-                    f"step {step.name!r} needs {self.resources.n_gpus} GPU, and the engine at "
+                    f"step {step.name!r} needs {self.limits.n_gpus} GPU, and the engine at "
                     f"{self.docker_url} lends none ({error}): install NVIDIA's container toolkit "
                     "there, name another engine in the site file, or let gpu_optional be true"
                 ) from None
             self.log.warning("the engine has no GPU to lend (%s): going on without", error)
-            container = start(_without_gpus(self.resources))
+            container = start(_without_gpus(self.limits))
         self.log.info("container %s of image %s", container[:12], self.image)
         return container
 
@@ -236,7 +228,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             raise AirflowException(f"step {step.name!r} is done, but {error}") from None
         if record is None:
             raise AirflowException(f"step {step.name!r} left no record in {self.store}")
-        return {name: record[name] for name in SHOWN if name in record}
+        return shown(record)
 
     def _explanation(self, run_id: str, step: Step) -> str:
         """Why a step failed, by its record; empty when the store does not answer."""
@@ -261,7 +253,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         )
 
     def _memory_mib(self, n_times: int) -> int:
-        limits = self.resources.memory_mib
+        limits = self.limits.memory_mib
         return limits[min(n_times, len(limits) - 1)]
 
     def _memory_now(self, engine: Engine, container: str) -> int:
@@ -279,8 +271,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     def _connect(self) -> Engine:
         """A connection of its own: on_kill comes in the middle of execute's requests."""
-        self.__dict__.pop("hook", None)
-        return Engine(self.cli)
+        return connect(self.place)
 
     @property
     def _secrets_to_hide(self) -> list[str]:

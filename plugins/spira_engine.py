@@ -14,8 +14,10 @@ from typing import Any
 
 from docker import APIClient
 from docker.errors import APIError, NotFound
+from docker.tls import TLSConfig
 from docker.types import DeviceRequest, LogConfig, Mount
 from requests.exceptions import RequestException
+from spira_site import Place
 
 from spira_tasks.contract import Resources
 
@@ -81,6 +83,18 @@ class Ending:
     error: str = ""
 
 
+def connect(place: Place) -> Engine:
+    """The engine at a place of the site file, by TLS where the place says so."""
+    tls = None
+    if place.tls:
+        tls = TLSConfig(
+            client_cert=(f"{place.tls}/cert.pem", f"{place.tls}/key.pem"),
+            ca_cert=f"{place.tls}/ca.pem",
+            verify=True,
+        )
+    return Engine(APIClient(place.url, version="auto", timeout=60, tls=tls or False))
+
+
 class Engine:
     """The containers of one Docker engine."""
 
@@ -122,7 +136,12 @@ class Engine:
                 name=name,
                 user=user,
                 environment=dict(environment),
-                labels={**identity.labels, **labels, "spira.attempt": str(identity.attempt)},
+                labels={
+                    **identity.labels,
+                    **labels,
+                    "spira.attempt": str(identity.attempt),
+                    "spira.deadline": str(int(time.time()) + resources.minutes * 60 + 600),
+                },
                 stop_signal="SIGTERM",
                 host_config=self._host_config(resources, memory_mib, network, mounts),
             )["Id"]
@@ -247,9 +266,9 @@ class Engine:
         return bool(self.client.inspect_container(container)["State"]["Running"])
 
     def lines(self, container: str, after: str) -> list[Line]:
-        """What was written after the moment ``after``, which is in the engine's notation."""
+        """The log of a step, its stderr, after the moment ``after`` in the engine's notation."""
         since = {"since": _unix_second(after)} if after else {}
-        content = self.client.logs(container, timestamps=True, **since)
+        content = self.client.logs(container, stdout=False, timestamps=True, **since)
         lines = []
         for raw in content.decode("utf-8", "replace").split("\n"):
             at, _, text = raw.partition(" ")

@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
-from spira_records import SHOWN
+from spira_records import shown
 from spira_site import Site
 from spira_status import command_line, failure
 
@@ -46,9 +46,9 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
     if runtime not in RUNTIMES:
         raise ValueError(f"SPIRA_RUNTIME is {runtime!r}; it must be one of {', '.join(RUNTIMES)}")
     common |= {
-        "resources": resources,
+        "limits": resources,  # BaseOperator has a ``resources`` of its own
         "store": _bucket(),
-        "image": os.environ.get("SPIRA_TASKS_IMAGE", "spira-tasks:local"),
+        "image": os.environ.get("SPIRA_TASKS_IMAGE", "spira-tasks:0.2.0"),
         "execution_timeout": timedelta(minutes=resources.minutes),
     }
     if runtime == "kubernetes":
@@ -60,7 +60,7 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
     if resources.n_gpus and not resources.gpu_optional:
         common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
     return StepDockerOperator(
-        place=site.engine(resources),
+        place=site.place(resources),
         network=os.environ.get("SPIRA_NETWORK", "spira_steps"),
         user=os.environ.get("SPIRA_CONTAINER_USER", "10001:10001"),
         **common,
@@ -114,7 +114,7 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
             stdout.seek(0)
             if status == 0:
                 result = json.loads(stdout.read())
-                return {name: result[name] for name in SHOWN if name in result}
+                return shown(result)
         raise failure(step.name, status, "".join(last_lines))
 
     def on_kill(self) -> None:

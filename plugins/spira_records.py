@@ -17,7 +17,7 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
 
-SHOWN = ("key", "state", "found", "seconds", "metrics", "verdicts", "mlflow_run")
+SHOWN = ("key", "state", "found", "seconds", "metrics", "verdicts")
 
 
 def read_record(
@@ -56,6 +56,12 @@ def read_record(
     finally:
         response.close()
         response.release_conn()
+
+
+def shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What Airflow's page shows of a record: a few hundred bytes."""
+    fields = {name: record[name] for name in SHOWN if name in record}
+    return fields | {"mlflow_run": record.get("provenance", {}).get("mlflow_run", "")}
 
 
 def explanation(record: Mapping[str, Any]) -> str:

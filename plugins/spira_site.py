@@ -29,8 +29,8 @@ LOCAL_ENGINE = "unix:///var/run/docker.sock"
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A Docker engine: its URL, and the folder of its TLS files where it is reached by TLS."""
+class Place:
+    """Where a Docker engine is; ``tls`` is the folder of the files that open it, if any do."""
 
     url: str
     tls: str = ""
@@ -38,7 +38,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Site:
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, Place]
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -50,7 +50,7 @@ class Site:
         ValueError
             When the file is missing or says something that is not known; names the place.
         """
-        own = Engine(
+        own = Place(
             os.environ.get("SPIRA_DOCKER_URL") or LOCAL_ENGINE,
             os.environ.get("SPIRA_DOCKER_TLS") or "",
         )
@@ -67,7 +67,7 @@ class Site:
             _known(fields, ("url", "tls"), f"{file}, engines.{name}")
             if "url" not in fields:
                 raise ValueError(f"{file}, engines.{name}: it has no url")
-            engines[name] = Engine(**fields)
+            engines[name] = Place(**fields)
         steps = content.get("steps", {})
         names = [known.name for known in dataclasses.fields(Resources)]
         for name, fields in steps.items():
@@ -85,7 +85,7 @@ class Site:
             changes["memory_mib"] = tuple(given) if isinstance(given, list) else (given,)
         return dataclasses.replace(step.resources, **changes)
 
-    def engine(self, resources: Resources) -> Engine:
+    def place(self, resources: Resources) -> Place:
         return self.engines[resources.engine]
 
 

@@ -136,12 +136,13 @@ class Outcome:
     """What a stage returns: numbers and verdicts.  Everything else it leaves in its outputs.
 
     ``changed`` is for a stage that acts on the outside (the model registry): false when there
-    was nothing left to do.
+    was nothing left to do.  ``mlflow_run`` is ``"<experiment>/<run>"`` where MLflow shows it.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     changed: bool = True
+    mlflow_run: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import json
 import logging
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import ValidationError
@@ -22,11 +23,18 @@ from spira_tasks import provenance
 from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
 from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome, Result, Step
-from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected, SpiraError
+from spira_tasks.errors import (
+    ArtifactCorrupt,
+    ConfigError,
+    GateRejected,
+    ServiceUnavailable,
+    SpiraError,
+)
+from spira_tasks.live_metrics import LiveMetrics
 from spira_tasks.work import Record, Work
 
 if TYPE_CHECKING:
-    from spira_tasks.tracking import Tracker
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +70,14 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
     except BaseException as error:
         if isinstance(error, ArtifactCorrupt):
             _forget(run_id, store)
+        error = _named(error)
         message = str(error) if isinstance(error, SpiraError) else ""
         record |= {"state": "failed", "error": type(error).__name__, "message": message}
-        _close(store, run_id, record, started)
-        raise
+        try:
+            _close(store, run_id, record, started)
+        except ServiceUnavailable as lost:
+            log.warning("%s: its record could not be written: %s", step.name, lost)
+        raise error
     record |= json.loads(result.to_json()) | {
         "state": "blocked" if result.blocking else "done",
         "found": found,
@@ -76,6 +88,18 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
         listing = "".join(f"\n  - {verdict.name}: {verdict.reason}" for verdict in result.blocking)
         raise GateRejected(f"step {step.name!r} blocks the run:{listing}")
     return result
+
+
+def _named(error: BaseException) -> BaseException:
+    """A full disk as an error that says what to do; any other error as it is."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        named = ServiceUnavailable(
+            f"no space is left for temporary files in {gettempdir()}: free some, or, where steps "
+            "run in containers, give the step more scratch_mib in the site file"
+        )
+        named.__cause__ = error
+        return named
+    return error
 
 
 def check(step: Step) -> None:
@@ -155,6 +179,7 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
             "git": provenance.git_revision(),
             "python": platform.python_version(),
             "host": platform.node(),
+            "mlflow_run": outcome.mlflow_run or work.track.mlflow_run,
         },
     )
     if not has_effect:
@@ -206,28 +231,9 @@ def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
         blobs=store.blobs,
         remember=remember,
         checkpoint=store.checkpoint(key),
-        track=_LiveMetrics(uri, key, f"{run_id}/{step.name}"),
+        track=LiveMetrics(uri, key, f"{run_id}/{step.name}"),
         tracking_uri=uri,
     )
-
-
-class _LiveMetrics:
-    """Opens MLflow when the first number comes: most stages have none to show."""
-
-    def __init__(self, uri: str, key: str, name: str) -> None:
-        self.uri, self.key, self.name = uri, key, name
-        self.tracker: Tracker | None = None
-
-    def __call__(self, number: int, metrics: Mapping[str, float]) -> None:
-        if self.tracker is None:
-            from spira_tasks.tracking import Tracker
-
-            self.tracker = Tracker(self.uri)
-        self.tracker.log_epoch(self.key, self.name, number, metrics)
-
-    def finish(self, outputs: Mapping[str, str]) -> None:
-        if self.tracker is not None:
-            self.tracker.finish(self.key, outputs)
 
 
 def _open(reference: str, run_id: str, store: Store) -> Directory:

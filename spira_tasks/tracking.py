@@ -17,6 +17,10 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# MLflow's own default is minutes of silence; who runs us tries again, and says so meanwhile.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
 from mlflow.entities import Metric, Param, RunStatus, RunTag
@@ -25,7 +29,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from spira_tasks.errors import ServiceUnavailable
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -40,6 +44,7 @@ class Registered:
     """A version of the registered model, as the project sees it."""
 
     version: str
+    run_id: str  # of the MLflow run that it belongs to
     classifier: str  # digest of its artifact in the store
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
@@ -50,6 +55,7 @@ class Tracker:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        _pass_on_s3_keys()
         if uri.startswith("sqlite:///"):
             _make_database(Path(uri.removeprefix("sqlite:///")))
         with self._reaching():
@@ -59,12 +65,17 @@ class Tracker:
                 experiment.experiment_id if experiment else self._create_experiment()
             )
 
-    def log_epoch(self, key: str, name: str, number: int, metrics: Mapping[str, float]) -> None:
-        """Show the numbers of one epoch of the training with this key while it runs."""
+    def log_epoch(self, key: str, name: str, number: int, metrics: Mapping[str, float]) -> str:
+        """Show the numbers of one epoch of the training with this key; return the run's place."""
         with self._reaching():
             run_id = self._find_run("spira.key", key) or self._create_run(name, {"spira.key": key})
             batch = [Metric(metric, value, 0, number) for metric, value in metrics.items()]
             self.client.log_batch(run_id, metrics=batch)
+        return self.place(run_id)
+
+    def place(self, run_id: str) -> str:
+        """``"<experiment>/<run>"``, by which MLflow's page finds a run."""
+        return f"{self.experiment_id}/{run_id}"
 
     def finish(self, key: str, outputs: Mapping[str, str]) -> None:
         """Close the run of a training, and tie it to what came out of it."""
@@ -184,6 +195,7 @@ class Tracker:
         version = self.client.get_model_version(MODEL, version.version)
         return Registered(
             version=str(version.version),
+            run_id=str(version.run_id),
             classifier=version.tags.get("spira.classifier", ""),
             aliases=tuple(sorted(version.aliases)),
             tags=dict(version.tags),
@@ -226,25 +238,54 @@ class Tracker:
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
-        """Turn MLflow's words for an outage into ours."""
+        """Turn the words of MLflow and of its S3 client into ours."""
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
         from requests.exceptions import RequestException
         from sqlalchemy.exc import OperationalError
 
         try:
             yield
-        except (RequestException, OperationalError) as error:
+        except (NoCredentialsError, ClientError) as error:
+            raise ConfigError(
+                f"S3 refused MLflow's artifacts ({type(error).__name__}): SPIRA_S3_ACCESS_KEY and "
+                "SPIRA_S3_SECRET_KEY must open the bucket of MLflow's artifacts too"
+            ) from error
+        except (RequestException, OperationalError, BotoCoreError, S3UploadFailedError) as error:
             raise self._unavailable(error) from error
         except MlflowException as error:
+            if error.error_code in {"PERMISSION_DENIED", "UNAUTHENTICATED"}:
+                raise ConfigError(
+                    f"MLflow at {self._place} refused ({error.error_code}): check "
+                    "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and what that user may do"
+                ) from error
             if error.error_code == "INTERNAL_ERROR" or "API request" in str(error):
                 raise self._unavailable(error) from error
             raise
 
+    @property
+    def _place(self) -> str:
+        return self.uri.rpartition("@")[2]  # never a password
+
     def _unavailable(self, error: Exception) -> ServiceUnavailable:
-        place = self.uri.rpartition("@")[2]  # never a password
         return ServiceUnavailable(
-            f"MLflow at {place} did not answer ({type(error).__name__}): see that it runs and that "
-            f"MLFLOW_TRACKING_URI is right, then run the step again"
+            f"MLflow at {self._place}, or the place of its artifacts, did not answer "
+            f"({type(error).__name__}): see that it runs and that MLFLOW_TRACKING_URI is right, "
+            "then run the step again"
         )
+
+
+def _pass_on_s3_keys() -> None:
+    """Give MLflow's S3 client the store's keys, under the names that it knows them by."""
+    names = {
+        "AWS_ACCESS_KEY_ID": "SPIRA_S3_ACCESS_KEY",
+        "AWS_SECRET_ACCESS_KEY": "SPIRA_S3_SECRET_KEY",
+        "AWS_DEFAULT_REGION": "SPIRA_S3_REGION",
+        "MLFLOW_S3_ENDPOINT_URL": "SPIRA_S3_ENDPOINT",
+    }
+    for theirs, ours in names.items():
+        if os.environ.get(ours):
+            os.environ.setdefault(theirs, os.environ[ours])
 
 
 def _make_database(file: Path) -> None:

@@ -12,6 +12,8 @@ Record = dict[str, Any]  # plain JSON
 
 
 class Track(Protocol):
+    mlflow_run: str
+
     def __call__(self, number: int, metrics: Mapping[str, float]) -> None: ...
 
     def finish(self, outputs: Mapping[str, str]) -> None: ...

@@ -50,13 +50,14 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     digest = inputs.classifier.digest
     known = tracker.find_version(digest)
     registered = known or register(inputs, tracker)
+    place = tracker.place(registered.run_id)
 
     record = {"name": MODEL, "version": registered.version, "classifier": digest}
     (outputs.registration / "registration.json").write_text(json.dumps(record, sort_keys=True))
     if known:
-        return Outcome({"version": int(known.version)}, changed=False)
+        return Outcome({"version": int(known.version)}, changed=False, mlflow_run=place)
     parity = serving_parity(inputs, config, tracker.load(registered.version), work)
-    return Outcome({"version": int(registered.version)}, (parity,))
+    return Outcome({"version": int(registered.version)}, (parity,), mlflow_run=place)
 
 
 def register(inputs: Inputs, tracker: Tracker) -> Registered:

@@ -9,7 +9,7 @@ from pathlib import Path
 identities = json.loads(Path(sys.argv[1]).read_text())["identities"]
 keys = {one["name"]: one["credentials"][0] for one in identities}
 first = keys.pop("admin")
-environment = {**os.environ, "S3_LISTEN": "0.0.0.0", "HOME": "/tmp"}  # noqa: S104
+environment = {**os.environ, "S3_LISTEN": "0.0.0.0", "HOME": "/tmp"}
 server = subprocess.Popen(
     ["s3_server.sh", "/data", "8333", first["accessKey"], first["secretKey"]],
     env=environment,
@@ -27,8 +27,10 @@ for name, key in keys.items():
         [*admin, "user", "info", f"--uid={name}"], env=environment, capture_output=True, check=False
     ).returncode:
         subprocess.run(
-            [*admin, "user", "create", f"--uid={name}", f"--display-name={name}"]
-            + [f"--access-key={key['accessKey']}", f"--secret={key['secretKey']}"],
+            [
+                *(*admin, "user", "create", f"--uid={name}", f"--display-name={name}"),
+                *(f"--access-key={key['accessKey']}", f"--secret={key['secretKey']}"),
+            ],
             env=environment,
             capture_output=True,
             check=True,

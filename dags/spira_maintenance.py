@@ -1,0 +1,41 @@
+"""Remove what finished and failed steps left on the Docker engines, and stop what nobody follows.
+
+A failed container stays for SPIRA_KEEP_HOURS, so that a person can look at it.  One that still
+works while its DAG run has ended, or past its time, belongs to nobody any more.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+with DAG(
+    dag_id="spira_maintenance",
+    description="Remove containers that are no longer needed",
+    doc_md=__doc__,
+    schedule="17 * * * *" if os.environ.get("SPIRA_RUNTIME") == "docker" else None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"execution_timeout": timedelta(minutes=10)},
+    tags=["spira"],
+    params={
+        "keep_hours": Param(
+            float(os.environ.get("SPIRA_KEEP_HOURS", "48")),
+            type="number",
+            minimum=0,
+            description="How long a failed container is kept",
+        )
+    },
+) as dag:
+
+    @task
+    def reap(params: Any = None, ti: Any = None) -> dict[str, int]:
+        from spira_reaper import reap_all
+
+        return reap_all(keep_hours=float(params["keep_hours"]), state_of_run=ti.get_dagrun_state)
+
+    reap()

@@ -1,0 +1,54 @@
+"""Show the numbers of a training in MLflow while they come, and never let that stop it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from spira_tasks.errors import ServiceUnavailable
+
+if TYPE_CHECKING:
+    from spira_tasks.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class LiveMetrics:
+    """Opens MLflow when the first number comes: most stages have none to show.
+
+    MLflow is for looking; the facts are in the store, and registration logs the whole history
+    again.  So when MLflow is away the training goes on without it.
+
+    Attributes
+    ----------
+    mlflow_run : str
+        ``"<experiment>/<run>"`` that shows the numbers; empty while there is none.
+    """
+
+    def __init__(self, uri: str, key: str, name: str) -> None:
+        self.uri, self.key, self.name = uri, key, name
+        self.mlflow_run = ""
+        self._tracker: Tracker | None = None
+        self._away = False
+
+    def __call__(self, number: int, metrics: Mapping[str, float]) -> None:
+        if self._away:
+            return
+        try:
+            if self._tracker is None:
+                from spira_tasks.tracking import Tracker
+
+                self._tracker = Tracker(self.uri)
+            self.mlflow_run = self._tracker.log_epoch(self.key, self.name, number, metrics)
+        except ServiceUnavailable as error:
+            self._away = True
+            log.warning("%s: going on without live metrics. %s", self.name, error)
+
+    def finish(self, outputs: Mapping[str, str]) -> None:
+        if self._tracker is None or self._away:
+            return
+        try:
+            self._tracker.finish(self.key, outputs)
+        except ServiceUnavailable as error:
+            log.warning("%s: its MLflow run stays open. %s", self.name, error)
