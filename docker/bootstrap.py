@@ -202,7 +202,8 @@ def _policy(bucket: str) -> dict[str, Any]:
                 "Action": writing if buckets[bucket] == "rw" else reading,
                 "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
             }
-            for name, buckets in GRANTS.items()
+            # An object belongs to the user who wrote it: even the bucket's owner needs a grant.
+            for name, buckets in {**GRANTS, "admin": {bucket: "rw"}}.items()
             if bucket in buckets
         ],
     }

@@ -19,10 +19,17 @@ from docker.types import Mount
 from requests.exceptions import RequestException
 from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, Identity, Line, NoGPU, connect
 from spira_links import LINKS
-from spira_records import explanation, read_record, shown
 from spira_secrets import hidden, secrets_of
 from spira_site import Place
-from spira_status import FINAL, command_line, failure
+from spira_status import (
+    FINAL,
+    command_line,
+    failure,
+    memory_limit,
+    out_of_memory,
+    reason_of,
+    result_of,
+)
 
 from spira_tasks.contract import Resources, Step
 from spira_tasks.pipelines import configured
@@ -76,6 +83,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self.network = network
         self._after = ""  # when the last line was written that the log has
         self._timed_out = False
+        self._identity: Identity | None = None
         self._secrets: dict[str, str] = {}
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -100,6 +108,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     def on_kill(self) -> None:
         """Stop what belongs to this try, and only that: a newer try may have taken it over."""
         identity = self._identity
+        if identity is None:
+            return  # stopped before there was a container
         engine = self._connect()
         for found in engine.find(identity):
             if found["State"] == "running" and engine.belongs_to(found["Id"], identity):
@@ -109,36 +119,41 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                     self._show(engine.lines(found["Id"], self._after))
 
     def _run(self, step: Step, context: Context) -> dict[str, Any]:
-        self._identity = _identity(context)
+        identity = self._identity = _identity(context)
         notes = context["task_state_store"]
         engine = self._connect()
-        command = command_line("python", step, context["run_id"])
-        limit = self._memory_mib(int(notes.get("out_of_memory", 0)))
-        label = sha256("\0".join([self.image, *command]).encode()).hexdigest()[:16]
+        n_times = int(notes.get("out_of_memory", 0))
+        limit = memory_limit(self.limits.memory_mib, n_times)
 
-        container = self._adopt(engine, label, notes)
+        container = self._adopt(engine, identity, step, notes)
         if container is None:
             self._after = ""
-            container = self._start(engine, step, command, label, limit)
+            container = self._start(engine, identity, step, limit)
         last_lines, peak_mib = self._follow(engine, container, notes)
 
         ending = engine.ending(container)
         if ending.status == 0:
             engine.remove(container)
-            return self._shown(context["run_id"], step) | {"peak_memory_mib": peak_mib}
+            record = result_of(self.store, context["run_id"], step.name, self._secrets)
+            return record | {"peak_memory_mib": peak_mib}
         # The container stays for whoever wants to look; spira_maintenance removes it later.
         if ending.out_of_memory:
-            raise self._out_of_memory(step, notes, limit, peak_mib)
-        reason = self._explanation(context["run_id"], step) if ending.status in FINAL else ""
+            self._note(notes, "out_of_memory", n_times + 1)
+            seen = f"{peak_mib} MiB was the most seen (a look every {SAMPLE_SECONDS:.0f} s)"
+            raise out_of_memory(step.name, self.limits.memory_mib, n_times + 1, seen)
+        reason = ""
+        if ending.status in FINAL:
+            reason = reason_of(self.store, context["run_id"], step.name, self._secrets)
         raise failure(step.name, ending.status, reason or _last(ending, last_lines))
 
-    def _adopt(self, engine: Engine, label: str, notes: Any) -> str | None:
+    def _adopt(self, engine: Engine, identity: Identity, step: Step, notes: Any) -> str | None:
         """A container that an earlier try left, working or with a result; what else it left goes.
 
         One that failed is left alone: this try is the answer to it.
         """
         adopted = None
-        for found in engine.find(self._identity):
+        label = self._label(step, identity)
+        for found in engine.find(identity):
             container, state = found["Id"], found["State"]
             finished = state == "exited" and engine.ending(container).status == 0
             if not finished and state != "running":
@@ -149,7 +164,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                 engine.remove(container)
                 continue
             adopted = container
-            engine.claim(container, self._identity)
+            engine.claim(container, identity)
             cursor = notes.get("log_cursor") or {}
             self._after = cursor.get("at", "") if cursor.get("container") == container else ""
             self.log.info(
@@ -159,7 +174,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             )
         return adopted
 
-    def _start(self, engine: Engine, step: Step, command: list[str], label: str, limit: int) -> str:
+    def _start(self, engine: Engine, identity: Identity, step: Step, limit: int) -> str:
         if not engine.has_image(self.image):
             raise AirflowFailException(
                 f"image {self.image} is not on the engine at {self.docker_url} and cannot be "
@@ -172,16 +187,16 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
         def start(resources: Resources) -> str:
             return engine.start(
-                self._identity,
+                identity,
                 image=self.image,
-                command=command,
+                command=command_line("python", step, identity.run),
                 environment={"SPIRA_STORE": self.store, **self.environment, **self._secrets},
                 resources=resources,
                 memory_mib=limit,
                 network=self.network,
                 user=self.user,
                 mounts=mounts,
-                labels={"spira.command": label},
+                labels={"spira.command": self._label(step, identity)},
             )
 
         try:
@@ -197,6 +212,11 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             container = start(_without_gpus(self.limits))
         self.log.info("container %s of image %s", container[:12], self.image)
         return container
+
+    def _label(self, step: Step, identity: Identity) -> str:
+        """Tells a container that does this very work from one that an older DAG or image made."""
+        work = [self.image, *command_line("python", step, identity.run)]
+        return sha256("\0".join(work).encode()).hexdigest()[:16]
 
     def _follow(self, engine: Engine, container: str, notes: Any) -> tuple[list[str], int]:
         """Show a container's lines until it ends; return the last of them and its memory's peak."""
@@ -219,42 +239,6 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             shown.append(text)
             self._after = line.at
         return shown
-
-    def _shown(self, run_id: str, step: Step) -> dict[str, Any]:
-        """What Airflow's page shows of a step that is done: a few hundred bytes of its record."""
-        try:
-            record = read_record(self.store, run_id, step.name, self._secrets)
-        except OSError as error:
-            raise AirflowException(f"step {step.name!r} is done, but {error}") from None
-        if record is None:
-            raise AirflowException(f"step {step.name!r} left no record in {self.store}")
-        return shown(record)
-
-    def _explanation(self, run_id: str, step: Step) -> str:
-        """Why a step failed, by its record; empty when the store does not answer."""
-        try:
-            return explanation(read_record(self.store, run_id, step.name, self._secrets) or {})
-        except OSError as error:
-            self.log.warning("%s: the last lines have to tell the reason", error)
-            return ""
-
-    def _out_of_memory(self, step: Step, notes: Any, limit: int, peak_mib: int) -> AirflowException:
-        n_times = int(notes.get("out_of_memory", 0)) + 1
-        self._note(notes, "out_of_memory", n_times)
-        message = (
-            f"step {step.name!r} ran out of memory: its limit is {limit} MiB, "
-            f"{peak_mib} MiB was the most seen (a look every {SAMPLE_SECONDS:.0f} s)"
-        )
-        larger = self._memory_mib(n_times)
-        if larger > limit:
-            return AirflowException(f"{message}; the next try has {larger} MiB")
-        return AirflowFailException(
-            f"{message}; give it more by memory_mib under [steps.{step.name}] in the site file"
-        )
-
-    def _memory_mib(self, n_times: int) -> int:
-        limits = self.limits.memory_mib
-        return limits[min(n_times, len(limits) - 1)]
 
     def _memory_now(self, engine: Engine, container: str) -> int:
         try:
@@ -280,7 +264,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
 def _identity(context: Context) -> Identity:
     ti = context["ti"]
-    return Identity(ti.dag_id, ti.task_id, ti.run_id, ti.map_index or -1, ti.try_number)
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return Identity(ti.dag_id, ti.task_id, ti.run_id, map_index, ti.try_number)
 
 
 def _without_gpus(resources: Resources) -> Resources:

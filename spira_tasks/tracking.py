@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # MLflow's own default is minutes of silence; who runs us tries again, and says so meanwhile.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -160,7 +161,7 @@ class Tracker:
                     pip_requirements=_requirements(),
                 )
             version = self.client.create_model_version(
-                MODEL, info.model_uri, run_id, tags=dict(tags)
+                MODEL, info.model_uri, run_id, tags=dict(tags), model_id=info.model_id
             )
             self.client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
             return self._registered(version)

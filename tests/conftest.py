@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from production import Production, production, why_not
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
@@ -128,6 +129,26 @@ def bucket(s3_environment: S3Server) -> str:
     client = Minio(host, s3_environment.access_key, s3_environment.secret_key, secure=False)
     client.make_bucket(name)
     return f"s3://{name}/some/prefix"
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with production(tmp_path_factory.mktemp("production")) as project:
+        yield project
+
+
+@pytest.fixture(scope="session")
+def readable_cohort(cohort: Path) -> Iterator[Path]:
+    """The cohort where the containers' user may read it: pytest's own folders are closed."""
+    place = Path("/var/tmp/spira-test-cohort")
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(cohort, place)
+    for path in [place, *place.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield place
+    shutil.rmtree(place)
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])

@@ -2,22 +2,24 @@
 # A real S3 server for the tests, on this machine only: Ceph's gateway from Debian's packages.
 #
 #   apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-common
-#   s3_server.sh EMPTY_FOLDER PORT ACCESS_KEY SECRET_KEY
+#   s3_server.sh FOLDER PORT ACCESS_KEY SECRET_KEY
 #
 # Runs in the foreground as any user and prints "READY http://127.0.0.1:PORT" after about six
 # seconds.  SIGTERM stops all of it.  Takes the ports PORT (S3), PORT+1 (monitor) and PORT+2 to
 # PORT+9 (storage).  It checks signatures and honours If-None-Match, which is what the tests are
-# about; between the daemons there is no authentication, so keep nothing of value in it.
+# about; between the daemons there is no authentication, so keep nothing of value in it.  The same
+# call starts it again on the folder of an earlier one.  S3_LISTEN: the gateway's address.
 set -euo pipefail
-[ $# -eq 4 ] || { echo "usage: $0 EMPTY_FOLDER PORT ACCESS_KEY SECRET_KEY" >&2; exit 2; }
+[ $# -eq 4 ] || { echo "usage: $0 FOLDER PORT ACCESS_KEY SECRET_KEY" >&2; exit 2; }
 umask 077
 mkdir -p "$1"
 folder=$(cd "$1" && pwd -P)
 port=$2 access_key=$3 secret_key=$4
 monitor="[v2:127.0.0.1:$((port + 1))]"
-fsid=$(cat /proc/sys/kernel/random/uuid)
-osd=$(cat /proc/sys/kernel/random/uuid)
+[ -f "$folder/made" ] || find "$folder" -mindepth 1 -delete  # made half only: made anew
 mkdir -p "$folder"/{mon,osd,rgw,log,run,crash/posted}
+[ -f "$folder/fsid" ] || cat /proc/sys/kernel/random/uuid >"$folder/fsid"
+fsid=$(cat "$folder/fsid")
 unset CEPH_ARGS
 export CEPH_CONF=$folder/ceph.conf
 
@@ -103,18 +105,28 @@ wait_for() { # seconds pid command...: until the command succeeds, as long as th
 osd_is_up() { timeout 20 ceph osd stat | grep -q ' 1 up'; }
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port"); }
 
-monmaptool --create --fsid "$fsid" --addv a "$monitor" "$folder/monmap" >/dev/null
-ceph-mon --mkfs -i a --monmap "$folder/monmap" >>"$folder/log/mon.out" 2>&1 || die "no monitor"
+if [ ! -f "$folder/made" ]; then
+  monmaptool --create --fsid "$fsid" --addv a "$monitor" "$folder/monmap" >/dev/null
+  ceph-mon --mkfs -i a --monmap "$folder/monmap" >>"$folder/log/mon.out" 2>&1 || die "no monitor"
+fi
 start mon ceph-mon -f -i a
 
-timeout 60 ceph osd new "$osd" 0 >>"$folder/log/mon.out" 2>&1 || die "the monitor does not answer"
-ceph-osd --mkfs -i 0 --osd-uuid "$osd" >>"$folder/log/osd.out" 2>&1 || die "no disk"
+if [ ! -f "$folder/made" ]; then
+  osd=$(cat /proc/sys/kernel/random/uuid)
+  timeout 60 ceph osd new "$osd" 0 >>"$folder/log/mon.out" 2>&1 || die "no answer of the monitor"
+  ceph-osd --mkfs -i 0 --osd-uuid "$osd" >>"$folder/log/osd.out" 2>&1 || die "no disk"
+else
+  timeout 60 ceph osd down 0 >>"$folder/log/mon.out" 2>&1 || true  # after a kill it still counts as up
+fi
 start osd ceph-osd -f -i 0
 wait_for 60 "${pids[0]}" osd_is_up || die "the disk does not come up"
 
-timeout 120 radosgw-admin --log-file="$folder/log/admin.log" user create --uid=tests \
-  --display-name=tests --access-key="$access_key" --secret="$secret_key" \
-  >"$folder/log/admin.out" 2>&1 || die "no user"
+if [ ! -f "$folder/made" ]; then
+  timeout 120 radosgw-admin --log-file="$folder/log/admin.log" user create \
+    --uid="${S3_USER:-tests}" --display-name=tests \
+    --access-key="$access_key" --secret="$secret_key" >"$folder/log/admin.out" 2>&1 || die "no user"
+  touch "$folder/made"
+fi
 start rgw radosgw -f -n client.rgw
 wait_for 60 "${pids[0]}" answers || die "the gateway does not come up"
 

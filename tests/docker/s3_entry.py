@@ -9,7 +9,7 @@ from pathlib import Path
 identities = json.loads(Path(sys.argv[1]).read_text())["identities"]
 keys = {one["name"]: one["credentials"][0] for one in identities}
 first = keys.pop("admin")
-environment = {**os.environ, "S3_LISTEN": "0.0.0.0", "HOME": "/tmp"}
+environment = {**os.environ, "S3_LISTEN": "0.0.0.0", "S3_USER": "admin", "HOME": "/tmp"}
 server = subprocess.Popen(
     ["s3_server.sh", "/data", "8333", first["accessKey"], first["secretKey"]],
     env=environment,

@@ -1,0 +1,252 @@
+"""The compose file, brought up for a test: a real engine, Postgres, S3, MLflow and Airflow.
+
+No image can be pulled where these tests run, so Postgres and S3 are images made from Debian's
+packages (tests/docker/images.sh), named by the variables that a user would set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+
+from spira_tasks.intake.pseudonyms import DEMO_KEY
+
+ROOT = Path(__file__).resolve().parent.parent
+DAG = "spira_continuous_training"
+IMAGES = ("spira-postgres:local", "spira-s3:local", "spira-tasks:0.2.0", "spira-airflow:0.2.0")
+PORTS = {"AIRFLOW": 28080, "MLFLOW": 25000, "S3": 28333}
+ENDED = ("success", "failed")
+
+
+def why_not() -> str:
+    """Why the production tests cannot run here; empty when they can."""
+    if not shutil.which("docker"):
+        return "no docker client is installed"
+    if docker("info", check=False).returncode:
+        return "no Docker engine is reachable"
+    missing = [i for i in IMAGES if docker("image", "inspect", i, check=False).returncode]
+    return f"images are missing, tests/docker/images.sh makes them: {missing}" if missing else ""
+
+
+def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check)
+
+
+@dataclass
+class Run:
+    """A DAG run, seen through Airflow's REST API."""
+
+    production: Production
+    run_id: str
+
+    @property
+    def state(self) -> str:
+        return str(self.production.get(f"dags/{DAG}/dagRuns/{quote(self.run_id)}")["state"])
+
+    @property
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        path = f"dags/{DAG}/dagRuns/{quote(self.run_id)}/taskInstances"
+        return {task["task_id"]: task for task in self.production.get(path)["task_instances"]}
+
+    def log(self, task: str, attempt: int | None = None) -> str:
+        """The log of one try of a task, or of all of its tries."""
+        last = int(self.tasks[task]["try_number"])
+        tries = [attempt] if attempt else range(1, last + 1)
+        path = f"dags/{DAG}/dagRuns/{quote(self.run_id)}/taskInstances/{task}/logs"
+        content = [self.production.get(f"{path}/{n}?full_content=true")["content"] for n in tries]
+        return "\n".join(line["event"] for lines in content for line in lines if "event" in line)
+
+    def shown(self, task: str) -> dict[str, Any]:
+        """What Airflow's page shows of a step."""
+        path = f"dags/{DAG}/dagRuns/{quote(self.run_id)}/taskInstances/{task}/xcomEntries"
+        return dict(self.production.get(f"{path}/return_value")["value"])
+
+    def wait(self, seconds: float = 600) -> str:
+        deadline = time.monotonic() + seconds
+        while (state := self.production.patiently(lambda: self.state)) not in ENDED:
+            assert time.monotonic() < deadline, f"{self.run_id} still {state}: {self.states}"
+            time.sleep(1)
+        return str(state)
+
+    @property
+    def states(self) -> dict[str, tuple[str, int]]:
+        return {n: (t["state"], t["try_number"]) for n, t in self.tasks.items()}
+
+    def container(self, task: str, seconds: float = 300) -> str:
+        """Wait until a step works in a container; return its id."""
+        labels = [f"label=spira.run={self.run_id}", f"label=spira.task={task}"]
+        filters = [part for label in labels for part in ("--filter", label)]
+        deadline = time.monotonic() + seconds
+        while not (found := docker("ps", "-q", "--no-trunc", *filters).stdout.split()):
+            assert time.monotonic() < deadline, f"{task} never started: {self.states}"
+            time.sleep(0.2)
+        assert len(found) == 1, f"{len(found)} containers work for {task}"
+        return found[0]
+
+    def wait_for_line(self, task: str, words: str, seconds: float = 300) -> str:
+        """Wait until the container of a step has written some words; return its id."""
+        container = self.container(task, seconds)
+        deadline = time.monotonic() + seconds
+        while words not in docker("logs", container).stderr:
+            assert time.monotonic() < deadline, f"{task} never wrote {words!r}"
+            time.sleep(0.1)
+        return container
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """What the steps left in the store."""
+        store = self.production.s3
+        prefix = f"v1/runs/{self.run_id}/"
+        names = [o.object_name for o in store.list_objects("spira-store", prefix)]
+        read = {name: store.get_object("spira-store", name).read() for name in names if name}
+        return {Path(name).stem: json.loads(content) for name, content in read.items()}
+
+
+class Production:
+    """A project of its own: other ports, secrets, volumes and network than a user's."""
+
+    def __init__(self, folder: Path, name: str = "spira-test") -> None:
+        self.name = name
+        self.secrets = folder / "secrets"
+        self.site = folder / "site.toml"
+        self.site.write_text("")
+        self.site.chmod(0o644)
+        settings = {
+            "COMPOSE_PROJECT_NAME": name,
+            "SPIRA_POSTGRES_IMAGE": "spira-postgres:local",
+            "SPIRA_S3_IMAGE": "spira-s3:local",
+            "SPIRA_S3_COMMAND": "python /usr/local/bin/s3_entry.py /run/secrets/identities.json",
+            "SPIRA_S3_HEALTH": "test -e /tmp/ready",
+            "SPIRA_S3_USER": "10001:10001",
+            "SPIRA_S3_GRANTS": "policy",
+            "SPIRA_NETWORK": f"{name}_steps",
+            "SPIRA_SECRETS": str(self.secrets),
+            "SPIRA_SITE_FILE": str(self.site),
+            "SPIRA_SCHEDULE": "",
+            "SPIRA_RETRY_SECONDS": "2",
+            "SPIRA_HEARTBEAT_TIMEOUT": "15",
+            "DOCKER_GID": str(Path("/var/run/docker.sock").stat().st_gid),
+            **{f"SPIRA_{part}_PORT": str(port) for part, port in PORTS.items()},
+        }
+        self.settings = folder / "env"
+        self.settings.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
+        self._token = ""
+        # The key of the runs in processes that these are compared with; the first start keeps it.
+        (self.secrets / "airflow").mkdir(parents=True)
+        (self.secrets / "airflow/pseudonym_key").write_bytes(DEMO_KEY)
+
+    def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SPIRA_", "AIRFLOW"))}
+        return subprocess.run(
+            ["docker-compose", "--env-file", str(self.settings), "-p", self.name, *arguments],
+            cwd=ROOT,
+            env=inherited,
+            capture_output=True,
+            text=True,
+            check=check,
+        )
+
+    def up(self) -> None:
+        process = self.compose("up", "-d", "--no-build", check=False)
+        if process.returncode:
+            logs = self.compose("logs", "--tail=30", check=False).stdout
+            raise AssertionError(f"compose up failed:\n{process.stderr[-3000:]}\n{logs[-6000:]}")
+        self.patiently(lambda: self.get(f"dags/{DAG}"), seconds=120)
+        self.call("PATCH", f"dags/{DAG}", {"is_paused": False})
+
+    def down(self) -> None:
+        steps = docker("ps", "-aq", "--filter", "label=spira.step").stdout.split()
+        if steps:
+            docker("rm", "-f", *steps, check=False)
+        self.compose("down", "-v", "--remove-orphans", check=False)
+
+    def container_of(self, service: str) -> str:
+        return f"{self.name}_{service}_1"
+
+    # -- Airflow -----------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        if not self._token:
+            password = (self.secrets / "airflow/admin_password").read_text()
+            login = {"username": "admin", "password": password}
+            self._token = str(self._send("POST", "/auth/token", login)["access_token"])
+        return self._send(method, f"/api/v2/{path}", body)
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self.call("GET", path)
+
+    def _send(self, method: str, path: str, body: Any) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{PORTS['AIRFLOW']}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers=headers,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return dict(json.load(answer))
+
+    def patiently(self, ask: Any, seconds: float = 180) -> Any:
+        """Ask again while Airflow is being restarted."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return ask()
+            except (OSError, urllib.error.HTTPError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
+    def trigger(self, run_id: str, data: Path, **settings: Any) -> Run:
+        conf = {"data": str(data), "settings": settings}
+        body = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
+        self.patiently(lambda: self.call("POST", f"dags/{DAG}/dagRuns", body))
+        return Run(self, run_id)
+
+    # -- S3 ----------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> Mapping[str, Any]:
+        identities = json.loads((self.secrets / "s3/identities.json").read_text())["identities"]
+        return {one["name"]: one["credentials"][0] for one in identities}
+
+    @property
+    def s3(self) -> Minio:
+        admin = self.keys["admin"]
+        return Minio(
+            f"127.0.0.1:{PORTS['S3']}", admin["accessKey"], admin["secretKey"], secure=False
+        )
+
+    def forget(self) -> None:
+        """Forget every result, so that the next run computes everything again."""
+        for prefix in ("results/", "memo/", "checkpoints/"):
+            found = self.s3.list_objects("spira-store", f"v1/{prefix}", recursive=True)
+            doomed = [DeleteObject(o.object_name) for o in found if o.object_name]
+            assert not list(self.s3.remove_objects("spira-store", doomed))
+
+
+@contextmanager
+def production(folder: Path) -> Iterator[Production]:
+    """Bring the compose file up, and take it down with everything it made."""
+    project = Production(folder)
+    project.down()
+    try:
+        project.up()
+        yield project
+    finally:
+        project.down()

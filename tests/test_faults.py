@@ -1,0 +1,257 @@
+"""Whatever is killed in the middle of a run, the run ends as an undisturbed one, or says why not.
+
+Each test computes everything anew, breaks one thing while ``materialize`` or ``train`` works, and
+then looks at what is left: no container that nobody follows, no step computed twice, the digests of
+the undisturbed run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SETTINGS
+from production import Production, docker
+from production import Run as DagRun
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+N_EPOCHS = 25  # long enough to be hit in the middle
+FAULTY = SETTINGS | {"train.epochs": N_EPOCHS, "train.patience_epochs": N_EPOCHS}
+MIDDLE = {"materialize": "materialize: computing", "train": "epoch 3 of"}
+UPSTREAM = ("ingest", "check_recordings", "split", "check_training_set")
+
+
+@pytest.fixture(scope="module")
+def reference(platform: Production, readable_cohort: Path) -> dict[str, dict[str, str]]:
+    """The digests that every disturbed run has to end with."""
+    run = platform.trigger("reference", readable_cohort, **FAULTY)
+    run.wait()
+    return outputs(run)
+
+
+def outputs(run: DagRun) -> dict[str, dict[str, str]]:
+    effects = ("register", "promote")  # their outputs name the version, which counts up
+    return {n: r["outputs"] for n, r in run.records().items() if n not in effects}
+
+
+def processes(container: str) -> list[tuple[int, int, str]]:
+    """(process, its parent, its command line) of a container, as the host sees them."""
+    rows = docker("top", container, "-eo", "pid,ppid,args").stdout.splitlines()[1:]
+    split = [row.split(maxsplit=2) for row in rows]
+    return [(int(pid), int(parent), command) for pid, parent, command in split]
+
+
+def task_process(platform: Production) -> tuple[int, int]:
+    """The process that runs a task and the supervisor above it."""
+    running = processes(platform.container_of("airflow-scheduler"))
+    workers = {p: parent for p, parent, words in running if words.startswith("airflow worker")}
+    (found,) = [(p, parent) for p, parent in workers.items() if parent in workers]
+    return found
+
+
+def kill_task(platform: Production, run: DagRun, step: str) -> None:
+    os.kill(task_process(platform)[0], signal.SIGKILL)
+
+
+def kill_supervisor(platform: Production, run: DagRun, step: str) -> None:
+    os.kill(task_process(platform)[1], signal.SIGKILL)
+
+
+def kill_scheduler(platform: Production, run: DagRun, step: str) -> None:
+    container = platform.container_of("airflow-scheduler")
+    for process, _, _ in processes(container):
+        with_suppressed(process)
+
+
+def with_suppressed(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:  # it went with its parent
+        return
+
+
+def kill_container(platform: Production, run: DagRun, step: str) -> None:
+    docker("kill", run.container(step))
+
+
+KILLED = {
+    "the task's process": kill_task,
+    "its supervisor": kill_supervisor,
+    "the scheduler": kill_scheduler,
+    "the container": kill_container,
+}
+
+
+@pytest.mark.parametrize("victim", KILLED)
+def test_a_kill_in_the_middle_of_materialize_and_of_train(
+    victim: str,
+    platform: Production,
+    readable_cohort: Path,
+    reference: dict[str, dict[str, str]],
+) -> None:
+    platform.forget()
+    run = platform.trigger(f"kill-{victim.rsplit(maxsplit=1)[-1]}", readable_cohort, **FAULTY)
+    containers: dict[str, str] = {}
+    for step, words in MIDDLE.items():
+        containers[step] = run.wait_for_line(step, words)
+        KILLED[victim](platform, run, step)
+    run.wait()
+    assert outputs(run) == reference
+    nothing_left_running()
+    states = run.states
+    assert all(states[name] == ("success", 1) for name in UPSTREAM), states
+    assert states["train"][0] == states["materialize"][0] == "success"
+    assert states["promote"][0] == "failed"  # the reason of the undisturbed run
+    assert "enough_test_subjects" in run.log("promote")
+    log = run.log("train")
+    if victim == "the container":
+        assert "killed from outside" in log
+        assert "goes on after epoch" in log or log.count("epoch 1 of") == 2
+    else:
+        assert states["train"][1] > 1
+        assert "found the container of an earlier try" in log
+        assert log.count("train: computing") == 1  # no second training
+        for number in range(1, N_EPOCHS + 1):
+            assert log.count(f"epoch {number} of {N_EPOCHS}:") == 1, number
+
+
+def nothing_left_running() -> None:
+    left = docker("ps", "-q", "--filter", "label=spira.step").stdout.split()
+    assert not left, f"{len(left)} containers are still running"
+
+
+def disturbed(
+    platform: Production, run: DagRun, step: str, words: str, disturb: Callable[[], None]
+) -> None:
+    run.wait_for_line(step, words)
+    disturb()
+    run.wait()
+    nothing_left_running()
+
+
+def test_s3_is_away_for_a_minute(
+    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+) -> None:
+    platform.forget()
+    run = platform.trigger("s3-away", readable_cohort, **FAULTY)
+
+    def away() -> None:
+        docker("stop", platform.container_of("s3"))
+        time.sleep(60)
+        docker("start", platform.container_of("s3"))
+
+    disturbed(platform, run, "materialize", MIDDLE["materialize"], away)
+    assert outputs(run) == reference
+    assert run.states["materialize"][0] == "success"
+    assert "does not answer" in run.log("materialize")
+
+
+def test_postgres_is_restarted(
+    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+) -> None:
+    platform.forget()
+    run = platform.trigger("postgres-restarted", readable_cohort, **FAULTY)
+    restart = lambda: docker("restart", platform.container_of("postgres"))  # noqa: E731
+    disturbed(platform, run, "train", MIDDLE["train"], restart)
+    assert outputs(run) == reference
+    assert run.log("train").count("train: computing") == 1
+
+
+def test_mlflow_is_down_when_the_model_is_registered(
+    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+) -> None:
+    platform.forget()
+    settings = FAULTY | {
+        "evaluate.n_resamples": 201
+    }  # another report: there is a model to register
+    run = platform.trigger("mlflow-down", readable_cohort, **settings)
+    run.container("evaluate")
+    docker("stop", platform.container_of("mlflow"))
+    deadline = time.monotonic() + 200
+    while run.states["register"][1] < 2:  # it has failed once
+        assert time.monotonic() < deadline, run.states
+        time.sleep(1)
+    docker("start", platform.container_of("mlflow"))
+    run.wait()
+    assert run.states["register"][0] == "success"
+    assert "MLflow at http://mlflow:5000" in run.log("register", 1)
+    assert {n: o for n, o in outputs(run).items() if n != "evaluate"} == {
+        n: o for n, o in reference.items() if n != "evaluate"
+    }
+
+
+def test_the_disk_of_the_container_is_full(platform: Production, readable_cohort: Path) -> None:
+    platform.forget()
+    platform.site.write_text("[steps.materialize]\nscratch_mib = 1\n")
+    try:
+        run = platform.trigger("disk-full", readable_cohort, **FAULTY)
+        assert run.wait() == "failed"
+    finally:
+        platform.site.write_text("")
+    assert run.states["materialize"][0] == "failed"
+    assert "no space is left for temporary files in /tmp" in run.log("materialize")
+    assert "scratch_mib" in run.log("materialize")
+    nothing_left_running()
+
+
+def test_out_of_memory_is_told_and_tried_with_the_larger_limit(
+    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+) -> None:
+    platform.forget()
+    platform.site.write_text("[steps.train]\nmemory_mib = [200, 4096]\n")
+    try:
+        run = platform.trigger("out-of-memory", readable_cohort, **FAULTY)
+        run.wait()
+    finally:
+        platform.site.write_text("")
+    assert run.states["train"] == ("success", 2)
+    log = run.log("train", 1)
+    assert "ran out of memory: its limit is 200 MiB" in log
+    assert "the next try has 4096 MiB" in log
+    assert outputs(run) == reference
+
+
+def test_a_timeout_keeps_airflows_own_error_and_the_state_of_the_training(
+    platform: Production, readable_cohort: Path
+) -> None:
+    """Marked as failed by a person: the same signal, sooner than a timeout of minutes."""
+    platform.forget()
+    run = platform.trigger("stopped", readable_cohort, **FAULTY | {"train.epochs": 500})
+    run.wait_for_line("train", "epoch 3 of")
+    path = f"dags/spira_continuous_training/dagRuns/{run.run_id}/taskInstances/train"
+    platform.call("PATCH", path, {"new_state": "failed"})
+    deadline = time.monotonic() + 60
+    while docker("ps", "-q", "--filter", "label=spira.step").stdout.split():
+        assert time.monotonic() < deadline, "the container goes on"
+        time.sleep(0.5)
+    left = docker("ps", "-aq", "--filter", f"label=spira.run={run.run_id}").stdout.split()
+    said = "".join(docker("logs", container).stderr for container in left)
+    assert "its state is saved" in said
+
+
+def test_the_engine_is_restarted(
+    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+) -> None:
+    """Everything goes down with it, Airflow too, and comes back by itself."""
+    daemon = subprocess.run(["pgrep", "-x", "dockerd"], capture_output=True, text=True, check=True)
+    pid = int(daemon.stdout.split()[0])
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+    platform.forget()
+    run = platform.trigger("engine-restarted", readable_cohort, **FAULTY)
+    run.wait_for_line("train", MIDDLE["train"])
+    os.kill(pid, signal.SIGTERM)
+    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/status").read_text().find("Z (") < 0:
+        time.sleep(0.2)
+    with Path("/tmp/dockerd-restarted.log").open("a") as log:
+        subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    threading.Event().wait(3)
+    run.wait()
+    assert outputs(run) == reference
+    nothing_left_running()

@@ -1,0 +1,155 @@
+"""The platform as a hospital runs it: the compose file, a run through Airflow's REST API."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import SETTINGS, Run
+from production import PORTS, Production, docker
+from production import Run as DagRun
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="session")
+def undisturbed(platform: Production, readable_cohort: Path) -> DagRun:
+    run = platform.trigger("undisturbed", readable_cohort, **SETTINGS)
+    run.wait()
+    return run
+
+
+def test_the_run_in_containers_leaves_the_digests_of_a_run_in_processes(
+    undisturbed: DagRun, finished: Run
+) -> None:
+    records = undisturbed.records()
+    assert set(records) == set(finished.results) | {"promote"}
+    for name, result in finished.results.items():
+        assert records[name]["key"] == result.key, name
+        assert records[name]["outputs"] == result.outputs, name
+
+
+def test_a_refusal_is_told_on_the_task_and_ends_the_run(undisturbed: DagRun) -> None:
+    tasks = undisturbed.states
+    assert undisturbed.state == "failed"
+    assert tasks.pop("promote") == ("failed", 1)  # such a little model is refused, for good
+    assert set(tasks.values()) == {("success", 1)}
+    assert "enough_test_subjects" in undisturbed.log("promote")
+
+
+def test_airflow_shows_the_small_record_of_a_step_and_links_to_mlflow(
+    platform: Production, undisturbed: DagRun
+) -> None:
+    shown = undisturbed.shown("train")
+    assert shown["key"] == undisturbed.records()["train"]["key"]
+    assert shown["metrics"]["n_epochs"] == SETTINGS["train.epochs"]
+    assert len(json.dumps(shown)) < 2000
+    path = "dags/spira_continuous_training/dagRuns/undisturbed/taskInstances/register/links"
+    links = platform.get(path)["extra_links"]
+    assert "/runs/" in links["MLflow run"]
+    assert links["Report"].endswith("/artifacts/report")
+
+
+def test_a_container_can_do_next_to_nothing(platform: Production, readable_cohort: Path) -> None:
+    """Looked at from outside, while it works."""
+    run = platform.trigger(
+        "hard", readable_cohort, **SETTINGS | {"train.seed": 5, "train.epochs": 9}
+    )
+    container = run.wait_for_line("train", "epoch 2")
+    details = json.loads(docker("inspect", container).stdout)[0]
+    host, config = details["HostConfig"], details["Config"]
+    assert config["User"] == "10001:10001"
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["ReadonlyRootfs"]
+    assert not host["Privileged"]
+    assert host["Memory"] == host["MemorySwap"] == 4096 << 20
+    assert host["NanoCpus"] == 2_000_000_000
+    assert host["PidsLimit"] == 512
+    assert list(details["NetworkSettings"]["Networks"]) == ["spira-test_steps"]
+    status = docker("exec", container, "cat", "/proc/self/status").stdout
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    for host_name, port, reachable in (
+        ("s3", 8333, True),
+        ("mlflow", 5000, True),
+        ("postgres", 5432, False),
+        ("airflow-apiserver", 8080, False),
+        ("192.0.2.1", 80, False),
+    ):
+        code = f"import socket; socket.create_connection(('{host_name}', {port}), 3)"
+        process = docker("exec", container, "python", "-c", code, check=False)
+        assert (process.returncode == 0) is reachable, host_name
+    run.wait()
+
+
+def test_no_secret_reaches_a_log_a_page_or_an_image(
+    platform: Production, undisturbed: DagRun
+) -> None:
+    planted = [
+        *(key["secretKey"] for key in platform.keys.values()),
+        *(file.read_text() for file in platform.secrets.rglob("*password")),
+        (platform.secrets / "airflow/pseudonym_key").read_text(),
+        (platform.secrets / "airflow/fernet_key").read_text(),
+    ]
+    seen = [undisturbed.log(task) for task in undisturbed.tasks]
+    path = f"dags/spira_continuous_training/dagRuns/{undisturbed.run_id}/taskInstances"
+    for task in undisturbed.tasks:
+        seen.append(json.dumps(platform.get(f"{path}/{task}")))
+        seen.append(json.dumps(platform.get(f"{path}/{task}/xcomEntries")))
+    seen.append(platform.compose("logs").stdout)
+    seen += [docker("history", "--no-trunc", image).stdout for image in ("spira-tasks:0.2.0",)]
+    for text in seen:
+        assert not [secret for secret in planted if secret in text]
+
+
+def test_whoever_has_no_password_gets_nothing() -> None:
+    for url in (
+        f"http://127.0.0.1:{PORTS['AIRFLOW']}/api/v2/dags",
+        f"http://127.0.0.1:{PORTS['MLFLOW']}/api/2.0/mlflow/experiments/search?max_results=1",
+        f"http://127.0.0.1:{PORTS['S3']}/spira-store",
+    ):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(url, timeout=10)
+        assert refused.value.code in (401, 403), url
+
+
+def test_the_keys_of_a_step_open_only_what_it_needs(platform: Production) -> None:
+    from minio import Minio
+    from minio.error import S3Error
+
+    def client(name: str) -> Minio:
+        key = platform.keys[name]
+        address = f"127.0.0.1:{PORTS['S3']}"
+        return Minio(address, key["accessKey"], key["secretKey"], secure=False)
+
+    allowed = {
+        "store": {"spira-store"},
+        "data": {"spira-store", "spira-data"},
+        "models": {"spira-store", "spira-mlflow"},
+        "airflow": {"spira-store"},
+        "mlflow": {"spira-mlflow"},
+    }
+    for name, buckets in allowed.items():
+        for bucket in ("spira-store", "spira-data", "spira-mlflow"):
+            if bucket in buckets:
+                list(client(name).list_objects(bucket))
+            else:
+                with pytest.raises(S3Error, match="AccessDenied"):
+                    list(client(name).list_objects(bucket))
+
+
+def test_a_second_up_changes_nothing(platform: Production) -> None:
+    before = {file: file.read_bytes() for file in platform.secrets.rglob("*") if file.is_file()}
+    platform.compose("up", "-d", "--no-build")
+    assert before == {f: f.read_bytes() for f in platform.secrets.rglob("*") if f.is_file()}
+
+
+def test_only_loopback_addresses_are_published(platform: Production) -> None:
+    ports = docker("ps", "--filter", f"label=com.docker.compose.project={platform.name}")
+    published = [part for part in ports.stdout.split() if "->" in part]
+    assert published
+    assert all(part.startswith("127.0.0.1:") for part in published)
