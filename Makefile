@@ -4,10 +4,11 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-rest test-all check lock clean
+.PHONY: help setup demo test test-rest test-all check lock clean \
+  images production-up production-down doctor backup restore
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 setup: $(INSTALLED)  ## install everything into .venv
 
@@ -21,10 +22,10 @@ $(INSTALLED):
 demo: setup  ## make a synthetic cohort, run the DAG on it, say what came out
 	@scripts/demo.sh
 
-test: setup  ## the tests that need only Python
+test: setup  ## the tests that need only Python; those that need a Docker engine if there is one
 	@. ./env.sh; python -m pytest -q -m "not s3 and not slow"
 
-test-rest: setup  ## the tests that need an S3 server or more time
+test-rest: setup  ## the tests that need an S3 server, the production images or more time
 	@. ./env.sh; python -m pytest -q -m "s3 or slow"
 
 test-all: test test-rest  ## every test
@@ -42,6 +43,26 @@ lock: setup  ## resolve the *.in files into *.txt: the laptop, the images, the t
 	  sed -i -e 's/+cpu$$//' -e "1i # Made by \`make lock\` from $$1.in: change that one." $$1.txt; }; \
 	compile requirements && compile docker/tasks --constraint requirements.txt && \
 	compile docker/airflow && compile requirements-dev
+
+images:  ## build the two images of production
+	@scripts/images.sh
+
+production-up:  ## start the whole platform in containers
+	@scripts/production.sh up
+
+production-down:  ## stop it; data and secrets stay
+	@scripts/production.sh down
+
+doctor:  ## what is wrong with the platform in containers, and how to mend it
+	@$(PYTHON) scripts/doctor
+
+backup:  ## copy databases and store:  make backup TO=/backup/2026-11-21
+	@test -n "$(TO)" || { echo "say where to:  make backup TO=/backup/$$(date +%F)"; exit 2; }
+	@$(PYTHON) scripts/backup.py $(ARGUMENTS) "$(TO)"
+
+restore:  ## put a backup back:  make restore FROM=/backup/2026-11-21
+	@test -n "$(FROM)" || { echo "say where from:  make restore FROM=/backup/2026-11-21"; exit 2; }
+	@$(PYTHON) scripts/restore.py $(ARGUMENTS) "$(FROM)"
 
 clean:  ## remove what the project made, except .venv
 	@rm -rf .spira .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -64,6 +64,7 @@ def make_secrets(folder: Path) -> None:
     keep("airflow/api_secret_key")
     keep("airflow/admin_password", secrets.token_urlsafe(12))
     redis = keep("redis/password")
+    keep("redis/redis.conf", f'requirepass {redis}\nsave ""\nappendonly no\ndir /tmp\n')
     keep("airflow/broker_url", f"redis://:{redis}@redis:6379/0")
     keep("airflow/result_backend", uri("airflow", "airflow").replace("postgresql", "db+postgresql"))
 

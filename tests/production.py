@@ -151,9 +151,9 @@ class Production:
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SPIRA_", "AIRFLOW"))}
         return subprocess.run(
-            ["docker-compose", "--env-file", str(self.settings), "-p", self.name, *arguments],
+            [ROOT / "scripts/compose.sh", "-p", self.name, *arguments],
             cwd=ROOT,
-            env=inherited,
+            env=inherited | {"SPIRA_ENV_FILE": str(self.settings)},
             capture_output=True,
             text=True,
             check=check,
@@ -174,7 +174,9 @@ class Production:
         self.compose("down", "-v", "--remove-orphans", check=False)
 
     def container_of(self, service: str) -> str:
-        return f"{self.name}_{service}_1"
+        labels = {"project": self.name, "service": service}
+        filters = [f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()]
+        return docker("ps", "-aq", "--no-trunc", *filters).stdout.strip()
 
     # -- Airflow -----------------------------------------------------------------------------
 

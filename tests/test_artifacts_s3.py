@@ -9,11 +9,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import urllib3
 from conftest import S3Server
+from minio import Minio
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -191,3 +195,30 @@ def test_a_server_that_does_not_speak_s3_is_a_wrong_endpoint(gateway: type[Gatew
     gateway.status = 404
     with pytest.raises(ConfigError, match="not as an S3 service does"):
         Store("s3://bucket/prefix")
+
+
+def presigned(server: S3Server, bucket: str, method: str) -> str:
+    """An address that lets whoever has it do one thing for a minute."""
+    client = Minio(
+        server.endpoint.removeprefix("http://"), server.access_key, server.secret_key, secure=False
+    )
+    name = bucket.removeprefix("s3://").partition("/")[0]
+    return client.get_presigned_url(method, name, "some/object", expires=timedelta(minutes=1))
+
+
+def test_a_signed_address_works_until_it_is_changed(bucket: str, s3_environment: S3Server) -> None:
+    put, get = (presigned(s3_environment, bucket, method) for method in ("PUT", "GET"))
+    assert urllib3.request("PUT", put, body=b"content").status == 200
+    assert urllib3.request("GET", get).data == b"content"
+    for changed in (get.replace("some/object", "other/object"), get[:-4] + "beef"):
+        assert urllib3.request("GET", changed).status == 403
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(bucket: str, s3_environment: S3Server) -> None:
+    url = urlsplit(presigned(s3_environment, bucket, "PUT"))
+    assert url.hostname is not None
+    with socket.create_connection((url.hostname, url.port or 80)) as connection:
+        head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        connection.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + bytes(500_000))
+    get = presigned(s3_environment, bucket, "GET")
+    assert urllib3.request("GET", get).status == 404

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Start or stop the whole platform on this machine, by docker-compose.yaml.
+#
+#   scripts/production.sh up       settings, images and secrets as far as they are missing; then start
+#   scripts/production.sh down     stop; data, secrets and images stay
+set -euo pipefail
+cd "$(dirname "$0")/.."
+docker=${DOCKER:-docker}
+
+setting() { sed -n "s/^$1=//p" .env | tail -n 1; }
+
+case ${1:-} in
+up)
+  "$docker" info >/dev/null 2>&1 || { echo "no Docker engine answers: start it, then run this again (make doctor tells more)"; exit 1; }
+  if [ ! -e .env ]; then
+    group=$(stat -c %g /var/run/docker.sock 2>/dev/null || echo 999)
+    sed "s/^DOCKER_GID=.*/DOCKER_GID=$group/" .env.example >.env
+    echo "made .env from .env.example; the group of the Docker socket is $group"
+  fi
+  for image in "$(setting SPIRA_TASKS_IMAGE)" "$(setting SPIRA_AIRFLOW_IMAGE)"; do
+    "$docker" image inspect "$image" >/dev/null 2>&1 || missing=yes
+  done
+  if [ -n "${missing:-}" ]; then
+    SPIRA_DEVICE=${SPIRA_DEVICE:-$(setting SPIRA_DEVICE)} \
+      SPIRA_TORCH_INDEX_URL=${SPIRA_TORCH_INDEX_URL:-$(setting SPIRA_TORCH_INDEX_URL)} scripts/images.sh
+  fi
+  echo "starting; the first time this takes a minute or two"
+  scripts/compose.sh up -d --no-build
+  cat <<TEXT
+
+Airflow   $(setting SPIRA_AIRFLOW_PAGE)   user admin, password in secrets/airflow/admin_password
+MLflow    $(setting SPIRA_MLFLOW_PAGE)   user admin, password in secrets/mlflow/admin_password
+make doctor            tells what is wrong, and how to mend it
+make production-down   stops it; nothing is lost
+TEXT
+  ;;
+down) scripts/compose.sh down ;;
+*) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac

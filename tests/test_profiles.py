@@ -1,0 +1,68 @@
+"""The profiles of the compose file: several workers by Celery, and HTTPS by a reverse proxy."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import SETTINGS
+from production import Production, docker
+from production import Run as DagRun
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def with_profiles(platform: Production, undisturbed: DagRun) -> Iterator[Production]:
+    """The platform of the other tests with two Celery workers and a proxy besides."""
+    tls = platform.secrets / "tls"
+    tls.mkdir(exist_ok=True)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", tls / "key.pem", "-out", tls / "cert.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (tls / "key.pem").chmod(0o444)
+    before = platform.settings.read_text()
+    with platform.settings.open("a") as settings:
+        settings.write("SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,tls\n")
+        settings.write("SPIRA_REDIS_IMAGE=spira-redis:local\nSPIRA_PROXY_IMAGE=spira-proxy:local\n")
+        settings.write("SPIRA_HTTPS_AIRFLOW=127.0.0.1:28443\nSPIRA_HTTPS_MLFLOW=127.0.0.1:28444\n")
+    platform.compose("up", "-d", "--no-build", "--scale", "airflow-worker=2")
+    yield platform
+    platform.compose("rm", "-sf", "airflow-worker", "redis", "proxy")
+    platform.settings.write_text(before)
+    platform.compose("up", "-d", "--no-build")
+
+
+def test_celery_workers_follow_the_steps(
+    with_profiles: Production, undisturbed: DagRun, readable_cohort: Path
+) -> None:
+    run = with_profiles.trigger("celery", readable_cohort, **SETTINGS)
+    run.wait()
+    assert run.states == undisturbed.states
+    hosts = {task["hostname"] for task in run.tasks.values()}
+    workers = docker("ps", "-q", "--filter", "name=airflow-worker").stdout.split()
+    assert len(workers) == 2
+    assert {host[:12] for host in hosts} <= {worker[:12] for worker in workers}
+    records = undisturbed.records()
+    assert all(run.records()[n]["outputs"] == records[n]["outputs"] for n in ("train", "evaluate"))
+
+
+def test_the_pages_are_served_by_https(with_profiles: Production) -> None:
+    context = ssl.create_default_context(cafile=with_profiles.secrets / "tls/cert.pem")
+    url = "https://localhost:28443/api/v2/monitor/health"
+    with urllib.request.urlopen(url, context=context, timeout=20) as answer:
+        assert json.load(answer)["scheduler"]["status"] == "healthy"
+        assert "max-age" in answer.headers["Strict-Transport-Security"]
+    with urllib.request.urlopen("https://localhost:28444/health", context=context) as answer:
+        assert answer.status == 200
