@@ -22,7 +22,7 @@ def examples(table: pd.DataFrame, blobs: Blobs, device: str) -> list[Example]:
     return [
         Example(
             record_id=row.record_id,
-            pcm16=torch.from_numpy(read_pcm16(blobs.path(row.waveform))).to(device),
+            pcm16=torch.from_numpy(read_pcm16(blobs.read(row.waveform))).to(device),
             label=float(row.label),
         )
         for row in table.itertuples()
@@ -33,6 +33,6 @@ def noise_bank(ward_noise: Directory, pool: str, blobs: Blobs, device: str) -> l
     """The (time,) float waveforms of one pool of the ward-noise bank; the pools are disjoint."""
     table = pd.read_parquet(ward_noise.path("ward_noise.parquet"))
     return [
-        to_float(torch.from_numpy(read_pcm16(blobs.path(digest))).to(device))
+        to_float(torch.from_numpy(read_pcm16(blobs.read(digest))).to(device))
         for digest in table[table["pool"] == pool]["waveform"]
     ]

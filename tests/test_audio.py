@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,23 +92,21 @@ def test_a_mono_16_bit_file_at_16_khz_keeps_every_sample(samples: NDArray[np.int
     np.testing.assert_array_equal(pcm16, samples)
 
 
-def test_equal_waveforms_make_equal_files_and_come_back(tmp_path: Path) -> None:
+def test_equal_waveforms_make_equal_files_and_come_back() -> None:
     samples = RNG.integers(-FULL_SCALE, FULL_SCALE, 5_000).astype(np.int16)
     assert encode_wav(samples) == encode_wav(samples.copy())
-    (tmp_path / "stored").write_bytes(encode_wav(samples))
-    np.testing.assert_array_equal(read_pcm16(tmp_path / "stored"), samples)
+    np.testing.assert_array_equal(read_pcm16(encode_wav(samples)), samples)
     read, rate_hz = soundfile.read(io.BytesIO(encode_wav(samples)), dtype="int16")
     assert rate_hz == 16_000  # any program opens it
     np.testing.assert_array_equal(read, samples)
 
 
-def test_only_a_stored_waveform_is_read_as_one(tmp_path: Path) -> None:
-    (tmp_path / "other").write_bytes(file_of(tone(44_100), 44_100))
-    with pytest.raises(ValueError, match="not a stored waveform"):
-        read_pcm16(tmp_path / "other")
-    (tmp_path / "cut").write_bytes(encode_wav(np.ones(100, np.int16))[:-2])
-    with pytest.raises(ValueError, match="not a stored waveform"):
-        read_pcm16(tmp_path / "cut")
+def test_only_a_stored_waveform_is_read_as_one() -> None:
+    other = file_of(tone(44_100), 44_100)
+    cut = encode_wav(np.ones(100, np.int16))[:-2]
+    for content in (other, cut):
+        with pytest.raises(ValueError, match="not a stored waveform"):
+            read_pcm16(content)
 
 
 def test_what_lies_above_8_khz_is_not_folded_into_the_voice() -> None:

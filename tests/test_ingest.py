@@ -129,7 +129,7 @@ def test_a_clean_folder_becomes_one_table(cohort: Cohort, store: Store) -> None:
     assert set(table["label"]) == {0, 1}
     assert table["collected_at"].iloc[0] == datetime(2026, 3, 4, 13, 20, 30, tzinfo=UTC)
     assert (table["duration_seconds"] == 1.5).all()
-    waveform = read_pcm16(store.blobs.path(table["waveform"].iloc[0]))
+    waveform = read_pcm16(store.blobs.read(table["waveform"].iloc[0]))
     assert waveform.shape == (24_000,)
     assert not made.blocked
     assert made.table("quarantine").empty

@@ -114,7 +114,7 @@ def test_the_registered_model_says_what_the_evaluation_said(finished: Run) -> No
     table = pd.read_parquet(recordings.path("recordings.parquet"))
     model = Tracker(tracking_uri(finished.store)).load("1")
     for row in predictions.merge(table[["record_id", "waveform"]], on="record_id").itertuples():
-        waveform = read_pcm16(finished.store.blobs.path(row.waveform)).astype(np.float32) / 32_768
+        waveform = read_pcm16(finished.store.blobs.read(row.waveform)).astype(np.float32) / 32_768
         answer = model.predict(waveform[None, :])
         assert answer["probability"].iloc[0] == pytest.approx(row.clean, abs=1e-5)
     metrics = finished.results["evaluate"].metrics
@@ -327,5 +327,7 @@ def test_reports_are_copied_where_people_look(finished: Run, tmp_path: Path) -> 
 
 def test_a_result_remembers_what_made_it(finished: Run) -> None:
     for result in finished.results.values():
-        assert set(result.provenance) == {"at", "code", "lock", "git", "python", "host"}
+        assert set(result.provenance) == {
+            *("at", "code", "lock", "git", "python", "host", "mlflow_run")
+        }
         assert result.seconds >= 0

@@ -85,6 +85,7 @@ class Store:
             digest,
             {name: size for name, _, size in tree},
             lambda name: self.blobs.path(digests[name]),
+            lambda name: self.blobs.read(digests[name]),
             f"artifact {digest}, which holds {sorted(digests)[:10]}",
         )
 

@@ -42,8 +42,8 @@ class Backend(Protocol):
 
     url: str
 
-    def read(self, name: str) -> bytes | None:
-        """Return the content, or None when there is no such file."""
+    def read(self, name: str, version: str | None = None) -> bytes | None:
+        """Return the content; None when there is no such file or it is no longer ``version``."""
 
     def local(self, name: str, version: str | None = None) -> Path | None:
         """Return a file on this machine to read; None when gone or no longer ``version``."""
@@ -77,7 +77,9 @@ class Folder:
         if self.root.exists() and not self.root.is_dir():
             raise ConfigError(f"{self.root} is a file; name a folder")
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, version: str | None = None) -> bytes | None:
+        if version is not None and self.local(name, version) is None:
+            return None
         try:
             return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):

@@ -85,9 +85,10 @@ class Bucket:
             if not client.bucket_exists(bucket):
                 raise self._no_bucket()
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, version: str | None = None) -> bytes | None:
         content = BytesIO()
-        return None if self._download(name, content) is None else content.getvalue()
+        found = self._download(name, content)
+        return None if found is None or version not in (None, found) else content.getvalue()
 
     def local(self, name: str, version: str | None = None) -> Path | None:
         fetched = self._place(name, version)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from spira_tasks.artifacts.backends import Backend, Folder
 from spira_tasks.artifacts.blobs import canonical_json, digest_of, digest_of_file, in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
+
+T = TypeVar("T")
 
 
 class Directory:
@@ -23,12 +26,18 @@ class Directory:
     """
 
     def __init__(
-        self, digest: str, sizes: Mapping[str, int], lend: Callable[[str], Path], where: str
+        self,
+        digest: str,
+        sizes: Mapping[str, int],
+        lend: Callable[[str], Path],
+        read: Callable[[str], bytes],
+        where: str,
     ) -> None:
         self.digest = digest
         self.names = tuple(sorted(sizes))
         self._sizes = sizes
         self._lend = lend
+        self._read = read
         self._where = where
 
     def size(self, name: str) -> int:
@@ -50,6 +59,11 @@ class Directory:
         """
         self._check(name)
         return self._lend(name)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file, and leave no copy on this machine; raises as ``path``."""
+        self._check(name)
+        return self._read(name)
 
     def _check(self, name: str) -> None:
         if name not in self._sizes:  # names in a source may identify a person: not quoted
@@ -114,17 +128,21 @@ def open_source(reference: str) -> Directory:
         ) from error
     versions = {entry.name: entry.version for entry in found}
 
-    def lend(name: str) -> Path:
-        path = backend.local(name, versions[name])
-        if path is None:
+    def unchanged(content: T | None) -> T:
+        if content is None:
             raise ServiceUnavailable(
                 f"a file of {reference} was changed or removed while it was being read; "
                 "run the step again once the upload has finished"
             )
-        return path
+        return content
 
-    sizes = {entry.name: entry.size for entry in found}
-    return Directory(digest_of(canonical_json(identity)), sizes, lend, reference)
+    return Directory(
+        digest_of(canonical_json(identity)),
+        {entry.name: entry.size for entry in found},
+        lambda name: unchanged(backend.local(name, versions[name])),
+        lambda name: unchanged(backend.read(name, versions[name])),
+        reference,
+    )
 
 
 def _is_hidden(name: str) -> bool:

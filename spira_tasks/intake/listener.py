@@ -100,7 +100,7 @@ class Listener:
         return heard.astype(HEARD), faults
 
     def _remembered(self, name: str) -> Record:
-        content = self.data.path(name).read_bytes()
+        content = self.data.read(name)
         sha256 = hashlib.sha256(content).hexdigest()
         parts = {"sha256": sha256, "max_seconds": self.max_seconds}
         made = self.work.remember(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -178,18 +177,17 @@ def encode_wav(pcm16: NDArray[np.int16]) -> bytes:
     return _header(pcm16.size) + pcm16.astype("<i2").tobytes()
 
 
-def read_pcm16(path: Path) -> NDArray[np.int16]:
-    """The (time,) int16 samples of a file that ``encode_wav`` made.
+def read_pcm16(content: bytes) -> NDArray[np.int16]:
+    """The (time,) int16 samples of what ``encode_wav`` made.
 
     Raises
     ------
     ValueError
-        For any other file, however similar.
+        For anything else, however similar.
     """
-    content = path.read_bytes()
     n_samples = (len(content) - HEADER.size) // 2
     if n_samples < 0 or content[: HEADER.size] != _header(n_samples):
-        raise ValueError(f"{path.name} is not a stored waveform (mono 16-bit WAV at 16 kHz)")
+        raise ValueError("this is not a stored waveform (mono 16-bit WAV at 16 kHz)")
     return np.frombuffer(content, dtype="<i2", offset=HEADER.size).astype(np.int16)
 
 

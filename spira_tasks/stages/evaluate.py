@@ -7,6 +7,7 @@ same noise is put on everybody, on controls only, and on patients only, and noth
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,7 +99,10 @@ def score_features(classifier: Classifier, digests: pd.Series, blobs: Blobs) -> 
     import numpy as np
     import torch
 
-    return [classifier.score(torch.from_numpy(np.load(blobs.path(digest)))) for digest in digests]
+    return [
+        classifier.score(torch.from_numpy(np.load(io.BytesIO(blobs.read(digest)))))
+        for digest in digests
+    ]
 
 
 def score_with_noise(

@@ -85,7 +85,7 @@ def compute(waveform: str, extractor: FeatureExtractor, work: Work) -> Record:
     from spira_tasks.speech.augmentation import to_float
     from spira_tasks.speech.features import windows
 
-    pcm16 = torch.from_numpy(read_pcm16(work.blobs.path(waveform)))
+    pcm16 = torch.from_numpy(read_pcm16(work.blobs.read(waveform)))
     with torch.inference_mode():
         matrix = extractor(windows(to_float(pcm16), extractor.spec)).contiguous().numpy()
     content = io.BytesIO()

@@ -120,7 +120,7 @@ def score(
     task = champion.tags["spira.task"]
     test = recordings[(recordings["split"] == "test") & (recordings["task"] == task)]
     rows = [
-        model.predict((read_pcm16(work.blobs.path(digest)).astype(np.float32) / 32_768)[None, :])
+        model.predict((read_pcm16(work.blobs.read(digest)).astype(np.float32) / 32_768)[None, :])
         for digest in test["waveform"]
     ]
     scored = pd.concat(rows, ignore_index=True).assign(subject_id=test["subject_id"].to_numpy())

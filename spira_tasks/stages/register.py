@@ -129,7 +129,7 @@ def serving_parity(inputs: Inputs, config: Config, model: Any, work: Work) -> Ve
     sample = sample.merge(recordings[["record_id", "waveform"]], on="record_id")
     difference = 0.0
     for row in sample.itertuples():
-        waveform = read_pcm16(work.blobs.path(row.waveform)).astype(np.float32) / 32_768
+        waveform = read_pcm16(work.blobs.read(row.waveform)).astype(np.float32) / 32_768
         served = float(model.predict(waveform[None, :])["probability"].iloc[0])
         difference = max(difference, abs(served - row.clean))
     return Verdict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import time
@@ -283,7 +284,7 @@ def features_of(record_ids: list[str], inputs: Inputs, blobs: Blobs) -> Iterator
 
     table = pd.read_parquet(inputs.features.path("features.parquet")).set_index("record_id")
     for digest in table["features"].loc[record_ids]:
-        yield torch.from_numpy(np.load(blobs.path(digest)))
+        yield torch.from_numpy(np.load(io.BytesIO(blobs.read(digest))))
 
 
 def choose_device(name: str) -> str:
