@@ -1,0 +1,393 @@
+#!/usr/bin/env python3
+"""Copy what cannot be computed again: Postgres, and the store's results and records of runs.
+
+    scripts/backup.py /backup/spira-2025-11-21
+    scripts/backup.py --everything /backup/spira-2025-11-21      recordings' features and models too
+
+The platform may go on working meanwhile.  The folder appears when it is whole and verified, and not
+before.  docs/backup.md says what is in it and what is not: the secrets are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from uuid import uuid4
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from scripts.doctor import engines, stack
+from scripts.doctor.command import Docker
+from scripts.doctor.findings import hidden, last_line
+from scripts.doctor.settings import ROOT, Settings, SettingsError
+
+FORMAT = 1
+CHUNK_BYTES = 1 << 20
+MANIFEST, SEAL, DONE = "manifest.json", "manifest.sha256", ".done"
+# Results first: whatever one that was copied refers to is there already, and is copied after it.
+ALWAYS, ONLY_EVERYTHING = ("results", "runs"), ("memo", "trees", "blobs")
+# The password goes from its file into the client's environment: no command line shows it.
+AS_ADMIN = 'PGPASSWORD=$(cat /run/secrets/password); export PGPASSWORD; exec "$0" "$@"'
+CONNECT = ("-h", "127.0.0.1", "-U", "postgres")
+KEEP_SECRETS = (
+    "The secrets are not in it. Keep {} elsewhere, closed: without its fernet key Airflow's\n"
+    "connections are lost, without its pseudonym key the same patient becomes another person."
+)
+
+
+class Refused(Exception):
+    """What was asked for cannot or must not be done; says why and what to do."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The Postgres and the S3 of the Compose project on this machine."""
+
+    docker: Docker
+    settings: Settings
+
+    @cached_property
+    def running(self) -> dict[str, str]:
+        """Running services of the project, and their containers."""
+        answer = self.docker("version")
+        if not answer.good:
+            raise Refused(f"no Docker engine answers ({last_line(answer.err)}): make doctor")
+        return {
+            one["Config"]["Labels"]["com.docker.compose.service"]: one["Id"]
+            for one in stack.containers(self.docker, self.settings)
+            if one["State"]["Running"]
+        }
+
+    def check(self) -> None:
+        """Both services run, and there is what opens them."""
+        missing = [name for name in ("postgres", "s3") if name not in self.running]
+        if missing:
+            text = f"{' and '.join(missing)} of project {self.settings.project!r} do not run"
+            raise Refused(f"{text}; start them: {self.settings.compose} up -d bootstrap")
+        for name in ("SPIRA_STORE_URL", "SPIRA_MLFLOW_ARTIFACTS"):
+            if self.settings.bucket(name) is None:
+                raise Refused(f"{name} is no s3://bucket: copy that folder by other means")
+
+    # -- Postgres ----------------------------------------------------------------------------
+
+    def postgres(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a program of Postgres's container."""
+        container = self.running["postgres"]
+        arguments = ["exec", "-i", container, "sh", "-c", AS_ADMIN, *command]
+        return subprocess.Popen([*self.docker.command, *arguments], **options)
+
+    def sql(self, statements: str, database: str = "postgres") -> str:
+        """What ``psql`` prints: one line per row, columns with a bar between them."""
+        psql = self.postgres(
+            *("psql", *CONNECT, "-d", database, "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = psql.communicate(statements.encode())
+        if psql.returncode:
+            raise Refused(f"Postgres refused: {last_line(err.decode(errors='replace'))}")
+        return out.decode().strip()
+
+    def n_tables(self, database: str) -> int:
+        return int(
+            self.sql(
+                "SELECT count(*) FROM pg_tables "
+                "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
+                database,
+            )
+        )
+
+    def databases(self) -> dict[str, str]:
+        """Each database and the role that owns it, as docker/bootstrap.py makes them."""
+        roles = runpy.run_path(str(ROOT / "docker/bootstrap.py"))["DATABASES"]
+        return {database: role for role, names in roles.items() for database in names}
+
+    # -- S3 ----------------------------------------------------------------------------------
+
+    def parts(self, everything: bool) -> list[tuple[str, str, str]]:
+        """What is copied: the folder in the backup, the bucket and the prefix."""
+        bucket, prefix = self.settings.bucket("SPIRA_STORE_URL") or ("", "")
+        prefix = f"{prefix}/" if prefix else ""
+        names = ALWAYS + (ONLY_EVERYTHING if everything else ())
+        parts = [(f"store/{name}", bucket, f"{prefix}{name}/") for name in names]
+        if everything:
+            models, artifacts = self.settings.bucket("SPIRA_MLFLOW_ARTIFACTS") or ("", "")
+            parts.append(("mlflow", models, f"{artifacts}/" if artifacts else ""))
+        return parts
+
+    @contextmanager
+    def objects(
+        self, action: str, parts: Sequence[tuple[str, str, str]], **options: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A container that copies objects by its standard input or output; gone afterwards."""
+        name = f"spira-backup-{uuid4().hex[:12]}"
+        command = self.docker.run_command(
+            self.settings["SPIRA_TASKS_IMAGE"],
+            (ROOT / "scripts/backup_store.py").read_text(),
+            name=name,
+            network=self.settings["SPIRA_NETWORK"],
+            mounts={self.settings.secrets / "s3/identities.json": "/run/secrets/identities.json"},
+            variables={
+                "S3_ENDPOINT": self.settings["SPIRA_S3_ENDPOINT"],
+                "S3_REGION": self.settings.values.get("SPIRA_S3_REGION", ""),
+                "PARTS": json.dumps(parts),
+            },
+            more=["--interactive"],
+            arguments=[action],
+        )
+        process = subprocess.Popen(command, **options)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                self.docker("rm", "--force", name)
+            process.wait()
+
+    def export(
+        self, parts: Sequence[tuple[str, str, str]], take: Callable[[str, IO[bytes]], object]
+    ) -> int:
+        """Hand every object of the parts to ``take``; return how many there were."""
+        n_taken, n_sent = 0, -1
+        with self.objects("export", parts, stdout=subprocess.PIPE) as process:
+            try:
+                with tarfile.open(fileobj=process.stdout, mode="r|", bufsize=CHUNK_BYTES) as files:
+                    for member in files:
+                        content = files.extractfile(member)
+                        if content is None or not _is_safe(member.name):
+                            raise Refused(f"an object's name cannot be a file: {member.name!r}")
+                        if member.name == DONE:
+                            n_sent = int(content.read())
+                            break
+                        take(member.name, content)
+                        n_taken += 1
+            except tarfile.TarError:
+                pass  # the exit status and the count tell
+            for _ in iter(lambda: process.stdout.read(CHUNK_BYTES), b""):  # type: ignore[union-attr]
+                pass
+            if process.wait() or n_sent != n_taken:
+                raise Refused("the objects could not be read to the end; the reason is above")
+        return n_taken
+
+
+def _is_safe(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and str(path) == name
+
+
+# -- the folder of a backup ------------------------------------------------------------------
+
+
+def copied(source: IO[bytes], file: Path) -> dict[str, Any]:
+    """Write a stream to a file; return what the manifest says of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("xb") as target:
+        entry = hashed(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+    return entry
+
+
+def hashed(source: IO[bytes], target: IO[bytes] | None = None) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
+        if target:
+            target.write(chunk)
+    return {"sha256": digest.hexdigest(), "size": size}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a backup, after every file was found to be what it says."""
+    if not folder.is_dir():
+        raise Refused(f"there is no folder {folder}")
+    try:
+        content, seal = (folder / MANIFEST).read_bytes(), (folder / SEAL).read_text().split()
+    except FileNotFoundError as error:
+        raise Refused(
+            f"{folder} is no whole backup: it has no {Path(error.filename).name}"
+        ) from None
+    if seal[:1] != [hashlib.sha256(content).hexdigest()]:
+        raise Refused(f"{folder / MANIFEST} was changed: this backup is not to be trusted")
+    manifest: dict[str, Any] = json.loads(content)
+    if manifest["format"] != FORMAT:
+        raise Refused(f"{folder} has format {manifest['format']}; this version reads {FORMAT}")
+    entries = manifest["files"]
+    there = {str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir()}
+    wrong = [f"{name} is missing" for name in sorted(set(entries) - there)]
+    wrong += [f"{name} is too much" for name in sorted(there - set(entries) - {MANIFEST, SEAL})]
+    for name, entry in entries.items():
+        if name in there:
+            with (folder / name).open("rb") as file:
+                if hashed(file) != entry:
+                    wrong.append(f"{name} was changed")
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise Refused(f"{folder} is damaged: {'; '.join(wrong[:5])}{more}")
+    return manifest
+
+
+@contextmanager
+def set_up(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that becomes it when all went well.
+
+    What a killed backup left is taken away; a backup that still works on it is not disturbed.
+    """
+    if target.exists():
+        raise Refused(f"{target} exists already: a backup overwrites nothing; name another folder")
+    aside = target.with_name(f"{target.name}.part")
+    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(aside, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"another backup is at work in {aside}") from None
+        for left in aside.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield aside
+            os.fsync(lock)
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+# -- the backup ------------------------------------------------------------------------------
+
+
+def back_up(platform: Platform, target: Path, everything: bool) -> None:
+    platform.check()
+    parts = platform.parts(everything)
+    with set_up(target) as folder:
+        files: dict[str, Any] = {}
+        databases = {}
+        # Databases before the store: what they mention is then in the store's copy, too.
+        for database in platform.databases():
+            name = f"postgres/{database}.dump"
+            files[name] = dump(platform, database, folder / name)
+            databases[database] = {"tables": platform.n_tables(database)}
+            say(f"database {database}: {files[name]['size'] / 1e6:.1f} MB")
+
+        def take(name: str, content: IO[bytes]) -> None:
+            files[name] = copied(content, folder / name)
+
+        say("store" + (" and MLflow's artifacts" if everything else ""))
+        platform.export(parts, take)
+        counts = Counter(
+            next(part for part, _, _ in parts if name.startswith(f"{part}/"))
+            for name in files
+            if not name.startswith("postgres/")
+        )
+        for part, _, _ in parts:
+            say(f"  {part}: {counts[part]} objects")
+        settings = platform.settings
+        labels = engines.image_labels(platform.docker, settings["SPIRA_TASKS_IMAGE"]) or {}
+        manifest = {
+            "format": FORMAT,
+            "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "project": settings.project,
+            "everything": everything,
+            "version": labels.get("org.opencontainers.image.version", ""),
+            "revision": labels.get("org.opencontainers.image.revision", ""),
+            "postgres": platform.sql("SHOW server_version"),
+            "store": settings["SPIRA_STORE_URL"],
+            "artifacts": settings["SPIRA_MLFLOW_ARTIFACTS"],
+            "databases": databases,
+            "counts": {part: counts[part] for part, _, _ in parts},
+            "files": files,
+        }
+        content = json.dumps(manifest, indent=1).encode()
+        (folder / MANIFEST).write_bytes(content)
+        (folder / SEAL).write_text(f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n")
+        say("reading everything again")
+        read_manifest(folder)
+        for database in databases:
+            check_dump(platform, folder / f"postgres/{database}.dump")
+    size = sum(entry["size"] for entry in files.values())
+    say(f"{target}: {len(files)} files, {size / 1e6:.1f} MB, whole")
+    say(KEEP_SECRETS.format(platform.settings.secrets))
+
+
+def dump(platform: Platform, database: str, file: Path) -> dict[str, Any]:
+    process = platform.postgres(
+        "pg_dump", *CONNECT, "--format=custom", database, stdout=subprocess.PIPE
+    )
+    entry = copied(process.stdout, file)  # type: ignore[arg-type]
+    if process.wait():
+        raise Refused(f"pg_dump of {database} failed; the reason is above")
+    return entry
+
+
+def check_dump(platform: Platform, file: Path) -> None:
+    with file.open("rb") as content:
+        process = platform.postgres(
+            "pg_restore", "--list", stdin=content, stdout=subprocess.DEVNULL
+        )
+        if process.wait():
+            raise Refused(f"pg_restore cannot read {file.name}; the reason is above")
+
+
+def run(work: Callable[[Platform], None], env_file: Path | None) -> int:
+    """Do the work; what the user can do something about is a line, and no stack trace."""
+    os.umask(0o077)  # a backup holds hashes of passwords and what was said of patients' recordings
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    try:
+        work(Platform(Docker(), Settings.read(env_file)))
+    except (Refused, SettingsError) as error:
+        print(hidden(f"refused: {error}", []), file=sys.stderr)
+    except OSError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    else:
+        return 0
+    return 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="is made; must not exist yet")
+    parser.add_argument(
+        "--everything",
+        action="store_true",
+        help="also what can be computed again: blobs, trees, memo, and MLflow's artifacts",
+    )
+    parser.add_argument("--env-file", type=Path, help="another file than the .env of the project")
+    arguments = parser.parse_args()
+    target = arguments.folder.absolute()
+    return run(lambda platform: back_up(platform, target, arguments.everything), arguments.env_file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Put a backup back: databases, the store, and MLflow's artifacts where it has them.
+
+    scripts/compose.sh up -d bootstrap             Postgres and S3, and empty databases and buckets
+    scripts/restore.py /backup/spira-2025-11-21
+    scripts/restore.py --force /backup/...         over databases and a store that are not empty
+    scripts/compose.sh up -d
+
+The backup is verified before anything is touched.  A database is loaded aside and takes its place
+when it is whole.  In the store nothing is deleted: what the backup has is put over what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import IO, Any
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from scripts.backup import (
+    CONNECT,
+    DONE,
+    Platform,
+    Refused,
+    hashed,
+    read_manifest,
+    run,
+    say,
+)
+
+MAY_RUN = ("postgres", "s3", "redis")
+ASIDE, BEFORE = "_restoring", "_before"
+
+
+def restore(platform: Platform, folder: Path, force: bool) -> None:
+    say("verifying the backup")
+    manifest = read_manifest(folder)
+    kind = "everything" if manifest["everything"] else "what cannot be computed again"
+    say(f"{len(manifest['files'])} files as they were on {manifest['made_at']}: {kind}")
+    check(platform, manifest, force)
+    owners = platform.databases()
+    for database in manifest["databases"]:
+        say(f"loading database {database}")
+        load(platform, database, owners[database], folder / f"postgres/{database}.dump")
+    say("putting objects")
+    put_objects(platform, manifest, folder)
+    say("reading the objects again")
+    compare_objects(platform, manifest)
+    swap(platform, list(manifest["databases"]), owners)
+    say(f"restored. Now, with the secrets of that time in place: {platform.settings.compose} up -d")
+
+
+def check(platform: Platform, manifest: dict[str, Any], force: bool) -> None:
+    """Nobody works on what is replaced, and nothing is lost that was not meant to be."""
+    platform.check()
+    others = sorted(set(platform.running) - set(MAY_RUN))
+    if others:
+        stop = f"{platform.settings.compose} stop {' '.join(others)}"
+        raise Refused(f"the platform works; stop it first: {stop}")
+    network = platform.settings["SPIRA_NETWORK"]
+    steps = platform.docker(
+        *("ps", "--filter", "label=spira.step", "--filter", f"network={network}"),
+        *("--format", "{{.Names}}"),
+    )
+    if names := steps.out.split():
+        raise Refused(f"steps still work; wait, or stop them: docker stop {' '.join(names)}")
+    theirs, ours = manifest["postgres"], platform.sql("SHOW server_version")
+    if int(re.split(r"\D", ours)[0]) < int(re.split(r"\D", theirs)[0]):
+        raise Refused(f"the backup is of Postgres {theirs}, and here is {ours}: take a newer image")
+    unknown = set(manifest["databases"]) - set(platform.databases())
+    if unknown:
+        raise Refused(f"the platform has no database {', '.join(unknown)}")
+    there = platform.sql("SELECT datname FROM pg_database").split()
+    missing = set(manifest["databases"]) - set(there)
+    if missing:
+        fix = f"{platform.settings.compose} up -d --force-recreate bootstrap"
+        raise Refused(f"there is no database {', '.join(sorted(missing))}; make it: {fix}")
+    full = [f"database {name}" for name in manifest["databases"] if platform.n_tables(name)]
+    full += [f"s3 {name}" for name in filled(platform, manifest)]
+    if full and not force:
+        raise Refused(f"not empty: {', '.join(full)}; --force puts the backup over it")
+
+
+def filled(platform: Platform, manifest: dict[str, Any]) -> list[str]:
+    parts = platform.parts(manifest["everything"])
+    with platform.objects("filled", parts, stdout=subprocess.PIPE) as process:
+        out, _ = process.communicate()
+        if process.returncode:
+            raise Refused("S3 could not be looked at; the reason is above")
+    return list(json.loads(out))
+
+
+def load(platform: Platform, database: str, owner: str, dump: Path) -> None:
+    """Load a dump into a new database beside the one that it will replace."""
+    aside = database + ASIDE
+    platform.sql(
+        f"DROP DATABASE IF EXISTS {aside};\n"
+        f"CREATE DATABASE {aside} OWNER {owner};\n"
+        f"REVOKE CONNECT ON DATABASE {aside} FROM PUBLIC;"
+    )
+    with dump.open("rb") as content:
+        process = platform.postgres(
+            *("pg_restore", *CONNECT, "--exit-on-error", "--single-transaction"),
+            *("--no-owner", f"--role={owner}", f"--dbname={aside}"),
+            stdin=content,
+        )
+        if process.wait():
+            platform.sql(f"DROP DATABASE {aside};")
+            raise Refused(f"database {database} could not be loaded; nothing was replaced")
+
+
+def swap(platform: Platform, databases: list[str], owners: dict[str, str]) -> None:
+    """Put all loaded databases in place at once, then drop those that were there."""
+    named = ", ".join(f"'{database}'" for database in databases)
+    renames = "".join(
+        f"ALTER DATABASE {name} RENAME TO {name}{BEFORE};\n"
+        f"ALTER DATABASE {name}{ASIDE} RENAME TO {name};\n"
+        for name in databases
+    )
+    drops = "".join(f"DROP DATABASE IF EXISTS {name}{BEFORE};\n" for name in databases)
+    platform.sql(
+        drops + "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname IN ({named}) AND pid <> pg_backend_pid();\n"
+        f"BEGIN;\n{renames}COMMIT;\n{drops}"
+    )
+
+
+def put_objects(platform: Platform, manifest: dict[str, Any], folder: Path) -> None:
+    """Results last: one is there only when all that it refers to is."""
+    names = [name for name in manifest["files"] if not name.startswith("postgres/")]
+    names.sort(key=lambda name: (name.startswith("store/results/"), name))
+    parts = platform.parts(manifest["everything"])
+    with platform.objects("import", parts, stdin=subprocess.PIPE) as process:
+        try:
+            with tarfile.open(fileobj=process.stdin, mode="w|", bufsize=1 << 20) as archive:
+                for name in names:
+                    member = tarfile.TarInfo(name)
+                    member.size = manifest["files"][name]["size"]
+                    with (folder / name).open("rb") as content:
+                        archive.addfile(member, content)
+                end = str(len(names)).encode()
+                member = tarfile.TarInfo(DONE)
+                member.size = len(end)
+                archive.addfile(member, io.BytesIO(end))
+            process.stdin.close()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            pass  # it ended early, and has said why
+        if process.wait():
+            raise Refused("the objects could not be put; the databases are as they were")
+
+
+def compare_objects(platform: Platform, manifest: dict[str, Any]) -> None:
+    expected = {
+        name: entry for name, entry in manifest["files"].items() if not name.startswith("postgres/")
+    }
+
+    def take(name: str, content: IO[bytes]) -> None:
+        if expected.get(name) == hashed(content):
+            del expected[name]
+
+    n_there = platform.export(platform.parts(manifest["everything"]), take)
+    if expected:
+        raise Refused(f"{len(expected)} objects are not as in the backup: {sorted(expected)[:3]}")
+    say(f"  {n_there} objects, all of the backup among them")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="a folder that scripts/backup.py made")
+    parser.add_argument(
+        "--force", action="store_true", help="replace databases and objects that are there"
+    )
+    parser.add_argument("--env-file", type=Path, help="another file than the .env of the project")
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    return run(lambda platform: restore(platform, folder, arguments.force), arguments.env_file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

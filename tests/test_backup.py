@@ -1,0 +1,303 @@
+"""A backup is whole or not there; what is restored from it is what was backed up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from scripts import backup
+from scripts.doctor.command import Docker
+from scripts.doctor.settings import ROOT, Settings
+
+AS_ADMIN = """
+import json, os, sys
+from io import BytesIO
+from pathlib import Path
+from minio import Minio
+users = json.loads(Path("/run/secrets/identities.json").read_text())["identities"]
+def client(name):
+    key = next(one for one in users if one["name"] == name)["credentials"][0]
+    host = os.environ["S3_ENDPOINT"].split("//")[1]
+    return Minio(host, key["accessKey"], key["secretKey"], secure=False)
+"""
+FILL = """
+s3 = client("store")
+for name in ("results/abc", "runs/r+1:0/train", "trees/t", "blobs/ab/abcd", "memo/ab/x"):
+    s3.put_object("spira-store", f"v1/{name}.json", BytesIO(name.encode()), len(name))
+large = bytes(range(256)) * 40_000
+s3.put_object("spira-store", "v1/blobs/cd/large", BytesIO(large), len(large))
+client("models").put_object("spira-mlflow", "artifacts/1/model.pt", BytesIO(b"weights"), 7)
+"""
+READ = """
+import hashlib
+found = {}
+for bucket in ("spira-store", "spira-mlflow"):
+    s3 = client("models")
+    for one in s3.list_objects(bucket, recursive=True):
+        content = s3.get_object(bucket, one.object_name).read()
+        found[f"{bucket}/{one.object_name}"] = hashlib.sha256(content).hexdigest()
+print(json.dumps(found))
+"""
+TABLE = "CREATE TABLE notes (id serial PRIMARY KEY, text text); INSERT INTO notes (text) VALUES"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A Compose project of the test's own: Postgres, S3, and what a first start makes in them."""
+
+    env_file: Path
+    settings: Settings
+    docker: Docker
+
+    def compose(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [ROOT / "scripts/compose.sh", *arguments],
+            env={**os.environ, "SPIRA_ENV_FILE": str(self.env_file)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    def start(self) -> None:
+        self.compose("up", "-d", "bootstrap")
+        wait = self.docker("wait", f"{self.settings.project}_bootstrap_1", seconds=150)
+        if not wait.good:  # Compose 2 has another sign between the words
+            wait = self.docker("wait", f"{self.settings.project}-bootstrap-1", seconds=150)
+        assert wait.out.strip() == "0"
+
+    def python(self, program: str) -> str:
+        """Run a program that knows ``client(name)`` in the network of the steps."""
+        answer = self.docker.probe(
+            self.settings["SPIRA_TASKS_IMAGE"],
+            AS_ADMIN + program,
+            network=self.settings["SPIRA_NETWORK"],
+            mounts={self.settings.secrets / "s3/identities.json": "/run/secrets/identities.json"},
+            variables={"S3_ENDPOINT": self.settings["SPIRA_S3_ENDPOINT"]},
+            seconds=120,
+        )
+        assert answer.good, answer.err[-2000:]
+        return answer.out
+
+    def in_secrets(self, program: str) -> None:
+        """Run a program as the owner of the secrets, which lie under /secrets."""
+        answer = self.docker.probe(
+            self.settings["SPIRA_TASKS_IMAGE"],
+            program,
+            user="0:0",
+            more=[f"--mount=type=bind,source={self.settings.secrets},target=/secrets"],
+        )
+        assert answer.good, answer.err[-2000:]
+
+    def run(self, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / script, "--env-file", self.env_file]
+        return subprocess.run(
+            [*map(str, command), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    @property
+    def platform(self) -> backup.Platform:
+        return backup.Platform(self.docker, self.settings)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack, with the images of this machine's .env; gone afterwards, volumes and all."""
+    folder = tmp_path_factory.mktemp("stack")
+    given = ROOT / (".env" if (ROOT / ".env").exists() else ".env.example")
+    project = f"spiratest{uuid4().hex[:8]}"
+    own = {
+        "COMPOSE_PROJECT_NAME": project,
+        "SPIRA_SECRETS": folder / "secrets",
+        "SPIRA_NETWORK": f"{project}_steps",
+        **{f"SPIRA_{name}_PORT": free_port() for name in ("S3", "MLFLOW", "AIRFLOW")},
+    }
+    kept = [line for line in given.read_text().splitlines() if line.split("=")[0] not in own]
+    env_file = folder / "env"
+    env_file.write_text("\n".join([*kept, *(f"{name}={value}" for name, value in own.items())]))
+    settings = Settings.read(env_file)
+    docker = Docker()
+    if not docker("version").good:
+        pytest.skip("no Docker engine")
+    for name in ("TASKS", "POSTGRES", "S3"):
+        if not docker("image", "inspect", settings[f"SPIRA_{name}_IMAGE"]).good:
+            pytest.skip(f"no image {settings[f'SPIRA_{name}_IMAGE']}")
+    stack = Stack(env_file, settings, docker)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        if (folder / "secrets").exists():
+            stack.in_secrets("import shutil; shutil.rmtree('/secrets', ignore_errors=True)")
+        stack.compose("down", "-v")
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_what_is_restored_is_what_was_backed_up(stack: Stack, tmp_path: Path) -> None:
+    platform = stack.platform
+    for database, role in platform.databases().items():
+        platform.sql(f"SET ROLE {role}; {TABLE} ('{database}')", database)
+    stack.python(FILL)
+    objects = json.loads(stack.python(READ))
+    assert len(objects) == 7
+    target = tmp_path / "b"
+
+    done = stack.run("scripts/backup.py", "--everything", target)
+    assert done.returncode == 0, done.stderr
+    assert "secrets are not in it" in done.stdout
+    manifest = backup.read_manifest(target)
+    assert manifest["counts"]["store/blobs"] == 2
+    assert not list(tmp_path.glob("*.part"))
+    assert target.stat().st_mode & 0o077 == 0
+    passwords = [p for p in stack.settings.known_secrets() if len(p) > 30]
+    texts = b"".join(file.read_bytes() for file in target.rglob("*.json"))
+    assert not any(secret.encode() in texts for secret in passwords)
+
+    again = stack.run("scripts/backup.py", target)
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+
+    refused = stack.run("scripts/restore.py", target)
+    assert refused.returncode == 1
+    assert "not empty: database airflow" in refused.stderr
+
+    stack.compose("down", "-v")
+    stack.start()
+    assert json.loads(stack.python(READ)) == {}
+    one = target / "store/results/abc.json"
+    one.write_bytes(b"Results/abc")
+    refused = stack.run("scripts/restore.py", target)
+    assert refused.returncode == 1
+    assert "store/results/abc.json was changed" in refused.stderr
+    assert json.loads(stack.python(READ)) == {}
+    one.write_bytes(b"results/abc")
+
+    for force in ([], ["--force"], ["--force"]):  # a second time changes nothing
+        done = stack.run("scripts/restore.py", *force, target)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(stack.python(READ)) == objects
+        platform = stack.platform
+        for database, role in platform.databases().items():
+            question = "SELECT text, tableowner FROM notes, pg_tables WHERE tablename = 'notes'"
+            assert platform.sql(question, database) == f"{database}|{role}"
+        access = "SELECT has_database_privilege('mlflow', 'airflow', 'CONNECT')"
+        assert platform.sql(access) == "f"
+        names = platform.sql("SELECT count(*) FROM pg_database WHERE datname ~ '_(rest|bef)or'")
+        assert names == "0"
+    # whose it was may go on writing it
+    platform.sql("SET ROLE airflow; INSERT INTO notes (text) VALUES ('more')", "airflow")
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_a_killed_backup_leaves_nothing_that_looks_whole(stack: Stack, tmp_path: Path) -> None:
+    target = tmp_path / "b"
+    command = [sys.executable, ROOT / "scripts/backup.py", "--env-file", stack.env_file, target]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert b"database airflow" in process.stdout.readline()  # type: ignore[union-attr]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not target.exists()
+    assert (tmp_path / "b.part").exists()
+    done = stack.run("scripts/backup.py", target)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "b.part").exists()
+    backup.read_manifest(target)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_a_backup_says_what_to_start(stack: Stack, tmp_path: Path) -> None:
+    stack.compose("stop", "s3")
+    done = stack.run("scripts/backup.py", tmp_path / "b")
+    stack.compose("start", "s3")
+    assert done.returncode == 1
+    assert "s3 of project" in done.stderr
+    assert "scripts/compose.sh up -d bootstrap" in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+# -- without an engine -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A folder that is a whole backup, with no database in it."""
+    folder = tmp_path / "b"
+    files = {"store/runs/a.json": backup.copied(BytesIO(b"{}"), folder / "store/runs/a.json")}
+    content = json.dumps({"format": 1, "files": files}).encode()
+    (folder / "manifest.json").write_bytes(content)
+    seal = backup.hashed(BytesIO(content))["sha256"]
+    (folder / "manifest.sha256").write_text(f"{seal}  manifest.json\n")
+    return folder
+
+
+def test_a_whole_backup_is_read(written: Path) -> None:
+    assert list(backup.read_manifest(written)["files"]) == ["store/runs/a.json"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda f: (f / "store/runs/a.json").write_bytes(b"[]"), "a.json was changed"),
+        (lambda f: (f / "store/runs/a.json").unlink(), "a.json is missing"),
+        (lambda f: (f / "store/runs/b.json").write_bytes(b""), "b.json is too much"),
+        (lambda f: (f / "manifest.json").open("ab").write(b" "), "not to be trusted"),
+        (lambda f: (f / "manifest.json").unlink(), "no whole backup"),
+        (shutil.rmtree, "no folder"),
+    ],
+)
+def test_a_damaged_backup_is_refused(written: Path, damage: object, reason: str) -> None:
+    damage(written)  # type: ignore[operator]
+    with pytest.raises(backup.Refused, match=reason):
+        backup.read_manifest(written)
+
+
+def test_two_backups_do_not_work_on_one_folder(tmp_path: Path) -> None:
+    with (
+        backup.set_up(tmp_path / "b") as aside,
+        pytest.raises(backup.Refused, match="another backup"),
+        backup.set_up(tmp_path / "b"),
+    ):
+        pass
+    assert not aside.exists()
+    assert (tmp_path / "b").is_dir()
+
+
+def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(aside: Path) -> None:
+        (aside / "half").write_text("half")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"), backup.set_up(tmp_path / "b") as aside:
+        fail(aside)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "store/../../x", "store//x", "./x", "store/x/"])
+def test_a_name_that_leaves_the_folder_is_not_written(name: str) -> None:
+    assert not backup._is_safe(name)
