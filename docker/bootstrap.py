@@ -77,7 +77,9 @@ def make_secrets(folder: Path) -> None:
         "[mlflow]\ndefault_permission = READ\n"
         f"database_uri = {uri('mlflow', 'mlflow_auth')}\n"
         f"admin_username = admin\nadmin_password = {admin}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        # Every request carries the password, and its slow hash took most of a registration's time.
+        "auth_cache_ttl_seconds = 60\n",
     )
     identities = json.loads(keep("s3/identities.json", json.dumps(_identities(), indent=1)))
     keys = {one["name"]: one["credentials"][0] for one in identities["identities"]}
