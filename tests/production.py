@@ -140,6 +140,8 @@ class Production:
             "SPIRA_HEARTBEAT_TIMEOUT": "15",
             "DOCKER_GID": str(Path("/var/run/docker.sock").stat().st_gid),
             **{f"SPIRA_{part}_PORT": str(port) for part, port in PORTS.items()},
+            "SPIRA_AIRFLOW_PAGE": f"http://127.0.0.1:{PORTS['AIRFLOW']}",
+            "SPIRA_MLFLOW_PAGE": f"http://127.0.0.1:{PORTS['MLFLOW']}",
         }
         self.settings = folder / "env"
         self.settings.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))

@@ -12,7 +12,7 @@ from conftest import SETTINGS, Run
 from production import PORTS, Production, docker
 from production import Run as DagRun
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
 @pytest.fixture(scope="session")
