@@ -68,7 +68,7 @@ class Run:
         tries = [attempt] if attempt else range(1, last + 1)
         path = f"dags/{DAG}/dagRuns/{quote(self.run_id)}/taskInstances/{task}/logs"
         content = [self.production.get(f"{path}/{n}?full_content=true")["content"] for n in tries]
-        return "\n".join(line["event"] for lines in content for line in lines if "event" in line)
+        return "\n".join(_text(line) for lines in content for line in lines)
 
     def shown(self, task: str) -> dict[str, Any]:
         """What Airflow's page shows of a step."""
@@ -113,6 +113,12 @@ class Run:
         names = [o.object_name for o in store.list_objects("spira-store", prefix)]
         read = {name: store.get_object("spira-store", name).read() for name in names if name}
         return {Path(name).stem: json.loads(content) for name, content in read.items()}
+
+
+def _text(line: Mapping[str, Any]) -> str:
+    """A line of a log as the page shows it: what happened, and the exception with it."""
+    errors = [f"{e['exc_type']}: {e['exc_value']}" for e in line.get("error_detail") or ()]
+    return "\n".join([str(line.get("event", "")), *errors])
 
 
 class Production:
