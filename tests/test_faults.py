@@ -189,15 +189,15 @@ def test_mlflow_is_down_when_the_model_is_registered(
 
 def test_the_disk_of_the_container_is_full(platform: Production, readable_cohort: Path) -> None:
     platform.forget()
-    platform.site.write_text("[steps.materialize]\nscratch_mib = 1\n")
+    platform.site.write_text("[steps.train]\nscratch_mib = 1\n")  # the weights take 3
     try:
-        run = platform.trigger("disk-full", readable_cohort, **FAULTY)
+        run = platform.trigger("disk-full", readable_cohort, **SETTINGS)
         assert run.wait() == "failed"
     finally:
         platform.site.write_text("")
-    assert run.states["materialize"][0] == "failed"
-    assert "no space is left for temporary files in /tmp" in run.log("materialize")
-    assert "scratch_mib" in run.log("materialize")
+    assert run.states["train"][0] == "failed"
+    assert "no space is left for temporary files in /tmp" in run.log("train")
+    assert "scratch_mib" in run.log("train")
     nothing_left_running()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
@@ -77,7 +77,8 @@ class Classifier(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the weights and the specification; the same classifier gives the same bytes."""
         weights = {name: w.contiguous().cpu() for name, w in self.network.state_dict().items()}
-        save_file(weights, folder / WEIGHTS)
+        # Not save_file: on a full disk it raises an error of its own, which names no errno.
+        (folder / WEIGHTS).write_bytes(save(weights))
         (folder / SPECIFICATION).write_text(self.spec.to_json())
 
     @classmethod
