@@ -17,10 +17,12 @@ from airflow.sdk.exceptions import (
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import Mount
 from requests.exceptions import RequestException
-from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, Identity, Line, NoGPU, connect
+from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, NoGPU, connect
+from spira_identity import Identity
+from spira_lines import Line
 from spira_links import LINKS
 from spira_secrets import hidden, secrets_of
-from spira_site import Place
+from spira_site import Place, platform_of
 from spira_status import (
     FINAL,
     command_line,
@@ -107,10 +109,14 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     def on_kill(self) -> None:
         """Stop what belongs to this try, and only that: a newer try may have taken it over."""
-        identity = self._identity
-        if identity is None:
+        if self._identity is None:
             return  # stopped before there was a container
-        engine = self._connect()
+        try:
+            self._stop(self._connect(), self._identity)
+        except (RequestException, DockerException) as error:  # not to be told for the timeout
+            self.log.warning("cannot stop the container: %s", error)
+
+    def _stop(self, engine: Engine, identity: Identity) -> None:
         for found in engine.find(identity):
             if found["State"] == "running" and engine.belongs_to(found["Id"], identity):
                 self.log.info("asking the step to stop; it has %.0f s", STOP_SECONDS)
@@ -119,7 +125,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                     self._show(engine.lines(found["Id"], self._after))
 
     def _run(self, step: Step, context: Context) -> dict[str, Any]:
-        identity = self._identity = _identity(context)
+        identity = self._identity = _identity(context, platform_of(self.store, self.network))
         notes = context["task_state_store"]
         engine = self._connect()
         n_times = int(notes.get("out_of_memory", 0))
@@ -201,6 +207,10 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
         try:
             container = start(self.limits)
+        except NotFound as error:
+            raise AirflowFailException(
+                f"the engine at {self.docker_url} cannot start the container: {error.explanation}"
+            ) from None
         except NoGPU as error:
             if not self.limits.gpu_optional:
                 raise AirflowFailException(
@@ -262,10 +272,10 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         return [v for name, v in self._secrets.items() if name.endswith(("_KEY", "_PASSWORD"))]
 
 
-def _identity(context: Context) -> Identity:
+def _identity(context: Context, platform: str) -> Identity:
     ti = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
-    return Identity(ti.dag_id, ti.task_id, ti.run_id, map_index, ti.try_number)
+    return Identity(ti.dag_id, ti.task_id, ti.run_id, map_index, ti.try_number, platform)
 
 
 def _without_gpus(resources: Resources) -> Resources:

@@ -7,8 +7,10 @@ process remembers: whoever comes later finds it, whatever became of the one that
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,8 @@ from docker.errors import APIError, NotFound
 from docker.tls import TLSConfig
 from docker.types import DeviceRequest, LogConfig, Mount
 from requests.exceptions import RequestException
+from spira_identity import Identity
+from spira_lines import Line, parse, unix_second
 from spira_site import Place
 
 from spira_tasks.contract import Resources
@@ -24,10 +28,10 @@ from spira_tasks.contract import Resources
 log = logging.getLogger("spira.engine")
 
 MIB = 1 << 20
-LABEL = "spira.step"  # every container of ours has it
 POLL_SECONDS = 1.0
 SAMPLE_SECONDS = 2.0  # between two looks at a container's memory
 LOST_SECONDS = 120.0  # an engine that is restarted is back before this
+START_SECONDS = 30.0  # from making a container to starting it, on a busy machine
 SIGTERM, SIGKILL = 15, 9
 
 
@@ -40,47 +44,24 @@ class NoGPU(Exception):
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Which task a container works for; ``attempt`` is Airflow's try number."""
-
-    dag: str
-    task: str
-    run: str
-    map_index: int
-    attempt: int
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Labels that all tries of one task have in common."""
-        return {
-            LABEL: f"{self.dag}/{self.task}",
-            "spira.dag": self.dag,
-            "spira.task": self.task,
-            "spira.run": self.run,
-            "spira.map_index": str(self.map_index),
-        }
-
-    @property
-    def mark(self) -> str:
-        """The end of the name of a container that belongs to this try."""
-        return f"-try{self.attempt}"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line that a container wrote: when, in the engine's own notation, and what."""
-
-    at: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Ending:
     """How a container ended."""
 
     status: int
     out_of_memory: bool
     error: str = ""
+
+
+class _Client(APIClient):  # type: ignore[misc]
+    """Goes to the engine without a proxy, and trusts the engine's own certificates.
+
+    Where REQUESTS_CA_BUNDLE or HTTPS_PROXY is set, as behind a hospital's firewall, it would obey
+    them first.
+    """
+
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        self.trust_env = False
+        return super().merge_environment_settings(*args, **kwargs)
 
 
 def connect(place: Place) -> Engine:
@@ -92,7 +73,7 @@ def connect(place: Place) -> Engine:
             ca_cert=f"{place.tls}/ca.pem",
             verify=True,
         )
-    return Engine(APIClient(place.url, version="auto", timeout=60, tls=tls or False))
+    return Engine(_Client(place.url, version="auto", timeout=60, tls=tls or False))
 
 
 class Engine:
@@ -117,52 +98,67 @@ class Engine:
         mounts: Sequence[Mount],
         labels: Mapping[str, str],
     ) -> str:
-        """Start a container for this try; return its id.
+        """Start a container for this try; return its id, or that of another try that was sooner.
 
-        Two tries can be here at once, when a scheduler was restarted: both make a container, the
-        older one wins, and nobody starts the other.
+        Two tries can be here at once, when a scheduler was restarted.  Only one can make a
+        container of the task's plain name; it keeps the name until the container is started, and
+        whoever waited for the name finds that one at work, and takes it over.
 
         Raises
         ------
         NoGPU
             When GPUs are asked for and the engine has none to give.
         """
-        name = f"spira-{identity.task}-{_digest(identity)}{identity.mark}"
-        self.remove(name)  # of this very try: made, and its maker killed before the start
-        container = str(
-            self.client.create_container(
-                image=image,
-                command=list(command),
-                name=name,
-                user=user,
-                environment=dict(environment),
-                labels={
-                    **identity.labels,
-                    **labels,
-                    "spira.attempt": str(identity.attempt),
-                    "spira.deadline": str(int(time.time()) + resources.minutes * 60 + 600),
-                },
-                stop_signal="SIGTERM",
-                host_config=self._host_config(resources, memory_mib, network, mounts),
-            )["Id"]
+        name = identity.name
+        config = self.client.create_container_config(
+            image=image,
+            command=list(command),
+            user=user,
+            environment=dict(environment),
+            labels={
+                **identity.labels,
+                **labels,
+                "spira.attempt": str(identity.attempt),
+                "spira.deadline": str(int(time.time()) + resources.minutes * 60 + 600),
+            },
+            stop_signal="SIGTERM",
+            host_config=self._host_config(resources, memory_mib, network, mounts),
         )
-        winner = min(
-            (found for found in self.find(identity) if found["State"] in ("created", "running")),
-            key=lambda found: (found["Created"], found["Id"]),
-        )
-        if winner["Id"] != container:
-            self.remove(container)
-            container = winner["Id"]
-            self.claim(container, identity)
-        if winner["State"] == "created":
-            try:
-                self.client.start(container)
-            except APIError as error:
+        container = self._create(name, config, identity)
+        if working := self._working(identity):
+            if container:
                 self.remove(container)
-                if resources.n_gpus and _is_about_gpus(error):
-                    raise NoGPU(error.explanation) from error
-                raise
+            self.claim(working, identity)
+            return working
+        self.remove(f"{name}{identity.mark}")  # of this very try, and ended
+        try:
+            self.client.start(container)
+        except APIError as error:
+            self.remove(container)
+            if resources.n_gpus and _is_about_gpus(error):
+                raise NoGPU(error.explanation) from error
+            raise
+        self.claim(container, identity)
         return container
+
+    def _create(self, name: str, config: Any, identity: Identity) -> str:
+        """Make a container of this name; empty when another try, which had it, has started one."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return str(self.client.create_container_from_config(config, name)["Id"])
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+            if self._working(identity):
+                return ""
+            if time.monotonic() > deadline:
+                self.remove(name)  # whoever made it was killed before the start
+            time.sleep(0.05)
+
+    def _working(self, identity: Identity) -> str:
+        """The container that works for the task; empty when none does."""
+        return next((f["Id"] for f in self.find(identity) if f["State"] == "running"), "")
 
     def _host_config(
         self, resources: Resources, memory_mib: int, network: str, mounts: Sequence[Mount]
@@ -193,14 +189,15 @@ class Engine:
 
     def has_image(self, image: str) -> bool:
         """Whether the image is here; pulls it where a registry has it."""
-        try:
-            self.client.inspect_image(image)
-        except NotFound:
+        for may_pull in (True, False):
             try:
-                self.client.pull(image)
-            except APIError:
-                return False
-        return True
+                self.client.inspect_image(image)
+                return True
+            except NotFound:
+                if may_pull:
+                    with suppress(APIError):
+                        self.client.pull(image)  # its answer may hold an error and be a 200
+        return False
 
     def find(self, identity: Identity) -> list[dict[str, Any]]:
         """All containers of the task of ``identity``, of whatever try, the oldest first."""
@@ -209,17 +206,21 @@ class Engine:
         return sorted(found, key=lambda container: (container["Created"], container["Id"]))
 
     def claim(self, container: str, identity: Identity) -> None:
-        """Make a container this try's own: it alone may stop it from now on.
+        """Make a container this try's own, unless a later try has it: its owner alone may stop it.
 
         The name is the only thing of a container that can be changed while it runs.
         """
-        name = self._name(container)
-        mine = name.rpartition("-try")[0] + identity.mark
-        if name != mine:
-            self.client.rename(container, mine)
+        name, attempt = self._owner(container)
+        if attempt < identity.attempt:
+            self.client.rename(container, f"{name}{identity.mark}")
 
     def belongs_to(self, container: str, identity: Identity) -> bool:
-        return self._name(container).endswith(identity.mark)
+        return self._owner(container)[1] == identity.attempt
+
+    def _owner(self, container: str) -> tuple[str, int]:
+        """The plain name of a container, and the try that has it: 0 when it is just being made."""
+        found = re.fullmatch(r"/?(.+?)(?:-try(\d+))?", self._name(container))
+        return (found[1], int(found[2] or 0)) if found else ("", 0)
 
     def _name(self, container: str) -> str:
         return str(self.client.inspect_container(container)["Name"])
@@ -244,7 +245,7 @@ class Engine:
         while True:
             try:
                 ended = not self.is_running(container)  # asked first: what it wrote last is read
-                lines = self.lines(container, after)
+                lines = self.lines(container, after, ended=ended)
                 lost_at = None
             except NotFound:
                 raise
@@ -265,16 +266,11 @@ class Engine:
     def is_running(self, container: str) -> bool:
         return bool(self.client.inspect_container(container)["State"]["Running"])
 
-    def lines(self, container: str, after: str) -> list[Line]:
+    def lines(self, container: str, after: str, *, ended: bool = True) -> list[Line]:
         """The log of a step, its stderr, after the moment ``after`` in the engine's notation."""
-        since = {"since": _unix_second(after)} if after else {}
+        since = {"since": unix_second(after)} if after else {}
         content = self.client.logs(container, stdout=False, timestamps=True, **since)
-        lines = []
-        for raw in content.decode("utf-8", "replace").split("\n"):
-            at, _, text = raw.partition(" ")
-            if at > after:  # fixed width: the order of text is the order of time
-                lines.append(Line(at, text.rstrip("\r")))
-        return lines
+        return parse(content, after, ended=ended)
 
     def memory_mib(self, container: str) -> int:
         """What a container uses now, without the pages that the kernel could drop."""
@@ -317,20 +313,6 @@ class Engine:
         except APIError as error:
             if error.status_code != 409:  # somebody else is removing it
                 raise
-
-
-def _digest(identity: Identity) -> str:
-    from hashlib import sha256
-
-    whole = "\0".join([*identity.labels.values()])
-    return sha256(whole.encode()).hexdigest()[:10]
-
-
-def _unix_second(at: str) -> int:
-    """The second of an engine's timestamp, such as 2026-11-21T13:05:09.123456789Z."""
-    from datetime import datetime
-
-    return int(datetime.fromisoformat(f"{at[:19]}+00:00").timestamp())
 
 
 def _is_about_gpus(error: APIError) -> bool:

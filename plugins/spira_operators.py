@@ -37,6 +37,7 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
         When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
     """
     site = Site.from_environment()
+    site.check_steps(one.name for one in pipeline)
     resources = site.resources(step)
     common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}
     if resources.queue:

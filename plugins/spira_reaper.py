@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException
-from docker.errors import DockerException
+from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
+from docker.errors import DockerException, NotFound
 from requests.exceptions import RequestException
-from spira_engine import LABEL, Engine, connect
-from spira_site import Site
+from spira_engine import START_SECONDS, Engine, connect
+from spira_identity import LABEL, PLATFORM
+from spira_site import Site, platform_of
 
 log = logging.getLogger("spira.reaper")
 
@@ -60,19 +63,51 @@ def _reap(
     state_of_run: Callable[[str, str], str],
     counts: dict[str, int],
 ) -> None:
-    for found in engine.client.containers(all=True, filters={"label": LABEL}):
-        labels, container = found["Labels"], found["Id"]
-        if found["State"] == "running":
-            over = time.time() > float(labels["spira.deadline"])
-            if over or state_of_run(labels["spira.dag"], labels["spira.run"]) in ENDED:
-                log.warning("stopping %s of run %s", labels[LABEL], labels["spira.run"])
-                engine.stop(container, STOP_SECONDS)
-                counts["stopped"] += 1
-        elif _ended_seconds_ago(engine.client.inspect_container(container)) > keep_hours * 3600:
-            engine.remove(container)
-            counts["removed"] += 1
-        else:
-            counts["kept"] += 1
+    labels = [LABEL, f"{PLATFORM}={_own_platform()}"]
+    for found in engine.client.containers(all=True, filters={"label": labels}):
+        try:
+            if done := _deal_with(engine, found, keep_hours, state_of_run):
+                counts[done] += 1
+        except NotFound:
+            continue  # its task has removed it meanwhile
+
+
+def _deal_with(
+    engine: Engine,
+    found: dict[str, Any],
+    keep_hours: float,
+    state_of_run: Callable[[str, str], str],
+) -> str:
+    labels, container = found["Labels"], found["Id"]
+    if found["State"] == "running":
+        over = time.time() > float(labels["spira.deadline"])
+        if not over and not _has_ended(labels, state_of_run):
+            return ""
+        log.warning("stopping %s of run %s", labels[LABEL], labels["spira.run"])
+        engine.stop(container, STOP_SECONDS)
+        return "stopped"
+    seconds = _ended_seconds_ago(engine.client.inspect_container(container))
+    least = START_SECONDS if found["State"] == "created" else 0.0  # somebody is about to start it
+    if seconds <= max(keep_hours * 3600, least):
+        return "kept"
+    engine.remove(container)
+    return "removed"
+
+
+def _has_ended(labels: dict[str, str], state_of_run: Callable[[str, str], str]) -> bool:
+    """Whether a container's DAG run has; one that somebody deleted has too."""
+    try:
+        return state_of_run(labels["spira.dag"], labels["spira.run"]) in ENDED
+    except AirflowRuntimeError as error:
+        if (error.error.detail or {}).get("status_code") == HTTPStatus.NOT_FOUND:
+            return True
+        log.warning("Airflow does not tell the state of run %s: %s", labels["spira.run"], error)
+        return False
+
+
+def _own_platform() -> str:
+    network = os.environ.get("SPIRA_NETWORK", "spira_steps")
+    return platform_of(os.environ.get("SPIRA_STORE", ""), network)
 
 
 def _ended_seconds_ago(details: dict[str, Any]) -> float:

@@ -63,7 +63,7 @@ def secrets_of(resources: Resources) -> dict[str, str]:
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
     """``text`` without the secrets: Airflow masks its logs, but not those of ``dags test``."""
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, "***")
     return text
 

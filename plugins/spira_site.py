@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,16 @@ class Site:
             raise ValueError(f"SPIRA_SITE={file}: {error}") from None
         _known(content, ("engines", "steps"), file)
         engines = {"": own}
-        for name, fields in content.get("engines", {}).items():
+        for name, fields in _table(content, "engines", file).items():
             _known(fields, ("url", "tls"), f"{file}, engines.{name}")
-            if "url" not in fields:
-                raise ValueError(f"{file}, engines.{name}: it has no url")
+            if not all(isinstance(field, str) for field in fields.values()) or "url" not in fields:
+                raise ValueError(f"{file}, engines.{name}: it has no url, or one that is no text")
             engines[name] = Place(**fields)
-        steps = content.get("steps", {})
+        steps = _table(content, "steps", file)
         names = [known.name for known in dataclasses.fields(Resources)]
         for name, fields in steps.items():
             _known(fields, names, f"{file}, steps.{name}")
+            _typed(fields, f"{file}, steps.{name}")
             engine = fields.get("engine", "")
             if engine not in engines:
                 raise ValueError(f"{file}, steps.{name}: there is no [engines.{engine}]")
@@ -85,8 +86,45 @@ class Site:
             changes["memory_mib"] = tuple(given) if isinstance(given, list) else (given,)
         return dataclasses.replace(step.resources, **changes)
 
+    def check_steps(self, names: Iterable[str]) -> None:
+        """Refuse the site file when it speaks of a step that there is none of.
+
+        Raises
+        ------
+        ValueError
+            Names the file and the step.
+        """
+        _known(self.steps, list(names), f"{os.environ.get('SPIRA_SITE')}, steps")
+
     def place(self, resources: Resources) -> Place:
         return self.engines[resources.engine]
+
+
+def platform_of(store: str, network: str) -> str:
+    """Tells the containers of this installation from those of another one on the same engine."""
+    return f"{store} {network}"
+
+
+def _table(content: Mapping[str, Any], name: str, file: str) -> Mapping[str, Mapping[str, Any]]:
+    """A table of tables, such as ``[steps.train]``; empty when the file has none."""
+    table = content.get(name, {})
+    if not isinstance(table, dict) or not all(isinstance(one, dict) for one in table.values()):
+        raise ValueError(f"{file}: write [{name}.<name>] and below it <key> = <value>")
+    return table
+
+
+def _typed(fields: Mapping[str, Any], place: str) -> None:
+    """Refuse a value of a kind, or a size, that no step can have."""
+    for name, value in fields.items():
+        default = getattr(Resources, name)
+        kind = type(default[0] if isinstance(default, tuple) else default)
+        kinds = (int, float) if kind is float else (kind,)
+        several = value if name == "memory_mib" and isinstance(value, list) else [value]
+        wrong = not several or any(type(one) not in kinds for one in several)
+        if not wrong and kind in (int, float):  # 0 would be no limit at all
+            wrong = min(several) < 0 or (name != "n_gpus" and 0 in several)
+        if wrong or (name == "access" and value not in ("store", "data", "models")):
+            raise ValueError(f"{place}: {name} = {value!r} is nothing that a step can have")
 
 
 def _known(fields: Mapping[str, Any], names: tuple[str, ...] | list[str], place: str) -> None:

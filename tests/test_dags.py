@@ -69,6 +69,42 @@ print(*ours, "|", *heavy)
     assert last == "spira_tasks spira_tasks.contract spira_tasks.pipelines |"
 
 
+@pytest.mark.parametrize("runtime", ["docker", "kubernetes"])
+def test_the_dags_parse_light_for_containers_too(home: Path, runtime: str) -> None:
+    """And every step becomes a task with a time limit."""
+    script = """
+import sys; sys.path[:0] = ["dags", "plugins"]
+import spira_continuous_training, spira_maintenance
+tasks = spira_continuous_training.dag.tasks
+assert all(task.execution_timeout for task in tasks), tasks
+heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
+print(*{type(task).__name__ for task in tasks}, spira_maintenance.dag.schedule, "|", *heavy)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            **ENVIRONMENT,
+            "AIRFLOW_HOME": str(home),
+            "SPIRA_RUNTIME": runtime,
+            "SPIRA_STORE": "s3://bucket/prefix",
+        },
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    last = process.stdout.splitlines()[-1].rstrip()
+    assert (
+        last
+        == {
+            "docker": "StepDockerOperator 17 * * * * |",
+            "kubernetes": "StepPodOperator None |",
+        }[runtime]
+    )
+
+
 def test_a_run_by_airflow_leaves_the_digests_of_a_run_by_the_command_line(
     finished: Run, home: Path, tmp_path: Path
 ) -> None:
