@@ -240,7 +240,7 @@ def test_the_engine_is_restarted(
     platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
 ) -> None:
     """Everything goes down with it, Airflow too, and comes back by itself."""
-    daemon = subprocess.run(["pgrep", "-x", "dockerd"], capture_output=True, text=True, check=True)
+    daemon = subprocess.run(["pgrep", "-o", "-x", "dockerd"], capture_output=True, text=True, check=True)
     pid = int(daemon.stdout.split()[0])
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
     platform.forget()
