@@ -28,7 +28,7 @@ from spira_tasks.intake.pseudonyms import DEMO_KEY
 ROOT = Path(__file__).resolve().parent.parent
 DAG = "spira_continuous_training"
 IMAGES = ("spira-postgres:local", "spira-s3:local", "spira-tasks:0.2.0", "spira-airflow:0.2.0")
-PORTS = {"AIRFLOW": 28080, "MLFLOW": 25000, "S3": 28333}
+PORTS = {"AIRFLOW": 31080, "MLFLOW": 31500, "S3": 31333}  # none that conftest gives away
 ENDED = ("success", "failed")
 
 

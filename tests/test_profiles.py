@@ -36,7 +36,7 @@ def with_profiles(platform: Production, undisturbed: DagRun) -> Iterator[Product
     with platform.settings.open("a") as settings:
         settings.write("SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,tls\n")
         settings.write("SPIRA_REDIS_IMAGE=spira-redis:local\nSPIRA_PROXY_IMAGE=spira-proxy:local\n")
-        settings.write("SPIRA_HTTPS_AIRFLOW=127.0.0.1:28443\nSPIRA_HTTPS_MLFLOW=127.0.0.1:28444\n")
+        settings.write("SPIRA_HTTPS_AIRFLOW=127.0.0.1:31443\nSPIRA_HTTPS_MLFLOW=127.0.0.1:31444\n")
     platform.compose("up", "-d", "--no-build", "--scale", "airflow-worker=2")
     yield platform
     platform.compose("rm", "-sf", "airflow-worker", "redis", "proxy")
@@ -60,9 +60,9 @@ def test_celery_workers_follow_the_steps(
 
 def test_the_pages_are_served_by_https(with_profiles: Production) -> None:
     context = ssl.create_default_context(cafile=with_profiles.secrets / "tls/cert.pem")
-    url = "https://localhost:28443/api/v2/monitor/health"
+    url = "https://localhost:31443/api/v2/monitor/health"
     with urllib.request.urlopen(url, context=context, timeout=20) as answer:
         assert json.load(answer)["scheduler"]["status"] == "healthy"
         assert "max-age" in answer.headers["Strict-Transport-Security"]
-    with urllib.request.urlopen("https://localhost:28444/health", context=context) as answer:
+    with urllib.request.urlopen("https://localhost:31444/health", context=context) as answer:
         assert answer.status == 200
