@@ -240,8 +240,8 @@ def test_the_engine_is_restarted(
     platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
 ) -> None:
     """Everything goes down with it, Airflow too, and comes back by itself."""
-    daemon = subprocess.run(["pgrep", "-o", "-x", "dockerd"], capture_output=True, text=True, check=True)
-    pid = int(daemon.stdout.split()[0])
+    oldest = ["pgrep", "-o", "-x", "dockerd"]
+    pid = int(subprocess.run(oldest, capture_output=True, text=True, check=True).stdout)
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
     platform.forget()
     run = platform.trigger("engine-restarted", readable_cohort, **FAULTY)
