@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 docker=${DOCKER:-docker}
 
-setting() { sed -n "s/^$1=//p" .env | tail -n 1; }
+setting() { [ ! -e .env ] || sed -n "s/^$1=//p" .env | tail -n 1; }
 
 case ${1:-} in
 up)
@@ -34,6 +34,14 @@ make doctor            tells what is wrong, and how to mend it
 make production-down   stops it; nothing is lost
 TEXT
   ;;
-down) scripts/compose.sh down ;;
+down)
+  network=$(setting SPIRA_NETWORK)
+  steps=$("$docker" ps -q --filter label=spira.step --filter "network=${network:-spira_steps}")
+  if [ -n "$steps" ]; then
+    echo "asking $(wc -w <<<"$steps") running steps to save their state and stop"
+    "$docker" stop --time 60 $steps >/dev/null
+  fi
+  scripts/compose.sh down
+  ;;
 *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
