@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 from production import Production, production, why_not
+from production import Run as DagRun
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
@@ -149,6 +150,13 @@ def readable_cohort(cohort: Path) -> Iterator[Path]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     yield place
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(platform: Production, readable_cohort: Path) -> DagRun:
+    run = platform.trigger("undisturbed", readable_cohort, **SETTINGS)
+    run.wait()
+    return run
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from production import why_not
 
 from scripts import backup
 from scripts.doctor.command import Docker
@@ -125,9 +126,11 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, with the images of this machine's .env; gone afterwards, volumes and all."""
+    """The stack, with the images that the tests have; gone afterwards, volumes and all."""
+    if reason := why_not():
+        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("stack")
-    given = ROOT / (".env" if (ROOT / ".env").exists() else ".env.example")
+    local = subprocess.run([ROOT / "tests/docker/local_env.sh"], capture_output=True, check=True)
     project = f"spiratest{uuid4().hex[:8]}"
     own = {
         "COMPOSE_PROJECT_NAME": project,
@@ -135,17 +138,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "SPIRA_NETWORK": f"{project}_steps",
         **{f"SPIRA_{name}_PORT": free_port() for name in ("S3", "MLFLOW", "AIRFLOW")},
     }
-    kept = [line for line in given.read_text().splitlines() if line.split("=")[0] not in own]
+    given = local.stdout.decode().splitlines()
+    kept = [line for line in given if line.split("=")[0] not in own]
     env_file = folder / "env"
     env_file.write_text("\n".join([*kept, *(f"{name}={value}" for name, value in own.items())]))
     settings = Settings.read(env_file)
-    docker = Docker()
-    if not docker("version").good:
-        pytest.skip("no Docker engine")
-    for name in ("TASKS", "POSTGRES", "S3"):
-        if not docker("image", "inspect", settings[f"SPIRA_{name}_IMAGE"]).good:
-            pytest.skip(f"no image {settings[f'SPIRA_{name}_IMAGE']}")
-    stack = Stack(env_file, settings, docker)
+    stack = Stack(env_file, settings, Docker())
     try:
         stack.start()
         yield stack
