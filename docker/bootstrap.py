@@ -84,7 +84,12 @@ def make_secrets(folder: Path) -> None:
     identities = json.loads(keep("s3/identities.json", json.dumps(_identities(), indent=1)))
     keys = {one["name"]: one["credentials"][0] for one in identities["identities"]}
     keep("mlflow/s3.json", json.dumps(keys["mlflow"]))
-    keep("airflow/connections.json", json.dumps(_connections(keys, steps, keep), indent=1))
+    wanted = _connections(keys, steps, keep)
+    connections = json.loads(keep("airflow/connections.json", json.dumps(wanted, indent=1)))
+    if wanted.keys() - connections.keys():  # this version has one more than the one that made it
+        text = json.dumps(wanted | connections, indent=1)
+        (folder / "airflow/connections.json").write_text(text)
+        print("added to airflow/connections.json")
 
 
 def _identities() -> dict[str, Any]:
@@ -127,6 +132,10 @@ def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[
         "spira_pseudonyms": {
             "conn_type": "generic",
             "password": keep("airflow/pseudonym_key", secrets.token_urlsafe(32)),
+        },
+        "spira_signing": {
+            "conn_type": "generic",
+            "password": keep("airflow/signing_key", secrets.token_hex(32)),
         },
     }
 

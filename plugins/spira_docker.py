@@ -18,7 +18,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.types import Mount
 from requests.exceptions import RequestException
 from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, NoGPU, connect
-from spira_identity import Identity
+from spira_identity import Identity, actor
 from spira_lines import Line
 from spira_links import LINKS
 from spira_secrets import hidden, secrets_of
@@ -87,6 +87,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self._timed_out = False
         self._identity: Identity | None = None
         self._secrets: dict[str, str] = {}
+        self._actor = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
         try:
@@ -94,6 +95,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         self._secrets = secrets_of(self.limits)
+        self._actor = actor(context)
         try:
             return self._run(step, context)
         except AirflowTaskTimeout:
@@ -196,7 +198,12 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                 identity,
                 image=self.image,
                 command=command_line("python", step, identity.run),
-                environment={"SPIRA_STORE": self.store, **self.environment, **self._secrets},
+                environment={
+                    "SPIRA_STORE": self.store,
+                    "SPIRA_ACTOR": self._actor,
+                    **self.environment,
+                    **self._secrets,
+                },
                 resources=resources,
                 memory_mib=limit,
                 network=self.network,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 LABEL = "spira.step"  # every container of ours has it
 PLATFORM = "spira.platform"
@@ -46,3 +48,9 @@ class Identity:
     def mark(self) -> str:
         """What follows the name of a container that belongs to this try."""
         return f"-try{self.attempt}"
+
+
+def actor(context: Mapping[str, Any]) -> str:
+    """Who started the run, for the audit log: an Airflow user, or Airflow itself."""
+    user = getattr(context.get("dag_run"), "triggering_user_name", None)
+    return f"airflow:{user or 'scheduler'}"

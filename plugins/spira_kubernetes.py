@@ -22,6 +22,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 from kubernetes.client import ApiException  # type: ignore[import-untyped, unused-ignore]
 from kubernetes.client import models as k8s
+from spira_identity import actor
 from spira_links import LINKS
 from spira_secrets import hidden, secrets_of
 from spira_status import (
@@ -69,7 +70,7 @@ MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PA
 VARIABLES = {
     "store": (*NEEDED, "SPIRA_S3_REGION"),
     "data": (*NEEDED, "SPIRA_S3_REGION", "SPIRA_PSEUDONYM_KEY"),
-    "models": (*NEEDED, "SPIRA_S3_REGION", *MLFLOW),
+    "models": (*NEEDED, "SPIRA_S3_REGION", *MLFLOW, "SPIRA_SIGNING_KEY"),
 }
 
 
@@ -175,6 +176,8 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         memory_mib = memory_limit(self.limits.memory_mib, n_times)
         self.container_resources = _limits(self.limits.cpus, memory_mib, self.n_gpus)
         owner = {"dag": context["ti"].dag_id, "task": self.task_id, "run": run_id}
+        actors = k8s.V1EnvVar(name="SPIRA_ACTOR", value=_literal(actor(context)))
+        self.env_vars = [*_environment(self.limits, self.store), actors]
         self.labels = {f"spira.{of}": make_safe_label_value(name) for of, name in owner.items()}
         pod = super().build_pod_request_obj(context, dry_run=dry_run)
         # A Service of this namespace called spira-s3 would set SPIRA_S3_PORT.

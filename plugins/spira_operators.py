@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
+from spira_identity import actor
 from spira_records import shown
 from spira_site import Site
 from spira_status import command_line, failure
@@ -58,7 +59,8 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
         return StepPodOperator(**common)
     from spira_docker import StepDockerOperator
 
-    if resources.n_gpus and not resources.gpu_optional:
+    n_lent = int(os.environ.get("SPIRA_GPUS") or 0)
+    if resources.n_gpus and (n_lent or not resources.gpu_optional):
         common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
     return StepDockerOperator(
         place=site.place(resources),
@@ -105,6 +107,7 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 text=True,
+                env={**os.environ, "SPIRA_ACTOR": actor(context)},
                 start_new_session=True,  # so that a kill reaches what the step started
             )
             assert self.process.stderr is not None  # noqa: S101  (it is a pipe)

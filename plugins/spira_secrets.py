@@ -11,6 +11,7 @@ connection              what it holds
                         ``promote``
 ``spira_mlflow``        host: URL of the MLflow server; login, password
 ``spira_pseudonyms``    password: the key that makes pseudonyms; for ``ingest``
+``spira_signing``       password: the key that signs certificates; for ``erase``, ``report``
 ======================  ============================================================
 
 The three with a suffix are optional: where one is missing, ``spira_s3`` stands in for it.
@@ -53,6 +54,8 @@ def secrets_of(resources: Resources) -> dict[str, str]:
             "MLFLOW_TRACKING_USERNAME": mlflow.login,
             "MLFLOW_TRACKING_PASSWORD": mlflow.password,
         }
+    if resources.access == "models" and (key := _connection("spira_signing")):
+        variables["SPIRA_SIGNING_KEY"] = key.password
     if resources.access == "data" and (key := _connection("spira_pseudonyms")):
         variables["SPIRA_PSEUDONYM_KEY"] = key.password
     for name, value in variables.items():

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks import pipelines
+from spira_tasks.commands import audit, find_run, open_store
 from spira_tasks.contract import Step
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
+
+COMMANDS = (audit,)  # each adds its own parsers
 
 EXAMPLES = """\
 examples:
@@ -88,12 +91,7 @@ def run_pipeline(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """Print what is known of a run."""
     store = open_store(args)
-    known = store.run_ids()
-    run_id = known[-1] if args.run == "latest" and known else args.run
-    if run_id not in known:
-        recent = ", ".join(known[-5:]) or "none yet"
-        raise ConfigError(f"store {store.url} has no run {run_id!r}; its latest are: {recent}")
-    _show(run_id, store, args)
+    _show(find_run(args, store), store, args)
     return 0
 
 
@@ -112,13 +110,6 @@ def make_cohort(args: argparse.Namespace) -> int:
     )
     print(json.dumps(counts))
     return 0
-
-
-def open_store(args: argparse.Namespace) -> Store:
-    """The store of ``--store``, or of the environment."""
-    from spira_tasks.artifacts import Store, store_url
-
-    return Store(args.store or store_url())
 
 
 def _show(run_id: str, store: Store, args: argparse.Namespace) -> None:
@@ -214,6 +205,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_cohort(cohort)
+    for module in COMMANDS:
+        module.add(commands, common)
     return parser
 
 

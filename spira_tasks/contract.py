@@ -111,6 +111,12 @@ class Verdict:
         Stable identifier, for example ``"ward_noise_counterfactual"``.
     verdict : {"pass", "warn", "block"}
         ``warn`` is carried to the reports, ``block`` ends the run.
+    severity : {"critical", "warning", "info", ""}
+        How much it matters when it does not hold, whatever was decided about it here: a critical
+        expectation does not block where the rows at fault went into quarantine, or where a person
+        waived it.  Empty for a statistical gate, which has rules of its own.
+    suite : str
+        Which suite it belongs to; empty outside suites.
     statistic, low, high : float or None
         The estimate and its 95 % interval, where there is one.
     threshold : float or None
@@ -129,6 +135,8 @@ class Verdict:
     threshold: float | None = None
     n: int | None = None
     reason: str = ""
+    severity: Literal["critical", "warning", "info", ""] = ""
+    suite: str = ""
 
 
 @dataclass(frozen=True)

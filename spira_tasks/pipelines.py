@@ -89,7 +89,7 @@ TRAINING = (
 
 PIPELINES = {"training": TRAINING}
 
-# What the form of the DAG asks for by a short name; everything else is a setting.
+# What the form of a DAG asks for by a short name; everything else is a setting.
 OPTIONS = {
     "epochs": "train.epochs",
     "seed": "train.seed",
@@ -142,11 +142,15 @@ def from_params(steps: tuple[Step, ...], params: Mapping[str, Any]) -> tuple[Ste
     ValueError
         When a parameter or a setting is not known.
     """
-    unknown = sorted(set(params) - {"data", "settings", *OPTIONS})
+    names = {step.name for step in steps}
+    options = {name: to for name, to in OPTIONS.items() if to.partition(".")[0] in names}
+    taken = [*(["data"] if "ingest" in names else []), *options, "settings"]
+    unknown = sorted(set(params) - set(taken))
     if unknown:
-        known = ", ".join(["data", *OPTIONS, "settings"])
-        raise ValueError(f"unknown parameters {', '.join(unknown)}; the DAG takes {known}")
-    short = {target: params.get(name) for name, target in OPTIONS.items()}
+        raise ValueError(
+            f"unknown parameters {', '.join(unknown)}; the DAG takes {', '.join(taken)}"
+        )
+    short = {target: params.get(name) for name, target in options.items()}
     settings = {target: value for target, value in short.items() if value is not None}
     return configure(
         steps, data=params.get("data"), settings={**settings, **(params.get("settings") or {})}

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 
@@ -30,11 +30,9 @@ from spira_tasks.errors import (
     ServiceUnavailable,
     SpiraError,
 )
+from spira_tasks.governance import audit
 from spira_tasks.live_metrics import LiveMetrics
 from spira_tasks.work import Record, Work
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +40,14 @@ log = logging.getLogger(__name__)
 class Stage(Protocol):
     """What every module of ``spira_tasks.stages`` offers.
 
-    A module may also say ``EFFECT = True``: the stage changes something outside the store (the
-    model registry), so its result is never taken from the store; it is called every time, does
-    nothing a second time, and says so by ``Outcome.changed``.
+    A module may also say
+
+    * ``EFFECT = True``: the stage changes or looks at something besides its inputs (the model
+      registry, other runs), so its result is never taken from the store; it is called every time,
+      does nothing a second time, and says so by ``Outcome.changed``;
+    * ``HEEDS = ("releases", …)``: kinds of decisions of people that come as inputs of these names,
+      without being wired;
+    * ``AUDIT = "gate"``: the action under which the audit log keeps what it came to.
     """
 
     __name__: str
@@ -83,11 +86,30 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
         "found": found,
         "seconds_computing": result.seconds,
     }
+    if action := getattr(_load(step.stage), "AUDIT", ""):
+        record["audit"] = dataclasses.asdict(audit.record(store, action, _event(run_id, record)))
     _close(store, run_id, record, started)
     if result.blocking:
         listing = "".join(f"\n  - {verdict.name}: {verdict.reason}" for verdict in result.blocking)
         raise GateRejected(f"step {step.name!r} blocks the run:{listing}")
     return result
+
+
+def _event(run_id: str, record: Record) -> Record:
+    """What the audit log keeps of a step: counts, digests and names."""
+    verdicts = [(verdict["verdict"], verdict["name"]) for verdict in record["verdicts"]]
+    return {
+        "run": run_id,
+        "step": record["step"],
+        "key": record["key"],
+        "state": record["state"],
+        "found": record["found"],
+        "outputs": record["outputs"],
+        "metrics": record["metrics"],
+        "n_passed": sum(verdict == "pass" for verdict, _ in verdicts),
+        "warnings": [name for verdict, name in verdicts if verdict == "warn"],
+        "blocked_by": [name for verdict, name in verdicts if verdict == "block"],
+    }
 
 
 def _named(error: BaseException) -> BaseException:
@@ -149,6 +171,8 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
     record["config"] = config.model_dump(mode="json")
     inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
     _check_names(stage, step, inputs)
+    for kind in getattr(stage, "HEEDS", ()):
+        inputs[kind] = store.documents.directory(f"decisions/{kind}")
 
     code, lock = provenance.code_digest(stage.__name__), provenance.lock_digest()
     digests = {name: directory.digest for name, directory in inputs.items()}
@@ -233,6 +257,8 @@ def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
         checkpoint=store.checkpoint(key),
         track=LiveMetrics(uri, key, f"{run_id}/{step.name}"),
         tracking_uri=uri,
+        run_id=run_id,
+        store=store,
     )
 
 
@@ -270,6 +296,7 @@ def _configure(stage: Stage, step: Step) -> StageConfig:
 
 def _check_names(stage: Stage, step: Step, inputs: Mapping[str, Directory]) -> None:
     wanted = {field.name for field in dataclasses.fields(stage.Inputs)}
+    wanted -= set(getattr(stage, "HEEDS", ()))
     if wanted != set(inputs):
         raise ConfigError(
             f"step {step.name!r}: stage {step.stage!r} takes the inputs {sorted(wanted)}, "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from spira_tasks.artifacts import Blobs, Checkpoint
+from spira_tasks.artifacts import Blobs, Checkpoint, Store
 
 Record = dict[str, Any]  # plain JSON
 
@@ -40,6 +40,9 @@ class Work:
         ``track(number, metrics)`` shows the numbers of an epoch in MLflow while they come.
     tracking_uri : str
         Where MLflow is, for the stages that register and promote.
+    run_id, store : str, Store
+        For the stages of governance alone, which report on runs and erase from the store; every
+        other stage knows neither (a test holds them to it).
     """
 
     key: str
@@ -48,3 +51,5 @@ class Work:
     checkpoint: Checkpoint
     track: Track
     tracking_uri: str
+    run_id: str
+    store: Store

@@ -8,10 +8,13 @@ Layout, the same in a folder and in a bucket::
     memo/ab/<key>.json              a small record of work done for one recording
     runs/<run_id>/<name>.json       what happened in a run
     checkpoints/<key>.safetensors   the state of unfinished work on the result of a key
+    decisions/<kind>/<id>.json      what people decided: releases, waivers, erasures
+    audit/<number>.json             the audit log, each event with the hash of the one before
     corrupt/...                     what was found damaged, moved out of the way
 
 Only runs and checkpoints are overwritten, and only checkpoints are deleted: once the result is
-there.  Whoever deletes one by hand loses time and nothing else.
+there.  Whoever deletes one by hand loses time and nothing else.  What is erased on a person's
+demand is the exception (``spira_tasks.governance.erasure``).
 
 Whoever reads gets the content that the name promises, or an error: damage is never handed on.
 """
@@ -37,11 +40,12 @@ from spira_tasks.artifacts.blobs import (
     set_aside,
 )
 from spira_tasks.artifacts.checkpoints import Checkpoint
+from spira_tasks.artifacts.documents import Documents
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source
 from spira_tasks.contract import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
-__all__ = ["Blobs", "Checkpoint", "Directory", "Store", "open_source", "store_url"]
+__all__ = ["Blobs", "Checkpoint", "Directory", "Documents", "Store", "open_source", "store_url"]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ class Store:
         self._backend = open_backend(url)
         self.url = self._backend.url
         self.blobs = Blobs(self._backend)
+        self.documents = Documents(self._backend)
 
     def put_directory(self, folder: Path) -> str:
         """Store every file under ``folder``; return the digest of the artifact."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+AUDIT = "ingest"
+
 # Not faults of the data: rows that nobody may use.  They do not count against a cohort.
 NOT_PERMITTED = ("consent_withdrawn", "consent_pending", "retention_expired")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spira_tasks.work import Work
 
 EFFECT = True  # it moves the champion
+AUDIT = "promotion"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from spira_tasks.work import Work
 
 
+AUDIT = "gate"
+
+
 @dataclass(frozen=True)
 class Inputs:
     table: Directory  # one parquet file, and whatever goes with it

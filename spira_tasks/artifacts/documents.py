@@ -1,0 +1,72 @@
+"""Small JSON documents that are not derived from data: decisions of people, the audit log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from spira_tasks.artifacts.backends import Backend
+from spira_tasks.artifacts.blobs import canonical_json, digest_of
+from spira_tasks.artifacts.sources import Directory
+from spira_tasks.errors import ArtifactCorrupt
+
+
+class Documents:
+    """JSON objects by name, such as ``audit/000000000001.json``."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of all documents below a folder, sorted."""
+        return [entry.name for entry in self._backend.entries(folder)]
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return a document, or None when there is none.
+
+        Raises
+        ------
+        ArtifactCorrupt
+            When it is not JSON.  It is left where it is: it cannot be made again.
+        """
+        content = self._backend.read(name)
+        if content is None:
+            return None
+        try:
+            return dict(json.loads(content))
+        except ValueError:
+            raise ArtifactCorrupt(
+                f"{name} in {self._backend.url} is not JSON; restore it from a backup"
+            ) from None
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write over what is there."""
+        self._backend.write(name, canonical_json(value))
+
+    def write_once(self, name: str, value: Mapping[str, Any]) -> bool:
+        """Write, unless there is one of this name; say whether it was written."""
+        return self._backend.write_once(name, canonical_json(value))
+
+    def delete(self, name: str) -> None:
+        self._backend.delete(name)
+
+    def directory(self, folder: str) -> Directory:
+        """All documents below a folder as one immutable input, with the digest of their content."""
+        contents = {
+            name.removeprefix(f"{folder}/"): content
+            for name in self.names(folder)
+            if (content := self._backend.read(name)) is not None
+        }
+        digest = digest_of(canonical_json({n: digest_of(c) for n, c in contents.items()}))
+        return Directory(
+            digest,
+            {name: len(content) for name, content in contents.items()},
+            lambda name: _no_file(folder, name),
+            lambda name: contents[name],
+            f"{folder} of {self._backend.url}",
+        )
+
+
+def _no_file(folder: str, name: str) -> Any:
+    raise TypeError(f"{folder}/{name} is held in memory: read() it")

@@ -1,0 +1,80 @@
+"""``audit``: read the log of what was done, and check that nobody changed it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from spira_tasks.commands import open_store, print_json, print_table
+from spira_tasks.contract import EXIT_REJECTED
+
+EXAMPLES = """\
+examples:
+  python -m spira_tasks audit list --last 20
+  python -m spira_tasks audit list --action promotion --json
+  python -m spira_tasks audit verify
+  python -m spira_tasks audit verify --anchor 41:9f86d081…
+
+exit status of verify: 0 the log is whole, 65 it was changed
+"""
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="read or verify the audit log",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = audit.add_subparsers(required=True, metavar="ACTION")
+    show = actions.add_parser("list", parents=[common], help="print events")
+    show.add_argument("--last", type=int, default=50, metavar="N", help="how many (default 50)")
+    show.add_argument("--action", help="only these: gate, promotion, erasure, …")
+    show.add_argument("--json", action="store_true")
+    show.set_defaults(command=list_events)
+    check = actions.add_parser("verify", parents=[common], help="find any change")
+    check.add_argument("--anchor", action="append", default=[], metavar="NUMBER:HASH")
+    check.add_argument("--json", action="store_true")
+    check.set_defaults(command=verify)
+
+
+def list_events(args: argparse.Namespace) -> int:
+    from spira_tasks.governance import audit
+
+    found = [
+        event for event in audit.events(open_store(args)) if args.action in (None, event.action)
+    ]
+    found = found[-args.last :] if args.last > 0 else []
+    if args.json:
+        print_json([asdict(event) for event in found])
+        return 0
+    rows = [
+        [str(event.number), event.at, event.actor, event.action, _summary(event.details)]
+        for event in found
+    ]
+    print_table("", ["number", "at (UTC)", "actor", "action", "about"], rows)
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    from spira_tasks.governance import audit
+
+    given = {f"--anchor {text[:20]}": audit.anchor_from(text) for text in args.anchor}
+    found = audit.verify(open_store(args), given)
+    if args.json:
+        print_json(asdict(found))
+    else:
+        print(f"{found.n_events} events, {found.n_anchors} anchors")
+        print(f"newest: {found.head.number}:{found.head.hash}")
+        for problem in found.problems:
+            print(f"  {problem}")
+        print("the log was changed" if found.problems else "the log is whole")
+    return EXIT_REJECTED if found.problems else 0
+
+
+def _summary(details: Any) -> str:
+    shown = ("run", "step", "state", "record", "expectation", "reason", "tag", "what", "why")
+    parts = [f"{name} {details[name]}" for name in shown if details.get(name)]
+    blocked = details.get("blocked_by") or []
+    return ", ".join(parts + ([f"blocked by {len(blocked)}"] if blocked else []))

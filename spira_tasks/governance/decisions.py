@@ -1,0 +1,80 @@
+"""What people decided, as documents that steps heed: releases, waivers and erasures.
+
+A stage says in ``HEEDS`` which kinds it wants; the runner gives it all decisions of that kind as
+one more input.  So a decision is part of the key of every result that it could have changed, and
+deciding again what was decided changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from expectations.limits import PERSONAL_DATA_REGEX
+from spira_tasks.artifacts import Store
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance import audit
+from spira_tasks.governance.heeded import Decision, Kind, decision_from, read
+
+ACTIONS: Mapping[str, str] = {"releases": "release", "waivers": "waiver", "erasures": "erasure"}
+MIN_REASON = 10  # characters: "ok" is no reason
+
+
+def decide(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> tuple[Decision, bool]:
+    """Write a decision and the event of the audit log; say whether it is new.
+
+    Raises
+    ------
+    ConfigError
+        When the reason is too short, or holds something that looks like a personal number.
+    """
+    decision = Decision(
+        kind,
+        dict(about),
+        checked_reason(why),
+        audit.actor(),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    known = store.documents.read(_name(kind, decision.id))
+    if known is not None:
+        return decision_from(known), False
+    anchor = audit.record(store, ACTIONS[kind], {**about, "decision": decision.id, "why": why})
+    content = asdict(decision) | {"audit": asdict(anchor)}
+    store.documents.write_once(_name(kind, decision.id), content)
+    return decision, True
+
+
+def withdraw(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> bool:
+    """Take a decision back; say whether there was one."""
+    decision = Decision(kind, dict(about), checked_reason(why), "", "")
+    name = _name(kind, decision.id)
+    if store.documents.read(name) is None:
+        return False
+    audit.record(store, "withdrawal", {**about, "decision": decision.id, "why": why})
+    store.documents.delete(name)
+    return True
+
+
+def known(store: Store, kind: Kind) -> list[Decision]:
+    """All decisions of a kind, the oldest first."""
+    return read(store.documents.directory(f"decisions/{kind}"))
+
+
+def checked_reason(why: str) -> str:
+    why = " ".join(why.split())
+    if len(why) < MIN_REASON:
+        raise ConfigError(
+            f"a written reason of at least {MIN_REASON} characters is needed: others will read it"
+        )
+    if re.search(PERSONAL_DATA_REGEX, why):
+        raise ConfigError(
+            "the reason holds something that looks like a personal number, a telephone or an "
+            "e-mail address: say it without, for reasons are kept for ever"
+        )
+    return why
+
+
+def _name(kind: Kind, id_: str) -> str:
+    return f"decisions/{kind}/{id_}.json"

@@ -1,0 +1,49 @@
+"""Decisions of people, as a stage reads them: the part of their code that is in a step's key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal
+
+from spira_tasks.artifacts import Directory
+from spira_tasks.artifacts.blobs import canonical_json
+
+Kind = Literal["releases", "waivers", "erasures"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a person.
+
+    Attributes
+    ----------
+    kind : {"releases", "waivers", "erasures"}
+    about : mapping of str to str
+        What it concerns; identifies it among its kind.
+    why, by, at : str
+        The written reason, who decided, and when (UTC, ISO 8601).
+    """
+
+    kind: Kind
+    about: Mapping[str, str]
+    why: str
+    by: str
+    at: str
+
+    @property
+    def id(self) -> str:
+        return sha256(canonical_json([self.kind, dict(self.about)])).hexdigest()[:32]
+
+
+def read(directory: Directory) -> list[Decision]:
+    """The decisions that a stage was given, the oldest first."""
+    found = [decision_from(json.loads(directory.read(name))) for name in directory.names]
+    return sorted(found, key=lambda decision: (decision.at, decision.id))
+
+
+def decision_from(content: Mapping[str, Any]) -> Decision:
+    fields = ("kind", "about", "why", "by", "at")
+    return Decision(**{name: content[name] for name in fields})

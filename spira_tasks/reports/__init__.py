@@ -1,0 +1,1 @@
+"""The governance site: pages about runs, free of values, for people who read no code."""

@@ -1,0 +1,121 @@
+"""The audit log: what is done is kept, and a change of it is found."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from spira_tasks.artifacts import Store
+from spira_tasks.cli import main
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance import audit, decisions
+
+
+def test_many_writers_at_once_make_one_chain(place: str) -> None:
+    stores = [Store(place) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: audit.record(stores[n % 4], "gate", {"n": n}), range(24)))
+    found = audit.verify(Store(place))
+    assert (found.n_events, found.problems) == (24, [])
+    assert sorted(event.details["n"] for event in audit.events(Store(place))) == list(range(24))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path / "store"))
+    for number in range(5):
+        audit.record(store, "gate", {"n": number})
+    return store
+
+
+def event(store: Store, number: int) -> Path:
+    file = Path(store.url) / f"audit/{number:012d}.json"
+    file.chmod(0o644)
+    return file
+
+
+def test_a_changed_event_is_found(log: Store) -> None:
+    content = json.loads(event(log, 3).read_text())
+    content["details"]["n"] = 7
+    event(log, 3).write_text(json.dumps(content))
+    assert audit.verify(log).problems == ["event 3 was changed: its content has another hash"]
+
+
+def test_a_changed_event_with_a_hash_made_to_match_is_found(log: Store) -> None:
+    content = json.loads(event(log, 3).read_text())
+    content["details"]["n"] = 7
+    forged = audit.Event(**content)
+    content["hash"] = forged.true_hash()
+    event(log, 3).write_text(json.dumps(content))
+    assert audit.verify(log).problems == ["event 4 does not follow the one before it"]
+
+
+def test_an_event_taken_out_of_the_middle_is_found(log: Store) -> None:
+    event(log, 2).unlink()
+    assert any("event 2 is expected here" in problem for problem in audit.verify(log).problems)
+
+
+def test_a_log_cut_off_at_its_end_is_found_by_what_quotes_it(log: Store) -> None:
+    anchor = audit.record(log, "promotion", {})
+    log.write_record("r", "promote", {"audit": asdict(anchor)})
+    event(log, 6).unlink()
+    assert audit.verify(log).problems == ["event 6, which runs/r/promote quotes, is gone"]
+    assert audit.verify(Store(log.url), {"a pack": anchor}).problems[0].startswith("event 6")
+
+
+def test_the_command_says_whether_the_log_is_whole(
+    log: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "verify", "--store", log.url]) == 0
+    assert "5 events" in capsys.readouterr().out
+    event(log, 1).write_text("{}")
+    assert main(["audit", "verify", "--store", log.url]) == 65
+    assert main(["audit", "verify", "--store", log.url, "--anchor", "x"]) == 78
+
+
+def test_every_gate_and_what_came_in_is_in_the_log_of_a_run(finished: Run) -> None:
+    found = [(event.action, event.details["step"]) for event in audit.events(finished.store)]
+    assert found[0] == ("ingest", "ingest")
+    assert ("gate", "check_recordings") in found
+    assert ("gate", "check_training_set") in found
+    assert ("gate", "check_features") in found
+    assert found[-1] == ("promotion", "promote")
+    blocked = list(audit.events(finished.store))[-1].details["blocked_by"]
+    assert blocked
+    assert audit.verify(finished.store).problems == []
+    assert audit.verify(finished.store).n_anchors >= 5
+
+
+def test_the_actor_is_the_user_that_airflow_names(
+    log: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")
+    audit.record(log, "gate", {})
+    assert [event.actor for event in audit.events(log)][-1] == "airflow:ana"
+
+
+def test_a_decision_is_kept_once_with_its_reason_and_can_be_taken_back(log: Store) -> None:
+    about = {"record": "r1", "reason": "too_short"}
+    why = "the patient could only speak for a moment"
+    made, new = decisions.decide(log, "releases", about, why)
+    again, newer = decisions.decide(log, "releases", about, "said differently this time")
+    assert (new, newer) == (True, False)
+    assert again == made
+    assert [one.why for one in decisions.known(log, "releases")] == [why]
+    assert decisions.withdraw(log, "releases", about, "it was the wrong recording")
+    assert decisions.known(log, "releases") == []
+    actions = [event.action for event in audit.events(log)][-2:]
+    assert actions == ["release", "withdrawal"]
+    assert audit.verify(log).problems == []
+
+
+def test_a_reason_is_written_and_names_nobody(log: Store) -> None:
+    with pytest.raises(ConfigError, match="at least 10 characters"):
+        decisions.decide(log, "waivers", {"expectation": "e"}, "ok")
+    with pytest.raises(ConfigError, match="looks like a personal number"):
+        decisions.decide(log, "waivers", {"expectation": "e"}, "call 11 98765-4321 for more")
