@@ -47,3 +47,11 @@ def read(directory: Directory) -> list[Decision]:
 def decision_from(content: Mapping[str, Any]) -> Decision:
     fields = ("kind", "about", "why", "by", "at")
     return Decision(**{name: content[name] for name in fields})
+
+
+def tombstone_tag(subject_id: str) -> str:
+    """What stands for an erased subject: 32 hex digits, made from the pseudonym one way.
+
+    It tells whether a subject that comes again was erased, and nothing to whoever reads it.
+    """
+    return sha256(b"spira.erased/1\0" + subject_id.encode()).hexdigest()[:32]
