@@ -1,0 +1,374 @@
+"""What the governance site says of a run: a schema of counts, names and digests.
+
+Nothing here is a value of a patient.  A number of people is a whole number of at least
+``suppression.MIN_CELL``, zero, or None, which is shown as "<5".  A category is one that the
+platform knows: a value of the record contract, a configured site, a fixed band.  Any other name
+(a site that is not configured, a device) is replaced by a number, ``"#1"``, ``"#2"``, … in the
+order of the names; what is too rare for a number of its own is ``"other"``; what was not given is
+``"missing"``.
+
+Every part may be absent: a run that was stopped has no evaluation, and of an old one the tables may
+be erased.  What could not be read is named in ``RunFacts.missing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RunOutcome = Literal["promoted", "kept", "blocked", "failed", "running"]
+Count = int | None  # None: hidden, shown as "<5"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A table of counts in which small cells are hidden, so that they cannot be computed either.
+
+    Attributes
+    ----------
+    by : tuple of str
+        What the rows are and, of a table with two ways, what the columns are: ``("sex",)``,
+        ``("site", "label")``.
+    unit : {"subjects", "recordings"}
+    rows, columns : tuple of str
+        Categories.  ``columns`` is empty in a table with one way.
+    cells : tuple of tuple of Count
+        ``(row, column)``; one column in a table with one way.
+    row_totals, column_totals : tuple of Count
+        Empty in a table with one way.
+    total : Count
+    """
+
+    by: tuple[str, ...]
+    unit: Literal["subjects", "recordings"]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[Count, ...], ...]
+    row_totals: tuple[Count, ...]
+    column_totals: tuple[Count, ...]
+    total: Count
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What became of one step.  ``state``: ``done``, ``blocked``, ``failed``, or ``waiting`` for
+    one that never ran.  ``error`` and ``message`` are empty unless it failed.
+    """
+
+    name: str
+    stage: str
+    state: Literal["done", "blocked", "failed", "waiting"]
+    seconds: float = 0.0
+    found: bool = False
+    key: str = ""
+    finished_at: str = ""
+    error: str = ""
+    message: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)  # output name to artifact digest
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What came in.  Sums over the whole cohort; ``by_task`` counts recordings."""
+
+    n_rows: Count
+    n_recordings: Count
+    n_subjects: Count
+    n_sites: int
+    n_quarantined: Count
+    n_excluded: Count
+    n_ward_noises: int
+    hours_of_audio: float
+    by_task: Counts
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """What was refused, by ingest and by the gates together.
+
+    Attributes
+    ----------
+    n_by_step : mapping of str to Count
+        Step name to how many recordings it refused.
+    by_reason, by_site : Counts or None
+        One way each; None where nothing was refused.
+    by_site_and_reason : Counts or None
+    """
+
+    n_by_step: Mapping[str, Count]
+    by_reason: Counts | None = None
+    by_site: Counts | None = None
+    by_site_and_reason: Counts | None = None
+
+
+@dataclass(frozen=True)
+class SignalQuality:
+    """Quartiles of one measure over the recordings of one device, rounded to whole units.
+
+    ``low``, ``median``, ``high`` are None where fewer than ``suppression.MIN_CELL`` people are
+    heard, and so are the counts.
+    """
+
+    measure: str  # column of the table: "snr_db", "loudness_lufs", …
+    device: str
+    n_subjects: Count
+    n_recordings: Count
+    low: float | None
+    median: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One comparison with the champion's training set; the columns of a verdict of that suite."""
+
+    name: str
+    verdict: Literal["pass", "warn", "block"]
+    statistic: float | None
+    threshold: float | None
+    n: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval; None where it cannot be told."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test subjects showed.
+
+    Attributes
+    ----------
+    confusion : Counts
+        Rows ``patients``, ``controls``; columns ``positive``, ``negative``; of recordings.
+    conditions : mapping of str to mapping of str to Interval
+        ``clean``, ``noise_all``, ``noise_controls``, ``noise_patients``; in each ``auc``,
+        ``accuracy``, ``balanced_accuracy``, ``sensitivity``, ``specificity``, ``f1``.
+    drops : mapping of str to Interval
+        Noise condition to the fall in balanced accuracy against ``clean``.
+    """
+
+    n_recordings: Count
+    n_subjects: Count
+    n_patients: Count
+    n_controls: Count
+    operating_point: float
+    expected_calibration_error: float
+    brier_score: float
+    confusion: Counts
+    conditions: Mapping[str, Mapping[str, Interval]]
+    drops: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The registered version of a run.
+
+    ``aliases`` are those of now, not of the end of the run; None where MLflow did not answer.
+    ``tags`` are those of the registry whose names begin with ``spira.``.
+    """
+
+    name: str
+    version: str
+    classifier: str  # digest
+    aliases: tuple[str, ...] | None
+    tags: Mapping[str, str]
+    mlflow_run: str
+    training: Mapping[str, Any]  # the step's configuration: model, epochs, …
+    feature: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The table that the model is trained on: behind all gates, with its splits."""
+
+    digest: str
+    n_recordings: Count
+    n_subjects: Count
+    by_split: Counts | None  # splits × label, subjects
+
+
+@dataclass(frozen=True)
+class PersonsDecision:
+    """A release or a waiver in force.  Of an erasure nothing but the number is shown."""
+
+    kind: Literal["releases", "waivers"]
+    about: Mapping[str, str]  # release: {"reason"}; waiver: {"suite", "expectation"}
+    why: str
+    by: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """With what it was made; each is empty where the run did not say."""
+
+    git: str
+    lock: str
+    python: str
+    image: str
+    code: Mapping[str, str]  # step name to the digest of the code that ran
+
+
+@dataclass(frozen=True)
+class AuditAnchor:
+    """The newest event of the audit log when the facts were gathered."""
+
+    number: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything that the pages say of one run.
+
+    Attributes
+    ----------
+    started_at, finished_at : str
+        UTC, ISO 8601; empty where not known.
+    synthetic : bool or None
+        Whether the recordings are of invented people; None where no table tells.
+    verdicts : tuple of mapping
+        As ``spira_tasks.contract.Verdict`` is stored, plus ``step``; ``suite`` is never empty
+        where the step names one in its configuration.
+    composition : tuple of Counts
+        ``by``: ``("label",)``, ``("sex",)``, ``("age",)``, ``("site", "label")``, ``("device",)``,
+        ``("sex", "label")``, ``("age", "label")``; of subjects.
+    n_erasures : Count
+        People erased from this store until now.
+    triggered_by : str
+        ``airflow:<user>`` or ``cli:<user>``; empty where the log does not say.
+    missing : tuple of str
+        ``"<step>.<output>"`` that the run made and that is not there any more, and names of parts
+        that could not be made for another reason (``"registry"``).
+    """
+
+    run_id: str
+    outcome: RunOutcome
+    started_at: str
+    finished_at: str
+    synthetic: bool | None
+    triggered_by: str
+    steps: tuple[StepFacts, ...]
+    verdicts: tuple[Mapping[str, Any], ...]
+    provenance: Provenance
+    anchor: AuditAnchor
+    decisions: tuple[PersonsDecision, ...] = ()
+    n_erasures: Count = 0
+    intake: Intake | None = None
+    quarantine: Quarantine | None = None
+    dataset: Dataset | None = None
+    composition: tuple[Counts, ...] = ()
+    signal_quality: tuple[SignalQuality, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    evaluation: Evaluation | None = None
+    decision_outcome: str = ""  # promoted, kept, blocked; empty before the promotion's gate
+    thresholds_owner: str = ""
+    model: ModelFacts | None = None
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run among others, for the pages that look over runs."""
+
+    run_id: str
+    finished_at: str
+    outcome: RunOutcome
+    n_passed: int
+    n_warned: int
+    n_blocked: int
+    n_recordings: Count
+    n_subjects: Count
+    n_quarantined: Count
+    auc: Interval | None
+    version: str
+    verdicts_by_suite: Mapping[str, tuple[int, int, int]]  # passed, warned, blocked
+
+    @property
+    def pass_rate(self) -> float | None:
+        n = self.n_passed + self.n_warned + self.n_blocked
+        return self.n_passed / n if n else None
+
+
+@dataclass(frozen=True)
+class History:
+    """All runs that the store knows, the oldest first."""
+
+    runs: tuple[RunSummary, ...] = ()
+
+
+# ---- documents in two languages: datasheet and model card ----
+
+
+@dataclass(frozen=True)
+class Text:
+    """The same in Portuguese and in English."""
+
+    pt: str
+    en: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    text: Text
+    by_hand: bool = False  # whether a person wrote it: ``text`` is Markdown then
+
+
+@dataclass(frozen=True)
+class Bullets:
+    items: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are strings for every reader, or texts in two languages; a Count that is None: "<5"."""
+
+    caption: Text
+    columns: tuple[Text, ...]
+    rows: tuple[tuple[Text | str, ...], ...]
+
+
+@dataclass(frozen=True)
+class CountsTable:
+    """A table of counts; the pages draw it as they draw those of ``RunFacts``."""
+
+    caption: Text
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part that a person has to write, and where; or one that this run does not have."""
+
+    what: Text
+    path: str = ""  # of the Markdown file, from the root of the project
+
+
+Block = Paragraph | Bullets | Table | CountsTable | Missing
+
+
+@dataclass(frozen=True)
+class Section:
+    """``key`` is stable, such as ``"composition"``; it becomes the anchor in the page."""
+
+    key: str
+    title: Text
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A datasheet or a model card."""
+
+    kind: Literal["datasheet", "model_card"]
+    subject: str  # digest of the dataset; version of the model, or ""
+    sections: tuple[Section, ...]
