@@ -15,6 +15,7 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from spira_tasks.contract import Verdict
 
@@ -93,13 +94,18 @@ def _without_zones(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: zoned[name].dt.tz_convert(None) for name in zoned})
 
 
+def verdict_name(config: ExpectationConfiguration) -> str:
+    """What tells an expectation from the others of its suite: kind, columns and aspect."""
+    aspect = (config.meta or {}).get("aspect")
+    return f"{config.type}({', '.join([*columns_of(config.kwargs), *([aspect] if aspect else [])])})"
+
+
 def _verdict(result: ExpectationValidationResult) -> Verdict:
     """Counts, statistics and names; never a value of the table."""
     config = result.expectation_config
-    columns = _columns(config.kwargs)
+    columns = columns_of(config.kwargs)
     meta = config.meta or {}
-    aspect = f", {meta['aspect']}" if meta.get("aspect") else ""
-    name = f"{config.type}({', '.join(columns)}{aspect})"
+    name = verdict_name(config)
     _refuse_unevaluated(name, result.exception_info)
     verdict = "pass" if result.success else ON_FAILURE[str(config.severity.value)]
     rationale = str(meta.get("rationale", ""))
@@ -137,7 +143,7 @@ def _verdict(result: ExpectationValidationResult) -> Verdict:
     )
 
 
-def _columns(kwargs: Mapping[str, Any]) -> list[str]:
+def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
     named = [kwargs[key] for key in ("column", "column_A", "column_B") if kwargs.get(key)]
     return [str(column) for column in [*named, *kwargs.get("column_list", ())]]
 
