@@ -97,7 +97,8 @@ def _without_zones(frame: pd.DataFrame) -> pd.DataFrame:
 def verdict_name(config: ExpectationConfiguration) -> str:
     """What tells an expectation from the others of its suite: kind, columns and aspect."""
     aspect = (config.meta or {}).get("aspect")
-    return f"{config.type}({', '.join([*columns_of(config.kwargs), *([aspect] if aspect else [])])})"
+    parts = columns_of(config.kwargs) + ([aspect] if aspect else [])
+    return f"{config.type}({', '.join(parts)})"
 
 
 def _verdict(result: ExpectationValidationResult) -> Verdict:
