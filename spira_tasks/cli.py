@@ -8,19 +8,21 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spira_tasks import pipelines
-from spira_tasks.commands import audit, find_run, open_store
+from spira_tasks.commands import audit, open_store, quarantine, runs
 from spira_tasks.contract import Step
-from spira_tasks.errors import ConfigError, GateRejected, SpiraError
+from spira_tasks.errors import SpiraError
 
 if TYPE_CHECKING:
-    from spira_tasks.artifacts import Store
+    pass
 
-COMMANDS = (audit,)  # each adds its own parsers
+COMMANDS = (
+    runs,
+    quarantine,
+    audit,
+)  # each adds its own parsers
 
 EXAMPLES = """\
 examples:
@@ -61,40 +63,6 @@ def run_step(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_pipeline(args: argparse.Namespace) -> int:
-    """Run every step of a pipeline in this process, then show the run."""
-    from spira_tasks.runner import check
-    from spira_tasks.runner import run_step as run
-
-    try:
-        steps = pipelines.configure(
-            pipelines.PIPELINES[args.name], data=args.data, settings=dict(args.set)
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    for step in steps:
-        check(step)
-    run_id = args.run_id or f"local-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3]
-    store = open_store(args)
-    print(f"run {run_id}", file=sys.stderr)
-    status = 0
-    for step in steps:
-        try:
-            run(step, run_id, store)
-        except GateRejected as refusal:  # an outcome, told with the rest of the run
-            status = refusal.exit_status
-            break
-    _show(run_id, store, args)
-    return status
-
-
-def show(args: argparse.Namespace) -> int:
-    """Print what is known of a run."""
-    store = open_store(args)
-    _show(find_run(args, store), store, args)
-    return 0
-
-
 def make_cohort(args: argparse.Namespace) -> int:
     from spira_tasks.cohort import write_cohort
 
@@ -112,17 +80,6 @@ def make_cohort(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(run_id: str, store: Store, args: argparse.Namespace) -> None:
-    from spira_tasks import show as shown
-
-    description = shown.describe(run_id, store)
-    if args.json:
-        print(json.dumps(description, indent=1))
-    else:
-        reports = shown.export_reports(run_id, store, args.reports) if args.reports else []
-        shown.render(description, run_id, store, reports)
-
-
 def _stop(signum: int, frame: object) -> None:
     """End like a Ctrl-C, so that temporary files are removed; what is finished is kept."""
     raise SystemExit(128 + signum)
@@ -131,16 +88,6 @@ def _stop(signum: int, frame: object) -> None:
 def _title(error: SpiraError) -> str:
     words = {"GateRejected": "refused", "ConfigError": "error"}
     return words.get(type(error).__name__, type(error).__name__)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    target, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: write <step>.<key>=<value>")
-    try:
-        return target, json.loads(value)
-    except json.JSONDecodeError:
-        return target, value
 
 
 def _step(text: str) -> Step:
@@ -167,35 +114,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     of_run = argparse.ArgumentParser(add_help=False)
     of_run.add_argument("--run-id", help="names the run; one already used is continued")
-    shown = argparse.ArgumentParser(add_help=False)
-    shown.add_argument("--json", action="store_true", help="the stable interface of docs/run.md")
-    shown.add_argument(
-        "--reports", type=Path, metavar="DIR", help="copy the run's reports and plots to DIR/RUN"
-    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common, of_run], help="run one step, given as JSON")
     run.add_argument("step", type=_step, help="name, stage, inputs and config, as one JSON object")
     run.set_defaults(command=run_step)
-
-    pipeline = commands.add_parser(
-        "pipeline", parents=[common, of_run, shown], help="run a whole pipeline in this process"
-    )
-    pipeline.add_argument("name", choices=sorted(pipelines.PIPELINES))
-    pipeline.add_argument("--data", required=True, help="folder or s3://bucket/prefix to ingest")
-    pipeline.add_argument(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="STEP.KEY=VALUE",
-        help="change a step's configuration, for example train.epochs=5; may be repeated",
-    )
-    pipeline.set_defaults(command=run_pipeline)
-
-    show_ = commands.add_parser("show", parents=[common, shown], help="print a run")
-    show_.add_argument("run", help="its id, or latest")
-    show_.set_defaults(command=show)
 
     cohort = commands.add_parser(
         "cohort",

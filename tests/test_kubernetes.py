@@ -58,6 +58,8 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_S3", json.dumps(s3))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_MLFLOW", json.dumps(mlflow))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_PSEUDONYMS", json.dumps(pseudonyms))
+    signing = {"conn_type": "generic", "password": VALUES["SPIRA_SIGNING_KEY"]}
+    monkeypatch.setenv("AIRFLOW_CONN_SPIRA_SIGNING", json.dumps(signing))
     monkeypatch.setenv("SPIRA_STORE", "s3://spira-store/v1")
     monkeypatch.delenv("SPIRA_SITE", raising=False)
 
@@ -231,7 +233,7 @@ def test_keys_come_from_a_secret_and_are_nowhere_in_a_pod_or_a_dag(task: str) ->
     pod = operator.build_pod_request_obj(context_of(task), dry_run=True)
     (container,) = pod.spec.containers
     clear = {variable.name: variable.value for variable in container.env if variable.value}
-    assert clear == {"SPIRA_STORE": "s3://spira-store/v1"}
+    assert clear == {"SPIRA_STORE": "s3://spira-store/v1", "SPIRA_ACTOR": "airflow:scheduler"}
     references = [v.value_from.secret_key_ref for v in container.env if v.value_from]
     assert {reference.name for reference in references} == {f"spira-{operator.limits.access}"}
     assert {reference.key for reference in references} == set(operator._secrets)

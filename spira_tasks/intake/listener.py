@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from spira_tasks.intake.releases import Released, nothing_released
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
 
@@ -53,12 +54,15 @@ class Listener:
         A file that was converted before, in this run or another, is not decoded again.
     min_seconds, max_seconds : float
         Of a recording that is taken.
+    is_released : callable
+        Whether a person has lifted the refusal of a row for a reason.
     """
 
     data: Directory
     work: Work
     min_seconds: float
     max_seconds: float
+    is_released: Released = nothing_released
 
     def hear(self, paths: pd.Series, label: str) -> tuple[pd.DataFrame, Faults]:
         """Convert and measure the files at ``paths``.
@@ -92,12 +96,20 @@ class Listener:
             record = records[name]
             if "reason" in record:
                 faults[row] = (record["reason"], record["detail"])
-            elif record["duration_seconds"] < self.min_seconds:
+            elif record["duration_seconds"] < self.min_seconds and not self.is_released(
+                row, "too_short"
+            ):
                 faults[row] = ("too_short", f"shorter than {self.min_seconds:g} s")
             else:
                 rows[row] = record
         heard = pd.DataFrame.from_dict(rows, orient="index", columns=[*HEARD])
         return heard.astype(HEARD), faults
+
+    def sha256(self, paths: pd.Series) -> pd.Series:
+        """SHA-256 of the files at ``paths``, without converting them; NaN where there is none."""
+        known = {_normalised(name): name for name in self.data.names}
+        names = paths.map(_normalised).map(known, na_action="ignore").dropna()
+        return names.map(lambda name: hashlib.sha256(self.data.read(name)).hexdigest())
 
     def _remembered(self, name: str) -> Record:
         content = self.data.read(name)

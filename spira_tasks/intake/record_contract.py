@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from expectations.limits import IMPOSSIBLE
+from spira_tasks.intake.releases import Released, nothing_released
 
 Kind = Literal["text", "name", "hex64", "whole", "number", "flag", "instant", "date"]
 
@@ -115,7 +116,11 @@ class BadValue(ValueError):
         self.reason = reason
 
 
-def typed(rows: pd.DataFrame, required: Collection[str] = REQUIRED) -> tuple[pd.DataFrame, Faults]:
+def typed(
+    rows: pd.DataFrame,
+    required: Collection[str] = REQUIRED,
+    is_released: Released = nothing_released,
+) -> tuple[pd.DataFrame, Faults]:
     """Turn rows of text into values.
 
     Parameters
@@ -124,6 +129,9 @@ def typed(rows: pd.DataFrame, required: Collection[str] = REQUIRED) -> tuple[pd.
         Text; columns of the contract, missing cells as NaN.  Other columns pass as they are.
     required : collection of str
         Columns that must have a value in every row.
+    is_released : callable
+        Whether a person has lifted the refusal of a row for a reason.  The row is then taken
+        without the value, unless its column is required.
 
     Returns
     -------
@@ -142,6 +150,8 @@ def typed(rows: pd.DataFrame, required: Collection[str] = REQUIRED) -> tuple[pd.
             try:
                 values[label] = _value(name, column, cell)
             except BadValue as error:
+                if name not in required and is_released(label, error.reason):
+                    continue
                 faults.setdefault(label, (error.reason, f"{name}: {error}"))
         if name in required:
             for label in cells.index[cells.isna()]:

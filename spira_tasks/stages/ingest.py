@@ -26,20 +26,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
+    from spira_tasks.intake.layouts import Incoming
+    from spira_tasks.intake.listener import Listener
     from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Work
 
 log = logging.getLogger(__name__)
 
 AUDIT = "ingest"
+HEEDS = ("releases", "erasures")
 
 # Not faults of the data: rows that nobody may use.  They do not count against a cohort.
-NOT_PERMITTED = ("consent_withdrawn", "consent_pending", "retention_expired")
+NOT_PERMITTED = ("consent_withdrawn", "consent_pending", "retention_expired", "erased")
+# Rows of which nothing is told but their number: it would name a person, or one who is forgotten.
+UNNAMED = ("personal_data_in_text", "erased")
 
 
 @dataclass(frozen=True)
 class Inputs:
     data: Directory  # either layout of spira_tasks.intake.layouts
+    releases: Directory  # refusals that a person has lifted
+    erasures: Directory  # people who are not to come back
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,9 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    from spira_tasks.governance import heeded
     from spira_tasks.intake import layouts, listener, record_contract
+    from spira_tasks.intake.releases import released
 
     if config.pseudonym_key_id != pseudonyms.key_id():
         raise ConfigError(
@@ -86,6 +95,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     secret = pseudonyms.key()
     incoming = layouts.read(inputs.data, secret)
     rows = incoming.rows[incoming.rows["sample_type"] != "TEST"]
+    pairs = {(one.about["record"], one.about["reason"]) for one in heeded.read(inputs.releases)}
+    is_released = released(rows["record_id"], pairs)
+    erased = {one.about["tag"] for one in heeded.read(inputs.erasures)}
     faults: Faults = {}
 
     def refuse(wrong: Faults) -> None:
@@ -93,9 +105,13 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         for row, fault in wrong.items():
             faults.setdefault(row, fault)
 
+    ears = listener.Listener(
+        inputs.data, work, config.min_duration_seconds, config.max_duration_seconds, is_released
+    )
+    refuse(of_erased(incoming, rows, ears, erased, secret))  # before anything else is told of them
     refuse({row: fault for row, fault in incoming.faults.items() if row in rows.index})
     refuse(pseudonyms.identifiers_in_text(rows))
-    table, wrong = record_contract.typed(rows, incoming.required)
+    table, wrong = record_contract.typed(rows, incoming.required, is_released)
     refuse(wrong)
     table["subject_id"] = pseudonyms.subject_ids(rows, secret)
     if incoming.layout == "canonical":
@@ -103,16 +119,13 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(not_permitted(table, config.as_of))
     table = table.drop(index=list(faults))
 
-    ears = listener.Listener(
-        inputs.data, work, config.min_duration_seconds, config.max_duration_seconds
-    )
     heard, wrong = ears.hear(table["audio_uri"], "ingest")
     refuse(wrong)
     table = table.join(heard, how="inner")
     if incoming.layout == "published":  # one file, one subject, unless its name said otherwise
         voices = table["audio_sha256"].map(lambda sha256: pseudonym(secret, "audio", sha256))
         table["subject_id"] = table["subject_id"].fillna(voices)
-    refuse(other_bytes(table))
+    refuse({r: fault for r, fault in other_bytes(table).items() if not is_released(r, fault[0])})
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
     refused = quarantine(rows, faults)
@@ -145,6 +158,23 @@ def without_subject(table: pd.DataFrame) -> Faults:
     """Rows that do not tell whose voice it is."""
     fault = ("missing_value", "patient_pid, or patient_rgh with hospital_id, is required")
     return dict.fromkeys(table.index[table["subject_id"].isna()], fault)
+
+
+def of_erased(
+    incoming: Incoming, rows: pd.DataFrame, ears: Listener, erased: set[str], secret: bytes
+) -> Faults:
+    """Rows of people who had themselves erased: nothing of them is kept, nor converted."""
+    from spira_tasks.governance.heeded import tombstone_tag
+
+    if not erased:
+        return {}
+    subjects = pseudonyms.subject_ids(rows, secret)
+    if incoming.layout == "published":
+        voices = ears.sha256(rows["audio_uri"][subjects.isna()])
+        subjects = subjects.fillna(voices.map(lambda sha256: pseudonym(secret, "audio", sha256)))
+    known = subjects.dropna()
+    fault = ("erased", "this person had all recordings erased")
+    return dict.fromkeys(known.index[known.map(tombstone_tag).isin(erased)], fault)
 
 
 def not_permitted(table: pd.DataFrame, as_of: date) -> Faults:
@@ -218,7 +248,7 @@ def quarantine(rows: pd.DataFrame, faults: Faults) -> pd.DataFrame:
     refused = rows.loc[sorted(faults)].reindex(columns=["record_id", "hospital_id", "task"])
     told = pd.DataFrame.from_dict(faults, orient="index", columns=["reason", "detail"])
     refused = refused.join(told.astype("str"))
-    telling = refused["reason"] == "personal_data_in_text"
+    telling = refused["reason"].isin(UNNAMED)
     well_named = refused["record_id"].str.fullmatch(NAME.pattern).fillna(False).astype(bool)
     refused["record_id"] = refused["record_id"].where(well_named & ~telling)
     refused["hospital_id"] = refused["hospital_id"].where(~telling)
