@@ -1,11 +1,11 @@
 """What the governance site says of a run: a schema of counts, names and digests.
 
 Nothing here is a value of a patient.  A number of people is a whole number of at least
-``suppression.MIN_CELL``, zero, or None, which is shown as "<5".  A category is one that the
-platform knows: a value of the record contract, a configured site, a fixed band.  Any other name
-(a site that is not configured, a device) is replaced by a number, ``"#1"``, ``"#2"``, … in the
-order of the names; what is too rare for a number of its own is ``"other"``; what was not given is
-``"missing"``.
+``suppression.MIN_CELL``, zero, or None: hidden, because it is smaller, or because a smaller one
+could be computed from it.  A category is one that the platform knows: a value of the record
+contract, a configured site, a fixed band.  Any other name (a site that is not configured, a device)
+is replaced by a number, ``"#1"``, ``"#2"``, … in the order of the names; what is too rare for a
+number of its own is ``"other"``; what was not given is ``"missing"``.
 
 Every part may be absent: a run that was stopped has no evaluation, and of an old one the tables may
 be erased.  What could not be read is named in ``RunFacts.missing``.
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 RunOutcome = Literal["promoted", "kept", "blocked", "failed", "running"]
-Count = int | None  # None: hidden, shown as "<5"
+Count = int | None  # None: hidden; by itself "<5", in a table "<5 or hidden with it"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class StepFacts:
     finished_at: str = ""
     error: str = ""
     message: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)  # output name to artifact digest
 
 
@@ -240,8 +239,9 @@ class RunFacts:
         As ``spira_tasks.contract.Verdict`` is stored, plus ``step``; ``suite`` is never empty
         where the step names one in its configuration.
     composition : tuple of Counts
-        ``by``: ``("label",)``, ``("sex",)``, ``("age",)``, ``("site", "label")``, ``("device",)``,
-        ``("sex", "label")``, ``("age", "label")``; of subjects.
+        ``by``: ``("label",)``, ``("sex",)``, ``("age",)``, ``("site",)``, ``("device",)``,
+        ``("sex", "label")``, ``("age", "label")``, ``("site", "label")``; of subjects.  Labels are
+        ``patients``, ``controls``, ``missing``.
     n_erasures : Count
         People erased from this store until now.
     triggered_by : str
@@ -330,11 +330,11 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are strings for every reader, or texts in two languages; a Count that is None: "<5"."""
+    """Cells are strings for every reader, or texts in two languages; a hidden count is None."""
 
     caption: Text
     columns: tuple[Text, ...]
-    rows: tuple[tuple[Text | str, ...], ...]
+    rows: tuple[tuple[Text | str | None, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,223 @@
+"""From tables of recordings to tables of counts: categories instead of values, small cells hidden.
+
+Only what is in ``COLUMNS`` is ever read.  Names that people chose, of sites and devices, are
+replaced before anything is counted; ages become bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
+from spira_tasks.reports.facts import Counts, Dataset, Quarantine, SignalQuality
+from spira_tasks.reports.suppression import MIN_CELL, count, one_way, two_way
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OTHER, MISSING = "other", "missing"
+BANDS = ("<18", "18-29", "30-44", "45-59", "60-74", "75+")
+AGES = (-1000, 18, 30, 45, 60, 75, 1000)  # the bands' edges
+# What is measured of a recording, and to what it is rounded.
+MEASURES = {
+    "snr_db": 1.0,
+    "level_dbfs": 1.0,
+    "bandwidth_hz": 100.0,
+    "speech_fraction": 0.05,
+    "duration_seconds": 1.0,
+}
+COLUMNS = (
+    "subject_id",
+    "hospital_id",
+    "task",
+    "sex",
+    "age",
+    "device_model",
+    "label",
+    "split",
+    "x_synthetic",
+    *MEASURES,
+)
+# Of subjects: what the rows are, and the columns where there are two ways.
+COMPOSITION = (
+    ("label",),
+    ("sex",),
+    ("age",),
+    ("site",),
+    ("device",),
+    ("sex", "label"),
+    ("age", "label"),
+    ("site", "label"),
+)
+
+
+def site_names(
+    table: pd.DataFrame | None, quarantine: Mapping[str, pd.DataFrame], configured: Iterable[str]
+) -> dict[str, str]:
+    """What each site is called in the reports; the same in all tables of a run."""
+    import pandas as pd
+
+    parts = [*quarantine.values(), *([] if table is None else [table])]
+    if not parts:
+        return {}
+    return _names(pd.concat([part["hospital_id"] for part in parts]), configured)
+
+
+def with_categories(table: pd.DataFrame, sites: Mapping[str, str]) -> pd.DataFrame:
+    """One row a recording, and nothing in it but categories and measures of the sound."""
+    import pandas as pd
+
+    devices = _names(table["device_model"], ())
+    label = table["label"].map({0: "controls", 1: "patients"})
+    age = pd.cut(table["age"].astype("float64"), AGES, right=False, labels=BANDS)
+    return pd.DataFrame(
+        {
+            "subject": table["subject_id"],
+            "site": _replaced(table["hospital_id"], sites),
+            "device": _replaced(table["device_model"], devices),
+            "task": _known(table["task"], CONTRACT["task"].values),
+            "sex": _known(table["sex"], CONTRACT["sex"].values),
+            "age": _known(age.astype("str"), BANDS),
+            "label": label.fillna(MISSING),
+            "split": _known(table["split"], ("train", "validation", "test")),
+            "is_synthetic": table["x_synthetic"].eq("true"),
+            **{name: table[name] for name in MEASURES},
+        }
+    )
+
+
+def is_synthetic(table: pd.DataFrame | None) -> bool | None:
+    """Whether any recording is of an invented person: one is enough to say so of the whole."""
+    return None if table is None else bool(table["is_synthetic"].any())
+
+
+def by_task(counts: Mapping[str, int]) -> Counts:
+    known = {task: n for task, n in counts.items() if task in CONTRACT["task"].values}
+    return one_way("task", "recordings", known)
+
+
+def composition(table: pd.DataFrame | None) -> tuple[Counts, ...]:
+    """How many people there are of each kind.  A person counts by their first recording."""
+    if table is None or table.empty:
+        return ()
+    people = table.drop_duplicates("subject")
+    found = []
+    for by in COMPOSITION:
+        if len(by) == 1:
+            found.append(one_way(by[0], "subjects", _counted(people, by[0])))
+        else:
+            found.append(two_way(by, "subjects", _counted_pairs(people, by)))
+    return tuple(found)
+
+
+def dataset(table: pd.DataFrame | None, digest: str) -> Dataset | None:
+    """The training set; None where the run did not come so far, or it is not there any more."""
+    if table is None or not digest:
+        return None
+    people = table.drop_duplicates("subject")
+    return Dataset(
+        digest=digest,
+        n_recordings=count(len(table)),
+        n_subjects=count(len(people)),
+        by_split=two_way(
+            ("split", "label"), "subjects", _counted_pairs(people, ("split", "label"))
+        ),
+    )
+
+
+def quarantine(refused: Mapping[str, pd.DataFrame], sites: Mapping[str, str]) -> Quarantine | None:
+    """What ingest and the gates refused; None where no step left a table of it."""
+    import pandas as pd
+
+    if not refused:
+        return None
+    n_by_step = {step: count(len(table)) for step, table in refused.items()}
+    table = pd.concat(refused.values(), ignore_index=True)
+    if table.empty:
+        return Quarantine(n_by_step)
+    code = table["reason"].astype("str").str.fullmatch(r"[\w(), .:+-]{1,200}")
+    told = pd.DataFrame(
+        {
+            "reason": table["reason"].where(code, OTHER),
+            "site": _replaced(table["hospital_id"], sites),
+        }
+    )
+    return Quarantine(
+        n_by_step,
+        by_reason=one_way("reason", "recordings", _counted(told, "reason", by_size=True)),
+        by_site=one_way("site", "recordings", _counted(told, "site")),
+        by_site_and_reason=two_way(
+            ("site", "reason"), "recordings", _counted_pairs(told, ("site", "reason"))
+        ),
+    )
+
+
+def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
+    """Quartiles of what was measured of the voices, by device."""
+    if table is None:
+        return ()
+    voices = table[table["task"] != "AMBIENT"]
+    groups = dict(iter(voices.groupby("device")))
+    devices = sorted(groups, key=_order)
+    n_people = {device: groups[device]["subject"].nunique() for device in devices}
+    n_voices = {device: len(groups[device]) for device in devices}
+    people, recordings = (
+        one_way("device", unit, counts).cells  # hidden together, so that no total gives one away
+        for unit, counts in (("subjects", n_people), ("recordings", n_voices))
+    )
+    found = []
+    for measure, unit in MEASURES.items():
+        for number, device in enumerate(devices):
+            values = groups[device][measure].dropna()
+            told: list[float | None] = [None, None, None]
+            if n_people[device] >= MIN_CELL and len(values) >= MIN_CELL:
+                told = [
+                    round(round(float(value) / unit) * unit, 2)
+                    for value in values.quantile([0.25, 0.5, 0.75])
+                ]
+            (n_subjects,), (n_recordings,) = people[number], recordings[number]
+            found.append(SignalQuality(measure, device, n_subjects, n_recordings, *told))
+    return tuple(found)
+
+
+def _names(column: pd.Series, configured: Iterable[str]) -> dict[str, str]:
+    """Configured names as they are, frequent ones by number, the rest as other."""
+    configured = set(configured)
+    counts = column.dropna().value_counts()
+    frequent = sorted(
+        name for name, n in counts.items() if n >= MIN_CELL and name not in configured
+    )
+    numbered = {name: f"#{number}" for number, name in enumerate(frequent, start=1)}
+    return {name: name for name in configured} | numbered
+
+
+def _replaced(column: pd.Series, names: Mapping[str, str]) -> pd.Series:
+    replaced = column.map(lambda name: names.get(name, OTHER), na_action="ignore")
+    return replaced.astype("object").fillna(MISSING)
+
+
+def _known(column: pd.Series, values: Sequence[str]) -> pd.Series:
+    return column.where(column.isin(values), MISSING).astype("str")
+
+
+def _counted(table: pd.DataFrame, column: str, *, by_size: bool = False) -> dict[str, int]:
+    counts = {str(name): int(n) for name, n in table[column].value_counts().items()}
+    if by_size:
+        return counts
+    return {name: counts[name] for name in sorted(counts, key=_order)}
+
+
+def _counted_pairs(table: pd.DataFrame, by: tuple[str, str]) -> dict[tuple[str, str], int]:
+    """Every pair of categories that occur, in their order, zeros too."""
+    rows, columns = (sorted(table[name].unique(), key=_order) for name in by)
+    counts: Mapping[Any, int] = table.groupby(list(by)).size().to_dict()
+    return {(row, column): int(counts.get((row, column), 0)) for row in rows for column in columns}
+
+
+def _order(name: str) -> tuple[Any, ...]:
+    """Bands and splits in their own order, then names, numbers as numbers; leftovers last."""
+    fixed = (*BANDS, "train", "validation", "test", "patients", "controls")
+    place = fixed.index(name) if name in fixed else len(fixed)
+    number = int(name[1:]) if name.startswith("#") and name[1:].isdecimal() else 0
+    return name in (OTHER, MISSING), place, number, name
