@@ -1,17 +1,24 @@
-"""Buttons of a task in Airflow's page that lead to MLflow."""
+"""Buttons of a task in Airflow's page: what its gate said, the governance site, MLflow."""
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import attrs
 from airflow.sdk import BaseOperatorLink
+from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.xcom import XCom
+from spira_records import summary
+from spira_site_files import Damaged, site_files
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
+
+log = logging.getLogger("spira.step")
 
 
 def _page(ti_key: TaskInstanceKey, end: str = "") -> str:
@@ -41,4 +48,60 @@ class ReportLink(BaseOperatorLink):  # type: ignore[misc]
         return _page(ti_key, "/artifacts/report")
 
 
-LINKS = (RunLink(), ReportLink())
+def _run_page(ti_key: TaskInstanceKey) -> str:
+    """Where the run of a task is in Airflow's page."""
+    root = conf.get("api", "base_url", fallback="").rstrip("/")
+    return f"{root}/dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id, safe='')}"
+
+
+def _verdict(ti_key: TaskInstanceKey) -> str:
+    """What the gate said; of one that refused, Airflow has nothing and the store has the record."""
+    record: Any = XCom.get_value(ti_key=ti_key, key="return_value")
+    if not isinstance(record, dict):
+        try:
+            record = site_files().record(ti_key.run_id, ti_key.task_id)
+        except (OSError, Damaged) as error:
+            log.warning("no button for the verdict: %s", error)
+            return ""
+    return str(summary(record or {}).get("verdict", ""))
+
+
+@attrs.define()
+class GovernanceLink(BaseOperatorLink):  # type: ignore[misc]
+    name = "Governance"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        return f"{_run_page(ti_key)}/plugin/governance_run"
+
+
+class VerdictLink(BaseOperatorLink):  # type: ignore[misc]
+    """Airflow fixes a button's name when it reads the DAG and hides one without an address: so there
+    is one for each verdict, and a task shows the one that came out."""
+
+    verdict = ""
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        if _verdict(ti_key) != self.verdict:
+            return ""
+        return f"{_run_page(ti_key)}/tasks/{quote(ti_key.task_id)}/plugin/verdict"
+
+
+@attrs.define()
+class PassedLink(VerdictLink):
+    name = "Verdict: passed"
+    verdict = "pass"
+
+
+@attrs.define()
+class WarningsLink(VerdictLink):
+    name = "Verdict: warnings"
+    verdict = "warn"
+
+
+@attrs.define()
+class BlockedLink(VerdictLink):
+    name = "Verdict: blocked"
+    verdict = "block"
+
+
+LINKS = (PassedLink(), WarningsLink(), BlockedLink(), GovernanceLink(), RunLink(), ReportLink())

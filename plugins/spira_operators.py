@@ -16,6 +16,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 from spira_identity import actor
+from spira_links import LINKS
 from spira_records import shown
 from spira_site import Site
 from spira_status import command_line, failure
@@ -87,6 +88,7 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
     few hundred bytes, to show.
     """
 
+    operator_extra_links = LINKS
     ui_color = "#d7e8f4"
 
     def __init__(self, *, pipeline: tuple[Step, ...], **kwargs: Any) -> None:

@@ -20,15 +20,15 @@ from minio.error import MinioException, S3Error
 SHOWN = ("key", "state", "found", "seconds", "metrics", "verdicts")
 
 
-def read_record(
-    store: str, run_id: str, step: str, environment: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """The record of a step of a run, or None when the store has none.
+def read_file(store: str, name: str, environment: Mapping[str, str]) -> bytes | None:
+    """The content of a file of the store, or None when the store has none of this name.
 
     Parameters
     ----------
     store : str
         A folder, or ``s3://bucket/prefix``.
+    name : str
+        Such as ``"runs/first/train.json"``.  Never what a browser sent: it is not checked here.
     environment : mapping of str to str
         SPIRA_S3_ENDPOINT and the keys, where the store is in a bucket.
 
@@ -37,10 +37,9 @@ def read_record(
     OSError
         When the store does not answer.
     """
-    name = f"runs/{run_id}/{step}.json"
     if not store.startswith("s3://"):
         file = Path(store) / name
-        return dict(json.loads(file.read_bytes())) if file.is_file() else None
+        return file.read_bytes() if file.is_file() else None
     place = urlsplit(store)
     client = _client(environment)
     try:
@@ -52,16 +51,39 @@ def read_record(
     except (MinioException, urllib3.exceptions.HTTPError) as error:
         raise OSError(f"S3 does not answer: {type(error).__name__}") from None
     try:
-        return dict(json.loads(response.read()))
+        return bytes(response.read())
     finally:
         response.close()
         response.release_conn()
 
 
+def read_record(
+    store: str, run_id: str, step: str, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """The record of a step of a run, or None when the store has none; else as ``read_file``."""
+    content = read_file(store, f"runs/{run_id}/{step}.json", environment)
+    return None if content is None else dict(json.loads(content))
+
+
 def shown(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What Airflow's page shows of a record: a few hundred bytes."""
+    """What Airflow's page shows of a record: a few hundred bytes, the verdict first."""
     fields = {name: record[name] for name in SHOWN if name in record}
-    return fields | {"mlflow_run": record.get("provenance", {}).get("mlflow_run", "")}
+    mlflow_run = record.get("provenance", {}).get("mlflow_run", "")
+    return summary(record) | fields | {"mlflow_run": mlflow_run}
+
+
+def summary(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of a gate and its counts; empty for a step that judges nothing."""
+    verdicts = [one["verdict"] for one in record.get("verdicts", ())]
+    if not verdicts:
+        return {}
+    counts = {word: verdicts.count(word) for word in ("block", "warn", "pass")}
+    return {
+        "verdict": next(word for word, count in counts.items() if count),
+        "n_blocked": counts["block"],
+        "n_warnings": counts["warn"],
+        "n_passed": counts["pass"],
+    }
 
 
 def explanation(record: Mapping[str, Any]) -> str:

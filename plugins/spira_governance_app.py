@@ -1,0 +1,148 @@
+"""Serve the governance site to whoever may read the runs of the training DAG, and nobody else.
+
+Airflow asks for no login on the pages of a plugin, so every route here does: without one the answer
+is 401 for any path, whether there is something or not.  Files go through routes and not through a
+mount, because a mount has no dependencies.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import posixpath
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from urllib.parse import quote
+
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag, requires_access_view
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from spira_governance_html import message, run_page, step_page
+from spira_site_files import RUN_ID, Damaged, SiteFiles, site_files
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from spira_tasks.pipelines import TRAINING
+
+DAG = "spira_continuous_training"
+ENTRIES = ("verdict.html", "index.html")  # what opens for a run: the first that its site has
+METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
+
+# No script, and nothing from another host, whatever a page asks for: the Data Docs of Great
+# Expectations ask for a lot.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".txt": "text/plain; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}  # anything else is handed over to be saved
+READ = ["GET", "HEAD"]
+
+
+def build() -> FastAPI:
+    """The application, to be mounted by Airflow."""
+    app = FastAPI(
+        title="SPIRA governance",
+        dependencies=[
+            Depends(requires_access_view(AccessView.PLUGINS)),
+            Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=DAG)),
+        ],
+        openapi_url=None,  # neither this nor the pages that go with it would ask for a login
+        redirect_slashes=False,
+    )
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(OSError, _store_is_away)
+    app.add_exception_handler(Damaged, _damaged)
+    app.middleware("http")(_with_headers)
+    app.api_route("/", methods=READ)(overview)
+    app.api_route("/runs/{run_id}/", methods=READ)(run)
+    app.api_route("/runs/{run_id}/{name:path}", methods=READ)(file)
+    app.api_route("/tasks/{run_id}/{task_id}", methods=READ)(task)
+    app.api_route("/{anything:path}", methods=METHODS)(nothing)
+    return app
+
+
+def overview() -> Response:
+    """Go to the overview that was made last."""
+    run_id = site_files().latest()
+    if not RUN_ID.fullmatch(run_id):
+        return HTMLResponse(message("no_report"))
+    return RedirectResponse(f"runs/{quote(run_id, safe='')}/index.html")
+
+
+def run(run_id: str) -> Response:
+    """Go to the verdict page of a run; while it has none, say what its steps have said so far."""
+    files = site_files()
+    names = files.names(run_id)
+    if names is not None:
+        return RedirectResponse(next((entry for entry in ENTRIES if entry in names), "index.html"))
+    records = {step.name: files.record(run_id, step.name) for step in TRAINING}
+    if not any(records.values()):
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return HTMLResponse(run_page(run_id, records))
+
+
+def file(run_id: str, name: str) -> Response:
+    """A file of a run's site."""
+    files = site_files()
+    names = files.names(run_id)
+    if names is None:
+        return run(run_id)
+    if name not in names:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    kind = TYPES.get(posixpath.splitext(name)[1].lower())
+    if kind is not None:
+        return Response(files.content(names[name]), media_type=kind)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    saved = f"attachment; filename*=UTF-8''{quote(posixpath.basename(name), safe='')}"
+    return Response(
+        files.content(names[name]), media_type=kind, headers={"Content-Disposition": saved}
+    )
+
+
+def task(run_id: str, task_id: str) -> Response:
+    """What one step said: its verdict, its counts, its reasons."""
+    files = site_files()
+    record = files.record(run_id, task_id)
+    if record is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return HTMLResponse(step_page(run_id, task_id, record))
+
+
+def nothing() -> Response:
+    """Any other path and method, so that it asks for a login too."""
+    raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+async def _with_headers(
+    request: Request, answer: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await answer(request)
+    response.headers.update(HEADERS)
+    return response
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    name = {401: "login", 403: "forbidden", 404: "not_found", 405: "not_found"}.get(status, "login")
+    return HTMLResponse(message(name), status, getattr(error, "headers", None))
+
+
+async def _store_is_away(request: Request, error: Exception) -> Response:
+    return HTMLResponse(message("away", str(error)), HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _damaged(request: Request, error: Exception) -> Response:
+    return HTMLResponse(message("damaged", str(error)), HTTPStatus.INTERNAL_SERVER_ERROR)

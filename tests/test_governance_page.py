@@ -1,0 +1,324 @@
+"""The governance site in a real Airflow api-server: who may read it, and what a URL can reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPMessage
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from spira_tasks.artifacts import Store
+from spira_tasks.provenance import ROOT
+
+pytestmark = pytest.mark.slow
+
+RUN = "manual__2026-11-21T03:00:00+00:00"
+ENCODED = "manual__2026-11-21T03%3A00%3A00%2B00%3A00"
+HOSTILE = '<img src=x onerror=alert(1)> & "São Paulo".html'
+# admin may do all; officer only reads; nobody has no role; neighbour reads for another hospital.
+USERS = {
+    "admin": "admin",
+    "officer": "viewer:hospital",
+    "nobody": ":hospital",
+    "neighbour": "viewer:elsewhere",
+}
+BUNDLE = {
+    "name": "ours",
+    "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+    "kwargs": {"path": str(ROOT / "dags")},
+    "team_name": "hospital",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: HTTPMessage
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    store: Store
+    tokens: dict[str, str]
+
+    def ask(self, path: str, user: str = "", method: str = "GET") -> Answer:
+        """``path`` goes out as it is: nothing of it is made regular on the way."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"Authorization": f"Bearer {self.tokens[user]}"} if user else {}
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        answer = Answer(response.status, response.headers, response.read())
+        connection.close()
+        return answer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Airflow's api-server on SQLite, our plugin, and a store with two runs."""
+    home = tmp_path_factory.mktemp("airflow")
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    fill(store, tmp_path_factory.mktemp("site"))
+    (home / "users.json").write_text(json.dumps({user: f"{user}-secret" for user in USERS}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "SPIRA_RUNTIME": "process",
+        "SPIRA_STORE": store.url,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__MULTI_TEAM": "True",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
+            f"{user}:{role}" for user, role in USERS.items()
+        ),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "users.json"),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([BUNDLE]),
+        "AIRFLOW__API__WORKERS": "1",
+    }
+    teams = ("teams create hospital", "teams create elsewhere")
+    for command in ("db migrate", *teams, "dags reserialize"):
+        subprocess.run(
+            [sys.executable, "-m", "airflow", *command.split()],
+            check=True,
+            capture_output=True,
+            env=environment,
+        )
+    with (home / "api-server.log").open("wb") as log:
+        process = subprocess.Popen(
+            # with pdeathsig the server ends even when pytest is killed
+            ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "airflow", "api-server"]
+            + ["--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            env=environment,
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api/v2/version", process, home / "api-server.log")
+        yield Server(port, store, {user: token(port, user) for user in USERS})
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def fill(store: Store, folder: Path) -> None:
+    """A run with a report, made by hand, and one without."""
+    (folder / "plots").mkdir()
+    (folder / "index.html").write_text("<h1>Overview</h1>")
+    (folder / "verdict.html").write_text("<h1>Verdict of the run</h1>")
+    (folder / "plots" / "drift.svg").write_text("<svg/>")
+    (folder / "pack.zip").write_bytes(b"PK")
+    (folder / HOSTILE).write_text("<p>a site with a bad name</p>")
+    site = store.put_directory(folder)
+    report = {"state": "done", "outputs": {"site": site}, "verdicts": []}
+    store.write_record(RUN, "report", report)
+    store.documents.write("site/latest.json", {"run_id": RUN})
+    verdicts = [
+        {"name": "a", "verdict": "pass", "reason": ""},
+        {"name": "leak", "verdict": "block", "reason": "3 subjects are in <two> splits"},
+    ]
+    store.write_record("second", "ingest", {"state": "done", "outputs": {}, "verdicts": []})
+    blocked = {"state": "blocked", "outputs": {}, "verdicts": verdicts}
+    store.write_record("second", "check_training_set", blocked)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            urllib.request.urlopen(url, timeout=5)
+        except (URLError, TimeoutError):
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(log.read_text()[-3000:])
+
+
+def token(port: int, user: str) -> str:
+    body = json.dumps({"username": user, "password": f"{user}-secret"}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/auth/token", body, {"Content-Type": "application/json"}
+    )
+    return str(json.loads(urllib.request.urlopen(request, timeout=60).read())["access_token"])
+
+
+PATHS = [
+    "/spira/",
+    f"/spira/runs/{ENCODED}/",
+    f"/spira/runs/{ENCODED}/index.html",
+    f"/spira/runs/{ENCODED}/plots/drift.svg",
+    "/spira/runs/no-such-run/index.html",
+    "/spira/tasks/second/check_training_set",
+    "/spira/static/style.css",
+    "/spira/docs",
+    "/spira/openapi.json",
+    "/spira/..%2f..%2fetc/passwd",
+    "/spira//",
+    "/spira/nothing",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
+def test_without_a_login_every_path_answers_401(server: Server, path: str, method: str) -> None:
+    answer = server.ask(path, method=method)
+    assert answer.status == 401
+    assert b"Verdict" not in answer.body
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("user", ["nobody", "neighbour"])
+def test_who_may_not_read_the_runs_of_the_dag_gets_403(
+    server: Server, path: str, user: str
+) -> None:
+    assert server.ask(path, user).status == 403
+
+
+def test_a_wrong_token_is_refused(server: Server) -> None:
+    forged = Server(server.port, server.store, {"forged": server.tokens["officer"][:-4] + "AAAA"})
+    assert forged.ask(f"/spira/runs/{ENCODED}/index.html", "forged").status in (401, 403)
+
+
+@pytest.mark.parametrize("user", ["officer", "admin"])
+def test_a_viewer_reads_the_site_of_a_run(server: Server, user: str) -> None:
+    answer = server.ask(f"/spira/runs/{ENCODED}/index.html", user)
+    assert (answer.status, answer.text) == (200, "<h1>Overview</h1>")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    picture = server.ask(f"/spira/runs/{ENCODED}/plots/drift.svg", user)
+    assert (picture.status, picture.headers["content-type"]) == (200, "image/svg+xml")
+    pack = server.ask(f"/spira/runs/{ENCODED}/pack.zip", user)
+    assert pack.headers["content-disposition"].startswith("attachment")
+
+
+def test_the_front_page_leads_to_the_newest_overview_and_a_run_to_its_verdict(
+    server: Server,
+) -> None:
+    front = server.ask("/spira/", "officer")
+    assert (front.status, front.headers["location"]) == (307, f"runs/{ENCODED}/index.html")
+    run = server.ask(f"/spira/runs/{ENCODED}/", "officer")
+    assert (run.status, run.headers["location"]) == (307, "verdict.html")
+
+
+def test_head_has_the_headers_and_no_body_and_nothing_can_be_written(server: Server) -> None:
+    path = f"/spira/runs/{ENCODED}/index.html"
+    head = server.ask(path, "officer", "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-length"] == str(len("<h1>Overview</h1>"))
+    for method in ("OPTIONS", "POST", "PUT", "DELETE", "TRACE"):
+        assert server.ask(path, "admin", method).status in (404, 405)
+
+
+@pytest.mark.parametrize("path", ["/spira/", f"/spira/runs/{ENCODED}/verdict.html", "/spira/no"])
+@pytest.mark.parametrize("user", ["", "officer"])
+def test_every_answer_forbids_scripts_and_other_hosts(server: Server, path: str, user: str) -> None:
+    headers = server.ask(path, user).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "script-src" not in policy
+    assert "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/spira/runs/{ENCODED}/../../../../etc/passwd",
+        f"/spira/runs/{ENCODED}/%2e%2e/%2e%2e/second/ingest.json",
+        f"/spira/runs/{ENCODED}/..%2f..%2fsecond%2fingest.json",
+        f"/spira/runs/{ENCODED}/%2fetc%2fpasswd",
+        f"/spira/runs/{ENCODED}//etc/passwd",
+        f"/spira/runs/{ENCODED}/index.html%00.txt",
+        f"/spira/runs/{ENCODED}/..%5c..%5cindex.html",
+        "/spira/runs/../site/latest.json",
+        "/spira/runs/..%2fsite/latest.json",
+        "/spira/runs/%2e%2e/site",
+        "/spira/runs/second%00/",
+        "/spira/runs/.hidden/",
+        "/spira/tasks/second/..%2fsecond%2fingest",
+        "/spira/tasks/second%2f..%2fsecond/ingest",
+        "/spira/tasks/%2e%2e/site",
+        f"/spira/runs/{'a' * 300}/",
+        "/spira/runs/a-run-of-another-store/",
+    ],
+)
+def test_a_url_reaches_nothing_but_files_of_a_site_of_this_store(server: Server, path: str) -> None:
+    answer = server.ask(path, "admin")
+    assert answer.status == 404
+    assert b"root:" not in answer.body
+    assert b"run_id" not in answer.body
+
+
+def test_html_in_a_name_is_a_name(server: Server) -> None:
+    encoded = urllib.request.quote(HOSTILE, safe="")
+    answer = server.ask(f"/spira/runs/{ENCODED}/{encoded}", "officer")
+    assert answer.text == "<p>a site with a bad name</p>"
+    for path in (f"/spira/runs/{encoded}/", f"/spira/tasks/second/{encoded}"):
+        refused = server.ask(path, "officer")
+        assert refused.status == 404
+        assert "alert" not in refused.text
+
+
+def test_a_run_without_a_report_says_so_and_why_it_was_blocked(server: Server) -> None:
+    page = server.ask("/spira/runs/second/", "officer")
+    assert page.status == 200
+    assert "There is no report yet" in page.text
+    assert "leak: 3 subjects are in &lt;two&gt; splits" in page.text
+    assert server.ask("/spira/runs/second/index.html", "officer").text == page.text
+
+
+def test_a_gate_shows_its_verdict_its_counts_and_its_run(server: Server) -> None:
+    page = server.ask("/spira/tasks/second/check_training_set", "officer").text
+    assert "1 blocking, 0 warnings, 1 passed" in page
+    assert "3 subjects are in &lt;two&gt; splits" in page
+    assert '<a href="../../runs/second/">' in page
+
+
+def test_a_damaged_file_is_not_shown(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("what was signed")
+    digest = server.store.put_directory(tmp_path)
+    server.store.write_record("damaged", "report", {"state": "done", "outputs": {"site": digest}})
+    path = "/spira/runs/damaged/index.html"
+    assert server.ask(path, "officer").text == "what was signed"
+    name = server.store.blobs.path(server.store.blobs.put(b"what was signed"))
+    name.chmod(0o644)
+    name.write_text("what was forged")
+    answer = server.ask(path, "officer")
+    assert answer.status == 500
+    assert "forged" not in answer.text
+    assert "damaged" in answer.text
+
+
+def test_airflow_offers_the_pages_where_they_belong(server: Server) -> None:
+    plugins = json.loads(server.ask("/api/v2/plugins", "officer").body)["plugins"]
+    (ours,) = [plugin for plugin in plugins if plugin["name"] == "spira_governance"]
+    views = {view["destination"]: view["href"] for view in ours["external_views"]}
+    assert views == {
+        "nav": "/spira/",
+        "dag_run": "/spira/runs/{RUN_ID}/",
+        "task_instance": "/spira/tasks/{RUN_ID}/{TASK_ID}",
+    }
+    assert (
+        json.loads(server.ask("/api/v2/plugins/importErrors", "officer").body)["total_entries"] == 0
+    )
