@@ -183,7 +183,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         return adopted
 
     def _start(self, engine: Engine, identity: Identity, step: Step, limit: int) -> str:
-        if not engine.has_image(self.image):
+        image_id = engine.image_id(self.image)
+        if not image_id:
             raise AirflowFailException(
                 f"image {self.image} is not on the engine at {self.docker_url} and cannot be "
                 "pulled: build it (make images), or correct SPIRA_TASKS_IMAGE"
@@ -201,6 +202,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                 environment={
                     "SPIRA_STORE": self.store,
                     "SPIRA_ACTOR": self._actor,
+                    "SPIRA_IMAGE": f"{self.image} {image_id}",  # into the record of the result
                     **self.environment,
                     **self._secrets,
                 },

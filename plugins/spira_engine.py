@@ -187,17 +187,16 @@ class Engine:
 
     # -- find --------------------------------------------------------------------------------
 
-    def has_image(self, image: str) -> bool:
-        """Whether the image is here; pulls it where a registry has it."""
+    def image_id(self, image: str) -> str:
+        """The digest of the image on this engine, pulled where a registry has it; else empty."""
         for may_pull in (True, False):
             try:
-                self.client.inspect_image(image)
-                return True
+                return str(self.client.inspect_image(image)["Id"])
             except NotFound:
                 if may_pull:
                     with suppress(APIError):
                         self.client.pull(image)  # its answer may hold an error and be a 200
-        return False
+        return ""
 
     def find(self, identity: Identity) -> list[dict[str, Any]]:
         """All containers of the task of ``identity``, of whatever try, the oldest first."""

@@ -201,6 +201,7 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
             "code": code,
             "lock": lock,
             "git": provenance.git_revision(),
+            "image": os.environ.get("SPIRA_IMAGE", ""),  # name and digest, where there is one
             "python": platform.python_version(),
             "host": platform.node(),
             "mlflow_run": outcome.mlflow_run or work.track.mlflow_run,

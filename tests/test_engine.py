@@ -149,8 +149,8 @@ def test_a_gpu_that_the_engine_does_not_have_is_told_from_other_errors(engine: E
 
 
 def test_an_image_that_is_nowhere_is_not_there(engine: Engine) -> None:
-    assert engine.has_image(IMAGE)
-    assert not engine.has_image("127.0.0.1:1/spira-nobody:1")
+    assert engine.image_id(IMAGE).startswith("sha256:")
+    assert not engine.image_id("127.0.0.1:1/spira-nobody:1")
 
 
 # -- what it says ----------------------------------------------------------------------------
@@ -521,7 +521,7 @@ def second(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator
         save = subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE)
         subprocess.run(["docker", "-H", url, "load"], stdin=save.stdout, check=True)
         save.wait()
-        assert other.has_image(IMAGE)
+        assert other.image_id(IMAGE)
         yield url
     finally:
         daemon.terminate()
