@@ -86,7 +86,7 @@ def test_what_is_not_known_is_said(lineage: Lineage) -> None:
         lineage.trace("spira/7")
     with pytest.raises(ConfigError, match="is no run, artifact, model, subject or recording"):
         lineage.trace("nobody")
-    with pytest.raises(ConfigError, match="nothing in .* has the digest"):
+    with pytest.raises(ConfigError, match=r"nothing in .* has the digest"):
         lineage.trace(f"sha256:{'0' * 64}")
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from spira_tasks.governance.trace import Node, Trace
 
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 150, 58, 34, 26, 24, 30
+UNDER = 60  # room below the boxes for what skips some of them
 COLOURS = {
     "done": ("#eef4fb", "#37618e"),
     "blocked": ("#fdecea", "#a3271b"),
@@ -29,7 +30,7 @@ def draw(trace: Trace) -> str:
     for run in shown:
         nodes = [node for node in trace.nodes if node.run == run]
         columns = _columns(trace, nodes)
-        height = max(Counter(columns.values()).values()) * (BOX_HEIGHT + GAP_Y)
+        height = max(Counter(columns.values()).values()) * (BOX_HEIGHT + GAP_Y) + UNDER
         parts.append(_text(MARGIN, top + 14, f"run {run}", "run"))
         filled: Counter[int] = Counter()
         for node in nodes:
@@ -88,7 +89,7 @@ def _box(node: Node, x: float, y: float) -> str:
     lines = [
         _text(x + 8, y + 18, node.step, ""),
         _text(x + 8, y + 34, verdicts or node.state, "small"),
-        _text(x + 8, y + 49, f"{node.key[:12]} · {node.provenance.get('git', '')[:8]}", "small"),
+        _text(x + 8, y + 49, f"{node.key[:8]} · {node.provenance.get('git', '')[:7]}", "small"),
     ]
     return (
         f'<rect x="{x}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" fill="{fill}" '
@@ -97,14 +98,19 @@ def _box(node: Node, x: float, y: float) -> str:
 
 
 def _arrow(maker: tuple[float, float], reader: tuple[float, float], what: str) -> str:
-    x1, y1 = maker[0] + BOX_WIDTH, maker[1] + BOX_HEIGHT / 2
-    x2, y2 = reader[0], reader[1] + BOX_HEIGHT / 2
-    bend = max((x2 - x1) / 2, GAP_X)
-    tip = f"M{x2 - 6},{y2 - 4} L{x2},{y2} L{x2 - 6},{y2 + 4}"
-    return (
-        f'<path d="M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2} {tip}">'
-        f"<title>{escape(what)}</title></path>"
-    )
+    n_columns = round((reader[0] - maker[0]) / (BOX_WIDTH + GAP_X))
+    if n_columns > 1:  # under the boxes between, from edge to edge
+        x1, y1 = maker[0] + BOX_WIDTH * 0.75, maker[1] + BOX_HEIGHT
+        x2, y2 = reader[0] + BOX_WIDTH * 0.25, reader[1] + BOX_HEIGHT
+        low = max(y1, y2) + min(10 * n_columns, UNDER) * 4 / 3  # a curve reaches 3/4 of it
+        curve = f"M{x1},{y1} C{x1 + 30},{low} {x2 - 30},{low} {x2},{y2}"
+        tip = f"M{x2 - 5},{y2 + 5} L{x2},{y2} L{x2 + 3},{y2 + 7}"
+    else:
+        x1, y1 = maker[0] + BOX_WIDTH, maker[1] + BOX_HEIGHT / 2
+        x2, y2 = reader[0], reader[1] + BOX_HEIGHT / 2
+        curve = f"M{x1},{y1} C{x1 + GAP_X},{y1} {x2 - GAP_X},{y2} {x2},{y2}"
+        tip = f"M{x2 - 6},{y2 - 4} L{x2},{y2} L{x2 - 6},{y2 + 4}"
+    return f'<path d="{curve} {tip}"><title>{escape(what)}</title></path>'
 
 
 def _text(x: float, y: float, text: str, style: str) -> str:

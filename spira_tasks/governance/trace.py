@@ -173,7 +173,7 @@ class Lineage:
     @cached_property
     def _versions(self) -> list[tuple[Node, Mapping[str, Any]]]:
         """Every registration that a run made or found, with the node that did."""
-        found = []
+        found: list[tuple[Node, Mapping[str, Any]]] = []
         for node in self.nodes.values():
             if node.stage == "register" and "registration" in node.outputs:
                 registration = self._json(node.outputs["registration"], "registration.json")
