@@ -87,6 +87,8 @@ TRAINING = (
     ),
 )
 
+ERASURE = (Step("erase", "erase", resources=Resources(access="models", memory_mib=(2048,))),)
+
 PIPELINES = {"training": TRAINING}
 
 # What the form of a DAG asks for by a short name; everything else is a setting.
@@ -95,6 +97,8 @@ OPTIONS = {
     "seed": "train.seed",
     "model": "train.model",
     "feature": "materialize.feature",
+    "subject": "erase.subject",
+    "reason": "erase.reason",
 }
 
 

@@ -124,14 +124,33 @@ class Tracker:
     def find_version(self, classifier: str) -> Registered | None:
         """The version made from the classifier with this digest."""
         with self._reaching():
-            try:
-                versions = self.client.search_model_versions(f"name='{MODEL}'")
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
-            matching = [v for v in versions if v.tags.get("spira.classifier") == classifier]
+            matching = [v for v in self._search() if v.tags.get("spira.classifier") == classifier]
             return self._registered(matching[0]) if matching else None
+
+    def versions(self) -> list[Registered]:
+        """Every version of the registered model, the oldest first."""
+        with self._reaching():
+            found = [self._registered(version) for version in self._search()]
+        return sorted(found, key=lambda version: int(version.version))
+
+    def artifacts_of(self, version: Registered) -> dict[str, str]:
+        """What a version was made from: ``recordings``, ``model``, ``classifier`` and ``report``.
+
+        Names of artifacts to their digests in the store.
+        """
+        with self._reaching():
+            try:
+                tags = self.client.get_run(version.run_id).data.tags
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                tags = {}  # MLflow has lost the run: the store's records tell it too
+        found = {
+            name.rpartition(".")[2]: value
+            for name, value in tags.items()
+            if name == "spira.recordings" or name.startswith("spira.output.")
+        }
+        return found | {"classifier": version.classifier}
 
     def register(
         self, run_id: str, folder: Path, source: Path, tags: Mapping[str, str]
@@ -191,6 +210,14 @@ class Tracker:
         """The model as whoever serves it gets it: ``predict((recording, time) float32 array)``."""
         with self._reaching(), self._as_default():
             return mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+
+    def _search(self) -> list[ModelVersion]:
+        try:
+            return list(self.client.search_model_versions(f"name='{MODEL}'"))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise
 
     def _registered(self, version: ModelVersion) -> Registered:
         version = self.client.get_model_version(MODEL, version.version)
@@ -274,6 +301,14 @@ class Tracker:
             f"({type(error).__name__}): see that it runs and that MLFLOW_TRACKING_URI is right, "
             "then run the step again"
         )
+
+
+def versions(uri: str) -> list[tuple[Registered, dict[str, str]]]:
+    """Every version of the registered model with what it was made from; makes no database."""
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return []
+    tracker = Tracker(uri)
+    return [(version, tracker.artifacts_of(version)) for version in tracker.versions()]
 
 
 def _pass_on_s3_keys() -> None:

@@ -10,11 +10,14 @@ Layout, the same in a folder and in a bucket::
     checkpoints/<key>.safetensors   the state of unfinished work on the result of a key
     decisions/<kind>/<id>.json      what people decided: releases, waivers, erasures
     audit/<number>.json             the audit log, each event with the hash of the one before
+    erasures/<tag>.json             the journal of an erasure that is not finished
+    redactions/<sha256>.json        which table took the place of one that held an erased subject
+    certificates/<tag>.json         what was erased, signed
     corrupt/...                     what was found damaged, moved out of the way
 
 Only runs and checkpoints are overwritten, and only checkpoints are deleted: once the result is
-there.  Whoever deletes one by hand loses time and nothing else.  What is erased on a person's
-demand is the exception (``spira_tasks.governance.erasure``).
+there.  Whoever deletes one by hand loses time and nothing else.  Two of ``spira_tasks.governance``
+delete what is finished: ``erasure``, on a person's demand, and ``retention``, by age.
 
 Whoever reads gets the content that the name promises, or an error: damage is never handed on.
 """
@@ -29,7 +32,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.artifacts.backends import Folder
+from spira_tasks.artifacts.backends import Entry, Folder
 from spira_tasks.artifacts.blobs import (
     DIGEST,
     Blobs,
@@ -168,6 +171,22 @@ class Store:
             run_id = entry.name.split("/")[1]
             newest[run_id] = max(entry.modified, newest.get(run_id, 0.0))
         return sorted(newest, key=lambda run_id: (newest[run_id], run_id))
+
+    def files(self, digest: str) -> dict[str, str]:
+        """The files of an artifact: name to digest, whether their content is still there or not."""
+        return {name: f"sha256:{sha256}" for name, sha256, _ in self._tree(digest) or ()}
+
+    def entries(self, folder: str) -> list[Entry]:
+        """Everything that is stored below a folder of the layout above (``""`` for all)."""
+        return self._backend.entries(folder)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of one entry, unverified; None when it is gone."""
+        return self._backend.read(name)
+
+    def delete(self, name: str) -> None:
+        """Remove one entry for good; do nothing when it is gone."""
+        self._backend.delete(name)
 
     def _put_file(self, name: str, path: Path) -> tuple[str, str, int]:
         digest = self.blobs.put_file(path)

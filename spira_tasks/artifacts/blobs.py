@@ -78,6 +78,10 @@ class Blobs:
         entry = self._backend.find(_name(digest))
         return None if entry is None else entry.size
 
+    def delete(self, digest: str) -> None:
+        """Remove a content for good; do nothing when it is gone."""
+        self._backend.delete(_name(digest))
+
     def _put(self, digest: str, size: int, content: bytes | Path) -> None:
         if self.size(digest) != size:  # absent, or cut short by a power loss
             self._backend.write(_name(digest), content)

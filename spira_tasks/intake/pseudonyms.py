@@ -75,6 +75,15 @@ def pseudonym(secret: bytes, *parts: str) -> str:
     return hmac.new(secret, "\x1f".join(parts).encode(), hashlib.sha256).hexdigest()
 
 
+def subject_id(secret: bytes, hospital_id: str, number: str) -> str:
+    """The pseudonym of a hospital's patient, 64 hex digits.
+
+    The hospital is the salt: the same number in two hospitals makes two people, and a table of all
+    numbers made for one is of no use at another.
+    """
+    return pseudonym(secret, hospital_id, number.upper())
+
+
 def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     """The pseudonym of every row's patient, NaN where nothing tells who it is.
 
@@ -88,7 +97,7 @@ def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     number, site = rows.get("patient_rgh", nothing), rows.get("hospital_id", nothing)
     keyed = pd.Series(
         {
-            n: pseudonym(secret, site[n], number[n].upper())
+            n: subject_id(secret, site[n], number[n])
             for n in rows.index[number.notna() & site.notna()]
         },
         index=rows.index,

@@ -1,0 +1,51 @@
+"""Erase a person from the store (LGPD art. 18), on demand.
+
+The subject is named by its tag, which `python -m spira_tasks pseudonyms tag` tells from the
+hospital's number: neither the number nor the pseudonym is ever held by Airflow.  Best run while no
+training is at work; running it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param
+from spira_operators import step_operator
+
+from spira_tasks.pipelines import ERASURE
+
+with DAG(
+    dag_id="spira_erasure",
+    description="Erase a person from the store, and sign a certificate",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={
+        "retries": 4,  # of what is away; an erasure that was cut short goes on
+        "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=15),
+    },
+    tags=["spira"],
+    params={
+        "subject": Param(
+            type="string",
+            pattern="^[0-9a-f]{32}$",
+            title="Subject",
+            description="The tag: 32 hex digits, from `python -m spira_tasks pseudonyms tag`",
+        ),
+        "reason": Param(
+            type="string",
+            minLength=10,
+            maxLength=500,
+            title="Reason",
+            description="Kept for ever: no name, no number, no address of a person",
+        ),
+    },
+) as dag:
+    runtime = os.environ.get("SPIRA_RUNTIME", "process")
+    for step in ERASURE:
+        step_operator(step, ERASURE, runtime)

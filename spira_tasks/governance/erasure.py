@@ -1,0 +1,267 @@
+"""Erase a person from the store (LGPD art. 18 VI): on demand, for good, and provably.
+
+1. a tombstone: from now on ingest refuses the subject, and nothing with it is promoted;
+2. a journal of what is to go, so that an erasure that was killed ends as one that was not;
+3. loose blobs, tables' rows, reports that quote a name, and whatever nobody can say whose it is:
+   orphaned blobs, damaged files, checkpoints, temporary files;
+4. every version of the model that learned from the subject is marked;
+5. everything is searched again, until nothing is found;
+6. a certificate that names nobody is signed, and the journal removed.
+
+Nothing of it knows a subject but by the pseudonym, and outside this process only the tombstone's
+tag is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.blobs import in_threads
+from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.governance import certificates, decisions, inventory
+from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance.inventory import Holding, Survey
+
+log = logging.getLogger(__name__)
+
+JOURNALS = "erasures"
+CONTAINS_ERASED, N_ERASED = "spira.contains_erased", "spira.n_erased"
+LEARNED_FROM = ("train", "validation")  # validation chooses the epoch and the operating point
+N_PASSES = 3
+SCRATCH = re.compile(r"spira-(s3-)?[a-z0-9_]{8}")  # as tempfile names what runner and S3 ask for
+SCRATCH_SECONDS = 24 * 3600  # a step's temporary files this old have no step
+WRITING_SECONDS = 60  # a file in tmp/ this old has no writer: one is written in seconds
+
+
+def erase(
+    store: Store, tracking_uri: str, known: Holding, tag: str, why: str, *, absent: bool = False
+) -> tuple[dict[str, Any], bool]:
+    """Erase a subject; say whether there was anything left to erase.
+
+    Parameters
+    ----------
+    known : Holding
+        What the caller knows: the pseudonym, and names of recordings that no table may tell.
+        Empty where only the tag is known.
+    tag : str
+        Of the tombstone.
+    why : str
+        The written reason; it is kept, so it names nobody.
+    absent : bool
+        Go on where the store holds nothing of the subject: whoever comes later is refused.
+
+    Returns
+    -------
+    certificate : dict
+    changed : bool
+
+    Raises
+    ------
+    ConfigError
+        When the store holds nothing of such a subject, or the reason will not do.
+    ServiceUnavailable
+        When something is still left: it is being written to, or a service is away.
+    """
+    decisions.checked_reason(why)
+    journal = store.documents.read(f"{JOURNALS}/{tag}.json")
+    if journal is not None:
+        known |= Holding.from_json(journal["holding"])
+    found = inventory.survey(store)
+    known = identified(store, found, known, tag)
+    held = inventory.find(store, found, known)
+    certificate = certificates.read(store, tag)
+    if not held and journal is None:
+        if certificate is not None:
+            return certificate, False
+        if not absent and not _is_tombstoned(store, tag):
+            raise ConfigError(
+                f"{store.url} holds nothing of the subject with the tag {tag}; check what you "
+                "typed. To refuse somebody who has not come yet, say --absent"
+            )
+    decisions.decide(store, "erasures", {"tag": tag}, why)
+
+    total = known | held
+    for _ in range(N_PASSES):
+        _write_journal(store, tag, total)
+        _strike(store, held | _bare(total))
+        found = inventory.survey(store)
+        held = inventory.find(store, found, _bare(total))
+        left = left_over(store, found, total)
+        if not held and not left:
+            break
+        total |= held
+    else:
+        raise ServiceUnavailable(
+            f"after {N_PASSES} passes the store still holds something of the subject {tag}: "
+            f"{', '.join(left[:5]) or 'a step writes it anew'}; erase again once no run is at work"
+        )
+    versions = mark(store, tracking_uri, tag, total.datasets)
+    certificate = certificates.certify(store, tag, total, versions, certificate)
+    store.documents.delete(f"{JOURNALS}/{tag}.json")
+    return certificate, True
+
+
+def identified(store: Store, found: Survey, known: Holding, tag: str) -> Holding:
+    """``known`` with the pseudonym, where a table of the store tells it."""
+    if known.subjects:
+        return known
+    subject = inventory.subject_of(store, found, tag)
+    return known | Holding(subjects={subject}) if subject else known
+
+
+def left_over(store: Store, found: Survey, total: Holding) -> list[str]:
+    """What may hold something of the subject and is still there, by name."""
+    blobs = sorted(
+        digest for digest in total.blobs | set(total.tables) if store.blobs.exists(digest)
+    )
+    quoting = inventory.quoted_in(
+        store, ("runs", "results", certificates.FOLDER, inventory.REDACTIONS), total.names
+    )
+    return [*blobs, *quoting, *sorted(inventory.orphans(store, found))]
+
+
+def mark(
+    store: Store, tracking_uri: str, tag: str, datasets: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    """Mark every version that learned from the subject; return them.
+
+    Parameters
+    ----------
+    datasets : dict of str to list of str
+        Digests of the artifacts with the subject, to the splits and tasks in them.
+    """
+    from spira_tasks import tracking
+
+    lineage = inventory.recordings_of_classifiers(store)
+    marked = []
+    for version, made_from in tracking.versions(tracking_uri):
+        recordings = {made_from.get("recordings", ""), *lineage.get(version.classifier, ())}
+        task = version.tags.get("spira.task", "")
+        learned = {f"{split}/{task}" for split in LEARNED_FROM}
+        if not any(learned & set(datasets.get(digest, ())) for digest in recordings):
+            continue
+        n_erased = 1 + sum(
+            any(one["version"] == version.version for one in other["model_versions"])
+            for other in certificates.known(store)
+            if other["tag"] != tag
+        )
+        tags = {CONTAINS_ERASED: "true", N_ERASED: str(n_erased)}
+        if any(version.tags.get(name) != value for name, value in tags.items()):
+            tracking.Tracker(tracking_uri).tag(version.version, tags)
+        marked.append(
+            {
+                "version": version.version,
+                "classifier": version.classifier,
+                "aliases": list(version.aliases),
+            }
+        )
+    return marked
+
+
+def unfinished(store: Store) -> list[str]:
+    """Tags of the erasures that were begun and have no certificate, or are begun anew."""
+    tags = {one.about["tag"] for one in decisions.known(store, "erasures")}
+    done = {str(one["tag"]) for one in certificates.known(store)}
+    begun = {
+        name.removeprefix(f"{JOURNALS}/").removesuffix(".json")
+        for name in store.documents.names(JOURNALS)
+    }
+    return sorted((tags - done) | begun)
+
+
+def versions_to_replace(tracking_uri: str) -> list[str]:
+    """Versions that serve as champion and learned from somebody who was erased."""
+    from spira_tasks import tracking
+
+    return [
+        version.version
+        for version, _ in tracking.versions(tracking_uri)
+        if tracking.CHAMPION in version.aliases and version.tags.get(CONTAINS_ERASED) == "true"
+    ]
+
+
+def sweep_scratch(folder: Path, older_than_seconds: float = SCRATCH_SECONDS) -> int:
+    """Delete what killed steps of this machine left among the temporary files; count the files."""
+    n = 0
+    for place in [place for place in folder.iterdir() if SCRATCH.fullmatch(place.name)]:
+        for path in sorted(place.rglob("*"), reverse=True):
+            try:
+                if path.is_symlink() or not path.is_file():
+                    continue
+                if time.time() - path.stat().st_mtime > older_than_seconds:
+                    path.unlink()
+                    n += 1
+            except (FileNotFoundError, PermissionError):  # its step ended, or another user's
+                continue
+    return n
+
+
+def _strike(store: Store, held: Holding) -> None:
+    """Delete all of it; each part may be done already."""
+    for digest, table in inventory.tables(store, held.tables):
+        inventory.redact(store, digest, table, inventory.rows_of(table, held))
+    for name in inventory.memos(store, held.blobs):
+        store.delete(name)
+    in_threads(store.blobs.delete, sorted(held.blobs | held.texts))
+    in_threads(store.delete, sorted(held.documents))
+    # Of the rest nobody can say whose it is.  Losing it costs time and nothing else.
+    for folder in ("corrupt", "checkpoints"):
+        in_threads(store.delete, [entry.name for entry in store.entries(folder)])
+    unnamed = inventory.orphans(store, inventory.survey(store))
+    for name in inventory.memos(store, unnamed):
+        store.delete(name)
+    in_threads(store.blobs.delete, sorted(unnamed))
+    _await_writers(store)
+    n_left = sweep_scratch(Path(gettempdir()))
+    if n_left:
+        log.info("removed %d temporary files that killed steps left", n_left)
+
+
+def _await_writers(store: Store) -> None:
+    """Wait until whatever is being written now is written; delete what has no writer."""
+    waiting = {entry.name for entry in store.entries("tmp")}
+    while waiting:
+        entries = [entry for entry in store.entries("tmp") if entry.name in waiting]
+        for entry in entries:
+            if time.time() - entry.modified > WRITING_SECONDS:
+                store.delete(entry.name)
+        waiting = {entry.name for entry in entries}
+        if waiting:
+            time.sleep(0.2)
+
+
+def _bare(total: Holding) -> Holding:
+    """Who it is and what is theirs, without the places where it was."""
+    return Holding(total.subjects, total.records, total.sessions, total.blobs)
+
+
+def _write_journal(store: Store, tag: str, total: Holding) -> None:
+    store.documents.write(f"{JOURNALS}/{tag}.json", {"tag": tag, "holding": total.to_json()})
+
+
+def _is_tombstoned(store: Store, tag: str) -> bool:
+    return any(one.about["tag"] == tag for one in decisions.known(store, "erasures"))
+
+
+def tag_of(subject: str) -> str:
+    """The tombstone's tag of a pseudonym (64 hex digits), or the tag itself (32)."""
+    digits = subject.strip().lower()
+    if not digits or set(digits) - set("0123456789abcdef") or len(digits) not in (32, 64):
+        raise ConfigError(
+            "a subject is named by its pseudonym (64 hex digits) or by its tag (32 hex digits); "
+            "for a hospital number use --number, which asks for it"
+        )
+    return tombstone_tag(digits) if len(digits) == 64 else digits
+
+
+def known_from(subject: str, records: Iterable[str] = ()) -> Holding:
+    """What a caller who names a subject so knows of it."""
+    digits = subject.strip().lower()
+    return Holding({digits} if len(digits) == 64 else set(), set(records))
