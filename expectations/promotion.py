@@ -165,6 +165,21 @@ def calibrated(evaluation: Mapping[str, Any]) -> Verdict:
     )
 
 
+def nobody_erased(n_erased: int) -> Verdict:
+    """Did the model learn from somebody who has had their data erased (LGPD art. 18)?"""
+    return Verdict(
+        name="contains_erased_subject",
+        verdict="block" if n_erased else "pass",
+        statistic=float(n_erased),
+        threshold=0.0,
+        n=n_erased,
+        reason=f"the model learned from {n_erased} people who have been erased since; train again"
+        if n_erased
+        else "the model learned from nobody who has been erased",
+        severity="critical",
+    )
+
+
 def compare(comparison: Mapping[str, Any]) -> Verdict:
     """Is a sound challenger better than the champion, on the same people?
 

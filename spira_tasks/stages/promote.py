@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EFFECT = True  # it moves the champion
 AUDIT = "promotion"
+HEEDS = ("erasures",)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Inputs:
     recordings: Directory  # recordings.parquet with the column ``split``
     registration: Directory  # registration.json
     report: Directory  # evaluation.json, predictions.parquet
+    erasures: Directory  # people whom no model that is promoted may have learned from
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    from expectations.promotion import OWNER, judge
+    from expectations.promotion import OWNER, judge, nobody_erased
     from spira_tasks.tracking import CHAMPION, Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -49,6 +51,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     challenger = tracker.find_version(registration["classifier"])
     assert challenger is not None  # noqa: S101  (the step before registered it)
     verdicts = judge(json.loads(inputs.report.path("evaluation.json").read_text()))
+    verdicts.append(nobody_erased(n_erased(challenger, inputs)))
     settled = challenger.tags.get("spira.outcome")
 
     if any(verdict.verdict == "block" for verdict in verdicts):
@@ -75,6 +78,23 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     return Outcome(
         {"promoted": outcome == "promoted", "kept": outcome == "kept"}, tuple(verdicts), changed
     )
+
+
+def n_erased(challenger: Registered, inputs: Inputs) -> int:
+    """How many of the people that the challenger was made from have been erased since.
+
+    An erasure marks the versions that are there, and takes their table away; where there is no mark
+    the table is asked, for the version may have been registered meanwhile.
+    """
+    import pandas as pd
+
+    from spira_tasks.governance import heeded
+
+    if challenger.tags.get("spira.contains_erased") == "true":
+        return int(challenger.tags["spira.n_erased"])
+    tombstones = {one.about["tag"] for one in heeded.read(inputs.erasures)}
+    subjects = pd.read_parquet(inputs.recordings.path("recordings.parquet"))["subject_id"].unique()
+    return sum(heeded.tombstone_tag(subject) in tombstones for subject in subjects)
 
 
 def beats_champion(
