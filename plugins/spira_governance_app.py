@@ -18,13 +18,12 @@ from airflow.api_fastapi.core_api.security import requires_access_dag, requires_
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from spira_governance_html import message, run_page, step_page
-from spira_site_files import RUN_ID, Damaged, SiteFiles, site_files
+from spira_site_files import RUN_ID, Damaged, site_files
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from spira_tasks.pipelines import TRAINING
 
 DAG = "spira_continuous_training"
-ENTRIES = ("verdict.html", "index.html")  # what opens for a run: the first that its site has
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
 
 # No script, and nothing from another host, whatever a page asks for: the Data Docs of Great
@@ -74,32 +73,31 @@ def build() -> FastAPI:
     return app
 
 
-def overview() -> Response:
+def overview(request: Request) -> Response:
     """Go to the overview that was made last."""
     run_id = site_files().latest()
     if not RUN_ID.fullmatch(run_id):
         return HTMLResponse(message("no_report"))
-    return RedirectResponse(f"runs/{quote(run_id, safe='')}/index.html")
+    return RedirectResponse(f"runs/{quote(run_id, safe='')}/{_page('overview', request)}")
 
 
-def run(run_id: str) -> Response:
+def run(run_id: str, request: Request) -> Response:
     """Go to the verdict page of a run; while it has none, say what its steps have said so far."""
     files = site_files()
-    names = files.names(run_id)
-    if names is not None:
-        return RedirectResponse(next((entry for entry in ENTRIES if entry in names), "index.html"))
+    if files.names(run_id) is not None:
+        return RedirectResponse(_page("verdict", request))
     records = {step.name: files.record(run_id, step.name) for step in TRAINING}
     if not any(records.values()):
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return HTMLResponse(run_page(run_id, records))
 
 
-def file(run_id: str, name: str) -> Response:
+def file(run_id: str, name: str, request: Request) -> Response:
     """A file of a run's site."""
     files = site_files()
     names = files.names(run_id)
     if names is None:
-        return run(run_id)
+        return run(run_id, request)
     if name not in names:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     kind = TYPES.get(posixpath.splitext(name)[1].lower())
@@ -124,6 +122,12 @@ def task(run_id: str, task_id: str) -> Response:
 def nothing() -> Response:
     """Any other path and method, so that it asks for a login too."""
     raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+def _page(name: str, request: Request) -> str:
+    """The file of a page, in the language that the browser asks for first."""
+    asked = request.headers.get("accept-language", "").lower()
+    return f"{name}.{'pt' if asked.startswith('pt') else 'en'}.html"
 
 
 async def _with_headers(

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from spira_records import summary
+from spira_records import explanation, summary
 
 MESSAGES = {
     "login": ("Please log in to Airflow.", "Entre no Airflow."),
@@ -58,8 +58,8 @@ STATES = {
     "": ("has not finished", "não terminou"),
 }
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b1f24;
-background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;
+color:#1b1f24;background:#fff}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.4rem .6rem;
 border-bottom:1px solid #d0d7de;vertical-align:top}
 [lang=pt]{color:#57606a}.block{color:#a40e26;font-weight:600}.warn{color:#7a4d00;font-weight:600}
@@ -95,7 +95,8 @@ def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
     held = [one for one in verdicts if one["verdict"] == "pass"]
     rows = "".join(
         f'<tr><td class="{one["verdict"]}">{"/".join(VERDICTS[one["verdict"]])}</td>'
-        f"<td><code>{escape(one['name'])}</code><br><small>{escape(one.get('suite', ''))}</small></td>"
+        f"<td><code>{escape(one['name'])}</code><br>"
+        f"<small>{escape(one.get('suite', ''))}</small></td>"
         f"<td>{escape(one['reason'])}</td></tr>"
         for one in verdicts
         if one["verdict"] != "pass"
@@ -140,8 +141,6 @@ def _verdict(record: Mapping[str, Any] | None) -> str:
 
 
 def _reasons(record: Mapping[str, Any] | None) -> str:
-    from spira_records import explanation
-
     return "<br>".join(escape(line) for line in explanation(record or {}).splitlines())
 
 

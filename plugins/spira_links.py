@@ -75,8 +75,10 @@ class GovernanceLink(BaseOperatorLink):  # type: ignore[misc]
 
 
 class VerdictLink(BaseOperatorLink):  # type: ignore[misc]
-    """Airflow fixes a button's name when it reads the DAG and hides one without an address: so there
-    is one for each verdict, and a task shows the one that came out."""
+    """A button that a task shows when its gate said ``verdict``.
+
+    Airflow fixes the names of buttons when it reads the DAG, and hides those without an address.
+    """
 
     verdict = ""
 

@@ -57,10 +57,11 @@ class Server:
     store: Store
     tokens: dict[str, str]
 
-    def ask(self, path: str, user: str = "", method: str = "GET") -> Answer:
+    def ask(self, path: str, user: str = "", method: str = "GET", **headers: str) -> Answer:
         """``path`` goes out as it is: nothing of it is made regular on the way."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {"Authorization": f"Bearer {self.tokens[user]}"} if user else {}
+        if user:
+            headers["Authorization"] = f"Bearer {self.tokens[user]}"
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
         answer = Answer(response.status, response.headers, response.read())
@@ -106,8 +107,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with (home / "api-server.log").open("wb") as log:
         process = subprocess.Popen(
             # with pdeathsig the server ends even when pytest is killed
-            ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "airflow", "api-server"]
-            + ["--host", "127.0.0.1", "--port", str(port)],
+            [
+                *("setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "airflow"),
+                *("api-server", "--host", "127.0.0.1", "--port", str(port)),
+            ],
             stdout=log,
             stderr=log,
             env=environment,
@@ -123,8 +126,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def fill(store: Store, folder: Path) -> None:
     """A run with a report, made by hand, and one without."""
     (folder / "plots").mkdir()
-    (folder / "index.html").write_text("<h1>Overview</h1>")
-    (folder / "verdict.html").write_text("<h1>Verdict of the run</h1>")
+    (folder / "overview.en.html").write_text("<h1>Overview</h1>")
+    (folder / "verdict.en.html").write_text("<h1>Verdict of the run</h1>")
     (folder / "plots" / "drift.svg").write_text("<svg/>")
     (folder / "pack.zip").write_bytes(b"PK")
     (folder / HOSTILE).write_text("<p>a site with a bad name</p>")
@@ -164,7 +167,7 @@ def token(port: int, user: str) -> str:
 PATHS = [
     "/spira/",
     f"/spira/runs/{ENCODED}/",
-    f"/spira/runs/{ENCODED}/index.html",
+    f"/spira/runs/{ENCODED}/overview.en.html",
     f"/spira/runs/{ENCODED}/plots/drift.svg",
     "/spira/runs/no-such-run/index.html",
     "/spira/tasks/second/check_training_set",
@@ -195,12 +198,12 @@ def test_who_may_not_read_the_runs_of_the_dag_gets_403(
 
 def test_a_wrong_token_is_refused(server: Server) -> None:
     forged = Server(server.port, server.store, {"forged": server.tokens["officer"][:-4] + "AAAA"})
-    assert forged.ask(f"/spira/runs/{ENCODED}/index.html", "forged").status in (401, 403)
+    assert forged.ask(f"/spira/runs/{ENCODED}/overview.en.html", "forged").status in (401, 403)
 
 
 @pytest.mark.parametrize("user", ["officer", "admin"])
 def test_a_viewer_reads_the_site_of_a_run(server: Server, user: str) -> None:
-    answer = server.ask(f"/spira/runs/{ENCODED}/index.html", user)
+    answer = server.ask(f"/spira/runs/{ENCODED}/overview.en.html", user)
     assert (answer.status, answer.text) == (200, "<h1>Overview</h1>")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     picture = server.ask(f"/spira/runs/{ENCODED}/plots/drift.svg", user)
@@ -213,13 +216,16 @@ def test_the_front_page_leads_to_the_newest_overview_and_a_run_to_its_verdict(
     server: Server,
 ) -> None:
     front = server.ask("/spira/", "officer")
-    assert (front.status, front.headers["location"]) == (307, f"runs/{ENCODED}/index.html")
+    assert (front.status, front.headers["location"]) == (307, f"runs/{ENCODED}/overview.en.html")
     run = server.ask(f"/spira/runs/{ENCODED}/", "officer")
-    assert (run.status, run.headers["location"]) == (307, "verdict.html")
+    assert (run.status, run.headers["location"]) == (307, "verdict.en.html")
+    officer = {"Accept-Language": "pt-BR,pt;q=0.9,en;q=0.8"}
+    run = server.ask(f"/spira/runs/{ENCODED}/", "officer", **officer)
+    assert run.headers["location"] == "verdict.pt.html"
 
 
 def test_head_has_the_headers_and_no_body_and_nothing_can_be_written(server: Server) -> None:
-    path = f"/spira/runs/{ENCODED}/index.html"
+    path = f"/spira/runs/{ENCODED}/overview.en.html"
     head = server.ask(path, "officer", "HEAD")
     assert (head.status, head.body) == (200, b"")
     assert head.headers["content-length"] == str(len("<h1>Overview</h1>"))
@@ -227,7 +233,7 @@ def test_head_has_the_headers_and_no_body_and_nothing_can_be_written(server: Ser
         assert server.ask(path, "admin", method).status in (404, 405)
 
 
-@pytest.mark.parametrize("path", ["/spira/", f"/spira/runs/{ENCODED}/verdict.html", "/spira/no"])
+@pytest.mark.parametrize("path", ["/spira/", f"/spira/runs/{ENCODED}/verdict.en.html", "/spira/no"])
 @pytest.mark.parametrize("user", ["", "officer"])
 def test_every_answer_forbids_scripts_and_other_hosts(server: Server, path: str, user: str) -> None:
     headers = server.ask(path, user).headers
@@ -249,8 +255,8 @@ def test_every_answer_forbids_scripts_and_other_hosts(server: Server, path: str,
         f"/spira/runs/{ENCODED}/..%2f..%2fsecond%2fingest.json",
         f"/spira/runs/{ENCODED}/%2fetc%2fpasswd",
         f"/spira/runs/{ENCODED}//etc/passwd",
-        f"/spira/runs/{ENCODED}/index.html%00.txt",
-        f"/spira/runs/{ENCODED}/..%5c..%5cindex.html",
+        f"/spira/runs/{ENCODED}/overview.en.html%00.txt",
+        f"/spira/runs/{ENCODED}/..%5c..%5coverview.en.html",
         "/spira/runs/../site/latest.json",
         "/spira/runs/..%2fsite/latest.json",
         "/spira/runs/%2e%2e/site",
