@@ -10,10 +10,10 @@ as a change of it; a test fails while it is behind the suites.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 N_ROWS = 1000
 EXTRA = "x_extra"  # stands for any column of a hospital's own
 COMMITTED = Path(__file__).with_name("catalogue.json")
-
-# What an expectation that fails leads to, where its ``meta`` does not say.
-ACTION = {"critical": "block", "warning": "annotate", "info": "annotate"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite for the template table; ``digest`` changes with anything that an entry says."""
+    """A suite as it is for one table; ``digest`` changes with anything that it demands."""
 
     name: str
     version: str
@@ -72,50 +69,121 @@ class Suite:
     expectations: tuple[Entry, ...]
 
 
+@dataclass(frozen=True)
+class Change:
+    """``what`` is ``added``, ``removed``, ``severity``, ``min_value``, …; texts of both sides."""
+
+    suite: str
+    name: str
+    what: str
+    before: str
+    after: str
+
+
 def suites() -> list[Suite]:
-    """Every suite of the package, sorted by name; loads Great Expectations (seconds).
+    """Every suite of the package for the template table, sorted by name.
 
     A suite is a module of this package with a function ``suite(frame)``.  Where the template table
-    does not fit it, the module has a function ``template()`` that returns one that does.
+    does not fit it, the module has a function ``template()`` that returns one that does.  Loads
+    Great Expectations (seconds).
     """
     import expectations
+    from spira_tasks.quality import digest_of
 
     found = []
     for module_info in pkgutil.iter_modules(expectations.__path__):
         module = importlib.import_module(f"expectations.{module_info.name}")
         if hasattr(module, "suite"):
-            made = module.suite(getattr(module, "template", template)())
-            found.append(plain_data(made, str(getattr(module, "VERSION", ""))))
+            made: gx.ExpectationSuite = module.suite(getattr(module, "template", template)())
+            configs = [one.configuration.to_json_dict() for one in made.expectations]
+            version = str((made.meta or {}).get("version", ""))
+            found.append(Suite(str(made.name), version, digest_of(made), _entries(configs)))
     return sorted(found, key=lambda suite: suite.name)
 
 
-def plain_data(suite: gx.ExpectationSuite, version: str = "") -> Suite:
-    """A suite without Great Expectations in it; entries sorted by name."""
-    entries = tuple(sorted((_entry(one) for one in suite.expectations), key=lambda e: e.name))
-    content = json.dumps([asdict(entry) for entry in entries], sort_keys=True)
-    digest = hashlib.sha256(b"spira.suite/1\0" + content.encode()).hexdigest()
-    return Suite(str(suite.name), version, f"sha256:{digest}", entries)
+def of_gate(
+    reports: list[Mapping[str, Any]], validations: Mapping[str, Mapping[str, Any]]
+) -> list[Suite]:
+    """The suites as a gate applied them: from its ``validation.json`` and its ``gx.json``."""
+    return [
+        Suite(
+            report["suite"],
+            report["version"],
+            report["digest"],
+            _entries(
+                [one["expectation_config"] for one in validations[report["suite"]]["results"]]
+            ),
+        )
+        for report in reports
+        if report["suite"] in validations
+    ]
 
 
-def _entry(expectation: Any) -> Entry:
-    from spira_tasks.quality import columns_of, verdict_name
+def _entries(configs: list[Mapping[str, Any]]) -> tuple[Entry, ...]:
+    """From Great Expectations' JSON, sorted by name."""
+    return tuple(sorted((_entry(config) for config in configs), key=lambda entry: entry.name))
 
-    config = expectation.configuration
-    meta = config.meta or {}
-    severity = str(config.severity.value)
-    of_columns = {"column", "column_A", "column_B", "column_list"}
-    parameters = {key: value for key, value in config.kwargs.items() if key not in of_columns}
+
+def _entry(config: Mapping[str, Any]) -> Entry:
+    from expectations.notes import DEFAULT_ACTION
+
+    kwargs, meta = config["kwargs"], config.get("meta") or {}
+    of_columns = {"column", "column_A", "column_B", "column_list", "batch_id"}
     return Entry(
-        name=verdict_name(config),
-        type=config.type,
-        columns=tuple(columns_of(config.kwargs)),
-        parameters=json.loads(json.dumps(parameters, sort_keys=True)),
-        severity=severity,
-        action=str(meta.get("action") or ACTION[severity]),
+        name=name_of(config["type"], kwargs, str(meta.get("aspect") or "")),
+        type=config["type"],
+        columns=tuple(columns_of(kwargs)),
+        parameters={key: kwargs[key] for key in sorted(kwargs) if key not in of_columns},
+        severity=config["severity"],
+        action=str(meta.get("action") or DEFAULT_ACTION[config["severity"]]),
         rationale=str(meta.get("rationale", "")),
         owner=str(meta.get("owner", "")),
-        aspect=str(meta.get("aspect", "")),
+        aspect=str(meta.get("aspect") or ""),
     )
+
+
+def name_of(kind: str, kwargs: Mapping[str, Any], aspect: str) -> str:
+    """What tells an expectation from the others of its suite: kind, columns and aspect."""
+    return f"{kind}({', '.join([*columns_of(kwargs), *([aspect] if aspect else [])])})"
+
+
+def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
+    named = [kwargs[key] for key in ("column", "column_A", "column_B") if kwargs.get(key)]
+    return [str(column) for column in [*named, *kwargs.get("column_list", ())]]
+
+
+def diff(before: list[Suite], after: list[Suite], shares: bool = True) -> list[Change]:
+    """What was added, removed and changed, by suite and name.
+
+    Parameters
+    ----------
+    before, after : list of Suite
+    shares : bool
+        Whether to compare which share of the rows must be good.  It depends on the number of rows,
+        so it says nothing where the suites were made for tables of different sizes.
+    """
+    old = {(suite.name, entry.name): entry for suite in before for entry in suite.expectations}
+    new = {(suite.name, entry.name): entry for suite in after for entry in suite.expectations}
+    changes = []
+    for suite, name in sorted({*old, *new}):
+        a, b = old.get((suite, name)), new.get((suite, name))
+        if a is None or b is None:
+            change = Change(suite, name, "added", "", "yes") if b else None
+            changes.append(change or Change(suite, name, "removed", "yes", ""))
+            continue
+        facts_a, facts_b = _comparable(a, shares), _comparable(b, shares)
+        changes += [
+            Change(suite, name, what, facts_a.get(what, ""), facts_b.get(what, ""))
+            for what in [*dict.fromkeys([*facts_a, *facts_b])]
+            if facts_a.get(what) != facts_b.get(what)
+        ]
+    return changes
+
+
+def _comparable(entry: Entry, shares: bool) -> dict[str, str]:
+    given = {key: value for key, value in entry.parameters.items() if shares or key != "mostly"}
+    told = {name: getattr(entry, name) for name in ("severity", "action", "rationale", "owner")}
+    return told | {key: json.dumps(value, sort_keys=True) for key, value in given.items()}
 
 
 def template(n_rows: int = N_ROWS) -> pd.DataFrame:

@@ -244,10 +244,13 @@ def _quantity(value: Any, unit: str, words: Mapping[str, Any]) -> str:
         return str(value)
     if unit == "share":
         value, unit = 100 * value, "%"
-    number = format(Decimal(f"{value:.4g}"), ",f")
-    if words["decimal"] == ",":
-        number = number.translate(str.maketrans(",.", ".,"))
-    return f"{number} {unit}" if unit else number
+    return f"{number(value, words)} {unit}".strip()
+
+
+def number(value: float, words: Mapping[str, Any]) -> str:
+    """Four digits that count, with the language's marks."""
+    text = format(Decimal(f"{value:.4g}"), ",f")
+    return text.translate(str.maketrans(",.", ".,")) if words["decimal"] == "," else text
 
 
 def _rationale(text: str, words: Mapping[str, Any]) -> str:

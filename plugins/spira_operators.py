@@ -22,7 +22,7 @@ from spira_site import Site
 from spira_status import command_line, failure
 
 from spira_tasks.contract import Step
-from spira_tasks.pipelines import configured
+from spira_tasks.pipelines import ALL_STEPS, configured
 
 RUNTIMES = ("process", "docker", "kubernetes")
 GPU_POOL = "spira_gpu"  # its slots are the GPUs: a step waits until as many are free as it asks for
@@ -39,7 +39,7 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
         When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
     """
     site = Site.from_environment()
-    site.check_steps(one.name for one in pipeline)
+    site.check_steps(one.name for one in ALL_STEPS)
     resources = site.resources(step)
     common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}
     if resources.queue:
