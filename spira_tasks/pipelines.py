@@ -89,7 +89,11 @@ TRAINING = (
 
 ERASURE = (Step("erase", "erase", resources=Resources(access="models", memory_mib=(2048,))),)
 
+# Reports on a run whatever became of it, so it reads no output and waits for none.
+REPORT = (Step("report", "report", resources=Resources(access="models", memory_mib=(2048,))),)
+
 PIPELINES = {"training": TRAINING}
+ALL_STEPS = (*TRAINING, *ERASURE, *REPORT)  # what a site file may speak of
 
 # What the form of a DAG asks for by a short name; everything else is a setting.
 OPTIONS = {
@@ -99,6 +103,7 @@ OPTIONS = {
     "feature": "materialize.feature",
     "subject": "erase.subject",
     "reason": "erase.reason",
+    "run": "report.run",
 }
 
 

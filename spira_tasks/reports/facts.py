@@ -141,6 +141,18 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """How the model does on one group of test subjects; a rate is None where they are too few."""
+
+    by: str  # sex, age, site, device
+    group: str
+    n_patients: Count
+    n_controls: Count
+    sensitivity: Interval | None
+    specificity: Interval | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What the test subjects showed.
 
@@ -153,6 +165,8 @@ class Evaluation:
         ``accuracy``, ``balanced_accuracy``, ``sensitivity``, ``specificity``, ``f1``.
     drops : mapping of str to Interval
         Noise condition to the fall in balanced accuracy against ``clean``.
+    slices : tuple of Slice
+        As recorded; empty where the table of recordings or of predictions is gone.
     """
 
     n_recordings: Count
@@ -165,6 +179,7 @@ class Evaluation:
     confusion: Counts
     conditions: Mapping[str, Mapping[str, Interval]]
     drops: Mapping[str, Interval]
+    slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True)

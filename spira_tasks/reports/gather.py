@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
@@ -34,6 +34,9 @@ from spira_tasks.reports.facts import (
 )
 from spira_tasks.reports.reading import Reader
 from spira_tasks.reports.suppression import MIN_CELL, count, two_way, without_few
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +92,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         composition=tables.composition(table),
         signal_quality=tables.signal_quality(table),
         drift=_drift(verdicts),
-        evaluation=_evaluation(reader),
+        evaluation=_evaluation(reader, table),
         decision_outcome=str(promotion.get("outcome", "")),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
         model=_model(reader, records, tracking_uri),
@@ -295,7 +298,7 @@ def _drift(verdicts: tuple[Record, ...]) -> tuple[Drift, ...]:
     )
 
 
-def _evaluation(reader: Reader) -> Evaluation | None:
+def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None:
     report = reader.json("evaluate.report", "evaluation.json")
     if report is None:
         return None
@@ -323,6 +326,7 @@ def _evaluation(reader: Reader) -> Evaluation | None:
             condition: Interval(**one)
             for condition, one in report["drop_in_balanced_accuracy"].items()
         },
+        slices=tables.slices(table, reader.predictions(), report["operating_point"]),
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUARANTINE = ("reason", "hospital_id")
+PREDICTIONS = ("subject_id", "split", "label", "clean")
 
 
 class Reader:
@@ -67,6 +68,11 @@ class Reader:
             if content is not None:
                 return _columns(content, columns)
         return None
+
+    def predictions(self) -> pd.DataFrame | None:
+        """What the model said of each test recording; None where it is not there."""
+        content = self.read("evaluate.report", "predictions.parquet")
+        return None if content is None else _columns(content, PREDICTIONS)
 
     def quarantine(self) -> dict[str, pd.DataFrame]:
         """Step to the reason and the site of each recording that it refused."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from spira_tasks.reports.facts import Count, Counts
 
@@ -147,7 +147,7 @@ def _equations(numbers: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.
 
     unknown = np.full(numbers.shape, -1)
     unknown[hidden] = np.arange(hidden.sum())
-    lines = [np.s_[:, column] for column in range(numbers.shape[1])]
+    lines: list[Any] = [np.s_[:, column] for column in range(numbers.shape[1])]
     if numbers.shape[1] > 1:
         lines += [np.s_[row, :] for row in range(numbers.shape[0])]
     sums, constants = np.zeros((len(lines), hidden.sum())), np.zeros(len(lines))

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
-from spira_tasks.reports.facts import Counts, Dataset, Quarantine, SignalQuality
+from spira_tasks.reports.facts import (
+    Counts,
+    Dataset,
+    Interval,
+    Quarantine,
+    SignalQuality,
+    Slice,
+)
 from spira_tasks.reports.suppression import MIN_CELL, count, one_way, two_way
 
 if TYPE_CHECKING:
@@ -39,6 +46,7 @@ COLUMNS = (
     "x_synthetic",
     *MEASURES,
 )
+MIN_SLICE = 10  # people of a class: fewer tell next to nothing of a rate
 # Of subjects: what the rows are, and the columns where there are two ways.
 COMPOSITION = (
     ("label",),
@@ -162,10 +170,8 @@ def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
     devices = sorted(groups, key=_order)
     n_people = {device: groups[device]["subject"].nunique() for device in devices}
     n_voices = {device: len(groups[device]) for device in devices}
-    people, recordings = (
-        one_way("device", unit, counts).cells  # hidden together, so that no total gives one away
-        for unit, counts in (("subjects", n_people), ("recordings", n_voices))
-    )
+    people = one_way("device", "subjects", n_people).cells  # no total gives a hidden one away
+    recordings = one_way("device", "recordings", n_voices).cells
     found = []
     for measure, unit in MEASURES.items():
         for number, device in enumerate(devices):
@@ -179,6 +185,47 @@ def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
             (n_subjects,), (n_recordings,) = people[number], recordings[number]
             found.append(SignalQuality(measure, device, n_subjects, n_recordings, *told))
     return tuple(found)
+
+
+def slices(
+    table: pd.DataFrame | None, predictions: pd.DataFrame | None, operating_point: float
+) -> tuple[Slice, ...]:
+    """Sensitivity and specificity on groups of the test subjects, one score a person."""
+    if table is None or predictions is None:
+        return ()
+    test = predictions[predictions["split"] == "test"]
+    scores = test.groupby("subject_id")[["label", "clean"]].mean()
+    people = table.drop_duplicates("subject").set_index("subject")
+    people = people.join(scores.rename(columns={"label": "is_patient"}), how="inner")
+    people["called"] = people["clean"] >= operating_point
+    found = []
+    for by in ("sex", "age", "site", "device"):
+        counts = two_way((by, "label"), "subjects", _counted_pairs(people, (by, "label")))
+        numbers = dict(zip(counts.rows, counts.cells, strict=True))
+        for group in counts.rows:
+            cells = dict(zip(counts.columns, numbers[group], strict=True))
+            part = people[people[by] == group]
+            found.append(
+                Slice(
+                    by,
+                    group,
+                    n_patients=cells.get("patients", 0),
+                    n_controls=cells.get("controls", 0),
+                    sensitivity=_rate(part.loc[part["is_patient"] == 1, "called"]),
+                    specificity=_rate(~part.loc[part["is_patient"] == 0, "called"]),
+                )
+            )
+    return tuple(found)
+
+
+def _rate(hits: pd.Series) -> Interval | None:
+    """The share that is right, with Wilson's interval; None of too few people."""
+    from scipy.stats import binomtest
+
+    if len(hits) < MIN_SLICE:
+        return None
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
+    return Interval(float(hits.mean()), float(interval.low), float(interval.high))
 
 
 def _names(column: pd.Series, configured: Iterable[str]) -> dict[str, str]:

@@ -1,0 +1,81 @@
+"""The governance site of a run: its pages, Great Expectations' own beside them, and a manifest."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from spira_tasks import provenance
+from spira_tasks.artifacts import Store
+from spira_tasks.reports import datasheet, model_card, pack, pages
+from spira_tasks.reports.gather import gather, history, run_records
+from spira_tasks.reports.reading import Reader
+
+log = logging.getLogger(__name__)
+
+FIRST_PAGE = "index.html"
+LATEST = "site/latest.json"  # a document of the store: which site was built last
+
+
+def build(store: Store, run_id: str, tracking_uri: str, folder: Path) -> dict[str, Any]:
+    """Write the site of a run into an empty folder; return its manifest.
+
+    The same run gives the same files, apart from times, the audit log's newest event, and what
+    people decided since.
+
+    Raises
+    ------
+    ConfigError
+        When the store has no such run.
+    """
+    facts = gather(store, run_id, tracking_uri)
+    log.info("report: gathered what is known of run %s (%s)", run_id, facts.outcome)
+    if facts.missing:
+        log.warning("report: not there any more: %s", ", ".join(facts.missing))
+    written = pages.render(
+        facts, history(store), datasheet.build(facts), model_card.build(facts), folder
+    )
+    log.info("report: drew %d files", len(written))
+    n_docs = _data_docs(store, run_id, folder / "data-docs")
+    log.info("report: built %d pages of Great Expectations", n_docs)
+    return pack.write_manifest(
+        folder,
+        {
+            "run_id": run_id,
+            "outcome": facts.outcome,
+            "synthetic": facts.synthetic,
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git": provenance.git_revision(),
+            "audit": asdict(facts.anchor),
+        },
+    )
+
+
+def point_to(store: Store, run_id: str, site: str) -> None:
+    """Remember where the newest site of a run is, and that it is the newest of all."""
+    pointer = {"run_id": run_id, "site": site}
+    store.documents.write(f"site/runs/{run_id}.json", pointer)
+    store.documents.write(LATEST, pointer)
+
+
+def _data_docs(store: Store, run_id: str, folder: Path) -> int:
+    """Great Expectations' pages of every gate that left what they are made of."""
+    records = run_records(store, run_id)
+    reader = Reader(store, records)
+    found: dict[str, Mapping[str, Any]] = {}
+    for step in records:
+        content = reader.read(f"{step}.report", "gx.json")
+        if content is not None:
+            found[step] = json.loads(content)
+    if not found:  # also saves the seconds that importing Great Expectations takes
+        return 0
+    from spira_tasks import quality
+
+    return sum(
+        len(quality.data_docs(validations, folder / step)) for step, validations in found.items()
+    )

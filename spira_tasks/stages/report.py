@@ -1,0 +1,52 @@
+"""Build the governance site of a run, and the same as one zip.
+
+It reports on whatever became of the run, so it takes no inputs: it reads the records and what is
+still there of the outputs.  It judges nothing and changes nothing but the pointer to the newest
+site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spira_tasks.config import StageConfig
+from spira_tasks.contract import Outcome
+
+if TYPE_CHECKING:
+    from spira_tasks.work import Work
+
+EFFECT = True  # it looks at other steps, the registry and the audit log
+AUDIT = "report"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    pass
+
+
+@dataclass(frozen=True)
+class Outputs:
+    site: Path  # index.html, …, data-docs/, manifest.json
+    pack: Path  # spira-report-<run>.zip: the site
+
+
+class Config(StageConfig):
+    """``run``: which run to report on; ``latest`` for the newest, empty for the step's own."""
+
+    run: str = ""
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    from spira_tasks.reports import pack, site
+    from spira_tasks.reports.gather import latest_run
+
+    run_id = config.run or work.run_id
+    if run_id == "latest":
+        run_id = latest_run(work.store)
+    manifest = site.build(work.store, run_id, work.tracking_uri, outputs.site)
+    pack.write_zip(outputs.site, outputs.pack / pack.file_name(run_id))
+    site.point_to(work.store, run_id, work.store.put_directory(outputs.site))
+    n_bytes = sum(path.stat().st_size for path in outputs.site.rglob("*") if path.is_file())
+    return Outcome({"n_files": len(manifest["files"]), "n_bytes": n_bytes})
