@@ -25,7 +25,7 @@ examples:
   python -m spira_tasks expectations list --json > before.json
   python -m spira_tasks expectations diff before.json now
   python -m spira_tasks expectations diff RUN_A RUN_B
-  python -m spira_tasks expectations propose --data .spira/cohort --out proposal.toml
+  python -m spira_tasks expectations propose --data .spira/cohort --out proposal.py
   python -m spira_tasks expectations document --language pt > docs/expectations.pt.md
 
 Thresholds depend on how many recordings there are: list, show and document have those for a table
@@ -61,7 +61,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     draft = actions.add_parser(
         "propose", parents=[common], help="suggest ranges from a cohort, for a person to edit"
     )
-    draft.add_argument("--data", type=Path, required=True, metavar="DIR", help="canonical layout")
+    draft.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a folder of recordings"
+    )
+    draft.add_argument("--audio", action="store_true", help="listen to the files too")
     draft.add_argument("--out", type=Path, metavar="FILE", help="default: print it")
     draft.set_defaults(command=propose)
     page = actions.add_parser("document", parents=[common, told], help="print them as Markdown")
@@ -177,7 +180,7 @@ def print_page(args: argparse.Namespace) -> int:
 def propose(args: argparse.Namespace) -> int:
     from expectations import proposal
 
-    text = proposal.propose(args.data)
+    text = proposal.propose(args.data, audio=args.audio)
     if args.out is None:
         sys.stdout.write(text)
         return 0
