@@ -15,7 +15,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spira_tasks.errors import ConfigError, GateRejected
+from spira_tasks.errors import GateRejected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,18 +27,21 @@ FEWEST = 20  # people for a range: fewer, and its ends would rest on one or two
 TAIL = 0.01  # share of people beyond an end, where there are enough of them
 # Text that is set up and not written freely; still, only what several people share is told.
 CODES = ("hospital_id", "app", "app_version", "device_model", "os", "cid10")
+SIGNED = ("level_dbfs", "dc_offset", "snr_db")  # measures that may be below zero
 
 HEADER = """\
 # A PROPOSAL, FOR A PERSON TO EDIT.  Nothing reads this file.
 #
 # Seen: {n_rows} recordings of {n_people} people ({layout} layout).  Left out: {n_faulty} rows with
-# a fault, and trials of the app.  Fewer than {small} are told as <{small}.
+# a fault, and trials of the app.  A count of fewer than {small} is told as <{small}.
 #
-# Ranges: from the median of each person, between the quantiles beyond which {tail:.0%} of the people
-# lie, and no fewer than {small} people; each end moved out by (0.1 + 1/sqrt(n)) of the width, for few
-# people show less than there is; rounded outwards; cut where a value is impossible.
-# Shares of filled cells: the lower end of the 95 % interval (Wilson); an empty cell or two are
-# counted as {small}.  Before a line goes into expectations/limits.py, give it a reason and an owner.
+# Ranges: of the medians of people, between the quantiles beyond which {tail:.0%} of them lie, and no
+# fewer than {small} people.  Each end is moved out by (0.1 + 1/sqrt(n)) of the width, for few people
+# show less than there is, rounded outwards, and cut where a value is impossible.
+# Shares of filled cells: the lower end of the 95 % interval (Wilson); where any cell is empty,
+# at least {small} are counted.
+#
+# Give a line a reason and an owner before it goes into expectations/limits.py.
 """
 
 
@@ -74,6 +77,8 @@ def propose(folder: Path, *, audio: bool = False) -> str:
     rows = incoming.rows[incoming.rows["sample_type"] != "TEST"]
     table, faults = typed(rows, incoming.required)
     people = pseudonyms.subject_ids(rows, secret)
+    if incoming.layout == "published":  # a file whose name does not tell is a person of its own
+        people = people.fillna(rows["record_id"])
     faulty = {*faults, *incoming.faults} & {*rows.index} | {*people.index[people.isna()]}
     table = table.drop(index=list(faulty))
     people = people.drop(index=list(faulty))
@@ -222,14 +227,16 @@ def _audio(data: Directory, table: pd.DataFrame, people: pd.Series) -> str:
     lines = ["\nAUDIO = (  # the typical range alone: what is useless, a cohort cannot say\n"]
     for task, of_task in heard.groupby(table["task"].reindex(heard.index)):
         for name in measures:
-            found = usual(of_task[name].dropna(), people, None, None)
+            floor = None if name in SIGNED else 0.0
+            ceiling = 1.0 if name.endswith("_fraction") else None
+            found = usual(of_task[name].dropna(), people, floor, ceiling)
             if isinstance(found, int):
                 lines.append(f"    # {name} of {task}: {_told(found)} people, too few\n")
             else:
-                low, high, n = found
+                low, high, _ = found
                 lines.append(
                     f'    AudioLimit("{name}", (None, None), ({low:g}, {high:g}), ("{task}",), '
-                    f'"TODO: why"),  # n = {n}\n'
+                    f'"TODO: why"),\n'
                 )
     return "".join([*lines, ")\n"])
 
