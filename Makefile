@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-rest test-all check lock clean \
+.PHONY: help setup demo up test test-rest test-all check lock clean \
   images production-up production-down doctor backup restore
 
 help:  ## list the targets
@@ -21,6 +21,9 @@ $(INSTALLED):
 
 demo: setup  ## make a synthetic cohort, run the DAG on it, say what came out
 	@scripts/demo.sh
+
+up: setup  ## Airflow's page, MLflow's page and the governance site; Ctrl-C stops them
+	@. ./env.sh; exec python scripts/up.py $(ARGUMENTS)
 
 test: setup  ## the tests that need only Python; those that need a Docker engine if there is one
 	@. ./env.sh; python -m pytest -q -m "not s3 and not slow"

@@ -1,0 +1,409 @@
+"""Start Airflow's page, MLflow's page and the governance site on this machine, and stop them again.
+
+The embedded default: SQLite, a folder as the store, steps as processes, nothing but 127.0.0.1.
+Ctrl-C stops everything.  Nothing is left behind, however this ends: the servers belong to a keeper
+process that inherits whatever they lose, and that ends when its starter ends, even by kill -9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+DAG = "spira_continuous_training"
+READY_SECONDS = 300.0
+STOP_SECONDS = 15.0  # for a running step to save its state, and then for the servers
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+EXAMPLES = """\
+examples:
+  make up                                                   start; Ctrl-C stops it
+  make up ARGUMENTS="--airflow-port 8081 --mlflow-port 5001"   where 8080 or 5000 is taken
+  SPIRA_DATA=/data/recordings make up                       what the DAG's form proposes to read
+"""
+
+
+class CannotStart(Exception):
+    """What is said to the user, who can mend it."""
+
+
+@dataclass
+class Service:
+    """One server: ``process`` once it is started."""
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+
+class Stopped(Exception):
+    """Somebody asked the keeper to stop."""
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    if arguments.keep:
+        return Keeper(arguments).run()
+    return _start_keeper()
+
+
+def _start_keeper() -> int:
+    """Start the keeper in a session of its own, hand signals on to it, wait for its end."""
+    _end_with_parent()
+    _inherit_orphans()
+    keeper = subprocess.Popen([sys.executable, *sys.argv, "--keep"], start_new_session=True)
+
+    def stop(signum: int, frame: object) -> None:
+        keeper.terminate()
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, stop)
+    status = keeper.wait()
+    _kill(psutil.Process().children(recursive=True))  # nothing, unless the keeper was killed
+    return status if status >= 0 else 1
+
+
+class Keeper:
+    """Starts the servers, watches them, and sees to it that nothing of theirs survives."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.state = Path(os.environ.get("SPIRA_UP") or ROOT / ".spira" / "up")
+        self.airflow = f"http://127.0.0.1:{arguments.airflow_port}"
+        self.mlflow = f"http://127.0.0.1:{arguments.mlflow_port}"
+        self.ports = {"airflow": arguments.airflow_port, "mlflow": arguments.mlflow_port}
+        self.services: list[Service] = []
+        self.password = ""
+
+    def run(self) -> int:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, _raise_stopped)
+        _end_with_parent()
+        _inherit_orphans()
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with self._alone():
+                self._check_ports()
+                try:
+                    self._start()
+                    self._watch()
+                finally:
+                    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                        signal.signal(signum, signal.SIG_IGN)  # it is being done
+                    self._stop()
+        except Stopped:
+            return 0
+        except CannotStart as error:
+            print(f"make up: {error}", file=sys.stderr)
+            return 1
+
+    # -- start -------------------------------------------------------------------------------
+
+    def _alone(self) -> Any:
+        """Hold the lock that only one keeper can hold; the kernel frees it when we end."""
+        lock = (self.state / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CannotStart(
+                f"it is up already: {lock.read().strip() or 'just starting'}\n"
+                "Stop it by Ctrl-C where it was started, or by kill and its process number"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getppid()}, Airflow {self.airflow}, MLflow {self.mlflow}")
+        lock.flush()
+        return lock
+
+    def _check_ports(self) -> None:
+        for name, port in self.ports.items():
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise CannotStart(
+                        f"port {port} of 127.0.0.1 cannot be had ({error.strerror}): stop what "
+                        f'uses it, or choose another: make up ARGUMENTS="--{name}-port {port + 1}"'
+                    ) from None
+
+    def _start(self) -> None:
+        kept = self._secrets()
+        self.password = kept["password"]
+        environment = self._environment(kept)
+        self._migrate(environment)
+        airflow = [sys.executable, "-m", "airflow"]
+        api = ["api-server", "--host", "127.0.0.1", "--port", str(self.ports["airflow"])]
+        store = Path(os.environ["SPIRA_STORE"]).resolve()
+        (store / "mlflow").mkdir(parents=True, exist_ok=True)
+        mlflow = [
+            *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
+            *("--backend-store-uri", f"sqlite:///{store / 'mlflow' / 'mlflow.db'}"),
+            *("--default-artifact-root", (store / "mlflow" / "artifacts").as_uri()),
+            *("--host", "127.0.0.1", "--port", str(self.ports["mlflow"])),
+            *("--workers", "1", "--no-serve-artifacts"),
+        ]
+        # No triggerer: nothing here is deferred.
+        self.services = [
+            Service("api-server", [*airflow, *api]),
+            Service("scheduler", [*airflow, "scheduler"]),
+            Service("dag-processor", [*airflow, "dag-processor"]),
+            Service("mlflow", mlflow),
+        ]
+        for service in self.services:
+            with self._log_of(service).open("wb") as log:
+                service.process = subprocess.Popen(
+                    # Should even the keeper be killed, its servers are told.
+                    ["setpriv", "--pdeathsig", "TERM", "--", *service.command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=ROOT,
+                )
+            self._say(f"started {service.name} (process {service.process.pid})")
+        self._wait_until_ready()
+
+    def _secrets(self) -> dict[str, str]:
+        """Passwords and keys of this installation, made once, for this user's eyes only."""
+        file = self.state / "secrets.json"
+        if not file.exists():
+            made = {name: secrets.token_urlsafe(24) for name in ("password", "jwt", "api", "flask")}
+            _write_private(file, json.dumps(made))
+        return dict(json.loads(file.read_text()))
+
+    def _environment(self, kept: dict[str, str]) -> dict[str, str]:
+        users = self.state / "airflow_users.json"
+        _write_private(users, json.dumps({"admin": kept["password"]}))
+        settings = self.state / "mlflow_auth.ini"
+        _write_private(
+            settings,
+            "[mlflow]\ndefault_permission = READ\n"
+            f"database_uri = sqlite:///{self.state.resolve() / 'mlflow_auth.db'}\n"
+            f"admin_username = admin\nadmin_password = {kept['password']}\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
+        )
+        return os.environ | {
+            "PYTHONUNBUFFERED": "1",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(users.resolve()),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.airflow}/execution/",
+            "AIRFLOW__API__BASE_URL": self.airflow,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": kept["api"],
+            "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt"],
+            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "SPIRA_MLFLOW_PAGE": self.mlflow,
+            "MLFLOW_AUTH_CONFIG_PATH": str(settings.resolve()),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": kept["flask"],
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs of its own, 170 MB each
+        }
+
+    def _migrate(self, environment: dict[str, str]) -> None:
+        """Make or renew Airflow's database, once for every set of pinned packages."""
+        home = Path(os.environ["AIRFLOW_HOME"])
+        pins = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()[:16]
+        done = home / f"migrated-{pins}"
+        if done.exists():
+            return
+        self._say("preparing Airflow's database")
+        home.mkdir(parents=True, exist_ok=True)
+        log = self.state / "migrate.log"
+        with log.open("wb") as file:
+            process = subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                check=False,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        if process.returncode != 0:
+            raise CannotStart(f"Airflow's database could not be made; see {log}:\n{_tail(log)}")
+        done.touch()
+
+    def _wait_until_ready(self) -> None:
+        waiting = {"Airflow's page and DAGs": self._has_dag, "MLflow's page": self._has_mlflow}
+        until = time.monotonic() + READY_SECONDS
+        while waiting:
+            self._check_alive()
+            for name in [name for name, answers in waiting.items() if answers()]:
+                del waiting[name]
+                self._say(f"ready: {name}")
+            if time.monotonic() > until:
+                raise CannotStart(
+                    f"no answer after {READY_SECONDS:.0f} s from {', '.join(waiting)}; "
+                    f"see the logs in {self.state}"
+                )
+            time.sleep(0.5)
+        print(
+            f"\n  Airflow      {self.airflow}"
+            f"\n  Governance   {self.airflow}/plugin/governance"
+            f"\n  MLflow       {self.mlflow}"
+            f"\n  login        admin, password {self.password}   (kept in {self.state})"
+            "\n\nCtrl-C stops everything.",
+            flush=True,
+        )
+
+    def _has_dag(self) -> bool:
+        """Whether a user who logs in finds the DAG and a scheduler that runs it."""
+        login = json.dumps({"username": "admin", "password": self.password}).encode()
+        token = _json(Request(f"{self.airflow}/auth/token", login, _JSON))
+        if token is None:
+            return False
+        bearer = {"Authorization": f"Bearer {token['access_token']}"}
+        dag = _json(Request(f"{self.airflow}/api/v2/dags/{DAG}", headers=bearer))
+        health = _json(Request(f"{self.airflow}/api/v2/monitor/health")) or {}
+        return dag is not None and health.get("scheduler", {}).get("status") == "healthy"
+
+    def _has_mlflow(self) -> bool:
+        basic = b64encode(f"admin:{self.password}".encode()).decode()
+        url = f"{self.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+        return _json(Request(url, headers={"Authorization": f"Basic {basic}"})) is not None
+
+    # -- while it runs, and the end ------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            self._check_alive()
+            time.sleep(1)
+
+    def _check_alive(self) -> None:
+        for service in self.services:
+            if service.process is not None and service.process.poll() is not None:
+                log = self._log_of(service)
+                raise CannotStart(
+                    f"{service.name} has ended with status {service.process.returncode}; "
+                    f"see {log}:\n{_tail(log)}"
+                )
+
+    def _stop(self) -> None:
+        """Let running steps save their state, then the servers end, then whatever is left."""
+        self._say("stopping")
+        ours = psutil.Process()
+        _end([p for p in ours.children(recursive=True) if _is_step(p)])
+        # The scheduler goes first: the others answer it, and its tasks, to the end.
+        for names in (("scheduler", "dag-processor"), ("api-server", "mlflow")):
+            _end([psutil.Process(s.process.pid) for s in self.services if _runs(s, names)])
+        _kill(ours.children(recursive=True))
+        self._say("stopped; nothing is left running")
+
+    def _say(self, event: str) -> None:
+        """One event, one line: on the terminal and in the log."""
+        with (self.state.parent / "up.log").open("a") as log:
+            log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {event}\n")
+        try:
+            print(event, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the terminal is gone; the log is there
+
+    def _log_of(self, service: Service) -> Path:
+        return self.state / f"{service.name}.log"
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _json(request: Request) -> dict[str, Any] | None:
+    """What a server answers; None while it does not, or refuses."""
+    try:
+        with urlopen(request, timeout=5) as response:
+            return dict(json.loads(response.read()))
+    except (URLError, OSError, ValueError):
+        return None
+
+
+def _is_step(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[1:4] == ["-m", "spira_tasks", "run"]
+    except psutil.Error:
+        return False
+
+
+def _runs(service: Service, names: Iterable[str]) -> Any:
+    return service.name in names and service.process is not None and service.process.poll() is None
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, and wait for them for a while."""
+    for process in processes:
+        try:
+            process.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes, timeout=STOP_SECONDS)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    """Kill processes and what they leave to us, until there are none."""
+    while processes:
+        for process in processes:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(processes, timeout=5)
+        processes = psutil.Process().children(recursive=True)
+
+
+def _end_with_parent() -> None:
+    """Get SIGTERM when the process that started this one ends, whatever ended it."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def _inherit_orphans() -> None:
+    """Become the parent of processes whose own parent ends, so that none is lost sight of."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _raise_stopped(signum: int, frame: object) -> None:
+    raise Stopped
+
+
+def _write_private(file: Path, text: str) -> None:
+    file.touch(mode=0o600)
+    file.write_text(text)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make up",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--airflow-port", type=int, default=8080, help="default 8080")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="default 5000")
+    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
