@@ -1,0 +1,293 @@
+"""Charts as inline SVG: numbers and words in, one accessible element out.
+
+Horizontal places are percentages and everything else is in pixels, so a chart is as wide as its
+column while its letters keep their size, on a phone as on paper, without any script.  Colours are
+classes of ``style.css``, which knows light, dark and print.  Each chart has a title and a
+description, and whoever calls puts the same numbers in a table beside it.
+
+A value that is None was suppressed or not measured: nothing is drawn for it, its text stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup, escape
+
+N_COLOURS = 6  # classes c1 to c6
+LABEL_LENGTH, TICK_LENGTH = 36, 12  # letters that fit a phone
+ROW = 40  # pixels of a row: a line of text and what is drawn under it
+LEGEND_ROW = 22
+FIRST, LAST = 9.0, 98.0  # per cent of the width between which runs are drawn
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What identifies a chart on its page, and what a screen reader says of it."""
+
+    name: str
+    title: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    label: str
+    value: float | None
+    text: str
+    tone: str = "c1"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stacked bar; ``values`` and ``texts`` are in the order of the chart's categories."""
+
+    label: str
+    values: Sequence[float | None]
+    texts: Sequence[str]
+    total: str
+
+
+@dataclass(frozen=True)
+class Interval:
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    text: str
+    tone: str = "c1"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series over the runs; ``values`` and ``texts`` hold one entry a run."""
+
+    label: str
+    values: Sequence[float | None]
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on the axis with its words: a tick, or a limit that is drawn through the chart."""
+
+    value: float
+    label: str
+
+
+def bars(heading: Heading, rows: Sequence[Bar]) -> Markup:
+    """Horizontal bars; the longest is the largest value."""
+    largest = max((row.value for row in rows if row.value is not None), default=0.0)
+    drawn = []
+    for number, row in enumerate(rows):
+        top = number * ROW
+        width = 100 * row.value / largest if row.value is not None and largest > 0 else 0.0
+        drawn.append(_row_text(row.label, row.text, top))
+        drawn.append(_rect("track", 0, top + 20, 100, 10))
+        if width > 0:
+            drawn.append(_rect(row.tone, 0, top + 20, width, 10, f"{row.label}: {row.text}"))
+    return _svg(heading, drawn, len(rows) * ROW)
+
+
+def stacked(heading: Heading, categories: Sequence[str], rows: Sequence[Stack]) -> Markup:
+    """Bars of the same length, divided by category, with a legend above.
+
+    Categories beyond the last colour share it, so callers fold small ones into one.
+    """
+    drawn, height = _legend(categories, "square")
+    for number, row in enumerate(rows):
+        top = height + number * ROW
+        drawn.append(_row_text(row.label, row.total, top))
+        drawn.append(_rect("track", 0, top + 20, 100, 14))
+        total = sum(value for value in row.values if value is not None)
+        left = 0.0
+        for place, (value, text) in enumerate(zip(row.values, row.texts, strict=True)):
+            if not value:
+                continue
+            width = 100 * value / total
+            words = f"{row.label}, {categories[place]}: {text}"
+            drawn.append(_rect(f"part {_colour(place)}", left, top + 20, width, 14, words))
+            left += width
+    return _svg(heading, drawn, height + len(rows) * ROW)
+
+
+def intervals(
+    heading: Heading,
+    rows: Sequence[Interval],
+    ticks: Sequence[Mark],
+    limits: Sequence[Mark] = (),
+) -> Markup:
+    """Dots with their intervals on one axis, from the first tick to the last."""
+    low, high = ticks[0].value, ticks[-1].value
+
+    def place(value: float) -> float:
+        return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
+
+    top = LEGEND_ROW * len(limits)
+    bottom = top + len(rows) * ROW
+    drawn = [_vertical("grid", place(tick.value), top, bottom) for tick in ticks]
+    for number, limit in enumerate(limits):
+        x = place(limit.value)
+        drawn.append(_vertical("limit", x, number * LEGEND_ROW + 4, bottom))
+        inward = "end" if x > 50 else "start"
+        shift = -6 if x > 50 else 6
+        words = _text("tick", limit.label, x, number * LEGEND_ROW + 14, inward, shift)
+        drawn.append(words)
+    for number, row in enumerate(rows):
+        y = top + number * ROW
+        drawn.append(_row_text(row.label, row.text, y))
+        if row.value is None:
+            continue
+        if row.low is not None and row.high is not None:
+            left, right = place(row.low), place(row.high)
+            drawn.append(_line(f"whisker {row.tone}", left, y + 27, right, y + 27))
+        drawn.append(_dot(row.tone, place(row.value), y + 27, f"{row.label}: {row.text}"))
+    for tick in ticks:
+        x = place(tick.value)
+        anchor = "start" if x < 1 else "end" if x > 99 else "middle"
+        drawn.append(_text("tick", tick.label, x, bottom + 16, anchor))
+    return _svg(heading, drawn, bottom + 24)
+
+
+def lines(
+    heading: Heading, names: Sequence[str], series: Sequence[Line], ticks: Sequence[Mark]
+) -> Markup:
+    """Values over runs, oldest first, one series a colour, a shape and a dash.
+
+    ``names`` are those of the runs.  ``ticks`` make the vertical axis, from the lowest.
+    """
+    drawn, top = _legend([line.label for line in series], "shapes")
+    plot = 160
+    low, high = ticks[0].value, ticks[-1].value
+    span = (high - low) or 1.0
+
+    def across(number: int) -> float:
+        return FIRST + (LAST - FIRST) * (number / (len(names) - 1) if len(names) > 1 else 0.5)
+
+    def down(value: float) -> float:
+        return round(top + 14 + plot * (1 - min(max((value - low) / span, 0.0), 1.0)), 1)
+
+    for tick in ticks:
+        drawn.append(_line("grid", 0, down(tick.value), 100, down(tick.value)))
+        drawn.append(_text("tick", tick.label, 0, down(tick.value) - 4, "start"))
+    for colour, line in enumerate(series):
+        points = [
+            None if value is None else (across(number), down(value))
+            for number, value in enumerate(line.values)
+        ]
+        for start, end in pairwise(points):
+            if start is not None and end is not None:
+                drawn.append(_line(f"series {_colour(colour)}", *start, *end))
+        for point, name, text in zip(points, names, line.texts, strict=True):
+            if point is not None:
+                drawn.append(_shape(colour, *point, f"{name}, {line.label}: {text}"))
+    bottom = down(low) + 18
+    for number in _spread(len(names)):
+        x = across(number)
+        anchor = "middle" if len(names) == 1 else "start" if x < 30 else "end"
+        anchor = "middle" if 30 <= x <= 70 else anchor
+        drawn.append(_text("tick", _short(names[number], TICK_LENGTH), x, bottom, anchor))
+    return _svg(heading, drawn, bottom + 8)
+
+
+def _svg(heading: Heading, drawn: Sequence[Markup], height: float) -> Markup:
+    return Markup(
+        '<svg class="chart" role="img" width="100%" height="{height:g}" '
+        'aria-labelledby="{name}-t {name}-d"><title id="{name}-t">{title}</title>'
+        '<desc id="{name}-d">{description}</desc>{drawn}</svg>'
+    ).format(
+        height=height,
+        name=heading.name,
+        title=heading.title,
+        description=heading.description,
+        drawn=Markup("").join(drawn),
+    )
+
+
+def _row_text(label: str, text: str, top: float) -> Markup:
+    return _text("label", label, 0, top + 14, "start") + _text("value", text, 100, top + 14, "end")
+
+
+def _text(kind: str, text: str, x: float, y: float, anchor: str, shift: int = 0) -> Markup:
+    short = _short(text, LABEL_LENGTH)
+    words = escape(short)
+    if short != text:
+        words = Markup("<title>{}</title>{}").format(text, short)
+    return Markup('<text class="{}" x="{}%" y="{:g}"{} text-anchor="{}">{}</text>').format(
+        kind, _number(x), y, Markup(f' dx="{shift}"') if shift else "", anchor, words
+    )
+
+
+def _rect(kind: str, x: float, y: float, width: float, height: float, words: str = "") -> Markup:
+    return Markup(
+        '<rect class="{}" x="{}%" y="{:g}" width="{}%" height="{:g}">{}</rect>'
+    ).format(kind, _number(x), y, _number(width), height, _title(words))
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{}%" y1="{:g}" x2="{}%" y2="{:g}"/>').format(
+        kind, _number(x1), y1, _number(x2), y2
+    )
+
+
+def _vertical(kind: str, x: float, top: float, bottom: float) -> Markup:
+    return _line(kind, x, top, x, bottom)
+
+
+def _dot(kind: str, x: float, y: float, words: str) -> Markup:
+    return Markup('<circle class="{}" cx="{}%" cy="{:g}" r="6">{}</circle>').format(
+        kind, _number(x), y, _title(words)
+    )
+
+
+def _shape(colour: int, x: float, y: float, words: str) -> Markup:
+    """Draw a circle, a square or a diamond: the colour alone would not tell the series apart."""
+    kind = _colour(colour)
+    if colour % 3 == 0:
+        return Markup('<circle class="{}" cx="{}%" cy="{:g}" r="5">{}</circle>').format(
+            kind, _number(x), y, _title(words)
+        )
+    drawn = "M-4.5-4.5h9v9h-9z" if colour % 3 == 1 else "M0-6.5 6.5 0 0 6.5-6.5 0z"
+    return Markup(
+        '<svg x="{}%" y="{:g}" overflow="visible"><path class="{}" d="{}">{}</path></svg>'
+    ).format(_number(x), y, kind, drawn, _title(words))
+
+
+def _legend(labels: Sequence[str], kind: str) -> tuple[list[Markup], float]:
+    """One line a category, so that no two can meet; and the height they take."""
+    drawn = []
+    for number, label in enumerate(labels):
+        y = number * LEGEND_ROW + 10
+        if kind == "shapes":
+            drawn.append(Markup('<svg x="8">{}</svg>').format(_shape(number, 0, y, "")))
+        else:
+            drawn.append(
+                Markup('<rect class="{}" x="1" y="{}" width="13" height="13"/>').format(
+                    _colour(number), y - 7
+                )
+            )
+        drawn.append(_text("legend", label, 0, y + 4, "start", 22))
+    return drawn, len(labels) * LEGEND_ROW + (8 if labels else 0)
+
+
+def _spread(count: int) -> list[int]:
+    """Return which of ``count`` runs get a name under the axis: at most three, so they never meet."""
+    return sorted({0, count // 2, count - 1}) if count > 4 else sorted({0, count - 1} - {-1})
+
+
+def _colour(number: int) -> str:
+    return f"c{min(number, N_COLOURS - 1) + 1}"
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _title(words: str) -> Markup:
+    return Markup("<title>{}</title>").format(words) if words else Markup("")
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,299 @@
+"""From facts to figures: a chart, and the table that says the same in numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from expectations.plain import describe
+from spira_tasks.reports import charts
+from spira_tasks.reports.charts import Heading, Mark
+from spira_tasks.reports.facts import (
+    Count,
+    Counts,
+    Drift,
+    Evaluation,
+    Interval,
+    RunSummary,
+    SignalQuality,
+)
+from spira_tasks.reports.texts import UNKNOWN, Texts
+
+CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients")
+METRICS = ("balanced_accuracy", "sensitivity", "specificity")
+ALL_METRICS = ("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "f1")
+N_RUNS = 30  # as many as a chart over runs can show apart
+
+
+@dataclass(frozen=True)
+class Figure:
+    """``rows`` begin with their header; cells are words already."""
+
+    name: str
+    title: str
+    note: str
+    chart: Markup
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    alarming: bool = False
+
+
+def of_counts(t: Texts, counts: Counts, name: str, title: str = "") -> Figure:
+    """Bars for a table with one way, bars divided by column for one with two."""
+    title = title or _title(t, counts)
+    unit = t(f"unit.{counts.unit}")
+    hidden = t("figure.hidden") if _hides(counts) else ""
+    heading = Heading(name, title, t("figure.counts", unit=unit))
+    rows = [category(t, counts.by[0], row) for row in counts.rows]
+    if not counts.columns:
+        values = [row[0] for row in counts.cells]
+        chart = charts.bars(
+            heading,
+            [
+                charts.Bar(row, value, _with_share(t, value, counts.total))
+                for row, value in zip(rows, values, strict=True)
+            ],
+        )
+        table = [(row, t.cell(value)) for row, value in zip(rows, values, strict=True)]
+        table.append((t("total"), t.cell(counts.total)))
+        return Figure(
+            name, title, hidden, chart, (_dimension(t, counts.by[0]), unit), tuple(table)
+        )
+    columns = [category(t, counts.by[1], column) for column in counts.columns]
+    totals = counts.row_totals or tuple(None for _ in rows)
+    categories, folded = _folded(t, columns, counts.cells)
+    chart = charts.stacked(
+        heading,
+        categories,
+        [
+            charts.Stack(row, values, [t.cell(value) for value in values], t.cell(total))
+            for row, values, total in zip(rows, folded, totals, strict=True)
+        ],
+    )
+    cells = [
+        (row, *(t.cell(value) for value in values), t.cell(total))
+        for row, values, total in zip(rows, counts.cells, totals, strict=True)
+    ]
+    if counts.column_totals:
+        last = [t.cell(value) for value in (*counts.column_totals, counts.total)]
+        cells.append((t("total"), *last))
+    header = (_dimension(t, counts.by[0]), *columns, t("total"))
+    return Figure(name, title, hidden, chart, header, tuple(cells))
+
+
+def category(t: Texts, dimension: str, value: str) -> str:
+    """Name a category; the reason of a gate names an expectation and its columns."""
+    if dimension == "reason" and value.startswith("expect_"):
+        return t("reason.of_gate", what=describe(value, "pt" if t.language == "pt" else "en").title)
+    return t.name(dimension, value)
+
+
+def of_evaluation(t: Texts, evaluation: Evaluation) -> list[Figure]:
+    """One figure a metric: as recorded, and with ward noise on some people."""
+    conditions = [name for name in CONDITIONS if name in evaluation.conditions]
+    figures = []
+    for metric in METRICS:
+        found = [evaluation.conditions[name].get(metric) for name in conditions]
+        rows = [
+            charts.Interval(
+                t(f"condition.{name}"),
+                one.value if one else None,
+                one.low if one else None,
+                one.high if one else None,
+                _interval(t, one),
+                tone="c1" if name == "clean" else "c2",
+            )
+            for name, one in zip(conditions, found, strict=True)
+        ]
+        chance = [Mark(0.5, t("figure.chance"))] if metric == "balanced_accuracy" else []
+        name, title = f"evaluation-{metric}", t(f"metric.{metric}")
+        heading = Heading(name, title, t("figure.intervals"))
+        chart = charts.intervals(heading, rows, _ticks(t, 0, 1, 4, 2), chance)
+        figures.append(
+            Figure(name, title, t(f"metric.{metric}.note"), chart, (), ())
+        )
+    return figures
+
+
+def evaluation_table(t: Texts, evaluation: Evaluation) -> Figure:
+    """Every metric in every condition, as words; it has no chart of its own."""
+    conditions = [name for name in CONDITIONS if name in evaluation.conditions]
+    rows = tuple(
+        (
+            t(f"metric.{metric}"),
+            *(_interval(t, evaluation.conditions[name].get(metric)) for name in conditions),
+        )
+        for metric in ALL_METRICS
+    )
+    columns = (t("column.metric"), *(t(f"condition.{name}") for name in conditions))
+    return Figure("evaluation", t("verdict.numbers"), "", Markup(""), columns, rows)
+
+
+def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
+    """One figure a measure: the median and the middle half of every device."""
+    figures = []
+    for measure in dict.fromkeys(one.measure for one in quality):
+        found = [one for one in quality if one.measure == measure]
+        ends = [end for one in found for end in (one.low, one.median, one.high) if end is not None]
+        ticks = _ticks(t, min(ends), max(ends)) if ends else _ticks(t, 0, 1)
+        unit = t.name("measure_unit", measure)
+        rows = [
+            charts.Interval(
+                t.name("device", one.device),
+                one.median,
+                one.low,
+                one.high,
+                f"{t.number(one.median, 0)} {unit}" if one.median is not None else t("hidden"),
+            )
+            for one in found
+        ]
+        name, title = f"signal-{measure}", t.name("measure", measure)
+        chart = charts.intervals(Heading(name, title, t("figure.quartiles")), rows, ticks)
+        table = tuple(
+            (
+                t.name("device", one.device),
+                t.cell(one.n_subjects),
+                t.cell(one.n_recordings),
+                t.number(one.low, 0),
+                t.number(one.median, 0),
+                t.number(one.high, 0),
+            )
+            for one in found
+        )
+        columns = tuple(
+            t(f"column.{column}")
+            for column in ("device", "n_subjects", "n_recordings", "low", "median", "high")
+        )
+        figures.append(Figure(name, title, unit, chart, columns, table))
+    return figures
+
+
+def of_drift(t: Texts, drift: Sequence[Drift], names: Sequence[str]) -> Figure:
+    """How far from the champion's training set, in units of what is tolerated at this n."""
+    rows, table = [], []
+    for one, name in zip(drift, names, strict=True):
+        told = one.statistic is not None and bool(one.threshold)
+        ratio = one.statistic / one.threshold if told else None  # type: ignore[operator]
+        text = f"{t.statistic(one.statistic)} / {t.statistic(one.threshold)}"
+        tone = "c1" if one.verdict == "pass" else "c2"
+        rows.append(charts.Interval(name, ratio, 0.0 if told else None, ratio, text, tone))
+        table.append(
+            (
+                name,
+                t(f"mark.{one.verdict}"),
+                t.statistic(one.statistic),
+                t.statistic(one.threshold),
+                t.count(one.n) if one.n is not None else UNKNOWN,
+            )
+        )
+    largest = max([1.0, *(row.value for row in rows if row.value is not None)])
+    heading = Heading("drift", t("data.drift"), t("figure.drift"))
+    ticks = _ticks(t, 0, min(largest * 1.05, 4), decimals=1)
+    chart = charts.intervals(heading, rows, ticks, [Mark(1, t("figure.limit"))])
+    columns = ("property", "verdict", "observed", "limit", "n")
+    return Figure(
+        "drift",
+        heading.title,
+        t("figure.drift"),
+        chart,
+        tuple(t(f"column.{column}") for column in columns),
+        tuple(table),
+    )
+
+
+def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
+    """Pass rate, quarantine and AUC over the newest runs, oldest first."""
+    shown = runs[-N_RUNS:]
+    names = [run.run_id for run in shown]
+    rates = [run.pass_rate for run in shown]
+    quarantined = [run.n_quarantined for run in shown]
+    aucs = [run.auc.value if run.auc else None for run in shown]
+    told = [rate for rate in rates if rate is not None]
+    floor = math.floor(10 * min(told, default=0.9) - 1e-9) / 10  # the axis says where it begins
+    return [
+        _over_runs(
+            t, "pass_rate", names, rates, [t.percent(rate, 1) for rate in rates],
+            [replace(tick, label=t.percent(tick.value)) for tick in _ticks(t, max(floor, 0), 1)],
+        ),
+        _over_runs(
+            t, "n_quarantined", names, quarantined,
+            [t.count(count) for count in quarantined],
+            _ticks(t, 0, max([5, *(count for count in quarantined if count is not None)])),
+        ),
+        _over_runs(
+            t, "auc", names, aucs,
+            [_interval(t, run.auc) for run in shown], _ticks(t, 0, 1, 2, 1),
+        ),
+    ]  # fmt: skip
+
+
+def _over_runs(
+    t: Texts,
+    what: str,
+    names: Sequence[str],
+    values: Sequence[float | None],
+    texts: Sequence[str],
+    ticks: Sequence[Mark],
+) -> Figure:
+    name, title = f"runs-{what}", t(f"runs.{what}")
+    heading = Heading(name, title, t("figure.runs", n=len(names)))
+    chart = charts.lines(heading, names, [charts.Line(title, values, texts)], ticks)
+    columns = (t("column.run"), title)
+    rows = tuple(zip(reversed(names), reversed(texts), strict=True))
+    return Figure(name, title, t(f"runs.{what}.note"), chart, columns, rows)
+
+
+def _ticks(
+    t: Texts, low: float, high: float, n: int = 4, decimals: int | None = None
+) -> list[Mark]:
+    """Round places that enclose ``low`` and ``high``, about ``n`` steps apart."""
+    span = (high - low) or 1.0
+    rough = span / n
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if decimals is None:
+        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        decimals += step * 10**decimals % 1 > 1e-6  # a step of 2.5 or 0.25
+    return [Mark(k * step, t.number(k * step, decimals)) for k in range(first, last + 1)]
+
+
+def _interval(t: Texts, one: Interval | None) -> str:
+    return t.interval(one.value, one.low, one.high) if one else t("unknown")
+
+
+def _with_share(t: Texts, value: Count, total: Count) -> str:
+    if value is None or not total:
+        return t.cell(value)
+    return f"{t.cell(value)} ({t.percent(value / total)})"
+
+
+def _title(t: Texts, counts: Counts) -> str:
+    key = "counts." + "_".join(counts.by)
+    return t(key if t.has(key) else "counts.other")
+
+
+def _dimension(t: Texts, name: str) -> str:
+    return t(f"by.{name}" if t.has(f"by.{name}") else "by.other")
+
+
+def _hides(counts: Counts) -> bool:
+    return any(cell is None for row in counts.cells for cell in row)
+
+
+def _folded(
+    t: Texts, columns: Sequence[str], cells: Sequence[Sequence[Count]]
+) -> tuple[list[str], list[list[Count]]]:
+    """Columns beyond the last colour as one, which is hidden where one of its parts is."""
+    if len(columns) <= charts.N_COLOURS:
+        return list(columns), [list(row) for row in cells]
+    keep = charts.N_COLOURS - 1
+    folded = []
+    for row in cells:
+        rest = [value for value in row[keep:] if value is not None]
+        whole = len(rest) == len(row) - keep
+        folded.append([*row[:keep], sum(rest) if whole else None])
+    return [*columns[:keep], t("category.other")], folded

@@ -1,0 +1,310 @@
+"""The governance site of a run: facts in, pages out that open anywhere and ask nobody for anything.
+
+Every page is one file with its style and its charts in it, in Portuguese and in English; a browser
+that has no network shows all of it.  The words are in ``texts.json``, the layout in ``templates``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+
+from spira_tasks.reports import figures, sentences
+from spira_tasks.reports.facts import (
+    Block,
+    CountsTable,
+    Document,
+    History,
+    Missing,
+    RunFacts,
+    RunSummary,
+)
+from spira_tasks.reports.texts import LANGUAGES, UNKNOWN, Texts
+
+PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
+INDEX = "index.html"  # the overview in Portuguese
+N_COMPARED = 6  # runs side by side in the table of suites
+HERE = Path(__file__).parent
+Context = dict[str, Any]
+
+
+def render(
+    facts: RunFacts,
+    history: History,
+    datasheet: Document,
+    model_card: Document,
+    folder: Path,
+    *,
+    links_to_runs: bool = True,
+    built_at: str = "",
+) -> list[str]:
+    """Write the site of a run into an existing folder.
+
+    Parameters
+    ----------
+    facts, history, datasheet, model_card
+        As ``spira_tasks.reports.gather`` and its neighbours make them.
+    folder : Path
+    links_to_runs : bool
+        Whether the sites of the other runs lie beside this one, as ``../<run_id>/<file>``; they do
+        where the platform serves them, and not in the pack of a single run.
+    built_at : str
+        UTC, ISO 8601; now, by default.
+
+    Returns
+    -------
+    list of str
+        Names of the files written.
+    """
+    built_at = built_at or datetime.now(UTC).isoformat(timespec="seconds")
+    contexts: Mapping[str, Callable[[Texts], Context]] = {
+        "overview": lambda t: _overview(t, history, links_to_runs),
+        "verdict": lambda t: _verdict(t, facts),
+        "data": lambda t: _data(t, facts),
+        "datasheet": lambda t: _document(t, datasheet),
+        "model-card": lambda t: _document(t, model_card),
+        "provenance": lambda t: _provenance(t, facts),
+    }
+    names = []
+    for language in LANGUAGES:
+        t = Texts(language)
+        for page in PAGES:
+            text = page_text(page, t, contexts[page](t), facts, built_at)
+            file_names = [f"{page}.{language}.html"]
+            if (page, language) == (PAGES[0], LANGUAGES[0]):
+                file_names.append(INDEX)
+            for name in file_names:
+                (folder / name).write_text(text, encoding="utf-8")
+            names += file_names
+    return sorted(names)
+
+
+def page_text(page: str, t: Texts, context: Context, facts: RunFacts, built_at: str) -> str:
+    """One page in one language."""
+    other = next(language for language in LANGUAGES if language != t.language)
+    template = "document" if page in {"datasheet", "model-card"} else page
+    return _environment().get_template(f"{template}.html").render(
+        t=t,
+        language=t.language,
+        other_language=other,
+        page=page,
+        pages=PAGES,
+        title=t(f"title.{page}"),
+        facts=facts,
+        built_at=built_at,
+        style=_style(),
+        **context,
+    )
+
+
+def _overview(t: Texts, history: History, links_to_runs: bool) -> Context:
+    runs = history.runs
+    newest: Sequence[RunSummary] = runs[::-1][:N_COMPARED]
+    suites = dict.fromkeys(suite for run in newest for suite in run.verdicts_by_suite)
+    return {
+        "runs": runs[::-1],
+        "newest": newest,
+        "suites": list(suites),
+        "figures": figures.of_runs(t, runs) if runs else [],
+        "links_to_runs": links_to_runs,
+    }
+
+
+def _verdict(t: Texts, facts: RunFacts) -> Context:
+    evaluation = facts.evaluation
+    return {
+        "headline": sentences.headline(t, facts),
+        "evaluation": evaluation,
+        "words": sentences.in_words(t, evaluation) if evaluation else [],
+        "figures": figures.of_evaluation(t, evaluation) if evaluation else [],
+        "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
+        "warnings": sentences.warnings(t, facts),
+        "who": _who(t, facts),
+    }
+
+
+def _who(t: Texts, facts: RunFacts) -> list[tuple[str, str]]:
+    model = facts.model
+    version = t("who.version", name=model.name, version=model.version) if model else None
+    pairs = [
+        ("triggered_by", facts.triggered_by or UNKNOWN),
+        ("started", f"{t.instant(facts.started_at)} · {t.day(facts.started_at)}"),
+        ("finished", f"{t.instant(facts.finished_at)} · {t.day(facts.finished_at)}"),
+        ("model", version or t("who.no_model")),
+    ]
+    if model:
+        roles = t("unknown") if model.aliases is None else ", ".join(model.aliases) or t("none")
+        pairs.append(("aliases", roles))
+    if facts.thresholds_owner:
+        pairs.append(("owner", facts.thresholds_owner))
+    pairs.append(("code", facts.provenance.git or UNKNOWN))
+    return [(t(f"who.{name}"), value) for name, value in pairs]
+
+
+def _data(t: Texts, facts: RunFacts) -> Context:
+    intake, refused = facts.intake, facts.quarantine
+    told = []
+    if refused and refused.by_reason:
+        told.append(figures.of_counts(t, refused.by_reason, "by-reason"))
+    if refused and refused.by_site:
+        told.append(figures.of_counts(t, refused.by_site, "by-site", t("refused.site")))
+    if refused and refused.by_site_and_reason:
+        told.append(figures.of_counts(t, refused.by_site_and_reason, "by-site-reason"))
+    drift_names = [sentences.title(t, vars(one)).text for one in facts.drift]
+    return {
+        "intake": _intake(t, facts) if intake else [],
+        "by_task": figures.of_counts(t, intake.by_task, "by-task") if intake else None,
+        "quarantine": told,
+        "refused_by_step": [
+            (t.name("step", step), t.count(n))
+            for step, n in (refused.n_by_step.items() if refused else ())
+        ],
+        "composition": [
+            figures.of_counts(t, counts, "composition-" + "-".join(counts.by))
+            for counts in facts.composition
+        ],
+        "signal": figures.of_signal(t, facts.signal_quality),
+        "drift": figures.of_drift(t, facts.drift, drift_names) if facts.drift else None,
+        "suites": _suites(t, facts.verdicts),
+    }
+
+
+def _intake(t: Texts, facts: RunFacts) -> list[tuple[str, str]]:
+    assert facts.intake is not None  # noqa: S101  (the caller asked)
+    counts = ("n_rows", "n_recordings", "n_subjects", "n_sites", "n_quarantined", "n_excluded")
+    pairs = [(t(f"intake.{name}"), t.count(getattr(facts.intake, name))) for name in counts]
+    pairs.append((t("intake.n_ward_noises"), t.count(facts.intake.n_ward_noises)))
+    pairs.append((t("intake.hours_of_audio"), t.number(facts.intake.hours_of_audio, 1)))
+    return pairs
+
+
+def _suites(t: Texts, verdicts: Sequence[Mapping[str, Any]]) -> list[Context]:
+    """Verdicts by suite; those of gates without a suite by step."""
+    by_suite: dict[str, list[Mapping[str, Any]]] = {}
+    for verdict in verdicts:
+        by_suite.setdefault(verdict["suite"] or verdict["step"], []).append(verdict)
+    suites = []
+    for suite, found in by_suite.items():
+        rows = [_verdict_row(t, one) for one in found]
+        words = [row["verdict"] for row in rows]
+        suites.append(
+            {
+                "title": t.name("suite", suite),
+                "worst": next(word for word in ("block", "warn", "pass") if word in words),
+                "n_passed": words.count("pass"),
+                "n_warned": words.count("warn"),
+                "n_blocked": words.count("block"),
+                "notable": [row for row in rows if row["verdict"] != "pass"],
+                "passed": [row for row in rows if row["verdict"] == "pass"],
+            }
+        )
+    return suites
+
+
+def _verdict_row(t: Texts, verdict: Mapping[str, Any]) -> Context:
+    return {
+        "title": sentences.title(t, verdict),
+        "details": sentences.details(t, verdict),
+        "reason": verdict["reason"] if verdict["verdict"] != "pass" else "",
+        "verdict": verdict["verdict"],
+        "severity": verdict["severity"],
+        "observed": t.statistic(verdict["statistic"]),
+        "limit": t.statistic(verdict["threshold"]),
+        "n": UNKNOWN if verdict["n"] is None else t.count(verdict["n"]),
+    }
+
+
+def _document(t: Texts, document: Document) -> Context:
+    """The blocks of a document, each with the name of its kind; counts become figures."""
+    sections = []
+    for section in document.sections:
+        blocks: list[tuple[str, Block | figures.Figure]] = []
+        for number, block in enumerate(section.blocks):
+            if isinstance(block, CountsTable):
+                name = f"{section.key}-{number}"
+                figure = figures.of_counts(t, block.counts, name, t.pick(block.caption))
+                blocks.append(("Figure", figure))
+            else:
+                blocks.append((type(block).__name__, block))
+        sections.append({"key": section.key, "title": section.title, "blocks": blocks})
+    missing = [b for s in document.sections for b in s.blocks if isinstance(b, Missing)]
+    return {
+        "document": replace(document, sections=()),
+        "sections": sections,
+        "missing": len(missing),
+        "markdown": markdown,
+        "picked": lambda texts: [t.pick(text) for text in texts],
+        "picked_rows": lambda rows: [[t.pick(cell) for cell in row] for row in rows],
+    }
+
+
+def _provenance(t: Texts, facts: RunFacts) -> Context:
+    made, model = facts.provenance, facts.model
+    pairs = [
+        ("git", made.git or UNKNOWN),
+        ("lock", made.lock or UNKNOWN),
+        ("image", made.image or t("provenance.no_image")),
+        ("python", made.python or UNKNOWN),
+    ]
+    if model:
+        pairs += [("classifier", model.classifier), ("mlflow", model.mlflow_run or UNKNOWN)]
+    digests = []
+    for step in facts.steps:
+        if step.key:
+            digests.append((step.name, t("provenance.key"), step.key))
+        if step.name in made.code:
+            digests.append((step.name, t("provenance.code"), made.code[step.name]))
+        digests += [(step.name, name, digest) for name, digest in sorted(step.outputs.items())]
+    settings = [
+        (f"{step}.{name}", str(value))
+        for step, config in (
+            ("materialize", model.feature if model else {}),
+            ("train", model.training if model else {}),
+        )
+        for name, value in sorted(config.items())
+    ]
+    return {
+        "made_with": [(t(f"provenance.{name}"), value) for name, value in pairs],
+        "digests": digests,
+        "settings": settings,
+    }
+
+
+def markdown(text: str) -> Markup:
+    """What people wrote, as HTML: no HTML of their own, no links, no pictures; headings are h3."""
+    reader = MarkdownIt("commonmark", {"html": False})
+    reader.enable("table").disable(["link", "image", "autolink", "html_inline", "html_block"])
+    tokens = reader.parse(text)
+    for token in _headings(tokens):
+        token.tag = "h3"
+    rendered: str = reader.renderer.render(tokens, reader.options, {})
+    return Markup(rendered)  # noqa: S704  (the reader escapes what is not Markdown)
+
+
+def _headings(tokens: Iterable[Token]) -> Iterable[Token]:
+    return (token for token in tokens if token.type in {"heading_open", "heading_close"})
+
+
+@cache
+def _style() -> Markup:
+    return Markup((HERE / "style.css").read_text("utf-8"))  # noqa: S704  (a file of the project)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

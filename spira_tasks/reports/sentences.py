@@ -1,0 +1,164 @@
+"""What a run came to, in the sentences of the verdict page: what, why, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expectations.plain import Language, Plain, describe
+from spira_tasks.reports.facts import Evaluation, Interval, RunFacts
+from spira_tasks.reports.texts import Texts
+
+OWN_REASONS = "en"  # verdicts and errors carry reasons of their own in this language
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence, and the language it is in."""
+
+    text: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """``others``: what else stopped the run."""
+
+    word: str
+    explanation: str
+    why: Said
+    others: tuple[Said, ...]
+    next: str
+
+
+def headline(t: Texts, facts: RunFacts) -> Headline:
+    stopping = [one for one in facts.verdicts if one["verdict"] == "block"]
+    return Headline(
+        word=t(f"outcome.{facts.outcome}"),
+        explanation=_explanation(t, facts),
+        why=_why(t, facts, stopping),
+        others=tuple(explain(t, one) for one in stopping[1:]),
+        next=_next(t, facts, stopping),
+    )
+
+
+def warnings(t: Texts, facts: RunFacts) -> list[tuple[Mapping[str, Any], Said]]:
+    """What did not hold and was let pass; the model card carries the same."""
+    return [(one, explain(t, one)) for one in facts.verdicts if one["verdict"] == "warn"]
+
+
+def explain(t: Texts, verdict: Mapping[str, Any]) -> Said:
+    """Say why a verdict is what it is: in plain words where the catalogue has them."""
+    measured = "" if verdict["statistic"] is not None else ".unmeasured"
+    for key in (f"{verdict['verdict']}.{verdict['name']}{measured}", f"why.{verdict['name']}{measured}"):
+        if t.has(key):
+            return Said(t(key, **_numbers(t, verdict)), t.language)
+    plain = describe(str(verdict["name"]), language(t), verdict)
+    if plain.rationale:
+        words = t("why.expectation", sentence=plain.sentence, rationale=plain.rationale)
+        return Said(words, t.language)
+    return Said(f"{verdict['name']}: {verdict['reason']}", OWN_REASONS)
+
+
+def title(t: Texts, verdict: Mapping[str, Any]) -> Said:
+    """What an expectation or a gate looks at; the bare name of one that is no more."""
+    plain = describe(str(verdict["name"]), language(t), verdict)
+    return Said(plain.title, t.language if plain.rationale else OWN_REASONS)
+
+
+def details(t: Texts, verdict: Mapping[str, Any]) -> Plain | None:
+    """Tell what an expectation says, why, and who answers for it; None of one that is no more."""
+    plain = describe(str(verdict["name"]), language(t), verdict)
+    return plain if plain.rationale else None
+
+
+def language(t: Texts) -> Language:
+    """The language of the plain words of expectations."""
+    return "pt" if t.language == "pt" else "en"
+
+
+def in_words(t: Texts, evaluation: Evaluation) -> list[str]:
+    """Sensitivity, specificity and AUC as recorded, for somebody who does not know the words."""
+    clean = evaluation.conditions.get("clean", {})
+    sentences = []
+    for metric, n in (
+        ("sensitivity", evaluation.n_patients),
+        ("specificity", evaluation.n_controls),
+        ("auc", evaluation.n_subjects),
+    ):
+        one = clean.get(metric)
+        if one is not None and None not in (one.value, one.low, one.high):
+            sentences.append(t(f"words.{metric}", n=t.count(n), **_of_hundred(t, one)))
+    worst = max(
+        (drop for drop in evaluation.drops.values() if drop.value is not None),
+        key=lambda drop: drop.value or 0.0,
+        default=None,
+    )
+    if worst is None:
+        sentences.append(t("words.no_noise"))
+    elif worst.value is not None and worst.value > 0:
+        sentences.append(t("words.drop", **_of_hundred(t, worst)))
+    else:
+        sentences.append(t("words.no_drop"))
+    return sentences
+
+
+def _explanation(t: Texts, facts: RunFacts) -> str:
+    if facts.outcome == "blocked":
+        trained = facts.model is not None or facts.evaluation is not None
+        return t("explanation.blocked_model" if trained else "explanation.blocked_data")
+    return t(f"explanation.{facts.outcome}")
+
+
+def _why(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> Said:
+    if facts.outcome == "blocked" and stopping:
+        return explain(t, stopping[0])
+    if facts.outcome in {"kept", "promoted"}:
+        against = [one for one in facts.verdicts if one["name"] == "better_than_champion"]
+        if against:
+            return explain(t, against[0])
+    failed = next((step for step in facts.steps if step.state == "failed"), None)
+    if facts.outcome == "failed" and failed is not None:
+        key = f"error.{failed.error}"
+        words = t(key if t.has(key) else "error.other", step=t.name("step", failed.name))
+        return Said(words, t.language)
+    waiting = next((step for step in facts.steps if step.state == "waiting"), None)
+    if facts.outcome == "running" and waiting is not None:
+        return Said(t("why.running", step=t.name("step", waiting.name)), t.language)
+    return Said(t(f"why.{facts.outcome}"), t.language)
+
+
+def _next(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> str:
+    if facts.outcome == "blocked" and stopping:
+        key = f"next.{stopping[0]['name']}"
+        if t.has(key):
+            return t(key)
+        return t("next.blocked_suite" if stopping[0].get("suite") else "next.blocked")
+    failed = next((step for step in facts.steps if step.state == "failed"), None)
+    if facts.outcome == "failed" and failed is not None and t.has(f"next.error.{failed.error}"):
+        return t(f"next.error.{failed.error}")
+    return t(f"next.{facts.outcome}")
+
+
+def _numbers(t: Texts, verdict: Mapping[str, Any]) -> dict[str, str]:
+    """Numbers of a verdict in every form that a sentence may want."""
+    words = {"n": t.count(verdict["n"])}  # of people: hidden where few
+    for name in ("statistic", "low", "high", "threshold"):
+        value = verdict[name]
+        words[name] = t.statistic(value)
+        words[f"{name}_percent"] = t.percent(value, 1)
+        words[f"{name}_hundred"] = t.number(None if value is None else 100 * value, 0)
+    return words
+
+
+def _of_hundred(t: Texts, one: Interval) -> dict[str, str]:
+    ends = {"value": one.value, "low": one.low, "high": one.high}
+    words = {
+        name: t.number(None if end is None else 100 * end, 0) for name, end in ends.items()
+    }
+    missed = {name: None if end is None else 100 - 100 * end for name, end in ends.items()}
+    words["missed"] = t.number(missed["value"], 0)
+    words["missed_low"] = t.number(missed["high"], 0)
+    words["missed_high"] = t.number(missed["low"], 0)
+    return words
