@@ -11,14 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spira_tasks.commands import audit, erase, expectations, open_store, quarantine, runs, trace
+from spira_tasks.commands import (
+    audit,
+    erase,
+    expectations,
+    open_store,
+    quarantine,
+    report,
+    runs,
+    trace,
+)
 from spira_tasks.contract import Step
 from spira_tasks.errors import SpiraError
 
 if TYPE_CHECKING:
     pass
 
-COMMANDS = (runs, quarantine, expectations, trace, audit, erase)  # each adds its own parsers
+# each adds its own parsers
+COMMANDS = (runs, report, quarantine, expectations, trace, audit, erase)
 
 EXAMPLES = """\
 examples:

@@ -82,7 +82,7 @@ def render(description: dict[str, Any], run_id: str, store: Store, reports: list
 
 def _records(run_id: str, store: Store) -> list[dict[str, Any]]:
     records = [store.read_record(run_id, name) for name in store.record_names(run_id)]
-    known = [record for record in records if record is not None]
+    known = [record for record in records if record is not None and record["stage"] != "report"]
     return sorted(known, key=lambda record: (ORDER.get(record["step"], 99), record["finished_at"]))
 
 

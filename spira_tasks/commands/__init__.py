@@ -21,11 +21,12 @@ def open_store(args: argparse.Namespace) -> Store:
 
 
 def find_run(args: argparse.Namespace, store: Store) -> str:
-    """The run that ``args.run`` names; ``latest`` is the one that last wrote a record."""
+    """The run that ``args.run`` names; ``latest`` is the training run that last wrote a record."""
     from spira_tasks.errors import ConfigError
+    from spira_tasks.reports.gather import latest_run
 
     known = store.run_ids()
-    run_id = known[-1] if args.run == "latest" and known else str(args.run)
+    run_id = latest_run(store) if args.run == "latest" and known else str(args.run)
     if run_id not in known:
         recent = ", ".join(known[-5:]) or "none yet"
         raise ConfigError(f"store {store.url} has no run {run_id!r}; its latest are: {recent}")

@@ -7,11 +7,12 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks import pipelines
 from spira_tasks.commands import find_run, open_store
-from spira_tasks.errors import ConfigError, GateRejected
+from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
@@ -80,8 +81,35 @@ def run_steps(steps: tuple[Step, ...], store: Store, args: argparse.Namespace) -
         except GateRejected as refusal:  # an outcome, told with the rest of the run
             status = refusal.exit_status
             break
+    page = _report(run_id, store)
     _show(run_id, store, args)
+    if page and not args.json:
+        print(f"\nreport  {page}")
     return status
+
+
+def _report(run_id: str, store: Store) -> Path | None:
+    """Build the governance site, whatever became of the run; return its first page.
+
+    A report that cannot be made is told, and takes nothing from the run.
+    """
+    from spira_tasks.commands.report import folder_of, put
+    from spira_tasks.runner import run_step
+
+    (step,) = pipelines.REPORT
+    try:
+        site = store.directory(run_step(step, run_id, store).outputs["site"])
+    except SpiraError as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return None
+    if "://" in store.url:
+        return None
+    with TemporaryDirectory(prefix="spira-") as scratch:
+        for name in site.names:
+            file = Path(scratch) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(site.read(name))
+        return put(Path(scratch), folder_of(store, run_id))
 
 
 def steps_of(run_id: str, store: Store) -> tuple[Step, ...]:

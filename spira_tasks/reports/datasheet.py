@@ -22,6 +22,7 @@ from spira_tasks.reports.facts import (
     Table,
     Text,
 )
+from spira_tasks.reports.suppression import MIN_CELL
 
 SYNTHETIC = Text(
     "As gravações são sintéticas, de pessoas inventadas: verificam a plataforma, não a medicina.",
@@ -85,11 +86,11 @@ def _composition(facts: RunFacts) -> Iterator[Block]:
         return
     yield Paragraph(
         Text(
-            f"{_number(facts.dataset.n_recordings)} gravações de "
-            f"{_number(facts.dataset.n_subjects)} pessoas. Números de 1 a 4 não são mostrados, nem "
+            f"{number(facts.dataset.n_recordings)} gravações de "
+            f"{number(facts.dataset.n_subjects)} pessoas. Números de 1 a 4 não são mostrados, nem "
             "os que permitiriam calculá-los.",
-            f"{_number(facts.dataset.n_recordings)} recordings of "
-            f"{_number(facts.dataset.n_subjects)} people. Numbers from 1 to 4 are not shown, nor "
+            f"{number(facts.dataset.n_recordings)} recordings of "
+            f"{number(facts.dataset.n_subjects)} people. Numbers from 1 to 4 are not shown, nor "
             "those from which they could be computed.",
         )
     )
@@ -112,12 +113,15 @@ def _collection(facts: RunFacts) -> Iterator[Block]:
             Text("O que chegou", "What came in"),
             (Text("O quê", "What"), Text("Quanto", "How many")),
             (
-                (Text("Linhas recebidas", "Rows received"), _cell(facts.intake.n_rows)),
-                (Text("Gravações aceitas", "Recordings taken"), _cell(facts.intake.n_recordings)),
-                (Text("Pessoas", "People"), _cell(facts.intake.n_subjects)),
+                (Text("Linhas recebidas", "Rows received"), number(facts.intake.n_rows)),
+                (Text("Gravações aceitas", "Recordings taken"), number(facts.intake.n_recordings)),
+                (Text("Pessoas", "People"), number(facts.intake.n_subjects)),
                 (Text("Hospitais", "Sites"), str(facts.intake.n_sites)),
-                (Text("Em quarentena", "In quarantine"), _cell(facts.intake.n_quarantined)),
-                (Text("Testes do aplicativo", "Trials of the app"), _cell(facts.intake.n_excluded)),
+                (Text("Em quarentena", "In quarantine"), number(facts.intake.n_quarantined)),
+                (
+                    Text("Testes do aplicativo", "Trials of the app"),
+                    number(facts.intake.n_excluded),
+                ),
             ),
         )
     yield from written.part(
@@ -193,8 +197,8 @@ def _maintenance(facts: RunFacts) -> Iterator[Block]:
     yield Bullets(
         (
             Text(
-                f"Pessoas apagadas a pedido (LGPD art. 18) até hoje: {_number(facts.n_erasures)}.",
-                f"People erased on demand (LGPD art. 18) until today: {_number(facts.n_erasures)}.",
+                f"Pessoas apagadas a pedido (LGPD art. 18) até hoje: {number(facts.n_erasures)}.",
+                f"People erased on demand (LGPD art. 18) until today: {number(facts.n_erasures)}.",
             ),
             Text(
                 f"Registro de auditoria: evento {facts.anchor.number}, {facts.anchor.hash[:16]}….",
@@ -212,9 +216,6 @@ def _maintenance(facts: RunFacts) -> Iterator[Block]:
     )
 
 
-def _number(count: Count) -> str:
-    return "<5" if count is None else str(count)
-
-
-def _cell(count: Count) -> str | None:
-    return None if count is None else str(count)
+def number(count: Count) -> str:
+    """A count as it is shown."""
+    return f"<{MIN_CELL}" if count is None else str(count)

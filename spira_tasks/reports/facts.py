@@ -345,11 +345,11 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are strings for every reader, or texts in two languages; a hidden count is None."""
+    """Cells are strings for every reader, or texts in two languages; a hidden count is "<5"."""
 
     caption: Text
     columns: tuple[Text, ...]
-    rows: tuple[tuple[Text | str | None, ...], ...]
+    rows: tuple[tuple[Text | str, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.reports import written
-from spira_tasks.reports.datasheet import CAPTIONS, NOT_REACHED, SYNTHETIC
+from spira_tasks.reports.datasheet import CAPTIONS, NOT_REACHED, SYNTHETIC, number
 from spira_tasks.reports.facts import (
     Block,
     Bullets,
@@ -84,7 +84,7 @@ def _details(facts: RunFacts) -> Iterator[Block]:
         aliases: Text | str = ", ".join(model.aliases or ()) or Text("nenhum", "none")
         if model.aliases is None:
             aliases = Text("o registro não respondeu", "the registry did not answer")
-        rows: list[tuple[Text | str | None, ...]] = [
+        rows: list[tuple[Text | str, ...]] = [
             (Text("Nome e versão", "Name and version"), f"{model.name} {model.version}"),
             (Text("Apelidos agora", "Aliases now"), aliases),
             (Text("Classificador", "Classifier"), model.classifier),
@@ -214,7 +214,7 @@ def _evaluation_data(facts: RunFacts) -> Iterator[Block]:
     yield Table(
         Text("Pessoas de teste", "Test subjects"),
         (Text("O quê", "What"), Text("Quantas", "How many")),
-        tuple((name, None if n is None else str(n)) for name, n in numbers),
+        tuple((name, number(n)) for name, n in numbers),
     )
     yield from written.part(
         "model_card",
@@ -278,8 +278,8 @@ def _by_slice(one: Evaluation) -> Table:
         tuple(
             (
                 Text(f"{GROUPS[part.by].pt}: {part.group}", f"{GROUPS[part.by].en}: {part.group}"),
-                None if part.n_patients is None else str(part.n_patients),
-                None if part.n_controls is None else str(part.n_controls),
+                number(part.n_patients),
+                number(part.n_controls),
                 _interval(part.sensitivity),
                 _interval(part.specificity),
             )
