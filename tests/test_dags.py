@@ -25,19 +25,31 @@ ENVIRONMENT = {
 }
 
 
-def airflow(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as Airflow's processes run, in an Airflow home of the test's own."""
     database = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
     }
     return subprocess.run(
-        [sys.executable, "-m", "airflow", *arguments],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         check=False,
         cwd=ROOT,
         env={**os.environ, **ENVIRONMENT, **database, **environment},
     )
+
+
+def airflow(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "airflow", *arguments, home=home, **environment)
+
+
+def last_line(script: str, home: Path, **environment: str) -> str:
+    """The last line of a script: what it imports may print lines, too."""
+    process = python("-c", script, home=home, **environment)
+    assert process.returncode == 0, process.stderr[-2000:]
+    return process.stdout.splitlines()[-1].rstrip()
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +69,7 @@ ours = sorted(name for name in sys.modules if name.split(".")[0] == "spira_tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
 print(*ours, "|", *heavy)
 """
-    process = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT, "AIRFLOW_HOME": str(home)},
-    )
-    last = process.stdout.splitlines()[-1].rstrip()
-    assert last == "spira_tasks spira_tasks.contract spira_tasks.pipelines |"
+    assert last_line(script, home) == "spira_tasks spira_tasks.contract spira_tasks.pipelines |"
 
 
 @pytest.mark.parametrize("runtime", ["docker", "kubernetes"])
@@ -80,29 +83,12 @@ assert all(task.execution_timeout for task in tasks), tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
 print(*{type(task).__name__ for task in tasks}, spira_maintenance.dag.schedule, "|", *heavy)
 """
-    process = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            **ENVIRONMENT,
-            "AIRFLOW_HOME": str(home),
-            "SPIRA_RUNTIME": runtime,
-            "SPIRA_STORE": "s3://bucket/prefix",
-        },
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    last = process.stdout.splitlines()[-1].rstrip()
-    assert (
-        last
-        == {
-            "docker": "StepDockerOperator 17 * * * * |",
-            "kubernetes": "StepPodOperator None |",
-        }[runtime]
-    )
+    last = last_line(script, home, SPIRA_RUNTIME=runtime, SPIRA_STORE="s3://bucket/prefix")
+    expected = {
+        "docker": "StepDockerOperator 17 * * * * |",
+        "kubernetes": "StepPodOperator None |",
+    }
+    assert last == expected[runtime]
 
 
 def test_a_run_by_airflow_leaves_the_digests_of_a_run_by_the_command_line(
