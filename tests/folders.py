@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import soundfile
 
 from spira_tasks.artifacts import Store
@@ -95,3 +96,16 @@ class Ingested:
     def reasons(self) -> dict[str, str]:
         table = self.table("quarantine")
         return dict(zip(table["record_id"], table["reason"], strict=True))
+
+
+# Fixtures: a module that imports them names them in its __all__.
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    return Cohort(tmp_path / "data")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))

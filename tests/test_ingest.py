@@ -13,22 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from folders import Cohort, Ingested, Row, voice
+from folders import Cohort, Ingested, Row, cohort, store, voice
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.speech.audio import read_pcm16
 
-
-@pytest.fixture
-def cohort(tmp_path: Path) -> Cohort:
-    return Cohort(tmp_path / "data")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
+__all__ = ["cohort", "store"]  # the fixtures
 
 
 def test_a_clean_folder_becomes_one_table(cohort: Cohort, store: Store) -> None:

@@ -6,22 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from folders import Cohort, Ingested, voice
+from folders import Cohort, Ingested, cohort, store, voice
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract import Step
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.runner import run_step
 
-
-@pytest.fixture
-def cohort(tmp_path: Path) -> Cohort:
-    return Cohort(tmp_path / "data")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
+__all__ = ["cohort", "store"]  # the fixtures
 
 
 def test_parquet_and_csv_say_the_same(cohort: Cohort, store: Store, tmp_path: Path) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
-import pytest
-from folders import Cohort, Ingested, voice
+from folders import Cohort, Ingested, cohort, store, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,15 +15,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.intake.listener import pools
 from spira_tasks.intake.record_contract import COLUMNS, typed
 
-
-@pytest.fixture
-def cohort(tmp_path: Path) -> Cohort:
-    return Cohort(tmp_path / "data")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
+__all__ = ["cohort", "store"]  # the fixtures
 
 
 def add_ward_noise(cohort: Cohort, lines: list[str]) -> None:
