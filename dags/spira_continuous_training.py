@@ -1,7 +1,8 @@
 """Train the respiratory-insufficiency classifier again: every week, and on demand.
 
 From a folder of recordings to a registered model: ingest, gates, split, features, training,
-evaluation, and promotion if the model is sound and better than the champion.
+evaluation, and promotion if the model is sound and better than the champion.  At the end, whatever
+the outcome, a report of the run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Param
 from spira_operators import step_operator
 
-from spira_tasks.pipelines import TRAINING
+from spira_tasks.pipelines import REPORT, TRAINING
+
+STEPS = (*TRAINING, *REPORT)
 
 with DAG(
     dag_id="spira_continuous_training",
@@ -51,7 +54,12 @@ with DAG(
     },
 ) as dag:
     runtime = os.environ.get("SPIRA_RUNTIME", "process")
-    tasks = {step.name: step_operator(step, TRAINING, runtime) for step in TRAINING}
+    tasks = {step.name: step_operator(step, STEPS, runtime) for step in TRAINING}
     for step in TRAINING:
         for upstream in step.upstream:
             tasks[upstream] >> tasks[step.name]
+
+    # The report comes after all of them, whatever became of them.  As a teardown it has no say in
+    # the state of the run: a refused run stays failed, and a report that fails takes nothing away.
+    (report,) = (step_operator(step, STEPS, runtime) for step in REPORT)
+    list(tasks.values()) >> report.as_teardown(on_failure_fail_dagrun=False)

@@ -1,0 +1,42 @@
+"""Build the governance report of a run again: its pages, and the same as one signed zip.
+
+Every training builds one at its end.  This is for the day when more is known: after a release from
+quarantine, a waiver or an erasure, or for a run that is older than the reports.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param
+from spira_operators import step_operator
+
+from spira_tasks.pipelines import REPORT
+
+with DAG(
+    dag_id="spira_governance_report",
+    description="The pages and the signed zip that a governance officer reads",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    default_args={
+        "retries": 4,
+        "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=15),
+    },
+    tags=["spira"],
+    params={
+        "run": Param(
+            "latest",
+            type="string",
+            title="Run",
+            description="Id of a run of spira_continuous_training, or latest",
+        ),
+    },
+) as dag:
+    runtime = os.environ.get("SPIRA_RUNTIME", "process")
+    for step in REPORT:
+        step_operator(step, REPORT, runtime)
