@@ -173,9 +173,9 @@ def nobody_erased(n_erased: int) -> Verdict:
         statistic=float(n_erased),
         threshold=0.0,
         n=n_erased,
-        reason=f"the model learned from {n_erased} people who have been erased since; train again"
+        reason=f"people in its data who have been erased since: {n_erased}; train again"
         if n_erased
-        else "the model learned from nobody who has been erased",
+        else "nobody in its data has been erased",
         severity="critical",
     )
 

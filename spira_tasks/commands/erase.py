@@ -101,7 +101,8 @@ def ask_for_subject() -> str:
     if not hospital.strip() or not number.strip():
         raise ConfigError("hospital_id and the hospital number are needed, a line each")
     pseudonyms.warn_of_demo_key()
-    return pseudonyms.subject_id(pseudonyms.key(), hospital.strip(), number.strip())
+    subject = pseudonyms.subject_id(pseudonyms.key(), hospital.strip(), number.strip())
+    return pseudonyms.rekey_map().get(subject, subject)
 
 
 def records_in(data: str, tag: str) -> set[str]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import DIGEST, hex_of, in_threads
@@ -91,11 +91,9 @@ class Holding:
     def names(self) -> set[str]:
         return self.subjects | self.records | self.sessions
 
-    def __or__(self, other: Self) -> Holding:
-        return Holding(**{one.name: self._merged(other, one.name) for one in fields(self)})
-
-    def _merged(self, other: Self, name: str) -> Any:
-        return getattr(self, name) | getattr(other, name)
+    def __or__(self, other: Holding) -> Holding:
+        mine, theirs = self.__dict__, other.__dict__
+        return Holding(**{name: mine[name] | theirs[name] for name in mine})
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -105,11 +103,10 @@ class Holding:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Holding:
-        empty = asdict(cls())
         return cls(
             **{
-                name: set(content[name]) if isinstance(value, set) else content[name]
-                for name, value in empty.items()
+                name: set(value) if isinstance(value, list) else value
+                for name, value in content.items()
             }
         )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
-from spira_tasks.governance import decisions
+from spira_tasks.governance import decisions, inventory
 from spira_tasks.intake.releases import AS_IT_IS, RELEASABLE
 
 TABLE = "quarantine.parquet"
@@ -166,8 +166,6 @@ def _one(store: Store, record: str, reason: str | None, states: set[str]) -> Ent
 
 def _quarantines(store: Store) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Step, time and rows of every quarantine table that a run left."""
-    import pandas as pd
-
     tables: dict[str, list[dict[str, Any]]] = {}
     for run_id in store.run_ids():
         for name in store.record_names(run_id):
@@ -177,11 +175,10 @@ def _quarantines(store: Store) -> Iterator[tuple[str, str, list[dict[str, Any]]]
                 continue
             if digest not in tables:
                 try:
-                    file = store.directory(digest).path(TABLE)
-                except (ArtifactCorrupt, ConfigError):  # erased, or past its retention
+                    frame = inventory.read_table(store, digest, TABLE).astype(object)
+                except (ArtifactCorrupt, ConfigError):  # past its retention
                     tables[digest] = []
                 else:
-                    frame = pd.read_parquet(file).astype(object)
                     tables[digest] = frame.where(frame.notna(), None).to_dict("records")
             yield name, record["finished_at"], tables[digest]
 

@@ -2,14 +2,22 @@
 
 The key is the one secret that links them to hospital numbers.  It comes from the environment and
 is kept apart from the data (LGPD art. 13 § 4); whoever has only the store cannot go back.
+
+When the key is replaced, a re-key map says who had which pseudonym before: people who are known
+keep the one they first had, so nobody changes sides between training and test, and a tombstone
+holds (docs/adr/0015-key-rotation.md).  The map is a file beside the key, never in the store.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import logging
 import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spira_tasks.errors import ConfigError
@@ -22,12 +30,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VARIABLE = "SPIRA_PSEUDONYM_KEY"
+OLD_VARIABLE = "SPIRA_PSEUDONYM_KEY_OLD"  # read by `pseudonyms rotate` alone
+MAP_VARIABLE = "SPIRA_PSEUDONYM_MAP"
+MAP_FORMAT = "spira.rekey/1"
 DEMO_KEY = b"for demonstrations with invented people only"  # known to everybody, so no secret
 MIN_KEY_BYTES = 16
 SHORTEST_NUMBER = 4  # characters; shorter hospital numbers are found in any text
 
 
-def key() -> bytes:
+def key(variable: str = VARIABLE) -> bytes:
     """Return the key from the environment, or the demonstration key when there is none.
 
     Raises
@@ -35,24 +46,94 @@ def key() -> bytes:
     ConfigError
         When the variable is set to something too short to be a key.
     """
-    text = os.environ.get(VARIABLE, "")
+    text = os.environ.get(variable, "")
     if not text:
         return DEMO_KEY
     if len(text.encode()) < MIN_KEY_BYTES:
         raise ConfigError(
-            f"{VARIABLE} is shorter than {MIN_KEY_BYTES} bytes: anybody could try all such keys; "
+            f"{variable} is shorter than {MIN_KEY_BYTES} bytes: anybody could try all such keys; "
             "set it to a random text, for example from `openssl rand -hex 32`"
         )
     return text.encode()
 
 
 def key_id() -> str:
-    """Eight hex digits that change with the key and do not tell it.
+    """Eight hex digits that change with the key and the re-key map, and do not tell them.
 
-    They are part of ingest's configuration, so that pseudonyms made with another key are another
-    result.
+    They are part of ingest's configuration, so that pseudonyms made otherwise are another result.
     """
-    return hashlib.sha256(b"spira.pseudonym-key/1\0" + key()).hexdigest()[:8]
+    if not os.environ.get(MAP_VARIABLE):
+        return id_of(key())
+    content = json.dumps(rekey_map(), sort_keys=True).encode()
+    return hashlib.sha256(id_of(key()).encode() + content).hexdigest()[:8]
+
+
+def id_of(secret: bytes) -> str:
+    """Names a key without telling it."""
+    return hashlib.sha256(b"spira.pseudonym-key/1\0" + secret).hexdigest()[:8]
+
+
+def rekey_map() -> dict[str, str]:
+    """Pseudonym by the key of today to the one that its person first had; empty without a map.
+
+    Raises
+    ------
+    ConfigError
+        When the file of SPIRA_PSEUDONYM_MAP is not there, is open to everybody, is no map, or was
+        made for another key.
+    """
+    place = os.environ.get(MAP_VARIABLE, "")
+    if not place:
+        return {}
+    try:
+        if Path(place).stat().st_mode & stat.S_IRWXO:
+            raise ConfigError(
+                f"the file of {MAP_VARIABLE} is open to everybody on this machine; chmod 600 it"
+            )
+        content = json.loads(Path(place).read_text())
+        people = {str(new): str(first) for new, first in content["people"].items()}
+        made_for, form = content["new_key"], content["format"]
+    except OSError as error:
+        raise ConfigError(
+            f"the file of {MAP_VARIABLE} cannot be read ({error.strerror}); without it everybody "
+            "who is known would be a stranger, and might change sides between training and test"
+        ) from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        form, made_for, people = "", "", {}
+    if form != MAP_FORMAT:
+        raise ConfigError(
+            f"the file of {MAP_VARIABLE} is not a re-key map; one is made by "
+            "`python -m spira_tasks pseudonyms rotate`"
+        )
+    if made_for != id_of(key()):
+        raise ConfigError(
+            f"the map of {MAP_VARIABLE} was made for the key {made_for}, but {VARIABLE} is "
+            f"{id_of(key())}; set the two that belong together"
+        )
+    return people
+
+
+def rotated(
+    rows: pd.DataFrame, old: bytes, new: bytes, earlier: Mapping[str, str]
+) -> dict[str, str]:
+    """The re-key map of some people.
+
+    Parameters
+    ----------
+    rows : DataFrame of str
+        ``hospital_id`` and ``patient_rgh``, as the hospital writes them.
+    old, new : bytes
+        Keys.
+    earlier : mapping of str to str
+        The map that went with the old key, so that a second rotation leads to the first pseudonym.
+
+    Returns
+    -------
+    dict of str to str
+        Pseudonym by the new key to the first one.
+    """
+    before, after = keyed_ids(rows, old).dropna(), keyed_ids(rows, new).dropna()
+    return {after[n]: earlier.get(before[n], before[n]) for n in after.index}
 
 
 def warn_of_demo_key() -> None:
@@ -84,18 +165,16 @@ def subject_id(secret: bytes, hospital_id: str, number: str) -> str:
     return pseudonym(secret, hospital_id, number.upper())
 
 
-def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
-    """The pseudonym of every row's patient, NaN where nothing tells who it is.
+def keyed_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
+    """The pseudonym of every row with a hospital and a number by this key, NaN for the others.
 
-    HMAC-SHA256 of hospital and hospital number; a ``patient_pid``, already a pseudonym, passes.
     Numbers are compared in capitals, because their check digit is typed in both cases.
     """
     import pandas as pd
 
     nothing = pd.Series(None, index=rows.index, dtype="str")
-    known = rows.get("subject_id", nothing).fillna(rows.get("patient_pid", nothing))
     number, site = rows.get("patient_rgh", nothing), rows.get("hospital_id", nothing)
-    keyed = pd.Series(
+    return pd.Series(
         {
             n: subject_id(secret, site[n], number[n])
             for n in rows.index[number.notna() & site.notna()]
@@ -103,7 +182,21 @@ def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
         index=rows.index,
         dtype="str",
     )
-    return keyed.fillna(known)
+
+
+def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
+    """The pseudonym of every row's patient, NaN where nothing tells who it is.
+
+    By hospital and hospital number; a ``patient_pid``, already a pseudonym, passes.  Who had
+    another one before the key was replaced keeps it.
+    """
+    import pandas as pd
+
+    nothing = pd.Series(None, index=rows.index, dtype="str")
+    known = rows.get("subject_id", nothing).fillna(rows.get("patient_pid", nothing))
+    first = rekey_map()
+    found = keyed_ids(rows, secret).fillna(known)
+    return found.map(lambda subject: first.get(subject, subject), na_action="ignore").astype("str")
 
 
 def identifiers_in_text(rows: pd.DataFrame) -> Faults:
