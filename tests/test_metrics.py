@@ -80,3 +80,16 @@ def test_a_perfectly_calibrated_model_has_a_calibration_error_of_its_n() -> None
         errors[n] = np.percentile(draws, 95)
     assert errors[108] == pytest.approx(0.122, abs=0.015)
     assert errors[1000] == pytest.approx(0.040, abs=0.006)
+
+
+def test_eight_found_out_of_eight_is_no_proof_that_all_are_found() -> None:
+    labels = np.repeat([1.0, 0.0], 8)
+    scores = np.repeat([0.9, 0.1], 8)
+    subjects = np.array([f"s{n}" for n in range(16)])
+    weights = metrics.subject_resamples(subjects, 500, 0)
+    samples = metrics.measure(labels, scores, 0.5, weights)
+    assert metrics.estimate(samples["sensitivity"]).low == 1.0  # what the bootstrap alone says
+    found = metrics.estimates(samples, 8, 8)
+    assert found["sensitivity"].low == pytest.approx(0.676, abs=1e-3)
+    assert found["specificity"].high == 1.0
+    assert 0.67 < found["balanced_accuracy"].low < 0.80

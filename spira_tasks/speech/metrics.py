@@ -90,6 +90,51 @@ def estimate(samples: Array) -> Estimate:
     return Estimate(float(samples[0]), float(low), float(high))
 
 
+def estimates(samples: dict[str, Array], n_patients: int, n_controls: int) -> dict[str, Estimate]:
+    """Every metric of ``measure`` with its interval.
+
+    The bootstrap of a share knows no doubt at its ends: eight patients found out of eight make a
+    point, whose lower bound is 1.  So intervals of sensitivity and specificity are never narrower
+    than Wilson's, and that of balanced accuracy, half their sum, than what follows from them by
+    the square-and-add method (Zou and Donner, Statistics in Medicine 2008).
+
+    Parameters
+    ----------
+    samples : dict of str to (resample,) array
+    n_patients, n_controls : int
+        How many people of each class were measured.
+    """
+    found = {name: estimate(values) for name, values in samples.items()}
+    shares = {"sensitivity": n_patients, "specificity": n_controls}
+    for name, n in shares.items():
+        found[name] = widened(found[name], *wilson_interval(found[name].value, n))
+    value = found["balanced_accuracy"].value
+    parts = [found[name] for name in shares]
+    below = np.sqrt(sum((part.value - part.low) ** 2 for part in parts)) / 2
+    above = np.sqrt(sum((part.high - part.value) ** 2 for part in parts)) / 2
+    bounds = (value - below, value + above)
+    found["balanced_accuracy"] = widened(found["balanced_accuracy"], *bounds)
+    return found
+
+
+def widened(interval: Estimate, low: float, high: float) -> Estimate:
+    return Estimate(interval.value, min(interval.low, float(low)), max(interval.high, float(high)))
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Score interval of a share of ``n``, 95 % two-sided (Wilson, JASA 1927).
+
+    Examples
+    --------
+    >>> [round(bound, 3) for bound in wilson_interval(1.0, 8)]
+    [0.676, 1.0]
+    """
+    z = 1.959964  # of CONFIDENCE
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
 def youden_threshold(labels: Array, probabilities: Array) -> float:
     """The threshold that maximises sensitivity + specificity; midway between two scores.
 

@@ -174,11 +174,13 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
         for condition, scores in probabilities.items()
     }
     called = clean >= threshold
+    n_patients = int(test[patient]["subject_id"].nunique())
+    n_controls = int(test[~patient]["subject_id"].nunique())
     return {
         "n_recordings": len(test),
         "n_subjects": int(test["subject_id"].nunique()),
-        "n_patients": int(test[patient]["subject_id"].nunique()),
-        "n_controls": int(test[~patient]["subject_id"].nunique()),
+        "n_patients": n_patients,
+        "n_controls": n_controls,
         "operating_point": threshold,
         "confusion": {
             "true_positives": int((called & patient).sum()),
@@ -189,7 +191,10 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
         "expected_calibration_error": metrics.expected_calibration_error(labels, clean),
         "brier_score": float(np.mean((clean - labels) ** 2)),
         "conditions": {
-            condition: {name: asdict(metrics.estimate(values)) for name, values in sample.items()}
+            condition: {
+                name: asdict(interval)
+                for name, interval in metrics.estimates(sample, n_patients, n_controls).items()
+            }
             for condition, sample in samples.items()
         },
         "drop_in_balanced_accuracy": {
