@@ -20,7 +20,7 @@ N_COLOURS = 6  # classes c1 to c6
 LABEL_LENGTH, TICK_LENGTH = 36, 12  # letters that fit a phone
 ROW = 40  # pixels of a row: a line of text and what is drawn under it
 LEGEND_ROW = 22
-FIRST, LAST = 9.0, 98.0  # per cent of the width between which runs are drawn
+FIRST, LAST = 18.0, 98.0  # per cent of the width between which runs are drawn
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def lines(
 
     ``names`` are those of the runs.  ``ticks`` make the vertical axis, from the lowest.
     """
-    drawn, top = _legend([line.label for line in series], "shapes")
+    drawn, top = _legend([line.label for line in series] if len(series) > 1 else [], "shapes")
     plot = 160
     low, high = ticks[0].value, ticks[-1].value
     span = (high - low) or 1.0
@@ -261,7 +261,7 @@ def _legend(labels: Sequence[str], kind: str) -> tuple[list[Markup], float]:
     for number, label in enumerate(labels):
         y = number * LEGEND_ROW + 10
         if kind == "shapes":
-            drawn.append(Markup('<svg x="8">{}</svg>').format(_shape(number, 0, y, "")))
+            drawn.append(Markup('<svg x="8" overflow="visible">{}</svg>').format(_shape(number, 0, y, "")))
         else:
             drawn.append(
                 Markup('<rect class="{}" x="1" y="{}" width="13" height="13"/>').format(

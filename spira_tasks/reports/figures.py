@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -140,13 +140,14 @@ def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
         ends = [end for one in found for end in (one.low, one.median, one.high) if end is not None]
         ticks = _ticks(t, min(ends), max(ends)) if ends else _ticks(t, 0, 1)
         unit = t.name("measure_unit", measure)
+        decimals = 0 if all(end == int(end) for end in ends) else 2
         rows = [
             charts.Interval(
                 t.name("device", one.device),
                 one.median,
                 one.low,
                 one.high,
-                f"{t.number(one.median, 0)} {unit}" if one.median is not None else t("hidden"),
+                f"{t.number(one.median, decimals)} {unit}" if one.median is not None else t("hidden"),
             )
             for one in found
         ]
@@ -157,9 +158,9 @@ def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
                 t.name("device", one.device),
                 t.cell(one.n_subjects),
                 t.cell(one.n_recordings),
-                t.number(one.low, 0),
-                t.number(one.median, 0),
-                t.number(one.high, 0),
+                t.number(one.low, decimals),
+                t.number(one.median, decimals),
+                t.number(one.high, decimals),
             )
             for one in found
         )
@@ -216,7 +217,10 @@ def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
     return [
         _over_runs(
             t, "pass_rate", names, rates, [t.percent(rate, 1) for rate in rates],
-            [replace(tick, label=t.percent(tick.value)) for tick in _ticks(t, max(floor, 0), 1)],
+            [
+                Mark(tick.value / 100, f"{tick.label}\u00a0%")
+                for tick in _ticks(t, 100 * max(floor, 0), 100)
+            ],
         ),
         _over_runs(
             t, "n_quarantined", names, quarantined,

@@ -145,7 +145,7 @@ def _who(t: Texts, facts: RunFacts) -> list[tuple[str, str]]:
         roles = t("unknown") if model.aliases is None else ", ".join(model.aliases) or t("none")
         pairs.append(("aliases", roles))
     if facts.thresholds_owner:
-        pairs.append(("owner", facts.thresholds_owner))
+        pairs.append(("owner", sentences.owner(t, facts.thresholds_owner)))
     pairs.append(("code", facts.provenance.git or UNKNOWN))
     return [(t(f"who.{name}"), value) for name, value in pairs]
 
@@ -214,13 +214,19 @@ def _verdict_row(t: Texts, verdict: Mapping[str, Any]) -> Context:
     return {
         "title": sentences.title(t, verdict),
         "details": sentences.details(t, verdict),
-        "reason": verdict["reason"] if verdict["verdict"] != "pass" else "",
+        "why": None if verdict["verdict"] == "pass" else sentences.in_full(t, verdict),
         "verdict": verdict["verdict"],
-        "severity": verdict["severity"],
+        "severity": _severity(t, verdict),
         "observed": t.statistic(verdict["statistic"]),
         "limit": t.statistic(verdict["threshold"]),
         "n": UNKNOWN if verdict["n"] is None else t.count(verdict["n"]),
     }
+
+
+def _severity(t: Texts, verdict: Mapping[str, Any]) -> str:
+    if verdict["severity"]:
+        return t(f"severity.{verdict['severity']}")
+    return UNKNOWN if verdict["suite"] else t("severity.gate")
 
 
 def _document(t: Texts, document: Document) -> Context:

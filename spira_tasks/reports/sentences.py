@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expectations.plain import Language, Plain, describe
+from expectations.plain import Language, Plain, describe, load
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts
 from spira_tasks.reports.texts import Texts
 
@@ -49,16 +49,24 @@ def warnings(t: Texts, facts: RunFacts) -> list[tuple[Mapping[str, Any], Said]]:
 
 
 def explain(t: Texts, verdict: Mapping[str, Any]) -> Said:
-    """Say why a verdict is what it is: in plain words where the catalogue has them."""
-    measured = "" if verdict["statistic"] is not None else ".unmeasured"
-    for key in (f"{verdict['verdict']}.{verdict['name']}{measured}", f"why.{verdict['name']}{measured}"):
-        if t.has(key):
-            return Said(t(key, **_numbers(t, verdict)), t.language)
-    plain = describe(str(verdict["name"]), language(t), verdict)
-    if plain.rationale:
-        words = t("why.expectation", sentence=plain.sentence, rationale=plain.rationale)
-        return Said(words, t.language)
-    return Said(f"{verdict['name']}: {verdict['reason']}", OWN_REASONS)
+    """Say why a verdict is what it is: in plain words where there are any."""
+    if (written := _written(t, verdict)) is not None:
+        return written
+    plain = details(t, verdict)
+    if plain is None:
+        return Said(f"{verdict['name']}: {verdict['reason']}", OWN_REASONS)
+    words = [t("why.expectation", sentence=plain.sentence, rationale=plain.rationale)]
+    if verdict["statistic"] is not None and verdict["threshold"] is not None:
+        observed, limit = t.statistic(verdict["statistic"]), t.statistic(verdict["threshold"])
+        words.append(t("why.observed", observed=observed, limit=limit))
+    return Said(" ".join(words), t.language)
+
+
+def in_full(t: Texts, verdict: Mapping[str, Any]) -> Said | None:
+    """What is to be said beside title and details of a verdict that is no pass."""
+    if (written := _written(t, verdict)) is not None:
+        return written
+    return None if details(t, verdict) else Said(str(verdict["reason"]), OWN_REASONS)
 
 
 def title(t: Texts, verdict: Mapping[str, Any]) -> Said:
@@ -71,6 +79,11 @@ def details(t: Texts, verdict: Mapping[str, Any]) -> Plain | None:
     """Tell what an expectation says, why, and who answers for it; None of one that is no more."""
     plain = describe(str(verdict["name"]), language(t), verdict)
     return plain if plain.rationale else None
+
+
+def owner(t: Texts, name: str) -> str:
+    """Who answers for thresholds, as the plain words have it."""
+    return str(load(language(t))["owners"].get(name, name))
 
 
 def language(t: Texts) -> Language:
@@ -102,6 +115,16 @@ def in_words(t: Texts, evaluation: Evaluation) -> list[str]:
     else:
         sentences.append(t("words.no_drop"))
     return sentences
+
+
+def _written(t: Texts, verdict: Mapping[str, Any]) -> Said | None:
+    """The sentence of the catalogue for this verdict of a gate, if it has one."""
+    measured = "" if verdict["statistic"] is not None else ".unmeasured"
+    for kind in (verdict["verdict"], "why"):
+        key = f"{kind}.{verdict['name']}{measured}"
+        if t.has(key):
+            return Said(t(key, **_numbers(t, verdict)), t.language)
+    return None
 
 
 def _explanation(t: Texts, facts: RunFacts) -> str:

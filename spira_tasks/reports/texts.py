@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,16 @@ class Texts:
         return text.replace(",", "\0").replace(".", point).replace("\0", thousands)
 
     def statistic(self, value: float | None) -> str:
-        """Show a number of any size with four digits that count."""
+        """Show a number of any size: whole ones whole, others with three digits that count."""
         if value is None:
             return UNKNOWN
-        if value == int(value) and abs(value) < 1e15:
+        if value == int(value):
             return self.number(value, 0)
-        if abs(value) < 1e-3:
-            return f"{value:.2g}".replace(".", self._marks[1]).replace("-", "−")
-        return self.number(value, max(0, 4 - len(str(int(abs(value))))))
+        shown = Decimal(f"{value:.3g}")
+        if abs(shown) < Decimal("1e-4"):
+            mantissa, exponent = f"{value:.1e}".split("e")
+            return f"{self.number(float(mantissa), 1)}·10^{int(exponent)}".replace("^-", "^−")
+        return self.number(float(shown), max(0, -int(shown.normalize().as_tuple().exponent)))
 
     def percent(self, share: float | None, decimals: int = 0) -> str:
         return UNKNOWN if share is None else self.number(100 * share, decimals) + "\u00a0%"
