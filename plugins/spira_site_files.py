@@ -48,8 +48,12 @@ class SiteFiles:
         return str(pointer.get("run_id", ""))
 
     def names(self, run_id: str) -> dict[str, str] | None:
-        """File name to SHA-256 (hex) of a run's site; None when the run has none."""
-        digest = ((self.record(run_id, REPORT) or {}).get("outputs") or {}).get("site")
+        """File name to SHA-256 (hex) of a run's newest site; None when the run has none."""
+        if not RUN_ID.fullmatch(run_id):
+            return None
+        own = (self.record(run_id, REPORT) or {}).get("outputs")
+        # another run may have built it again, such as one of spira_governance_report
+        digest = (self._json(f"site/runs/{run_id}.json") or own or {}).get("site")
         if digest is None:
             return None
         match = DIGEST.fullmatch(str(digest))
