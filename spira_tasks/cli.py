@@ -16,6 +16,7 @@ from spira_tasks.commands import (
     erase,
     expectations,
     open_store,
+    pseudonyms,
     quarantine,
     report,
     runs,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     pass
 
 # each adds its own parsers
-COMMANDS = (runs, report, quarantine, expectations, trace, audit, erase)
+COMMANDS = (runs, report, quarantine, expectations, trace, audit, erase, pseudonyms)
 
 EXAMPLES = """\
 examples:

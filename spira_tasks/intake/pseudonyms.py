@@ -73,8 +73,13 @@ def id_of(secret: bytes) -> str:
     return hashlib.sha256(b"spira.pseudonym-key/1\0" + secret).hexdigest()[:8]
 
 
-def rekey_map() -> dict[str, str]:
+def rekey_map(made_for: bytes | None = None) -> dict[str, str]:
     """Pseudonym by the key of today to the one that its person first had; empty without a map.
+
+    Parameters
+    ----------
+    made_for : bytes, optional
+        The key that the map has to belong to, by default the one of today.
 
     Raises
     ------
@@ -92,25 +97,42 @@ def rekey_map() -> dict[str, str]:
             )
         content = json.loads(Path(place).read_text())
         people = {str(new): str(first) for new, first in content["people"].items()}
-        made_for, form = content["new_key"], content["format"]
+        new_key, form = content["new_key"], content["format"]
     except OSError as error:
         raise ConfigError(
             f"the file of {MAP_VARIABLE} cannot be read ({error.strerror}); without it everybody "
             "who is known would be a stranger, and might change sides between training and test"
         ) from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        form, made_for, people = "", "", {}
+        form, new_key, people = "", "", {}
     if form != MAP_FORMAT:
         raise ConfigError(
             f"the file of {MAP_VARIABLE} is not a re-key map; one is made by "
             "`python -m spira_tasks pseudonyms rotate`"
         )
-    if made_for != id_of(key()):
+    wanted = id_of(key() if made_for is None else made_for)
+    if new_key != wanted:
         raise ConfigError(
-            f"the map of {MAP_VARIABLE} was made for the key {made_for}, but {VARIABLE} is "
-            f"{id_of(key())}; set the two that belong together"
+            f"the map of {MAP_VARIABLE} was made for the key {new_key}, and the key is {wanted}; "
+            "set the two that belong together"
         )
     return people
+
+
+def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, str]) -> None:
+    """Write a re-key map that only this user may read, where there is no file yet."""
+    content = {
+        "format": MAP_FORMAT,
+        "old_key": id_of(old),
+        "new_key": id_of(new),
+        "people": dict(people),
+    }
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigError(f"the map cannot be written to {file} ({error.strerror})") from None
+    with os.fdopen(descriptor, "w") as opened:
+        json.dump(content, opened, indent=1, sort_keys=True)
 
 
 def rotated(
