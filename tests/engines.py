@@ -28,6 +28,7 @@ IMAGE = "spira-base:local"  # python 3.11 and sh; tests/docker/base_image.sh mak
 HERE = Place(os.environ.get("SPIRA_DOCKER_URL") or LOCAL_ENGINE)
 USER = "10001:10001"
 SMALL = Resources(cpus=1.0, memory_mib=(128,), scratch_mib=8, minutes=5)
+SLEEP = ["sleep", "60"]
 
 
 @contextmanager
@@ -48,6 +49,13 @@ def own_engine() -> Iterator[Engine]:
         finally:
             for found in containers(engine, label):
                 engine.remove(found["Id"])
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """One engine for a module, which imports this fixture and names it in its __all__."""
+    with own_engine() as found:
+        yield found
 
 
 def containers(engine: Engine, label: str = "") -> list[dict[str, Any]]:
