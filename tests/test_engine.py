@@ -1,51 +1,29 @@
-"""One step's container on a real engine: its limits, its lines, its end, and who it belongs to."""
+"""One step's container on a real engine: its limits, its lines, and its end."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import ssl
-import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import spira_engine
-from docker.errors import DockerException, NotFound
+from docker.errors import NotFound
 from engines import (
     IMAGE,
+    SLEEP,
     SMALL,
-    Proxy,
-    containers,
+    engine,
     followed,
     identity,
-    own_engine,
     python,
     said,
     start,
     wait_for,
-    write_certificates,
 )
-from spira_engine import Ending, Engine, EngineLost, NoGPU, connect
-from spira_lines import Line
-from spira_site import Place, Site
+from spira_engine import Ending, Engine, NoGPU
 
-from spira_tasks.contract import Resources
+__all__ = ["engine"]  # the fixture
 
 pytestmark = pytest.mark.docker
-
-SLEEP = ["sleep", "60"]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with own_engine() as found:
-        yield found
 
 
 def end_of(engine: Engine, container: str) -> Ending:
@@ -226,92 +204,6 @@ def test_a_container_that_somebody_removed_is_not_followed_for_ever(engine: Engi
         list(following)
 
 
-# -- whose it is -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("round_", range(5))
-def test_of_two_tries_at_the_same_moment_one_makes_a_container_and_both_follow_it(
-    engine: Engine, round_: int
-) -> None:
-    tries = [identity(attempt, run=f"race-{round_}-{os.getpid()}") for attempt in (1, 2, 3)]
-    barrier = threading.Barrier(len(tries))
-
-    def begin(n: int) -> str:
-        own = Engine(connect(Place(engine_url())).client)
-        barrier.wait()
-        return start(own, SLEEP, tries[n])
-
-    with ThreadPoolExecutor(len(tries)) as pool:
-        ids = list(pool.map(begin, range(len(tries))))
-    assert len(set(ids)) == 1
-    (found,) = engine.find(tries[0])
-    assert (found["Id"], found["State"]) == (ids[0], "running")
-    assert engine.belongs_to(ids[0], tries[2])  # the latest try may stop it, and no other
-    assert not engine.belongs_to(ids[0], tries[0])
-    engine.remove(ids[0])
-
-
-def engine_url() -> str:
-    return Site.from_environment().engines[""].url
-
-
-def test_the_try_that_comes_later_gets_the_container_that_works(engine: Engine) -> None:
-    first, second = identity(1, run="late"), identity(2, run="late")
-    older = start(engine, SLEEP, first)
-    assert start(engine, SLEEP, second) == older
-    assert [found["Id"] for found in engine.find(first)] == [older]
-
-
-def test_a_container_that_was_made_and_never_started_is_in_nobodys_way(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its maker was killed in between, and did not let go of the name."""
-    who = identity(1, run="killed-before-start")
-
-    class Killed(BaseException):
-        pass
-
-    def killed(_: str) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.client, "start", killed)
-        with pytest.raises(Killed):
-            start(engine, SLEEP, who)
-    assert [found["State"] for found in engine.find(who)] == ["created"]
-    monkeypatch.setattr(spira_engine, "START_SECONDS", 0.3)
-    container = start(engine, ["true"], replace(who, attempt=2))
-    assert [found["Id"] for found in engine.find(who)] == [container]
-
-
-def test_a_container_belongs_to_the_last_try_that_claimed_it(engine: Engine) -> None:
-    first, second = identity(1, run="claims"), identity(12, run="claims")
-    container = start(engine, SLEEP, first)
-    assert engine.belongs_to(container, first)
-    assert not engine.belongs_to(container, second)
-    engine.claim(container, second)
-    engine.claim(container, second)
-    assert engine.belongs_to(container, second)
-    assert not engine.belongs_to(container, first)
-    assert not engine.belongs_to(container, identity(2, run="claims"))  # -try12 ends in 2, too
-    engine.claim(container, first)  # a process of the first try that does not know yet
-    assert engine.belongs_to(container, second)
-
-
-def test_containers_of_other_work_are_not_found(engine: Engine) -> None:
-    who = identity(run="mine")
-    start(engine, ["true"], who)
-    for change in (
-        {"dag": "other"},
-        {"task": "other"},
-        {"run": "other"},
-        {"map_index": 3},
-        {"platform": "another installation on this engine"},
-    ):
-        assert not engine.find(replace(who, **change)), change
-    assert engine.find(replace(who, attempt=7))
-
-
 # -- how it ends -----------------------------------------------------------------------------
 
 HANDLER = """
@@ -381,167 +273,3 @@ time.sleep(60)
     started(engine, container)
     assert 60 <= engine.memory_mib(container) < 110
     engine.remove(container)
-
-
-# -- an engine that is away ------------------------------------------------------------------
-
-
-@pytest.fixture
-def proxy(engine: Engine) -> Iterator[Proxy]:
-    between = Proxy()
-    yield between
-    between.shut()
-
-
-def test_lines_go_on_where_they_were_when_the_engine_is_back(
-    engine: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spira_engine, "POLL_SECONDS", 0.05)
-    script = """
-import sys, time
-for n in range(300): print(n, file=sys.stderr, flush=True); time.sleep(0.01)
-"""
-    container = start(engine, python(script))
-    lines: list[Line] = []
-
-    def follow() -> None:
-        for found in connect(Place(proxy.url)).follow(container):
-            lines.extend(found)
-
-    following = threading.Thread(target=follow)
-    following.start()
-    for _ in range(2):
-        n_lines = len(lines)
-        wait_for(lambda n=n_lines: len(lines) > n + 30)
-        proxy.shut()
-        time.sleep(0.8)
-        n_lines = len(lines)
-        proxy.reopen()
-    following.join(30)
-    assert not following.is_alive()
-    assert [line.text for line in lines] == [str(n) for n in range(300)]
-
-
-def test_an_engine_that_stays_away_is_lost_and_its_container_works_on(
-    engine: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spira_engine, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(spira_engine, "LOST_SECONDS", 0.5)
-    container = start(engine, SLEEP)
-    following = connect(Place(proxy.url)).follow(container)
-    next(following)
-    proxy.shut()
-    before = time.monotonic()
-    with pytest.raises(EngineLost):
-        list(following)
-    assert 0.5 <= time.monotonic() - before < 5
-    assert engine.is_running(container)
-    proxy.reopen()
-
-
-def test_an_engine_that_nobody_answers_for_is_an_error_at_once() -> None:
-    with pytest.raises(DockerException):
-        connect(Place("tcp://127.0.0.1:1"))
-
-
-# -- other engines ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def guarded(engine: Engine, tmp_path: Path) -> Iterator[tuple[Proxy, Path]]:
-    """The engine behind TLS, open to who has a certificate of its authority."""
-    folder = tmp_path / "tls"
-    write_certificates(folder)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    between = Proxy(context)
-    yield between, folder
-    between.shut()
-
-
-def test_an_engine_behind_tls_is_reached_with_the_files_that_open_it(
-    engine: Engine, guarded: tuple[Proxy, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where the machine has authorities and a proxy of its own."""
-    proxy, folder = guarded
-    write_certificates(folder / "firewall")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder / "firewall/ca.pem"))
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    remote = connect(Place(proxy.url, tls=str(folder)))
-    container = start(remote, ["sh", "-c", "echo from afar >&2"])
-    assert said(remote, container) == ["from afar"]
-    assert engine.ending(container).status == 0
-
-
-def test_without_the_right_certificates_both_sides_refuse(
-    guarded: tuple[Proxy, Path], tmp_path: Path
-) -> None:
-    proxy, folder = guarded
-    strangers = tmp_path / "strangers"
-    write_certificates(strangers)
-    with pytest.raises(DockerException):
-        connect(Place(proxy.url))  # it speaks no TLS
-    with pytest.raises(DockerException):
-        connect(Place(proxy.url, tls=str(strangers)))  # both are strangers
-    shutil.copy(folder / "ca.pem", strangers)
-    with pytest.raises(DockerException):
-        connect(Place(proxy.url, tls=str(strangers)))  # the engine does not know the client
-    shutil.copytree(folder, tmp_path / "mixed")
-    write_certificates(tmp_path / "other")
-    shutil.copy(tmp_path / "other/ca.pem", tmp_path / "mixed")
-    with pytest.raises(DockerException):
-        connect(Place(proxy.url, tls=str(tmp_path / "mixed")))  # the client does not know it
-    with pytest.raises(DockerException):
-        connect(Place(proxy.url, tls=str(tmp_path / "nowhere")))
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[str]:
-    """The URL of a second engine with the image."""
-    if os.geteuid() or not all(shutil.which(program) for program in ("dockerd", "unshare")):
-        pytest.skip("a second engine needs root, dockerd and unshare")
-    folder = Path("/var/tmp") / f"spira-engine-{os.getpid()}"
-    folder.mkdir()
-    url = f"unix://{folder}/engine.sock"
-    with (folder / "log").open("w") as log:
-        daemon = subprocess.Popen(
-            [
-                *("unshare", "--net", "--"),  # else it deletes docker0, which is the first one's
-                "dockerd",
-                *(f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"-H={url}"),
-                *(f"--pidfile={folder}/pid", "--bridge=none", "--iptables=false"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_for(lambda: (folder / "engine.sock").exists() and daemon.poll() is None)
-        other = connect(Place(url))
-        save = subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE)
-        subprocess.run(["docker", "-H", url, "load"], stdin=save.stdout, check=True)
-        save.wait()
-        assert other.image_id(IMAGE)
-        yield url
-    finally:
-        daemon.terminate()
-        daemon.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_a_step_runs_on_the_engine_that_the_site_file_names(
-    second: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "site.toml"
-    file.write_text(f'[engines.gpu]\nurl = "{second}"\n[steps.train]\nengine = "gpu"\n')
-    monkeypatch.setenv("SPIRA_SITE", str(file))
-    place = Site.from_environment().place(Resources(engine="gpu"))
-    other = connect(place)
-    before = json.dumps(sorted(found["Id"] for found in containers(engine)))
-    who = identity()
-    container = start(other, ["sh", "-c", "hostname >&2"], who)
-    (name,) = said(other, container)
-    assert container.startswith(name)
-    assert not engine.find(who)
-    assert before == json.dumps(sorted(found["Id"] for found in containers(engine)))
-    other.remove(container)
