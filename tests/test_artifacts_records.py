@@ -1,0 +1,159 @@
+"""Results, checkpoints, memory and the records of runs, in a folder and in a bucket."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from stores import backend, blob_name, fill, output, store
+
+from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.backends import Backend
+from spira_tasks.artifacts.blobs import digest_of
+from spira_tasks.contract import Result, Verdict
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
+
+__all__ = ["backend", "output", "store"]  # the fixtures
+
+RUN_ID = "manual__2026-11-21T09:16:00+00:00"
+
+
+# Results
+
+
+def test_a_result_comes_back_as_it_was_saved(store: Store, output: Path) -> None:
+    result = Result(
+        stage="train",
+        key="ab12",
+        outputs={"model": store.put_directory(output)},
+        metrics={"loss": 0.25},
+        verdicts=(Verdict("gate", "warn", statistic=0.5, n=7, reason="few subjects"),),
+        seconds=1.5,
+        provenance={"git": "abc"},
+    )
+    assert store.find_result("ab12") is None
+    store.save_result(result)
+
+    assert store.find_result("ab12") == result
+
+
+def test_the_first_of_many_results_stays(store: Store) -> None:
+    results = [Result("stage", "key1", {}, metrics={"seed": float(seed)}) for seed in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(store.save_result, results))
+    first = store.find_result("key1")
+    store.save_result(Result("stage", "key1", {}, metrics={"seed": 99.0}))
+
+    assert first in results
+    assert store.find_result("key1") == first
+
+
+def test_a_result_that_lost_its_outputs_gives_way_to_a_new_one(
+    store: Store, backend: Backend, tmp_path: Path
+) -> None:
+    lost = store.put_directory(fill(tmp_path / "lost", {"weights": b"first"}))
+    store.save_result(Result("train", "key1", {"model": lost}))
+    backend.set_aside(blob_name(digest_of(b"first")))
+    made = store.put_directory(fill(tmp_path / "made", {"weights": b"second"}))
+    second = Result("train", "key1", {"model": made})
+    store.save_result(second)
+
+    assert store.find_result("key1") == second
+
+
+def test_a_result_that_is_not_json_is_set_aside(store: Store, backend: Backend) -> None:
+    backend.write("results/key1.json", b"")
+
+    assert store.find_result("key1") is None
+    assert backend.entries("results") == []
+    store.save_result(Result("stage", "key1", {}))
+    assert store.find_result("key1") is not None
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_is_replaced_by_the_next_and_gone_when_the_work_is_done(
+    store: Store, backend: Backend
+) -> None:
+    checkpoint = store.checkpoint("key1")
+    assert checkpoint.load() is None
+    checkpoint.delete()  # most work keeps none
+
+    checkpoint.save(b"after epoch 1")
+    assert checkpoint.load() == b"after epoch 1"
+    checkpoint.save(b"after epoch 2")
+    assert store.checkpoint("key1").load() == b"after epoch 2"
+    assert store.checkpoint("key2").load() is None
+
+    checkpoint.delete()
+    assert checkpoint.load() is None
+    assert backend.entries("checkpoints") == []
+
+
+def test_a_checkpoint_that_is_of_no_use_is_set_aside(store: Store, backend: Backend) -> None:
+    checkpoint = store.checkpoint("key1")
+    checkpoint.save(b"half")
+    checkpoint.set_aside()
+
+    assert checkpoint.load() is None
+    assert backend.read("corrupt/checkpoints/key1.safetensors") == b"half"
+
+
+# Memory and run records
+
+
+def test_memory_lasts_as_long_as_the_blobs_it_mentions(store: Store, backend: Backend) -> None:
+    content = b"features of a recording"
+    features = store.blobs.put(content)
+    record = {"features": features, "original": digest_of(b"not stored here"), "n": 3}
+    assert store.recall("abcd") is None
+    store.memorize("abcd", record)
+    assert store.recall("abcd") == record
+
+    backend.write(blob_name(features), content[:5])
+    assert store.recall("abcd") is None
+    with pytest.raises(ArtifactCorrupt):
+        store.blobs.read(features)
+    assert store.recall("abcd") is None
+    store.blobs.put(content)
+    assert store.recall("abcd") == record
+
+
+def test_a_record_of_a_run_is_replaced_by_the_next(store: Store) -> None:
+    assert store.read_record(RUN_ID, "train") is None
+    store.write_record(RUN_ID, "train", {"state": "running"})
+    store.write_record(RUN_ID, "train", {"state": "done"})
+    store.write_record(RUN_ID, "split", {"state": "done"})
+
+    assert store.read_record(RUN_ID, "train") == {"state": "done"}
+    assert store.record_names(RUN_ID) == ["split", "train"]
+    assert store.record_names("scheduled__1") == []
+
+
+def test_runs_are_listed_with_the_latest_written_last(store: Store) -> None:
+    assert store.run_ids() == []
+    for run_id in ("b", RUN_ID, "a", "b"):
+        store.write_record(run_id, "split", {})
+        time.sleep(0.02)  # the clock of a file system may be coarse
+
+    assert store.run_ids() == [RUN_ID, "a", "b"]
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\n", "a\\b", "ü", "x" * 201])
+def test_a_name_that_could_leave_its_place_is_refused(store: Store, name: str) -> None:
+    for use in (
+        lambda: store.write_record(name, "split", {}),
+        lambda: store.write_record(RUN_ID, name, {}),
+        lambda: store.read_record(name, "split"),
+        lambda: store.record_names(name),
+        lambda: store.find_result(name),
+        lambda: store.save_result(Result("stage", name, {})),
+        lambda: store.recall(name),
+        lambda: store.memorize(name, {}),
+        lambda: store.checkpoint(name),
+    ):
+        with pytest.raises(ConfigError, match="cannot name a record"):
+            use()
