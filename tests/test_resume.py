@@ -1,4 +1,4 @@
-"""A training that was stopped goes on, and ends as one that never was: bit for bit."""
+"""A training step that was stopped goes on, and ends as one that never was: bit for bit."""
 
 from __future__ import annotations
 
@@ -9,123 +9,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import SETTINGS, Run
-from test_training import BANK, SPEC, TRAIN, VAL
-from torch import Tensor
 
 from spira_tasks.artifacts import Checkpoint, Store
 from spira_tasks.contract import Result, Step
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step, tracking_uri
-from spira_tasks.speech import cpu
-from spira_tasks.speech.augmentation import NoisePolicy
-from spira_tasks.speech.features import FeatureExtractor
-from spira_tasks.speech.model import ModelName, SpiraConv
-from spira_tasks.speech.training import Epoch, Learner, Schedule, fit, pack, restore, unpack
+from spira_tasks.speech.training import pack, unpack
 from spira_tasks.stages import train
 from spira_tasks.tracking import Tracker
 
 ROOT = Path(__file__).parents[1]
 N_EPOCHS = 5  # a signal that is sent after the second arrives before the end
-
-
-# The loop
-
-
-def epochs_of(learner: Learner, schedule: Schedule, n_epochs: int) -> list[Epoch]:
-    """The next epochs, as ``fit`` yields them."""
-    cpu.prepare(n_threads=1)
-    extractor, noise = FeatureExtractor(SPEC), NoisePolicy(0, 1)
-    loop = fit(learner, extractor, TRAIN, VAL, schedule=schedule, bank=BANK, noise=noise, seed=3)
-    return [next(loop) for _ in range(n_epochs)]
-
-
-def new_learner(schedule: Schedule, version: ModelName, seed: int) -> Learner:
-    torch.manual_seed(seed)
-    return Learner(SpiraConv(SPEC.n_frames, SPEC.n_bins, version, dropout=0.2), schedule)
-
-
-@pytest.mark.parametrize("version", ["spiraconv_v1", "spiraconv_v2"])
-@pytest.mark.parametrize("averaging", [0.0, 0.9])
-def test_a_learner_that_was_saved_and_restored_goes_on_bit_for_bit(
-    averaging: float, version: ModelName
-) -> None:
-    """Batches by 5 of 24 leave a shorter one; the batch norm of version 1 has a memory too."""
-    schedule = Schedule(5, warmup_steps=10, averaging=averaging)
-    undisturbed = new_learner(schedule, version, seed=3)
-    losses = epochs_of(undisturbed, schedule, 5)
-
-    stopped = new_learner(schedule, version, seed=3)
-    first = epochs_of(stopped, schedule, 2)
-    content = pack(stopped.tensors(), {"n_steps": stopped.n_steps})
-    resumed = new_learner(schedule, version, seed=4)  # other weights, to be replaced
-    tensors, facts = unpack(content)
-    restore(resumed.tensors(), tensors)
-    resumed.n_steps, resumed.history = facts["n_steps"], list(first)
-
-    assert first + epochs_of(resumed, schedule, 3) == losses
-    assert same(resumed.tensors(), undisturbed.tensors())
-
-
-def same(these: Mapping[str, Tensor], those: Mapping[str, Tensor]) -> bool:
-    return list(these) == list(those) and all(
-        torch.equal(tensor, those[name]) for name, tensor in these.items()
-    )
-
-
-# The file
-
-
-def test_a_checkpoint_gives_back_every_bit_of_numbers_and_tensors() -> None:
-    numbers = [0.1 + 0.2, 1e-320, 2**0.5, float("inf")]
-    weights = {"b": torch.randn(3, 2).T, "a": torch.tensor(7), "c": torch.tensor([float("nan")])}
-    tensors, facts = unpack(pack(weights, {"losses": numbers}))
-
-    assert facts == {"losses": numbers}
-    assert {name: tensor.shape for name, tensor in tensors.items()} == {
-        name: tensor.shape for name, tensor in weights.items()
-    }
-    for name, tensor in weights.items():
-        assert torch.equal(tensors[name].nan_to_num(5), tensor.nan_to_num(5))
-
-
-def test_no_damage_to_a_checkpoint_goes_unnoticed() -> None:
-    weights = {"w": torch.arange(20.0), "n": torch.tensor(7)}
-    content = pack(weights, {"history": [0.5]})
-    rng = np.random.default_rng(5)
-    for _ in range(500):
-        damaged = bytearray(content)
-        place = int(rng.integers(len(content)))
-        damaged[place] ^= 1 << int(rng.integers(8))
-        try:
-            tensors, facts = unpack(bytes(damaged))
-        except ValueError:
-            continue
-        assert same(dict(sorted(tensors.items())), dict(sorted(weights.items())))  # a blank's bit
-        assert facts == {"history": [0.5]}
-    for size in range(0, len(content), 7):
-        with pytest.raises(ValueError, match="damaged"):
-            unpack(content[:size])
-
-
-def test_a_checkpoint_of_another_network_changes_nothing() -> None:
-    learner = new_learner(Schedule(1), "spiraconv_v2", seed=3)
-    before = {name: tensor.clone() for name, tensor in learner.tensors().items()}
-    other = new_learner(Schedule(1), "spiraconv_v1", seed=4)
-    with pytest.raises(ValueError, match="another network"):
-        restore(learner.tensors(), other.tensors())
-    assert same(learner.tensors(), before)
-
-
-# The step
 
 
 def training(**settings: Any) -> Step:
