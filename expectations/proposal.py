@@ -35,9 +35,9 @@ HEADER = """\
 # Seen: {n_rows} recordings of {n_people} people ({layout} layout).  Left out: {n_faulty} rows with
 # a fault, and trials of the app.  A count of fewer than {small} is told as <{small}.
 #
-# Ranges: of the medians of people, between the quantiles beyond which {tail:.0%} of them lie, and no
-# fewer than {small} people.  Each end is moved out by (0.1 + 1/sqrt(n)) of the width, for few people
-# show less than there is, rounded outwards, and cut where a value is impossible.
+# Ranges: of the medians of people, between the quantiles beyond which {tail:.0%} of them lie, and
+# no fewer than {small} people.  Each end is moved out by (0.1 + 1/sqrt(n)) of the width, for few
+# people show less than there is, rounded outwards, and cut where a value is impossible.
 # Shares of filled cells: the lower end of the 95 % interval (Wilson); where any cell is empty,
 # at least {small} are counted.
 #
