@@ -87,7 +87,7 @@ def bars(heading: Heading, rows: Sequence[Bar]) -> Markup:
         drawn.append(_row_text(row.label, row.text, top))
         drawn.append(_rect("track", 0, top + 20, 100, 10))
         if width > 0:
-            drawn.append(_rect(row.tone, 0, top + 20, width, 10, f"{row.label}: {row.text}"))
+            drawn.append(_rect(row.tone, 0, top + 20, width, 10, words=f"{row.label}: {row.text}"))
     return _svg(heading, drawn, len(rows) * ROW)
 
 
@@ -108,7 +108,7 @@ def stacked(heading: Heading, categories: Sequence[str], rows: Sequence[Stack]) 
                 continue
             width = 100 * value / total
             words = f"{row.label}, {categories[place]}: {text}"
-            drawn.append(_rect(f"part {_colour(place)}", left, top + 20, width, 14, words))
+            drawn.append(_rect(f"part {_colour(place)}", left, top + 20, width, 14, words=words))
             left += width
     return _svg(heading, drawn, height + len(rows) * ROW)
 
@@ -133,7 +133,7 @@ def intervals(
         drawn.append(_vertical("limit", x, number * LEGEND_ROW + 4, bottom))
         inward = "end" if x > 50 else "start"
         shift = -6 if x > 50 else 6
-        words = _text("tick", limit.label, x, number * LEGEND_ROW + 14, inward, shift)
+        words = _text("tick", limit.label, x, number * LEGEND_ROW + 14, inward, shift=shift)
         drawn.append(words)
     for number, row in enumerate(rows):
         y = top + number * ROW
@@ -210,20 +210,20 @@ def _row_text(label: str, text: str, top: float) -> Markup:
     return _text("label", label, 0, top + 14, "start") + _text("value", text, 100, top + 14, "end")
 
 
-def _text(kind: str, text: str, x: float, y: float, anchor: str, shift: int = 0) -> Markup:
+def _text(kind: str, text: str, x: float, y: float, anchor: str, *, shift: int = 0) -> Markup:
     short = _short(text, LABEL_LENGTH)
     words = escape(short)
     if short != text:
         words = Markup("<title>{}</title>{}").format(text, short)
-    return Markup('<text class="{}" x="{}%" y="{:g}"{} text-anchor="{}">{}</text>').format(
-        kind, _number(x), y, Markup(f' dx="{shift}"') if shift else "", anchor, words
+    return Markup('<text class="{}" x="{}%" y="{:g}" dx="{}" text-anchor="{}">{}</text>').format(
+        kind, _number(x), y, shift, anchor, words
     )
 
 
-def _rect(kind: str, x: float, y: float, width: float, height: float, words: str = "") -> Markup:
-    return Markup(
-        '<rect class="{}" x="{}%" y="{:g}" width="{}%" height="{:g}">{}</rect>'
-    ).format(kind, _number(x), y, _number(width), height, _title(words))
+def _rect(kind: str, x: float, y: float, width: float, height: float, *, words: str = "") -> Markup:
+    return Markup('<rect class="{}" x="{}%" y="{:g}" width="{}%" height="{:g}">{}</rect>').format(
+        kind, _number(x), y, _number(width), height, _title(words)
+    )
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
@@ -261,19 +261,21 @@ def _legend(labels: Sequence[str], kind: str) -> tuple[list[Markup], float]:
     for number, label in enumerate(labels):
         y = number * LEGEND_ROW + 10
         if kind == "shapes":
-            drawn.append(Markup('<svg x="8" overflow="visible">{}</svg>').format(_shape(number, 0, y, "")))
+            drawn.append(
+                Markup('<svg x="8" overflow="visible">{}</svg>').format(_shape(number, 0, y, ""))
+            )
         else:
             drawn.append(
                 Markup('<rect class="{}" x="1" y="{}" width="13" height="13"/>').format(
                     _colour(number), y - 7
                 )
             )
-        drawn.append(_text("legend", label, 0, y + 4, "start", 22))
+        drawn.append(_text("legend", label, 0, y + 4, "start", shift=22))
     return drawn, len(labels) * LEGEND_ROW + (8 if labels else 0)
 
 
 def _spread(count: int) -> list[int]:
-    """Return which of ``count`` runs get a name under the axis: at most three, so they never meet."""
+    """Return which of ``count`` runs get a name under the axis: too few to meet."""
     return sorted({0, count // 2, count - 1}) if count > 4 else sorted({0, count - 1} - {-1})
 
 

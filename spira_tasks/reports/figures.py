@@ -59,9 +59,7 @@ def of_counts(t: Texts, counts: Counts, name: str, title: str = "") -> Figure:
         )
         table = [(row, t.cell(value)) for row, value in zip(rows, values, strict=True)]
         table.append((t("total"), t.cell(counts.total)))
-        return Figure(
-            name, title, hidden, chart, (_dimension(t, counts.by[0]), unit), tuple(table)
-        )
+        return Figure(name, title, hidden, chart, (_dimension(t, counts.by[0]), unit), tuple(table))
     columns = [category(t, counts.by[1], column) for column in counts.columns]
     totals = counts.row_totals or tuple(None for _ in rows)
     categories, folded = _folded(t, columns, counts.cells)
@@ -112,9 +110,7 @@ def of_evaluation(t: Texts, evaluation: Evaluation) -> list[Figure]:
         name, title = f"evaluation-{metric}", t(f"metric.{metric}")
         heading = Heading(name, title, t("figure.intervals"))
         chart = charts.intervals(heading, rows, _ticks(t, 0, 1, 4, 2), chance)
-        figures.append(
-            Figure(name, title, t(f"metric.{metric}.note"), chart, (), ())
-        )
+        figures.append(Figure(name, title, t(f"metric.{metric}.note"), chart, (), ()))
     return figures
 
 
@@ -147,7 +143,9 @@ def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
                 one.median,
                 one.low,
                 one.high,
-                f"{t.number(one.median, decimals)} {unit}" if one.median is not None else t("hidden"),
+                f"{t.number(one.median, decimals)} {unit}"
+                if one.median is not None
+                else t("hidden"),
             )
             for one in found
         ]
@@ -214,30 +212,41 @@ def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
     aucs = [run.auc.value if run.auc else None for run in shown]
     told = [rate for rate in rates if rate is not None]
     floor = math.floor(10 * min(told, default=0.9) - 1e-9) / 10  # the axis says where it begins
+    largest = max([5, *(count for count in quarantined if count is not None)])
+    percents = _ticks(t, 100 * max(floor, 0), 100)
     return [
         _over_runs(
-            t, "pass_rate", names, rates, [t.percent(rate, 1) for rate in rates],
-            [
-                Mark(tick.value / 100, f"{tick.label}\u00a0%")
-                for tick in _ticks(t, 100 * max(floor, 0), 100)
-            ],
+            t,
+            names,
+            "pass_rate",
+            values=rates,
+            texts=[t.percent(rate, 1) for rate in rates],
+            ticks=[Mark(tick.value / 100, f"{tick.label}\u00a0%") for tick in percents],
         ),
         _over_runs(
-            t, "n_quarantined", names, quarantined,
-            [t.count(count) for count in quarantined],
-            _ticks(t, 0, max([5, *(count for count in quarantined if count is not None)])),
+            t,
+            names,
+            "n_quarantined",
+            values=quarantined,
+            texts=[t.count(count) for count in quarantined],
+            ticks=_ticks(t, 0, largest),
         ),
         _over_runs(
-            t, "auc", names, aucs,
-            [_interval(t, run.auc) for run in shown], _ticks(t, 0, 1, 2, 1),
+            t,
+            names,
+            "auc",
+            values=aucs,
+            texts=[_interval(t, run.auc) for run in shown],
+            ticks=_ticks(t, 0, 1, 2, 1),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _over_runs(
     t: Texts,
-    what: str,
     names: Sequence[str],
+    what: str,
+    *,
     values: Sequence[float | None],
     texts: Sequence[str],
     ticks: Sequence[Mark],

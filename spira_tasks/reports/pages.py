@@ -7,7 +7,6 @@ that has no network shows all of it.  The words are in ``texts.json``, the layou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -92,17 +91,21 @@ def page_text(page: str, t: Texts, context: Context, facts: RunFacts, built_at: 
     """One page in one language."""
     other = next(language for language in LANGUAGES if language != t.language)
     template = "document" if page in {"datasheet", "model-card"} else page
-    return _environment().get_template(f"{template}.html").render(
-        t=t,
-        language=t.language,
-        other_language=other,
-        page=page,
-        pages=PAGES,
-        title=t(f"title.{page}"),
-        facts=facts,
-        built_at=built_at,
-        style=_style(),
-        **context,
+    return (
+        _environment()
+        .get_template(f"{template}.html")
+        .render(
+            t=t,
+            language=t.language,
+            other_language=other,
+            page=page,
+            pages=PAGES,
+            title=t(f"title.{page}"),
+            facts=facts,
+            built_at=built_at,
+            style=_style(),
+            **context,
+        )
     )
 
 
@@ -231,26 +234,35 @@ def _severity(t: Texts, verdict: Mapping[str, Any]) -> str:
 
 def _document(t: Texts, document: Document) -> Context:
     """The blocks of a document, each with the name of its kind; counts become figures."""
-    sections = []
+    sections, n_missing = [], 0
     for section in document.sections:
-        blocks: list[tuple[str, Block | figures.Figure]] = []
+        blocks: list[tuple[str, Block | list[figures.Figure]]] = []
         for number, block in enumerate(section.blocks):
             if isinstance(block, CountsTable):
                 name = f"{section.key}-{number}"
                 figure = figures.of_counts(t, block.counts, name, t.pick(block.caption))
-                blocks.append(("Figure", figure))
-            else:
+                if blocks and isinstance(blocks[-1][1], list):
+                    blocks[-1][1].append(figure)
+                else:
+                    blocks.append(("Figures", [figure]))
+            elif not _of_other_language(block, t):
                 blocks.append((type(block).__name__, block))
+                n_missing += isinstance(block, Missing)
         sections.append({"key": section.key, "title": section.title, "blocks": blocks})
-    missing = [b for s in document.sections for b in s.blocks if isinstance(b, Missing)]
     return {
-        "document": replace(document, sections=()),
+        "document": document,
         "sections": sections,
-        "missing": len(missing),
+        "missing": n_missing,
         "markdown": markdown,
         "picked": lambda texts: [t.pick(text) for text in texts],
         "picked_rows": lambda rows: [[t.pick(cell) for cell in row] for row in rows],
     }
+
+
+def _of_other_language(block: Block, t: Texts) -> bool:
+    """Whether what is missing is missing on the page of another language."""
+    others = tuple(f".{language}.md" for language in LANGUAGES if language != t.language)
+    return isinstance(block, Missing) and block.path.endswith(others)
 
 
 def _provenance(t: Texts, facts: RunFacts) -> Context:

@@ -177,9 +177,7 @@ def _numbers(t: Texts, verdict: Mapping[str, Any]) -> dict[str, str]:
 
 def _of_hundred(t: Texts, one: Interval) -> dict[str, str]:
     ends = {"value": one.value, "low": one.low, "high": one.high}
-    words = {
-        name: t.number(None if end is None else 100 * end, 0) for name, end in ends.items()
-    }
+    words = {name: t.number(None if end is None else 100 * end, 0) for name, end in ends.items()}
     missed = {name: None if end is None else 100 - 100 * end for name, end in ends.items()}
     words["missed"] = t.number(missed["value"], 0)
     words["missed_low"] = t.number(missed["high"], 0)
