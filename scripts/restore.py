@@ -12,7 +12,6 @@ when it is whole.  In the store nothing is deleted: what the backup has is put o
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import re
@@ -24,16 +23,8 @@ from typing import IO, Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.backup import (
-    CONNECT,
-    DONE,
-    Platform,
-    Refused,
-    hashed,
-    read_manifest,
-    run,
-    say,
-)
+from scripts.backup import hashed, read_manifest
+from scripts.backup_platform import CONNECT, DONE, Platform, Refused, command_line, run, say
 
 MAY_RUN = ("postgres", "s3", "redis")
 ASIDE, BEFORE = "_restoring", "_before"
@@ -172,17 +163,12 @@ def compare_objects(platform: Platform, manifest: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="a folder that scripts/backup.py made")
+    parser = command_line(__doc__, "a folder that scripts/backup.py made")
     parser.add_argument(
         "--force", action="store_true", help="replace databases and objects that are there"
     )
-    parser.add_argument("--env-file", type=Path, help="another file than the .env of the project")
-    arguments = parser.parse_args()
-    folder = arguments.folder.absolute()
-    return run(lambda platform: restore(platform, folder, arguments.force), arguments.env_file)
+    given = parser.parse_args()
+    return run(lambda platform: restore(platform, given.folder, given.force), given.env_file)
 
 
 if __name__ == "__main__":

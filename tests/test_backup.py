@@ -19,6 +19,7 @@ import pytest
 from production import why_not
 
 from scripts import backup
+from scripts.backup_platform import Platform, Refused, is_safe
 from scripts.doctor.command import Docker
 from scripts.doctor.settings import ROOT, Settings
 
@@ -114,8 +115,8 @@ class Stack:
         )
 
     @property
-    def platform(self) -> backup.Platform:
-        return backup.Platform(self.docker, self.settings)
+    def platform(self) -> Platform:
+        return Platform(self.docker, self.settings)
 
 
 def free_port() -> int:
@@ -271,14 +272,14 @@ def test_a_whole_backup_is_read(written: Path) -> None:
 )
 def test_a_damaged_backup_is_refused(written: Path, damage: object, reason: str) -> None:
     damage(written)  # type: ignore[operator]
-    with pytest.raises(backup.Refused, match=reason):
+    with pytest.raises(Refused, match=reason):
         backup.read_manifest(written)
 
 
 def test_two_backups_do_not_work_on_one_folder(tmp_path: Path) -> None:
     with (
         backup.set_up(tmp_path / "b") as aside,
-        pytest.raises(backup.Refused, match="another backup"),
+        pytest.raises(Refused, match="another backup"),
         backup.set_up(tmp_path / "b"),
     ):
         pass
@@ -298,4 +299,4 @@ def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "store/../../x", "store//x", "./x", "store/x/"])
 def test_a_name_that_leaves_the_folder_is_not_written(name: str) -> None:
-    assert not backup._is_safe(name)
+    assert not is_safe(name)
