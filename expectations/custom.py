@@ -1,21 +1,31 @@
-"""Expectations that Great Expectations does not have."""
+"""Expectations that Great Expectations does not have: about rows that belong together.
+
+More of them: ``association`` (classes against what is not the voice), ``clinical`` (units, signs)
+and ``duplicates`` (recordings that sound the same).
+"""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 from great_expectations.execution_engine import PandasExecutionEngine
-from great_expectations.expectations.expectation import BatchExpectation, ColumnPairMapExpectation
-from great_expectations.expectations.metrics.map_metric_provider import (
-    ColumnPairMapMetricProvider,
-    column_pair_condition_partial,
+from great_expectations.expectations.expectation import (
+    BatchExpectation,
+    ColumnMapExpectation,
+    ColumnPairMapExpectation,
+    MulticolumnMapExpectation,
 )
-from great_expectations.expectations.metrics.metric_provider import metric_value
-from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
+from great_expectations.expectations.metrics.map_metric_provider import (
+    ColumnMapMetricProvider,
+    ColumnPairMapMetricProvider,
+    MulticolumnMapMetricProvider,
+    column_condition_partial,
+    column_pair_condition_partial,
+    multicolumn_condition_partial,
+)
 
-MAX_CATEGORIES = 10  # a number with more values than this is cut into quarters
+from expectations.personal import holds_personal_data
 
 
 class OneValuePerGroup(ColumnPairMapMetricProvider):
@@ -48,80 +58,93 @@ class ExpectOneValuePerGroup(ColumnPairMapExpectation):
     success_keys: ClassVar[tuple[str, ...]] = ("column_A", "column_B", "mostly")
 
 
-class AssociationWithLabel(TableMetricProvider):
-    metric_name = "table.association_with_label"
-    value_keys = ("column", "label", "group")
+class HoldNoPersonalData(ColumnMapMetricProvider):
+    condition_metric_name = "column_values.hold_no_personal_data"
 
-    @metric_value(engine=PandasExecutionEngine)
-    def _pandas(
-        cls,
-        execution_engine: PandasExecutionEngine,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        **_: object,
-    ) -> dict[str, float]:
-        frame, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type="table")
-        column, label, group = (metric_value_kwargs[key] for key in ("column", "label", "group"))
-        one_each = frame.drop_duplicates(group)[[column, label]].dropna()
-        values = one_each[column]
-        if pd.api.types.is_numeric_dtype(values) and values.nunique() > MAX_CATEGORIES:
-            values = pd.qcut(values, 4, duplicates="drop")
-        v, chance = cramers_v(values, one_each[label])
-        return {"v": v, "chance": chance, "n": len(one_each)}
+    @column_condition_partial(engine=PandasExecutionEngine)
+    def _pandas(cls, column: pd.Series, **_: object) -> pd.Series:
+        texts = pd.Series(column.astype("str").unique())
+        telling = set(texts[texts.map(holds_personal_data)])
+        return ~column.astype("str").isin(telling)
 
 
-class ExpectAssociationWithLabelToBeWeak(BatchExpectation):
-    """Expect ``column`` to say little about the label: Cramér's V, one row a ``group``.
+class ExpectColumnValuesToHoldNoPersonalData(ColumnMapExpectation):
+    """Expect no cell to hold a CPF, a CNS, a telephone, an e-mail address or a hospital number.
 
-    What is not the voice (a device, a site, an age) and goes with the label can be learned in its
-    place.  ``max_value`` is raised to what chance alone would give with so few people.
+    Bare digits count as a CPF or a CNS only with the right check digits, so counters and times do
+    not; see ``expectations.personal``.
     """
 
-    column: str
-    label: str = "label"
-    group: str = "subject_id"
-    max_value: float
+    map_metric = HoldNoPersonalData.condition_metric_name
+    success_keys: ClassVar[tuple[str, ...]] = ("mostly",)
 
-    metric_dependencies: ClassVar[tuple[str, ...]] = (AssociationWithLabel.metric_name,)
-    success_keys: ClassVar[tuple[str, ...]] = ("column", "label", "group", "max_value")
+
+class DayNotBefore(ColumnMapMetricProvider):
+    condition_metric_name = "column_values.day_not_before"
+    condition_value_keys = ("first",)
+
+    @column_condition_partial(engine=PandasExecutionEngine)
+    def _pandas(cls, column: pd.Series, first: str, **_: object) -> pd.Series:
+        return column.astype("str") >= first
+
+
+class ExpectColumnDaysNotToBeBefore(ColumnMapExpectation):
+    """Expect every day (ISO 8601 text, so that it sorts) to be ``first`` or later."""
+
+    first: str
+
+    map_metric = DayNotBefore.condition_metric_name
+    success_keys: ClassVar[tuple[str, ...]] = ("first", "mostly")
+
+
+class SessionComplete(MulticolumnMapMetricProvider):
+    condition_metric_name = "multicolumn_values.session_complete"
+    condition_domain_keys = (
+        *("batch_id", "table", "column_list"),
+        *("row_condition", "condition_parser", "ignore_row_if"),
+    )
+    condition_value_keys = ("tasks", "hours")
+
+    @multicolumn_condition_partial(engine=PandasExecutionEngine)
+    def _pandas(
+        cls, column_list: pd.DataFrame, tasks: list[str], hours: float, **_: object
+    ) -> pd.Series:
+        session, task, recorded, arrived = (column_list[name] for name in column_list)
+        n_there = task.where(task.isin(tasks)).groupby(session).transform("nunique")
+        waited = arrived.max() - recorded.groupby(session).transform("max")
+        return (n_there >= len(tasks)) | (waited < pd.Timedelta(hours=hours))
+
+
+class ExpectSessionsToBeComplete(MulticolumnMapExpectation):
+    """Expect every session to have all ``tasks``, ``hours`` after its last recording.
+
+    ``column_list``: session, task, time of recording, time of arrival.  What still misses then was
+    lost on the way: a telephone that never finished sending.  Now is the newest arrival.
+    """
+
+    tasks: list[str]
+    hours: float = 48
+    ignore_row_if: str = "any_value_is_missing"
+
+    map_metric = SessionComplete.condition_metric_name
+    domain_keys: ClassVar[tuple[str, ...]] = (
+        *MulticolumnMapExpectation.domain_keys,
+        "ignore_row_if",
+    )
+    success_keys: ClassVar[tuple[str, ...]] = ("column_list", "tasks", "hours", "mostly")
+
+
+class ExpectColumnsToBeAbsent(BatchExpectation):
+    """Expect the table to have none of the columns of ``column_list``."""
+
+    column_list: list[str]
+
+    metric_dependencies: ClassVar[tuple[str, ...]] = ("table.columns",)
+    success_keys: ClassVar[tuple[str, ...]] = ("column_list",)
 
     def _validate(self, metrics: dict[str, Any], **_: object) -> dict[str, Any]:
-        found = metrics[AssociationWithLabel.metric_name]
-        allowed = max(self.max_value, found["chance"])
-        details = {"max_value": allowed, "n": found["n"]}
+        n_there = len(set(self.column_list) & set(metrics["table.columns"]))
         return {
-            "success": bool(found["v"] <= allowed),
-            "result": {"observed_value": found["v"], "details": details},
+            "success": n_there == 0,
+            "result": {"observed_value": n_there, "details": {"max_value": 0}},
         }
-
-
-def cramers_v(left: pd.Series, right: pd.Series, confidence: float = 0.999) -> tuple[float, float]:
-    """Strength of association of two categorical columns, and how strong chance makes it.
-
-    Parameters
-    ----------
-    left, right : Series
-        One row a subject, no missing values.
-    confidence : float
-        Of the second number; high, because many columns are looked at.
-
-    Returns
-    -------
-    v : float
-        Cramér's V, in [0, 1]; 0 when a column is constant.
-    chance : float
-        The value that independent columns of this size exceed with probability 1 - confidence,
-        by the chi-squared approximation.
-    """
-    from scipy.stats import chi2
-
-    table = pd.crosstab(left, right).to_numpy(dtype=float)
-    if min(table.shape) < 2:
-        return 0.0, 1.0
-    n = table.sum()
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
-    statistic = ((table - expected) ** 2 / expected).sum()
-    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
-    scale = n * (min(table.shape) - 1)
-    chance = chi2.ppf(confidence, freedom)
-    return float(np.sqrt(statistic / scale)), float(min(1.0, np.sqrt(chance / scale)))

@@ -43,6 +43,27 @@ IMPOSSIBLE = {
     "label_version": Limit(0, None, "a counter", DATA),
 }
 
+
+@dataclass(frozen=True)
+class Slip:
+    """Where the values of a measurement lie when they come in another unit."""
+
+    unit: str
+    slip: str
+    low: float
+    high: float
+    owner: str = CLINICAL
+
+
+# Apart from what is impossible, because a share that is tolerated must never let these through.
+UNIT_SLIPS = {
+    "spo2": Slip("percent", "a fraction", 0, 1),
+    "temp": Slip("degrees Celsius", "degrees Fahrenheit", 86, 113),
+    "height": Slip("centimetres", "metres", 0.5, 2.5),
+    "weight": Slip("kilograms", "grams", 25_000, 300_000),
+    "fio2": Slip("a fraction", "percent", 21, 100),
+}
+
 # Outside these, a value is possible and rare.  When many are, a device or a form has changed.
 UNUSUAL = {
     "spo2": Limit(70, 100, "below 70 % a patient is hardly recorded reading a sentence"),
@@ -50,6 +71,11 @@ UNUSUAL = {
     "resp_rate": Limit(8, 50, "adults at rest"),
 }
 UNUSUAL_FRACTION = 0.01
+
+FIRST_DAY = "2020-04-01"  # SPIRA recorded nobody before
+OLDEST_AGE = 90  # whoever is older is told by this number: few enough are to be known by their age
+SPO2_MINUTES = 30  # between the saturation and the recording; beyond, one says little of the other
+SYNC_HOURS = 48  # after which a telephone has sent all that it will ever send
 
 # How much of a column should be filled in, where the contract does not require it.
 COMPLETE_FRACTION = {"spo2": 0.95, "on_oxygen": 0.95, "mask_type": 0.95, "device_model": 0.9}
@@ -59,7 +85,7 @@ COMPLETE_FRACTION = {"spo2": 0.95, "on_oxygen": 0.95, "mask_type": 0.95, "device
 class AudioLimit:
     """Where a recording is typical, and beyond which it is useless.  None is an open end.
 
-    One useless recording does not end a run, too many do: see ``tolerated``.  An atypical one is
+    A useless recording goes into quarantine, and too many of them end the run; an atypical one is
     reported.  ``tasks``: where the measure means something; none means everywhere.
     """
 
@@ -90,8 +116,9 @@ AUDIO = (
         "longest_digital_silence_seconds", (None, 0.5), (None, 0.05), (), "gates and lost packets"
     ),
 )
-USELESS_FRACTION = 0.05  # of the recordings that a limit is about; beyond, the run ends
-ATYPICAL_FRACTION = 0.10  # the same; beyond, it is reported
+ATYPICAL_FRACTION = 0.10  # of the recordings that a limit is about; beyond, it is reported
+NATIVE_RATES_HZ = (44_100, 48_000)  # of telephones that record as they can
+SAME_RECORDING = 0.985  # cosine of two fingerprints: see spira_tasks.speech.envelopes
 
 # What must never be in a text column: numbers and addresses that lead to a person.
 PERSONAL_DATA = {
@@ -109,6 +136,17 @@ MIN_SUBJECTS_PER_CLASS = 50  # fewer, and no operating point can be told from ch
 CLASS_SHARE_LIMIT = (0.2, 0.8)  # of patients among subjects; beyond, accuracy says nothing
 CLASS_SHARE_TYPICAL = (0.35, 0.65)
 WEAK_ASSOCIATION = 0.2  # Cramér's V between the label and what is not the voice
+STRONG_ASSOCIATION = 0.5  # the same; beyond, the label can be told without hearing anybody
+ONE_CLASS_SHARE = 0.2  # of the people at one device, site, channel … that has one class only
+SMALL_DIFFERENCE = 0.25  # of age or sex between the classes, in standard deviations
+LARGE_DIFFERENCE = 0.5
+
+# Features.
+MAX_PARITY_DIFFERENCE = 1e-3  # in standard deviations of the matrix; another machine gives 1e-5
+
+# The bank of ward noises.
+MIN_NOISE_PEAK = 1e-3  # full scale 1; below it is as good as silence
+SPEECH_LIKE_DB = 2.0  # swing at syllable rate: wards with a babble reach 1, one voice begins at 2.3
 
 
 def tolerated(n: int, fraction: float, confidence: float = 0.95) -> int:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from expectations.limits import DATA, tolerated
 
+Action = Literal["block", "quarantine", "annotate", ""]
+QUARANTINE: Action = "quarantine"
 
-def note(rationale: str, owner: str = DATA, aspect: str = "") -> dict[str, Any]:
+# What failing leads to where ``action`` does not say; the two are otherwise independent.
+DEFAULT_ACTION = {"critical": "block", "warning": "annotate", "info": "annotate"}
+
+
+def note(
+    rationale: str,
+    owner: str = DATA,
+    aspect: str = "",
+    action: Action = "",
+    firm: bool = False,
+) -> dict[str, Any]:
     """The ``meta`` of an expectation.
 
     Parameters
@@ -20,8 +32,14 @@ def note(rationale: str, owner: str = DATA, aspect: str = "") -> dict[str, Any]:
         Who may change the threshold.
     aspect : str
         Tells apart two expectations of one kind on one column.
+    action : {"block", "quarantine", "annotate", ""}
+        What its failing leads to: the run ends, the rows at fault are put aside, or it is told.
+        Empty: as the severity has it (a critical one blocks, any other is told).
+    firm : bool
+        Whether nobody may set it aside: neither a waiver nor a release counts.
     """
-    return {"rationale": rationale, "owner": owner, "aspect": aspect}
+    meta = {"rationale": rationale, "owner": owner, "aspect": aspect, "action": action}
+    return meta | ({"firm": True} if firm else {})
 
 
 def filled(frame: pd.DataFrame) -> set[str]:

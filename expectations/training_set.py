@@ -10,28 +10,55 @@ import pandas as pd
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
-from expectations.custom import ExpectAssociationWithLabelToBeWeak, ExpectOneValuePerGroup
+from expectations.association import (
+    ExpectAssociationWithLabelToBeWeak,
+    ExpectBothClassesInEveryLevel,
+    ExpectClassesToBeAlike,
+    ExpectNoLevelOfOneClass,
+)
+from expectations.custom import ExpectOneValuePerGroup
+from expectations.duplicates import ExpectNoNearDuplicates
 from expectations.limits import (
     CLASS_SHARE_LIMIT,
     CLASS_SHARE_TYPICAL,
+    LARGE_DIFFERENCE,
     MIN_SUBJECTS_PER_CLASS,
+    ONE_CLASS_SHARE,
+    SAME_RECORDING,
+    SMALL_DIFFERENCE,
+    SPOKEN,
+    STRONG_ASSOCIATION,
     WEAK_ASSOCIATION,
 )
-from expectations.notes import filled, note
+from expectations.notes import QUARANTINE, filled, note
 
+VERSION = "2026-11-21"
+
+PRIVACY = "data protection officer"
 SPLITS = ("train", "validation", "test")
 
-# Not the voice, yet a network hears or guesses it: who, where, with what, under which mask.
-CONFOUNDS = (
-    *("sex", "age", "mask_type", "unit", "hospital_id", "collector_pid"),
-    *("app", "app_version", "prompt_version", "device_model", "os"),
-    *("capture_ns", "capture_agc", "capture_aec"),
+# How a recording was made, and where: it blocks where it tells the label.
+CHANNEL = (
+    *("unit", "hospital_id", "collector_pid", "app", "app_version", "prompt_version"),
+    *("device_model", "os", "capture_ns", "capture_agc", "capture_aec"),
     *("codec_original", "codec", "native_sample_rate_hz"),
 )
+# Who is recorded, and behind what: the same illness may well go with it.
+PERSON = ("sex", "age", "mask_type")
+# What the room sounds like before anybody speaks.
+AMBIENT = ("level_dbfs", "bandwidth_hz")
+LEARNED = "goes with the label: a network may learn it instead of the illness"
+
+
+def template() -> pd.DataFrame:
+    """What ``catalogue`` shows the suite for: with the columns that the gate adds."""
+    from expectations import catalogue
+
+    return catalogue.template().assign(erased=False)
 
 
 def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
-    """The suite for a recordings table with the column ``split``."""
+    """The suite for a recordings table with ``split``, and ``erased`` as the gate adds it."""
     present = filled(frame)
     labelled = frame[frame["label"].notna()]
     n_subjects = int(labelled["subject_id"].nunique())
@@ -54,11 +81,26 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
             column_B="split",
             meta=note("a recording heard in training is recognised in testing"),
         ),
+        ExpectNoNearDuplicates(
+            column_list=["fingerprint", "duration_seconds", "split"],
+            min_cosine=SAME_RECORDING,
+            row_condition=Column("task").is_in([*SPOKEN]),
+            meta=note("a copy of a recording heard in training is recognised in testing"),
+        ),
         gxe.ExpectColumnValuesToNotBeInSet(
-            column="sample_type", value_set=["TEST"], meta=note("trials of the app")
+            column="sample_type",
+            value_set=["TEST"],
+            meta=note("trials of the app", action=QUARANTINE),
         ),
         gxe.ExpectColumnValuesToBeInSet(
-            column="label", value_set=[0, 1], meta=note("insufficiency, or none")
+            column="label",
+            value_set=[0, 1],
+            meta=note("insufficiency, or none", action=QUARANTINE),
+        ),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="erased",
+            value_set=[False],
+            meta=note("erased on their demand, and here again", PRIVACY, firm=True),
         ),
         *_classes(n_subjects),
     ]
@@ -67,29 +109,85 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
             gxe.ExpectColumnValuesToBeInSet(
                 column="consent_status",
                 value_set=["granted"],
-                meta=note("no consent, no use", "data protection officer"),
-            )
-        )
-    if "label_version" in present:
-        expectations.append(
-            gxe.ExpectColumnUniqueValueCountToBeBetween(
-                column="label_version",
-                max_value=1,
-                severity="warning",
-                meta=note("labels of two versions follow two definitions"),
+                meta=note("no consent, no use", PRIVACY, "", QUARANTINE, firm=True),
             )
         )
     expectations += [
-        ExpectAssociationWithLabelToBeWeak(
-            column=column,
-            max_value=WEAK_ASSOCIATION,
-            severity="warning",
-            meta=note("goes with the label: a network may learn it instead of the illness"),
+        gxe.ExpectColumnUniqueValueCountToBeBetween(
+            column=column, max_value=1, severity=severity, meta=note(reason)
         )
-        for column in CONFOUNDS
+        for column, severity, reason in (
+            ("label_version", "critical", "labels of two versions follow two definitions"),
+            ("consent_version", "warning", "two forms of consent may permit two different uses"),
+            ("consent_scope", "warning", "consents of two scopes may permit two different uses"),
+        )
         if column in present
     ]
-    return gx.ExpectationSuite(name="training_set", expectations=expectations)
+    expectations += _confounds(frame, present)
+    return gx.ExpectationSuite(
+        name="training_set", expectations=expectations, meta={"version": VERSION}
+    )
+
+
+def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
+    """Device, site, channel, prompt, room, age and sex: weak beside the label, or the run ends."""
+    expectations: list[Expectation] = []
+
+    def weak(column: str, strong: bool, task: str = "") -> None:
+        """Told beyond the weak bound; where ``strong``, blocked beyond the strong one."""
+        about = {"column": column, "task": task}
+        where = f"{task} " if task else ""
+        expectations.append(
+            ExpectAssociationWithLabelToBeWeak(
+                **about,
+                max_value=WEAK_ASSOCIATION,
+                severity="warning",
+                meta=note(LEARNED, aspect=f"{where}weak"),
+            )
+        )
+        if strong:
+            expectations.append(
+                ExpectAssociationWithLabelToBeWeak(
+                    **about, max_value=STRONG_ASSOCIATION, meta=note(LEARNED, aspect=f"{where}told")
+                )
+            )
+
+    for column in sorted(present & {*CHANNEL, *PERSON}):
+        weak(column, strong=column in CHANNEL)
+    for column in sorted(present & set(CHANNEL)):
+        expectations.append(
+            ExpectNoLevelOfOneClass(
+                column=column,
+                max_value=ONE_CLASS_SHARE,
+                meta=note("many people with one value of it are of one class: " + LEARNED),
+            )
+        )
+    if (frame["task"] == "AMBIENT").any():
+        for column in sorted(present & set(AMBIENT)):
+            weak(column, strong=True, task="AMBIENT")
+    expectations += [
+        ExpectClassesToBeAlike(
+            column=column,
+            max_value=bound,
+            severity=severity,
+            meta=note("the classes differ in it: " + LEARNED, aspect=aspect),
+        )
+        for column in sorted(present & {"age", "sex"})
+        for bound, severity, aspect in (
+            (SMALL_DIFFERENCE, "warning", "alike"),
+            (LARGE_DIFFERENCE, "critical", "limit"),
+        )
+    ]
+    if "hospital_id" in present:
+        expectations.append(
+            ExpectBothClassesInEveryLevel(
+                column="hospital_id",
+                max_value=0,
+                severity="warning",
+                meta=note("sites with too few people of one class say nothing of that site"),
+            )
+        )
+    return expectations
 
 
 def _classes(n_subjects: int) -> list[Expectation]:

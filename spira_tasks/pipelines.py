@@ -8,7 +8,7 @@ from typing import Any
 
 from spira_tasks.contract import Resources, Step
 
-# A gate hands its input on unchanged.  Later steps read the gate's output and never what came
+# A gate hands its input on, without the rows that went into quarantine.  Later steps read the gate's output and never what came
 # before it (a test forbids it), so data flow alone puts every step behind its gate.
 TRAINING = (
     Step(
@@ -20,21 +20,27 @@ TRAINING = (
     Step(
         "check_recordings",
         "validate",
-        inputs={"table": "ingest.recordings"},
+        inputs={"table": "ingest.recordings", "source": "ingest.report"},
         config={"suite": "recordings"},
+    ),
+    Step(
+        "check_ward_noise",
+        "validate",
+        inputs={"table": "ingest.ward_noise", "source": "check_recordings.table"},
+        config={"suite": "ward_noise"},
     ),
     Step("split", "split", inputs={"recordings": "check_recordings.table"}),
     Step(
         "check_training_set",
         "validate",
-        inputs={"table": "split.recordings"},
+        inputs={"table": "split.recordings", "source": "check_recordings.table"},
         config={"suite": "training_set"},
     ),
     Step("materialize", "materialize", inputs={"recordings": "check_training_set.table"}),
     Step(
         "check_features",
         "validate",
-        inputs={"table": "materialize.features"},
+        inputs={"table": "materialize.features", "source": "check_training_set.table"},
         config={"suite": "features"},
     ),
     Step(
@@ -43,7 +49,7 @@ TRAINING = (
         inputs={
             "recordings": "check_training_set.table",
             "features": "check_features.table",
-            "ward_noise": "ingest.ward_noise",
+            "ward_noise": "check_ward_noise.table",
         },
         resources=Resources(
             access="models",  # its epochs are shown in MLflow while they come
@@ -60,7 +66,7 @@ TRAINING = (
         inputs={
             "recordings": "check_training_set.table",
             "features": "check_features.table",
-            "ward_noise": "ingest.ward_noise",
+            "ward_noise": "check_ward_noise.table",
             "model": "train.model",
         },
     ),

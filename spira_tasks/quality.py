@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import json
 import numbers
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.core import ExpectationValidationResult
+from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 from great_expectations.data_context.types.base import (
     DataContextConfig,
     InMemoryStoreBackendDefaults,
@@ -17,19 +22,36 @@ from great_expectations.data_context.types.base import (
 )
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
+from expectations.notes import DEFAULT_ACTION
 from spira_tasks.contract import Verdict
 
 SuiteFor = Callable[[pd.DataFrame], gx.ExpectationSuite]  # thresholds depend on the table's size
 
-# What failing means.  The suite's own ``success`` is false for a failed warning too, so it is
-# never asked.
-ON_FAILURE: Mapping[str, Literal["pass", "warn", "block"]] = {
-    "critical": "block",
-    "warning": "warn",
-    "info": "pass",
+# What failing leads to.  The suite's own ``success`` is false for a failed warning too, so it is
+# never asked.  Rows that go into quarantine end nothing by themselves: the gate counts them.
+ON_FAILURE: Mapping[tuple[str, str], Literal["pass", "warn", "block"]] = {
+    ("critical", "block"): "block",
+    ("critical", "quarantine"): "warn",
+    ("critical", "annotate"): "warn",
+    ("warning", "annotate"): "warn",
+    ("info", "annotate"): "pass",
 }
-# Great Expectations is not to collect unexpected values at all: they are patients' data.
-RESULT_FORMAT = {"result_format": "BASIC", "exclude_unexpected_values": True}
+# Which rows, by their number in the table, and never what is in them: great_expectations leaves
+# the values out of everything it returns, and so out of its own pages.
+RESULT_FORMAT = {
+    "result_format": "COMPLETE",
+    "exclude_unexpected_values": True,
+    "return_unexpected_index_query": False,
+}
+CUSTOM = tuple(
+    f"expectations.{name}" for name in ("association", "clinical", "custom", "duplicates")
+)
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# What is kept of a result for Data Docs: counts and shares, no rows.
+COUNTS = (
+    *("element_count", "missing_count", "missing_percent", "unexpected_count"),
+    *("unexpected_percent", "unexpected_percent_total", "unexpected_percent_nonmissing"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,15 +60,31 @@ class Report:
 
     Attributes
     ----------
-    suite : str
+    suite, version, digest : str
+        Which suite, as it was applied to this table: thresholds depend on the table's size.
     n_rows : int
     verdicts : tuple of Verdict
         One an expectation, in the order of their names.
+    faults : mapping of int to tuple of str
+        Number of a row, from 0, to the codes of the reasons why it belongs into quarantine, such
+        as ``"expect_column_values_to_be_between:age"``.
+    reasons : mapping of str to str
+        Code of a reason to the rationale of its expectation.
+    firm : frozenset of str
+        Names of verdicts and codes of reasons that nobody may set aside.
+    validation : mapping
+        Great Expectations' own result as JSON, without rows, values, times and random names.
     """
 
     suite: str
+    version: str
+    digest: str
     n_rows: int
     verdicts: tuple[Verdict, ...]
+    faults: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    firm: frozenset[str] = frozenset()
+    validation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
@@ -58,6 +96,8 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
         When an expectation could not be evaluated: a bug in it or a column of another type, which
         is neither a pass nor a fault of the data.
     """
+    version, digest = str((suite.meta or {}).get("version", "")), digest_of(suite)
+    frame = frame.reset_index(drop=True)  # so that rows are told by number
     context = gx.get_context(mode="ephemeral", project_config=_quiet())
     table = context.data_sources.add_pandas("memory").add_dataframe_asset("table")
     definition = gx.ValidationDefinition(
@@ -72,11 +112,23 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
     )
     outcome = context.checkpoints.add(checkpoint).run({"dataframe": _without_zones(frame)})
     (validation,) = outcome.run_results.values()
-    verdicts = [_verdict(result) for result in validation.results]
+    results = sorted(validation.results, key=lambda r: verdict_name(r.expectation_config))
+    configs = [result.expectation_config for result in results]
+    verdicts = [_verdict(result, suite.name) for result in results]
     names = [verdict.name for verdict in verdicts]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RuntimeError(f"suite {suite.name}: give {sorted(twice)} different aspects")
-    return Report(suite.name, len(frame), tuple(sorted(verdicts, key=lambda v: v.name)))
+    return Report(
+        suite.name,
+        version,
+        digest,
+        len(frame),
+        tuple(verdicts),
+        _faults(results),
+        {reason_code(c): str((c.meta or {}).get("rationale", "")) for c in configs},
+        _firm(configs),
+        _plain(suite.name, results),
+    )
 
 
 def _quiet() -> DataContextConfig:
@@ -94,6 +146,16 @@ def _without_zones(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: zoned[name].dt.tz_convert(None) for name in zoned})
 
 
+def digest_of(suite: gx.ExpectationSuite) -> str:
+    """The SHA-256 of all that a suite demands: kinds, parameters, severities, reasons, owners."""
+    configs = [one.configuration.to_json_dict() for one in suite.expectations]
+    parts = ("type", "kwargs", "severity", "meta")
+    content = sorted(
+        json.dumps({part: config.get(part) for part in parts}, sort_keys=True) for config in configs
+    )
+    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
+
+
 def verdict_name(config: ExpectationConfiguration) -> str:
     """What tells an expectation from the others of its suite: kind, columns and aspect."""
     aspect = (config.meta or {}).get("aspect")
@@ -101,15 +163,43 @@ def verdict_name(config: ExpectationConfiguration) -> str:
     return f"{config.type}({', '.join(parts)})"
 
 
-def _verdict(result: ExpectationValidationResult) -> Verdict:
+def reason_code(config: ExpectationConfiguration) -> str:
+    """Why a row is in quarantine: kind and columns."""
+    return f"{config.type}:{'+'.join(columns_of(config.kwargs))}"
+
+
+def action_of(config: ExpectationConfiguration) -> str:
+    """What failing leads to: block, quarantine or annotate."""
+    return str((config.meta or {}).get("action") or DEFAULT_ACTION[str(config.severity.value)])
+
+
+def _faults(results: Iterable[ExpectationValidationResult]) -> dict[int, tuple[str, ...]]:
+    """The rows for quarantine and all their reasons, in the order of the rows."""
+    codes: dict[int, list[str]] = {}
+    for result in results:
+        config = result.expectation_config
+        if action_of(config) == "quarantine" and not result.success:
+            for row in result.result.get("unexpected_index_list") or ():
+                codes.setdefault(int(row), []).append(reason_code(config))
+    return {row: tuple(dict.fromkeys(codes[row])) for row in sorted(codes)}
+
+
+def _firm(configs: Iterable[ExpectationConfiguration]) -> frozenset[str]:
+    firm = [config for config in configs if (config.meta or {}).get("firm")]
+    return frozenset(text for c in firm for text in (verdict_name(c), reason_code(c)))
+
+
+def _verdict(result: ExpectationValidationResult, suite: str) -> Verdict:
     """Counts, statistics and names; never a value of the table."""
     config = result.expectation_config
     columns = columns_of(config.kwargs)
     meta = config.meta or {}
     name = verdict_name(config)
     _refuse_unevaluated(name, result.exception_info)
-    verdict = "pass" if result.success else ON_FAILURE[str(config.severity.value)]
+    severity, action = config.severity.value, action_of(config)
+    verdict = "pass" if result.success else ON_FAILURE[str(severity), action]
     rationale = str(meta.get("rationale", ""))
+    told: dict[str, Any] = {"severity": severity, "suite": suite}
 
     found: Mapping[str, Any] = result.result
     if "element_count" in found:  # looked at row by row
@@ -117,6 +207,8 @@ def _verdict(result: ExpectationValidationResult) -> Verdict:
         n_unexpected = int(found["unexpected_count"])
         allowed = 1 - float(config.kwargs.get("mostly", 1))
         reason = f"{n_unexpected} of {n} rows are unexpected in {', '.join(columns)}"
+        if action == "quarantine" and not result.success:
+            reason += ", and belong into quarantine"
         return Verdict(
             name=name,
             verdict=verdict,
@@ -124,13 +216,12 @@ def _verdict(result: ExpectationValidationResult) -> Verdict:
             threshold=round(allowed, 6),
             n=n,
             reason=f"{reason} ({rationale})",
+            **told,
         )
     details: Mapping[str, Any] = found.get("details") or {}
     low = config.kwargs.get("min_value")
     high = details.get("max_value", config.kwargs.get("max_value"))
-    observed = found.get("observed_value")
-    # a number is an aggregate; anything else would list values of the table
-    statistic = float(observed) if isinstance(observed, numbers.Real) else None
+    statistic = _aggregate(found)
     violated = low if low is not None and statistic is not None and statistic < low else high
     return Verdict(
         name=name,
@@ -141,7 +232,14 @@ def _verdict(result: ExpectationValidationResult) -> Verdict:
         reason=rationale
         if statistic is None
         else f"{statistic:.4g} observed{_bounds(low, high)} ({rationale})",
+        **told,
     )
+
+
+def _aggregate(found: Mapping[str, Any]) -> float | None:
+    """The one number that was observed; anything else would list values of the table."""
+    observed = found.get("observed_value")
+    return float(observed) if isinstance(observed, numbers.Real) else None
 
 
 def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
@@ -168,3 +266,81 @@ def _refuse_unevaluated(name: str, info: Mapping[str, Any] | None) -> None:
         raise RuntimeError(
             f"{name} could not be evaluated ({kind}); look at the types of its columns"
         )
+
+
+def _plain(suite: str, results: list[ExpectationValidationResult]) -> dict[str, Any]:
+    """Great Expectations' result with nothing in it but counts, aggregates and configuration."""
+    content = []
+    for result in results:
+        whole = result.to_json_dict()
+        config = whole["expectation_config"]
+        config["kwargs"].pop("batch_id", None)
+        found = {name: whole["result"][name] for name in COUNTS if name in whole["result"]}
+        if (aggregate := _aggregate(result.result)) is not None:
+            found["observed_value"] = aggregate
+        content.append(
+            {
+                "success": bool(whole["success"]),
+                "expectation_config": {k: v for k, v in config.items() if k != "id"},
+                "result": found,
+            }
+        )
+    n_met = sum(part["success"] for part in content)
+    return {
+        "success": n_met == len(content),
+        "suite_name": suite,
+        "results": content,
+        "statistics": {
+            "evaluated_expectations": len(content),
+            "successful_expectations": n_met,
+            "unsuccessful_expectations": len(content) - n_met,
+            "success_percent": 100 * n_met / len(content) if content else None,
+        },
+        "meta": {},
+    }
+
+
+def data_docs(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Great Expectations' own pages of what a gate left in ``gx.json``: one a suite.
+
+    They are for whoever knows Great Expectations.  They ask outside hosts for scripts and styles;
+    there is no value of the table in them, for there is none in ``gx.json``.
+
+    Parameters
+    ----------
+    validations : mapping of str to JSON
+        Name of a suite to its validation: the content of ``gx.json``.
+    folder : Path
+        Where ``<suite>.html`` goes; made when it is not there.
+
+    Returns
+    -------
+    list of Path
+        The pages.
+    """
+    from great_expectations.core.expectation_validation_result import (
+        expectationSuiteValidationResultSchema,
+    )
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    for module in CUSTOM:  # what is not registered cannot be rendered
+        importlib.import_module(module)
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = []
+    for suite, content in sorted(validations.items()):
+        loaded = expectationSuiteValidationResultSchema.load(json.loads(json.dumps(content)))
+        result = ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
+        text = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+        page = folder / f"{suite}.html"
+        page.write_text(_without_chance(text), encoding="utf-8")
+        pages.append(page)
+    return pages
+
+
+def _without_chance(page: str) -> str:
+    """The page with numbers in place of random names and without the time in the logo's address."""
+    names = dict.fromkeys(UUID.findall(page))
+    for number, name in enumerate(names):
+        page = page.replace(name, f"part-{number}")
+    return re.sub(r"\?d=[^\"']*", "", page)

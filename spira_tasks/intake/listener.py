@@ -37,9 +37,15 @@ HEARD = {  # columns that the audio tells, and their kinds
     "bandwidth_hz": "float64",
     "speech_fraction": "float64",
     "longest_digital_silence_seconds": "float64",
+    "syllabic_modulation_db": "float64",
+    "fingerprint": "str",
 }
 POOLS = ("train", "evaluation")
-BANK = ("noise_id", "pool", "waveform", "duration_seconds", "level_dbfs", "peak")
+BANK = (
+    *("noise_id", "pool", "hospital_id", "waveform"),
+    *("duration_seconds", "level_dbfs", "peak", "syllabic_modulation_db"),
+)
+SITE_NAME = r"[A-Za-z0-9._-]{1,40}"  # anything else that a list of noises calls a site is dropped
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ def ward_noises(
     Parameters
     ----------
     listed : DataFrame of str
-        ``file_path`` and, where given, ``x_pool``.
+        ``file_path`` and, where given, ``x_pool`` and ``hospital_id``.
     listener : Listener
     evaluation_fraction : float
         Share of the noises kept for evaluation, where the list does not say.
@@ -179,6 +185,9 @@ def ward_noises(
     refused = pd.DataFrame(
         [(row, *faults[row]) for row in sorted(faults)], columns=["row", "reason", "detail"]
     ).astype({"row": "int64", "reason": "str", "detail": "str"})
+    nothing = pd.Series(None, index=listed.index, dtype="str")
+    sites = listed.get("hospital_id", nothing).reindex(bank.index)
+    bank["hospital_id"] = sites.where(sites.str.fullmatch(SITE_NAME).fillna(False).astype(bool))
     return bank[[*BANK]].sort_values("noise_id", ignore_index=True), refused
 
 

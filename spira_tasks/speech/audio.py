@@ -15,6 +15,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from spira_tasks.speech.envelopes import fingerprint, syllabic_modulation_db
+
 SAMPLE_RATE_HZ = 16_000  # of every stored waveform
 FULL_SCALE = 32_768  # a 16-bit sample of this value would be 1.0
 CLIPPED = 0.985  # of full scale; converters saturate a little below 1.0
@@ -86,6 +88,8 @@ class Probe:
     longest_digital_silence_seconds : float
         Longest run of exact zeros between the first and the last sample that sounds: what a
         noise gate or a lost packet leaves, and no room ever does.
+    syllabic_modulation_db, fingerprint
+        Of the stored waveform: see :mod:`spira_tasks.speech.envelopes`.
     """
 
     native_sample_rate_hz: int
@@ -101,6 +105,8 @@ class Probe:
     bandwidth_hz: float
     speech_fraction: float
     longest_digital_silence_seconds: float
+    syllabic_modulation_db: float
+    fingerprint: str
 
 
 def decode(content: bytes, max_seconds: float) -> Sound:
@@ -217,6 +223,8 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
         bandwidth_hz=bandwidth_hz(stored),
         speech_fraction=float(active.mean()),
         longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
+        syllabic_modulation_db=syllabic_modulation_db(stored),
+        fingerprint=fingerprint(stored),
     )
 
 

@@ -1,0 +1,70 @@
+"""What the gates make of whole synthetic cohorts: sound ones, faulty ones, confounded ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from suites import BETWEEN, REGEX
+
+from spira_tasks.artifacts import Store
+from spira_tasks.cohort import write_cohort
+from spira_tasks.cohort.recorder import FAULTS
+from spira_tasks.contract import Step
+from spira_tasks.runner import run_step
+
+pytestmark = pytest.mark.slow
+GATE = Step(
+    "gate",
+    "validate",
+    {"table": "ingest.recordings", "source": "ingest.report"},
+    {"suite": "recordings"},
+)
+
+
+def test_a_clean_synthetic_cohort_is_not_blocked(tmp_path: Path) -> None:
+    write_cohort(tmp_path / "data", subjects=12, seed=5, progress=False)
+    store = Store(str(tmp_path / "store"))
+    ingest = run_step(Step("ingest", "ingest", {"data": f"folder:{tmp_path}/data"}), "r", store)
+    assert ingest.metrics["n_quarantined"] == 0
+    assert {verdict.verdict for verdict in ingest.verdicts} == {"pass"}
+    assert run_step(GATE, "r", store).metrics["n_blocked"] == 0
+
+
+REASONS = {
+    "partial_sync": "missing_audio",
+    "dup_upload": "duplicate_audio",
+    "8k": "low_sample_rate",
+    "zero_len": "empty",
+    "truncated": "truncated",
+    "not_audio": "unknown_container",
+    "nan": "not_finite",
+    "silent": "constant",
+    "unit_error": "bad_value",
+    "tz_naive": "naive_timestamp",
+    "personal_data": "personal_data_in_text",
+}
+REPORTED = {
+    "clip": f"{BETWEEN}(clipping_fraction, usable)",
+    "dc": f"{BETWEEN}(dc_offset, usable)",
+    "free_text_hospital": f"{REGEX}(hospital_id)",
+}
+
+
+def test_every_fault_of_a_delivery_is_put_aside_or_reported(tmp_path: Path) -> None:
+    assert set(REASONS) | set(REPORTED) == set(FAULTS)
+    write_cohort(tmp_path / "data", subjects=9, seed=5, faults=list(FAULTS), progress=False)
+    store = Store(str(tmp_path / "store"))
+    config = {"max_quarantine_fraction": 1.0, "max_site_quarantine_fraction": 1.0}
+    step = Step("ingest", "ingest", {"data": f"folder:{tmp_path}/data"}, config)
+    made = store.directory(run_step(step, "r", store).outputs["quarantine"])
+    reasons = pd.read_parquet(made.path("quarantine.parquet")).set_index("row")["reason"]
+    truth = pd.read_csv(tmp_path / "data/truth.csv", index_col="record_id", keep_default_na=False)
+    table = pd.read_csv(tmp_path / "data/recordings.csv", index_col="record_id")
+    fault = truth["fault"].reindex(table.index).to_numpy()
+    found = dict(zip(fault[reasons.index - 1], reasons, strict=True))
+    assert found == REASONS
+    verdicts = run_step(GATE, "r", store).verdicts  # few useless recordings do not end a run
+    failed = {verdict.name for verdict in verdicts if verdict.verdict == "warn"}
+    assert set(REPORTED.values()) <= failed
