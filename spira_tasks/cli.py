@@ -19,8 +19,10 @@ from spira_tasks.commands import (
     pseudonyms,
     quarantine,
     report,
+    retention,
     runs,
     trace,
+    waive,
 )
 from spira_tasks.contract import Step
 from spira_tasks.errors import SpiraError
@@ -29,7 +31,18 @@ if TYPE_CHECKING:
     pass
 
 # each adds its own parsers
-COMMANDS = (runs, report, quarantine, expectations, trace, audit, erase, pseudonyms)
+COMMANDS = (
+    runs,
+    report,
+    quarantine,
+    waive,
+    expectations,
+    trace,
+    audit,
+    erase,
+    pseudonyms,
+    retention,
+)
 
 EXAMPLES = """\
 examples:
