@@ -8,7 +8,6 @@ process that inherits whatever they lose, and that ends when its starter ends, e
 from __future__ import annotations
 
 import argparse
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -20,7 +19,6 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,13 +26,12 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-import psutil
+from processes import end, end_running, end_with_parent, inherit_orphans, keep, kill
 
 ROOT = Path(__file__).resolve().parent.parent
 DAG = "spira_continuous_training"
 READY_SECONDS = 300.0
-STOP_SECONDS = 15.0  # for a running step to save its state, and then for the servers
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+STEP = ["-m", "spira_tasks", "run"]  # how the command line of a running step goes on
 
 EXAMPLES = """\
 examples:
@@ -65,23 +62,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     if arguments.keep:
         return Keeper(arguments).run()
-    return _start_keeper()
-
-
-def _start_keeper() -> int:
-    """Start the keeper in a session of its own, hand signals on to it, wait for its end."""
-    _end_with_parent()
-    _inherit_orphans()
-    keeper = subprocess.Popen([sys.executable, *sys.argv, "--keep"], start_new_session=True)
-
-    def stop(signum: int, frame: object) -> None:
-        keeper.terminate()
-
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, stop)
-    status = keeper.wait()
-    _kill(psutil.Process().children(recursive=True))  # nothing, unless the keeper was killed
-    return status if status >= 0 else 1
+    return keep([sys.executable, *sys.argv, "--keep"])
 
 
 class Keeper:
@@ -98,8 +79,8 @@ class Keeper:
     def run(self) -> int:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, _raise_stopped)
-        _end_with_parent()
-        _inherit_orphans()
+        end_with_parent()
+        inherit_orphans()
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with self._alone():
@@ -188,7 +169,8 @@ class Keeper:
         """Passwords and keys of this installation, made once, for this user's eyes only."""
         file = self.state / "secrets.json"
         if not file.exists():
-            made = {name: secrets.token_urlsafe(24) for name in ("password", "jwt", "api", "flask")}
+            made = {name: secrets.token_urlsafe(64) for name in ("jwt", "api", "flask")}
+            made["password"] = secrets.token_urlsafe(16)
             _write_private(file, json.dumps(made))
         return dict(json.loads(file.read_text()))
 
@@ -214,6 +196,9 @@ class Keeper:
             "AIRFLOW__API__SECRET_KEY": kept["api"],
             "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt"],
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            # On demand only: this machine is not there every Monday at three, and a DAG that is
+            # unpaused makes up for the last time at once.
+            "SPIRA_SCHEDULE": os.environ.get("SPIRA_SCHEDULE", ""),
             "SPIRA_MLFLOW_PAGE": self.mlflow,
             "MLFLOW_AUTH_CONFIG_PATH": str(settings.resolve()),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": kept["flask"],
@@ -300,12 +285,11 @@ class Keeper:
     def _stop(self) -> None:
         """Let running steps save their state, then the servers end, then whatever is left."""
         self._say("stopping")
-        ours = psutil.Process()
-        _end([p for p in ours.children(recursive=True) if _is_step(p)])
+        end_running(STEP)  # they save their state
         # The scheduler goes first: the others answer it, and its tasks, to the end.
         for names in (("scheduler", "dag-processor"), ("api-server", "mlflow")):
-            _end([psutil.Process(s.process.pid) for s in self.services if _runs(s, names)])
-        _kill(ours.children(recursive=True))
+            end([s.process for s in self.services if s.name in names and s.process is not None])
+        kill()
         self._say("stopped; nothing is left running")
 
     def _say(self, event: str) -> None:
@@ -331,52 +315,6 @@ def _json(request: Request) -> dict[str, Any] | None:
             return dict(json.loads(response.read()))
     except (URLError, OSError, ValueError):
         return None
-
-
-def _is_step(process: psutil.Process) -> bool:
-    try:
-        return process.cmdline()[1:4] == ["-m", "spira_tasks", "run"]
-    except psutil.Error:
-        return False
-
-
-def _runs(service: Service, names: Iterable[str]) -> Any:
-    return service.name in names and service.process is not None and service.process.poll() is None
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    """Ask processes to end, and wait for them for a while."""
-    for process in processes:
-        try:
-            process.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(processes, timeout=STOP_SECONDS)
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    """Kill processes and what they leave to us, until there are none."""
-    while processes:
-        for process in processes:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(processes, timeout=5)
-        processes = psutil.Process().children(recursive=True)
-
-
-def _end_with_parent() -> None:
-    """Get SIGTERM when the process that started this one ends, whatever ended it."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise SystemExit(1)
-
-
-def _inherit_orphans() -> None:
-    """Become the parent of processes whose own parent ends, so that none is lost sight of."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _raise_stopped(signum: int, frame: object) -> None:

@@ -1,0 +1,102 @@
+"""``make up`` in a test: started with folders of its own, its processes found by a mark."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from spira_tasks.provenance import ROOT
+
+READY_SECONDS = 400.0
+MARK = "SPIRA_TEST_MARK"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Up:
+    """The pages, or the attempt to start them, in ``folder``."""
+
+    folder: Path
+    airflow_port: int = field(default_factory=free_port)
+    mlflow_port: int = field(default_factory=free_port)
+    mark: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def airflow(self) -> str:
+        return f"http://127.0.0.1:{self.airflow_port}"
+
+    @property
+    def mlflow(self) -> str:
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def password(self) -> str:
+        return str(json.loads((self.folder / "up" / "secrets.json").read_text())["password"])
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "output").read_text()
+
+    def start(self, *before: str) -> subprocess.Popen[bytes]:
+        """Start it; ``before`` is a command that starts it in turn."""
+        environment = os.environ | {
+            MARK: self.mark,
+            "PYTHONPATH": str(ROOT),
+            "SPIRA_RUNTIME": "process",
+            "SPIRA_STORE": str(self.folder / "store"),
+            "SPIRA_UP": str(self.folder / "up"),
+            "AIRFLOW_HOME": str(self.folder / "airflow"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow/airflow.db",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "2",
+        }
+        ports = ["--airflow-port", str(self.airflow_port), "--mlflow-port", str(self.mlflow_port)]
+        with (self.folder / "output").open("ab") as output:
+            return subprocess.Popen(
+                [*before, sys.executable, str(ROOT / "scripts" / "up.py"), *ports],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+            )
+
+    def wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + READY_SECONDS
+        while "Ctrl-C stops everything" not in self.output:
+            assert process.poll() is None, self.output
+            assert time.monotonic() < until, self.output
+            time.sleep(0.5)
+
+    def processes(self) -> dict[int, str]:
+        """Everything that has our mark in its environment: process number to command line."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(entry.name)] = line.decode(errors="replace")[:120]
+            except OSError:
+                continue  # it has ended, or is another user's
+        return found
+
+    def wait_until_gone(self, seconds: float = 120.0) -> None:
+        until = time.monotonic() + seconds
+        while left := self.processes():
+            assert time.monotonic() < until, f"left behind: {left}\n{self.output}"
+            time.sleep(0.5)
