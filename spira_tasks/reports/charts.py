@@ -276,7 +276,8 @@ def _legend(labels: Sequence[str], kind: str) -> tuple[list[Markup], float]:
 
 def _spread(count: int) -> list[int]:
     """Return which of ``count`` runs get a name under the axis: too few to meet."""
-    return sorted({0, count // 2, count - 1}) if count > 4 else sorted({0, count - 1} - {-1})
+    places = [0, count // 2, count - 1] if count > 4 else [0, count - 1]
+    return sorted(set(places)) if count else []
 
 
 def _colour(number: int) -> str:

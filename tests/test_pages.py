@@ -1,0 +1,295 @@
+"""The governance site: whole, in two languages, for everybody, and silent towards other hosts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reading_pages import barriers, outside, read
+from run_facts import (
+    AT,
+    BY_REASON,
+    BY_SITE,
+    document,
+    facts,
+    history,
+    summary,
+    verdict,
+)
+
+from spira_tasks.reports import pages
+from spira_tasks.reports.facts import (
+    History,
+    ModelFacts,
+    Paragraph,
+    Quarantine,
+    RunFacts,
+    Section,
+    StepFacts,
+    Text,
+)
+from spira_tasks.reports.texts import LANGUAGES, Texts, catalogue
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+def render(
+    folder: Path, run: RunFacts | None = None, runs: History | None = None, **options: Any
+) -> Path:
+    pages.render(
+        run or facts(),
+        history() if runs is None else runs,
+        document(),
+        document("model_card"),
+        folder,
+        built_at=AT,
+        **options,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return render(tmp_path_factory.mktemp("site"))
+
+
+def bare() -> RunFacts:
+    """A run that stopped before anything could be measured, of which the tables are gone."""
+    return facts(
+        outcome="running", started_at="", synthetic=None, triggered_by="", verdicts=(), n_erasures=0,
+        steps=(StepFacts("ingest", "ingest", "waiting"),), decisions=(), intake=None,
+        quarantine=None, dataset=None, composition=(), signal_quality=(), drift=(),
+        evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="",
+    )  # fmt: skip
+
+
+def words(folder: Path, name: str) -> str:
+    return read(folder / name).text
+
+
+def test_every_page_is_there_in_both_languages_and_the_root_is_the_overview(tmp_path: Path) -> None:
+    names = pages.render(facts(), history(), document(), document("model_card"), tmp_path)
+    expected = {f"{page}.{language}.html" for page in pages.PAGES for language in LANGUAGES}
+    assert set(names) == expected | {"index.html"} == {path.name for path in tmp_path.iterdir()}
+    index, overview = (tmp_path / name for name in ("index.html", "overview.pt.html"))
+    assert index.read_bytes() == overview.read_bytes()
+
+
+@pytest.mark.parametrize("run", [facts(), bare()], ids=["whole", "bare"])
+@pytest.mark.parametrize("runs", [history(), history(1), History()], ids=["many", "one", "none"])
+def test_no_page_shuts_anybody_out(tmp_path: Path, run: RunFacts, runs: History) -> None:
+    render(tmp_path, run, runs)
+    found = {path.name: barriers(read(path)) for path in sorted(tmp_path.iterdir())}
+    assert found == {name: [] for name in found}
+
+
+def test_the_reader_of_pages_finds_barriers_where_there_are_some(
+    tmp_path: Path, site: Path
+) -> None:
+    whole = (site / "data.en.html").read_text()
+    for pattern, replacement in (
+        ("<h2 ", "<h5 "), ('<html lang="en">', "<html>"), ("<caption", "<x-caption"),
+        ('scope="col"', ""), ('role="img"', ""), ('id="intake"', 'id="signal"'), ("</figure>", ""),
+    ):  # fmt: skip
+        worse = tmp_path / "worse.html"
+        worse.write_text(whole.replace(pattern, replacement, 1))
+        assert barriers(read(worse)), pattern
+
+
+def test_no_page_names_another_host(site: Path) -> None:
+    assert {path.name: outside(path.read_text()) for path in site.iterdir()} == {
+        path.name: [] for path in site.iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        '<link href="//fonts.example/a.css">',
+        '<a href="https://example.org">x</a>',
+        "<img src=x.png>",
+        "<style>p{background:url(x.png)}</style>",
+        '<a href="javascript:x()">x</a>',
+        "<script></script>",
+    ],
+)
+def test_the_reader_of_pages_finds_a_way_out(hole: str) -> None:
+    assert outside(f"<html><body>{hole}</body></html>")
+
+
+def test_links_lead_to_pages_of_the_site(site: Path) -> None:
+    names = {path.name for path in site.iterdir()}
+    for path in site.iterdir():
+        page = read(path)
+        targets = {link["href"] for link in page.all("a")}
+        ids = {attributes.get("id") for _, attributes in page.tags}
+        inside = {target for target in targets if not target.startswith(("#", "../"))}
+        assert inside <= names, path.name
+        assert {target[1:] for target in targets if target.startswith("#")} <= ids, path.name
+
+
+def test_each_page_leads_to_itself_in_the_other_language(site: Path) -> None:
+    for page in pages.PAGES:
+        for language, other in (("pt", "en"), ("en", "pt")):
+            links = read(site / f"{page}.{language}.html").all("a")
+            assert [a["href"] for a in links if "hreflang" in a] == [f"{page}.{other}.html"]
+
+
+def test_other_runs_are_linked_where_their_sites_lie_beside(tmp_path: Path, site: Path) -> None:
+    linked = {a["href"] for a in read(site / "overview.en.html").all("a")}
+    assert {"../run-0/verdict.en.html", "../run-1/verdict.en.html"} <= linked
+    render(tmp_path, links_to_runs=False)
+    packed = {a["href"] for a in read(tmp_path / "overview.en.html").all("a")}
+    assert not [href for href in packed if href.startswith("..")]
+
+
+def test_a_run_of_airflow_is_linked_by_its_escaped_name(tmp_path: Path) -> None:
+    name = "manual__2026-11-21T17:00:00+00:00"
+    render(tmp_path, runs=History((summary(name), summary("first"))))
+    hrefs = [a["href"] for a in read(tmp_path / "overview.pt.html").all("a")]
+    assert "../manual__2026-11-21T17%3A00%3A00%2B00%3A00/verdict.pt.html" in hrefs
+
+
+def test_nothing_in_the_facts_becomes_html(tmp_path: Path) -> None:
+    evil = replace(BY_SITE, rows=(SCRIPT, "<img src=x onerror=alert(1)>", "other"))
+    run = facts(
+        run_id=SCRIPT, triggered_by=SCRIPT, composition=(evil,), missing=(SCRIPT,), steps=(
+            StepFacts(SCRIPT, SCRIPT, "failed", error=SCRIPT, message=SCRIPT, key=SCRIPT),
+        ),
+        quarantine=Quarantine({SCRIPT: 9}, replace(BY_REASON, rows=(SCRIPT, "x")), evil, evil),
+        verdicts=(verdict(SCRIPT, "block", reason=SCRIPT, suite=SCRIPT, step=SCRIPT),),
+        decisions=tuple(replace(one, why=SCRIPT, by=SCRIPT) for one in facts().decisions),
+        model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), {}, SCRIPT, {SCRIPT: SCRIPT}, {}),
+    )  # fmt: skip
+    written = f"{SCRIPT} [x](https://x.example) ![y](//z) <https://y.example>"
+    by_hand = Paragraph(Text(written, written), by_hand=True)
+    sheet = replace(document(), sections=(Section("x", Text("a", "a"), (by_hand,)),))
+    runs = History((summary(SCRIPT, version=SCRIPT, verdicts_by_suite={SCRIPT: (1, 0, 0)}),))
+    pages.render(run, runs, sheet, sheet, tmp_path)
+    for path in tmp_path.iterdir():
+        page = read(path)
+        assert page.problems == [], path.name
+        assert outside(path.read_text()) == [], path.name
+        assert not any("onerror" in attributes for _, attributes in page.tags), path.name
+
+
+def test_what_people_wrote_is_markdown_without_links_and_below_the_sections(site: Path) -> None:
+    page = read(site / "datasheet.pt.html")
+    assert ("h3", "Título") in page.words
+    assert ("strong", "à mão") in page.words
+
+
+def test_each_language_tells_what_is_missing_in_it(site: Path) -> None:
+    for language in LANGUAGES:
+        codes = [
+            word for tag, word in read(site / f"datasheet.{language}.html").words if tag == "code"
+        ]
+        assert f"docs/motivation.{language}.md" in codes
+        assert sum(code.endswith(".md") for code in codes) == 1
+
+
+def test_both_languages_have_every_text_with_the_same_places() -> None:
+    for key, texts in catalogue().items():
+        assert set(texts) == set(LANGUAGES), key
+        places = [sorted(re.findall(r"{\w+}", texts[language])) for language in LANGUAGES]
+        assert places[0] == places[1], key
+        assert all(text.strip() for text in texts.values()), key
+
+
+def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch: Any) -> None:
+    marked = {
+        key: {language: f"⟦{text}⟧" if key != "html_language" else text
+              for language, text in texts.items()}
+        for key, texts in catalogue().items()
+    }  # fmt: skip
+    monkeypatch.setattr(pages, "Texts", lambda language: Texts(language, marked))
+    names = [StepFacts("⟦s⟧", "⟦s⟧", "done", 4.9, False, "⟦k⟧", AT, outputs={"⟦o⟧": "⟦d⟧"})]
+    run = facts(
+        run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",), drift=(),
+        steps=tuple(names), verdicts=(verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧"),),
+        decisions=tuple(replace(one, why="⟦w⟧", by="⟦b⟧", about={"x": "⟦x⟧"})
+                        for one in facts().decisions),
+    )  # fmt: skip
+    runs = History((summary("⟦r⟧", verdicts_by_suite={"⟦s⟧": (1, 0, 0)}),))
+    pages.render(run, runs, document(), document("model_card"), tmp_path)
+    for page in ("overview", "verdict", "data", "provenance"):
+        found = read(tmp_path / f"{page}.pt.html")
+        read_aloud = [word for tag, word in found.words if tag != "code"]
+        labels = [a.get("aria-label", "") for _, a in found.tags]
+        text = " ".join(read_aloud + labels)
+        while (shorter := re.sub("⟦[^⟦⟧]*⟧", "", text)) != text:
+            text = shorter
+        text = re.sub(r"\bSPIRA\b|\bUTC\b|(?<=\d\xa0)s\b", "", text)
+        left = set(re.findall(r"\b[^\W\d_]{2,}\b", text))
+        assert left <= {"epochs", "train", "materialize"}, (page, left)
+
+
+def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
+    assert "0,52 (0,33–0,79)" in words(site, "verdict.pt.html")
+    assert "0.52 (0.33–0.79)" in words(site, "verdict.en.html")
+    assert "2026-11-21 17:00 UTC" in words(site, "verdict.en.html")
+    assert "21 de novembro de 2026" in words(site, "verdict.pt.html")
+    pt, en = Texts("pt"), Texts("en")
+    assert (pt.number(1234567.5, 1), en.number(1234567.5, 1)) == ("1.234.567,5", "1,234,567.5")
+    assert [en.statistic(value) for value in (0.05, 0.6428, -0.125, 12345.6, 3e-9, 7.0, None)] == [
+        "0.05", "0.643", "−0.125", "12,300", "3.0·10^−9", "7", "–"
+    ]  # fmt: skip
+    assert [pt.duration(seconds) for seconds in (0.27, 75, 3720)] == [
+        "0,3\xa0s", "1\xa0min 15\xa0s", "1\xa0h 2\xa0min"
+    ]  # fmt: skip
+
+
+def test_few_people_are_never_counted(site: Path) -> None:
+    data = words(site, "data.en.html")
+    assert "until now: <5." in data
+    assert "Cells of 1 to 4, and those from which they could be computed, are hidden." in data
+    assert data.count("hidden") >= 6  # too few, and what would tell of them
+
+
+def test_a_synthetic_cohort_says_so_on_every_page_and_a_real_one_does_not(
+    tmp_path: Path, site: Path
+) -> None:
+    said = "says nothing of medicine"
+    assert all(said in words(site, f"{page}.en.html") for page in pages.PAGES)
+    render(tmp_path, facts(synthetic=False))
+    assert not any(said in words(tmp_path, f"{page}.en.html") for page in pages.PAGES)
+
+
+def test_every_page_says_that_nobody_signed_the_thresholds_and_what_it_was_made_of(
+    site: Path,
+) -> None:
+    for page in pages.PAGES:
+        text = words(site, f"{page}.en.html")
+        assert "not yet signed by a clinician" in text
+        assert f"10:{'2d' * 32}" in text
+
+
+def test_the_style_reaches_the_contrast_that_eyes_need() -> None:
+    style = (pages.HERE / "style.css").read_text()
+    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part))
+                   for part in style.split("@media (prefers-color-scheme: dark)")[:2])  # fmt: skip
+    assert light.keys() == dark.keys()
+    for colours in (light, dark):
+        for ground in ("ground", "panel"):
+            for ink in ("ink", "quiet", "link", "good", "care", "stop", "wait"):
+                assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+            for number in range(1, 7):
+                assert contrast(colours[f"c{number}"], colours[ground]) >= 3, (number, ground)
+        for tone in ("good", "care", "stop", "wait"):
+            for ink in (tone, "ink", "link"):
+                assert contrast(colours[ink], colours[f"{tone}-ground"]) >= 4.5, (ink, tone)
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2.2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
