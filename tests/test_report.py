@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -70,7 +71,10 @@ NO_VALUE = {  # columns of a few fixed words, with which nothing can be marked i
     *("label_source", "consent_status"),
     *("audio_uri", "sha256", "patient_pid", "age", "spo2"),  # marked otherwise, see below
 }
-MARKERS = [marker for row in (TAKEN, *REFUSED) for marker in row.values()]
+FILE = "zqfile77"  # the name of an audio file
+MARKERS = [  # what a page would write otherwise, such as <b>, is left out
+    re.sub(r"<.*?>", "", marker) for row in (TAKEN, *REFUSED) for marker in row.values()
+] + [FILE]
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "SPIRA_RUNTIME": "process",
@@ -116,7 +120,7 @@ def plant(cohort: Path) -> None:
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     rows = [row | {"x_note": ""} for row in rows]
-    new = "audio/zqfile77.wav"
+    new = f"audio/{FILE}.wav"
     (cohort / rows[0]["audio_uri"]).rename(cohort / new)
     rows[0] |= TAKEN | {"audio_uri": new}
     for number, markers in enumerate(REFUSED):
@@ -179,7 +183,7 @@ def test_no_page_no_log_and_no_record_holds_a_value(run: Refused) -> None:
     found = [
         f"{marker} in {place}"
         for place, content in places.items()
-        for marker in [*MARKERS, "zqfile77"]
+        for marker in MARKERS
         if marker.encode() in content
     ]
     assert found == []
