@@ -22,9 +22,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import great_expectations as gx
     import pandas as pd
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 N_ROWS = 1000
 EXTRA = "x_extra"  # stands for any column of a hospital's own
+# Parameters by the table that a suite is made for: elsewhere only the share that must be good.
+FOLLOW_TABLE = {
+    "expect_column_mean_to_be_between": ("min_value", "max_value"),
+    "expect_column_days_not_to_be_before": ("first",),
+    "expect_sessions_to_be_complete": ("tasks",),
+}
+NO_PARAMETERS = {"column", "column_A", "column_B", "column_list", "batch_id"}
 COMMITTED = Path(__file__).with_name("catalogue.json")
 
 
@@ -95,9 +103,9 @@ def suites() -> list[Suite]:
         module = importlib.import_module(f"expectations.{module_info.name}")
         if hasattr(module, "suite"):
             made: gx.ExpectationSuite = module.suite(getattr(module, "template", template)())
-            configs = [one.configuration.to_json_dict() for one in made.expectations]
             version = str((made.meta or {}).get("version", ""))
-            found.append(Suite(str(made.name), version, digest_of(made), _entries(configs)))
+            entries = _entries([one.configuration for one in made.expectations])
+            found.append(Suite(str(made.name), version, digest_of(made), entries))
     return sorted(found, key=lambda suite: suite.name)
 
 
@@ -105,62 +113,48 @@ def of_gate(
     reports: list[Mapping[str, Any]], validations: Mapping[str, Mapping[str, Any]]
 ) -> list[Suite]:
     """The suites as a gate applied them: from its ``validation.json`` and its ``gx.json``."""
-    return [
-        Suite(
-            report["suite"],
-            report["version"],
-            report["digest"],
-            _entries(
-                [one["expectation_config"] for one in validations[report["suite"]]["results"]]
-            ),
-        )
-        for report in reports
-        if report["suite"] in validations
-    ]
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    found = []
+    for report in reports:
+        if report["suite"] in validations:  # the gate's own rules are no suite
+            results = validations[report["suite"]]["results"]
+            configs = [ExpectationConfiguration(**one["expectation_config"]) for one in results]
+            about = (report["suite"], report["version"], report["digest"])
+            found.append(Suite(*about, _entries(configs)))
+    return found
 
 
-def _entries(configs: list[Mapping[str, Any]]) -> tuple[Entry, ...]:
-    """From Great Expectations' JSON, sorted by name."""
+def _entries(configs: list[ExpectationConfiguration]) -> tuple[Entry, ...]:
     return tuple(sorted((_entry(config) for config in configs), key=lambda entry: entry.name))
 
 
-def _entry(config: Mapping[str, Any]) -> Entry:
-    from expectations.notes import DEFAULT_ACTION
+def _entry(config: ExpectationConfiguration) -> Entry:
+    from spira_tasks.quality import action_of, columns_of, verdict_name
 
-    kwargs, meta = config["kwargs"], config.get("meta") or {}
-    of_columns = {"column", "column_A", "column_B", "column_list", "batch_id"}
+    meta, kwargs = config.meta or {}, config.to_json_dict()["kwargs"]
     return Entry(
-        name=name_of(config["type"], kwargs, str(meta.get("aspect") or "")),
-        type=config["type"],
+        name=verdict_name(config),
+        type=config.type,
         columns=tuple(columns_of(kwargs)),
-        parameters={key: kwargs[key] for key in sorted(kwargs) if key not in of_columns},
-        severity=config["severity"],
-        action=str(meta.get("action") or DEFAULT_ACTION[config["severity"]]),
+        parameters={key: kwargs[key] for key in sorted(kwargs) if key not in NO_PARAMETERS},
+        severity=str(config.severity.value),
+        action=action_of(config),
         rationale=str(meta.get("rationale", "")),
         owner=str(meta.get("owner", "")),
         aspect=str(meta.get("aspect") or ""),
     )
 
 
-def name_of(kind: str, kwargs: Mapping[str, Any], aspect: str) -> str:
-    """What tells an expectation from the others of its suite: kind, columns and aspect."""
-    return f"{kind}({', '.join([*columns_of(kwargs), *([aspect] if aspect else [])])})"
-
-
-def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
-    named = [kwargs[key] for key in ("column", "column_A", "column_B") if kwargs.get(key)]
-    return [str(column) for column in [*named, *kwargs.get("column_list", ())]]
-
-
-def diff(before: list[Suite], after: list[Suite], shares: bool = True) -> list[Change]:
+def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> list[Change]:
     """What was added, removed and changed, by suite and name.
 
     Parameters
     ----------
     before, after : list of Suite
-    shares : bool
-        Whether to compare which share of the rows must be good.  It depends on the number of rows,
-        so it says nothing where the suites were made for tables of different sizes.
+    of_one_table : bool
+        Whether the suites were made for the same table.  Otherwise parameters that follow the
+        table (``FOLLOW_TABLE``) are not compared: their differences are none of the suites.
     """
     old = {(suite.name, entry.name): entry for suite in before for entry in suite.expectations}
     new = {(suite.name, entry.name): entry for suite in after for entry in suite.expectations}
@@ -171,7 +165,7 @@ def diff(before: list[Suite], after: list[Suite], shares: bool = True) -> list[C
             change = Change(suite, name, "added", "", "yes") if b else None
             changes.append(change or Change(suite, name, "removed", "yes", ""))
             continue
-        facts_a, facts_b = _comparable(a, shares), _comparable(b, shares)
+        facts_a, facts_b = _comparable(a, of_one_table), _comparable(b, of_one_table)
         changes += [
             Change(suite, name, what, facts_a.get(what, ""), facts_b.get(what, ""))
             for what in [*dict.fromkeys([*facts_a, *facts_b])]
@@ -180,10 +174,14 @@ def diff(before: list[Suite], after: list[Suite], shares: bool = True) -> list[C
     return changes
 
 
-def _comparable(entry: Entry, shares: bool) -> dict[str, str]:
-    given = {key: value for key, value in entry.parameters.items() if shares or key != "mostly"}
+def _comparable(entry: Entry, of_one_table: bool) -> dict[str, str]:
     told = {name: getattr(entry, name) for name in ("severity", "action", "rationale", "owner")}
-    return told | {key: json.dumps(value, sort_keys=True) for key, value in given.items()}
+    left_out = () if of_one_table else FOLLOW_TABLE.get(entry.type, ("mostly",))
+    return told | {
+        key: json.dumps(value, sort_keys=True)
+        for key, value in entry.parameters.items()
+        if key not in left_out
+    }
 
 
 def template(n_rows: int = N_ROWS) -> pd.DataFrame:

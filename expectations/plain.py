@@ -26,6 +26,9 @@ LANGUAGES: tuple[Language, ...] = ("en", "pt")
 # Kinds whose bounds are values of the column; and columns that hold a share of one.
 IN_UNITS = {"expect_column_values_to_be_between", "expect_column_mean_to_be_between"}
 SHARES = {"clipping_fraction", "dc_offset", "speech_fraction", "fio2", "label", "peak"}
+# Parameters that sentences name: numbers with their units, and names of units.
+NUMBERS = {"min_cosine": "share", "max_minutes": ""}
+UNITS = ("unit", "slip")
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def _facts(
     given = entry.parameters
     share = given.get("mostly", 1) if allowed is None else 1 - allowed
     rows = words["rows"].get(suite, words["rows"][""])
-    group = _group(given.get("row_condition"), words)
+    group = _group(given.get("row_condition") or _of_task(given.get("task")), words)
     shown = _quantity(share, "share", words)
     names = [
         words["own_column"].format(extra or column)
@@ -173,9 +176,14 @@ def _facts(
         unit = "share" if column in SHARES else words["units"].get(column, "")
     values = [str(value) for value in given.get("value_set") or ()]
     regex = given.get("regex")
-    return {
+    told = {
+        key: _quantity(given[key], unit, words) for key, unit in NUMBERS.items() if key in given
+    }
+    told |= {key: _look_up(words, "told_units", given[key]) for key in UNITS if key in given}
+    return told | {
         "scope": (rows["all"] if share >= 1 else rows["share"]).format(group=group, share=shown),
         "rows": rows["many"].format(group=group),
+        "no_two": rows["no_two"],
         "share": shown,
         "group": group,
         "column": names[0] if names else "",
@@ -184,6 +192,8 @@ def _facts(
         "bare_other": _bare(names[1]) if len(names) > 1 else "",
         "columns": ", ".join(_bare(name) for name in names),
         "bounds": _bounds(given, unit, words),
+        "max_share": _quantity(given.get("max_value"), "share", words),
+        "first_day": str(given.get("min_value"))[:10],
         "values": words["one_value" if len(values) == 1 else "some_values"].format(
             _listed(values, words)
         ),
@@ -195,10 +205,18 @@ def _facts(
 def _aspect(entry: Entry, words: Mapping[str, Any]) -> str:
     """What tells apart expectations of one kind on one column, besides the group of rows."""
     aspects: Mapping[str, str] = words["aspects"]
-    found = next((aspects[key] for key in aspects if entry.aspect.endswith(key)), "")
+    last_word = entry.aspect.rpartition(" ")[2]
+    found = aspects.get(entry.aspect, aspects.get(last_word, ""))
     if entry.aspect and not found and not entry.parameters.get("row_condition"):
         raise KeyError(f"aspects: {entry.aspect}")
     return found
+
+
+def _of_task(task: str | None) -> Mapping[str, Any] | None:
+    """A condition on the task, for an expectation that takes it as a parameter."""
+    if not task:
+        return None
+    return {"type": "comparison", "column": {"name": "task"}, "operator": "IN", "parameter": [task]}
 
 
 def _group(condition: Mapping[str, Any] | None, words: Mapping[str, Any]) -> str:

@@ -102,13 +102,20 @@ def gates() -> set[str]:
     """Names of verdicts that the code makes without Great Expectations."""
     found = set()
     for file in [*ROOT.glob("spira_tasks/**/*.py"), *ROOT.glob("expectations/*.py")]:
-        for node in ast.walk(ast.parse(file.read_text())):
+        module = ast.parse(file.read_text())
+        constants = {
+            node.targets[0].id: node.value
+            for node in module.body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        for node in ast.walk(module):
             if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Verdict"):
                 continue
             given = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
             for value in given or node.args[:1]:
-                if isinstance(value, ast.Constant):
-                    found.add(str(value.value))
+                known = constants.get(value.id) if isinstance(value, ast.Name) else value
+                if isinstance(known, ast.Constant):
+                    found.add(str(known.value))
     return found | {f"{metric}_floor" for metric in ("sensitivity", "specificity")}
 
 
@@ -120,6 +127,11 @@ def test_every_gate_is_told_in_both_languages() -> None:
         for name in words["gates"]:
             told = plain.describe(name, language)
             assert all((told.title, told.sentence, told.rationale, told.owner)), name
+
+
+def test_no_reason_is_translated_that_nobody_gives(suites: list[Suite]) -> None:
+    given = {entry.rationale for suite in suites for entry in suite.expectations}
+    assert set(plain.load("pt")["rationales"]) - given == set()
 
 
 def test_both_languages_have_the_same_words() -> None:
@@ -231,9 +243,9 @@ def test_a_difference_says_what_came_and_went() -> None:
     ]
 
 
-def test_shares_of_rows_are_left_out_where_the_tables_differ_in_size() -> None:
+def test_what_follows_the_table_is_left_out_where_the_tables_differ() -> None:
     before, after = (
         [Suite("s", "1", "sha256:0", (entry(parameters={"mostly": share}),))]
         for share in (0.9, 0.8)
     )
-    assert catalogue.diff(before, after, shares=False) == []
+    assert catalogue.diff(before, after, of_one_table=False) == []

@@ -155,7 +155,7 @@ def diff(args: argparse.Namespace) -> int:
 
     before, after = _version(args.a, args), _version(args.b, args)
     of_runs = any(side[1] for side in (before, after))
-    changes = catalogue.diff(before[0], after[0], shares=not of_runs)
+    changes = catalogue.diff(before[0], after[0], of_one_table=not of_runs)
     if args.json:
         print_json([asdict(change) for change in changes])
         return 0
@@ -166,8 +166,8 @@ def diff(args: argparse.Namespace) -> int:
         print("no difference")
     if of_runs:
         print(
-            "A run's suites are made for its own table: how many rows may be otherwise is not "
-            "compared, and expectations on columns that its table lacks are absent."
+            "A run's suites are made for its own table: thresholds that follow its size are not "
+            "compared, and expectations on columns that it lacks are absent."
         )
     return 0
 
