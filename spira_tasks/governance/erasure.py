@@ -25,7 +25,7 @@ from typing import Any
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
-from spira_tasks.governance import certificates, decisions, inventory
+from spira_tasks.governance import certificates, decisions, inventory, retention_policy
 from spira_tasks.governance.heeded import tombstone_tag
 from spira_tasks.governance.inventory import Holding, Survey
 
@@ -70,6 +70,11 @@ def erase(
         When something is still left: it is being written to, or a service is away.
     """
     decisions.checked_reason(why)
+    if tag in retention_policy.read().held_subjects:
+        raise ConfigError(
+            f"the subject {tag} is under a legal hold (SPIRA_RETENTION): nothing may be erased "
+            "before the hold ends"
+        )
     journal = store.documents.read(f"{JOURNALS}/{tag}.json")
     if journal is not None:
         known |= Holding.from_json(journal["holding"])
@@ -90,7 +95,8 @@ def erase(
     total = known | held
     for _ in range(N_PASSES):
         _write_journal(store, tag, total)
-        _strike(store, held | _bare(total))
+        inventory.strike(store, held | _bare(total))
+        _clear_debris(store)
         found = inventory.survey(store)
         held = inventory.find(store, found, _bare(total))
         left = left_over(store, found, total)
@@ -203,15 +209,8 @@ def sweep_scratch(folder: Path, older_than_seconds: float = SCRATCH_SECONDS) -> 
     return n
 
 
-def _strike(store: Store, held: Holding) -> None:
-    """Delete all of it; each part may be done already."""
-    for digest, table in inventory.tables(store, held.tables):
-        inventory.redact(store, digest, table, inventory.rows_of(table, held))
-    for name in inventory.memos(store, held.blobs):
-        store.delete(name)
-    in_threads(store.blobs.delete, sorted(held.blobs | held.texts))
-    in_threads(store.delete, sorted(held.documents))
-    # Of the rest nobody can say whose it is.  Losing it costs time and nothing else.
+def _clear_debris(store: Store) -> None:
+    """Delete what may be the subject's, for nobody can say whose it is."""
     for folder in ("corrupt", "checkpoints"):
         in_threads(store.delete, [entry.name for entry in store.entries(folder)])
     unnamed = inventory.orphans(store, inventory.survey(store))

@@ -93,7 +93,8 @@ class Holding:
 
     def __or__(self, other: Holding) -> Holding:
         mine, theirs = self.__dict__, other.__dict__
-        return Holding(**{name: mine[name] | theirs[name] for name in mine})
+        merged: dict[str, Any] = {name: mine[name] | theirs[name] for name in mine}
+        return Holding(**merged)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,12 +104,11 @@ class Holding:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Holding:
-        return cls(
-            **{
-                name: set(value) if isinstance(value, list) else value
-                for name, value in content.items()
-            }
-        )
+        parts: dict[str, Any] = {
+            name: set(value) if isinstance(value, list) else value
+            for name, value in content.items()
+        }
+        return cls(**parts)
 
 
 def survey(store: Store) -> Survey:
@@ -266,6 +266,18 @@ def redact(store: Store, digest: str, table: pd.DataFrame, mine: pd.Series) -> s
     store.documents.write(f"{REDACTIONS}/{hex_of(digest)}.json", pointer)
     store.blobs.delete(digest)
     return copy
+
+
+def strike(store: Store, held: Holding) -> None:
+    """Delete all of a holding; each part of it may be gone already."""
+    for digest, table in tables(store, held.tables):
+        mine = rows_of(table, held)
+        if mine.any():
+            redact(store, digest, table, mine)
+    for name in memos(store, held.blobs):
+        store.delete(name)
+    in_threads(store.blobs.delete, sorted(held.blobs | held.texts))
+    in_threads(store.delete, sorted(held.documents))
 
 
 def quoting(names: set[str]) -> re.Pattern[bytes] | None:
