@@ -1,4 +1,4 @@
-"""Charts: places that follow from the values, names for who does not see them, and no collisions."""
+"""Charts: places that follow from the values, names for who does not see them, no collisions."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_thirty_categories_with_long_names_stay_apart_and_keep_their_names() -> 
     lines = [float(text["y"]) for text in page.all("text") if text["class"] == "label"]
     assert all(below - above >= charts.ROW for above, below in pairwise(lines))
     shown = [word for tag, word in page.words if tag == "text" and word.startswith("a device")]
-    assert max(map(len, shown)) <= charts.LABEL_LENGTH
+    assert max(map(len, shown)) <= charts.LINE_LENGTH
     assert set(names) <= {word for tag, word in page.words if tag == "title"}
 
 

@@ -59,8 +59,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare() -> RunFacts:
     """A run that stopped before anything could be measured, of which the tables are gone."""
     return facts(
-        outcome="running", started_at="", synthetic=None, triggered_by="", verdicts=(), n_erasures=0,
-        steps=(StepFacts("ingest", "ingest", "waiting"),), decisions=(), intake=None,
+        outcome="running", started_at="", synthetic=None, triggered_by="", verdicts=(),
+        n_erasures=0, steps=(StepFacts("ingest", "ingest", "waiting"),), decisions=(), intake=None,
         quarantine=None, dataset=None, composition=(), signal_quality=(), drift=(),
         evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="",
     )  # fmt: skip

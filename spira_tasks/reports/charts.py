@@ -17,7 +17,7 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 N_COLOURS = 6  # classes c1 to c6
-LABEL_LENGTH, TICK_LENGTH = 36, 12  # letters that fit a phone
+LINE_LENGTH, TICK_LENGTH = 38, 12  # letters that fit a phone side by side, and under an axis
 ROW = 40  # pixels of a row: a line of text and what is drawn under it
 LEGEND_ROW = 22
 FIRST, LAST = 18.0, 98.0  # per cent of the width between which runs are drawn
@@ -188,7 +188,7 @@ def lines(
         x = across(number)
         anchor = "middle" if len(names) == 1 else "start" if x < 30 else "end"
         anchor = "middle" if 30 <= x <= 70 else anchor
-        drawn.append(_text("tick", _short(names[number], TICK_LENGTH), x, bottom, anchor))
+        drawn.append(_text("tick", names[number], x, bottom, anchor, length=TICK_LENGTH))
     return _svg(heading, drawn, bottom + 8)
 
 
@@ -207,11 +207,23 @@ def _svg(heading: Heading, drawn: Sequence[Markup], height: float) -> Markup:
 
 
 def _row_text(label: str, text: str, top: float) -> Markup:
-    return _text("label", label, 0, top + 14, "start") + _text("value", text, 100, top + 14, "end")
+    """What a row is about, cut to the room that its value leaves."""
+    room = max(LINE_LENGTH - len(text), TICK_LENGTH)
+    about = _text("label", label, 0, top + 14, "start", length=room)
+    return about + _text("value", text, 100, top + 14, "end")
 
 
-def _text(kind: str, text: str, x: float, y: float, anchor: str, *, shift: int = 0) -> Markup:
-    short = _short(text, LABEL_LENGTH)
+def _text(
+    kind: str,
+    text: str,
+    x: float,
+    y: float,
+    anchor: str,
+    *,
+    shift: int = 0,
+    length: int = LINE_LENGTH,
+) -> Markup:
+    short = _short(text, length)
     words = escape(short)
     if short != text:
         words = Markup("<title>{}</title>{}").format(text, short)

@@ -1,0 +1,175 @@
+"""The pages in a real browser without a network: nothing asked for, nothing cut, nothing on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import CHROMIUM, Page, chromium
+from run_facts import AT, BY_LABEL, BY_SITE, document, facts, history
+
+from spira_tasks.reports import pages
+from spira_tasks.reports.facts import Drift, SignalQuality
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
+
+PHONE, DESK = 360, 1280
+NAMES = [f"{page}.{language}.html" for page in pages.PAGES for language in ("pt", "en")]
+LONG = "a device whose maker gave it a name that no phone is wide enough for, 2026 edition"
+# Words of charts whose boxes share more than a pixel, and words that leave the chart's box.
+COLLISIONS = """
+(() => { const found = [];
+  for (const svg of document.querySelectorAll('svg.chart')) {
+    const whole = svg.getBoundingClientRect();
+    const boxes = [...svg.querySelectorAll('text')].map(t => {
+      const b = t.getBBox(), m = t.getScreenCTM();
+      return {t: t.lastChild.textContent, l: b.x + m.e, r: b.x + b.width + m.e, y: b.y + m.f + 2,
+              b: b.y + b.height + m.f - 2}; });
+    boxes.forEach((p, i) => {
+      if (p.l < whole.left - 2 || p.r > whole.right + 2) found.push(p.t + ' leaves the chart');
+      boxes.slice(i + 1).forEach(q => {
+        if (p.l < q.r - 1 && q.l < p.r - 1 && p.y < q.b && q.y < p.b)
+          found.push(p.t + ' meets ' + q.t); }); });
+  } return found; })()"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pages with many categories, long names and wide numbers."""
+    rows = tuple(f"{LONG} {number}" for number in range(12))
+    cells = tuple((10_000 + number,) for number in range(12))
+    run = facts(
+        composition=(
+            BY_LABEL,
+            replace(BY_SITE, columns=(LONG, LONG)),
+            replace(BY_LABEL, rows=rows, cells=cells, total=120_066),
+        ),
+        signal_quality=tuple(
+            SignalQuality("bandwidth_hz", name, 9, 9, 7000.0, 7400.0 + number, 7900.0)
+            for number, name in enumerate(rows)
+        ),
+        drift=tuple(Drift(name, "warn", 0.4, 0.2, 61, "moved") for name in rows),
+    )
+    folder = tmp_path_factory.mktemp("site")
+    pages.render(run, history(40), document(), document("model_card"), folder, built_at=AT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with chromium(tmp_path_factory.mktemp("profile")) as page:
+        page.call(
+            "Network.emulateNetworkConditions",
+            offline=True, latency=0, downloadThroughput=0, uploadThroughput=0,
+        )  # fmt: skip
+        yield page
+
+
+@pytest.fixture
+def seen(tab: Page) -> Iterator[Page]:
+    """The tab as a test finds it: nothing emulated, nothing asked for yet."""
+    tab.requested.clear()
+    yield tab
+    tab.call("Emulation.setEmulatedMedia", media="", features=[])
+    tab.call("Emulation.clearDeviceMetricsOverride")
+
+
+def wide(tab: Page, width: int) -> None:
+    tab.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=800, deviceScaleFactor=1, mobile=width == PHONE,
+    )  # fmt: skip
+
+
+def test_no_page_asks_for_anything_but_itself(seen: Page, site: Path) -> None:
+    for name in [*NAMES, pages.INDEX]:
+        seen.open((site / name).as_uri())
+        assert "SPIRA" in seen.text(), name
+        assert seen.run("getComputedStyle(document.querySelector('nav ul')).display") == "flex"
+    assert {url for url in seen.requested if not url.startswith("data:")} == {
+        (site / name).as_uri() for name in [*NAMES, pages.INDEX]
+    }
+
+
+def test_a_page_that_asks_another_host_is_caught(seen: Page, site: Path, tmp_path: Path) -> None:
+    leaky = tmp_path / "leaky.html"
+    text = (site / "verdict.en.html").read_text().replace("default-src 'none'; ", "")
+    text = text.replace("img-src data:;", "")
+    leaky.write_text(text.replace("<main", '<img src="http://outside.example/x.png"><main', 1))
+    seen.open(leaky.as_uri())
+    assert "http://outside.example/x.png" in seen.requested
+
+
+def test_the_pages_themselves_forbid_what_they_do_not_need(
+    seen: Page, site: Path, tmp_path: Path
+) -> None:
+    forged = tmp_path / "forged.html"
+    script = "<script>document.title = 'owned'</script>"
+    forged.write_text((site / "verdict.en.html").read_text().replace("<main", f"{script}<main", 1))
+    seen.open(forged.as_uri())
+    assert str(seen.run("document.title")).startswith("Verdict")
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_words_of_charts_never_meet_and_no_page_is_wider_than_the_screen(
+    seen: Page, site: Path, width: int
+) -> None:
+    wide(seen, width)
+    found: dict[str, Any] = {}
+    for name in NAMES:
+        seen.open((site / name).as_uri())
+        page = "document.documentElement"
+        if seen.run(f"{page}.scrollWidth") > width:
+            found[f"{name} is wider"] = seen.run(f"{page}.scrollWidth")
+        if collisions := seen.run(COLLISIONS):
+            found[name] = collisions
+    assert found == {}
+
+
+def test_words_that_meet_are_caught(seen: Page, site: Path) -> None:
+    wide(seen, PHONE)
+    seen.open((site / "data.en.html").as_uri())
+    seen.run("document.querySelectorAll('svg.chart text').forEach(t => t.setAttribute('x', '30%'))")
+    assert seen.run(COLLISIONS)
+
+
+def test_paper_shows_what_the_screen_folds_away(seen: Page, site: Path) -> None:
+    seen.open((site / "data.pt.html").as_uri())
+    hidden = (
+        "[...document.querySelectorAll('details table')]"
+        ".filter(t => t.checkVisibility({contentVisibilityAuto: true}) === false).length"
+    )
+    assert seen.run(hidden) > 5
+    seen.call("Emulation.setEmulatedMedia", media="print")
+    assert seen.run(hidden) == 0
+    assert seen.run("getComputedStyle(document.querySelector('header nav')).display") == "none"
+
+
+def test_a_reader_who_wants_the_dark_gets_it(seen: Page, site: Path) -> None:
+    seen.open((site / "verdict.pt.html").as_uri())
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = seen.run(ground)
+    seen.call(
+        "Emulation.setEmulatedMedia",
+        features=[{"name": "prefers-color-scheme", "value": "dark"}],
+    )
+    assert (light, seen.run(ground)) == ("rgb(251, 250, 247)", "rgb(18, 23, 28)")
+
+
+def test_the_keyboard_reaches_the_content_first_and_can_see_where_it_is(
+    seen: Page, site: Path
+) -> None:
+    seen.open((site / "verdict.pt.html").as_uri())
+    for kind in ("keyDown", "keyUp"):
+        seen.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab",
+                  windowsVirtualKeyCode=9)  # fmt: skip
+    focused = "document.activeElement"
+    assert seen.run(f"{focused}.getAttribute('href')") == "#content"
+    assert seen.run(f"{focused}.getBoundingClientRect().left") >= 0
+    assert seen.run(f"getComputedStyle({focused}).outlineStyle") == "solid"
