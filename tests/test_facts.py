@@ -1,0 +1,290 @@
+"""What a report says of a run: whatever became of it, and with no number too small to be told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spira_tasks.artifacts import Store
+from spira_tasks.contract import Verdict
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance import audit, decisions
+from spira_tasks.pipelines import TRAINING
+from spira_tasks.reports import datasheet, model_card
+from spira_tasks.reports.facts import Counts, Missing, Paragraph, RunFacts
+from spira_tasks.reports.gather import gather, history, latest_run
+from spira_tasks.reports.suppression import one_way
+from spira_tasks.reports.written import part
+
+NOWHERE = "sqlite:////nonexistent/mlflow.db"  # only a run with a model asks the registry
+WHY = "both raters agree after listening again"
+
+
+def people(n: int = 40, **columns: Any) -> pd.DataFrame:
+    """A table of recordings, one a person."""
+    numbers = np.arange(n)
+    return pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in numbers],
+            "subject_id": [f"s{i}" for i in numbers],
+            "hospital_id": np.where(numbers % 2, "north", "south"),
+            "task": "SENTENCE",
+            "sex": np.where(numbers % 4 < 2, "F", "M"),
+            "age": 20 + numbers,
+            "device_model": "phone",
+            "label": numbers % 2,
+            "split": np.where(numbers < 20, "train", "test"),
+            "x_synthetic": None,
+            "snr_db": 20.0 + numbers / 10,
+            **columns,
+        }
+    )
+
+
+@dataclass
+class Book:
+    """Writes records of runs into a store, as the runner does."""
+
+    store: Store
+    folder: Path
+    n_outputs: int = field(default=0)
+
+    def output(self, **files: pd.DataFrame | Mapping[str, Any]) -> str:
+        self.n_outputs += 1
+        folder = self.folder / str(self.n_outputs)
+        folder.mkdir()
+        for name, content in files.items():
+            if isinstance(content, pd.DataFrame):
+                content.to_parquet(folder / f"{name}.parquet")
+            else:
+                (folder / f"{name}.json").write_text(json.dumps(content))
+        return self.store.put_directory(folder)
+
+    def step(self, name: str, state: str = "done", run: str = "first", **more: Any) -> None:
+        stage = next((step.stage for step in TRAINING if step.name == name), name)
+        record = {"step": name, "stage": stage, "state": state, "inputs": {}, "config": {}}
+        record |= {"seconds": 2.0, "finished_at": f"2026-11-21T03:00:{len(name):02d}+00:00"}
+        if state != "failed":
+            record |= {"outputs": {}, "metrics": {}, "verdicts": [], "key": "0" * 64}
+        self.store.write_record(run, name, record | more)
+
+    def ingest(self, table: pd.DataFrame, refused: pd.DataFrame | None = None, **more: Any) -> None:
+        refused = pd.DataFrame({"reason": [], "hospital_id": []}) if refused is None else refused
+        counts = {"n_rows": len(table) + len(refused), "n_recordings": len(table)}
+        counts |= {"n_subjects": len(table), "n_quarantined": len(refused), "n_excluded": 0}
+        counts |= {"n_ward_noises": 2, "n_seconds_of_audio": 7200.0}
+        outputs = {
+            "recordings": self.output(recordings=table),
+            "quarantine": self.output(quarantine=refused),
+            "report": self.output(ingest={"n_by_task": {"SENTENCE": len(table)}, "n_by_site": {}}),
+        }
+        self.step("ingest", metrics=counts, outputs=outputs, **more)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    (tmp_path / "outputs").mkdir()
+    return Book(Store(str(tmp_path / "store")), tmp_path / "outputs")
+
+
+def facts_of(book: Book, run: str = "first") -> RunFacts:
+    facts = gather(book.store, run, NOWHERE)
+    for document in (datasheet.build(facts), model_card.build(facts)):  # whatever is missing
+        assert len({section.key for section in document.sections}) in (7, 9)
+    return facts
+
+
+def table_of(facts: RunFacts, *by: str) -> Counts:
+    return next(counts for counts in facts.composition if counts.by == by)
+
+
+def test_a_run_that_was_just_begun_has_its_steps_waiting(book: Book) -> None:
+    book.ingest(people())
+    facts = facts_of(book)
+    assert facts.outcome == "running"
+    assert [step.state for step in facts.steps] == ["done"] + ["waiting"] * (len(TRAINING) - 1)
+    assert facts.started_at == "2026-11-21T03:00:04+00:00"
+    assert table_of(facts, "sex").cells == ((20,), (20,))
+    assert facts.dataset is facts.evaluation is facts.model is None
+
+
+def test_a_failed_step_is_told_with_its_reason(book: Book) -> None:
+    book.step("ingest", "failed", error="ConfigError", message="there are no files")
+    facts = facts_of(book)
+    assert facts.outcome == "failed"
+    assert (facts.steps[0].error, facts.steps[0].message) == ("ConfigError", "there are no files")
+    assert facts.intake is None
+    assert facts.missing == ()
+
+
+def test_a_blocked_run_keeps_its_table_and_its_verdicts(book: Book) -> None:
+    verdict = Verdict("enough", "block", 0.1, n=30, reason="3 of 30 rows are unexpected in age")
+    table = book.output(recordings=people())
+    book.step(
+        "check_training_set",
+        "blocked",
+        outputs={"table": table},
+        verdicts=[asdict(verdict)],
+        config={"suite": "training_set"},
+    )
+    facts = facts_of(book)
+    assert facts.outcome == "blocked"
+    assert facts.verdicts[0]["suite"] == "training_set"
+    assert facts.verdicts[0]["reason"] == "fewer than 5 rows are unexpected in age"
+    assert facts.verdicts[0]["statistic"] is None  # times n it would be 3
+    assert facts.dataset is not None
+    assert facts.dataset.digest == table
+
+
+def test_a_record_from_before_suites_and_the_audit_log_can_be_told(book: Book) -> None:
+    old = {"name": "auc", "verdict": "pass", "statistic": 0.9, "n": 40, "reason": "well"}
+    book.step("promote", verdicts=[old], metrics={"promoted": True, "kept": False})
+    facts = facts_of(book)
+    assert facts.outcome == "promoted"
+    assert (facts.verdicts[0]["suite"], facts.verdicts[0]["severity"]) == ("", "")
+    assert facts.triggered_by == ""
+    assert len(facts.steps) == 1  # a run that came to its end waits for nothing
+
+
+def test_what_was_erased_is_missing_and_holds_nothing_up(book: Book) -> None:
+    book.ingest(people())
+    digest = book.store.read_record("first", "ingest")["outputs"]["recordings"]  # type: ignore[index]
+    (blob,) = book.store.files(digest).values()
+    book.store.delete(f"blobs/{blob[7:9]}/{blob[7:]}")
+    facts = facts_of(book)
+    assert facts.missing == ("ingest.recordings",)
+    assert facts.composition == ()
+    assert facts.synthetic is None
+    assert facts.intake is not None
+    assert facts.intake.n_recordings == 40
+
+
+def test_the_registry_may_be_away(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registration = {"name": "spira", "version": "3", "classifier": "sha256:" + "0" * 64}
+    outputs = {"registration": book.output(registration=registration)}
+    book.step("register", outputs=outputs)
+    facts = gather(book.store, "first", "http://127.0.0.1:9")
+    assert facts.model is not None
+    assert facts.model.aliases is None
+    assert facts.missing == ("registry",)
+
+
+def test_configured_sites_have_their_names_others_numbers_and_rare_ones_neither(book: Book) -> None:
+    sites = ["north"] * 20 + ["<b>east</b>"] * 10 + ["south"] * 8 + ["typo"] * 2
+    book.ingest(people(hospital_id=sites), config={"sites": ["north"]})
+    facts = facts_of(book)
+    assert table_of(facts, "site").rows == ("north", "#1", "#2", "other")
+    assert table_of(facts, "site").cells == ((20,), (10,), (None,), (None,))
+    assert "east" not in str(facts)
+
+
+def test_only_categories_of_the_contract_and_bands_of_age_are_told(book: Book) -> None:
+    odd = people(sex="x7", age=[17.0, 90.0] + [40.0] * 38, label=None)
+    book.ingest(odd)
+    facts = facts_of(book)
+    assert table_of(facts, "sex").rows == ("missing",)
+    assert table_of(facts, "age").rows == ("<18", "30-44", "75+")
+    assert table_of(facts, "label").rows == ("missing",)
+
+
+def test_quarantine_of_ingest_and_of_the_gates_is_one(book: Book) -> None:
+    bad = pd.DataFrame({"reason": ["truncated"] * 6, "hospital_id": ["north"] * 6})
+    worse = pd.DataFrame({"reason": ["expect_x:snr_db"] * 5, "hospital_id": ["north"] * 5})
+    book.ingest(people(), bad)
+    book.step("check_recordings", outputs={"quarantine": book.output(quarantine=worse)})
+    facts = facts_of(book)
+    assert facts.quarantine is not None
+    assert facts.quarantine.n_by_step == {"ingest": 6, "check_recordings": 5}
+    assert facts.quarantine.by_reason == one_way(
+        "reason", "recordings", {"truncated": 6, "expect_x:snr_db": 5}
+    )
+
+
+def test_quartiles_are_told_of_five_people_at_least(book: Book) -> None:
+    book.ingest(people(device_model=["a"] * 36 + ["b"] * 4))
+    (many, few) = (q for q in facts_of(book).signal_quality if q.measure == "snr_db")
+    assert (many.low, many.median, many.high) == (21.0, 22.0, 23.0)
+    assert few.device == "other"
+    assert few.n_subjects is few.low is few.median is few.high is None
+
+
+def test_decisions_of_people_are_told_without_whom_they_concern(book: Book) -> None:
+    book.ingest(people())
+    decisions.decide(book.store, "releases", {"record": "r7", "reason": "snr"}, WHY)
+    decisions.decide(book.store, "erasures", {"tag": "ab" * 16}, WHY)
+    facts = facts_of(book)
+    assert [(one.kind, one.about, one.why) for one in facts.decisions] == [
+        ("releases", {"reason": "snr"}, WHY)
+    ]
+    assert facts.n_erasures is None  # one: too few to be told
+    assert facts.anchor.number == audit.head(book.store.documents).number == 2
+
+
+def test_who_started_a_run_is_in_the_log(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")
+    anchor = audit.record(book.store, "ingest", {"run": "first"})
+    book.ingest(people(), audit=asdict(anchor))
+    assert facts_of(book).triggered_by == "airflow:ana"
+
+
+def test_history_and_latest_are_of_training_runs_alone(book: Book) -> None:
+    book.ingest(people())
+    book.step("report", run="reporting")
+    book.step("erase", run="erasing")
+    assert latest_run(book.store) == "first"
+    (only,) = history(book.store).runs
+    assert (only.run_id, only.outcome, only.n_recordings) == ("first", "running", 40)
+    with pytest.raises(ConfigError, match="no record of a training run 'reporting'"):
+        gather(book.store, "reporting", NOWHERE)
+
+
+def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Book) -> None:
+    table = people(80, split="test", sex=["F"] * 60 + ["M"] * 20, age=50)
+    predictions = table[["subject_id", "split", "label"]].assign(clean=table["label"] * 0.8)
+    estimate = {"value": 1.0, "low": 0.9, "high": 1.0}
+    names = ("n_recordings", "n_subjects", "n_patients", "n_controls")
+    report = dict.fromkeys(names, 40) | {"operating_point": 0.5, "brier_score": 0.1}
+    report |= {"expected_calibration_error": 0.1, "drop_in_balanced_accuracy": {}}
+    report |= {"conditions": {"clean": {"auc": estimate}}}
+    kinds = ("true_positives", "false_negatives", "false_positives", "true_negatives")
+    report["confusion"] = dict(zip(kinds, (38, 2, 0, 40), strict=True))
+    book.ingest(table)
+    book.step(
+        "evaluate", outputs={"report": book.output(evaluation=report, predictions=predictions)}
+    )
+    facts = facts_of(book)
+    assert facts.evaluation is not None
+    women = next(one for one in facts.evaluation.slices if one.group == "F")
+    assert women.sensitivity is not None
+    assert (women.n_patients, women.sensitivity.value) == (30, 1.0)
+    assert facts.evaluation.confusion.cells == ((None, None), (0, None))  # of 38, 2, 0 and 40
+    told = " ".join(text.en for text in model_card.not_validated_for(facts))
+    assert "sex: OTHER" in told
+    assert "age: <18, 18-29, 30-44, 60-74, 75+" in told
+
+
+# ---- parts that people write ----
+
+
+def test_what_nobody_wrote_is_shown_as_missing_with_its_path(tmp_path: Path) -> None:
+    what = datasheet.SYNTHETIC
+    (tmp_path / "datasheet").mkdir()
+    paths = [
+        block.path
+        for block in part("datasheet", "uses", what, tmp_path)
+        if isinstance(block, Missing)
+    ]
+    assert paths == ["docs/governance/datasheet/uses.pt.md", "docs/governance/datasheet/uses.en.md"]
+    (tmp_path / "datasheet" / "uses.en.md").write_text("To learn.\n")
+    missing, written = part("datasheet", "uses", what, tmp_path)
+    assert isinstance(missing, Missing)
+    assert isinstance(written, Paragraph)
+    assert (written.text.pt, written.text.en) == ("To learn.", "To learn.")

@@ -1,0 +1,99 @@
+"""No small number of a table of counts is seen, or can be computed from what is seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from spira_tasks.reports.suppression import MIN_CELL, one_way, two_way, without_few
+
+
+@given(st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_no_hidden_number_of_a_table_can_be_computed(numbers: list[list[int]]) -> None:
+    pairs = {(f"r{i}", f"c{j}"): n for i, row in enumerate(numbers) for j, n in enumerate(row)}
+    table = two_way(("site", "label"), "subjects", pairs)
+    shown = np.array(
+        [[*cells, total] for cells, total in zip(table.cells, table.row_totals, strict=True)]
+        + [[*table.column_totals, table.total]],
+        dtype=object,
+    )
+    assert_nothing_is_computed(shown, truth(numbers))
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=60)
+def test_no_hidden_number_of_a_list_can_be_computed(numbers: list[int]) -> None:
+    table = one_way("site", "subjects", {f"r{i}": n for i, n in enumerate(numbers)})
+    column = [*(cell for (cell,) in table.cells), table.total]
+    shown = np.array([[n, n] for n in column], dtype=object)
+    assert_nothing_is_computed(shown, truth([[n] for n in numbers]))
+
+
+def truth(numbers: list[list[int]]) -> np.ndarray:
+    cells = np.array(numbers)
+    cells = np.concatenate([cells, cells.sum(axis=0, keepdims=True)])
+    return np.concatenate([cells, cells.sum(axis=1, keepdims=True)], axis=1)
+
+
+def assert_nothing_is_computed(shown: np.ndarray, true: np.ndarray) -> None:
+    """Every hidden number can be two whole numbers or more; what is shown is true and not small."""
+    is_shown = np.array([[n is not None for n in row] for row in shown])
+    assert (shown[is_shown] == true[is_shown]).all()
+    assert not ((true > 0) & (true < MIN_CELL) & is_shown).any()
+    assert is_shown[true == 0].all()
+    index = np.arange(true.size).reshape(true.shape)
+    sums = []
+    for line in [*index, *index.T]:
+        sums.append(np.zeros(true.size))
+        sums[-1][line[:-1]], sums[-1][line[-1]] = 1, -1
+    low = np.where(is_shown, true, 1).ravel()
+    high = np.where(is_shown, true, 1000).ravel()
+    for place in index[~is_shown]:
+        aim = np.zeros(true.size)
+        aim[place] = 1
+        ends = [
+            milp(
+                sign * aim,
+                constraints=LinearConstraint(np.array(sums), 0, 0),
+                integrality=np.ones(true.size),
+                bounds=Bounds(low, high),
+            ).x[place]
+            for sign in (1, -1)
+        ]
+        assert round(ends[0]) < round(ends[1]), (shown, np.unravel_index(place, true.shape))
+
+
+def test_one_small_cell_hides_the_next_smallest_of_its_line() -> None:
+    table = one_way("site", "subjects", {"a": 3, "b": 20, "c": 50})
+    assert table.cells == ((None,), (None,), (50,))
+    assert table.total == 73
+
+
+def test_two_ones_under_a_known_total_hide_a_third_number() -> None:
+    """2 = 1 + 1 has one solution."""
+    assert one_way("site", "subjects", {"a": 1, "b": 1, "c": 50}).cells == ((None,),) * 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("3 of 80 rows are unexpected in spo2", "fewer than 5 rows are unexpected in spo2"),
+        ("0 of 80 rows are unexpected in spo2", "0 of 80 rows are unexpected in spo2"),
+        ("13 of 80 rows are unexpected", "13 of 80 rows are unexpected"),
+        (
+            "4 patients and 17 controls to test on",
+            "fewer than 5 patients and 17 controls to test on",
+        ),
+        ("1 observed, at least 1 expected", "1 observed, at least 1 expected"),
+        (
+            "8 of 240 recordings are faulty, 9 would be tolerated: 7 silent, 1 truncated; see",
+            "8 of 240 recordings are faulty, 9 would be tolerated; see",
+        ),
+    ],
+)
+def test_a_verdict_says_small_counts_in_words(reason: str, told: str) -> None:
+    assert without_few(reason) == told
