@@ -34,7 +34,8 @@ def near_pairs(
     if fingerprints.empty:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     order = np.argsort(seconds.to_numpy(float), kind="stable")  # so that few need comparing
-    digits = np.array([[*text.encode()] for text in fingerprints.iloc[order]], dtype=np.float32)
+    text = "".join(fingerprints.iloc[order]).encode()
+    digits = np.frombuffer(text, dtype=np.uint8).reshape(len(order), -1).astype(np.float32)
     numbers = np.where(digits >= ord("a"), digits - ord("a") + 10, digits - ord("0")) - 7
     norms = np.linalg.norm(numbers, axis=1, keepdims=True)
     unit = numbers / np.where(norms > 0, norms, 1)

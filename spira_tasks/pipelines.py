@@ -8,8 +8,9 @@ from typing import Any
 
 from spira_tasks.contract import Resources, Step
 
-# A gate hands its input on, without the rows that went into quarantine.  Later steps read the gate's output and never what came
-# before it (a test forbids it), so data flow alone puts every step behind its gate.
+# A gate hands its input on, without the rows that went into quarantine.  Later steps read the
+# gate's output and never what came before it (a test forbids it), so data flow alone puts every
+# step behind its gate.
 TRAINING = (
     Step(
         "ingest",
@@ -44,10 +45,16 @@ TRAINING = (
         config={"suite": "features"},
     ),
     Step(
+        "check_drift",
+        "drift",
+        inputs={"recordings": "check_training_set.table", "features": "check_features.table"},
+        resources=Resources(access="models"),  # the champion's training set is the reference
+    ),
+    Step(
         "train",
         "train",
         inputs={
-            "recordings": "check_training_set.table",
+            "recordings": "check_drift.recordings",
             "features": "check_features.table",
             "ward_noise": "check_ward_noise.table",
         },
@@ -64,7 +71,7 @@ TRAINING = (
         "evaluate",
         "evaluate",
         inputs={
-            "recordings": "check_training_set.table",
+            "recordings": "check_drift.recordings",
             "features": "check_features.table",
             "ward_noise": "check_ward_noise.table",
             "model": "train.model",
@@ -74,7 +81,7 @@ TRAINING = (
         "register",
         "register",
         inputs={
-            "recordings": "check_training_set.table",
+            "recordings": "check_drift.recordings",
             "model": "train.model",
             "classifier": "evaluate.classifier",
             "report": "evaluate.report",
@@ -85,7 +92,7 @@ TRAINING = (
         "promote",
         "promote",
         inputs={
-            "recordings": "check_training_set.table",
+            "recordings": "check_drift.recordings",
             "registration": "register.registration",
             "report": "evaluate.report",
         },

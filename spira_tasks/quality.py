@@ -44,7 +44,7 @@ RESULT_FORMAT = {
     "return_unexpected_index_query": False,
 }
 CUSTOM = tuple(
-    f"expectations.{name}" for name in ("association", "clinical", "custom", "duplicates")
+    f"expectations.{name}" for name in ("association", "clinical", "custom", "drift", "duplicates")
 )
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # What is kept of a result for Data Docs: counts and shares, no rows.

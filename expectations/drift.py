@@ -1,0 +1,122 @@
+"""S5: what must hold of new people beside those of the champion's training set.
+
+The statistics are made by the stage ``drift``, one row a feature, for no expectation of Great
+Expectations knows how many people there are.  Nothing here blocks: another population is no fault
+of the data, and the reason to train again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.execution_engine import PandasExecutionEngine
+from great_expectations.expectations.expectation import BatchExpectation
+from great_expectations.expectations.metrics.metric_provider import metric_value
+from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
+
+from expectations.limits import CLINICAL
+from expectations.notes import note
+
+VERSION = "2026-11-21"
+MAX_EFFECT = 0.2  # Wasserstein distance in standard deviations of the reference
+MIN_PSI = 0.1  # the usual "small" one; what chance gives with few people is held against too
+
+
+def template() -> pd.DataFrame:
+    """What ``catalogue`` shows the suite for: a number and a category."""
+    return pd.DataFrame(
+        {"feature": ["age", "hospital_id"], "kind": ["number", "category"], "compared": True}
+    )
+
+
+def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
+    """The suite for a table of the stage ``drift``; features with too few people are left out."""
+    expectations: list[BatchExpectation] = []
+    for row in frame[frame["compared"]].itertuples():
+        is_number = row.kind == "number"
+        expectations.append(
+            ExpectFeatureToBeAsBefore(
+                column=row.feature,
+                max_value=MAX_EFFECT if is_number else MIN_PSI,
+                severity="warning",
+                meta=note("the people are others than those the champion learned from", CLINICAL),
+            )
+        )
+        if not is_number:
+            expectations.append(
+                ExpectNoNewCategories(
+                    column=row.feature,
+                    max_value=0,
+                    severity="warning",
+                    meta=note("the champion has never met it"),
+                )
+            )
+    return gx.ExpectationSuite(name="drift", expectations=expectations, meta={"version": VERSION})
+
+
+class RowOfFeature(TableMetricProvider):
+    metric_name = "table.row_of_feature"
+    value_keys = ("column",)
+
+    @metric_value(engine=PandasExecutionEngine)
+    def _pandas(
+        cls,
+        execution_engine: PandasExecutionEngine,
+        metric_domain_kwargs: dict[str, Any],
+        metric_value_kwargs: dict[str, Any],
+        **_: object,
+    ) -> dict[str, Any]:
+        frame, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type="table")
+        (row,) = frame[frame["feature"] == metric_value_kwargs["column"]].to_dict("records")
+        return dict(row)
+
+
+class _AboutFeature(BatchExpectation):
+    column: str
+    max_value: float
+
+    metric_dependencies: ClassVar[tuple[str, ...]] = (RowOfFeature.metric_name,)
+    success_keys: ClassVar[tuple[str, ...]] = ("column", "max_value")
+
+
+class ExpectFeatureToBeAsBefore(_AboutFeature):
+    """Expect new people to be like those of the reference in one feature.
+
+    Of a number: fails where a Kolmogorov-Smirnov test finds a difference, at a false discovery rate
+    of 5 % over all features, and it is at least ``max_value`` standard deviations wide.  Of a
+    category: fails where the population stability index exceeds ``max_value`` and what chance gives
+    with so few people, in 99 of 100 cases.
+    """
+
+    def _validate(self, metrics: dict[str, Any], **_: object) -> dict[str, Any]:
+        row = metrics[RowOfFeature.metric_name]
+        allowed = self.max_value
+        if row["kind"] == "category":
+            allowed = max(allowed, row["null99"])
+        is_sure = row["kind"] == "category" or bool(row["significant"])
+        return {
+            "success": not (is_sure and row["effect"] > allowed),
+            "result": {
+                "observed_value": row["effect"],
+                "details": {"max_value": allowed, "n": int(row["n_new"])},
+            },
+        }
+
+
+class ExpectNoNewCategories(_AboutFeature):
+    """Expect no category of new people that nobody of the reference has.
+
+    A site, a device or a version of the app that is new is named in no report: look at the table.
+    """
+
+    def _validate(self, metrics: dict[str, Any], **_: object) -> dict[str, Any]:
+        row = metrics[RowOfFeature.metric_name]
+        return {
+            "success": bool(row["n_new_categories"] <= self.max_value),
+            "result": {
+                "observed_value": int(row["n_new_categories"]),
+                "details": {"max_value": self.max_value, "n": int(row["n_new"])},
+            },
+        }
