@@ -1,0 +1,71 @@
+"""Reading a governance site from the store, as Airflow does: without the platform's own code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from spira_records import summary
+from spira_site_files import Damaged, SiteFiles
+
+from spira_tasks.artifacts import Store
+from spira_tasks.reports.site import point_to
+
+
+@pytest.fixture
+def site(place: str, tmp_path: Path) -> SiteFiles:
+    """The site of one run, ``first``, in a folder and in a bucket."""
+    folder = tmp_path / "site"
+    (folder / "data-docs").mkdir(parents=True)
+    (folder / "verdict.en.html").write_text("blocked")
+    (folder / "data-docs" / "index.html").write_text("docs")
+    store = Store(place)
+    point_to(store, "first", store.put_directory(folder))
+    store.write_record("first", "ingest", {"state": "done"})
+    return SiteFiles(place, os.environ)
+
+
+def test_every_file_of_the_newest_site_is_found(site: SiteFiles) -> None:
+    assert site.latest() == "first"
+    names = site.names("first")
+    assert names is not None
+    assert sorted(names) == ["data-docs/index.html", "verdict.en.html"]
+    assert site.content(names["verdict.en.html"]) == b"blocked"
+    assert site.record("first", "ingest") == {"state": "done"}
+
+
+@pytest.mark.parametrize("run_id", ["second", "", "..", "../first", ".first", "first/", "a\0", "/"])
+def test_there_is_no_other_run(site: SiteFiles, run_id: str) -> None:
+    assert site.names(run_id) is None
+    assert site.record(run_id, "ingest") is None
+    assert site.record("first", f"../first/{run_id}") is None
+
+
+def test_what_is_missing_is_not_handed_on(site: SiteFiles) -> None:
+    with pytest.raises(Damaged, match="missing"):
+        site.content("0" * 64)
+
+
+def test_what_is_damaged_is_not_handed_on(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    digest = store.blobs.put(b"what was signed")
+    file = store.blobs.path(digest)
+    file.chmod(0o644)
+    file.write_text("what was forged")
+    with pytest.raises(Damaged, match="does not have the content"):
+        SiteFiles(store.url, {}).content(digest.removeprefix("sha256:"))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "verdict"),
+    [(["pass", "warn", "block"], "block"), (["pass", "warn"], "warn"), (["pass"], "pass")],
+)
+def test_the_verdict_of_a_gate_is_its_worst(verdicts: list[str], verdict: str) -> None:
+    found = summary({"verdicts": [{"verdict": one} for one in verdicts]})
+    assert found["verdict"] == verdict
+    assert found["n_blocked"] + found["n_warnings"] + found["n_passed"] == len(verdicts)
+
+
+def test_a_step_that_judges_nothing_has_no_verdict() -> None:
+    assert summary({"verdicts": []}) == summary({"state": "failed"}) == {}
