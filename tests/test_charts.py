@@ -64,8 +64,8 @@ def test_nothing_at_all_still_makes_a_chart(value: float | None) -> None:
         charts.stacked(HEADING, [], []),
         charts.stacked(HEADING, ["x"], [Stack("a", [value], ["none"], "0")]),
         charts.intervals(HEADING, [], TICKS),
-        charts.lines(HEADING, [], [Line("a", [], [])], TICKS),
-        charts.lines(HEADING, ["r"], [Line("a", [value], ["none"])], TICKS),
+        charts.lines(HEADING, [], [], [Line("a", [], [])], TICKS),
+        charts.lines(HEADING, ["r"], ["d"], [Line("a", [value], ["none"])], TICKS),
     ):
         page = Page(chart)
         assert page.problems == []
@@ -101,7 +101,7 @@ def test_an_interval_keeps_within_its_axis() -> None:
 
 
 def test_one_run_is_one_point_in_the_middle() -> None:
-    chart = charts.lines(HEADING, ["only"], [Line("rate", [0.5], ["50 %"])], TICKS)
+    chart = charts.lines(HEADING, ["only"], ["today"], [Line("rate", [0.5], ["50 %"])], TICKS)
     (point,) = drawn(chart, "circle", "c1")
     assert float(point["cx"].rstrip("%")) == pytest.approx((charts.FIRST + charts.LAST) / 2)
     assert drawn(chart, "line", "series") == []
@@ -109,14 +109,14 @@ def test_one_run_is_one_point_in_the_middle() -> None:
 
 def test_a_run_without_a_value_leaves_a_gap() -> None:
     line = Line("AUC", [0.5, None, 0.6, 0.7], ["", "", "", ""])
-    chart = charts.lines(HEADING, list("abcd"), [line], TICKS)
+    chart = charts.lines(HEADING, list("abcd"), list("1234"), [line], TICKS)
     assert len(drawn(chart, "line", "series")) == 1
     assert len(drawn(chart, "circle", "c1")) == 3
 
 
 def test_series_differ_in_more_than_colour() -> None:
     series = [Line(name, [0.1, 0.2], ["", ""]) for name in ("one", "two", "three")]
-    page = Page(charts.lines(HEADING, ["a", "b"], series, TICKS))
+    page = Page(charts.lines(HEADING, ["a", "b"], ["1", "2"], series, TICKS))
     shapes = {path["d"] for path in page.all("path")} | (
         {"circle"} if page.all("circle") else set()
     )
@@ -136,12 +136,19 @@ def test_thirty_categories_with_long_names_stay_apart_and_keep_their_names() -> 
     assert set(names) <= {word for tag, word in page.words if tag == "title"}
 
 
-def test_few_of_many_runs_are_named_under_the_axis() -> None:
-    names = [f"scheduled__2026-11-{day:02d}T00:00:00+00:00" for day in range(1, 31)]
-    chart = charts.lines(HEADING, names, [Line("rate", [0.9] * 30, ["90 %"] * 30)], TICKS)
-    ticks = [text for text in Page(chart).all("text") if text["class"] == "tick"]
-    assert len(ticks) == len(TICKS) + 3
-    assert [text["text-anchor"] for text in ticks[-3:]] == ["start", "middle", "end"]
+def test_the_first_and_the_last_day_stand_under_the_axis() -> None:
+    days = [f"2026-11-{day:02d}" for day in range(1, 31)]
+    line = Line("rate", [0.9] * 30, ["90 %"] * 30)
+    ticks = [
+        (text["text-anchor"], words)
+        for text, words in zip(
+            Page(charts.lines(HEADING, days, days, [line], TICKS)).all("text"),
+            [w for tag, w in Page(charts.lines(HEADING, days, days, [line], TICKS)).words
+             if tag == "text"],
+            strict=True,
+        )
+    ]  # fmt: skip
+    assert ticks[len(TICKS) :] == [("start", days[0]), ("end", days[-1])]
 
 
 def test_names_are_escaped() -> None:
@@ -150,7 +157,7 @@ def test_names_are_escaped() -> None:
         charts.bars(Heading("n", evil, evil), [Bar(evil, 1, evil)]),
         charts.stacked(HEADING, [evil], [Stack(evil, [1], [evil], evil)]),
         charts.intervals(HEADING, [Interval(evil, 0.5, 0.1, 0.9, evil)], TICKS, [Mark(0.5, evil)]),
-        charts.lines(HEADING, [evil], [Line(evil, [0.5], [evil])] * 2, TICKS),
+        charts.lines(HEADING, [evil], [evil], [Line(evil, [0.5], [evil])] * 2, TICKS),
     ):
         page = Page(chart)
         assert page.problems == []

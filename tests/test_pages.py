@@ -20,7 +20,11 @@ from run_facts import (
     verdict,
 )
 
-from spira_tasks.reports import pages
+from expectations.catalogue import committed
+from spira_tasks.intake.record_contract import COLUMNS
+from spira_tasks.intake.releases import RELEASABLE
+from spira_tasks.pipelines import TRAINING
+from spira_tasks.reports import pages, tables
 from spira_tasks.reports.facts import (
     History,
     ModelFacts,
@@ -32,6 +36,7 @@ from spira_tasks.reports.facts import (
     Text,
 )
 from spira_tasks.reports.texts import LANGUAGES, Texts, catalogue
+from spira_tasks.stages.ingest import NOT_PERMITTED, UNNAMED
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -199,6 +204,27 @@ def test_both_languages_have_every_text_with_the_same_places() -> None:
         assert all(text.strip() for text in texts.values()), key
 
 
+def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
+    t = Texts("pt")
+    suites = {suite for suite, _ in committed()}
+    lacking = [
+        key
+        for kind, names in (
+            ("step", [step.name for step in TRAINING]),
+            ("suite", suites),
+            ("reason", [*RELEASABLE, *NOT_PERMITTED, *UNNAMED]),
+            ("measure", tables.MEASURES),
+            ("measure_unit", tables.MEASURES),
+            ("task", COLUMNS["task"].values),
+            ("sex", COLUMNS["sex"].values),
+            ("counts", ["_".join(by) for by in tables.COMPOSITION]),
+        )
+        for name in names
+        if not t.has(key := f"{kind}.{name}")
+    ]
+    assert lacking == []
+
+
 def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch: Any) -> None:
     marked = {
         key: {language: f"⟦{text}⟧" if key != "html_language" else text
@@ -210,14 +236,16 @@ def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch:
     run = facts(
         run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",), drift=(),
         steps=tuple(names), verdicts=(verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧"),),
-        decisions=tuple(replace(one, why="⟦w⟧", by="⟦b⟧", about={"x": "⟦x⟧"})
-                        for one in facts().decisions),
+        decisions=tuple(
+            replace(one, why="⟦w⟧", by="⟦b⟧", about=dict.fromkeys(one.about, "⟦x⟧"))
+            for one in facts().decisions
+        ),
     )  # fmt: skip
     runs = History((summary("⟦r⟧", verdicts_by_suite={"⟦s⟧": (1, 0, 0)}),))
     pages.render(run, runs, document(), document("model_card"), tmp_path)
     for page in ("overview", "verdict", "data", "provenance"):
         found = read(tmp_path / f"{page}.pt.html")
-        read_aloud = [word for tag, word in found.words if tag != "code"]
+        read_aloud = [word for tag, word in found.words if tag != "code" and word[-1] != "…"]
         labels = [a.get("aria-label", "") for _, a in found.tags]
         text = " ".join(read_aloud + labels)
         while (shorter := re.sub("⟦[^⟦⟧]*⟧", "", text)) != text:

@@ -17,7 +17,8 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 N_COLOURS = 6  # classes c1 to c6
-LINE_LENGTH, TICK_LENGTH = 38, 12  # letters that fit a phone side by side, and under an axis
+LINE_LENGTH = 38  # letters that fit a phone side by side
+MIN_LABEL = 12  # letters that a label keeps, however long its value is
 ROW = 40  # pixels of a row: a line of text and what is drawn under it
 LEGEND_ROW = 22
 FIRST, LAST = 18.0, 98.0  # per cent of the width between which runs are drawn
@@ -152,11 +153,22 @@ def intervals(
 
 
 def lines(
-    heading: Heading, names: Sequence[str], series: Sequence[Line], ticks: Sequence[Mark]
+    heading: Heading,
+    names: Sequence[str],
+    days: Sequence[str],
+    series: Sequence[Line],
+    ticks: Sequence[Mark],
 ) -> Markup:
     """Values over runs, oldest first, one series a colour, a shape and a dash.
 
-    ``names`` are those of the runs.  ``ticks`` make the vertical axis, from the lowest.
+    Parameters
+    ----------
+    heading : Heading
+    names, days : sequence of str
+        Of each run; the first and the last day stand under the axis.
+    series : sequence of Line
+    ticks : sequence of Mark
+        The vertical axis, from its lowest place.
     """
     drawn, top = _legend([line.label for line in series] if len(series) > 1 else [], "shapes")
     plot = 160
@@ -184,11 +196,11 @@ def lines(
             if point is not None:
                 drawn.append(_shape(colour, *point, f"{name}, {line.label}: {text}"))
     bottom = down(low) + 18
-    for number in _spread(len(names)):
-        x = across(number)
-        anchor = "middle" if len(names) == 1 else "start" if x < 30 else "end"
-        anchor = "middle" if 30 <= x <= 70 else anchor
-        drawn.append(_text("tick", names[number], x, bottom, anchor, length=TICK_LENGTH))
+    if len(days) == 1:
+        drawn.append(_text("tick", days[0], across(0), bottom, "middle"))
+    elif days:
+        drawn.append(_text("tick", days[0], FIRST, bottom, "start"))
+        drawn.append(_text("tick", days[-1], LAST, bottom, "end"))
     return _svg(heading, drawn, bottom + 8)
 
 
@@ -208,7 +220,7 @@ def _svg(heading: Heading, drawn: Sequence[Markup], height: float) -> Markup:
 
 def _row_text(label: str, text: str, top: float) -> Markup:
     """What a row is about, cut to the room that its value leaves."""
-    room = max(LINE_LENGTH - len(text), TICK_LENGTH)
+    room = max(LINE_LENGTH - len(text), MIN_LABEL)
     about = _text("label", label, 0, top + 14, "start", length=room)
     return about + _text("value", text, 100, top + 14, "end")
 
@@ -258,7 +270,7 @@ def _shape(colour: int, x: float, y: float, words: str) -> Markup:
     """Draw a circle, a square or a diamond: the colour alone would not tell the series apart."""
     kind = _colour(colour)
     if colour % 3 == 0:
-        return Markup('<circle class="{}" cx="{}%" cy="{:g}" r="5">{}</circle>').format(
+        return Markup('<circle class="{}" cx="{}%" cy="{:g}" r="4.5">{}</circle>').format(
             kind, _number(x), y, _title(words)
         )
     drawn = "M-4.5-4.5h9v9h-9z" if colour % 3 == 1 else "M0-6.5 6.5 0 0 6.5-6.5 0z"
@@ -284,12 +296,6 @@ def _legend(labels: Sequence[str], kind: str) -> tuple[list[Markup], float]:
             )
         drawn.append(_text("legend", label, 0, y + 4, "start", shift=22))
     return drawn, len(labels) * LEGEND_ROW + (8 if labels else 0)
-
-
-def _spread(count: int) -> list[int]:
-    """Return which of ``count`` runs get a name under the axis: too few to meet."""
-    places = [0, count // 2, count - 1] if count > 4 else [0, count - 1]
-    return sorted(set(places)) if count else []
 
 
 def _colour(number: int) -> str:

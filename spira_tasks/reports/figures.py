@@ -170,43 +170,47 @@ def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
     return figures
 
 
-def of_drift(t: Texts, drift: Sequence[Drift], names: Sequence[str]) -> Figure:
-    """How far from the champion's training set, in units of what is tolerated at this n."""
-    rows, table = [], []
+def of_drift(t: Texts, drift: Sequence[Drift], names: Sequence[str]) -> Figure | None:
+    """How far from the champion's training set, in units of what is tolerated at this n.
+
+    The chart holds what has a limit above zero, the table everything.  None where nothing could
+    be compared.
+    """
+    bars = []
     for one, name in zip(drift, names, strict=True):
-        told = one.statistic is not None and bool(one.threshold)
-        ratio = one.statistic / one.threshold if told else None  # type: ignore[operator]
-        text = f"{t.statistic(one.statistic)} / {t.statistic(one.threshold)}"
-        tone = "c1" if one.verdict == "pass" else "c2"
-        rows.append(charts.Interval(name, ratio, 0.0 if told else None, ratio, text, tone))
-        table.append(
-            (
-                name,
-                t(f"mark.{one.verdict}"),
-                t.statistic(one.statistic),
-                t.statistic(one.threshold),
-                t.count(one.n) if one.n is not None else UNKNOWN,
-            )
-        )
-    largest = max([1.0, *(row.value for row in rows if row.value is not None)])
-    heading = Heading("drift", t("data.drift"), t("figure.drift"))
-    ticks = _ticks(t, 0, min(largest * 1.05, 4), decimals=1)
-    chart = charts.intervals(heading, rows, ticks, [Mark(1, t("figure.limit"))])
-    columns = ("property", "verdict", "observed", "limit", "n")
-    return Figure(
-        "drift",
-        heading.title,
-        t("figure.drift"),
-        chart,
-        tuple(t(f"column.{column}") for column in columns),
-        tuple(table),
+        if one.statistic is not None and one.threshold:
+            ratio = one.statistic / one.threshold
+            text = f"{t.statistic(one.statistic)} / {t.statistic(one.threshold)}"
+            tone = "c1" if one.verdict == "pass" else "c2"
+            bars.append(charts.Interval(name, ratio, 0.0, ratio, text, tone))
+    if not bars:
+        return None
+    largest = max(1.0, *(row.value for row in bars if row.value is not None))
+    title = t("data.drift_figure")
+    chart = charts.intervals(
+        Heading("drift", title, t("figure.drift")),
+        bars,
+        _ticks(t, 0, min(largest, 4.0), decimals=1),
+        [Mark(1, t("figure.limit"))],
     )
+    columns = ("property", "verdict", "observed", "limit", "n")
+    table = tuple(
+        (
+            name,
+            t(f"mark.{one.verdict}"),
+            t.statistic(one.statistic),
+            t.statistic(one.threshold),
+            UNKNOWN if one.n is None else t.count(one.n),
+        )
+        for one, name in zip(drift, names, strict=True)
+    )
+    header = tuple(t(f"column.{column}") for column in columns)
+    return Figure("drift", title, t("figure.drift"), chart, header, table)
 
 
 def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
     """Pass rate, quarantine and AUC over the newest runs, oldest first."""
     shown = runs[-N_RUNS:]
-    names = [run.run_id for run in shown]
     rates = [run.pass_rate for run in shown]
     quarantined = [run.n_quarantined for run in shown]
     aucs = [run.auc.value if run.auc else None for run in shown]
@@ -217,7 +221,7 @@ def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
     return [
         _over_runs(
             t,
-            names,
+            shown,
             "pass_rate",
             values=rates,
             texts=[t.percent(rate, 1) for rate in rates],
@@ -225,7 +229,7 @@ def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
         ),
         _over_runs(
             t,
-            names,
+            shown,
             "n_quarantined",
             values=quarantined,
             texts=[t.count(count) for count in quarantined],
@@ -233,7 +237,7 @@ def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
         ),
         _over_runs(
             t,
-            names,
+            shown,
             "auc",
             values=aucs,
             texts=[_interval(t, run.auc) for run in shown],
@@ -244,7 +248,7 @@ def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
 
 def _over_runs(
     t: Texts,
-    names: Sequence[str],
+    runs: Sequence[RunSummary],
     what: str,
     *,
     values: Sequence[float | None],
@@ -252,8 +256,10 @@ def _over_runs(
     ticks: Sequence[Mark],
 ) -> Figure:
     name, title = f"runs-{what}", t(f"runs.{what}")
-    heading = Heading(name, title, t("figure.runs", n=len(names)))
-    chart = charts.lines(heading, names, [charts.Line(title, values, texts)], ticks)
+    names = [run.run_id for run in runs]
+    days = [run.finished_at[: len("2026-11-21")] for run in runs]
+    heading = Heading(name, title, t("figure.runs", n=len(runs)))
+    chart = charts.lines(heading, names, days, [charts.Line(title, values, texts)], ticks)
     columns = (t("column.run"), title)
     rows = tuple(zip(reversed(names), reversed(texts), strict=True))
     return Figure(name, title, t(f"runs.{what}.note"), chart, columns, rows)

@@ -24,6 +24,7 @@ from spira_tasks.reports.facts import (
     Document,
     History,
     Missing,
+    PersonsDecision,
     RunFacts,
     RunSummary,
 )
@@ -176,8 +177,9 @@ def _data(t: Texts, facts: RunFacts) -> Context:
             for counts in facts.composition
         ],
         "signal": figures.of_signal(t, facts.signal_quality),
-        "drift": figures.of_drift(t, facts.drift, drift_names) if facts.drift else None,
+        "drift": figures.of_drift(t, facts.drift, drift_names),
         "suites": _suites(t, facts.verdicts),
+        "decisions": [(one, _about(t, one)) for one in facts.decisions],
     }
 
 
@@ -224,6 +226,16 @@ def _verdict_row(t: Texts, verdict: Mapping[str, Any]) -> Context:
         "limit": t.statistic(verdict["threshold"]),
         "n": UNKNOWN if verdict["n"] is None else t.count(verdict["n"]),
     }
+
+
+def _about(t: Texts, decision: PersonsDecision) -> list[sentences.Said]:
+    """What was released or waived, in plain words."""
+    about = decision.about
+    if decision.kind == "releases":
+        told = figures.category(t, "reason", about.get("reason", UNKNOWN))
+        return [sentences.Said(told, t.language)]
+    suite = sentences.Said(t.name("suite", about.get("suite", UNKNOWN)), t.language)
+    return [suite, sentences.title(t, {"name": about.get("expectation", UNKNOWN), **about})]
 
 
 def _severity(t: Texts, verdict: Mapping[str, Any]) -> str:
