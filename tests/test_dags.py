@@ -91,6 +91,17 @@ print(*{type(task).__name__ for task in tasks}, spira_maintenance.dag.schedule, 
     assert last == expected[runtime]
 
 
+def test_the_report_waits_for_every_step_and_has_no_say_in_the_state_of_the_run(home: Path) -> None:
+    script = """
+import sys; sys.path[:0] = ["dags", "plugins"]
+from spira_continuous_training import dag
+(report,) = (task for task in dag.tasks if task.is_teardown)
+others = {task.task_id for task in dag.tasks} - {report.task_id}
+print(report.task_id, report.upstream_task_ids == others, report.on_failure_fail_dagrun)
+"""
+    assert last_line(script, home) == "report True False"
+
+
 def test_a_run_by_airflow_leaves_the_digests_of_a_run_by_the_command_line(
     finished: Run, home: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +137,10 @@ def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Pa
     assert process.returncode == 1
     assert "step 'ingest' ended with status 78" in process.stdout
     assert process.stdout.count("end task task_id=ingest") == 1  # no second try
+    store = Store(str(tmp_path / "s"))
+    report = store.read_record(store.run_ids()[-1], "report")
+    assert report is not None  # of the failed run too
+    assert report["state"] == "done"
 
 
 def test_a_parameter_that_does_not_exist_is_refused(home: Path, tmp_path: Path) -> None:
