@@ -156,10 +156,18 @@ def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> 
         Whether the suites were made for the same table.  Otherwise parameters that follow the
         table (``FOLLOW_TABLE``) are not compared: their differences are none of the suites.
     """
-    old = {(suite.name, entry.name): entry for suite in before for entry in suite.expectations}
-    new = {(suite.name, entry.name): entry for suite in after for entry in suite.expectations}
-    changes = []
-    for suite, name in sorted({*old, *new}):
+    both = {suite.name for suite in before} & {suite.name for suite in after}
+    changes = [
+        Change(suite.name, "all of it", what, was, now)
+        for suites, what, was, now in ((before, "removed", "yes", ""), (after, "added", "", "yes"))
+        for suite in suites
+        if suite.name not in both
+    ]
+    old, new = (
+        {(suite.name, entry.name): entry for suite in side for entry in suite.expectations}
+        for side in (before, after)
+    )
+    for suite, name in sorted(key for key in {*old, *new} if key[0] in both):
         a, b = old.get((suite, name)), new.get((suite, name))
         if a is None or b is None:
             change = Change(suite, name, "added", "", "yes") if b else None
@@ -248,6 +256,9 @@ def from_json(text: str) -> list[Suite]:
     ValueError
         When the text is something else.
     """
+    content = json.loads(text)
+    if not isinstance(content, list) or not content:
+        raise ValueError("not a list of suites")
     try:
         return [
             Suite(
@@ -259,7 +270,7 @@ def from_json(text: str) -> list[Suite]:
                     for entry in part["expectations"]
                 ),
             )
-            for part in json.loads(text)
+            for part in content
         ]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a catalogue of suites: {error}") from error

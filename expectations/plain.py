@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -64,16 +64,12 @@ def describe(name: str, language: Language, verdict: Mapping[str, Any] | None = 
     if name in words["gates"]:
         return _gate(words["gates"][name], verdict, words)
     found = _find(name, str(verdict.get("suite", "")))
-    if found is None:
+    if found is None or not all(_named(column, words) for column in found[1].columns):
         return Plain(name, str(verdict.get("reason", "")), "", "")
-    suite, entry = found
-    extra = re.search(r"\bx_\w+", name)
-    return tell(entry, suite, language, verdict.get("threshold"), extra[0] if extra else "")
+    return tell(found[1], found[0], language, verdict.get("threshold"))
 
 
-def tell(
-    entry: Entry, suite: str, language: Language, allowed: float | None = None, extra: str = ""
-) -> Plain:
+def tell(entry: Entry, suite: str, language: Language, allowed: float | None = None) -> Plain:
     """Tell an expectation of the catalogue.
 
     Parameters
@@ -84,8 +80,6 @@ def tell(
     allowed : float, optional
         The share of rows that was allowed to be otherwise, where the expectation is about rows;
         by default that of the entry.
-    extra : str
-        Name of the hospital's own column that the entry is about.
 
     Raises
     ------
@@ -93,7 +87,7 @@ def tell(
         When a word is not translated; the argument says which.
     """
     words = load(language)
-    facts = _facts(entry, suite, words, allowed, extra)
+    facts = _facts(entry, suite, words, allowed)
     short = f"{entry.type}({', '.join(entry.columns)})"
     templates = words["expectations"]
     key = next((key for key in (entry.name, short, entry.type) if key in templates), None)
@@ -112,7 +106,7 @@ def tell(
 
 def limit(entry: Entry, language: Language) -> str:
     """The threshold of an expectation, short: bounds, and the share of rows that must keep them."""
-    facts = _facts(entry, "", load(language), None, "")
+    facts = _facts(entry, "", load(language), None)
     share = entry.parameters.get("mostly", 1)
     parts = [facts["bounds"]] if facts["bounds"] else []
     parts += [f"≥ {facts['share']}"] if share < 1 else []
@@ -140,11 +134,26 @@ def load(language: Language) -> dict[str, Any]:
 
 
 def _find(name: str, suite: str) -> tuple[str, Entry] | None:
-    """Suite and entry of a name; in another suite where this one does not have it."""
+    """Suite and entry of a name; in another suite where this one does not have it.
+
+    Some expectations are made for whatever columns there are (a site's own, what drifts).  One that
+    the catalogue lacks is told as its kind is, where that says the same of every column.
+    """
     known = catalogue.committed()
-    wanted = (name, re.sub(r"\bx_\w+", catalogue.EXTRA, name))
-    found = [(of, entry) for (of, key), entry in known.items() if key in wanted]
-    return next((one for one in found if one[0] == suite), found[0] if found else None)
+    found = [(of, entry) for (of, key), entry in known.items() if key == name]
+    if found:
+        return next((one for one in found if one[0] == suite), found[0])
+    kind, _, rest = name.removesuffix(")").partition("(")
+    column, _, aspect = rest.partition(", ")
+    alike = [
+        (of, entry)
+        for (of, _), entry in known.items()
+        if (entry.type, entry.aspect, len(entry.columns)) == (kind, aspect, 1) and suite in {"", of}
+    ]
+    if len({entry.rationale for _, entry in alike}) != 1:
+        return None
+    of, entry = alike[0]
+    return of, replace(entry, name=name, columns=(column,))
 
 
 def _gate(texts: Mapping[str, str], verdict: Mapping[str, Any], words: Mapping[str, Any]) -> Plain:
@@ -156,7 +165,7 @@ def _gate(texts: Mapping[str, str], verdict: Mapping[str, Any], words: Mapping[s
 
 
 def _facts(
-    entry: Entry, suite: str, words: Mapping[str, Any], allowed: float | None, extra: str
+    entry: Entry, suite: str, words: Mapping[str, Any], allowed: float | None
 ) -> dict[str, str]:
     """What the templates may name."""
     given = entry.parameters
@@ -165,10 +174,7 @@ def _facts(
     group = _group(given.get("row_condition") or _of_task(given.get("task")), words)
     shown = _quantity(share, "share", words)
     names = [
-        words["own_column"].format(extra or column)
-        if column.startswith("x_")
-        else _look_up(words, "columns", column)
-        for column in entry.columns
+        _named(column, words) or _look_up(words, "columns", column) for column in entry.columns
     ]
     unit = ""
     if entry.type in IN_UNITS:
@@ -285,6 +291,13 @@ def _look_up(words: Mapping[str, Any], part: str, key: str) -> str:
         return str(words[part][key])
     except KeyError:
         raise KeyError(f"{part}: {key}") from None
+
+
+def _named(column: str, words: Mapping[str, Any]) -> str:
+    """A column in words, with its article; empty where there are none."""
+    if column.startswith("x_"):
+        return str(words["own_column"]).format(column)
+    return str(words["columns"].get(column, ""))
 
 
 def _bare(name: str) -> str:

@@ -144,15 +144,15 @@ def test_both_languages_have_the_same_words() -> None:
 
 
 def test_a_verdict_is_told_with_the_numbers_of_its_run() -> None:
-    name = "expect_column_values_to_be_between(clipping_fraction, few useless)"
+    name = "expect_column_values_to_be_between(clipping_fraction, typical)"
     verdict = {"suite": "audio", "threshold": 0.15, "reason": "…"}
     assert plain.describe(name, "en", verdict).sentence == (
         "In at least 85 % of the recordings, the share of clipped samples (distorted because too "
-        "loud) is 2 % or less."
+        "loud) is 0.1 % or less."
     )
     assert plain.describe(name, "pt", verdict).sentence == (
         "Em pelo menos 85 % das gravações, a fração de amostras saturadas (distorcidas por excesso "
-        "de volume) é de 2 % ou menos."
+        "de volume) é de 0,1 % ou menos."
     )
 
 
@@ -180,6 +180,14 @@ def test_a_column_of_a_hospital_is_told_by_its_name() -> None:
     assert "x_extra" not in told.sentence + told.title
 
 
+def test_a_feature_that_the_catalogue_does_not_list_is_told_as_its_kind_is() -> None:
+    """Which features are compared, a run decides."""
+    told = plain.describe("expect_feature_to_be_as_before(resp_rate)", "pt", {"suite": "drift"})
+    assert "“frequência respiratória”" in told.sentence
+    unknown = "expect_feature_to_be_as_before(shoe_size)"
+    assert plain.describe(unknown, "pt", {"suite": "drift"}).title == unknown
+
+
 def test_a_name_of_long_ago_is_told_by_the_reason_of_its_verdict() -> None:
     verdict = Verdict("expect_nothing(age)", "warn", reason="2 of 9 rows are unexpected in age")
     told = plain.describe(verdict.name, "pt", {"reason": verdict.reason})
@@ -192,7 +200,7 @@ def test_words_need_no_great_expectations() -> None:
         "import sys; from expectations import plain; "
         "name = 'expect_column_values_to_be_between(age, possible)'; "
         "assert plain.describe(name, 'pt').rationale; "
-        "sys.exit(' '.join({'great_expectations', 'pandas'} & set(sys.modules)))"
+        "sys.exit(' '.join({'great_expectations', 'pandas'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True

@@ -228,14 +228,18 @@ def two_runs(tmp_path: Path) -> Store:
         table = catalogue.template(n_rows)
         if run == "two":
             table["unit"] = None
-        folder = tmp_path / run
+        folder, source = tmp_path / run, tmp_path / f"source of {run}"
         folder.mkdir()
+        source.mkdir()
         table.to_parquet(folder / "recordings.parquet")
-        step = Step(
-            "check", "validate", {"table": store.put_directory(folder)}, {"suite": "recordings"}
-        )
+        counts = {"n_rows": n_rows, "n_quarantined": 0, "n_excluded": 0}
+        (source / "ingest.json").write_text(json.dumps(counts))
+        inputs = {
+            "table": store.put_directory(folder),
+            "source": store.put_directory(source),
+        }
         with pytest.raises(GateRejected):  # the template's sounds are no sounds
-            run_step(step, run, store)
+            run_step(Step("check", "validate", inputs, {"suite": "recordings"}), run, store)
     return store
 
 
