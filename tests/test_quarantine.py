@@ -24,7 +24,7 @@ LIMIT = {"max_quarantine_fraction": 1.0, "max_site_quarantine_fraction": 1.0}
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def six_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("refused") / "c"
     write_cohort(folder, subjects=6, seed=5, progress=False)
     return folder
@@ -55,8 +55,8 @@ class Ward:
 
 
 @pytest.fixture
-def ward(cohort: Path, tmp_path: Path) -> Ward:
-    return Ward(cohort, tmp_path)
+def ward(six_people: Path, tmp_path: Path) -> Ward:
+    return Ward(six_people, tmp_path)
 
 
 def test_a_refused_recording_stands_in_the_ledger_since_it_was_first_seen(ward: Ward) -> None:
@@ -154,7 +154,7 @@ def test_an_erased_subject_is_refused_and_nothing_is_told_of_the_recordings(ward
     table = pd.read_parquet(directory.path("recordings.parquet"))
     subject = str(table["subject_id"].iloc[0])
     names = set(table["record_id"][table["subject_id"] == subject])
-    ward.rows.loc[ward.rows["record_id"].isin(names), "spo2"] = "300"  # a second fault tells nothing
+    ward.rows.loc[ward.rows["record_id"].isin(names), "spo2"] = "300"
     decisions.decide(ward.store, "erasures", {"tag": tombstone_tag(subject)}, "asked by the person")
     after = ward.ingest("r2")
     assert ward.records(after) == ward.records(before) - names
@@ -166,9 +166,9 @@ def test_an_erased_subject_is_refused_and_nothing_is_told_of_the_recordings(ward
 
 
 def test_an_erased_voice_of_the_published_layout_is_not_even_converted(
-    cohort: Path, tmp_path: Path
+    six_people: Path, tmp_path: Path
 ) -> None:
-    files = sorted((cohort / "audio").rglob("*.wav"))[:6]
+    files = sorted((six_people / "audio").rglob("*.wav"))[:6]
     data = tmp_path / "published"
     data.mkdir()
     for number, file in enumerate(files):
