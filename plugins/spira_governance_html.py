@@ -51,6 +51,7 @@ VERDICTS = {
     "warn": ("passed with warnings", "aprovado com avisos"),
     "pass": ("passed", "aprovado"),
 }
+CHECKS = {"block": ("blocks", "bloqueia"), "warn": ("warning", "aviso")}
 STATES = {
     "done": ("done", "concluída"),
     "blocked": ("blocked the run", "bloqueou a execução"),
@@ -94,7 +95,7 @@ def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
     verdicts = record.get("verdicts", ())
     held = [one for one in verdicts if one["verdict"] == "pass"]
     rows = "".join(
-        f'<tr><td class="{one["verdict"]}">{"/".join(VERDICTS[one["verdict"]])}</td>'
+        f'<tr><td class="{one["verdict"]}">{" / ".join(CHECKS[one["verdict"]])}</td>'
         f"<td><code>{escape(one['name'])}</code><br>"
         f"<small>{escape(one.get('suite', ''))}</small></td>"
         f"<td>{escape(one['reason'])}</td></tr>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import attrs
 from airflow.sdk import BaseOperatorLink
@@ -49,8 +49,8 @@ class ReportLink(BaseOperatorLink):  # type: ignore[misc]
 
 
 def _run_page(ti_key: TaskInstanceKey) -> str:
-    """Where the run of a task is in Airflow's page."""
-    root = conf.get("api", "base_url", fallback="").rstrip("/")
+    """Where the run of a task is in Airflow's page, whatever name or port that has today."""
+    root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     return f"{root}/dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id, safe='')}"
 
 
