@@ -284,6 +284,7 @@ def test_a_report_or_a_release_that_names_a_recording_goes(store: Store, subject
         store.directory(report).read("gx.json")
     assert store.directory(report).read("counts.json") == b'{"n": 12}'
     assert decisions.known(store, "releases") == []
+    assert traces(Path(store.url), {own}) == []  # the audit log tells the release, not of whom
 
 
 def test_refused_recordings_are_found_by_the_hospitals_own_table(
@@ -381,3 +382,23 @@ def test_a_matrix_is_deleted_byte_by_byte_not_by_name_alone(store: Store, subjec
     erase(store, subject)
     stored = [path.read_bytes() for path in Path(store.url).rglob("blobs/*/*")]
     assert not any(matrix.tobytes()[:4000] in content for content in stored)
+
+
+def test_airflow_erases_by_the_tag_and_never_holds_the_pseudonym(
+    store: Store, subject: str, tmp_path: Path
+) -> None:
+    from test_dags import airflow
+
+    home = tmp_path / "airflow"
+    assert airflow("db", "migrate", home=home).returncode == 0
+    conf = json.dumps({"subject": tombstone_tag(subject), "reason": WHY})
+    process = airflow("dags", "test", "spira_erasure", "-c", conf, home=home, SPIRA_STORE=store.url)
+    assert process.returncode == 0, process.stdout[-2000:]
+    assert traces(Path(store.url), {subject}) == []
+    assert traces(home, {subject}) == []
+    assert subject not in process.stdout + process.stderr
+    (certificate,) = certificates.known(store)
+    assert certificate["requested"]["by"].startswith("airflow:")
+    conf = json.dumps({"subject": subject, "reason": WHY})
+    refused = airflow("dags", "test", "spira_erasure", "-c", conf, home=home, SPIRA_STORE=store.url)
+    assert refused.returncode != 0  # the form takes a tag, and nothing else

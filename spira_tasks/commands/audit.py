@@ -74,7 +74,7 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def _summary(details: Any) -> str:
-    shown = ("run", "step", "state", "record", "expectation", "reason", "tag", "what", "why")
+    shown = ("run", "step", "state", "decision", "expectation", "reason", "tag", "what", "why")
     parts = [f"{name} {details[name]}" for name in shown if details.get(name)]
     blocked = details.get("blocked_by") or []
     return ", ".join(parts + ([f"blocked by {len(blocked)}"] if blocked else []))

@@ -179,14 +179,14 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
 
 
 def stored_anchors(store: Store) -> dict[str, Anchor]:
-    """The anchors that the store itself holds: in records of runs, and in decisions."""
+    """The anchors that the store holds: in records of runs, decisions and certificates."""
     found: dict[str, Anchor] = {}
     for run_id in store.run_ids():
         for name in store.record_names(run_id):
             run_record = store.read_record(run_id, name) or {}
             if "audit" in run_record:
                 found[f"runs/{run_id}/{name}"] = Anchor(**run_record["audit"])
-    for name in store.documents.names("decisions"):
+    for name in [*store.documents.names("decisions"), *store.documents.names("certificates")]:
         document = store.documents.read(name) or {}
         if "audit" in document:
             found[name] = Anchor(**document["audit"])

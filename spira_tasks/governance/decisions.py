@@ -40,7 +40,7 @@ def decide(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> tupl
     known = store.documents.read(_name(kind, decision.id))
     if known is not None:
         return decision_from(known), False
-    anchor = audit.record(store, ACTIONS[kind], {**about, "decision": decision.id, "why": why})
+    anchor = audit.record(store, ACTIONS[kind], _told(decision))
     content = asdict(decision) | {"audit": asdict(anchor)}
     store.documents.write_once(_name(kind, decision.id), content)
     return decision, True
@@ -52,7 +52,7 @@ def withdraw(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> bo
     name = _name(kind, decision.id)
     if store.documents.read(name) is None:
         return False
-    audit.record(store, "withdrawal", {**about, "decision": decision.id, "why": why})
+    audit.record(store, "withdrawal", _told(decision))
     store.documents.delete(name)
     return True
 
@@ -74,6 +74,12 @@ def checked_reason(why: str) -> str:
             "e-mail address: say it without, for reasons are kept for ever"
         )
     return why
+
+
+def _told(decision: Decision) -> dict[str, str]:
+    """What the log keeps of a decision: for ever, so not which recording, which may be erased."""
+    about = {name: value for name, value in decision.about.items() if name != "record"}
+    return {**about, "decision": decision.id, "why": decision.why}
 
 
 def _name(kind: Kind, id_: str) -> str:
