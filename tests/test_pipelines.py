@@ -8,9 +8,9 @@ import importlib
 import pytest
 
 from spira_tasks.contract import Result, Step, Verdict
-from spira_tasks.pipelines import ERASURE, OPTIONS, TRAINING, configure, from_params
+from spira_tasks.pipelines import ALL_STEPS, OPTIONS, TRAINING, configure, from_params
 
-EVERY_STEP = {step.name: step for step in (*TRAINING, *ERASURE)}
+EVERY_STEP = {step.name: step for step in ALL_STEPS}
 GATED = {
     step.inputs["table"]: f"{step.name}.table" for step in TRAINING if step.stage == "validate"
 }
