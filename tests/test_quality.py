@@ -12,13 +12,11 @@ import great_expectations.expectations as gxe
 import pandas as pd
 import pytest
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.row_conditions import Column
 
-from expectations.notes import note
+from expectations.notes import QUARANTINE, note
 from spira_tasks import quality
-from spira_tasks.artifacts import Store
-from spira_tasks.contract import Step, Verdict
-from spira_tasks.errors import ConfigError, GateRejected
-from spira_tasks.runner import run_step
+from spira_tasks.contract import Verdict
 
 FRAME = pd.DataFrame(
     {
@@ -87,9 +85,74 @@ def test_no_value_of_a_patient_is_in_a_report() -> None:
     )
     report = quality.check(pd.concat([FRAME, FRAME]), suite)
     assert {verdict.verdict for verdict in report.verdicts} == {"block"}
-    text = json.dumps(asdict(report))
+    text = json.dumps(asdict(report) | {"firm": sorted(report.firm)})
     assert "Planted" not in text
     assert "777" not in text
+
+
+def aside(**how: object) -> gx.ExpectationSuite:
+    """A suite that puts aside who is too old."""
+    meta = note("nobody is older", action=QUARANTINE, **how)  # type: ignore[arg-type]
+    return gx.ExpectationSuite(
+        name="aside",
+        expectations=[
+            gxe.ExpectColumnValuesToBeBetween(column="age", max_value=110, meta=meta),
+            gxe.ExpectColumnValuesToMatchRegex(
+                column="name",
+                regex="^[ab]$",
+                row_condition=Column("level") < -20.5,
+                meta=note("a letter", action=QUARANTINE),
+            ),
+        ],
+        meta={"version": "2026-01-01"},
+    )
+
+
+def test_rows_at_fault_are_named_by_number_and_end_nothing() -> None:
+    table = pd.concat([FRAME, FRAME]).set_index("level", drop=False)  # whatever the index says
+    report = quality.check(table, aside())
+    codes = ("expect_column_values_to_be_between:age", "expect_column_values_to_match_regex:name")
+    assert report.faults == {2: codes, 6: codes}
+    assert report.reasons[codes[0]] == "nobody is older"
+    assert {(v.verdict, v.severity, v.suite) for v in report.verdicts} == {
+        ("warn", "critical", "aside")
+    }
+    assert all("belong into quarantine" in verdict.reason for verdict in report.verdicts)
+
+
+def test_what_is_firm_is_told_by_its_name_and_its_reason() -> None:
+    assert quality.check(FRAME, aside()).firm == frozenset()
+    assert quality.check(FRAME, aside(firm=True)).firm == {
+        "expect_column_values_to_be_between(age)",
+        "expect_column_values_to_be_between:age",
+    }
+
+
+def test_a_suite_says_its_version_and_its_digest_follows_what_it_demands() -> None:
+    report = quality.check(FRAME, aside())
+    assert report.version == "2026-01-01"
+    assert report.digest == quality.check(FRAME.iloc[:2], aside()).digest
+    assert report.digest != quality.check(FRAME, aside(aspect="other")).digest
+
+
+def test_the_same_table_and_suite_give_the_same_bytes() -> None:
+    one, other = (quality.check(FRAME, aside()) for _ in range(2))
+    assert json.dumps(one.validation, sort_keys=True) == json.dumps(
+        other.validation, sort_keys=True
+    )
+
+
+def test_great_expectations_own_page_is_made_from_what_is_kept(tmp_path: Path) -> None:
+    pages = []
+    for name in ("one", "other"):
+        kept = json.loads(json.dumps(quality.check(FRAME, aside()).validation))
+        (page,) = quality.data_docs({"aside": kept}, tmp_path / name)
+        assert page == tmp_path / name / "aside.html"
+        pages.append(page.read_text())
+    assert pages[0] == pages[1]
+    assert "less than or equal to" in pages[0]
+    assert "Planted" not in pages[0]
+    assert "777" not in pages[0]
 
 
 def test_an_expectation_that_cannot_be_evaluated_is_no_fault_of_the_data() -> None:
@@ -111,67 +174,3 @@ def test_checking_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     verdict_on(gxe.ExpectColumnToExist(column="age"))
     assert not any(tmp_path.iterdir())
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
-def features(tmp_path: Path, store: Store, **changes: object) -> str:
-    """An artifact with a features table; returns its digest."""
-    folder = tmp_path / "features"
-    folder.mkdir()
-    frame = pd.DataFrame(
-        {
-            "record_id": ["r0", "r1"],
-            "features": ["sha256:" + "0" * 64, "sha256:" + "1" * 64],
-            "n_windows": [3, 4],
-            "n_frames": 401,
-            "n_bins": 40,
-            "finite": [True, True],
-            "mean": [0.0, 0.1],
-            "std": [1.0, 1.1],
-            "min": [-3.0, -4.0],
-            "max": [3.0, 4.0],
-            "schema": "abc",
-        }
-    ).assign(**changes)
-    frame.to_parquet(folder / "features.parquet")
-    (folder / "features.json").write_text("{}")
-    return store.put_directory(folder)
-
-
-def gate(digest: str, suite: str = "features") -> Step:
-    return Step("check", "validate", {"table": digest}, {"suite": suite})
-
-
-def test_the_gate_hands_on_exactly_what_came(tmp_path: Path, store: Store) -> None:
-    digest = features(tmp_path, store)
-    result = run_step(gate(digest), "r", store)
-    assert result.outputs["table"] == digest
-    report = json.loads(
-        store.directory(result.outputs["report"]).path("validation.json").read_text()
-    )
-    assert [part["suite"] for part in report] == ["features"]
-    assert report[0]["n_rows"] == 2
-    assert result.metrics["n_expectations"] == len(report[0]["verdicts"]) == len(result.verdicts)
-    assert (result.metrics["n_warnings"], result.metrics["n_blocked"]) == (0, 0)
-
-
-def test_the_gate_reports_why_it_blocks(tmp_path: Path, store: Store) -> None:
-    digest = features(tmp_path, store, finite=[True, False])
-    with pytest.raises(GateRejected, match=r"in_set\(finite\): 1 of 2 rows are unexpected"):
-        run_step(gate(digest), "r", store)
-    record = store.read_record("r", "check")
-    assert record is not None
-    assert record["metrics"]["n_blocked"] == 1
-    report = store.directory(record["outputs"]["report"]).path("validation.json").read_text()
-    assert "one NaN in a batch" in report
-
-
-def test_the_gate_takes_one_table(tmp_path: Path, store: Store) -> None:
-    (tmp_path / "features").mkdir()
-    (tmp_path / "features" / "notes.txt").write_text("no table")
-    with pytest.raises(ConfigError, match="0 parquet files"):
-        run_step(gate(store.put_directory(tmp_path / "features")), "r", store)

@@ -93,6 +93,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     device = choose_device(config.device)
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     table = table[(table["task"] == config.task) & table["label"].notna()]
+    sound = pd.read_parquet(inputs.features.path("features.parquet"))["record_id"]
+    table = table[table["record_id"].isin(sound)]  # the gate may have put some aside
     train = examples(table[table["split"] == "train"], work.blobs, device)
     val = examples(table[table["split"] == "validation"], work.blobs, device)
     if not train or not val:

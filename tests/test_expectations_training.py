@@ -1,0 +1,259 @@
+"""What the suites of the training set, the features and the ward noises let pass and block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from suites import (
+    ALIKE,
+    BETWEEN,
+    COUNT,
+    EQUAL,
+    IN_SET,
+    LEVEL,
+    NEAR,
+    NOT_NULL,
+    ONE,
+    PAIR,
+    REGEX,
+    UNIQUE,
+    WEAK,
+    Table,
+    failing,
+    feature_table,
+    first,
+    recordings,
+    split,
+    ward_noises,
+)
+
+from expectations import features, training_set, ward_noise
+from expectations.association import cramers_v, difference, n_unbalanced, one_class_share
+from spira_tasks import quality
+
+
+def test_a_clean_training_set_passes() -> None:
+    assert failing(training_set.suite, split(recordings())) == {}
+
+
+def test_a_voice_on_two_sides_is_blocked() -> None:
+    table = split(recordings())
+    table.loc[0, "split"] = "test"
+    assert failing(training_set.suite, table) == {f"{ONE}(subject_id, split)": "block"}
+
+
+def test_a_recording_on_two_sides_is_blocked() -> None:
+    table = split(recordings())
+    table.loc[0, "audio_sha256"] = table.loc[table["split"] == "test", "audio_sha256"].iloc[0]
+    assert failing(training_set.suite, table) == {f"{ONE}(audio_sha256, split)": "block"}
+
+
+def test_a_copy_on_another_side_is_blocked_and_on_the_same_side_not() -> None:
+    table = split(recordings())
+    sentences = table[table["task"] == "SENTENCE"]
+    one = sentences.index[sentences["split"] == "train"][0]
+    sound = ["fingerprint", "duration_seconds"]
+    for side, verdicts in (("test", ["block"]), ("train", [])):
+        other = sentences.index[sentences["split"] == side][1]
+        spoilt = table.copy()
+        spoilt.loc[other, sound] = table.loc[one, sound]
+        found = failing(training_set.suite, spoilt)
+        assert list(found.values()) == verdicts
+        assert all(name.startswith(NEAR) for name in found)
+
+
+def test_somebody_erased_blocks_and_nobody_may_waive_it() -> None:
+    table = first(1, "erased", True)(split(recordings()))
+    assert failing(training_set.suite, table) == {f"{IN_SET}(erased)": "block"}
+    assert f"{IN_SET}(erased)" in quality.check(table, training_set.suite(table)).firm
+
+
+def test_a_side_without_one_of_the_classes_is_blocked() -> None:
+    table = split(recordings(600))
+    table = table[(table["split"] != "test") | (table["label"] == 1)]
+    assert failing(training_set.suite, table) == {f"{COUNT}(subject_id, controls in test)": "block"}
+
+
+@pytest.mark.parametrize("value", [None, "holdout"])
+def test_every_recording_has_one_of_three_sides(value: str | None) -> None:
+    table = split(recordings())
+    table.loc[[0, 1], "split"] = value
+    assert list(failing(training_set.suite, table).values()) == ["block"]
+
+
+def test_classes_out_of_balance_are_reported_and_then_blocked() -> None:
+    table = split(recordings(1_000))
+    patients = table["label"] == 1
+    some, few = patients & (table.index % 20 >= 14), patients & (table.index % 40 >= 38)
+    name = "expect_column_mean_to_be_between(label, {})"
+    assert failing(training_set.suite, table[~patients | some])[name.format("typical")] == "warn"
+    assert failing(training_set.suite, table[~patients | few])[name.format("limit")] == "block"
+
+
+def test_few_subjects_are_no_reason_to_block() -> None:
+    verdicts = failing(training_set.suite, split(recordings(40)))
+    assert set(verdicts.values()) == {"warn"}
+    assert all("subject_id" in name for name in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("column", "follows"), [("label_version", "block"), ("consent_version", "warn")]
+)
+def test_two_versions_do_not_mix(column: str, follows: str) -> None:
+    table = split(recordings())
+    table[column] = np.where(table.index < 100, 1, 2) if column == "label_version" else "2"
+    table.loc[:99, column] = 1 if column == "label_version" else "1"
+    assert failing(training_set.suite, table) == {f"{COUNT}({column})": follows}
+
+
+@pytest.mark.parametrize("column", ["device_model", "hospital_id", "capture_ns", "prompt_version"])
+def test_a_channel_that_tells_the_label_blocks(column: str) -> None:
+    table = split(recordings())
+    ill = (table["label"] == 1).to_numpy()
+    table[column] = ill if column == "capture_ns" else np.where(ill, "one", "other")
+    found = failing(training_set.suite, table)
+    assert found.pop(f"{WEAK}({column}, weak)") == "warn"
+    assert found.pop(f"{WEAK}({column}, told)") == "block"
+    assert found.pop(f"{LEVEL}({column})") == "block"
+    assert set(found) <= {"expect_both_classes_in_every_level(hospital_id)"}
+
+
+def test_a_channel_that_goes_with_the_label_a_little_is_reported() -> None:
+    table = split(recordings(1_000))
+    subject = table.index // 2
+    table["device_model"] = np.where(subject % 20 < 7 + 8 * (table["label"] == 1), "one", "other")
+    assert failing(training_set.suite, table) == {f"{WEAK}(device_model, weak)": "warn"}
+
+
+def test_a_site_of_one_class_with_many_of_the_people_blocks_though_the_rest_is_even() -> None:
+    table = split(recordings(1_000))
+    subject = table.index // 2
+    table["hospital_id"] = np.where((table["label"] == 1) & (subject % 4 != 3), "third", "rest")
+    assert failing(training_set.suite, table)[f"{LEVEL}(hospital_id)"] == "block"
+
+
+def test_a_room_that_tells_the_label_blocks() -> None:
+    table = split(recordings())
+    ambient = table["task"] == "VOWEL"
+    table.loc[ambient, "task"] = "AMBIENT"
+    table.loc[ambient, "level_dbfs"] = np.where(table.loc[ambient, "label"] == 1, -30.0, -60.0) + (
+        np.arange(ambient.sum()) / 100
+    )
+    name = f"{WEAK}(level_dbfs, AMBIENT told)"
+    assert failing(training_set.suite, table)[name] == "block"
+
+
+def test_an_age_that_goes_with_the_label_blocks_when_the_classes_are_far_apart() -> None:
+    table = split(recordings())
+    table["age"] = table["age"] + 25 * table["label"].astype(int)
+    found = failing(training_set.suite, table)
+    assert found[f"{WEAK}(age, weak)"] == "warn"
+    assert found[f"{ALIKE}(age, alike)"] == "warn"
+    assert found[f"{ALIKE}(age, limit)"] == "block"
+
+
+def test_a_sex_that_goes_with_the_label_blocks() -> None:
+    table = split(recordings())
+    table["sex"] = np.where(table["label"] == 1, "F", "M")
+    assert failing(training_set.suite, table)[f"{ALIKE}(sex, limit)"] == "block"
+
+
+def test_a_site_with_many_people_needs_some_of_both_classes() -> None:
+    table = split(recordings(1_000))
+    subject = table.index // 2
+    lone = (table["label"] == 0) & (subject % 20 == 0) | (subject == 1)
+    table["hospital_id"] = np.where(lone, "lone", "rest")
+    name = "expect_both_classes_in_every_level(hospital_id)"
+    assert failing(training_set.suite, table)[name] == "warn"
+
+
+def people(n: int) -> tuple[np.random.Generator, pd.Series]:
+    rng = np.random.default_rng([8, n])
+    return rng, pd.Series(rng.integers(0, 2, n) == 1)
+
+
+def test_cramers_v_knows_chance_from_association() -> None:
+    rng, patient = people(400)
+    assert cramers_v(patient, patient)[0] == pytest.approx(1.0)
+    assert cramers_v(pd.Series(["same"] * 400), patient)[0] == 0.0
+    beyond = 0
+    for _ in range(300):
+        v, chance = cramers_v(pd.Series(rng.integers(0, 5, 400)), patient)
+        beyond += v > chance
+    assert beyond <= 3  # one in a thousand is expected
+
+
+@pytest.mark.parametrize("n", [24, 80, 400])
+def test_people_without_a_confound_seldom_seem_to_have_one(n: int) -> None:
+    rng, patient = people(n)
+    alarms = 0
+    for _ in range(200):
+        levels, numbers = pd.Series(rng.integers(0, 4, n)), pd.Series(rng.normal(50, 15, n))
+        apart, chance = difference(numbers, patient)
+        alarms += one_class_share(levels, patient) > 0.2
+        alarms += apart > max(0.5, chance)
+        alarms += n_unbalanced(levels, patient) > 0
+    assert alarms <= 6  # of 600; one in a thousand looks, and four levels a look
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "name", "follows"),
+    [
+        ("finite", False, f"{IN_SET}(finite)", "quarantine"),
+        ("n_windows", 0, f"{BETWEEN}(n_windows)", "quarantine"),
+        ("std", 0.0, f"{BETWEEN}(std)", "quarantine"),
+        ("mean", np.nan, f"{NOT_NULL}(mean)", "quarantine"),
+        ("max", -3.0, f"{PAIR}(max, min)", "quarantine"),
+        ("features", "r1.npy", f"{REGEX}(features)", "quarantine"),
+        ("record_id", "r1", f"{UNIQUE}(record_id)", "block"),
+        ("parity_difference", 0.01, f"{BETWEEN}(parity_difference)", "block"),
+        ("parity_difference", np.inf, f"{BETWEEN}(parity_difference)", "block"),
+    ],
+)
+def test_a_wrong_matrix_is_put_aside_and_a_wrong_computation_blocks(
+    column: str, value: object, name: str, follows: str
+) -> None:
+    assert failing(features.suite, first(1, column, value)(feature_table())) == {name: follows}
+
+
+@pytest.mark.parametrize(("column", "value"), [("n_frames", 301), ("n_bins", 80), ("schema", "x")])
+def test_features_of_other_code_block(column: str, value: object) -> None:
+    every = feature_table().assign(**{column: value})
+    assert failing(features.suite, every) == {f"{EQUAL}({column}, {column}_of_code)": "block"}
+    one = first(1, column, value)(feature_table())
+    assert set(failing(features.suite, one).values()) == {"block"}
+
+
+def test_clean_features_pass() -> None:
+    assert failing(features.suite, feature_table()) == {}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "follows"),
+    [
+        (first(2, "noise_id", "noise-1"), f"{UNIQUE}(noise_id)", "block"),
+        (first(1, "pool", "test"), f"{IN_SET}(pool)", "block"),
+        (first(1, "waveform", "n.wav"), f"{REGEX}(waveform)", "quarantine"),
+        (first(1, "peak", 1e-4), f"{BETWEEN}(peak)", "quarantine"),
+        (
+            first(1, "duration_seconds", 3.0),
+            f"{PAIR}(duration_seconds, longest_recording_seconds)",
+            "warn",
+        ),
+        (first(1, "syllabic_modulation_db", 4.5), f"{BETWEEN}(syllabic_modulation_db)", "warn"),
+    ],
+)
+def test_a_ward_noise_that_is_none_is_seen(
+    spoil: Callable[[Table], Table], name: str, follows: str
+) -> None:
+    assert failing(ward_noise.suite, spoil(ward_noises())) == {name: follows}
+
+
+def test_a_clean_bank_passes_and_an_empty_one_is_reported() -> None:
+    assert failing(ward_noise.suite, ward_noises()) == {}
+    untagged = ward_noises().assign(hospital_id=pd.Series(None, dtype="str"))
+    assert failing(ward_noise.suite, untagged) == {}  # recorded, no more
+    assert set(failing(ward_noise.suite, ward_noises().iloc[:0]).values()) == {"warn"}

@@ -1,0 +1,213 @@
+"""The gates as steps: what they hand on, put aside, block, and let people decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from suites import Table, recordings, split
+
+from spira_tasks.artifacts import Store
+from spira_tasks.contract import Result, Step
+from spira_tasks.errors import ConfigError, GateRejected
+from spira_tasks.governance.decisions import decide
+from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.runner import run_step
+
+REASON = "expect_column_values_to_be_between:temp"
+CHECK = "expect_column_values_to_be_between(temp, possible)"
+WHY = "the thermometer of that ward was calibrated afterwards"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+Gate = Callable[..., Result]
+
+
+@pytest.fixture
+def gate(tmp_path: Path, store: Store) -> Gate:
+    """Send a table through a gate of the same source."""
+
+    def send(table: Table, suite: str = "recordings", source: Table | None = None) -> Result:
+        digests = {}
+        for name, frame in (("table", table), ("source", table if source is None else source)):
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            if name == "source" and suite == "recordings":
+                counts = {"n_rows": len(frame) + 3, "n_quarantined": 2, "n_excluded": 1}
+                (folder / "ingest.json").write_text(json.dumps(counts))
+            else:
+                frame.to_parquet(folder / "recordings.parquet", index=False)
+            digests[name] = store.put_directory(folder)
+        return run_step(Step("check", "validate", digests, {"suite": suite}), "r", store)
+
+    return send
+
+
+def made(store: Store, output: str) -> dict[str, Any]:
+    """All of an output of the step, files by name."""
+    record = store.read_record("r", "check")
+    assert record is not None
+    directory = store.directory(record["outputs"][output])
+    return {
+        name: pd.read_parquet(directory.path(name))
+        if name.endswith(".parquet")
+        else directory.read(name).decode()
+        for name in directory.names
+    }
+
+
+def hot(rows: int, temp: float = 48.375) -> Table:
+    table = recordings()
+    table.loc[table.index[:rows], "temp"] = temp
+    return table
+
+
+def test_a_sound_table_is_handed_on_byte_by_byte(store: Store, gate: Gate) -> None:
+    result = gate(recordings())
+    assert result.outputs["table"] == store.put_directory(Path(store.url).parent / "table")
+    assert result.metrics["n_quarantined"] == result.metrics["n_blocked"] == 0
+    aside = made(store, "quarantine")["quarantine.parquet"]
+    assert len(aside) == 0
+    assert list(aside) == [
+        *("row", "record_id", "reason", "detail", "hospital_id", "task"),
+        *("suite", "suite_digest"),
+    ]
+    parts = json.loads(made(store, "report")["validation.json"])
+    assert [part["suite"] for part in parts] == ["metadata", "audio", "recordings_gate"]
+    assert all(part["version"] and part["digest"] for part in parts[:2])
+    assert set(json.loads(made(store, "report")["gx.json"])) == {"metadata", "audio"}
+
+
+def test_rows_at_fault_are_put_aside_and_the_others_go_on(store: Store, gate: Gate) -> None:
+    table = hot(2)
+    result = gate(table)
+    assert result.metrics["n_quarantined"] == 2
+    assert result.metrics["n_blocked"] == 0
+    aside = made(store, "quarantine")["quarantine.parquet"]
+    assert list(aside["row"]) == [1, 2]
+    assert list(aside["record_id"]) == ["r00000", "r00001"]
+    assert set(aside["reason"]) == {REASON}
+    assert set(aside["suite"]) == {"metadata"}
+    kept = made(store, "table")["recordings.parquet"]
+    pd.testing.assert_frame_equal(kept, table.iloc[2:].reset_index(drop=True))
+    verdict = next(v for v in result.verdicts if v.name == CHECK)
+    assert (verdict.verdict, verdict.severity, verdict.suite) == ("warn", "critical", "metadata")
+
+
+def test_the_same_table_gives_the_same_bytes_anywhere(
+    gate: Gate, store: Store, tmp_path: Path
+) -> None:
+    first = gate(hot(2))
+    other = Store(str(tmp_path / "other"))
+    digests = {n: other.put_directory(tmp_path / n) for n in ("table", "source")}
+    again = run_step(Step("check", "validate", digests, {"suite": "recordings"}), "r", other)
+    assert again.outputs == first.outputs
+    assert again.key == first.key
+
+
+def test_too_many_rows_at_fault_block(gate: Gate) -> None:
+    with pytest.raises(GateRejected, match=r"quarantine_share: 40 of 240 rows are at fault, 18"):
+        gate(hot(40))
+
+
+def test_a_site_with_too_many_rows_at_fault_blocks(gate: Gate) -> None:
+    table = recordings()
+    table["hospital_id"] = ["site-b"] * 20 + ["site-a"] * 220
+    table.loc[:11, "temp"] = 48.375
+    with pytest.raises(GateRejected, match="quarantine_share_by_site: 1 of 2 sites"):
+        gate(table)
+
+
+def test_nothing_left_blocks_however_few_rows_there_were(gate: Gate) -> None:
+    with pytest.raises(GateRejected, match="nothing is left to work with"):
+        gate(hot(1).iloc[:1])
+
+
+def test_a_record_that_was_lost_or_came_from_nowhere_blocks(gate: Gate) -> None:
+    table = split(recordings()).drop(columns="erased")
+    assert gate(table, "training_set").metrics["n_blocked"] == 0
+    with pytest.raises(GateRejected, match="rows_conserved: 2 records were lost on the way"):
+        gate(table.iloc[2:], "training_set", source=table)
+    with pytest.raises(GateRejected, match=r"rows_conserved: 0 records were lost .*, 2 appeared"):
+        gate(table, "training_set", source=table.iloc[2:])
+
+
+def test_a_released_row_stays_for_the_reason_that_was_released(store: Store, gate: Gate) -> None:
+    decide(store, "releases", {"record": "r00001", "reason": REASON}, WHY)
+    decide(store, "releases", {"record": "r00000", "reason": "another"}, WHY)
+    result = gate(hot(2))
+    assert list(made(store, "quarantine")["quarantine.parquet"]["record_id"]) == ["r00000"]
+    assert "r00001" in set(made(store, "table")["recordings.parquet"]["record_id"])
+    assert (result.metrics["n_quarantined"], result.metrics["n_released"]) == (1, 1)
+
+
+def test_nobody_releases_a_row_without_consent(store: Store, gate: Gate) -> None:
+    table = recordings()
+    table.loc[0, "consent_status"] = "pending"
+    reason = "expect_column_values_to_be_in_set:consent_status"
+    decide(store, "releases", {"record": "r00000", "reason": reason}, WHY)
+    assert gate(table).metrics["n_quarantined"] == 1
+
+
+def test_a_waiver_turns_a_block_into_a_warning_that_says_who(store: Store, gate: Gate) -> None:
+    table = split(recordings()).drop(columns="erased")
+    table["device_model"] = table["label"].map({0: "one", 1: "other"}).astype("str")
+    with pytest.raises(GateRejected, match=r"device_model, told\)"):
+        gate(table, "training_set")
+    for name in (
+        "expect_association_with_label_to_be_weak(device_model, told)",
+        "expect_no_level_of_one_class(device_model)",
+    ):
+        decide(store, "waivers", {"suite": "training_set", "expectation": name}, WHY)
+    result = gate(table, "training_set")
+    assert result.metrics["n_blocked"] == 0
+    waived = [verdict for verdict in result.verdicts if "waived by" in verdict.reason]
+    assert [verdict.verdict for verdict in waived] == ["warn", "warn"]
+    assert all(WHY in verdict.reason for verdict in waived)
+    report = made(store, "report")["validation.json"]
+    assert report.count("waived by") == 2
+
+
+def test_nobody_waives_an_erased_person(store: Store, gate: Gate) -> None:
+    table = split(recordings()).drop(columns="erased")
+    tag = tombstone_tag(table.loc[0, "subject_id"])
+    decide(store, "erasures", {"tag": tag}, "she asked for it in writing")
+    about = {"suite": "training_set", "expectation": "expect_column_values_to_be_in_set(erased)"}
+    decide(store, "waivers", about, WHY)
+    with pytest.raises(GateRejected, match=r"in_set\(erased\): 2 of 240 rows"):
+        gate(table, "training_set")
+
+
+def test_what_a_gate_leaves_holds_no_value_of_a_patient(store: Store, gate: Gate) -> None:
+    table = recordings().assign(x_note="")
+    table.loc[0, ["temp", "bp_sys", "age"]] = [48.375, 4837.5, 483]
+    table.loc[1, "device_model"] = "Planted 529.982.247-25"
+    table.loc[2, ["hospital_id", "x_note"]] = ["Planted", "planted@example.org"]
+    table.loc[3, "task"] = "PLANTED"
+    table.loc[4, "subject_id"] = "Planted"
+    table.loc[5, "record_id"] = "Planted/Patient"
+    table.loc[5, "temp"] = 48.375
+    gate(table)
+    left = str(made(store, "report")) + made(store, "quarantine")["quarantine.parquet"].to_json()
+    left += json.dumps(store.read_record("r", "check"))
+    aside = made(store, "quarantine")["quarantine.parquet"]
+    assert len(aside) == 6
+    for planted in ("lanted", "LANTED", "48.375", "4837", "247-25"):
+        assert planted not in left, planted
+
+
+def test_a_gate_takes_one_table(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "notes.txt").write_text("no table")
+    digest = store.put_directory(tmp_path / "t")
+    step = Step("check", "validate", {"table": digest, "source": digest}, {"suite": "features"})
+    with pytest.raises(ConfigError, match="0 parquet files"):
+        run_step(step, "r", store)
