@@ -221,7 +221,7 @@ def number_row(new: pd.DataFrame, old: pd.DataFrame, name: str, config: Config) 
 
 def told(counts: np.ndarray) -> str:
     """Shares in percent, ``"23,31,25,21"``; empty where a cell is so small that it is not told."""
-    if 0 < min(counts) < SMALLEST_CELL or min(counts) == 0:
+    if min(counts) < SMALLEST_CELL:
         return ""
     return ",".join(str(round(100 * count / counts.sum())) for count in counts)
 
