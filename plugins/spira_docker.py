@@ -192,6 +192,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         folders = [
             ref.removeprefix("folder:") for ref in step.inputs.values() if ref[:7] == "folder:"
         ]
+        if rekey_map := self._secrets.get("SPIRA_PSEUDONYM_MAP"):
+            folders.append(rekey_map)
         mounts = [Mount(folder, folder, type="bind", read_only=True) for folder in folders]
 
         def start(resources: Resources) -> str:

@@ -11,6 +11,8 @@ connection              what it holds
                         ``promote``
 ``spira_mlflow``        host: URL of the MLflow server; login, password
 ``spira_pseudonyms``    password: the key that makes pseudonyms; for ``ingest``
+                        extra ``map``: after a rotation of the key, the file of its map on
+                        the engine's host, readable by the containers' user alone
 ``spira_signing``       password: the key that signs certificates; for ``erase``, ``report``
 ======================  ============================================================
 
@@ -58,6 +60,7 @@ def secrets_of(resources: Resources) -> dict[str, str]:
         variables["SPIRA_SIGNING_KEY"] = key.password
     if resources.access == "data" and (key := _connection("spira_pseudonyms")):
         variables["SPIRA_PSEUDONYM_KEY"] = key.password
+        variables["SPIRA_PSEUDONYM_MAP"] = key.extra_dejson.get("map")
     for name, value in variables.items():
         if value and name.endswith(("_KEY", "_PASSWORD")):
             mask_secret(value)

@@ -50,7 +50,10 @@ class Run:
 def no_server_of_the_machine() -> Iterator[None]:
     """Tests reach the store, the registry and the key that they name, and no other."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "SPIRA_STORE", "SPIRA_PSEUDONYM_KEY"):
+        for name in (
+            *("MLFLOW_TRACKING_URI", "SPIRA_STORE", "SPIRA_PSEUDONYM_KEY"),
+            *("SPIRA_PSEUDONYM_MAP", "SPIRA_RETENTION", "SPIRA_SIGNING_KEY", "SPIRA_ACTOR"),
+        ):
             patch.delenv(name, raising=False)
         yield
 

@@ -35,6 +35,7 @@ def test_ward_noises_keep_the_pool_they_were_given(cohort: Cohort, store: Store)
     assert list(bank.columns) == [
         "noise_id",
         "pool",
+        "hospital_id",
         "waveform",
         "duration_seconds",
         "level_dbfs",
