@@ -26,7 +26,9 @@ from scripts.doctor.settings import ROOT, Settings, SettingsError
 CHUNK_BYTES = 1 << 20
 DONE = ".done"  # the last object of a stream: without it the stream was cut
 # Results first: whatever one that was copied refers to is there already, and is copied after it.
-ALWAYS, ONLY_EVERYTHING = ("results", "runs"), ("memo", "trees", "blobs")
+# What people decided and what was done cannot be computed again.
+GOVERNANCE = ("audit", "decisions", "certificates", "erasures", "redactions", "site")
+ALWAYS, ONLY_EVERYTHING = ("results", "runs", *GOVERNANCE), ("memo", "trees", "blobs")
 # The password goes from its file into the client's environment: no command line shows it.
 AS_ADMIN = 'PGPASSWORD=$(cat /run/secrets/password); export PGPASSWORD; exec "$0" "$@"'
 CONNECT = ("-h", "127.0.0.1", "-U", "postgres")

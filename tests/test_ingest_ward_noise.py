@@ -40,6 +40,7 @@ def test_ward_noises_keep_the_pool_they_were_given(cohort: Cohort, store: Store)
         "duration_seconds",
         "level_dbfs",
         "peak",
+        "syllabic_modulation_db",
     ]
     assert bank["pool"].value_counts().to_dict() == {"train": 3, "evaluation": 1}
     assert list(made.table("quarantine", "ward_noise")["reason"]) == ["bad_value"]
