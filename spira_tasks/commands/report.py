@@ -40,7 +40,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where the site goes (default: site/RUN in the store's folder, or in .spira)",
+        help="where the site goes (default: reports/RUN in the store's folder, or in .spira)",
     )
     report.add_argument("--zip", type=Path, metavar="FILE", help="write it as one file")
     report.add_argument("--verify", type=Path, metavar="FILE", help="check such a file instead")
@@ -133,7 +133,7 @@ def _replaceable(folder: Path) -> list[str]:
 def folder_of(store: Store, run_id: str) -> Path:
     """Where a person finds the site of a run: in the store's folder, or in ``.spira``."""
     base = Path(".spira") if "://" in store.url else Path(store.url)
-    return base / "site" / run_id
+    return base / "reports" / run_id
 
 
 def _export(store: Store, run_id: str, folder: Path) -> None:

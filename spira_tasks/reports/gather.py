@@ -190,13 +190,19 @@ def _verdicts(record: Record) -> list[dict[str, Any]]:
         verdict = {"severity": "", "suite": "", **stored, "step": record["step"]}
         verdict["suite"] = verdict["suite"] or record.get("config", {}).get("suite", "")
         verdict["reason"] = without_few(stored["reason"])
-        n, statistic = stored["n"], stored["statistic"]
-        if n is not None and 0 < n < MIN_CELL:
+        n = stored["n"]
+        if n is not None and count(n) is None:
             verdict["n"] = None
-        elif n and statistic and "rows are unexpected" in stored["reason"]:
-            verdict["statistic"] = None if round(statistic * n) < MIN_CELL else statistic
+        if _tells_few(stored) and verdict["reason"] != stored["reason"]:
+            verdict["statistic"] = None
         found.append(verdict)
     return found
+
+
+def _tells_few(verdict: Record) -> bool:
+    """Whether the statistic is a small count, or the share that is one of n rows."""
+    n, statistic = verdict["n"] or 0, verdict["statistic"] or 0.0
+    return statistic in range(1, MIN_CELL) or 0 < round(statistic * n) < MIN_CELL
 
 
 def _steps(records: Mapping[str, Record]) -> tuple[StepFacts, ...]:
