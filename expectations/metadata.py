@@ -290,7 +290,7 @@ def _sessions(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
             tasks=usual,
             hours=SYNC_HOURS,
             severity="warning",
-            meta=note("a part of the session never arrived: synchronise that telephone again"),
+            meta=note("a part of the session never arrived, or was refused: synchronise again"),
         )
     ]
 

@@ -285,7 +285,7 @@ def _plain(suite: str, results: list[ExpectationValidationResult]) -> dict[str, 
                 "result": found,
             }
         )
-    n_met = sum(part["success"] for part in content)
+    n_met = sum(result.success is True for result in results)
     return {
         "success": n_met == len(content),
         "suite_name": suite,

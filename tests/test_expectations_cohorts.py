@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from suites import BETWEEN, REGEX
+from conftest import COHORT
+from suites import BETWEEN, COUNT, LEVEL, REGEX, WEAK
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
 from spira_tasks.cohort.recorder import FAULTS
 from spira_tasks.contract import Step
+from spira_tasks.errors import GateRejected
+from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step
 
 pytestmark = pytest.mark.slow
@@ -65,6 +69,35 @@ def test_every_fault_of_a_delivery_is_put_aside_or_reported(tmp_path: Path) -> N
     fault = truth["fault"].reindex(table.index).to_numpy()
     found = dict(zip(fault[reasons.index - 1], reasons, strict=True))
     assert found == REASONS
-    verdicts = run_step(GATE, "r", store).verdicts  # few useless recordings do not end a run
+    gate = dataclasses.replace(GATE, config={**GATE.config, **config})
+    verdicts = run_step(gate, "r", store).verdicts  # useless recordings by themselves end nothing
     failed = {verdict.name for verdict in verdicts if verdict.verdict == "warn"}
     assert set(REPORTED.values()) <= failed
+
+
+def until_training_set(folder: Path, **cohort: object) -> dict[str, str]:
+    """What the gate of the training set says of a cohort, without passes."""
+    write_cohort(folder / "data", progress=False, **cohort)  # type: ignore[arg-type]
+    store = Store(str(folder / "store"))
+    for step in configure(TRAINING, data=str(folder / "data")):
+        try:
+            run_step(step, "r", store)
+        except GateRejected:
+            assert step.name == "check_training_set"
+        if step.name == "check_training_set":
+            break
+    record = store.read_record("r", "check_training_set")
+    assert record is not None
+    return {v["name"]: v["verdict"] for v in record["verdicts"] if v["verdict"] != "pass"}
+
+
+def test_a_small_cohort_without_a_confound_is_told_only_that_it_is_small(tmp_path: Path) -> None:
+    found = until_training_set(tmp_path, **COHORT)
+    assert found == {f"{COUNT}(subject_id, {who})": "warn" for who in ("patients", "controls")}
+
+
+def test_a_channel_of_the_patients_alone_ends_the_run(tmp_path: Path) -> None:
+    found = until_training_set(tmp_path, subjects=40, seed=3, confounds=["channel"])
+    for column in ("app", "capture_ns", "codec_original"):
+        assert found[f"{WEAK}({column}, told)"] == "block"
+        assert found[f"{LEVEL}({column})"] == "block"

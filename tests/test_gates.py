@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from suites import WEAK
 
 from expectations import promotion
 from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
 from spira_tasks.errors import GateRejected
+from spira_tasks.governance.decisions import decide
 from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.tracking import Tracker
@@ -61,6 +63,32 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 HEARS_THE_WARD = {"epochs": 8, "max_noises": 0}
 
 
+@pytest.fixture(scope="module")
+def seen(ward: Path) -> dict[str, Any]:
+    """A run that the gate of the data ended; then somebody signs for what it saw.
+
+    So the gates behind it have to hold by themselves.
+    """
+    description = run(ward, "seen", **HEARS_THE_WARD)
+    store = Store(str(ward / "store"))
+    for verdict in description["by_name"]["check_training_set"]["verdicts"]:
+        if verdict["verdict"] == "block":
+            about = {"suite": "training_set", "expectation": verdict["name"]}
+            decide(store, "waivers", about, "to see whether the later gates hold without this one")
+    return description
+
+
+def test_the_gate_of_the_data_sees_the_ward_before_anything_is_trained(
+    seen: dict[str, Any],
+) -> None:
+    verdicts = seen["by_name"]["check_training_set"]["verdicts"]
+    blocking = {verdict["name"] for verdict in verdicts if verdict["verdict"] == "block"}
+    assert {f"{WEAK}(unit, told)", f"{WEAK}(level_dbfs, AMBIENT told)"} <= blocking
+    assert seen["outcome"] == "blocked"
+    assert seen["model"] is None
+
+
+@pytest.mark.usefixtures("seen")
 def test_a_model_that_hears_the_ward_is_refused_however_right_it_is(ward: Path) -> None:
     description = run(ward, "confounded", **HEARS_THE_WARD)
     metrics = description["by_name"]["evaluate"]["metrics"]
@@ -70,6 +98,7 @@ def test_a_model_that_hears_the_ward_is_refused_however_right_it_is(ward: Path) 
     assert description["outcome"] == "blocked"
 
 
+@pytest.mark.usefixtures("seen")
 def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_it(
     ward: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     )
     firm = frozenset({CONSERVED}).union(*(report.firm for report in reports))
     waivers = heeded.read(inputs.waivers)
-    parts = [
+    parts: list[dict[str, Any]] = [
         {
             "suite": report.suite,
             "version": report.version,
@@ -259,6 +259,7 @@ def quarantine(
             "detail": [report.reasons[code] for report, code in faults.values()],
             "hospital_id": rows.get("hospital_id", pd.Series(None, rows.index)).to_numpy(),
             "task": rows.get("task", pd.Series(None, rows.index)).to_numpy(),
+            "subject_id": rows.get("subject_id", pd.Series(None, rows.index)).to_numpy(),
             "suite": [report.suite for report, _ in faults.values()],
             "suite_digest": [report.digest for report, _ in faults.values()],
         }
@@ -273,7 +274,7 @@ def quarantine(
 
 QUARANTINE = (
     *("row", "record_id", "reason", "detail", "hospital_id", "task"),
-    *("suite", "suite_digest"),
+    *("subject_id", "suite", "suite_digest"),
 )
 
 
