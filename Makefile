@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo up test test-rest test-all check lock clean \
+.PHONY: help setup demo up test test-rest test-all check document lock clean \
   images production-up production-down doctor backup restore
 
 help:  ## list the targets
@@ -38,6 +38,12 @@ check: setup  ## style, types, and the rules of the design
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 	@. ./env.sh; lint-imports
+
+document: setup  ## write again what the docs say of the expectations, after changing one
+	@. ./env.sh; set -e; python -m spira_tasks expectations list --json >.spira/catalogue.json; \
+	mv .spira/catalogue.json expectations/catalogue.json; \
+	python -m spira_tasks expectations document >docs/expectations.md; \
+	python -m spira_tasks expectations document --language pt >docs/expectations.pt.md
 
 lock: setup  ## resolve the *.in files into *.txt: the laptop, the images, the tools
 	@.venv/bin/python -m pip install --quiet pip-tools==7.6.2

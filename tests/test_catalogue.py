@@ -16,11 +16,7 @@ from spira_tasks import quality
 from spira_tasks.contract import Verdict
 
 ROOT = Path(__file__).parents[1]
-AGAIN = """
-make them again, and look at the changes:
-  python -m spira_tasks expectations list --json > expectations/catalogue.json
-  python -m spira_tasks expectations document > docs/expectations.md
-  python -m spira_tasks expectations document --language pt > docs/expectations.pt.md"""
+AGAIN = "\nmake document, and look at the changes"
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_a_sound_table_is_handed_on_byte_by_byte(store: Store, gate: Gate) -> No
     assert len(aside) == 0
     assert list(aside) == [
         *("row", "record_id", "reason", "detail", "hospital_id", "task"),
-        *("suite", "suite_digest"),
+        *("subject_id", "suite", "suite_digest"),
     ]
     parts = json.loads(made(store, "report")["validation.json"])
     assert [part["suite"] for part in parts] == ["metadata", "audio", "recordings_gate"]

@@ -114,6 +114,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     table, wrong = record_contract.typed(rows, incoming.required, is_released)
     refuse(wrong)
     table["subject_id"] = pseudonyms.subject_ids(rows, secret)
+    subjects = table["subject_id"]
     if incoming.layout == "canonical":
         refuse(without_subject(table))
     refuse(not_permitted(table, config.as_of))
@@ -128,7 +129,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse({r: fault for r, fault in other_bytes(table).items() if not is_released(r, fault[0])})
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
-    refused = quarantine(rows, faults)
+    refused = quarantine(rows, subjects, faults)
     bank, refused_noises = listener.ward_noises(
         incoming.ward_noise, ears, config.evaluation_noise_fraction
     )
@@ -236,14 +237,15 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
     return table[columns].sort_values("record_id", ignore_index=True)
 
 
-def quarantine(rows: pd.DataFrame, faults: Faults) -> pd.DataFrame:
+def quarantine(rows: pd.DataFrame, subjects: pd.Series, faults: Faults) -> pd.DataFrame:
     """One row a refused recording: its number in the table that came, and why.
 
-    Names of records, sites and tasks are kept only where they surely hold nothing else.
+    Names of records, sites and tasks are kept only where they surely hold nothing else; the
+    pseudonym, so that an erasure finds the row.
     """
     import pandas as pd
 
-    from spira_tasks.intake.record_contract import COLUMNS, NAME
+    from spira_tasks.intake.record_contract import COLUMNS, HEX64, NAME
 
     refused = rows.loc[sorted(faults)].reindex(columns=["record_id", "hospital_id", "task"])
     told = pd.DataFrame.from_dict(faults, orient="index", columns=["reason", "detail"])
@@ -252,10 +254,12 @@ def quarantine(rows: pd.DataFrame, faults: Faults) -> pd.DataFrame:
     well_named = refused["record_id"].str.fullmatch(NAME.pattern).fillna(False).astype(bool)
     refused["record_id"] = refused["record_id"].where(well_named & ~telling)
     refused["hospital_id"] = refused["hospital_id"].where(~telling)
+    known = subjects.loc[refused.index].str.fullmatch(HEX64.pattern).fillna(False).astype(bool)
+    refused["subject_id"] = subjects.where(known & (refused["reason"] != "erased"))
     refused["task"] = refused["task"].where(refused["task"].isin(COLUMNS["task"].values))
     refused.insert(0, "row", refused.index.astype("int64"))
-    columns = ["row", "record_id", "reason", "detail", "hospital_id", "task"]
-    return refused[columns].astype({"record_id": "str", "hospital_id": "str", "task": "str"})
+    columns = ["row", "record_id", "reason", "detail", "hospital_id", "task", "subject_id"]
+    return refused[columns].astype(dict.fromkeys(columns[1:], "str"))
 
 
 def counts(table: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:

@@ -248,7 +248,7 @@ def quarantine(
     """
     import pandas as pd
 
-    from spira_tasks.intake.record_contract import COLUMNS, NAME
+    from spira_tasks.intake.record_contract import COLUMNS, HEX64, NAME
 
     rows = frame.iloc[list(faults)]
     refused = pd.DataFrame(
@@ -268,6 +268,8 @@ def quarantine(
     well_named = refused["record_id"].str.fullmatch(NAME.pattern).fillna(False).astype(bool)
     refused["record_id"] = refused["record_id"].where(well_named & ~telling)
     refused["hospital_id"] = refused["hospital_id"].where(~telling)
+    known = refused["subject_id"].str.fullmatch(HEX64.pattern).fillna(False).astype(bool)
+    refused["subject_id"] = refused["subject_id"].where(known)
     refused["task"] = refused["task"].where(refused["task"].isin(COLUMNS["task"].values))
     return refused[[*QUARANTINE]]
 
