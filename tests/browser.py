@@ -70,8 +70,8 @@ class Page:
         """What can be read, in frames too."""
         return str(
             self.run(
-                "document.body.innerText + [...document.querySelectorAll('iframe')].map("
-                "f => f.contentDocument ? '\\n' + f.contentDocument.body.innerText : '').join('')"
+                "[document, ...Array.from(frames, f => f.document)]"
+                ".map(d => d?.body?.innerText ?? '').join('\\n')"
             )
         )
 
@@ -85,14 +85,16 @@ class Page:
 
     def click(self, selector: str, text: str = "") -> None:
         """Click the first visible element of a CSS selector that holds ``text``."""
-        where = self.wait(
-            f"""(() => {{ for (const e of document.querySelectorAll({json.dumps(selector)})) {{
-                const b = e.getBoundingClientRect();
-                if (b.width && !e.disabled && (e.innerText || e.value || e.ariaLabel || '')
-                    .includes({json.dumps(text)})) {{
-                  e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect();
-                  return [r.x + r.width / 2, r.y + r.height / 2]; }} }} return null; }})()"""
-        )
+        find = f"""(() => {{ for (const e of document.querySelectorAll({json.dumps(selector)})) {{
+            const b = e.getBoundingClientRect();
+            if (b.width && !e.disabled && (e.innerText || e.value || '')
+                .includes({json.dumps(text)})) {{
+              e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect();
+              return [r.x + r.width / 2, r.y + r.height / 2]; }} }} return null; }})()"""
+        where, before = self.wait(find), None
+        while where != before:  # the page is still moving
+            time.sleep(0.5)
+            where, before = self.wait(find), where
         for kind in ("mousePressed", "mouseReleased"):
             self.call(
                 "Input.dispatchMouseEvent",
