@@ -254,8 +254,9 @@ def quarantine(rows: pd.DataFrame, subjects: pd.Series, faults: Faults) -> pd.Da
     well_named = refused["record_id"].str.fullmatch(NAME.pattern).fillna(False).astype(bool)
     refused["record_id"] = refused["record_id"].where(well_named & ~telling)
     refused["hospital_id"] = refused["hospital_id"].where(~telling)
-    known = subjects.loc[refused.index].str.fullmatch(HEX64.pattern).fillna(False).astype(bool)
-    refused["subject_id"] = subjects.where(known & (refused["reason"] != "erased"))
+    whose = subjects.loc[refused.index]
+    known = whose.str.fullmatch(HEX64.pattern).fillna(False).astype(bool)
+    refused["subject_id"] = whose.where(known & (refused["reason"] != "erased"))
     refused["task"] = refused["task"].where(refused["task"].isin(COLUMNS["task"].values))
     refused.insert(0, "row", refused.index.astype("int64"))
     columns = ["row", "record_id", "reason", "detail", "hospital_id", "task", "subject_id"]
