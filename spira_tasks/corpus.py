@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 
+from spira_tasks.speech import cpu
 from spira_tasks.speech.audio import read_pcm16
 from spira_tasks.speech.augmentation import to_float
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
 from spira_tasks.speech.training import Example
 
 if TYPE_CHECKING:
@@ -36,3 +40,37 @@ def noise_bank(ward_noise: Directory, pool: str, blobs: Blobs, device: str) -> l
         to_float(torch.from_numpy(read_pcm16(blobs.read(digest))).to(device))
         for digest in table[table["pool"] == pool]["waveform"]
     ]
+
+
+def parity(
+    features: pd.Series, waveforms: pd.Series, spec: FeatureSpec, blobs: Blobs, n_recordings: int
+) -> pd.Series:
+    """Compute the features of some recordings again and compare them with the stored ones.
+
+    Parameters
+    ----------
+    features, waveforms : Series of str
+        Digests, one row a recording; a waveform may be missing.
+    n_recordings : int
+        How many, evenly spread over the rows.
+
+    Returns
+    -------
+    Series of float
+        The largest difference, in standard deviations of the matrix; infinite where not even the
+        shape is the same, and NaN for the recordings that were not computed again.
+    """
+    cpu.prepare(n_threads=1)
+    extractor = FeatureExtractor(spec).eval()
+    differences = pd.Series(np.nan, index=features.index)
+    known = features.index[waveforms.notna()]
+    sample = np.linspace(0, len(known) - 1, min(n_recordings, len(known))).round().astype(int)
+    for row in known[np.unique(sample)]:
+        stored = np.load(io.BytesIO(blobs.read(features[row])), allow_pickle=False)
+        pcm16 = torch.from_numpy(read_pcm16(blobs.read(waveforms[row])))
+        with torch.inference_mode():
+            made = extractor(windows(to_float(pcm16), spec)).numpy()
+        same_shape = stored.shape == made.shape
+        scale = float(made.std()) or 1.0
+        differences[row] = np.abs(stored - made).max() / scale if same_shape else np.inf
+    return differences

@@ -168,45 +168,24 @@ def measurements(
 def recomputed(
     frame: pd.DataFrame, inputs: Inputs, config: Config, work: Work
 ) -> dict[str, pd.Series]:
-    """What today's code makes of the stored waveforms, beside what is in the table.
-
-    The largest difference of a matrix, in standard deviations of it, for recordings evenly spread
-    over the table; NaN for the others, and infinite where not even the shape is the same.
-    """
+    """What the code that runs makes of the stored waveforms, beside what is in the table."""
     import hashlib
-    import io
 
-    import numpy as np
     import pandas as pd
-    import torch
 
-    from spira_tasks.speech import cpu
-    from spira_tasks.speech.audio import read_pcm16
-    from spira_tasks.speech.augmentation import to_float
-    from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
+    from spira_tasks.corpus import parity
+    from spira_tasks.speech.features import FeatureSpec
 
-    cpu.prepare(n_threads=1)
     spec = FeatureSpec.from_json(inputs.table.path("features.json").read_text())
     recordings = pd.read_parquet(inputs.source.path("recordings.parquet"))
     waveforms = frame["record_id"].map(recordings.set_index("record_id")["waveform"])
-    extractor = FeatureExtractor(spec).eval()
-    differences = pd.Series(np.nan, index=frame.index)
-    known = frame.index[waveforms.notna()]
-    sample = np.linspace(0, len(known) - 1, min(config.n_parity_recordings, len(known)))
-    for row in known[np.unique(sample.round().astype(int))]:
-        stored = np.load(io.BytesIO(work.blobs.read(frame["features"][row])), allow_pickle=False)
-        pcm16 = torch.from_numpy(read_pcm16(work.blobs.read(waveforms[row])))
-        with torch.inference_mode():
-            made = extractor(windows(to_float(pcm16), spec)).numpy()
-        same_shape = stored.shape == made.shape
-        scale = float(made.std()) or 1.0
-        differences[row] = np.abs(stored - made).max() / scale if same_shape else np.inf
     same = {
         "schema_of_code": hashlib.sha256(spec.to_json().encode()).hexdigest()[:16],
         "n_frames_of_code": spec.n_frames,
         "n_bins_of_code": spec.n_bins,
     }
     columns = {name: pd.Series([value] * len(frame), frame.index) for name, value in same.items()}
+    differences = parity(frame["features"], waveforms, spec, work.blobs, config.n_parity_recordings)
     return columns | {"parity_difference": differences}
 
 
