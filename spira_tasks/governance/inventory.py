@@ -163,10 +163,15 @@ def read_table(store: Store, directory: str, name: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    return pd.read_parquet(io.BytesIO(read_file(store, directory, name)))
+
+
+def read_file(store: Store, directory: str, name: str) -> bytes:
+    """A file of an artifact, or the copy that took its place; raises as ``read_table`` does."""
     files = store.files(directory)
     if name not in files:
         raise ConfigError(f"artifact {directory} has no file {name!r}, only {sorted(files)[:10]}")
-    return pd.read_parquet(store.blobs.path(newest(store, files[name])))
+    return store.blobs.read(newest(store, files[name]))
 
 
 def tables(store: Store, digests: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:

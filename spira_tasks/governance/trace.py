@@ -7,6 +7,7 @@ are joined where one reads what the other made.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import defaultdict
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
+from spira_tasks.governance.inventory import read_file
 from spira_tasks.pipelines import TRAINING
 
 if TYPE_CHECKING:
@@ -190,18 +192,17 @@ class Lineage:
         found: dict[str, pd.DataFrame] = {}
         digests = {digest for node in self.nodes.values() for digest in node.outputs.values()}
         for digest in sorted(digests):
-            for name, path in self._files(digest):
-                present = [c for c in COLUMNS if c in pq.read_schema(path).names]
-                if name.endswith(".parquet") and "record_id" in present:
-                    found[digest] = pd.read_parquet(path, columns=present)
+            for content in self._parquet(digest):
+                present = [c for c in COLUMNS if c in pq.read_schema(io.BytesIO(content)).names]
+                if "record_id" in present:
+                    found[digest] = pd.read_parquet(io.BytesIO(content), columns=present)
         return found
 
-    def _files(self, digest: str) -> list[tuple[str, Any]]:
-        """The Parquet files of an artifact; none where it was erased or is past its retention."""
+    def _parquet(self, digest: str) -> list[bytes]:
+        """The tables of an artifact, without the rows of the erased; none past its retention."""
         try:
-            directory = self.store.directory(digest)
-            names = [name for name in directory.names if name.endswith(".parquet")]
-            return [(name, directory.path(name)) for name in names]
+            names = [name for name in self.store.files(digest) if name.endswith(".parquet")]
+            return [read_file(self.store, digest, name) for name in names]
         except (ArtifactCorrupt, ConfigError):
             return []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Directory, Store
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.governance.inventory import read_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +43,8 @@ class Reader:
         if directory is None or name not in directory.names:
             return None
         try:
-            return directory.read(name)
-        except ArtifactCorrupt:  # erased, or damaged: there is nothing to show
+            return read_file(self._store, directory.digest, name)
+        except ArtifactCorrupt:  # past its retention, or damaged: there is nothing to show
             self.missing.add(reference)
             return None
 

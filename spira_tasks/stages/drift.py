@@ -79,10 +79,6 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    import pandas as pd
-
-    from expectations import drift
-    from spira_tasks import quality
     from spira_tasks.tracking import Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -92,7 +88,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
     def make() -> Record:
         first_time.append(True)
-        return compared(reference, inputs, config, work) if champion else {"state": "no champion"}
+        found = compared(reference, inputs, config, work) if champion else {"state": "no champion"}
+        return found | judged(found)
 
     parts = {
         "recordings": inputs.recordings.digest,
@@ -101,9 +98,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         "config": config.model_dump(),
     }
     found = work.remember(parts, make)  # a pure function of two sets: never made twice
-    table = pd.DataFrame(found.get("rows", []), columns=[*COLUMNS]).astype(COLUMNS)
-    report = quality.check(table, drift.suite(table))
-    verdicts = (enough(found, config), *report.verdicts)
+    table = table_of(found)
+    verdicts = (enough(found, config), *(Verdict(**verdict) for verdict in found["verdicts"]))
 
     for name in inputs.recordings.names:
         (outputs.recordings / name).parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +109,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         "state": found["state"],
         "champion": champion.version if champion else None,
         "reference": reference,
-        "suite": report.suite,
-        "version": report.version,
-        "digest": report.digest,
+        **found["suite"],
         "features": found.get("rows", []),
         "verdicts": [asdict(verdict) for verdict in verdicts],
     }
@@ -161,13 +155,35 @@ def enough(found: Mapping[str, Any], config: Config) -> Verdict:
     )
 
 
+def judged(found: Record) -> Record:
+    """What the suite says of the comparison."""
+    from expectations import drift
+    from spira_tasks import quality
+
+    table = table_of(found)
+    report = quality.check(table, drift.suite(table))
+    return {
+        "suite": {"suite": report.suite, "version": report.version, "digest": report.digest},
+        "verdicts": [asdict(verdict) for verdict in report.verdicts],
+    }
+
+
+def table_of(found: Record) -> pd.DataFrame:
+    """One row a feature."""
+    import pandas as pd
+
+    return pd.DataFrame(found.get("rows", []), columns=[*COLUMNS]).astype(COLUMNS)
+
+
 def compared(reference: str, inputs: Inputs, config: Config, work: Work) -> Record:
     """New people beside those of the reference: plain JSON, no value of anybody in it."""
     import pandas as pd
 
+    from spira_tasks.governance import inventory
+
     try:
-        old = pd.read_parquet(work.store.directory(reference).path("recordings.parquet"))
-    except (ConfigError, ArtifactCorrupt):  # never stored here, or erased
+        old = inventory.read_table(work.store, reference, "recordings.parquet")
+    except (ConfigError, ArtifactCorrupt):  # never stored here, or past its retention
         return {"state": "no reference"}
     recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     learned_from = pd.read_parquet(inputs.features.path("features.parquet"))["record_id"]
