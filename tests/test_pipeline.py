@@ -315,6 +315,7 @@ def test_the_description_of_a_run_is_what_its_documentation_promises(finished: R
         for verdict in step["verdicts"]:
             assert set(verdict) == {
                 *("name", "verdict", "statistic", "low", "high", "threshold", "n", "reason"),
+                *("severity", "suite"),
             }
             assert verdict["verdict"] in {"pass", "warn", "block"}
 
@@ -328,6 +329,6 @@ def test_reports_are_copied_where_people_look(finished: Run, tmp_path: Path) -> 
 def test_a_result_remembers_what_made_it(finished: Run) -> None:
     for result in finished.results.values():
         assert set(result.provenance) == {
-            *("at", "code", "lock", "git", "python", "host", "mlflow_run")
+            *("at", "code", "lock", "git", "image", "python", "host", "mlflow_run")
         }
         assert result.seconds >= 0
