@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +15,15 @@ import pytest
 from browser import CHROMIUM, Page, chromium
 from started import Up
 
+from spira_tasks.provenance import ROOT
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
 ]
 TRAINING = "spira_continuous_training"
 RUN_SECONDS = 900.0
+DEMO = (ROOT / ".spira" / "demo-cohort-400", 20)  # what `make demo` ingests, and its epochs
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,18 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def demo() -> Path:
+    """The store of `make demo`, which finds everything where it ran before."""
+    ours = ("SPIRA_", "AIRFLOW_", "MLFLOW_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    subprocess.run([ROOT / "scripts" / "demo.sh"], env=environment, check=True, timeout=1800)
+    return ROOT / ".spira" / "store"
+
+
+@pytest.fixture(scope="module")
+def session(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     up = Up(tmp_path_factory.mktemp("up"))
+    shutil.copytree(demo, up.folder / "store")
     process = up.start()
     try:
         up.wait_until_ready(process)
@@ -80,6 +96,22 @@ def run(session: Session, cohort: Path) -> str:
     path = session.trigger(TRAINING)
     session.wait_for_state(path, "Failed")
     return path
+
+
+def test_a_run_started_by_its_form_succeeds_and_leads_to_its_verdict(session: Session) -> None:
+    page, (recordings, epochs) = session.page, DEMO
+    page.open(f"{session.up.airflow}/dags/{TRAINING}")
+    page.click("button", "Trigger")
+    page.type("#element_data", str(recordings))
+    for _ in range(epochs):
+        page.click('[id="number-input:element_epochs:inc"]')
+    path = session.trigger(TRAINING)
+    session.wait_for_state(path, "Success")
+    page.picture(session.pictures / "succeeded.png")
+    page.click("a", "Governance")
+    session.wait_for_site()
+    page.read("Promoted")
+    page.picture(session.pictures / "promoted.png")
 
 
 def test_the_verdict_page_of_a_run_says_why_it_was_refused(session: Session, run: str) -> None:

@@ -33,7 +33,11 @@ def test_everything_that_makes_a_result_is_in_its_key() -> None:
     assert len(keys) == 6
 
 
-@pytest.mark.parametrize("stage", STAGES)
+# About the store and its runs, and computed every time: their keys name nothing that is found.
+OF_GOVERNANCE = {"drift", "erase", "report"}
+
+
+@pytest.mark.parametrize("stage", sorted({*STAGES} - OF_GOVERNANCE))
 def test_the_source_of_a_stage_is_what_it_runs_and_no_infrastructure(stage: str) -> None:
     sources = set(project_sources(f"spira_tasks.stages.{stage}"))
     assert f"spira_tasks.stages.{stage}" in sources

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from spira_tasks.artifacts import Directory
-from spira_tasks.artifacts.blobs import canonical_json
+if TYPE_CHECKING:
+    from spira_tasks.artifacts import Directory
 
 Kind = Literal["releases", "waivers", "erasures"]
 
@@ -35,7 +35,8 @@ class Decision:
 
     @property
     def id(self) -> str:
-        return sha256(canonical_json([self.kind, dict(self.about)])).hexdigest()[:32]
+        content = json.dumps([self.kind, dict(self.about)], sort_keys=True, separators=(",", ":"))
+        return sha256(content.encode()).hexdigest()[:32]
 
 
 def read(directory: Directory) -> list[Decision]:
