@@ -17,7 +17,8 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
  && mkdir -p /opt/airflow/logs && chown -R 10001:0 /opt/airflow
 
 # Of spira_tasks only what a DAG may import: standard library, no torch.
-COPY spira_tasks/__init__.py spira_tasks/contract.py spira_tasks/pipelines.py /opt/spira/spira_tasks/
+COPY spira_tasks/__init__.py spira_tasks/contract.py spira_tasks/pipelines.py spira_tasks/small_cells.py \
+  /opt/spira/spira_tasks/
 COPY dags /opt/spira/dags
 COPY plugins /opt/spira/plugins
 COPY docker/health.py /opt/spira/docker/

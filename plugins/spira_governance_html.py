@@ -1,7 +1,7 @@
 """The few pages that are made while they are asked for: of a run without a report, and of a step.
 
-They show what the records of steps hold: states, verdicts, counts and reasons, and no value of a
-patient.  In English and in Portuguese, without a script.
+They show what the records of steps hold: states, verdicts, reasons and counts, the small ones in
+words, and no value of a patient.  In English and in Portuguese, without a script.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from spira_records import explanation, summary
+
+from spira_tasks.small_cells import without_few
 
 MESSAGES = {
     "login": ("Please log in to Airflow.", "Entre no Airflow."),
@@ -98,7 +100,7 @@ def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
         f'<tr><td class="{one["verdict"]}">{" / ".join(CHECKS[one["verdict"]])}</td>'
         f"<td><code>{escape(one['name'])}</code><br>"
         f"<small>{escape(one.get('suite', ''))}</small></td>"
-        f"<td>{escape(one['reason'])}</td></tr>"
+        f"<td>{escape(without_few(one['reason']))}</td></tr>"
         for one in verdicts
         if one["verdict"] != "pass"
     )
@@ -142,7 +144,7 @@ def _verdict(record: Mapping[str, Any] | None) -> str:
 
 
 def _reasons(record: Mapping[str, Any] | None) -> str:
-    return "<br>".join(escape(line) for line in explanation(record or {}).splitlines())
+    return "<br>".join(map(escape, without_few(explanation(record or {})).splitlines()))
 
 
 def _page(title: str, body: str) -> str:

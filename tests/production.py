@@ -107,12 +107,13 @@ class Run:
         return container
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """What the steps left in the store."""
+        """What the steps left in the store; not the report, which is different each time."""
         store = self.production.s3
         prefix = f"v1/runs/{self.run_id}/"
         names = [o.object_name for o in store.list_objects("spira-store", prefix)]
         read = {name: store.get_object("spira-store", name).read() for name in names if name}
-        return {Path(name).stem: json.loads(content) for name, content in read.items()}
+        found = {Path(name).stem: json.loads(content) for name, content in read.items()}
+        return {name: record for name, record in found.items() if name != "report"}
 
 
 def _text(line: Mapping[str, Any]) -> str:
@@ -189,16 +190,25 @@ class Production:
     # -- Airflow -----------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        if not self._token:
-            password = (self.secrets / "airflow/admin_password").read_text()
-            login = {"username": "admin", "password": password}
-            self._token = str(self._send("POST", "/auth/token", login)["access_token"])
-        return self._send(method, f"/api/v2/{path}", body)
+        self._log_in()
+        return dict(json.loads(self._send(method, f"/api/v2/{path}", body)))
 
     def get(self, path: str) -> dict[str, Any]:
         return self.call("GET", path)
 
-    def _send(self, method: str, path: str, body: Any) -> dict[str, Any]:
+    def page(self, path: str) -> str:
+        """A page of Airflow's web server, for its admin."""
+        self._log_in()
+        return self._send("GET", path, None).decode()
+
+    def _log_in(self) -> None:
+        if not self._token:
+            password = (self.secrets / "airflow/admin_password").read_text()
+            login = {"username": "admin", "password": password}
+            answer = json.loads(self._send("POST", "/auth/token", login))
+            self._token = str(answer["access_token"])
+
+    def _send(self, method: str, path: str, body: Any) -> bytes:
         headers = {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -209,7 +219,7 @@ class Production:
             headers=headers,
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return dict(json.load(answer))
+            return bytes(answer.read())
 
     def patiently(self, ask: Any, seconds: float = 180) -> Any:
         """Ask again while Airflow is being restarted."""

@@ -47,6 +47,21 @@ def test_airflow_shows_the_small_record_of_a_step_and_links_to_mlflow(
     assert links["Report"].endswith("/artifacts/report")
 
 
+def test_the_governance_pages_are_open_to_whoever_is_logged_in(
+    platform: Production, undisturbed: DagRun
+) -> None:
+    assert undisturbed.states["report"] == ("success", 1)
+    page = platform.page("/spira/runs/undisturbed/verdict.en.html")
+    assert "Too few people to test on" in page
+    assert "airflow:admin" in page  # who started it
+    gate = platform.page("/spira/tasks/undisturbed/promote")
+    assert "enough_test_subjects" in gate
+    for path in ("", "runs/undisturbed/verdict.en.html", "runs/undisturbed/nothing.css"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{PORTS['AIRFLOW']}/spira/{path}", timeout=30)
+        assert refused.value.code == 401
+
+
 def test_a_container_can_do_next_to_nothing(platform: Production, readable_cohort: Path) -> None:
     """Looked at from outside, while it works."""
     run = platform.trigger(

@@ -22,7 +22,7 @@ from spira_tasks.reports.facts import (
     Table,
     Text,
 )
-from spira_tasks.reports.suppression import MIN_CELL
+from spira_tasks.small_cells import MIN_CELL
 
 SYNTHETIC = Text(
     "As gravações são sintéticas, de pessoas inventadas: verificam a plataforma, não a medicina.",

@@ -33,7 +33,8 @@ from spira_tasks.reports.facts import (
     StepFacts,
 )
 from spira_tasks.reports.reading import Reader
-from spira_tasks.reports.suppression import MIN_CELL, count, two_way, without_few
+from spira_tasks.reports.suppression import count, two_way
+from spira_tasks.small_cells import MIN_CELL, without_few
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,25 +11,16 @@ another day: whoever subtracts two totals learns how many recordings came betwee
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from spira_tasks.reports.facts import Count, Counts
+from spira_tasks.small_cells import MIN_CELL
 
 if TYPE_CHECKING:
     import numpy as np
 
-MIN_CELL = 5
-
 Unit = Literal["subjects", "recordings"]
-
-# "3 of 80 rows", "2 patients": what a verdict says of so few people is said without the number
-FEW = re.compile(
-    r"(?<![\d.,-])[1-4](?: of \d+)?(?= (?:rows|patients|controls|subjects|people|recordings)\b)"
-    r"|(?<![\d.,-])[1-4] of \d+"
-)
-LIST_OF_FAULTS = re.compile(r"(faulty, \d+ would be tolerated): [^;]*")
 
 
 def count(n: int) -> Count:
@@ -79,11 +70,6 @@ def two_way(by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], in
         column_totals=totals[:-1],
         total=totals[-1],
     )
-
-
-def without_few(reason: str) -> str:
-    """What a verdict says, with small counts in words and without the list of faults by kind."""
-    return FEW.sub(f"fewer than {MIN_CELL}", LIST_OF_FAULTS.sub(r"\1", reason))
 
 
 def hide(numbers: np.ndarray) -> np.ndarray:

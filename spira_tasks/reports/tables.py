@@ -18,7 +18,8 @@ from spira_tasks.reports.facts import (
     SignalQuality,
     Slice,
 )
-from spira_tasks.reports.suppression import MIN_CELL, count, one_way, two_way
+from spira_tasks.reports.suppression import count, one_way, two_way
+from spira_tasks.small_cells import MIN_CELL
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,28 @@
+"""Counts of so few people that they are not told outside the team: in words instead.
+
+Standard library only: Airflow's page uses it too.
+"""
+
+from __future__ import annotations
+
+import re
+
+MIN_CELL = 5
+
+# "3 of 80 rows", "2 patients": what a verdict says of so few people is said without the number
+FEW = re.compile(
+    r"(?<![\d.,-])[1-4](?: of \d+)?(?= (?:rows|patients|controls|subjects|people|recordings)\b)"
+    r"|(?<![\d.,-])[1-4] of \d+"
+)
+LIST_OF_FAULTS = re.compile(r"(faulty, \d+ would be tolerated): [^;]*")
+
+
+def without_few(reason: str) -> str:
+    """What a verdict says, with small counts in words and without the list of faults by kind.
+
+    Examples
+    --------
+    >>> without_few("2 patients and 12 controls to test on")
+    'fewer than 5 patients and 12 controls to test on'
+    """
+    return FEW.sub(f"fewer than {MIN_CELL}", LIST_OF_FAULTS.sub(r"\1", reason))
