@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,14 +20,24 @@ from spira_tasks.reports.reading import Reader
 log = logging.getLogger(__name__)
 
 FIRST_PAGE = "index.html"
+DOCS = "data-docs"
 LATEST = "site/latest.json"  # a document of the store: which site was built last
 
 
-def build(store: Store, run_id: str, tracking_uri: str, folder: Path) -> dict[str, Any]:
-    """Write the site of a run into an empty folder; return its manifest.
+def build(
+    store: Store, run_id: str, tracking_uri: str, alone: Path, served: Path | None = None
+) -> dict[str, Any]:
+    """Write the site of a run into empty folders; return its manifest.
 
     The same run gives the same files, apart from times, the audit log's newest event, and what
     people decided since.
+
+    Parameters
+    ----------
+    alone : Path
+        For the site that is sent away: its overview names other runs and leads to none.
+    served : Path, optional
+        For the same beside the sites of other runs, with links to them.
 
     Raises
     ------
@@ -37,23 +48,25 @@ def build(store: Store, run_id: str, tracking_uri: str, folder: Path) -> dict[st
     log.info("report: gathered what is known of run %s (%s)", run_id, facts.outcome)
     if facts.missing:
         log.warning("report: not there any more: %s", ", ".join(facts.missing))
-    written = pages.render(
-        facts, history(store), datasheet.build(facts), model_card.build(facts), folder
-    )
+    parts = (facts, history(store), datasheet.build(facts), model_card.build(facts))
+    about = {
+        "run_id": run_id,
+        "outcome": facts.outcome,
+        "synthetic": facts.synthetic,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": provenance.git_revision(),
+        "audit": asdict(facts.anchor),
+    }
+    written = pages.render(*parts, alone, links_to_runs=False)
     log.info("report: drew %d files", len(written))
-    n_docs = _data_docs(store, run_id, folder / "data-docs")
+    n_docs = _data_docs(store, run_id, alone / DOCS)
     log.info("report: built %d pages of Great Expectations", n_docs)
-    return pack.write_manifest(
-        folder,
-        {
-            "run_id": run_id,
-            "outcome": facts.outcome,
-            "synthetic": facts.synthetic,
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "git": provenance.git_revision(),
-            "audit": asdict(facts.anchor),
-        },
-    )
+    if served is not None:
+        pages.render(*parts, served)
+        if n_docs:
+            shutil.copytree(alone / DOCS, served / DOCS)
+        pack.write_manifest(served, about)
+    return pack.write_manifest(alone, about)
 
 
 def point_to(store: Store, run_id: str, site: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from spira_tasks.config import StageConfig
@@ -45,8 +46,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     run_id = config.run or work.run_id
     if run_id == "latest":
         run_id = latest_run(work.store)
-    manifest = site.build(work.store, run_id, work.tracking_uri, outputs.site)
-    pack.write_zip(outputs.site, outputs.pack / pack.file_name(run_id))
+    with TemporaryDirectory(prefix="spira-") as scratch:
+        alone = Path(scratch) / "site"
+        alone.mkdir()
+        manifest = site.build(work.store, run_id, work.tracking_uri, alone, outputs.site)
+        pack.write_zip(alone, outputs.pack / pack.file_name(run_id))
     site.point_to(work.store, run_id, work.store.put_directory(outputs.site))
     n_bytes = sum(path.stat().st_size for path in outputs.site.rglob("*") if path.is_file())
     return Outcome({"n_files": len(manifest["files"]), "n_bytes": n_bytes})
