@@ -41,9 +41,17 @@ class Session:
         return str(self.page.wait(f"document.querySelector('{link}').getAttribute('href')"))
 
     def wait_for_state(self, run: str, state: str) -> None:
-        """Watch a run's page until the badge beside its name says ``state``."""
+        """Watch a run until it has ended, and read its page: the badge says ``state``."""
         self.page.open(f"{self.up.airflow}{run}")
-        self.page.read(f"{unquote(run.rpartition('/')[2])}\n{state}", RUN_SECONDS)
+        api = run.replace("/dags/", "/api/v2/dags/").replace("/runs/", "/dagRuns/")
+        ask = (
+            "(() => { const asked = new XMLHttpRequest(); "
+            f"asked.open('GET', '{api}', false); asked.send(); "
+            "return JSON.parse(asked.responseText).end_date })()"
+        )
+        self.page.wait(ask, RUN_SECONDS)
+        self.page.read(f"{unquote(run.rpartition('/')[2])}\n{state}")
+        assert "Running" not in self.page.text()
 
     def wait_for_site(self) -> None:
         self.page.wait("document.querySelector('iframe').contentDocument.title.includes('· SPIRA')")
