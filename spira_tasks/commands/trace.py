@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spira_tasks.commands import open_store, print_json, print_table
 
 if TYPE_CHECKING:
-    from spira_tasks.governance.trace import Trace
+    from spira_tasks.governance.lineage import Trace
 
 EXAMPLES = """\
 examples:

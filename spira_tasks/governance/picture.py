@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spira_tasks.governance.trace import Node, Trace
+    from spira_tasks.governance.lineage import Node, Trace
 
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 150, 58, 34, 26, 24, 30
 UNDER = 60  # room below the boxes for what skips some of them

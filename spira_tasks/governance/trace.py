@@ -12,14 +12,14 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.governance.inventory import read_file
+from spira_tasks.governance.lineage import Kind, Node, Trace
 from spira_tasks.pipelines import TRAINING
 
 if TYPE_CHECKING:
@@ -27,64 +27,11 @@ if TYPE_CHECKING:
 
     from spira_tasks.tracking import Registered
 
-Kind = Literal["recording", "subject", "artifact", "run", "model"]
 ORDER = {step.name: number for number, step in enumerate(TRAINING)}
 SUBJECT = re.compile(r"[0-9a-f]{64}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MODEL = re.compile(r"(?:\w+/|v)(\d+)|\w+@(champion|challenger)")
 COLUMNS = ("record_id", "subject_id", "split", "task", "label", "waveform", "features")
-
-
-@dataclass(frozen=True)
-class Node:
-    """A step of a run, and what it read and made (names to digests)."""
-
-    run: str
-    step: str
-    stage: str
-    state: str
-    key: str
-    finished_at: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    config: Mapping[str, Any]
-    verdicts: tuple[Mapping[str, Any], ...]
-    provenance: Mapping[str, str]
-
-    @property
-    def id(self) -> tuple[str, str]:
-        return self.run, self.step
-
-
-@dataclass(frozen=True)
-class Trace:
-    """All that is tied to one thing.
-
-    Attributes
-    ----------
-    kind : {"recording", "subject", "artifact", "run", "model"}
-    name : str
-    nodes : tuple of Node
-        In the order of the pipeline, run after run.
-    edges : tuple of (node id, node id, str)
-        From whoever made something to whoever read it, with the name of what was read.
-    recordings : tuple of dict
-        ``record_id``, ``subject_id``, ``split``, ``task`` and ``role``: ``trained on``,
-        ``validated on``, ``tested on``, ``taken in`` or ``refused``; blobs by digest.
-    models : tuple of dict
-        Versions of the registered model: ``version``, ``aliases``, ``runs``, ``outcome``.
-    decisions, events : tuple of dict
-        Promotion decisions of the runs; events of the audit log that name a run or the model.
-    """
-
-    kind: Kind
-    name: str
-    nodes: tuple[Node, ...]
-    edges: tuple[tuple[tuple[str, str], tuple[str, str], str], ...]
-    recordings: tuple[Mapping[str, Any], ...] = ()
-    models: tuple[Mapping[str, Any], ...] = ()
-    decisions: tuple[Mapping[str, Any], ...] = ()
-    events: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
 class Lineage:
