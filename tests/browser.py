@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT_SECONDS = 60.0
+LEFT = ("Inspected target navigated", "Execution context was destroyed", "Cannot find context")
 
 
 class Page:
@@ -39,6 +40,8 @@ class Page:
             if message.get("method") == "Network.requestWillBeSent":
                 self.requested.append(message["params"]["request"]["url"])
             if message.get("id") == number:
+                if any(words in str(message.get("error")) for words in LEFT):
+                    return {"result": {}}  # the page was left meanwhile: ask the next one
                 assert "error" not in message, message
                 return dict(message["result"])
 
