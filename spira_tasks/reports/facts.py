@@ -387,3 +387,8 @@ class Document:
     kind: Literal["datasheet", "model_card"]
     subject: str  # digest of the dataset; version of the model, or ""
     sections: tuple[Section, ...]
+
+
+def setting(value: Any) -> str:
+    """A value of a configuration as a person writes it."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

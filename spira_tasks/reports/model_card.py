@@ -24,6 +24,7 @@ from spira_tasks.reports.facts import (
     Section,
     Table,
     Text,
+    setting,
 )
 from spira_tasks.reports.tables import BANDS, MIN_SLICE
 
@@ -94,7 +95,7 @@ def _details(facts: RunFacts) -> Iterator[Block]:
             (Text("Versões instaladas", "Installed versions"), facts.provenance.lock[:12] or "–"),
         ]
         settings = {**model.feature, **model.training}
-        rows += [(name, str(value)) for name, value in sorted(settings.items())]
+        rows += [(name, setting(value)) for name, value in sorted(settings.items())]
         yield Table(
             Text("O modelo e como foi treinado", "The model and how it was trained"),
             (Text("O quê", "What"), Text("Valor", "Value")),

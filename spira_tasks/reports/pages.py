@@ -27,6 +27,7 @@ from spira_tasks.reports.facts import (
     PersonsDecision,
     RunFacts,
     RunSummary,
+    setting,
 )
 from spira_tasks.reports.texts import LANGUAGES, UNKNOWN, Texts
 
@@ -295,7 +296,7 @@ def _provenance(t: Texts, facts: RunFacts) -> Context:
             digests.append((step.name, t("provenance.code"), made.code[step.name]))
         digests += [(step.name, name, digest) for name, digest in sorted(step.outputs.items())]
     settings = [
-        (f"{step}.{name}", str(value))
+        (f"{step}.{name}", setting(value))
         for step, config in (
             ("materialize", model.feature if model else {}),
             ("train", model.training if model else {}),
