@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +74,13 @@ def test_records_survive_the_trip_through_json() -> None:
         assert Step.from_json(step.to_json()) == step
     result = Result("s", "k", {"o": "sha256:0"}, {"m": 1.0}, (Verdict("v", "warn", low=0.5),), 2.0)
     assert Result.from_json(result.to_json()) == result
+
+
+def test_only_stages_of_governance_know_the_run_or_the_store() -> None:
+    stages = Path(importlib.import_module("spira_tasks.stages").__file__ or "").parent
+    knowing = {
+        file.stem
+        for file in stages.glob("*.py")
+        if {"work.run_id", "work.store"} & set(re.findall(r"work\.\w+", file.read_text()))
+    }
+    assert knowing == {"drift", "erase", "report"}
