@@ -187,6 +187,9 @@ class Tracker:
 
     def champion(self) -> Registered | None:
         with self._reaching():
+            # A server with users refuses whoever asks for the alias of a model that is not there.
+            if not self.client.search_registered_models(f"name='{MODEL}'"):
+                return None
             try:
                 version = self.client.get_model_version_by_alias(MODEL, CHAMPION)
             except MlflowException as error:

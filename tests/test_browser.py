@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +42,17 @@ class Session:
         return str(self.page.wait(f"document.querySelector('{link}').getAttribute('href')"))
 
     def wait_for_state(self, run: str, state: str) -> None:
-        """Watch a run until it has ended, and read its page: the badge says ``state``."""
+        """Watch a run's page until it has ended; the badge beside its name says ``state``."""
+        until = time.monotonic() + RUN_SECONDS
         self.page.open(f"{self.up.airflow}{run}")
-        api = run.replace("/dags/", "/api/v2/dags/").replace("/runs/", "/dagRuns/")
-        ask = (
-            "(() => { const asked = new XMLHttpRequest(); "
-            f"asked.open('GET', '{api}', false); asked.send(); "
-            "return JSON.parse(asked.responseText).end_date })()"
-        )
-        self.page.wait(ask, RUN_SECONDS)
-        self.page.read(f"{unquote(run.rpartition('/')[2])}\n{state}")
-        assert "Running" not in self.page.text()
+        name = unquote(run.rpartition("/")[2])
+        while True:
+            time.sleep(3)  # what is shown first is not yet what is so
+            text = self.page.text()
+            if name in text and not {"Running", "Queued"} & set(text.splitlines()):
+                break
+            assert time.monotonic() < until, text[:3000]
+        assert f"{name}\n{state}" in text
 
     def wait_for_site(self) -> None:
         self.page.wait("document.querySelector('iframe').contentDocument.title.includes('· SPIRA')")
