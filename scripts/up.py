@@ -199,7 +199,7 @@ class Keeper:
             # On demand only: this machine is not there every Monday at three, and a DAG that is
             # unpaused makes up for the last time at once.
             "SPIRA_SCHEDULE": os.environ.get("SPIRA_SCHEDULE", ""),
-            # Else a run that somebody triggers waits for ever, unless the form's switch got through.
+            # Else a run that is triggered waits for ever, unless the form's switch got through.
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "SPIRA_MLFLOW_PAGE": self.mlflow,
             "MLFLOW_AUTH_CONFIG_PATH": str(settings.resolve()),

@@ -42,17 +42,15 @@ class Session:
         return str(self.page.wait(f"document.querySelector('{link}').getAttribute('href')"))
 
     def wait_for_state(self, run: str, state: str) -> None:
-        """Watch a run's page until it has ended; the badge beside its name says ``state``."""
-        until = time.monotonic() + RUN_SECONDS
+        """Watch a run's page until the badge beside its name says ``state``, and goes on to."""
         self.page.open(f"{self.up.airflow}{run}")
-        name = unquote(run.rpartition("/")[2])
-        while True:
-            time.sleep(3)  # what is shown first is not yet what is so
+        badge = f"{unquote(run.rpartition('/')[2])}\n{state}"
+        until, n_seen = time.monotonic() + RUN_SECONDS, 0
+        while n_seen < 3:  # what is shown first is not always what is so
+            time.sleep(2)
             text = self.page.text()
-            if name in text and not {"Running", "Queued"} & set(text.splitlines()):
-                break
+            n_seen = n_seen + 1 if badge in text and "\nRunning" not in text else 0
             assert time.monotonic() < until, text[:3000]
-        assert f"{name}\n{state}" in text
 
     def wait_for_site(self) -> None:
         self.page.wait("document.querySelector('iframe').contentDocument.title.includes('· SPIRA')")
