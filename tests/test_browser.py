@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -37,20 +38,25 @@ class Session:
 
     def trigger(self, dag: str) -> str:
         """Send the form of a DAG, once it is filled; return the path of the run's page."""
+        links = (
+            f"""Array.from(document.querySelectorAll('a[href^="/dags/{dag}/runs/manual"]'), """
+            "a => a.getAttribute('href'))"
+        )
+        earlier = self.page.run(links)
         self.page.click("[data-testid=trigger-dag-submit]")
-        link = f'a[href^="/dags/{dag}/runs/manual"]'
-        return str(self.page.wait(f"document.querySelector('{link}').getAttribute('href')"))
+        return str(self.page.wait(f"{links}.find(a => !{json.dumps(earlier)}.includes(a))"))
 
     def wait_for_state(self, run: str, state: str) -> None:
         """Watch a run's page until the badge beside its name says ``state``, and goes on to."""
-        self.page.open(f"{self.up.airflow}{run}")
         badge = f"{unquote(run.rpartition('/')[2])}\n{state}"
-        until, n_seen = time.monotonic() + RUN_SECONDS, 0
+        until, n_seen, text = time.monotonic() + RUN_SECONDS, 0, ""
         while n_seen < 3:  # what is shown first is not always what is so
-            time.sleep(2)
+            assert time.monotonic() < until, text[:3000]
+            if not n_seen:
+                self.page.open(f"{self.up.airflow}{run}")
+            time.sleep(4)
             text = self.page.text()
             n_seen = n_seen + 1 if badge in text and "\nRunning" not in text else 0
-            assert time.monotonic() < until, text[:3000]
 
     def wait_for_site(self) -> None:
         self.page.wait("document.querySelector('iframe').contentDocument.title.includes('· SPIRA')")
