@@ -40,7 +40,7 @@ class Session:
         """Send the form of a DAG, once it is filled; return the path of the run's page."""
         links = (
             f"""Array.from(document.querySelectorAll('a[href^="/dags/{dag}/runs/manual"]'), """
-            "a => a.getAttribute('href'))"
+            "a => a.getAttribute('href').split('/').slice(0, 5).join('/'))"  # of the run itself
         )
         earlier = self.page.run(links)
         self.page.click("[data-testid=trigger-dag-submit]")
