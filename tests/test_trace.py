@@ -37,7 +37,7 @@ def test_a_model_leads_to_every_step_and_every_recording(
     lineage: Lineage, table: pd.DataFrame, finished: Run
 ) -> None:
     found = lineage.trace("spira/1")
-    assert {node.step for node in found.nodes} >= set(finished.results) | {"promote"}
+    assert {node.step for node in found.nodes} == set(finished.results) | {"promote"}
     spoken = table[table["task"] == "SENTENCE"].set_index("record_id")["split"]
     told = roles(found)
     words = {"train": "trained on", "validation": "validated on", "test": "tested on"}
@@ -47,7 +47,7 @@ def test_a_model_leads_to_every_step_and_every_recording(
     assert (model["version"], model["outcome"]) == ("1", "blocked")
     assert "first" in model["runs"]  # and runs of other tests that found the same model
     assert {decision["outcome"] for decision in found.decisions} == {"blocked"}
-    assert {event["action"] for event in found.events} == {"ingest", "gate", "promotion"}
+    assert {event["action"] for event in found.events} >= {"ingest", "gate", "promotion"}
     node = next(node for node in found.nodes if node.step == "train")
     assert node.config["epochs"] == 2
     assert node.provenance["code"]
