@@ -8,10 +8,10 @@ the outcome, a report of the run.
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param
-from spira_operators import step_operator
+from spira_operators import OUTAGES, step_operator
 
 from spira_tasks.pipelines import REPORT, TRAINING
 
@@ -25,13 +25,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,  # two runs would compare with the same champion
-    default_args={
-        # What a gate refused or a person has to mend is never tried again; this is for outages.
-        "retries": 4,
-        "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=15),
-    },
+    default_args=OUTAGES,
     tags=["spira"],
     params={
         "data": Param(

@@ -8,10 +8,10 @@ training is at work; running it again changes nothing.
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param
-from spira_operators import step_operator
+from spira_operators import OUTAGES, step_operator
 
 from spira_tasks.pipelines import ERASURE
 
@@ -23,12 +23,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={
-        "retries": 4,  # of what is away; an erasure that was cut short goes on
-        "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=15),
-    },
+    default_args=OUTAGES,
     tags=["spira"],
     params={
         "subject": Param(

@@ -7,10 +7,10 @@ quarantine, a waiver or an erasure, or for a run that is older than the reports.
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param
-from spira_operators import step_operator
+from spira_operators import OUTAGES, step_operator
 
 from spira_tasks.pipelines import REPORT
 
@@ -21,12 +21,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    default_args={
-        "retries": 4,
-        "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=15),
-    },
+    default_args=OUTAGES,
     tags=["spira"],
     params={
         "run": Param(

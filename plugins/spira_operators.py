@@ -26,6 +26,13 @@ from spira_tasks.pipelines import ALL_STEPS, configured
 
 RUNTIMES = ("process", "docker", "kubernetes")
 GPU_POOL = "spira_gpu"  # its slots are the GPUs: a step waits until as many are free as it asks for
+# How a task is tried again.  What a gate refused or a person has to mend never is (spira_status).
+OUTAGES: dict[str, Any] = {
+    "retries": 4,
+    "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=15),
+}
 
 log = logging.getLogger("spira.step")
 
