@@ -1,0 +1,84 @@
+"""A store with what a few people left in it, and ways to erase one of them."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from folders import AS_OF, Cohort
+
+from spira_tasks.artifacts import Store
+from spira_tasks.contract import Step
+from spira_tasks.governance import erasure, inventory
+from spira_tasks.runner import run_step, tracking_uri
+
+WHY = "asked for it in writing"
+NUMBER, SITE = "1234567A", "site-a"  # of the recordings 0 and 1 of the cohort
+STEPS = (
+    Step("ingest", "ingest", {"data": ""}, {"as_of": AS_OF, "max_quarantine_fraction": 1.0}),
+    Step("split", "split", {"recordings": "ingest.recordings"}),
+    Step("materialize", "materialize", {"recordings": "split.recordings"}),
+)
+
+
+def fill(store: Store, data: str, run_id: str = "r") -> None:
+    """Take in a folder, split it and make features: all that a recording leaves in a store."""
+    for step in STEPS:
+        inputs = {"data": data} if step.name == "ingest" else step.inputs
+        run_step(Step(step.name, step.stage, inputs, step.config), run_id, store)
+
+
+def table(store: Store, name: str, step: str = "ingest", run_id: str = "r") -> pd.DataFrame:
+    record = store.read_record(run_id, step)
+    assert record is not None
+    digest = record["outputs"][{"split": "recordings"}.get(step, name)]
+    return inventory.read_table(store, digest, f"{name}.parquet")
+
+
+def erase(store: Store, subject: str, **options: bool) -> tuple[dict[str, object], bool]:
+    known, tag = erasure.known_from(subject), erasure.tag_of(subject)
+    return erasure.erase(store, tracking_uri(store), known, tag, WHY, **options)
+
+
+def traces(place: Path, names: set[str]) -> list[str]:
+    """Every file below a folder that quotes a name, in its bytes or, of a table, in a cell."""
+    found = []
+    for path in sorted(path for path in place.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        cells = pd.read_parquet(io.BytesIO(content)).to_csv() if content[:4] == b"PAR1" else ""
+        found += [
+            f"{path.relative_to(place)}: {name}"
+            for name in names
+            if name.encode() in content or name in cells
+        ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which six people have two recordings each."""
+    folder = tmp_path_factory.mktemp("filled")
+    cohort = Cohort(folder / "data")
+    for row in cohort.rows:  # as real ones are: nobody's is a part of another name
+        row["record_id"] = f"recording-{row['record_id']}"
+        row["session_id"] = f"session-{row['session_id']}"
+    fill(Store(str(folder / "store")), cohort.write())
+    return folder
+
+
+@pytest.fixture
+def store(filled: Path, tmp_path: Path) -> Store:
+    shutil.copytree(filled, tmp_path / "copy")
+    return Store(str(tmp_path / "copy/store"))
+
+
+@pytest.fixture
+def subject(store: Store) -> str:
+    return str(table(store, "recordings")["subject_id"].iloc[0])
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {entry.name: store.read(entry.name) or b"" for entry in store.entries("")}
