@@ -207,22 +207,28 @@ class Engine:
     def claim(self, container: str, identity: Identity) -> None:
         """Make a container this try's own, unless a later try has it: its owner alone may stop it.
 
-        The name is the only thing of a container that can be changed while it runs.
+        The name is the only thing of a container that can be changed while it runs.  It is renamed
+        by the name that was read: so a try that read it before a later one changed it finds
+        nothing to rename, reads again, and gives way.
         """
-        name, attempt = self._owner(container)
-        if attempt < identity.attempt:
-            self.client.rename(container, f"{name}{identity.mark}")
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            held = self._name(container)
+            name, attempt = _owner(held)
+            if attempt >= identity.attempt:
+                return
+            try:
+                self.client.rename(held, f"{name}{identity.mark}")
+            except APIError as error:  # 404: it was renamed; 409: the name is just being freed
+                if error.status_code not in (404, 409) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def belongs_to(self, container: str, identity: Identity) -> bool:
-        return self._owner(container)[1] == identity.attempt
-
-    def _owner(self, container: str) -> tuple[str, int]:
-        """The plain name of a container, and the try that has it: 0 when it is just being made."""
-        found = re.fullmatch(r"/?(.+?)(?:-try(\d+))?", self._name(container))
-        return (found[1], int(found[2] or 0)) if found else ("", 0)
+        return _owner(self._name(container))[1] == identity.attempt
 
     def _name(self, container: str) -> str:
-        return str(self.client.inspect_container(container)["Name"])
+        return str(self.client.inspect_container(container)["Name"]).removeprefix("/")
 
     # -- follow ------------------------------------------------------------------------------
 
@@ -312,6 +318,12 @@ class Engine:
         except APIError as error:
             if error.status_code != 409:  # somebody else is removing it
                 raise
+
+
+def _owner(name: str) -> tuple[str, int]:
+    """The plain name of a container, and the try that has it: 0 when it is just being made."""
+    found = re.fullmatch(r"(.+?)(?:-try(\d+))?", name)
+    return (found[1], int(found[2] or 0)) if found else ("", 0)
 
 
 def _is_about_gpus(error: APIError) -> bool:

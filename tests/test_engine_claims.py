@@ -99,3 +99,21 @@ def test_containers_of_other_work_are_not_found(engine: Engine) -> None:
     ):
         assert not engine.find(replace(who, **change)), change
     assert engine.find(replace(who, attempt=7))
+
+
+def test_a_claim_that_comes_late_does_not_undo_that_of_a_later_try(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier try has read the name, and the later one is sooner with its change."""
+    first, third = identity(1, run="late-claim"), identity(3, run="late-claim")
+    container = start(engine, SLEEP, identity(0, run="late-claim"))
+    rename = engine.client.rename
+    later = Engine(connect(Place(engine_url())).client)
+
+    def overtaken(held: str, new: str) -> None:
+        later.claim(container, third)
+        rename(held, new)
+
+    monkeypatch.setattr(engine.client, "rename", overtaken)
+    engine.claim(container, first)
+    assert engine.belongs_to(container, third)
