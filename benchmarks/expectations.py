@@ -136,6 +136,7 @@ def spoilt(table: Any) -> Any:
         bandwidth_hz=rng.uniform(7_200, 7_900, n),
         speech_fraction=rng.uniform(0.4, 0.9, n),
         longest_digital_silence_seconds=0.001,
+        dropouts_per_second=0.0,
         spo2=rng.integers(88, 100, n),
         age=rng.integers(18, 90, n),
     )

@@ -21,13 +21,19 @@ from expectations.notes import note
 
 VERSION = "2026-11-21"
 MAX_EFFECT = 0.2  # Wasserstein distance in standard deviations of the reference
+MAX_COEFFICIENT = 4.0  # standard deviations of the frames of the training set
+MAX_STANDARD_ERRORS = 3.0  # between two shares of positives: chance passes it once in 370 times
 MIN_PSI = 0.1  # the usual "small" one; what chance gives with few people is held against too
 
 
 def template() -> pd.DataFrame:
-    """What ``catalogue`` shows the suite for: a number and a category."""
+    """What ``catalogue`` shows the suite for: one feature of each kind."""
     return pd.DataFrame(
-        {"feature": ["age", "hospital_id"], "kind": ["number", "category"], "compared": True}
+        {
+            "feature": ["age", "hospital_id", "coefficients", "positive_rate"],
+            "kind": ["number", "category", "coefficients", "positive_rate"],
+            "compared": True,
+        }
     )
 
 
@@ -35,6 +41,28 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
     """The suite for a table of the stage ``drift``; features with too few people are left out."""
     expectations: list[BatchExpectation] = []
     for row in frame[frame["compared"]].itertuples():
+        if row.kind == "coefficients":
+            expectations.append(
+                ExpectCoefficientsToBeAsBefore(
+                    column=row.feature,
+                    max_value=MAX_COEFFICIENT,
+                    severity="warning",
+                    meta=note("the model was never given such features"),
+                )
+            )
+            continue
+        if row.kind == "positive_rate":
+            expectations.append(
+                ExpectPositiveRateToBeAsBefore(
+                    column=row.feature,
+                    max_value=MAX_STANDARD_ERRORS,
+                    severity="warning",
+                    meta=note(
+                        "more alarms, or fewer: other people, or a model that ages", CLINICAL
+                    ),
+                )
+            )
+            continue
         is_number = row.kind == "number"
         expectations.append(
             ExpectFeatureToBeAsBefore(
@@ -103,6 +131,32 @@ class ExpectFeatureToBeAsBefore(_AboutFeature):
                 "details": {"max_value": allowed, "n": int(row["n_new"])},
             },
         }
+
+
+class _Near(_AboutFeature):
+    def _validate(self, metrics: dict[str, Any], **_: object) -> dict[str, Any]:
+        row = metrics[RowOfFeature.metric_name]
+        return {
+            "success": bool(row["effect"] <= self.max_value),
+            "result": {
+                "observed_value": row["effect"],
+                "details": {"max_value": self.max_value, "n": int(row["n_new"])},
+            },
+        }
+
+
+class ExpectCoefficientsToBeAsBefore(_Near):
+    """Expect the mean of every feature bin of new people to be near that of the training set.
+
+    The farthest bin counts, in standard deviations of the training set's frames.
+    """
+
+
+class ExpectPositiveRateToBeAsBefore(_Near):
+    """Expect the champion to call as many new people positive as it called test people.
+
+    In standard errors of the difference between the two shares.
+    """
 
 
 class ExpectNoNewCategories(_AboutFeature):

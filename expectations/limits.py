@@ -115,6 +115,7 @@ AUDIO = (
     AudioLimit(
         "longest_digital_silence_seconds", (None, 0.5), (None, 0.05), (), "gates and lost packets"
     ),
+    AudioLimit("dropouts_per_second", (None, 2), (None, 0.2), (), "lost packets tear the voice"),
 )
 ATYPICAL_FRACTION = 0.10  # of the recordings that a limit is about; beyond, it is reported
 NATIVE_RATES_HZ = (44_100, 48_000)  # of telephones that record as they can

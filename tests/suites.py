@@ -94,6 +94,7 @@ def recordings(n: int = N) -> Table:
         bandwidth_hz=7_500.0,
         speech_fraction=0.6,
         longest_digital_silence_seconds=0.001,
+        dropouts_per_second=0.0,
         syllabic_modulation_db=4.0,
         fingerprint=["".join(row) for row in rng.choice([*"0123456789abcde"], (n, 288))],
     )

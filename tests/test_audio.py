@@ -262,3 +262,22 @@ def test_a_noise_gate_does_not_pass_for_a_quiet_room() -> None:
     _, measured = heard(file_of(gated, 16_000))
     assert measured.snr_db == pytest.approx(20, abs=2)
     assert measured.longest_digital_silence_seconds == pytest.approx(0.5, abs=0.01)
+
+
+def test_lost_packets_are_counted_and_pauses_are_not() -> None:
+    samples = tone(16_000, 4.0) + 1e-3
+    for start in (10_005, 20_003, 30_007):
+        samples[start : start + 320] = 0  # 20 ms, in the middle of sound
+    _, measured = heard(file_of(samples, 16_000))
+    assert measured.dropouts_per_second == pytest.approx(3 / 4)
+
+
+def test_a_noise_gate_loses_no_packets() -> None:
+    gated = spoken(30)
+    pause = np.arange(gated.size) // 8_000 % 2 == 0
+    gated[
+        pause & (np.arange(gated.size) % 8_000 > 800) & (np.arange(gated.size) % 8_000 < 7_200)
+    ] = 0
+    _, measured = heard(file_of(gated, 16_000))
+    assert measured.longest_digital_silence_seconds > 0.3
+    assert measured.dropouts_per_second == 0

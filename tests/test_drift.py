@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from suites import Table, recordings, split
 
 from expectations import drift as drift_suite
-from spira_tasks import quality
+from spira_tasks import drift_rows, quality
 from spira_tasks.artifacts import Store
 from spira_tasks.contract import Result, Step
 from spira_tasks.runner import run_step, tracking_uri
-from spira_tasks.stages import drift
+from spira_tasks.speech.classifier import Classifier, ClassifierSpec
+from spira_tasks.speech.features import FeatureSpec
 from spira_tasks.tracking import Tracker
 
 N_PEOPLE = 120
+SPEC = FeatureSpec(n_mels=8, n_mfcc=8)
+GIVEN = ["features"]
 
 
 @pytest.fixture
@@ -46,28 +52,38 @@ def put(store: Store, folder: Path, table: Table, name: str = "recordings") -> s
     return store.put_directory(folder)
 
 
-def promoted(store: Store, recordings_digest: str, folder: Path) -> None:
-    """Make a champion of which nothing but its training set matters."""
+def promoted(
+    store: Store, recordings_digest: str, folder: Path, classifier: str = "", report: str = ""
+) -> None:
+    """Make a champion of which nothing matters but its training set, and how it answers."""
     tracker = Tracker(tracking_uri(store))
     run_id = tracker.run_of("sha256:" + "1" * 64, "model")
     tracker.describe(
         run_id,
         params={},
         metrics={},
-        tags={"spira.recordings": recordings_digest},
+        tags={"spira.recordings": recordings_digest, "spira.output.report": report},
         history=[],
         files=[],
     )
     tracker.client.create_registered_model("spira")
-    made = tracker.client.create_model_version("spira", folder.as_uri(), run_id)
+    made = tracker.client.create_model_version(
+        "spira", folder.as_uri(), run_id, {"spira.classifier": classifier}
+    )
     tracker.promote(made.version)
 
 
-def compare(store: Store, table: Table, folder: Path, run_id: str = "r") -> Result:
-    features = table[table["task"] == "SENTENCE"][["record_id"]]
+def compare(
+    store: Store, table: Table, folder: Path, run_id: str = "r", spec: FeatureSpec = SPEC
+) -> Result:
+    features = table[table["task"] == "SENTENCE"][["record_id", *table.columns.intersection(GIVEN)]]
+    made = folder / "features"
+    made.mkdir(parents=True)
+    (made / "features.json").write_text(spec.to_json())
+    features.to_parquet(made / "features.parquet", index=False)
     inputs = {
-        "recordings": put(store, folder / "recordings", table),
-        "features": put(store, folder / "features", features, "features"),
+        "recordings": put(store, folder / "recordings", table.drop(columns=GIVEN, errors="ignore")),
+        "features": store.put_directory(made),
     }
     return run_step(Step("check_drift", "drift", inputs), run_id, store)
 
@@ -164,11 +180,12 @@ def test_the_second_time_nothing_is_compared_and_the_bytes_are_the_same(
 
 
 def rows(new: Table, old: Table) -> list[dict[str, Any]]:
-    config = drift.Config(n_resamples=200)
-    numbers = [drift.number_row(new, old, name, config) for name in ("age", "snr_db")]
-    drift.discover(numbers, config.false_discovery_rate)
+    numbers = [drift_rows.number_row(new, old, name, 30) for name in ("age", "snr_db")]
+    drift_rows.discover(numbers, 0.05)
     kinds = ("sex", "hospital_id", "device_model")
-    return numbers + [drift.category_row(new, old, name, config) for name in kinds]
+    return numbers + [
+        drift_rows.category_row(new, old, name, 30, n_resamples=200, seed=0) for name in kinds
+    ]
 
 
 @pytest.mark.parametrize("n_people", [30, 100])
@@ -202,6 +219,81 @@ def test_chance_seldom_looks_like_drift(n_people: int) -> None:
 
 
 def test_a_rare_quarter_is_not_told() -> None:
-    assert drift.told(np.array([20, 30, 40, 10])) == "20,30,40,10"
-    assert drift.told(np.array([40, 40, 16, 4])) == ""
-    assert drift.told(np.array([50, 50, 0, 0])) == ""
+    assert drift_rows.told(np.array([20, 30, 40, 10])) == "20,30,40,10"
+    assert drift_rows.told(np.array([40, 40, 16, 4])) == ""
+    assert drift_rows.told(np.array([50, 50, 0, 0])) == ""
+
+
+def with_features(store: Store, table: Table, shift: float, seed: int) -> Table:
+    """Every recording with one window of noise; the third bin of 8 is ``shift`` away from 1."""
+    rng = np.random.default_rng(seed)
+    digests = []
+    for _ in range(len(table)):
+        matrix = rng.normal(1, 1, (1, SPEC.n_frames, SPEC.n_bins)).astype(np.float32)
+        matrix[..., 2] += shift
+        content = io.BytesIO()
+        np.save(content, matrix, allow_pickle=False)
+        digests.append(store.blobs.put(content.getvalue()))
+    return table.assign(features=digests)
+
+
+@pytest.fixture
+def answering_champion(store: Store, tmp_path: Path) -> Table:
+    """A champion with a network that knows its features, and that called half of 60 positive."""
+    torch.manual_seed(1)
+    classifier = Classifier(ClassifierSpec(features=SPEC, n_hidden=4, dropout=0.1))
+    table = split(recordings(2 * N_PEOPLE)).drop(columns="erased")
+    known = with_features(store, table.head(40), shift=0, seed=1)["features"]
+    matrices = [torch.from_numpy(np.load(io.BytesIO(store.blobs.read(d)))) for d in known]
+    classifier.standardize.fit(matrices)
+    scores = sorted(classifier.score(matrix) for matrix in matrices)
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    classifier.operated_at(float(np.median(scores))).save(folder)
+    answers = pd.DataFrame(
+        {
+            "subject_id": [f"t{number}" for number in range(60)],
+            "split": "test",
+            "clean": [0.0, 1.0] * 30,
+        }
+    )
+    promoted(
+        store,
+        put(store, tmp_path / "reference", table),
+        tmp_path,
+        store.put_directory(folder),
+        put(store, tmp_path / "report", answers, "predictions"),
+    )
+    return table
+
+
+def test_new_people_whom_the_champion_hears_and_answers_as_before_are_no_drift(
+    store: Store, answering_champion: Table, tmp_path: Path
+) -> None:
+    result = compare(store, with_features(store, others(), shift=0, seed=2), tmp_path / "new")
+    found = {row["feature"]: row for row in content(store, result)["features"]}
+    assert found["coefficients"]["effect"] < 1
+    assert found["positive_rate"]["effect"] < 3
+    assert not {"expect_coefficients_to_be_as_before(coefficients)"} & set(told(result))
+
+
+def test_features_unlike_those_of_the_champion_are_told_with_what_it_answers(
+    store: Store, answering_champion: Table, tmp_path: Path
+) -> None:
+    result = compare(store, with_features(store, others(), shift=40, seed=2), tmp_path / "new")
+    found = {row["feature"]: row for row in content(store, result)["features"]}
+    assert found["coefficients"]["effect"] == pytest.approx(40, rel=0.1)
+    assert set(told(result)) == {
+        "expect_coefficients_to_be_as_before(coefficients)",
+        "expect_positive_rate_to_be_as_before(positive_rate)",
+    }
+    assert result.blocking == ()
+
+
+def test_a_champion_that_takes_other_features_is_not_asked(
+    store: Store, answering_champion: Table, tmp_path: Path
+) -> None:
+    table = with_features(store, others(), shift=40, seed=2)
+    other = dataclasses.replace(SPEC, hop_length=200)
+    result = compare(store, table, tmp_path / "new", spec=other)
+    assert {row["kind"] for row in content(store, result)["features"]} == {"number", "category"}

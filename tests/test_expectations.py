@@ -227,6 +227,7 @@ def test_random_digits_have_the_check_digits_of_a_person_rarely() -> None:
         ("bandwidth_hz", 3_000.0),
         ("speech_fraction", 0.02),
         ("longest_digital_silence_seconds", 2.0),
+        ("dropouts_per_second", 3.0),
     ],
 )
 def test_a_useless_recording_is_put_aside(column: str, bad: float) -> None:

@@ -37,6 +37,7 @@ HEARD = {  # columns that the audio tells, and their kinds
     "bandwidth_hz": "float64",
     "speech_fraction": "float64",
     "longest_digital_silence_seconds": "float64",
+    "dropouts_per_second": "float64",
     "syllabic_modulation_db": "float64",
     "fingerprint": "str",
 }

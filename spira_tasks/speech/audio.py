@@ -26,6 +26,8 @@ UNKNOWN_SIZE = 0xFFFFFFFF  # what programs that stream a WAV write for a size th
 HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")  # of a PCM WAV file, 44 bytes
 
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010  # of the frames whose level is measured
+DROPOUT_SECONDS = 0.002  # the shortest gap that counts; a lost packet leaves 20 ms or more
+TORN = 0.25  # of the root mean square: a gap that begins or ends above it cuts through sound
 FLOOR_DB = -120.0  # level of digital silence; 16 bits reach down to about -98
 MAX_SNR_DB = 100.0
 
@@ -88,6 +90,8 @@ class Probe:
     longest_digital_silence_seconds : float
         Longest run of exact zeros between the first and the last sample that sounds: what a
         noise gate or a lost packet leaves, and no room ever does.
+    dropouts_per_second : float
+        Gaps of digital silence that tear the sound off: see :func:`n_dropouts`.
     syllabic_modulation_db, fingerprint
         Of the stored waveform: see :mod:`spira_tasks.speech.envelopes`.
     """
@@ -105,6 +109,7 @@ class Probe:
     bandwidth_hz: float
     speech_fraction: float
     longest_digital_silence_seconds: float
+    dropouts_per_second: float
     syllabic_modulation_db: float
     fingerprint: str
 
@@ -223,9 +228,23 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
         bandwidth_hz=bandwidth_hz(stored),
         speech_fraction=float(active.mean()),
         longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
+        dropouts_per_second=n_dropouts(mono, sound.sample_rate_hz)
+        * (sound.sample_rate_hz / n_samples),
         syllabic_modulation_db=syllabic_modulation_db(stored),
         fingerprint=fingerprint(stored),
     )
+
+
+def n_dropouts(mono: NDArray[np.float64], sample_rate_hz: int) -> int:
+    """How many runs of exact zeros in a (time,) signal begin or end in the middle of sound.
+
+    A packet that was lost and not concealed does that.  A noise gate closes and opens on what is
+    quiet already, and a pause in a silent room has no edge at all: neither counts.
+    """
+    sounding = np.flatnonzero(mono)
+    gaps = np.flatnonzero(np.diff(sounding) > DROPOUT_SECONDS * sample_rate_hz)
+    edges = np.maximum(np.abs(mono[sounding[gaps]]), np.abs(mono[sounding[gaps + 1]]))
+    return int((edges > TORN * np.sqrt(np.mean(mono**2))).sum())
 
 
 def frame_means(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
