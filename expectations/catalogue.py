@@ -52,7 +52,7 @@ class Entry:
     severity : {"critical", "warning", "info"}
     action : {"block", "quarantine", "annotate"}
         What its failing leads to: the run ends, the rows at fault are put aside, or it is noted.
-    rationale, owner, aspect : str
+    rationale, owner, aspect, firm
         As in ``expectations.notes.note``.
     """
 
@@ -65,6 +65,7 @@ class Entry:
     rationale: str
     owner: str
     aspect: str
+    firm: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _entry(config: ExpectationConfiguration) -> Entry:
         rationale=str(meta.get("rationale", "")),
         owner=str(meta.get("owner", "")),
         aspect=str(meta.get("aspect") or ""),
+        firm=bool(meta.get("firm")),
     )
 
 
@@ -183,7 +185,8 @@ def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> 
 
 
 def _comparable(entry: Entry, of_one_table: bool) -> dict[str, str]:
-    told = {name: getattr(entry, name) for name in ("severity", "action", "rationale", "owner")}
+    names = ("severity", "action", "rationale", "owner")
+    told = {name: getattr(entry, name) for name in names} | {"firm": "yes" if entry.firm else ""}
     left_out = () if of_one_table else FOLLOW_TABLE.get(entry.type, ("mostly",))
     return told | {
         key: json.dumps(value, sort_keys=True)
@@ -281,3 +284,15 @@ def committed() -> dict[tuple[str, str], Entry]:
     """The committed catalogue by suite and name of the expectation; the standard library alone."""
     found = from_json(COMMITTED.read_text(encoding="utf-8"))
     return {(suite.name, entry.name): entry for suite in found for entry in suite.expectations}
+
+
+def is_firm(kind: str, columns: tuple[str, ...]) -> bool:
+    """Whether no release and no waiver counts against an expectation of the committed catalogue.
+
+    On columns that it does not have (a hospital's own) an expectation is as firm as its kind is.
+    """
+    of_kind = [entry for entry in committed().values() if entry.type == kind]
+    same = [entry for entry in of_kind if entry.columns == columns]
+    if same:
+        return any(entry.firm for entry in same)
+    return bool(of_kind) and all(entry.firm for entry in of_kind)

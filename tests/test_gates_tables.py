@@ -12,6 +12,7 @@ import pytest
 from suites import Table, recordings, split
 
 from spira_tasks.artifacts import Store
+from spira_tasks.cli import main
 from spira_tasks.contract import Result, Step
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance.decisions import decide
@@ -184,6 +185,27 @@ def test_nobody_waives_an_erased_person(store: Store, gate: Gate) -> None:
     decide(store, "waivers", about, WHY)
     with pytest.raises(GateRejected, match=r"in_set\(erased\): 2 of 240 rows"):
         gate(table, "training_set")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "expect_column_values_to_be_in_set(erased)",
+        "expect_column_values_to_hold_no_personal_data(x_of_a_hospital)",
+        "rows_conserved",
+    ],
+)
+def test_what_a_gate_would_not_heed_cannot_be_waived(
+    store: Store, gate: Gate, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    table = split(recordings()).drop(columns="erased")
+    gate(table, "training_set")
+    record = store.read_record("r", "check") or {}
+    suite = "training_set_gate" if name == "rows_conserved" else "training_set"
+    record["verdicts"].append({"name": name, "verdict": "block", "suite": suite})
+    store.write_record("r", "check", record)
+    assert main(["waive", "check", suite, name, "--why", WHY, "--store", store.url]) == 78
+    assert "nobody may waive it" in capsys.readouterr().err
 
 
 def test_what_a_gate_leaves_holds_no_value_of_a_patient(store: Store, gate: Gate) -> None:

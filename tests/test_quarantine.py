@@ -148,6 +148,20 @@ def test_what_nobody_may_lift_is_said(ward: Ward, column: str, value: str) -> No
     assert about["record"] not in ward.records(ward.ingest("r2"))
 
 
+@pytest.mark.parametrize(
+    ("reason", "may"),
+    [
+        ("expect_column_values_to_be_between:duration_seconds", True),
+        ("expect_column_pair_values_a_to_be_greater_than_b:ingested_at+collected_at", True),
+        ("expect_column_values_to_be_in_set:consent_status", False),
+        ("expect_column_values_to_match_regex:subject_id", False),
+        ("expect_column_values_to_hold_no_personal_data:x_of_a_hospital", False),
+    ],
+)
+def test_what_a_gate_would_not_heed_cannot_be_released(reason: str, may: bool) -> None:
+    assert (quarantine.releasable(reason) is not None) == may
+
+
 def test_an_erased_subject_is_refused_and_nothing_is_told_of_the_recordings(ward: Ward) -> None:
     before = ward.ingest("r1")
     directory = ward.store.directory(before.outputs["recordings"])

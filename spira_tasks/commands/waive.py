@@ -71,6 +71,11 @@ def waive_check(args: argparse.Namespace) -> int:
             f"no run was held against {args.name!r} of the suite {args.suite!r}; "
             f"what blocked the newest runs: {', '.join(blocked) or 'nothing'}"
         )
+    if is_firm(args.name):
+        raise ConfigError(
+            f"{args.name!r} protects people or shows a fault of the platform: nobody may waive it; "
+            "mend what it found"
+        )
     about = {"suite": args.suite, "expectation": args.name}
     _, new = decisions.decide(store, "waivers", about, args.why)
     print(f"{'waived' if new else 'it was waived already'}: {args.name} of {args.suite}")
@@ -89,6 +94,17 @@ def withdraw(args: argparse.Namespace) -> int:
         )
     print(f"{args.name} of {args.suite} blocks again, from the next run on")
     return 0
+
+
+def is_firm(name: str) -> bool:
+    """Whether a gate would not heed a waiver of this check."""
+    from expectations import catalogue
+    from spira_tasks.stages.validate import CONSERVED
+
+    known = [entry.firm for (_, key), entry in catalogue.committed().items() if key == name]
+    kind, _, rest = name.removesuffix(")").partition("(")
+    firm = any(known) if known else catalogue.is_firm(kind, (rest.partition(", ")[0],))
+    return firm or name == CONSERVED
 
 
 def _checks(store: Store) -> dict[tuple[str, str], bool]:

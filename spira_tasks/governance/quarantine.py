@@ -127,7 +127,7 @@ def release(store: Store, record: str, reason: str | None, why: str) -> tuple[En
         raise ConfigError(
             f"{record} is refused for {entry.reason}, which nobody may lift: mend it where the "
             f"data come from. What may be lifted: {', '.join(sorted(RELEASABLE))}, and what a gate "
-            "refused"
+            "refused for anything but consent, personal data or pseudonyms"
         )
     decisions.decide(store, "releases", {"record": entry.record, "reason": entry.reason}, why)
     return entry, meaning
@@ -142,7 +142,12 @@ def withdraw(store: Store, record: str, reason: str | None, why: str) -> Entry:
 
 def releasable(reason: str) -> str | None:
     """What releasing from this reason means, or None when nobody may."""
-    return AS_IT_IS if OF_A_GATE.fullmatch(reason) else RELEASABLE.get(reason)
+    if not OF_A_GATE.fullmatch(reason):
+        return RELEASABLE.get(reason)
+    from expectations import catalogue
+
+    kind, _, columns = reason.partition(":")
+    return None if catalogue.is_firm(kind, tuple(columns.split("+"))) else AS_IT_IS
 
 
 def _one(store: Store, record: str, reason: str | None, states: set[str]) -> Entry:
