@@ -52,7 +52,7 @@ def no_server_of_the_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in (
             *("MLFLOW_TRACKING_URI", "SPIRA_STORE", "SPIRA_PSEUDONYM_KEY"),
-            *("SPIRA_PSEUDONYM_MAP", "SPIRA_RETENTION", "SPIRA_SIGNING_KEY", "SPIRA_ACTOR"),
+            *("SPIRA_PSEUDONYM_MAP", "SPIRA_SIGNING_KEY", "SPIRA_ACTOR"),
         ):
             patch.delenv(name, raising=False)
         yield

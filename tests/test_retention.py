@@ -58,7 +58,7 @@ def store(filled: Path, tmp_path: Path) -> Store:
 
 def sweep(store: Store, policy: str, days_later: float) -> retention.Plan:
     """Apply a policy as it would be applied on a later day."""
-    rules = retention_policy.read(policy)
+    rules = retention_policy.read(store, policy)
     now = time.time() + days_later * DAY
     made = retention.plan(store, tracking_uri(store), rules, now)
     retention.apply(store, made, rules)
@@ -141,7 +141,7 @@ def test_a_recording_whose_own_time_is_over_leaves_the_tables(store: Store, tmp_
     assert not any(store.blobs.exists(digest) for digest in over)
 
 
-def test_a_legal_hold_wins(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_legal_hold_wins(store: Store, tmp_path: Path) -> None:
     rows = table(store, "recordings")
     subject = str(rows["subject_id"].iloc[-1])  # whose own time is over in 2027
     tag = tombstone_tag(subject)
@@ -150,7 +150,7 @@ def test_a_legal_hold_wins(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
     left = table(store, "recordings")
     assert subject in set(left["subject_id"])
     assert all(store.blobs.exists(digest) for digest in left["waveform"])
-    monkeypatch.setenv("SPIRA_RETENTION", hold)
+    retention_policy.adopt(store, hold, "a court asked for it")
     with pytest.raises(ConfigError, match="under a legal hold"):
         erase(store, subject)
 
@@ -164,7 +164,7 @@ def test_a_run_under_a_legal_hold_stays_whole(store: Store, tmp_path: Path) -> N
 def test_killed_half_way_it_goes_on(store: Store, tmp_path: Path) -> None:
     """Whatever is deleted first, nothing is found whole that is not."""
     policy = write_policy(tmp_path / "p")
-    rules = retention_policy.read(policy)
+    rules = retention_policy.read(store, policy)
     made = retention.plan(store, "", rules, time.time() + 1100 * DAY)
     for folder in retention.ORDER[:3]:  # killed before a blob went
         for item in made.items:
@@ -215,26 +215,41 @@ def test_the_commands_plan_and_apply(
     store.checkpoint("cd" * 32).save(b"state")
     old = Path(store.url) / f"checkpoints/{'cd' * 32}.safetensors"
     os.utime(old, (time.time() - 30 * DAY, time.time() - 30 * DAY))
-    options = ["--policy", write_policy(tmp_path / "p"), "--store", store.url]
+    policy, where = write_policy(tmp_path / "p"), ["--store", store.url]
     before = names(store)
-    assert main(["retention", "plan", *options]) == 0
+    assert main(["retention", "plan", "--policy", policy, *where]) == 0
     assert "not used for 10 days" in capsys.readouterr().out
+    assert main(["retention", "plan", *where]) == 0
+    assert "of the package: none was adopted" in capsys.readouterr().out
     assert names(store) == before
-    assert main(["retention", "apply", "--json", *options]) == 0
+    assert main(["retention", "adopt", policy, "--why", "ok", *where]) == 78
+    assert "written reason" in capsys.readouterr().err
+    assert main(["retention", "adopt", policy, "--why", "signed, folder 12", *where]) == 0
+    assert [*audit.events(store)][-1].action == "policy"
+    capsys.readouterr()
+    assert main(["retention", "apply", "--json", *where]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [(row["class"], row["n"], row["n_bytes"]) for row in shown["classes"]] == [
         ("CHECKPOINTS", 1, 5)
     ]
     assert not old.exists()
-    assert main(["retention", "plan", *options]) == 0
-    assert "nothing" in capsys.readouterr().out
+    assert main(["retention", "plan", *where]) == 0
+    out = capsys.readouterr().out
+    assert "nothing" in out
+    assert "policy: adopted by" in out
 
 
 def test_a_policy_that_says_nonsense_is_refused(tmp_path: Path) -> None:
-    assert retention_policy.read().days["RESEARCH"] == 1825  # the one that comes with the platform
+    store = Store(str(tmp_path / "store"))
+    assert retention_policy.read(store).days["RESEARCH"] == 1825  # comes with the platform
     wrong = write_policy(tmp_path / "p", keep="none", DERIVED=-1)
     with pytest.raises(ConfigError, match=r"DERIVED\.days must be a whole number.*keep_for_models"):
-        retention_policy.read(wrong)
+        retention_policy.read(store, wrong)
+    with pytest.raises(ConfigError, match=r"DERIVED\.days must be"):
+        retention_policy.adopt(store, wrong, "signed, folder 12")
+    assert retention_policy.read(store).source.startswith("of the package")
     (tmp_path / "p").write_text("RESEARCH = ")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        retention_policy.read(str(tmp_path / "p"))
+    with pytest.raises(ConfigError, match="is not TOML"):
+        retention_policy.read(store, str(tmp_path / "p"))
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        retention_policy.read(store, str(tmp_path / "nowhere"))

@@ -17,10 +17,12 @@ EXAMPLES = """\
 examples:
   python -m spira_tasks retention plan
   python -m spira_tasks retention plan --on 2028-01-01 --each
-  python -m spira_tasks retention apply --policy /etc/spira/retention.toml
+  python -m spira_tasks retention plan --policy new.toml      # what another policy would do
+  python -m spira_tasks retention adopt new.toml --why "signed by the data protection officer"
+  python -m spira_tasks retention apply
 
-plan changes nothing.  The policy is the file of --policy, of SPIRA_RETENTION, or the one that comes
-with the platform; docs/retention.md explains it.
+plan changes nothing.  The policy is the one that was adopted, or the one that comes with the
+platform; docs/retention.md explains it.
 """
 
 
@@ -33,14 +35,18 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     actions = retention.add_subparsers(required=True, metavar="ACTION")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--policy", metavar="FILE", help="TOML; by default SPIRA_RETENTION")
     shared.add_argument("--json", action="store_true")
     plan = actions.add_parser("plan", parents=[common, shared], help="print what would go, and why")
+    plan.add_argument("--policy", metavar="FILE", help="TOML, instead of the one in force")
     plan.add_argument("--on", metavar="DATE", type=_date, help="as it will be on a day to come")
     plan.add_argument("--each", action="store_true", help="every file by itself")
     plan.set_defaults(command=show_plan)
     do = actions.add_parser("apply", parents=[common, shared], help="remove it")
-    do.set_defaults(command=apply)
+    do.set_defaults(command=apply, policy=None)
+    adopt_ = actions.add_parser("adopt", parents=[common], help="put a policy into force")
+    adopt_.add_argument("file", help="TOML")
+    adopt_.add_argument("--why", required=True, help="a written reason, without names")
+    adopt_.set_defaults(command=adopt)
 
 
 def show_plan(args: argparse.Namespace) -> int:
@@ -69,12 +75,21 @@ def apply(args: argparse.Namespace) -> int:
     return 0
 
 
+def adopt(args: argparse.Namespace) -> int:
+    from spira_tasks.governance import retention_policy
+
+    policy = retention_policy.adopt(open_store(args), args.file, args.why)
+    print(f"in force: {args.file} (sha256 {policy.digest[:12]})")
+    print("what it means:  python -m spira_tasks retention plan")
+    return 0
+
+
 def _made(args: argparse.Namespace, now: float | None) -> tuple[Plan, Policy]:
     from spira_tasks.governance import retention, retention_policy
     from spira_tasks.runner import tracking_uri
 
     store = open_store(args)
-    rules = retention_policy.read(args.policy)
+    rules = retention_policy.read(store, args.policy)
     return retention.plan(store, tracking_uri(store), rules, now), rules
 
 
@@ -99,6 +114,7 @@ def _print(made: Plan, rules: Policy, title: str) -> None:
     print_table(title, ["class", "how many", "bytes", "oldest use", "why"], rows)
     if not rows:
         print("nothing")
+    print(f"policy: {rules.source}")
 
 
 def _date(text: str) -> datetime:

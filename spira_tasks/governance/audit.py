@@ -52,7 +52,7 @@ class Event:
         ``airflow:<user>`` or ``cli:<user>``.
     action : str
         ``ingest``, ``gate``, ``promotion``, ``release``, ``waiver``, ``withdrawal``, ``erasure``,
-        ``retention``, ``report``, ``rotation``.
+        ``retention``, ``report``, ``rotation``, ``policy``.
     details : mapping of str to JSON value
         What it was done to.
     previous, hash : str

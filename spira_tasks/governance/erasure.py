@@ -70,9 +70,9 @@ def erase(
         When something is still left: it is being written to, or a service is away.
     """
     decisions.checked_reason(why)
-    if tag in retention_policy.read().held_subjects:
+    if tag in retention_policy.read(store).held_subjects:
         raise ConfigError(
-            f"the subject {tag} is under a legal hold (SPIRA_RETENTION): nothing may be erased "
+            f"the subject {tag} is under a legal hold (retention policy): nothing may be erased "
             "before the hold ends"
         )
     journal = store.documents.read(f"{JOURNALS}/{tag}.json")
