@@ -69,9 +69,12 @@ NEEDED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 VARIABLES = {
     "store": (*NEEDED, "SPIRA_S3_REGION"),
-    "data": (*NEEDED, "SPIRA_S3_REGION", "SPIRA_PSEUDONYM_KEY"),
+    "data": (*NEEDED, "SPIRA_S3_REGION", "SPIRA_PSEUDONYM_KEY", "SPIRA_PSEUDONYM_MAP"),
     "models": (*NEEDED, "SPIRA_S3_REGION", *MLFLOW, "SPIRA_SIGNING_KEY"),
 }
+
+
+PLACES = {"tmp": "/tmp", "shm": "/dev/shm", "rekey": "/run/spira"}  # noqa: S108
 
 
 class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
@@ -107,10 +110,12 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             namespace=os.environ.get("SPIRA_KUBERNETES_NAMESPACE") or "spira",
             image_pull_policy="IfNotPresent",
             env_vars=_environment(limits, store),
-            volumes=[_memory("tmp", limits.scratch_mib), _memory("shm", limits.shm_mib)],
+            volumes=_volumes(limits),
             volume_mounts=[
-                k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108
-                k8s.V1VolumeMount(name="shm", mount_path="/dev/shm"),  # noqa: S108
+                k8s.V1VolumeMount(
+                    name=volume.name, mount_path=PLACES[volume.name], read_only=bool(volume.secret)
+                )
+                for volume in _volumes(limits)
             ],
             tolerations=[TOLERATION] if n_gpus else None,
             security_context=POD_SECURITY,
@@ -266,8 +271,12 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         return self._last_lines[-1]
 
 
+def _secret(suffix: str) -> str:
+    return f"{os.environ.get('SPIRA_KUBERNETES_SECRET') or 'spira'}-{suffix}"
+
+
 def _environment(limits: Resources, store: str) -> list[k8s.V1EnvVar]:
-    secret = f"{os.environ.get('SPIRA_KUBERNETES_SECRET') or 'spira'}-{limits.access}"
+    secret = _secret(limits.access)
     return [k8s.V1EnvVar(name="SPIRA_STORE", value=_literal(store))] + [
         k8s.V1EnvVar(
             name=name,
@@ -289,6 +298,18 @@ def _limits(cpus: float, memory_mib: int, n_gpus: int) -> k8s.V1ResourceRequirem
         limits={**fixed, "cpu": f"{cpus:g}"},
         requests={**fixed, "cpu": f"{min(cpus, CPUS_KEPT_FREE):g}"},
     )
+
+
+def _volumes(limits: Resources) -> list[k8s.V1Volume]:
+    """Where a step may write; and for whom pseudonyms are made, the map of a rotated key."""
+    volumes = [_memory("tmp", limits.scratch_mib), _memory("shm", limits.shm_mib)]
+    if limits.access == "data":
+        # For the container's own group alone: a map that anybody could read is refused.
+        source = k8s.V1SecretVolumeSource(
+            secret_name=_secret("rekey"), default_mode=0o440, optional=True
+        )
+        volumes.append(k8s.V1Volume(name="rekey", secret=source))
+    return volumes
 
 
 def _memory(name: str, size_mib: int) -> k8s.V1Volume:

@@ -42,7 +42,11 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> None:
         "login": VALUES["MLFLOW_TRACKING_USERNAME"],
         "password": VALUES["MLFLOW_TRACKING_PASSWORD"],
     }
-    pseudonyms = {"conn_type": "generic", "password": VALUES["SPIRA_PSEUDONYM_KEY"]}
+    pseudonyms = {
+        "conn_type": "generic",
+        "password": VALUES["SPIRA_PSEUDONYM_KEY"],
+        "extra": {"map": VALUES["SPIRA_PSEUDONYM_MAP"]},
+    }
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_S3", json.dumps(s3))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_MLFLOW", json.dumps(mlflow))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_PSEUDONYMS", json.dumps(pseudonyms))

@@ -101,7 +101,10 @@ def test_a_pod_may_do_nothing_that_a_step_need_not_do(task: str) -> None:
     assert spec["restartPolicy"] == "Never"
     assert spec["terminationGracePeriodSeconds"] == 60
     assert not spec.get("hostNetwork")
-    assert [set(volume) for volume in spec["volumes"]] == [{"name", "emptyDir"}] * 2
+    mounted = {mount["name"]: mount for mount in container["volumeMounts"]}
+    for volume in spec["volumes"]:
+        assert "emptyDir" in volume or mounted[volume["name"]]["readOnly"]
+        assert not {"hostPath", "persistentVolumeClaim"} & set(volume)
 
 
 def test_a_pod_has_the_limits_of_its_step() -> None:
@@ -173,6 +176,12 @@ def test_keys_come_from_a_secret_and_are_nowhere_in_a_pod_or_a_dag(task: str) ->
 @pytest.mark.parametrize("access", VARIABLES)
 def test_a_pod_has_the_variables_that_a_container_has(access: Any) -> None:
     assert set(VARIABLES[access]) == set(secrets_of(Resources(access=access)))
+
+
+def test_only_who_makes_pseudonyms_sees_the_map_of_a_rotated_key() -> None:
+    (volume,) = [v for v in pod_of("ingest")["spec"]["volumes"] if "secret" in v]
+    assert volume["secret"] == {"secretName": "spira-rekey", "defaultMode": 0o440, "optional": True}
+    assert "spira-rekey" not in json.dumps([pod_of(task) for task in STEPS if task != "ingest"])
 
 
 def test_namespace_and_secret_are_the_sites_choice(monkeypatch: pytest.MonkeyPatch) -> None:
