@@ -24,6 +24,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 
 from expectations.notes import DEFAULT_ACTION
 from spira_tasks.contract import Verdict
+from spira_tasks.small_cells import MIN_CELL
 
 SuiteFor = Callable[[pd.DataFrame], gx.ExpectationSuite]  # thresholds depend on the table's size
 
@@ -47,6 +48,7 @@ CUSTOM = tuple(
     f"expectations.{name}" for name in ("association", "clinical", "custom", "drift", "duplicates")
 )
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+PERSON = "subject_id"
 # What is kept of a result for Data Docs: counts and shares, no rows.
 COUNTS = (
     *("element_count", "missing_count", "missing_percent", "unexpected_count"),
@@ -304,7 +306,8 @@ def data_docs(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> lis
     """Great Expectations' own pages of what a gate left in ``gx.json``: one a suite.
 
     They are for whoever knows Great Expectations.  They ask outside hosts for scripts and styles;
-    there is no value of the table in them, for there is none in ``gx.json``.
+    there is no value of the table in them, for there is none in ``gx.json``, and no count of fewer
+    than five rows.
 
     Parameters
     ----------
@@ -329,13 +332,30 @@ def data_docs(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> lis
     folder.mkdir(parents=True, exist_ok=True)
     pages = []
     for suite, content in sorted(validations.items()):
-        loaded = expectationSuiteValidationResultSchema.load(json.loads(json.dumps(content)))
+        told = {**content, "results": [without_few(one) for one in content["results"]]}
+        loaded = expectationSuiteValidationResultSchema.load(json.loads(json.dumps(told)))
         result = ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
         text = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
         page = folder / f"{suite}.html"
         page.write_text(_without_chance(text), encoding="utf-8")
         pages.append(page)
     return pages
+
+
+def without_few(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without counts of so few rows that they could lead to somebody.
+
+    Their shares go with them: they, and how many rows there are, tell the same.
+    """
+    found: dict[str, Any] = dict(result["result"])
+    for kind in ("missing", "unexpected"):
+        if 0 < found.get(f"{kind}_count", 0) < MIN_CELL:
+            found = {name: value for name, value in found.items() if not name.startswith(kind)}
+    about = result["expectation_config"]
+    is_people = "unique_value_count" in about["type"] and columns_of(about["kwargs"]) == [PERSON]
+    if is_people and found.get("observed_value", MIN_CELL) < MIN_CELL:
+        del found["observed_value"]
+    return {**result, "result": found}
 
 
 def _without_chance(page: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -153,6 +154,22 @@ def test_great_expectations_own_page_is_made_from_what_is_kept(tmp_path: Path) -
     assert "less than or equal to" in pages[0]
     assert "Planted" not in pages[0]
     assert "777" not in pages[0]
+
+
+@pytest.mark.parametrize(("n_bad", "told"), [(4, False), (5, True)])
+def test_great_expectations_own_page_tells_no_small_count(
+    tmp_path: Path, n_bad: int, told: bool
+) -> None:
+    frame = pd.DataFrame({"age": [777.0] * n_bad + [50.0] * 85 + [None] * 2})
+    suite = gx.ExpectationSuite(
+        name="aside", expectations=[gxe.ExpectColumnValuesToBeBetween(column="age", max_value=110)]
+    )
+    report = quality.check(frame, suite)
+    assert report.validation["results"][0]["result"]["unexpected_count"] == n_bad
+    (page,) = quality.data_docs({"aside": report.validation}, tmp_path)
+    text = re.sub(r"<[^>]+>", " ", page.read_text())
+    assert ("unexpected values found" in text) == told
+    assert (f"{n_bad / (n_bad + 85):.4%}"[:5] in text) == told
 
 
 def test_an_expectation_that_cannot_be_evaluated_is_no_fault_of_the_data() -> None:
