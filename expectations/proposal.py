@@ -244,10 +244,11 @@ def _audio(data: Directory, table: pd.DataFrame, people: pd.Series) -> str:
 def _heard(data: Directory, name: str) -> Any:
     """The measures of a file; None of one that cannot be used."""
     from spira_tasks.speech import audio
+    from spira_tasks.speech.probe import probe
 
     try:
         sound = audio.decode(data.read(name), max_seconds=300)
-        return audio.probe(sound, audio.to_pcm16(sound))
+        return probe(sound, audio.to_pcm16(sound))
     except audio.UnusableAudio:
         return None
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import numbers
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import (
     DataContextConfig,
     InMemoryStoreBackendDefaults,
@@ -24,7 +21,6 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 
 from expectations.notes import DEFAULT_ACTION
 from spira_tasks.contract import Verdict
-from spira_tasks.small_cells import MIN_CELL
 
 SuiteFor = Callable[[pd.DataFrame], gx.ExpectationSuite]  # thresholds depend on the table's size
 
@@ -44,11 +40,6 @@ RESULT_FORMAT = {
     "exclude_unexpected_values": True,
     "return_unexpected_index_query": False,
 }
-CUSTOM = tuple(
-    f"expectations.{name}" for name in ("association", "clinical", "custom", "drift", "duplicates")
-)
-UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-PERSON = "subject_id"
 # What is kept of a result for Data Docs: counts and shares, no rows.
 COUNTS = (
     *("element_count", "missing_count", "missing_percent", "unexpected_count"),
@@ -300,67 +291,3 @@ def _plain(suite: str, results: list[ExpectationValidationResult]) -> dict[str, 
         },
         "meta": {},
     }
-
-
-def data_docs(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Great Expectations' own pages of what a gate left in ``gx.json``: one a suite.
-
-    They are for whoever knows Great Expectations.  They ask outside hosts for scripts and styles;
-    there is no value of the table in them, for there is none in ``gx.json``, and no count of fewer
-    than five rows.
-
-    Parameters
-    ----------
-    validations : mapping of str to JSON
-        Name of a suite to its validation: the content of ``gx.json``.
-    folder : Path
-        Where ``<suite>.html`` goes; made when it is not there.
-
-    Returns
-    -------
-    list of Path
-        The pages.
-    """
-    from great_expectations.core.expectation_validation_result import (
-        expectationSuiteValidationResultSchema,
-    )
-    from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
-
-    for module in CUSTOM:  # what is not registered cannot be rendered
-        importlib.import_module(module)
-    folder.mkdir(parents=True, exist_ok=True)
-    pages = []
-    for suite, content in sorted(validations.items()):
-        told = {**content, "results": [without_few(one) for one in content["results"]]}
-        loaded = expectationSuiteValidationResultSchema.load(json.loads(json.dumps(told)))
-        result = ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
-        text = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-        page = folder / f"{suite}.html"
-        page.write_text(_without_chance(text), encoding="utf-8")
-        pages.append(page)
-    return pages
-
-
-def without_few(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result without counts of so few rows that they could lead to somebody.
-
-    Their shares go with them: they, and how many rows there are, tell the same.
-    """
-    found: dict[str, Any] = dict(result["result"])
-    for kind in ("missing", "unexpected"):
-        if 0 < found.get(f"{kind}_count", 0) < MIN_CELL:
-            found = {name: value for name, value in found.items() if not name.startswith(kind)}
-    about = result["expectation_config"]
-    is_people = "unique_value_count" in about["type"] and columns_of(about["kwargs"]) == [PERSON]
-    if is_people and found.get("observed_value", MIN_CELL) < MIN_CELL:
-        del found["observed_value"]
-    return {**result, "result": found}
-
-
-def _without_chance(page: str) -> str:
-    """The page with numbers in place of random names and without the time in the logo's address."""
-    names = dict.fromkeys(UUID.findall(page))
-    for number, name in enumerate(names):
-        page = page.replace(name, f"part-{number}")
-    return re.sub(r"\?d=[^\"']*", "", page)

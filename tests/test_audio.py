@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from spira_tasks.speech.audio import (
     FULL_SCALE,
-    Probe,
     UnusableAudio,
     decode,
     encode_wav,
-    probe,
     read_pcm16,
     to_pcm16,
 )
+from spira_tasks.speech.probe import Probe, probe
 
 RNG = np.random.default_rng([20, 26])
 

@@ -16,7 +16,7 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
 from expectations.notes import QUARANTINE, note
-from spira_tasks import quality
+from spira_tasks import data_docs, quality
 from spira_tasks.contract import Verdict
 
 FRAME = pd.DataFrame(
@@ -147,7 +147,7 @@ def test_great_expectations_own_page_is_made_from_what_is_kept(tmp_path: Path) -
     pages = []
     for name in ("one", "other"):
         kept = json.loads(json.dumps(quality.check(FRAME, aside()).validation))
-        (page,) = quality.data_docs({"aside": kept}, tmp_path / name)
+        (page,) = data_docs.write({"aside": kept}, tmp_path / name)
         assert page == tmp_path / name / "aside.html"
         pages.append(page.read_text())
     assert pages[0] == pages[1]
@@ -166,7 +166,7 @@ def test_great_expectations_own_page_tells_no_small_count(
     )
     report = quality.check(frame, suite)
     assert report.validation["results"][0]["result"]["unexpected_count"] == n_bad
-    (page,) = quality.data_docs({"aside": report.validation}, tmp_path)
+    (page,) = data_docs.write({"aside": report.validation}, tmp_path)
     text = re.sub(r"<[^>]+>", " ", page.read_text())
     assert ("unexpected values found" in text) == told
     assert (f"{n_bad / (n_bad + 85):.4%}"[:5] in text) == told

@@ -15,6 +15,7 @@ import pandas as pd
 from spira_tasks.intake.releases import Released, nothing_released
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
+from spira_tasks.speech.probe import Probe, probe
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Blobs, Directory
@@ -137,7 +138,7 @@ def convert(content: bytes, max_seconds: float, blobs: Blobs) -> Record:
         return {"reason": error.reason, "detail": str(error)}
     return {
         "waveform": blobs.put(audio.encode_wav(pcm16)),
-        **asdict(audio.probe(sound, pcm16)),
+        **asdict(probe(sound, pcm16)),
     }
 
 
@@ -212,4 +213,4 @@ def pools(sha256: pd.Series, given: pd.Series, evaluation_fraction: float) -> pd
     return result
 
 
-assert tuple(HEARD)[2:] == tuple(field.name for field in fields(audio.Probe))  # noqa: S101
+assert tuple(HEARD)[2:] == tuple(field.name for field in fields(Probe))  # noqa: S101

@@ -9,40 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spira_tasks.reports import written
+from spira_tasks.reports.document import CAPTIONS, NOT_REACHED, SYNTHETIC, document, number
 from spira_tasks.reports.facts import (
     Block,
     Bullets,
-    Count,
     CountsTable,
     Document,
     Missing,
     Paragraph,
     RunFacts,
-    Section,
     Table,
     Text,
 )
-from spira_tasks.small_cells import MIN_CELL
-
-SYNTHETIC = Text(
-    "As gravações são sintéticas, de pessoas inventadas: verificam a plataforma, não a medicina.",
-    "The recordings are synthetic: of invented people, to verify the platform, not the medicine.",
-)
-NOT_REACHED = Text(
-    "Esta execução não chegou a um conjunto de treino, ou a tabela não existe mais.",
-    "This run did not come to a training set, or its table is not there any more.",
-)
-CAPTIONS = {
-    ("label",): Text("Pessoas por classe", "People by class"),
-    ("sex",): Text("Pessoas por sexo", "People by sex"),
-    ("age",): Text("Pessoas por idade", "People by age"),
-    ("site",): Text("Pessoas por hospital", "People by site"),
-    ("device",): Text("Pessoas por aparelho", "People by device"),
-    ("sex", "label"): Text("Pessoas por sexo e classe", "People by sex and class"),
-    ("age", "label"): Text("Pessoas por idade e classe", "People by age and class"),
-    ("site", "label"): Text("Pessoas por hospital e classe", "People by site and class"),
-    ("split", "label"): Text("Pessoas por divisão e classe", "People by split and class"),
-}
 
 
 def build(facts: RunFacts) -> Document:
@@ -60,11 +38,7 @@ def build(facts: RunFacts) -> Document:
         ("distribution", Text("Distribuição", "Distribution"), _distribution),
         ("maintenance", Text("Manutenção", "Maintenance"), _maintenance),
     )
-    return Document(
-        "datasheet",
-        facts.dataset.digest if facts.dataset else "",
-        tuple(Section(key, title, tuple(blocks(facts))) for key, title, blocks in sections),
-    )
+    return document("datasheet", facts.dataset.digest if facts.dataset else "", sections, facts)
 
 
 def _motivation(facts: RunFacts) -> Iterator[Block]:
@@ -214,8 +188,3 @@ def _maintenance(facts: RunFacts) -> Iterator[Block]:
             "Who answers for it, how an error is corrected, and how long it is kept.",
         ),
     )
-
-
-def number(count: Count) -> str:
-    """A count as it is shown."""
-    return f"<{MIN_CELL}" if count is None else str(count)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.reports import written
-from spira_tasks.reports.datasheet import CAPTIONS, NOT_REACHED, SYNTHETIC, number
+from spira_tasks.reports.document import CAPTIONS, NOT_REACHED, SYNTHETIC, document, number
 from spira_tasks.reports.facts import (
     Block,
     Bullets,
@@ -21,7 +21,6 @@ from spira_tasks.reports.facts import (
     Missing,
     Paragraph,
     RunFacts,
-    Section,
     Table,
     Text,
     setting,
@@ -70,11 +69,7 @@ def build(facts: RunFacts) -> Document:
         ("ethical", Text("Considerações éticas", "Ethical considerations"), _ethical),
         ("caveats", Text("Ressalvas e recomendações", "Caveats and recommendations"), _caveats),
     )
-    return Document(
-        "model_card",
-        facts.model.version if facts.model else "",
-        tuple(Section(key, title, tuple(blocks(facts))) for key, title, blocks in sections),
-    )
+    return document("model_card", facts.model.version if facts.model else "", sections, facts)
 
 
 def _details(facts: RunFacts) -> Iterator[Block]:

@@ -87,8 +87,8 @@ def _data_docs(store: Store, run_id: str, folder: Path) -> int:
             found[step] = json.loads(content)
     if not found:  # also saves the seconds that importing Great Expectations takes
         return 0
-    from spira_tasks import quality
+    from spira_tasks import data_docs
 
     return sum(
-        len(quality.data_docs(validations, folder / step)) for step, validations in found.items()
+        len(data_docs.write(validations, folder / step)) for step, validations in found.items()
     )

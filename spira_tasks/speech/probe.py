@@ -1,0 +1,185 @@
+"""What can be measured on a recording, whatever is said in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spira_tasks.speech.audio import FULL_SCALE, SAMPLE_RATE_HZ, Sound
+from spira_tasks.speech.envelopes import fingerprint, syllabic_modulation_db
+
+CLIPPED = 0.985  # of full scale; converters saturate a little below 1.0
+
+WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010  # of the frames whose level is measured
+DROPOUT_SECONDS = 0.002  # the shortest gap that counts; a lost packet leaves 20 ms or more
+TORN = 0.25  # of the root mean square: a gap that begins or ends above it cuts through sound
+FLOOR_DB = -120.0  # level of digital silence; 16 bits reach down to about -98
+MAX_SNR_DB = 100.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is measured on one recording.  Fractions are of samples or frames, in [0, 1].
+
+    Attributes
+    ----------
+    native_sample_rate_hz, n_channels, container, codec
+        Of the file as it came.
+    duration_seconds : float
+    level_dbfs : float
+        Root mean square of the mono signal without its offset; 0 dB is a full-scale square wave.
+    peak : float
+        Largest magnitude in any channel, 1.0 being full scale.
+    clipping_fraction : float
+        Samples of any channel beyond 0.985 of full scale.
+    dc_offset : float
+        Mean of the mono signal.
+    snr_db : float or None
+        Active against quietest frames.  Wherever there is no pause (a sustained vowel, an ambient
+        track) it compares the signal with itself and says little.
+    bandwidth_hz : float
+        99 % roll-off of the stored waveform's spectrum; at most 8 kHz.
+    speech_fraction : float
+        Active frames, by an energy detector.
+    longest_digital_silence_seconds : float
+        Longest run of exact zeros between the first and the last sample that sounds: what a
+        noise gate or a lost packet leaves, and no room ever does.
+    dropouts_per_second : float
+        Gaps of digital silence that tear the sound off: see :func:`n_dropouts`.
+    syllabic_modulation_db, fingerprint
+        Of the stored waveform: see :mod:`spira_tasks.speech.envelopes`.
+    """
+
+    native_sample_rate_hz: int
+    n_channels: int
+    container: str
+    codec: str
+    duration_seconds: float
+    level_dbfs: float
+    peak: float
+    clipping_fraction: float
+    dc_offset: float
+    snr_db: float | None
+    bandwidth_hz: float
+    speech_fraction: float
+    longest_digital_silence_seconds: float
+    dropouts_per_second: float
+    syllabic_modulation_db: float
+    fingerprint: str
+
+
+def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
+    """Measure a decoded file and the (time,) waveform made of it."""
+    n_channels, n_samples = sound.waveform.shape
+    magnitude = np.abs(sound.waveform)
+    mono = sound.waveform.mean(axis=0, dtype=np.float64)
+    sounding = np.flatnonzero(mono)
+    longest_gap = int(np.diff(sounding).max(initial=1)) - 1
+    stored = pcm16 / FULL_SCALE
+    stored -= stored.mean()  # an offset is no sound
+    levels_db = _db(np.maximum(frame_means(stored**2), 0.0))  # rounding may fall below zero
+    active = active_frames(levels_db)
+    gated = frame_means(pcm16 == 0) > 0.5
+    return Probe(
+        native_sample_rate_hz=sound.sample_rate_hz,
+        n_channels=n_channels,
+        container=sound.container,
+        codec=sound.codec,
+        duration_seconds=n_samples / sound.sample_rate_hz,
+        level_dbfs=float(_db(np.var(mono))),
+        peak=float(magnitude.max()),
+        clipping_fraction=float((magnitude > CLIPPED).mean()),
+        dc_offset=float(mono.mean()),
+        snr_db=snr_db(levels_db, active, gated),
+        bandwidth_hz=bandwidth_hz(stored),
+        speech_fraction=float(active.mean()),
+        longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
+        dropouts_per_second=n_dropouts(mono, sound.sample_rate_hz)
+        * (sound.sample_rate_hz / n_samples),
+        syllabic_modulation_db=syllabic_modulation_db(stored),
+        fingerprint=fingerprint(stored),
+    )
+
+
+def n_dropouts(mono: NDArray[np.float64], sample_rate_hz: int) -> int:
+    """How many runs of exact zeros in a (time,) signal begin or end in the middle of sound.
+
+    A packet that was lost and not concealed does that.  A noise gate closes and opens on what is
+    quiet already, and a pause in a silent room has no edge at all: neither counts.
+    """
+    sounding = np.flatnonzero(mono)
+    gaps = np.flatnonzero(np.diff(sounding) > DROPOUT_SECONDS * sample_rate_hz)
+    edges = np.maximum(np.abs(mono[sounding[gaps]]), np.abs(mono[sounding[gaps + 1]]))
+    return int((edges > TORN * np.sqrt(np.mean(mono**2))).sum())
+
+
+def frame_means(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of a (time,) array at 16 kHz over every frame: 25 ms, one every 10 ms."""
+    window, hop = round(WINDOW_SECONDS * SAMPLE_RATE_HZ), round(HOP_SECONDS * SAMPLE_RATE_HZ)
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    starts = np.arange(0, max(values.size - window, 0) + 1, hop)
+    ends = np.minimum(starts + window, values.size)
+    return np.asarray((sums[ends] - sums[starts]) / window)
+
+
+def active_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which frames hold voice rather than pause: a (frame,) boolean array, from levels alone.
+
+    A frame is active within 25 dB of the loud ones (their 95th percentile) and, when loud and
+    quiet (10th percentile) are at least 9 dB apart, also clearly above the quiet ones: by 6 dB,
+    or half of what parts them.  With less contrast there is no pause to be told from the voice,
+    and all of it counts.
+    """
+    quiet_db, loud_db = np.percentile(levels_db, [10, 95])
+    contrast_db = loud_db - quiet_db
+    threshold_db = loud_db - 25.0
+    if contrast_db >= 9.0:
+        threshold_db = max(threshold_db, quiet_db + min(6.0, contrast_db / 2))
+    return np.asarray(levels_db >= threshold_db)
+
+
+def snr_db(
+    levels_db: NDArray[np.float64], active: NDArray[np.bool_], gated: NDArray[np.bool_]
+) -> float | None:
+    """Power of the active frames against the tenth of the frames that is quietest, in dB.
+
+    Parameters
+    ----------
+    levels_db, active, gated : (frame,) arrays
+        ``gated`` frames are mostly digital silence.  They are left out: what a noise gate leaves
+        would pass for a very quiet room.
+
+    Returns
+    -------
+    float or None
+        At most 100 dB; None when no frame is left.
+    """
+    if gated.all() or not active.any():
+        return None
+    power = 10 ** (levels_db / 10)
+    quietest = np.percentile(power[~gated], 10)
+    noise = power[~gated & (power <= quietest)].mean()
+    signal = max(power[active].mean() - noise, noise * 1e-3)
+    return float(min(10 * np.log10(signal / noise), MAX_SNR_DB))
+
+
+def bandwidth_hz(waveform: NDArray[np.float64]) -> float:
+    """Frequency below which lies 99 % of the long-term magnitude spectrum, pre-emphasised.
+
+    Magnitude and pre-emphasis (1 - 0.97 z⁻¹), because 99 % of a voice's *energy* is below 2.5 kHz
+    through any channel.  This one tells channels apart: for a synthetic sentence in noise 14 to
+    40 dB below it, about 7.7 kHz unfiltered, 6.1 kHz through a 6.2 kHz low-pass, and 3.0 to
+    3.9 kHz through three telephone-like filters.
+    """
+    n_fft = 1024
+    emphasised = np.append(waveform[0], waveform[1:] - 0.97 * waveform[:-1])
+    padded = np.pad(emphasised, (0, -emphasised.size % n_fft)).reshape(-1, n_fft)
+    power = (np.abs(np.fft.rfft(padded * np.hanning(n_fft), axis=1)) ** 2).mean(axis=0)
+    below = np.cumsum(np.sqrt(power))
+    return float(np.searchsorted(below, 0.99 * below[-1]) * SAMPLE_RATE_HZ / n_fft)
+
+
+def _db(power: NDArray[np.float64] | np.floating) -> NDArray[np.float64]:
+    return 10 * np.log10(np.maximum(power, 10 ** (FLOOR_DB / 10)))
