@@ -24,7 +24,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 COPY spira_tasks /opt/spira/spira_tasks
 COPY expectations /opt/spira/expectations
 COPY docs/governance /opt/spira/docs/governance
-COPY docker/tasks.txt docker/serve_mlflow.py docker/bootstrap.py /opt/spira/docker/
+COPY docker/tasks.txt docker/serve_mlflow.py docker/bootstrap.py docker/command_line.py /opt/spira/docker/
 RUN python -m compileall -q /opt/spira
 
 ARG VERSION=0

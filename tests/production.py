@@ -168,6 +168,17 @@ class Production:
             check=check,
         )
 
+    def spira(self, reports: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        """The command line of a person on the host, as the documents show it."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SPIRA_", "AIRFLOW"))}
+        return subprocess.run(
+            [ROOT / "scripts/spira.sh", *words],
+            env=inherited | {"SPIRA_ENV_FILE": str(self.settings), "SPIRA_REPORTS": str(reports)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def up(self) -> None:
         process = self.compose("up", "-d", "--no-build", check=False)
         if process.returncode:

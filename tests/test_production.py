@@ -62,6 +62,32 @@ def test_the_governance_pages_are_open_to_whoever_is_logged_in(
         assert refused.value.code == 401
 
 
+def test_a_person_on_the_host_has_the_command_line(
+    platform: Production, undisturbed: DagRun, tmp_path: Path
+) -> None:
+    def said(*words: str) -> str:
+        process = platform.spira(tmp_path, *words)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    assert "check_recordings" in said("show", "undisturbed", "--json")
+    assert "the log is whole" in said("audit", "verify")
+    assert "check_training_set" in said("trace", "undisturbed", "--json")
+    assert "policy: of the package" in said("retention", "plan")
+    refused = json.loads(said("quarantine", "list", "--json"))
+    record, reason = next((e["record"], e["reason"]) for e in refused if e["reason"] == "too_short")
+    said("quarantine", "release", record, "--reason", reason, "--why", "somebody listened to it")
+    last = json.loads(said("audit", "list", "--last", "1", "--json"))[-1]
+    assert last["action"] == "release"
+    assert last["actor"].startswith("cli:")
+    said("report", "undisturbed", "--zip", "pack.zip")
+    assert (tmp_path / "pack.zip").stat().st_size > 10_000
+    assert "whole" in said("report", "--verify", "pack.zip")
+    mistaken = platform.spira(tmp_path, "show", "nowhere")
+    assert mistaken.returncode == 78
+    assert "Traceback" not in mistaken.stderr
+
+
 def test_a_container_can_do_next_to_nothing(platform: Production, readable_cohort: Path) -> None:
     """Looked at from outside, while it works."""
     run = platform.trigger(
