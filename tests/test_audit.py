@@ -78,6 +78,45 @@ def test_the_command_says_whether_the_log_is_whole(
     assert main(["audit", "verify", "--store", log.url, "--anchor", "x"]) == 78
 
 
+def test_where_no_log_is_nothing_is_called_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "typed" / "wrong"
+    for form in ([], ["--json"]):
+        assert main(["audit", "verify", *form, "--store", str(nowhere)]) == 78
+        said = capsys.readouterr()
+        assert f"no audit log at {nowhere}" in said.err
+        assert "SPIRA_STORE" in said.err
+        assert said.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_is_gone_altogether_is_told_by_what_quotes_it(
+    log: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anchor = audit.head(log.documents)
+    log.write_record("r", "promote", {"audit": asdict(anchor)})
+    for number in range(1, 6):
+        event(log, number).unlink()
+    assert main(["audit", "verify", "--store", log.url]) == 65
+    out = capsys.readouterr().out
+    assert "event 5, which runs/r/promote quotes, is gone" in out
+    assert log.url in out
+
+
+@pytest.mark.parametrize(
+    "command", [["audit", "list"], ["quarantine", "list"], ["waive", "list"], ["erase", "--list"]]
+)
+def test_a_list_with_nothing_in_it_says_which_store_it_looked_at(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "typed" / "wrong"
+    assert main([*command, "--store", str(nowhere)]) == 0
+    assert str(nowhere) in capsys.readouterr().out.replace("\n", "")
+    assert main([*command, "--store", str(nowhere), "--json"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_gate_and_what_came_in_is_in_the_log_of_a_run(finished: Run) -> None:
     mine = [e for e in audit.events(finished.store) if e.details.get("run") == finished.run_id]
     found = [(event.action, event.details["step"]) for event in mine]

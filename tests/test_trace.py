@@ -82,7 +82,7 @@ def test_an_artifact_leads_up_and_down_and_not_sideways(lineage: Lineage, finish
 
 
 def test_what_is_not_known_is_said(lineage: Lineage) -> None:
-    with pytest.raises(ConfigError, match="there is no model 'spira/7'; known are: spira/1"):
+    with pytest.raises(ConfigError, match="has no model 'spira/7'; known are: spira/1"):
         lineage.trace("spira/7")
     with pytest.raises(ConfigError, match="is no run, artifact, model, subject or recording"):
         lineage.trace("nobody")
@@ -112,3 +112,13 @@ def test_the_command_prints_text_json_and_a_picture(
     content = json.loads(capsys.readouterr().out)
     assert {"kind", "nodes", "edges", "recordings", "models", "decisions"} <= set(content)
     assert main(["trace", "nobody", *where]) == 78
+
+
+def test_looking_for_something_in_no_store_makes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "typed" / "wrong"
+    for name in ("spira@champion", "nobody"):
+        assert main(["trace", name, "--store", str(nowhere)]) == 78
+        assert str(nowhere) in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

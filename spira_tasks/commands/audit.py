@@ -16,7 +16,7 @@ examples:
   python -m spira_tasks audit verify
   python -m spira_tasks audit verify --anchor 41:9f86d081…
 
-exit status of verify: 0 the log is whole, 65 it was changed
+exit status of verify: 0 the log is whole, 65 it was changed, 78 there is none
 """
 
 
@@ -42,12 +42,14 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 def list_events(args: argparse.Namespace) -> int:
     from spira_tasks.governance import audit
 
-    found = [
-        event for event in audit.events(open_store(args)) if args.action in (None, event.action)
-    ]
+    store = open_store(args)
+    found = [event for event in audit.events(store) if args.action in (None, event.action)]
     found = found[-args.last :] if args.last > 0 else []
     if args.json:
         print_json([asdict(event) for event in found])
+        return 0
+    if not found:
+        print(f"no event of the audit log of {store.url} is to be shown")
         return 0
     rows = [
         [str(event.number), event.at, event.actor, event.action, _summary(event.details)]
@@ -58,14 +60,21 @@ def list_events(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
+    from spira_tasks.errors import ConfigError
     from spira_tasks.governance import audit
 
+    store = open_store(args)
     given = {f"--anchor {text[:20]}": audit.anchor_from(text) for text in args.anchor}
-    found = audit.verify(open_store(args), given)
+    found = audit.verify(store, given)
+    if not found.n_events and not found.problems:  # nothing even quotes an event that is gone
+        raise ConfigError(
+            f"there is no audit log at {store.url}: no run has written there yet, or the store is "
+            "another one; name it by --store or SPIRA_STORE"
+        )
     if args.json:
         print_json(asdict(found))
     else:
-        print(f"{found.n_events} events, {found.n_anchors} anchors")
+        print(f"{store.url}: {found.n_events} events, {found.n_anchors} anchors")
         print(f"newest: {found.head.number}:{found.head.hash}")
         for problem in found.problems:
             print(f"  {problem}")

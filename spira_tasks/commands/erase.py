@@ -172,6 +172,9 @@ def list_erasures(store: Store, args: argparse.Namespace) -> int:
     if args.json:
         print_json({"erasures": rows, "champion_needs_retraining": bool(needs)})
         return 0
+    if not rows:
+        print(f"nobody was erased from {store.url}")
+        return 0
     print_table(
         "",
         ["tag", "finished (UTC)", "by", "data sets", "model versions", "state"],

@@ -60,15 +60,19 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 def list_entries(args: argparse.Namespace) -> int:
     from spira_tasks.governance import quarantine
 
+    store = open_store(args)
     found = [
         entry
-        for entry in quarantine.ledger(open_store(args))
+        for entry in quarantine.ledger(store)
         if args.reason in (None, entry.reason)
         and args.site in (None, entry.site)
         and args.state in (None, entry.state)
     ]
     if args.json:
         print_json([asdict(entry) for entry in found])
+        return 0
+    if not found:
+        print(f"the ledger of {store.url} holds no such entry")
         return 0
     shown = found[-args.last :] if args.last > 0 else []
     rows = [
@@ -82,7 +86,7 @@ def list_entries(args: argparse.Namespace) -> int:
     columns = ["record", "site", "task", "reason", "refused by", "state", "first", "last"]
     print_table("", [*columns, "released by"], rows)
     states = Counter(entry.state for entry in found)
-    print(", ".join(f"{n} {state}" for state, n in states.items()) or "the ledger is empty")
+    print(", ".join(f"{n} {state}" for state, n in states.items()))
     if len(found) > len(shown):
         print(f"{len(found) - len(shown)} earlier ones are not shown: --last {len(found)}")
     return 0

@@ -47,9 +47,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 def list_waivers(args: argparse.Namespace) -> int:
     from spira_tasks.governance import decisions
 
-    found = decisions.known(open_store(args), "waivers")
+    store = open_store(args)
+    found = decisions.known(store, "waivers")
     if args.json:
         print_json([asdict(one) for one in found])
+        return 0
+    if not found:
+        print(f"no check is waived in {store.url}")
         return 0
     rows = [
         [one.about["suite"], one.about["expectation"], one.by, one.at[:10], one.why]

@@ -184,12 +184,13 @@ class Lineage:
         match = MODEL.fullmatch(name)
         version, alias = match.groups() if match else (None, None)
         if alias:
-            version = next((v.version for v in self._registered() if alias in v.aliases), None)
+            version = next((v.version for v in self._registered if alias in v.aliases), None)
         nodes = [node for node, known in self._versions if str(known["version"]) == version]
         if not nodes:
             known = sorted({f"{k['name']}/{k['version']}" for _, k in self._versions})
             raise ConfigError(
-                f"there is no model {name!r}; known are: {', '.join(known) or 'none yet'}"
+                f"{self.store.url} has no model {name!r}; known are: "
+                f"{', '.join(known) or 'none yet'}"
             )
         around = self.upstream(node.id for node in nodes)
         around |= self.downstream(node.id for node in nodes)
@@ -277,7 +278,7 @@ class Lineage:
     def _models(self, nodes: list[Node]) -> list[Mapping[str, Any]]:
         ids = {node.id for node in nodes}
         found: dict[str, dict[str, Any]] = {}
-        registered = {v.classifier: v for v in self._registered()}
+        registered = {v.classifier: v for v in self._registered}
         for node, known in self._versions:
             if node.id not in ids:
                 continue
@@ -299,11 +300,12 @@ class Lineage:
             entry["runs"].append(node.run)
         return [found[version] for version in sorted(found, key=int)]
 
+    @cached_property
     def _registered(self) -> list[Registered]:
-        from spira_tasks.tracking import Tracker
+        from spira_tasks import tracking
 
-        try:
-            return Tracker(self.tracking_uri).versions()
+        try:  # whoever only reads makes no registry where there is none
+            return [version for version, _ in tracking.versions(self.tracking_uri)]
         except ServiceUnavailable:
             return []
 
