@@ -40,6 +40,12 @@ with DAG(
         "feature": Param(
             None, type=["null", "string"], enum=[None, "mfcc", "log_mel", "spectrogram"]
         ),
+        "sites": Param(
+            os.environ.get("SPIRA_SITES", "").replace(",", " ").split() or None,
+            type=["null", "array"],
+            items={"type": "string"},
+            description="Sites that are set up; recordings of another are warned of",
+        ),
         "settings": Param(
             {},
             type="object",

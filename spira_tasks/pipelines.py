@@ -105,6 +105,8 @@ ERASURE = (Step("erase", "erase", resources=Resources(access="models", memory_mi
 # Reports on a run whatever became of it, so it reads no output and waits for none.
 REPORT = (Step("report", "report", resources=Resources(access="models", memory_mib=(2048,))),)
 
+FIXED = ("suite",)  # of the configuration: which gate a step is
+
 PIPELINES = {"training": TRAINING}
 ALL_STEPS = (*TRAINING, *ERASURE, *REPORT)  # what a site file may speak of
 
@@ -114,6 +116,7 @@ OPTIONS = {
     "seed": "train.seed",
     "model": "train.model",
     "feature": "materialize.feature",
+    "sites": "ingest.sites",
     "subject": "erase.subject",
     "reason": "erase.reason",
     "run": "report.run",
@@ -136,7 +139,7 @@ def configure(
     Raises
     ------
     ValueError
-        When a setting does not name a step of the pipeline.
+        When a setting does not name a step of the pipeline, or would make another gate of one.
     """
     by_name = {step.name: step for step in steps}
     if data is not None:
@@ -149,6 +152,10 @@ def configure(
                 f"{', '.join(by_name)}"
             )
         step = by_name[name]
+        if step.config.get(key, value) != value and key in FIXED:
+            raise ValueError(
+                f"setting {target!r}: the pipeline sets {key}; another would leave a gate out"
+            )
         by_name[name] = dataclasses.replace(step, config={**step.config, key: value})
     return tuple(by_name.values())
 

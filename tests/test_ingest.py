@@ -216,6 +216,34 @@ def test_a_bad_site_blocks_where_the_share_in_all_does_not(tmp_path: Path, store
     assert made.verdicts["quarantine_share_by_site"]["verdict"] == "block"
 
 
+def test_whoever_widens_a_limit_is_told_of_where_verdicts_are(cohort: Cohort, store: Store) -> None:
+    data, today = cohort.write(), datetime.now(UTC).date().isoformat()
+    standard = Ingested(data, store, as_of=today).verdicts["standard_limits"]
+    assert standard["verdict"] == "pass"
+    stricter = Ingested(data, store, run_id="r2", as_of=today, max_quarantine_fraction=0.01)
+    assert stricter.verdicts["standard_limits"]["verdict"] == "pass"
+    wider = Ingested(data, store, run_id="r3", max_quarantine_fraction=1.0, as_of="2026-01-02")
+    verdict = wider.verdicts["standard_limits"]
+    assert (verdict["verdict"], verdict["statistic"]) == ("warn", 2)
+    assert "max_quarantine_fraction is 1, the standard is 0.05" in verdict["reason"]
+    assert "as_of is a day of the past" in verdict["reason"]
+
+
+def test_a_site_that_is_not_set_up_is_taken_and_warned_of(cohort: Cohort, store: Store) -> None:
+    data = cohort.write()
+    sites = sorted({row["hospital_id"] for row in cohort.rows})
+    known = Ingested(data, store, sites=sites).verdicts["known_sites"]
+    assert (known["verdict"], known["reason"]) == ("pass", "all sites are known")
+    nobody = Ingested(data, store, run_id="r2").verdicts["known_sites"]
+    assert "no list of sites is set up" in nobody["reason"]
+    new = Ingested(data, store, run_id="r3", sites=sites[1:])
+    assert (new.verdicts["known_sites"]["verdict"], new.verdicts["known_sites"]["statistic"]) == (
+        "warn",
+        1,
+    )
+    assert new.metrics["n_quarantined"] == 0
+
+
 def test_trials_of_the_app_are_excluded_and_counted(cohort: Cohort, store: Store) -> None:
     cohort.rows[0]["sample_type"] = "TEST"
     cohort.rows[1] |= {"sample_type": "TEST", "age": "whatever"}

@@ -65,6 +65,12 @@ def test_a_name_that_does_not_exist_is_refused() -> None:
         configure(TRAINING, settings={"training.epochs": 5})
 
 
+def test_a_setting_cannot_make_another_gate_of_a_gate() -> None:
+    with pytest.raises(ValueError, match="would leave a gate out"):
+        configure(TRAINING, settings={"check_training_set.suite": "recordings"})
+    configure(TRAINING, settings={"check_training_set.suite": "training_set"})  # of an earlier run
+
+
 def test_a_bucket_is_data_as_well_as_a_folder() -> None:
     assert configure(TRAINING, data="s3://b/p")[0].inputs["data"] == "s3://b/p"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,9 +51,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run_pipeline(args: argparse.Namespace) -> int:
     """Run every step of a pipeline in this process, then show the run."""
+    settings = dict(args.set)
+    if sites := os.environ.get("SPIRA_SITES", "").replace(",", " ").split():
+        settings.setdefault("ingest.sites", sites)
     try:
         steps = pipelines.configure(
-            pipelines.PIPELINES[args.name], data=args.data, settings=dict(args.set)
+            pipelines.PIPELINES[args.name], data=args.data, settings=settings
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error

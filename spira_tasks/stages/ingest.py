@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from spira_tasks.config import Fraction, Seconds, StageConfig
+from spira_tasks.config import Fraction, Seconds, StageConfig, standard_limits
 from spira_tasks.contract import Outcome, Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake import pseudonyms
@@ -66,8 +66,8 @@ class Config(StageConfig):
 
     ``as_of``: the day by which retention and dates in the future are judged, by default today; so
     a new day is a new result, and the same table when nothing expired.
-    ``sites``: hospitals that are set up; recordings of another are kept and warned of.  None
-    means that any will do.
+    ``sites``: hospitals that are set up; recordings of another are kept and warned of.  Without
+    any, nothing is known of sites, and nobody is warned.
     ``pseudonym_key_id``: names the key in the environment; there is no reason to set it.
     """
 
@@ -325,7 +325,15 @@ def verdicts(
             reason=f"recordings came from {len(unseen)} sites that are not in `sites`: onboard "
             "them, or correct hospital_id"
             if unseen
-            else "all sites are known",
+            else "all sites are known"
+            if config.sites
+            else "no list of sites is set up (SPIRA_SITES), so none could be missed in it",
+        ),
+        standard_limits(
+            config,
+            ("max_quarantine_fraction", "max_site_quarantine_fraction", "max_duration_seconds"),
+            ("min_duration_seconds",),
+            ["as_of is a day of the past"] if config.as_of < _today() else [],
         ),
         Verdict(
             "ward_noise_files",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
-from spira_tasks.config import Fraction, StageConfig
+from spira_tasks.config import Fraction, StageConfig, standard_limits
 from spira_tasks.contract import Outcome, Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import heeded
@@ -93,6 +93,14 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     kept = frame.drop(index=frame.index[list(faults)])
     own = (
         *shares(frame, kept, config),
+        replace(
+            standard_limits(
+                config,
+                ("max_quarantine_fraction", "max_site_quarantine_fraction"),
+                ("n_parity_recordings",),
+            ),
+            suite=f"{config.suite}_gate",
+        ),
         conserved(frame, kept, refused, inputs.source, config.suite),
     )
     firm = frozenset({CONSERVED}).union(*(report.firm for report in reports))
