@@ -37,8 +37,9 @@ class Resources:
         How many GPUs it asks the engine for.
     gpu_optional : bool
         Whether it may run without them where the engine has none.
-    access : {"store", "data", "models"}
-        What its keys open: the store; the recordings too; the model registry too.
+    access : {"store", "data", "models", "governance"}
+        What its keys open: the store; the recordings too; the model registry too; the registry,
+        and the key that signs.
     engine : str
         Name of a Docker engine in the site file; empty for the one of SPIRA_DOCKER_URL.
     queue : str
@@ -52,7 +53,7 @@ class Resources:
     minutes: int = 120
     n_gpus: int = 0
     gpu_optional: bool = False
-    access: Literal["store", "data", "models"] = "store"
+    access: Literal["store", "data", "models", "governance"] = "store"
     engine: str = ""
     queue: str = ""
 
@@ -125,6 +126,8 @@ class Verdict:
         How many rows, recordings or subjects the statistic rests on.
     reason : str
         One sentence a person can act on.
+    waiver : mapping of str to str, or None
+        ``by``, ``at`` and ``why`` of the person who let it pass where it would have blocked.
     """
 
     name: str
@@ -137,6 +140,7 @@ class Verdict:
     reason: str = ""
     severity: Literal["critical", "warning", "info", ""] = ""
     suite: str = ""
+    waiver: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Verdict
+from spira_tasks.contract import Result, Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
 from spira_tasks.pipelines import TRAINING
@@ -151,6 +151,27 @@ def test_a_record_from_before_suites_and_the_audit_log_can_be_told(book: Book) -
     assert (facts.verdicts[0]["suite"], facts.verdicts[0]["severity"]) == ("", "")
     assert facts.triggered_by == ""
     assert len(facts.steps) == 1  # a run that came to its end waits for nothing
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["before the field", "now"])
+def test_who_waived_a_check_is_told_of_old_records_too(book: Book, old: bool) -> None:
+    why = "2 people have it: see the letter"
+    reason = f"both classes differ; waived by cli:ana on 2026-11-21: {why}"
+    waiver = {"by": "cli:ana", "at": "2026-11-21", "why": why}
+    verdict = asdict(Verdict("weak", "warn", n=40, reason=reason, waiver=waiver))
+    if old:
+        del verdict["waiver"]
+    book.step("check_training_set", verdicts=[verdict])
+    (found,) = facts_of(book).verdicts
+    assert found["reason"] == "both classes differ"
+    assert found["waiver"] == waiver | {"why": "fewer than 5 people have it: see the letter"}
+
+
+def test_a_result_from_before_waivers_were_a_field_can_be_read() -> None:
+    verdict = asdict(Verdict("weak", "warn", reason="both classes differ"))
+    del verdict["waiver"]
+    text = json.dumps({"stage": "s", "key": "k", "outputs": {}, "verdicts": [verdict]})
+    assert Result.from_json(text).verdicts == (Verdict(**verdict),)
 
 
 def test_what_was_erased_is_missing_and_holds_nothing_up(book: Book) -> None:

@@ -165,7 +165,10 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path) -> None:
             StepFacts(SCRIPT, SCRIPT, "failed", error=SCRIPT, message=SCRIPT, key=SCRIPT),
         ),
         quarantine=Quarantine({SCRIPT: 9}, replace(BY_REASON, rows=(SCRIPT, "x")), evil, evil),
-        verdicts=(verdict(SCRIPT, "block", reason=SCRIPT, suite=SCRIPT, step=SCRIPT),),
+        verdicts=(
+            verdict(SCRIPT, "block", reason=SCRIPT, suite=SCRIPT, step=SCRIPT),
+            verdict(SCRIPT, "warn", waiver={"by": SCRIPT, "at": AT, "why": SCRIPT}),
+        ),
         decisions=tuple(replace(one, why=SCRIPT, by=SCRIPT) for one in facts().decisions),
         model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), {}, SCRIPT, {SCRIPT: SCRIPT}, {}),
     )  # fmt: skip
@@ -235,7 +238,11 @@ def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch:
     names = [StepFacts("⟦s⟧", "⟦s⟧", "done", 4.9, False, "⟦k⟧", AT, outputs={"⟦o⟧": "⟦d⟧"})]
     run = facts(
         run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",), drift=(),
-        steps=tuple(names), verdicts=(verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧"),),
+        steps=tuple(names), verdicts=(
+            verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧"),
+            verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧",
+                    waiver={"by": "⟦b⟧", "at": AT, "why": "⟦w⟧"}),
+        ),
         decisions=tuple(
             replace(one, why="⟦w⟧", by="⟦b⟧", about=dict.fromkeys(one.about, "⟦x⟧"))
             for one in facts().decisions
@@ -307,7 +314,7 @@ def test_the_style_reaches_the_contrast_that_eyes_need() -> None:
             for number in range(1, 7):
                 assert contrast(colours[f"c{number}"], colours[ground]) >= 3, (number, ground)
         for tone in ("good", "care", "stop", "wait"):
-            for ink in (tone, "ink", "link"):
+            for ink in (tone, "ink", "link", "quiet"):
                 assert contrast(colours[ink], colours[f"{tone}-ground"]) >= 4.5, (ink, tone)
 
 

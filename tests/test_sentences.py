@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from run_facts import facts, verdict
+from run_facts import facts, verdict, waived
 
 from expectations.promotion import compare, judge
 from spira_tasks.reports import sentences
@@ -61,7 +61,7 @@ def test_a_verdict_that_nobody_knows_any_more_keeps_its_own_words_and_language()
 @pytest.mark.parametrize(
     ("outcome", "word", "reason"),
     [
-        ("promoted", "Promoted", "It passed every check, and there was no champion yet."),
+        ("promoted", "Promoted", "There was no champion yet. It passed every check."),
         ("kept", "Kept as challenger", "It did not show that it is better than the champion."),
     ],
 )
@@ -69,6 +69,45 @@ def test_a_run_that_came_to_its_end_says_how_it_ended(outcome: Any, word: str, r
     first = (verdict("better_than_champion"),) if outcome == "promoted" else ()
     said = sentences.headline(EN, facts(outcome=outcome, verdicts=first))
     assert (said.word, said.why.text, said.others) == (word, reason, ())
+
+
+def test_a_promotion_in_spite_of_warnings_and_waivers_does_not_say_that_all_passed() -> None:
+    found = (verdict("better_than_champion"), verdict("sensitivity_floor", "warn"), waived())
+    assert why(facts(outcome="promoted", verdicts=found)) == (
+        "There was no champion yet. No check stopped the promotion. Warnings: 1; set aside by a "
+        "person: 1."
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_waived_check_is_told_with_who_and_why_and_not_among_other_warnings(
+    language: str,
+) -> None:
+    run, t = facts(verdicts=(waived(), verdict("sensitivity_floor", "warn"))), Texts(language)
+    (one,) = sentences.waived(t, run)
+    assert (one.by, one.on, one.why) == ("cli:ana", t.day("2026-11-21"), "one telephone yet")
+    assert one.check.language == one.found.language == language
+    (other,) = sentences.warnings(t, run)
+    assert other != one.found
+
+
+@pytest.mark.parametrize(
+    ("names", "waivable"),
+    [
+        (["expect_no_level_of_one_class(device_model)"], True),
+        (["expect_column_values_to_be_in_set(erased)"], False),
+        (["expect_column_values_to_hold_no_personal_data(x_of_a_hospital)"], False),
+        (["expect_no_level_of_one_class(device_model)",
+          "expect_column_values_to_be_in_set(erased)"], False),
+    ],
+)  # fmt: skip
+def test_a_waiver_is_offered_only_where_a_gate_would_heed_it(
+    names: list[str], waivable: bool
+) -> None:
+    stop = tuple(verdict(name, "block", suite="training_set") for name in names)
+    said = sentences.headline(EN, facts(verdicts=stop)).next
+    assert ("can waive the check in writing" in said) is waivable
+    assert ("nobody can waive" in said) is not waivable
 
 
 def test_a_failed_run_names_its_step_and_does_not_judge_data_or_model() -> None:

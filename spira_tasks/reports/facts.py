@@ -252,7 +252,8 @@ class RunFacts:
         Whether the recordings are of invented people; None where no table tells.
     verdicts : tuple of mapping
         As ``spira_tasks.contract.Verdict`` is stored, plus ``step``; ``suite`` is never empty
-        where the step names one in its configuration.
+        where the step names one in its configuration.  What a person waived is in ``waiver`` and
+        not in ``reason``.
     composition : tuple of Counts
         ``by``: ``("label",)``, ``("sex",)``, ``("age",)``, ``("site",)``, ``("device",)``,
         ``("sex", "label")``, ``("age", "label")``, ``("site", "label")``; of subjects.  Labels are

@@ -16,10 +16,9 @@ from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
 from spira_tasks.pipelines import TRAINING
-from spira_tasks.reports import tables
+from spira_tasks.reports import judged, tables
 from spira_tasks.reports.facts import (
     AuditAnchor,
-    Drift,
     Evaluation,
     History,
     Intake,
@@ -34,7 +33,7 @@ from spira_tasks.reports.facts import (
 )
 from spira_tasks.reports.reading import Reader
 from spira_tasks.reports.suppression import count, two_way
-from spira_tasks.small_cells import MIN_CELL, without_few
+from spira_tasks.small_cells import without_few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +65,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     if not records:
         raise ConfigError(f"store {store.url} has no record of a training run {run_id!r}")
     reader = Reader(store, records)
-    verdicts = tuple(v for record in records.values() for v in _verdicts(record))
+    verdicts = tuple(v for record in records.values() for v in judged.verdicts(record))
     table = reader.table(TABLES, tables.COLUMNS)
     quarantine = reader.quarantine()
     sites = tables.site_names(table, quarantine, _config(records, "ingest").get("sites", ()))
@@ -92,7 +91,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         dataset=tables.dataset(table, reader.digest("check_training_set.table")),
         composition=tables.composition(table),
         signal_quality=tables.signal_quality(table),
-        drift=_drift(verdicts),
+        drift=judged.drift(verdicts),
         evaluation=_evaluation(reader, table),
         decision_outcome=str(promotion.get("outcome", "")),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
@@ -144,7 +143,7 @@ def _summary(store: Store, run_id: str) -> RunSummary | None:
     records = run_records(store, run_id)
     if not records:
         return None
-    verdicts = [verdict for record in records.values() for verdict in _verdicts(record)]
+    verdicts = [verdict for record in records.values() for verdict in judged.verdicts(record)]
     by_suite = {
         suite: _words([v for v in verdicts if (v["suite"] or v["step"]) == suite])
         for suite in dict.fromkeys(v["suite"] or v["step"] for v in verdicts)
@@ -182,28 +181,6 @@ def _metrics(records: Mapping[str, Record], step: str) -> Mapping[str, float]:
 
 def _config(records: Mapping[str, Record], step: str) -> Mapping[str, Any]:
     return records.get(step, {}).get("config") or {}
-
-
-def _verdicts(record: Record) -> list[dict[str, Any]]:
-    """The verdicts of a step, small counts in words; records of old runs lack some fields."""
-    found = []
-    for stored in record.get("verdicts", ()):
-        verdict = {"severity": "", "suite": "", **stored, "step": record["step"]}
-        verdict["suite"] = verdict["suite"] or record.get("config", {}).get("suite", "")
-        verdict["reason"] = without_few(stored["reason"])
-        n = stored["n"]
-        if n is not None and count(n) is None:
-            verdict["n"] = None
-        if _tells_few(stored) and verdict["reason"] != stored["reason"]:
-            verdict["statistic"] = None
-        found.append(verdict)
-    return found
-
-
-def _tells_few(verdict: Record) -> bool:
-    """Whether the statistic is a small count, or the share that is one of n rows."""
-    n, statistic = verdict["n"] or 0, verdict["statistic"] or 0.0
-    return statistic in range(1, MIN_CELL) or 0 < round(statistic * n) < MIN_CELL
 
 
 def _steps(records: Mapping[str, Record]) -> tuple[StepFacts, ...]:
@@ -293,15 +270,6 @@ def _intake(reader: Reader, records: Mapping[str, Record]) -> Intake | None:
         n_ward_noises=int(numbers["n_ward_noises"]),
         hours_of_audio=round(numbers["n_seconds_of_audio"] / 3600, 1),
         by_task=tables.by_task(report.get("n_by_task", {})),
-    )
-
-
-def _drift(verdicts: tuple[Record, ...]) -> tuple[Drift, ...]:
-    fields = ("name", "verdict", "statistic", "threshold", "n", "reason")
-    return tuple(
-        Drift(**{name: verdict[name] for name in fields})
-        for verdict in verdicts
-        if "drift" in verdict["suite"]
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spira_tasks.intake.record_contract import COLUMNS
-from spira_tasks.reports import written
+from spira_tasks.reports import caveats, written
 from spira_tasks.reports.document import CAPTIONS, NOT_REACHED, SYNTHETIC, document, number
 from spira_tasks.reports.facts import (
     Block,
@@ -296,31 +296,7 @@ def _ethical(facts: RunFacts) -> Iterator[Block]:
 
 
 def _caveats(facts: RunFacts) -> Iterator[Block]:
-    notable = [one for one in facts.verdicts if one["verdict"] != "pass"]
-    if notable:
-        words = {
-            "warn": Text("aviso", "warning"),
-            "block": Text("impede", "blocks"),
-        }
-        yield Table(
-            Text("O que as verificações disseram", "What the checks said"),
-            (Text("Etapa", "Step"), Text("Verificação", "Check"), Text("Disse", "Said")),
-            tuple((one["step"], one["name"], words[one["verdict"]]) for one in notable),
-        )
-    waivers = [one for one in facts.decisions if one.kind == "waivers"]
-    if waivers:
-        yield Table(
-            Text("Verificações dispensadas por pessoas", "Checks that people waived"),
-            (Text("Verificação", "Check"), Text("Por quê", "Why"), Text("Quem", "Who")),
-            tuple(
-                (
-                    f"{one.about.get('suite', '')}: {one.about.get('expectation', '')}",
-                    one.why,
-                    one.by,
-                )
-                for one in waivers
-            ),
-        )
+    yield from caveats.tables(facts)
     yield from written.part(
         "model_card",
         "caveats",

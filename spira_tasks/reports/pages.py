@@ -132,6 +132,7 @@ def _verdict(t: Texts, facts: RunFacts) -> Context:
         "words": sentences.in_words(t, evaluation) if evaluation else [],
         "figures": figures.of_evaluation(t, evaluation) if evaluation else [],
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
+        "waived": sentences.waived(t, facts),
         "warnings": sentences.warnings(t, facts),
         "who": _who(t, facts),
     }
@@ -222,6 +223,8 @@ def _verdict_row(t: Texts, verdict: Mapping[str, Any]) -> Context:
         "details": sentences.details(t, verdict),
         "why": None if verdict["verdict"] == "pass" else sentences.in_full(t, verdict),
         "verdict": verdict["verdict"],
+        "mark": t(f"mark.{'waived' if verdict['waiver'] else verdict['verdict']}"),
+        "waived_by": sentences.waived_by(t, verdict),
         "severity": _severity(t, verdict),
         "observed": t.statistic(verdict["statistic"]),
         "limit": t.statistic(verdict["threshold"]),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from expectations import catalogue
 from expectations.plain import Language, Plain, describe, load
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts
 from spira_tasks.reports.texts import Texts
@@ -32,6 +33,17 @@ class Headline:
     next: str
 
 
+@dataclass(frozen=True)
+class Waived:
+    """A check that would have stopped the run, and the person who answers for its not doing so."""
+
+    check: Said
+    found: Said
+    by: str
+    on: str
+    why: str
+
+
 def headline(t: Texts, facts: RunFacts) -> Headline:
     stopping = [one for one in facts.verdicts if one["verdict"] == "block"]
     return Headline(
@@ -43,9 +55,28 @@ def headline(t: Texts, facts: RunFacts) -> Headline:
     )
 
 
-def warnings(t: Texts, facts: RunFacts) -> list[tuple[Mapping[str, Any], Said]]:
-    """What did not hold and was let pass; the model card carries the same."""
-    return [(one, explain(t, one)) for one in facts.verdicts if one["verdict"] == "warn"]
+def warnings(t: Texts, facts: RunFacts) -> list[Said]:
+    """What did not hold and only warns by its own rule; the model card carries the same."""
+    return [
+        explain(t, one) for one in facts.verdicts if one["verdict"] == "warn" and not one["waiver"]
+    ]
+
+
+def waived(t: Texts, facts: RunFacts) -> list[Waived]:
+    """What would have stopped the run, had not a person set it aside."""
+    return [
+        Waived(title(t, one), explain(t, one), *_who(t, one))
+        for one in facts.verdicts
+        if one["waiver"]
+    ]
+
+
+def waived_by(t: Texts, verdict: Mapping[str, Any]) -> str:
+    """Who set a check aside, when and why; empty where nobody did."""
+    if not verdict["waiver"]:
+        return ""
+    by, on, why = _who(t, verdict)
+    return t("verdict.waived_by", by=by, at=on, why=why)
 
 
 def explain(t: Texts, verdict: Mapping[str, Any]) -> Said:
@@ -117,6 +148,11 @@ def in_words(t: Texts, evaluation: Evaluation) -> list[str]:
     return sentences
 
 
+def _who(t: Texts, verdict: Mapping[str, Any]) -> tuple[str, str, str]:
+    waiver = verdict["waiver"]
+    return waiver["by"], t.day(waiver["at"]), waiver["why"]
+
+
 def _written(t: Texts, verdict: Mapping[str, Any]) -> Said | None:
     """The sentence of the catalogue for this verdict of a gate, if it has one."""
     measured = "" if verdict["statistic"] is not None else ".unmeasured"
@@ -139,8 +175,11 @@ def _why(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> Sa
         return explain(t, stopping[0])
     if facts.outcome in {"kept", "promoted"}:
         against = [one for one in facts.verdicts if one["name"] == "better_than_champion"]
-        if against:
-            return explain(t, against[0])
+        compared = [explain(t, one) for one in against[:1]]
+        if facts.outcome == "promoted":
+            return Said(" ".join([*(one.text for one in compared), _passed(t, facts)]), t.language)
+        if compared:
+            return compared[0]
     failed = next((step for step in facts.steps if step.state == "failed"), None)
     if facts.outcome == "failed" and failed is not None:
         key = f"error.{failed.error}"
@@ -152,16 +191,35 @@ def _why(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> Sa
     return Said(t(f"why.{facts.outcome}"), t.language)
 
 
+def _passed(t: Texts, facts: RunFacts) -> str:
+    """How a promoted model came through the checks; no more than is true."""
+    n_warned, n_waived = len(warnings(t, facts)), len(waived(t, facts))
+    if not n_warned and not n_waived:
+        return t("why.promoted")
+    return t("why.promoted_noted", warned=t.count(n_warned), waived=t.count(n_waived))
+
+
 def _next(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> str:
     if facts.outcome == "blocked" and stopping:
         key = f"next.{stopping[0]['name']}"
         if t.has(key):
             return t(key)
+        if any(_is_firm(one) for one in stopping):
+            return t("next.blocked_firm")
         return t("next.blocked_suite" if stopping[0].get("suite") else "next.blocked")
     failed = next((step for step in facts.steps if step.state == "failed"), None)
     if facts.outcome == "failed" and failed is not None and t.has(f"next.error.{failed.error}"):
         return t(f"next.error.{failed.error}")
     return t(f"next.{facts.outcome}")
+
+
+def _is_firm(verdict: Mapping[str, Any]) -> bool:
+    """Whether no waiver would count against a check."""
+    known = catalogue.committed().get((verdict["suite"], verdict["name"]))
+    if known is not None:
+        return known.firm
+    kind, _, rest = verdict["name"].removesuffix(")").partition("(")
+    return catalogue.is_firm(kind, (rest.partition(", ")[0],))
 
 
 def _numbers(t: Texts, verdict: Mapping[str, Any]) -> dict[str, str]:

@@ -348,4 +348,5 @@ def waived(verdict: Verdict, waivers: Iterable[heeded.Decision], firm: frozenset
     if verdict.verdict != "block" or decision is None or verdict.name in firm:
         return verdict
     reason = f"{verdict.reason}; waived by {decision.by} on {decision.at[:10]}: {decision.why}"
-    return replace(verdict, verdict="warn", reason=reason)
+    waiver = {"by": decision.by, "at": decision.at, "why": decision.why}
+    return replace(verdict, verdict="warn", reason=reason, waiver=waiver)

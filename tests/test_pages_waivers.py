@@ -1,0 +1,56 @@
+"""What a person set aside is seen by whoever reads the pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reading_pages import barriers, outside, read
+from run_facts import AT, document, facts, history, verdict, waived
+
+from spira_tasks.reports import model_card, pages
+from spira_tasks.reports.facts import RunFacts
+from spira_tasks.reports.texts import LANGUAGES, Texts
+
+
+def words(folder: Path, name: str) -> str:
+    return read(folder / name).text
+
+
+def render(run: RunFacts, folder: Path) -> Path:
+    pages.render(run, history(), document(), model_card.build(run), folder, built_at=AT)
+    return folder
+
+
+def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_told(
+    tmp_path: Path,
+) -> None:
+    render(
+        facts(outcome="promoted", verdicts=(waived(), verdict("sensitivity_floor", "warn"))),
+        tmp_path,
+    )
+    for language in LANGUAGES:
+        t = Texts(language)
+        page = words(tmp_path, f"verdict.{language}.html")
+        block, after = t("verdict.waived", n="1"), t("verdict.next")
+        assert page.index(t("outcome.promoted")) < page.index(block) < page.index(after)
+        for name in ("verdict", "data", "model-card"):
+            told = words(tmp_path, f"{name}.{language}.html")
+            assert "cli:ana" in told, name
+            assert "one telephone yet" in told, name
+    assert "set aside by cli:ana on 21 November 2026: one telephone yet" in words(
+        tmp_path, "data.en.html"
+    )
+    assert "warning: set aside by a person" in words(tmp_path, "model-card.en.html")
+
+
+def test_the_block_of_waivers_shuts_nobody_out_and_names_no_host(tmp_path: Path) -> None:
+    render(facts(verdicts=(waived(),)), tmp_path)
+    for path in tmp_path.iterdir():
+        assert barriers(read(path)) == [], path.name
+        assert outside(path.read_text()) == [], path.name
+
+
+def test_without_a_waiver_no_page_speaks_of_one(tmp_path: Path) -> None:
+    render(facts(decisions=()), tmp_path)
+    for name in ("verdict", "data", "model-card"):
+        assert "et aside" not in words(tmp_path, f"{name}.en.html"), name
