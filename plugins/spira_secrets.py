@@ -8,7 +8,7 @@ connection              what it holds
 ``spira_s3_store``      the same with keys that open the store only
 ``spira_s3_data``       … the store and the recordings; for ``ingest``
 ``spira_s3_models``     … the store and MLflow's artifacts; for ``train``, ``register``,
-                        ``promote``
+                        ``promote``, ``check_drift``, ``erase``, ``report``
 ``spira_mlflow``        host: URL of the MLflow server; login, password
 ``spira_pseudonyms``    password: the key that makes pseudonyms; for ``ingest``
                         extra ``map``: after a rotation of the key, the file of its map on
@@ -38,7 +38,9 @@ def secrets_of(resources: Resources) -> dict[str, str]:
     AirflowFailException
         When a connection that it needs does not exist.
     """
-    s3 = _connection(f"spira_s3_{resources.access}", "spira_s3")
+    reaches_models = resources.access in {"models", "governance"}
+    keys = "models" if reaches_models else resources.access
+    s3 = _connection(f"spira_s3_{keys}", "spira_s3")
     if s3 is None:
         raise AirflowFailException(
             "there is no Airflow connection spira_s3: add it (Admin, Connections), with the URL of "
@@ -50,13 +52,13 @@ def secrets_of(resources: Resources) -> dict[str, str]:
         "SPIRA_S3_SECRET_KEY": s3.password,
         "SPIRA_S3_REGION": s3.extra_dejson.get("region"),
     }
-    if resources.access == "models" and (mlflow := _connection("spira_mlflow")):
+    if reaches_models and (mlflow := _connection("spira_mlflow")):
         variables |= {
             "MLFLOW_TRACKING_URI": mlflow.host,
             "MLFLOW_TRACKING_USERNAME": mlflow.login,
             "MLFLOW_TRACKING_PASSWORD": mlflow.password,
         }
-    if resources.access == "models" and (key := _connection("spira_signing")):
+    if resources.access == "governance" and (key := _connection("spira_signing")):
         variables["SPIRA_SIGNING_KEY"] = key.password
     if resources.access == "data" and (key := _connection("spira_pseudonyms")):
         variables["SPIRA_PSEUDONYM_KEY"] = key.password

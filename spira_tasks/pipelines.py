@@ -100,10 +100,10 @@ TRAINING = (
     ),
 )
 
-ERASURE = (Step("erase", "erase", resources=Resources(access="models", memory_mib=(2048,))),)
+ERASURE = (Step("erase", "erase", resources=Resources(access="governance", memory_mib=(2048,))),)
 
 # Reports on a run whatever became of it, so it reads no output and waits for none.
-REPORT = (Step("report", "report", resources=Resources(access="models", memory_mib=(2048,))),)
+REPORT = (Step("report", "report", resources=Resources(access="governance", memory_mib=(2048,))),)
 
 FIXED = ("suite",)  # of the configuration: which gate a step is
 

@@ -188,7 +188,7 @@ def add(patch: pytest.MonkeyPatch, name: str, **fields: object) -> None:
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("spira_s3", "spira_mlflow", "spira_pseudonyms"):
+    for name in ("spira_s3", "spira_mlflow", "spira_pseudonyms", "spira_signing"):
         add(monkeypatch, name)
 
 
@@ -199,7 +199,12 @@ MLFLOW = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_US
 @pytest.mark.usefixtures("connections")
 @pytest.mark.parametrize(
     ("access", "names"),
-    [("store", S3), ("models", (*MLFLOW, *S3)), ("data", ("SPIRA_PSEUDONYM_KEY", *S3))],
+    [
+        ("store", S3),
+        ("models", (*MLFLOW, *S3)),
+        ("governance", (*MLFLOW, *S3, "SPIRA_SIGNING_KEY")),
+        ("data", ("SPIRA_PSEUDONYM_KEY", *S3)),
+    ],
 )
 def test_a_step_gets_the_keys_of_its_access_and_no_other(
     access: str, names: tuple[str, ...]
