@@ -98,14 +98,14 @@ def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
     held = [one for one in verdicts if one["verdict"] == "pass"]
     rows = "".join(
         f'<tr><td class="{one["verdict"]}">{" / ".join(CHECKS[one["verdict"]])}</td>'
-        f"<td><code>{escape(one['name'])}</code><br>"
+        f"<td>{_title(one)}<code>{escape(one['name'])}</code><br>"
         f"<small>{escape(one.get('suite', ''))}</small></td>"
         f"<td>{escape(without_few(one['reason']))}</td></tr>"
         for one in verdicts
         if one["verdict"] != "pass"
     )
     table = f"<table><tr><th>Verdict<th>Check<th>Reason</tr>{rows}</table>" if rows else ""
-    passed = "".join(f"<li><code>{escape(one['name'])}</code></li>" for one in held)
+    passed = "".join(f"<li>{_title(one)}<code>{escape(one['name'])}</code></li>" for one in held)
     passed = (
         f"<details><summary>{len(held)} passed / aprovadas</summary><ul>{passed}</ul></details>"
     )
@@ -124,6 +124,18 @@ def _step(run_id: str, name: str, record: Mapping[str, Any] | None) -> str:
     return (
         f'<a href="../../tasks/{quote(run_id, safe="")}/{quote(name, safe="")}">{escape(name)}</a>'
     )
+
+
+def _title(verdict: Mapping[str, Any]) -> str:
+    """What a check looks at, in plain words, where the words are at hand and know it."""
+    try:
+        from expectations.plain import describe
+    except ImportError:  # an image of Airflow without them: the code alone has to do
+        return ""
+    english, portuguese = (describe(verdict["name"], one, verdict).title for one in ("en", "pt"))
+    if english == verdict["name"]:
+        return ""
+    return f'{escape(english)} / <span lang="pt">{escape(portuguese)}</span><br>'
 
 
 def _state(record: Mapping[str, Any] | None) -> str:

@@ -18,7 +18,7 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
 from spira_tasks.pipelines import TRAINING
 from spira_tasks.reports import datasheet, model_card
-from spira_tasks.reports.facts import Counts, Missing, Paragraph, RunFacts
+from spira_tasks.reports.facts import Counts, Missing, Paragraph, RunFacts, Table, Text
 from spira_tasks.reports.gather import gather, history, latest_run
 from spira_tasks.reports.suppression import one_way
 from spira_tasks.reports.written import part
@@ -290,6 +290,27 @@ def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Bo
     told = " ".join(text.en for text in model_card.not_validated_for(facts))
     assert "sex: OTHER" in told
     assert "age: <18, 18-29, 30-44, 60-74, 75+" in told
+
+
+def test_the_card_tells_what_the_checks_said_in_plain_words_with_numbers(book: Book) -> None:
+    name = "expect_column_values_to_be_between(age, possible)"
+    verdict = Verdict(name, "warn", 0.2, threshold=0.0, n=61, reason="x", suite="metadata")
+    book.step("check_recordings", verdicts=[asdict(verdict)])
+    card = model_card.build(facts_of(book))
+    (table,) = (
+        block
+        for section in card.sections
+        for block in section.blocks
+        if section.key == "caveats" and isinstance(block, Table)
+    )
+    ((step, check, mark, because),) = table.rows
+    assert step == Text("Verificação das gravações", "Check of the recordings")
+    assert mark == Text("aviso", "warning")
+    assert isinstance(because, Text)
+    assert because.en.startswith("This did not hold: In every recording, ")
+    assert because.en.endswith("Found: 0.2; limit: 0.")
+    assert because.pt.endswith("Encontrado: 0,2; limite: 0.")
+    assert name not in f"{check}{because}"
 
 
 # ---- parts that people write ----

@@ -23,8 +23,8 @@ def tables(facts: RunFacts) -> Iterator[Block]:
     if notable:
         yield Table(
             Text("O que as verificações disseram", "What the checks said"),
-            (Text("Etapa", "Step"), CHECK, Text("Disse", "Said")),
-            tuple((one["step"], one["name"], _mark(one)) for one in notable),
+            (Text("Etapa", "Step"), CHECK, Text("Disse", "Said"), Text("Porque", "Because")),
+            tuple(_found(one) for one in notable),
         )
     waived = [one for one in notable if one["waiver"]]
     if waived:
@@ -38,6 +38,15 @@ def tables(facts: RunFacts) -> Iterator[Block]:
         )
 
 
+def _found(verdict: Mapping[str, Any]) -> tuple[Text, ...]:
+    return (
+        _in_both(lambda t: t.name("step", verdict["step"])),
+        _in_both(lambda t: sentences.title(t, verdict).text),
+        MARKS["waived" if verdict["waiver"] else verdict["verdict"]],
+        _in_both(lambda t: sentences.explain(t, verdict).text),
+    )
+
+
 def _waived(verdict: Mapping[str, Any]) -> tuple[Text | str, ...]:
     waiver = verdict["waiver"]
     return (
@@ -46,10 +55,6 @@ def _waived(verdict: Mapping[str, Any]) -> tuple[Text | str, ...]:
         _in_both(lambda t: t.day(waiver["at"])),
         waiver["why"],
     )
-
-
-def _mark(verdict: Mapping[str, Any]) -> Text:
-    return MARKS["waived" if verdict["waiver"] else verdict["verdict"]]
 
 
 def _in_both(tell: Callable[[Texts], str]) -> Text:
