@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from folders import AS_OF, Cohort, Ingested
+from folders import AS_OF, Cohort, Ingested, voice
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
@@ -36,11 +36,18 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def rotate(patch: pytest.MonkeyPatch, data: str, out: Path, old: str = OLD, new: str = NEW) -> int:
+def rotate(
+    patch: pytest.MonkeyPatch,
+    data: str,
+    out: Path,
+    *more: str,
+    old: str = OLD,
+    new: str = NEW,
+) -> int:
     """What an operator does: make the map, then let ingest have the new key and the map."""
     patch.setenv("SPIRA_PSEUDONYM_KEY_OLD", old)
     patch.setenv("SPIRA_PSEUDONYM_KEY", new)
-    status = main(["pseudonyms", "rotate", "--data", data, "--out", str(out)])
+    status = main(["pseudonyms", "rotate", "--data", data, "--out", str(out), *more])
     patch.delenv("SPIRA_PSEUDONYM_KEY_OLD")
     if status == 0:
         patch.setenv("SPIRA_PSEUDONYM_MAP", str(out))
@@ -115,6 +122,93 @@ def test_a_tombstone_holds_after_the_key_was_replaced(
     again = Ingested(data, store, run_id="r2", max_quarantine_fraction=1.0)
     assert erased not in subjects(again).values()
     assert list(again.table("quarantine")["reason"]) == ["erased", "erased"]
+
+
+def test_who_was_erased_and_left_the_folder_is_not_let_in_again_by_a_rotation(
+    cohort: Cohort,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No map is made that leaves them out; the hospital's list with their number covers them."""
+    data = cohort.write()
+    erased = subjects(Ingested(data, store))["r000"]
+    decisions.decide(store, "erasures", {"tag": tombstone_tag(erased)}, "asked for it in writing")
+    rows = cohort.rows[:2]
+    del cohort.rows[:2]
+    data, out = cohort.write(), tmp_path / "map.json"
+    assert rotate(monkeypatch, data, out) == 78
+    assert "1 of the people who were erased are in none of these" in capsys.readouterr().err
+    assert not out.exists()
+
+    listed = tmp_path / "erased.csv"
+    pd.DataFrame(rows)[["patient_rgh", "hospital_id"]].to_csv(listed, index=False)
+    assert rotate(monkeypatch, data, out, "--list", str(listed)) == 0
+    cohort.rows[:0] = rows
+    again = Ingested(cohort.write(), store, run_id="r2", max_quarantine_fraction=1.0)
+    assert set(subjects(again)) == {f"r{number:03d}" for number in range(2, 12)}
+    assert list(again.table("quarantine")["reason"]) == ["erased", "erased"]
+
+
+def test_a_rotation_that_leaves_erased_people_out_is_accepted_in_so_many_words_and_logged(
+    cohort: Cohort,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tag = tombstone_tag("ab" * 32)
+    decisions.decide(store, "erasures", {"tag": tag}, "asked for it in writing")
+    data, out = cohort.write(), tmp_path / "map.json"
+    assert rotate(monkeypatch, data, out, "--uncovered-erasures-accepted") == 0
+    assert "they will be taken in when they come again" in capsys.readouterr().err
+    (event,) = [event for event in audit.events(store) if event.action == "rotation"]
+    assert (event.details["n_people"], event.details["n_uncovered_erasures"]) == (6, 1)
+    decisions.withdraw(store, "erasures", {"tag": tag}, "the hospital mixed up two people")
+    assert rotate(monkeypatch, data, tmp_path / "map-2.json", old=NEW, new=NEWEST) == 0
+
+
+def test_tombstones_of_pseudonyms_that_no_key_made_hold_too(
+    cohort: Cohort, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for row in cohort.rows[:2]:
+        row |= {"patient_rgh": "", "patient_pid": "cd" * 32}
+    data = cohort.write()
+    Ingested(data, store)
+    tag = tombstone_tag("cd" * 32)
+    decisions.decide(store, "erasures", {"tag": tag}, "asked for it in writing")
+    out = tmp_path / "map.json"
+    assert rotate(monkeypatch, data, out) == 0
+    assert "cd" * 32 not in out.read_text()
+    again = Ingested(data, store, run_id="r2", max_quarantine_fraction=1.0)
+    assert list(again.table("quarantine")["reason"]) == ["erased", "erased"]
+
+
+def test_tombstones_of_the_published_data_hold_where_the_name_of_the_file_tells_the_person(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is known by the content of a file alone is counted, so that it is not overlooked."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    names = ["0123456789abcdef_1.wav", "0123456789abcdef_2.wav", "fedcba9876543210_1.wav", "v.wav"]
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(voice(number))
+    lines = "".join(f"{name},{number % 2}\n" for number, name in enumerate(names))
+    (folder / "metadata_train.csv").write_text("file_path,class\n" + lines)
+    data = f"folder:{folder}"
+    people = Ingested(data, store).table("recordings").groupby("subject_id").size()
+    erased = people.index[people == 2].item()
+    decisions.decide(store, "erasures", {"tag": tombstone_tag(erased)}, "asked for it in writing")
+    assert rotate(monkeypatch, data, tmp_path / "map.json") == 0
+    again = Ingested(data, store, run_id="r2", max_quarantine_fraction=1.0)
+    assert list(again.table("quarantine")["reason"]) == ["erased", "erased"]
+    here = set(again.table("recordings")["subject_id"])
+    (known,) = here & set(people.index)  # by the name; the other one is a stranger
+
+    (heard,) = here - {known}
+    decisions.decide(store, "erasures", {"tag": tombstone_tag(heard)}, "asked for it in writing")
+    assert rotate(monkeypatch, data, tmp_path / "map-2.json", old=NEW, new=NEWEST) == 78
 
 
 def test_another_map_is_another_result(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help=f"the hospital's own list, with the columns {' and '.join(LIST_COLUMNS)}",
     )
     rotate_.add_argument("--out", required=True, type=Path, metavar="FILE", help="the map to make")
+    rotate_.add_argument(
+        "--uncovered-erasures-accepted",
+        action="store_true",
+        help="go on where erased people are in none of these: they will be taken in when they come",
+    )
     rotate_.set_defaults(command=rotate)
     tag_ = actions.add_parser(
         "tag",
@@ -78,15 +84,29 @@ def rotate(args: argparse.Namespace) -> int:
             "one (not at all, if it was the demonstration key)"
         )
     earlier = pseudonyms.rekey_map(made_for=old)
-    people: dict[str, str] = {}
-    for rows in [*map(read_data, args.data), *map(read_list, args.list)]:
-        people |= pseudonyms.rotated(rows, old, new, earlier)
+    tables = [(read_data(place, old), read_data(place, new)) for place in args.data]
+    tables += [(rows, rows) for rows in map(read_list, args.list)]
+    known: dict[str, str] = {}
+    for by_old, by_new in tables:
+        before, after = pseudonyms.own_ids(by_old, old), pseudonyms.own_ids(by_new, new)
+        known |= pseudonyms.rotated(before, after, earlier)
+    people = {now: first for now, first in known.items() if now != first}
     if not people:
         raise ConfigError("no hospital number was found: name folders by --data, lists by --list")
+    n_uncovered = len(uncovered_erasures(store, known.values()))
+    if n_uncovered and not args.uncovered_erasures_accepted:
+        raise ConfigError(
+            f"{n_uncovered} of the people who were erased are in none of these folders and lists: "
+            "under the new key nobody would know them, and they would be taken in when they come "
+            "again. No map was made. Name their hospital numbers in a list of the hospital "
+            "(--list), or a folder that they are in (--data); or say --uncovered-erasures-accepted "
+            "and see to it that the hospital sends nothing of theirs"
+        )
     pseudonyms.write_map(args.out, old, new, people)
     n_left_out = len(set(earlier.values()) - set(people.values()))
     keys = {"old_key": pseudonyms.id_of(old), "new_key": pseudonyms.id_of(new)}
-    audit.record(store, "rotation", {**keys, "n_people": len(people)})
+    counts = {"n_people": len(people), "n_uncovered_erasures": n_uncovered}
+    audit.record(store, "rotation", {**keys, **counts})
     print(f"{len(people)} people in {args.out}; set {pseudonyms.MAP_VARIABLE} to it for ingest")
     if n_left_out:
         print(
@@ -94,7 +114,22 @@ def rotate(args: argparse.Namespace) -> int:
             "strangers when they come again; name every folder and list that they came from",
             file=sys.stderr,
         )
+    if n_uncovered:
+        print(
+            f"{n_uncovered} of the people who were erased are in none of these folders and lists: "
+            "they will be taken in when they come again",
+            file=sys.stderr,
+        )
     return 0
+
+
+def uncovered_erasures(store: Store, first: Iterable[str]) -> set[str]:
+    """Tags of the erasures in force that are of nobody with one of some first pseudonyms."""
+    from spira_tasks.governance import decisions
+    from spira_tasks.governance.heeded import tombstone_tag
+
+    in_force = {one.about["tag"] for one in decisions.known(store, "erasures")}
+    return in_force - set(map(tombstone_tag, first))
 
 
 def tag(args: argparse.Namespace) -> int:
@@ -120,13 +155,13 @@ def check_place(out: Path, store: Store, data: list[str]) -> None:
         raise ConfigError(f"{out} is there already; name a new file")
 
 
-def read_data(place: str) -> pd.DataFrame:
-    """Hospitals and numbers of the recordings of a folder, as ingest reads them."""
+def read_data(place: str, key: bytes) -> pd.DataFrame:
+    """What the recordings of a folder tell of their people, as ingest reads it with this key."""
     from spira_tasks.artifacts import open_source
-    from spira_tasks.intake import layouts, pseudonyms
+    from spira_tasks.intake import layouts
 
     reference = place if place.startswith(("s3://", "folder:")) else f"folder:{place}"
-    return layouts.read(open_source(reference), pseudonyms.key()).rows
+    return layouts.read(open_source(reference), key).rows
 
 
 def read_list(file: str) -> pd.DataFrame:

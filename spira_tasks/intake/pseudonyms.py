@@ -135,26 +135,22 @@ def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, str]) -> 
         json.dump(content, opened, indent=1, sort_keys=True)
 
 
-def rotated(
-    rows: pd.DataFrame, old: bytes, new: bytes, earlier: Mapping[str, str]
-) -> dict[str, str]:
-    """The re-key map of some people.
+def rotated(before: pd.Series, after: pd.Series, earlier: Mapping[str, str]) -> dict[str, str]:
+    """Whom the people of some rows were first known as.
 
     Parameters
     ----------
-    rows : DataFrame of str
-        ``hospital_id`` and ``patient_rgh``, as the hospital writes them.
-    old, new : bytes
-        Keys.
+    before, after : Series of str
+        The ``own_ids`` of the same rows by the old key and by the new one.
     earlier : mapping of str to str
         The map that went with the old key, so that a second rotation leads to the first pseudonym.
 
     Returns
     -------
     dict of str to str
-        Pseudonym by the new key to the first one.
+        Pseudonym by the new key to the first one; the same where no key made it.
     """
-    before, after = keyed_ids(rows, old).dropna(), keyed_ids(rows, new).dropna()
+    before, after = before.dropna(), after.dropna()
     return {after[n]: earlier.get(before[n], before[n]) for n in after.index}
 
 
@@ -206,18 +202,23 @@ def keyed_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     )
 
 
-def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
-    """The pseudonym of every row's patient, NaN where nothing tells who it is.
+def own_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
+    """The pseudonym of every row's patient by this key, NaN where nothing tells who it is.
 
-    By hospital and hospital number; a ``patient_pid``, already a pseudonym, passes.  Who had
-    another one before the key was replaced keeps it.
+    By hospital and hospital number; a ``patient_pid``, already a pseudonym, passes, and so does
+    what the names of the published layout tell.
     """
     import pandas as pd
 
     nothing = pd.Series(None, index=rows.index, dtype="str")
     known = rows.get("subject_id", nothing).fillna(rows.get("patient_pid", nothing))
+    return keyed_ids(rows, secret).fillna(known)
+
+
+def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
+    """As ``own_ids``, but who had another pseudonym before the key was replaced keeps it."""
     first = rekey_map()
-    found = keyed_ids(rows, secret).fillna(known)
+    found = own_ids(rows, secret)
     return found.map(lambda subject: first.get(subject, subject), na_action="ignore").astype("str")
 
 
