@@ -9,6 +9,7 @@ from typing import Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ServiceUnavailable
+from spira_tasks.governance import audit
 from spira_tasks.pipelines import TRAINING
 from spira_tasks.runner import tracking_uri
 
@@ -41,7 +42,10 @@ def describe(run_id: str, store: Store) -> dict[str, Any]:
 
 
 def export_reports(run_id: str, store: Store, folder: Path) -> list[Path]:
-    """Copy every report of a run to ``folder/<run>/<step>/``; return the files."""
+    """Copy every report of a run to ``folder/<run>/<step>/``; return the files.
+
+    Tables stay: they have a row for every recording, and no erasure would reach the copy.
+    """
     files = []
     for record in _records(run_id, store):
         for output in ("report", "decision"):
@@ -50,8 +54,11 @@ def export_reports(run_id: str, store: Store, folder: Path) -> list[Path]:
                 target = folder / run_id / record["step"]
                 target.mkdir(parents=True, exist_ok=True)
                 for name in directory.names:
+                    if name.endswith(".parquet"):
+                        continue
                     shutil.copyfile(directory.path(name), target / name)
                     files.append(target / name)
+    audit.record(store, "report", {"run": run_id, "files": [file.name for file in files]})
     return files
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
+from spira_tasks.commands.report import put
 from spira_tasks.contract import EXIT_CONFIG, EXIT_REJECTED
+from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, signing
 from spira_tasks.reports import pack
 
@@ -98,6 +100,45 @@ def test_whoever_signs_anew_is_told_by_the_key(file: Path, monkeypatch: pytest.M
     assert after.problems == []
     assert after.public_key != before.public_key
     assert not after.is_demonstration
+
+
+def test_a_report_that_another_signed_is_not_of_this_platform(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own word on whose key that is, and whether it is the demonstration's, counts nothing."""
+
+    def verified(*more: str) -> tuple[int, str]:
+        options = ["--verify", str(file), "--store", str(tmp_path / "s"), *more]
+        return main(["report", *options]), capsys.readouterr().out
+
+    assert "which everybody has: it proves nothing" in verified()[1]
+    monkeypatch.setenv(signing.VARIABLE, "ab" * 32)
+    assert main(["report", "--public-key"]) == 0
+    ours = capsys.readouterr().out.strip()
+    assert ours == signing.public_key()
+    status, told = verified()
+    assert status == EXIT_REJECTED
+    assert f"it is not signed by the key {ours}" in told
+    with zipfile.ZipFile(file) as archive:
+        manifest = json.loads(archive.read("first/manifest.json"))
+    signed = changed(file, "manifest.json", json.dumps(signing.sign(manifest)).encode())
+    signed.rename(file)
+    assert verified()[0] == 0
+    monkeypatch.delenv(signing.VARIABLE)
+    assert verified("--key", ours)[0] == 0
+    assert verified("--key", "0" * 64)[0] == EXIT_REJECTED
+    assert "whose key that is was not asked" in verified()[1]
+
+
+def test_a_manifest_of_somebody_else_deletes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    folder, mine = tmp_path / "report", tmp_path / "mine.txt"
+    folder.mkdir()
+    mine.write_text("kept")
+    manifest = {"format": pack.FORMAT, "files": {"../mine.txt": "0" * 64}}
+    (folder / pack.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="names files outside of it"):
+        put(tmp_path / "nothing", folder)
+    assert mine.read_text() == "kept"
 
 
 def test_two_files_of_one_name_are_found(file: Path) -> None:

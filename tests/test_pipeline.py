@@ -15,6 +15,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
 from spira_tasks.contract import Step
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected
+from spira_tasks.governance import audit
 from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.speech.audio import read_pcm16
@@ -324,6 +325,8 @@ def test_reports_are_copied_where_people_look(finished: Run, tmp_path: Path) -> 
     files = show.export_reports(finished.run_id, finished.store, tmp_path)
     assert tmp_path / "first" / "evaluate" / "roc.png" in files
     assert tmp_path / "first" / "promote" / "decision.json" in files
+    assert not [file for file in files if file.suffix == ".parquet"]  # a row for every recording
+    assert [*audit.events(finished.store)][-1].action == "report"
 
 
 def test_a_result_remembers_what_made_it(finished: Run) -> None:

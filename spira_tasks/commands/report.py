@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hmac
 import json
 import shutil
 from pathlib import Path
@@ -21,9 +22,10 @@ examples:
   python -m spira_tasks report latest
   python -m spira_tasks report RUN --out /media/governance/run
   python -m spira_tasks report RUN --zip run.zip
-  python -m spira_tasks report --verify run.zip
+  python -m spira_tasks report --public-key            # keep it where packs are checked
+  python -m spira_tasks report --verify run.zip --key 3b6a27bc…
 
-exit status of --verify: 0 the pack is as it was made, 65 it was changed
+exit status of --verify: 0 the pack is as this platform made it, 65 it was changed or is another's
 """
 
 
@@ -44,12 +46,23 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     report.add_argument("--zip", type=Path, metavar="FILE", help="write it as one file")
     report.add_argument("--verify", type=Path, metavar="FILE", help="check such a file instead")
+    report.add_argument(
+        "--key",
+        metavar="HEX",
+        help="whose signature --verify demands (default: that of SPIRA_SIGNING_KEY)",
+    )
+    report.add_argument("--public-key", action="store_true", help="print the key that signs here")
     report.set_defaults(command=run_report)
 
 
 def run_report(args: argparse.Namespace) -> int:
     if args.verify is not None:
         return verify(args)
+    if args.public_key:
+        from spira_tasks.governance import signing
+
+        print(signing.public_key())
+        return 0
     if args.run is None:
         raise ConfigError("which run? Give its id, or latest; --verify FILE checks a report")
     from spira_tasks.reports.gather import latest_run
@@ -77,14 +90,20 @@ def run_report(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Check a pack against itself, and its anchor against the audit log of the store."""
-    from spira_tasks.governance import audit
+    from spira_tasks.governance import audit, signing
     from spira_tasks.reports import pack
 
     found = pack.verify(args.verify)
     problems = list(found.problems)
-    key = f"{found.public_key[:16]}…" + (" (demonstration)" if found.is_demonstration else "")
     print(f"report on run {found.run_id}, made at {found.made_at}: {found.n_files} files")
-    print(f"signed by the key {key or 'of nobody'}")
+    print(f"signed by the key {found.public_key or 'of nobody'}")
+    wanted = args.key or (signing.public_key() if signing.has_own_key() else "")
+    if wanted and not hmac.compare_digest(wanted.lower(), found.public_key):
+        problems.append(f"it is not signed by the key {wanted}")
+    elif found.is_demonstration:
+        print("  this is the demonstration key, which everybody has: it proves nothing")
+    elif not wanted:
+        print("  whose key that is was not asked: give --key, as --public-key prints it there")
     if found.anchor is not None and found.anchor.number:
         place = f"event {found.anchor.number} of the audit log"
         log = audit.verify(open_store(args), {"this report": found.anchor})
@@ -127,7 +146,11 @@ def _replaceable(folder: Path) -> list[str]:
         is_ours = False
     if not is_ours:
         raise ConfigError(f"{folder} holds something else than a report; name another --out")
-    return [*manifest["files"], MANIFEST]
+    names = [*manifest["files"], MANIFEST]
+    inside = folder.resolve()
+    if not all((inside / name).resolve().is_relative_to(inside) for name in names):
+        raise ConfigError(f"the manifest in {folder} names files outside of it; name another --out")
+    return names
 
 
 def folder_of(store: Store, run_id: str) -> Path:

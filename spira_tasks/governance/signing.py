@@ -30,18 +30,18 @@ def sign(content: Mapping[str, Any]) -> dict[str, Any]:
     Without SPIRA_SIGNING_KEY the demonstration key signs, which everybody has; it says so.
     """
     key = _key()
-    public = key.public_key().public_bytes_raw().hex()
+    public = _public(key)
     signature = {
         "algorithm": "Ed25519",
         "public_key": public,
-        "demonstration": public == _demo_public_key(),
+        "demonstration": is_demonstration(public),
     }
     signed = {**content, "signature": signature}
     return {**content, "signature": {**signature, "value": key.sign(canonical_json(signed)).hex()}}
 
 
 def is_signed(content: Mapping[str, Any]) -> bool:
-    """Whether the signature is that of the key that it names."""
+    """Whether the signature is that of the key that it names; whose key that is, is not asked."""
     signature = dict(content.get("signature") or {})
     try:
         value = bytes.fromhex(signature.pop("value"))
@@ -50,6 +50,20 @@ def is_signed(content: Mapping[str, Any]) -> bool:
     except (InvalidSignature, KeyError, ValueError):
         return False
     return True
+
+
+def public_key() -> str:
+    """The key, in hex, by which others check what this platform signs."""
+    return _public(_key())
+
+
+def is_demonstration(public: str) -> bool:
+    """Whether this is the public half of the key that everybody has."""
+    return public == _public(Ed25519PrivateKey.from_private_bytes(DEMO_SEED))
+
+
+def has_own_key() -> bool:
+    return bool(os.environ.get(VARIABLE, "").strip())
 
 
 def _key() -> Ed25519PrivateKey:
@@ -64,5 +78,5 @@ def _key() -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text))
 
 
-def _demo_public_key() -> str:
-    return Ed25519PrivateKey.from_private_bytes(DEMO_SEED).public_key().public_bytes_raw().hex()
+def _public(key: Ed25519PrivateKey) -> str:
+    return key.public_key().public_bytes_raw().hex()

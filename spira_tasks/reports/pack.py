@@ -97,12 +97,13 @@ def verify(file: Path) -> Checked:
     if not signing.is_signed(manifest):
         problems.append("the manifest was changed: its signature is not that of its content")
     signature, anchor = manifest.get("signature") or {}, manifest.get("audit")
+    public_key = str(signature.get("public_key", ""))
     return Checked(
         run_id=str(manifest.get("run_id", "")),
         made_at=str(manifest.get("made_at", "")),
         n_files=len(contents),
-        public_key=str(signature.get("public_key", "")),
-        is_demonstration=bool(signature.get("demonstration")),
+        public_key=public_key,
+        is_demonstration=signing.is_demonstration(public_key),
         anchor=Anchor(**anchor) if anchor else None,
         problems=problems,
     )
