@@ -87,6 +87,101 @@ def test_a_recording_that_was_mended_belongs_to_the_past(
     assert (entry.state, entry.last_seen) == ("past", "2026-01-01T00:00:00+00:00")
 
 
+def dated(store: Store, run_id: str, day: int) -> None:
+    """Let a run have been on this day: two in one second are told apart by nothing."""
+    for step in store.record_names(run_id):
+        record = store.read_record(run_id, step)
+        assert record is not None
+        at = f"2026-01-{day:02}T00:00:00+00:00"
+        store.write_record(run_id, step, {**record, "finished_at": at})
+
+
+def test_another_hospital_s_data_say_nothing_of_what_was_refused(ward: Ward) -> None:
+    rows = ward.rows
+    ward.rows = rows[rows.index % 2 == 0].reset_index(drop=True)
+    ward.rows.loc[0, "spo2"] = "300"
+    ward.ingest("a")
+    dated(ward.store, "a", 1)
+    ward.rows = rows[rows.index % 2 == 1].reset_index(drop=True)
+    ward.ingest("b")
+    dated(ward.store, "b", 2)
+    (entry,) = quarantine.ledger(ward.store)
+    assert (entry.record, entry.state) == (rows.loc[0, "record_id"], "open")
+    ward.rows = rows  # both hospitals, and what was refused is mended
+    ward.ingest("both")
+    dated(ward.store, "both", 3)
+    (entry,) = quarantine.ledger(ward.store)
+    assert entry.state == "past"
+    assert entry.last_seen.startswith("2026-01-01")
+
+
+def test_what_is_refused_for_something_else_now_is_past_for_the_first_reason(ward: Ward) -> None:
+    ward.rows.loc[0, "spo2"] = "300"
+    ward.ingest("r1")
+    dated(ward.store, "r1", 1)
+    ward.rows.loc[0, ["spo2", "age"]] = ["97", "old"]
+    ward.ingest("r2")
+    dated(ward.store, "r2", 2)
+    states = {entry.reason: entry.state for entry in quarantine.ledger(ward.store)}
+    assert states == {"impossible_value": "past", "bad_value": "open"}
+
+
+def test_a_row_without_a_name_is_known_by_where_its_data_came_from(ward: Ward) -> None:
+    ward.rows["x_note"] = ""
+    ward.rows.loc[0, "x_note"] = "ana@example.org"
+    first, ward.data = ward.data, ward.data.with_name("other")
+    shutil.copytree(first, ward.data)
+    ward.ingest("other")
+    dated(ward.store, "other", 1)
+    ward.data = first
+    ward.ingest("first")
+    dated(ward.store, "first", 2)
+    ward.rows.loc[0, "x_note"] = ""
+    ward.ingest("mended")
+    dated(ward.store, "mended", 3)
+    found = quarantine.ledger(ward.store)
+    assert {entry.record for entry in found} == {"row 1"}
+    states = {Path(entry.source).name: entry.state for entry in found}
+    assert states == {"other": "open", "data": "past"}
+
+
+def test_the_ledger_tells_by_which_version_a_gate_refused_and_when_it_takes_again(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def checked(run_id: str, day: int) -> None:
+        ward.ingest(run_id)
+        inputs = {"table": "ingest.recordings", "source": "ingest.report"}
+        config = {"suite": "recordings", **LIMIT}
+        run_step(Step("check_recordings", "validate", inputs, config), run_id, ward.store)
+        dated(ward.store, run_id, day)
+
+    rows = ward.rows.copy()
+    ward.rows.loc[0, "ingested_at"] = "2019-03-04T10:20:30-03:00"  # before it was spoken
+    checked("r1", 1)
+    (entry,) = quarantine.ledger(ward.store)
+    assert (entry.record, entry.step) == (rows.loc[0, "record_id"], "check_recordings")
+    report = ward.store.read_record("r1", "check_recordings")
+    assert report is not None
+    directory = ward.store.directory(report["outputs"]["report"])
+    versions = {p["suite"]: p["version"] for p in json.loads(directory.read("validation.json"))}
+    assert entry.suite_version == versions[entry.suite] != ""
+    assert main(["quarantine", "list", "--store", ward.store.url]) == 0
+    assert f"{entry.suite} {entry.suite_version}" in capsys.readouterr().out
+    ward.rows = rows.drop(index=0)
+    checked("r2", 2)
+    assert [one.state for one in quarantine.ledger(ward.store)] == ["open"]
+    ward.rows = rows
+    checked("r3", 3)
+    assert [one.state for one in quarantine.ledger(ward.store)] == ["past"]
+
+
+def test_the_ledger_tells_by_which_code_ingest_refused(ward: Ward) -> None:
+    ward.rows.loc[0, "spo2"] = "300"
+    result = ward.ingest("r1")
+    (entry,) = quarantine.ledger(ward.store)
+    assert entry.suite_version == result.provenance["code"][:12]
+
+
 def test_a_released_recording_is_taken_without_the_impossible_value(ward: Ward) -> None:
     ward.rows.loc[0, "spo2"] = "300"
     name = ward.rows.loc[0, "record_id"]

@@ -77,14 +77,16 @@ def list_entries(args: argparse.Namespace) -> int:
     shown = found[-args.last :] if args.last > 0 else []
     rows = [
         [
-            *(entry.record, entry.site, entry.task, entry.reason, entry.step, entry.state),
+            *(entry.record, entry.site, entry.task, entry.reason, entry.step),
+            f"{entry.suite or 'code'} {entry.suite_version}",
+            entry.state,
             *(entry.first_seen[:10], entry.last_seen[:10]),
             f"{entry.released_by}: {entry.why}" if entry.released_by else "",
         ]
         for entry in shown
     ]
-    columns = ["record", "site", "task", "reason", "refused by", "state", "first", "last"]
-    print_table("", [*columns, "released by"], rows)
+    columns = ["record", "site", "task", "reason", "refused by", "version", "state"]
+    print_table("", [*columns, "first", "last", "released by"], rows)
     states = Counter(entry.state for entry in found)
     print(", ".join(f"{n} {state}" for state, n in states.items()))
     if len(found) > len(shown):
