@@ -24,7 +24,7 @@ class PeopleByClass(TableMetricProvider):
     """What is told of people, one row each: all statistics of this module, for one column."""
 
     metric_name = "table.people_by_class"
-    value_keys = ("column", "label", "group", "task")
+    value_keys = ("column", "label", "group", "task", "missing_is_a_level")
 
     @metric_value(engine=PandasExecutionEngine)
     def _pandas(
@@ -38,19 +38,20 @@ class PeopleByClass(TableMetricProvider):
         column, label, group = (metric_value_kwargs[key] for key in ("column", "label", "group"))
         if metric_value_kwargs["task"]:
             frame = frame[frame["task"] == metric_value_kwargs["task"]]
-        people = frame.drop_duplicates(group)[[column, label]].dropna()
+        people = frame.drop_duplicates(group)[[column, label]].dropna(subset=[label])
+        if not metric_value_kwargs["missing_is_a_level"]:
+            people = people.dropna()
         values, patient = people[column], people[label].astype(float) == 1
         levels = values
         if pd.api.types.is_numeric_dtype(values) and values.nunique() > MAX_CATEGORIES:
             levels = pd.qcut(values, 4, duplicates="drop")
+        levels, known = numbered(levels), values.dropna()
         v, chance = cramers_v(levels, patient)
+        apart, apart_by_chance = difference(known, patient[known.index])
         return {
             "association": {"value": v, "chance": chance, "n": len(people)},
             "one_class": {"value": one_class_share(levels, patient), "n": len(people)},
-            "difference": {
-                **dict(zip(("value", "chance"), difference(values, patient), strict=True)),
-                "n": len(people),
-            },
+            "difference": {"value": apart, "chance": apart_by_chance, "n": len(known)},
             "unbalanced": {"value": n_unbalanced(levels, patient), "n": levels.nunique()},
         }
 
@@ -62,11 +63,14 @@ class _AboutPeople(BatchExpectation):
     label: str = "label"
     group: str = "subject_id"
     task: str = ""  # the recordings that the column is about; empty for all
+    missing_is_a_level: bool = False  # where an empty cell may tell the class as any value may
     max_value: float
 
     statistic: ClassVar[str]
     metric_dependencies: ClassVar[tuple[str, ...]] = (PeopleByClass.metric_name,)
-    success_keys: ClassVar[tuple[str, ...]] = ("column", "label", "group", "task", "max_value")
+    success_keys: ClassVar[tuple[str, ...]] = (
+        *("column", "label", "group", "task", "missing_is_a_level", "max_value"),
+    )
 
     def _validate(self, metrics: Mapping[str, Any], **_: object) -> dict[str, Any]:
         found = metrics[PeopleByClass.metric_name][self.statistic]
@@ -115,6 +119,11 @@ class ExpectBothClassesInEveryLevel(_AboutPeople):
     """
 
     statistic: ClassVar[str] = "unbalanced"
+
+
+def numbered(levels: pd.Series) -> pd.Series:
+    """A number for each level; missing values, where there are any, are one more level."""
+    return pd.Series(pd.factorize(levels, use_na_sentinel=False)[0], index=levels.index)
 
 
 def cramers_v(

@@ -79,6 +79,11 @@ SYNC_HOURS = 48  # after which a telephone has sent all that it will ever send
 
 # How much of a column should be filled in, where the contract does not require it.
 COMPLETE_FRACTION = {"spo2": 0.95, "on_oxygen": 0.95, "mask_type": 0.95, "device_model": 0.9}
+# How a voice was recorded.  Empty throughout, nobody could see whether it goes with the label.
+CAPTURE = (
+    *("app", "prompt_version", "codec_original"),
+    *("capture_ns", "capture_agc", "capture_aec"),
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from expectations.custom import (
     ExpectSessionsToBeComplete,
 )
 from expectations.limits import (
+    CAPTURE,
     CLINICAL,
     COMPLETE_FRACTION,
     FIRST_DAY,
@@ -34,7 +35,7 @@ from expectations.limits import (
 from expectations.notes import QUARANTINE, filled, mostly, note
 from spira_tasks.intake.record_contract import COLUMNS, FREE_TEXT, RAW_IDENTIFIERS, is_extra
 
-VERSION = "2026-11-21"
+VERSION = "2026-11-21.2"
 
 HEX64_REGEX = r"^[0-9a-f]{64}$"
 PRIVACY = "data protection officer"
@@ -326,7 +327,7 @@ def _completeness(n: int) -> list[Expectation]:
         )
         for name in ("session_id", "hospital_id", "collected_at", "sex", "age", "sample_type")
     ]
-    return required + [
+    shares: list[Expectation] = [
         gxe.ExpectColumnValuesToNotBeNull(
             column=name,
             mostly=mostly(n, 1 - fraction),
@@ -335,3 +336,14 @@ def _completeness(n: int) -> list[Expectation]:
         )
         for name, fraction in COMPLETE_FRACTION.items()
     ]
+    ever: list[Expectation] = [  # with any cell filled in, the training set's suite looks further
+        gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
+            column=name,
+            min_value=0,
+            strict_min=True,
+            severity="warning",
+            meta=note("a column that nobody fills in hides a confound instead of showing it"),
+        )
+        for name in CAPTURE
+    ]
+    return required + shares + ever

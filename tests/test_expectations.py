@@ -71,6 +71,7 @@ SIGNS = "ri_clinical, spo2, on_oxygen, resp_rate"
         (first(20, "spo2", 60), f"{BETWEEN}(spo2, usual)", "warn"),
         (first(20, "spo2", None), f"{NOT_NULL}(spo2)", "warn"),
         (first(N, "spo2", None), f"{NOT_NULL}(spo2)", "warn"),
+        (first(N, "device_model", None), f"{NOT_NULL}(device_model)", "warn"),
         (first(1, "spo2", 1), f"{UNIT}(spo2)", "quarantine"),
         (first(1, "temp", 98.6), f"{UNIT}(temp)", "quarantine"),
         (first(1, "height", 1.7), f"{UNIT}(height)", "quarantine"),
@@ -117,6 +118,16 @@ def test_what_a_hospital_gets_wrong_is_seen(
     spoil: Callable[[Table], Table], name: str, verdict: str
 ) -> None:
     assert failing(metadata.suite, spoil(recordings())).get(name) == verdict
+
+
+@pytest.mark.parametrize("column", ["app", "prompt_version", "codec_original", "capture_ns"])
+def test_a_field_of_the_capture_that_nobody_fills_in_is_reported(column: str) -> None:
+    """With nothing in it, nothing can be said of whether it goes with the label."""
+    name = f"expect_column_proportion_of_non_null_values_to_be_between({column})"
+    table = first(N, column, None)(recordings())
+    assert failing(metadata.suite, table) == {name: "warn"}
+    table.loc[0, column] = recordings().loc[0, column]  # of one, the association can be looked at
+    assert failing(metadata.suite, table) == {}
 
 
 def test_a_control_on_oxygen_and_a_patient_who_breathes_fast_contradict_nothing() -> None:

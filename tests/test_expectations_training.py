@@ -121,6 +121,45 @@ def test_a_channel_that_tells_the_label_blocks(column: str) -> None:
     assert set(found) <= {"expect_both_classes_in_every_level(hospital_id)"}
 
 
+@pytest.mark.parametrize("empty_class", [0, 1])
+@pytest.mark.parametrize("column", ["app", "capture_ns", "codec_original", "prompt_version"])
+def test_a_channel_written_down_for_one_class_alone_blocks(column: str, empty_class: int) -> None:
+    """Voice notes of patients come without what the app of the controls writes down."""
+    table = split(recordings())
+    table.loc[table["label"] == empty_class, column] = None
+    found = failing(training_set.suite, table)
+    assert found == {
+        f"{WEAK}({column}, weak)": "warn",
+        f"{WEAK}({column}, told)": "block",
+        f"{LEVEL}({column})": "block",
+    }
+
+
+def test_a_channel_often_left_empty_in_one_class_is_reported() -> None:
+    table = split(recordings())
+    subject = table.index // 2
+    table.loc[(table["label"] == 1) & (subject % 10 < 4), "app"] = None  # two patients in five
+    assert failing(training_set.suite, table) == {f"{WEAK}(app, weak)": "warn"}
+
+
+@pytest.mark.parametrize("n", [40, 240])
+def test_channels_left_empty_now_and_then_go_with_neither_class(n: int) -> None:
+    table = split(recordings(n))
+    clean = failing(training_set.suite, table)
+    rng = np.random.default_rng(n)
+    for column in ("app", "device_model", "capture_ns", "codec_original", "hospital_id"):
+        lost = rng.random(n // 2).repeat(2) < 0.1
+        table.loc[lost, column] = None
+    assert failing(training_set.suite, table) == clean
+
+
+def test_what_is_empty_of_a_person_is_no_channel() -> None:
+    """Age and mask are asked for at the bedside: where they lack, nothing is heard of it."""
+    table = split(recordings())
+    table.loc[table["label"] == 1, ["mask_type", "age"]] = None
+    assert failing(training_set.suite, table) == {}
+
+
 def test_a_channel_that_goes_with_the_label_a_little_is_reported() -> None:
     table = split(recordings(1_000))
     subject = table.index // 2
