@@ -67,6 +67,7 @@ def build() -> FastAPI:
     app.middleware("http")(_with_headers)
     app.api_route("/", methods=READ)(overview)
     app.api_route("/runs/{run_id}/", methods=READ)(run)
+    app.api_route("/runs/{run_id}/pack", methods=READ)(pack)
     app.api_route("/runs/{run_id}/{name:path}", methods=READ)(file)
     app.api_route("/tasks/{run_id}/{task_id}", methods=READ)(task)
     app.api_route("/{anything:path}", methods=METHODS)(nothing)
@@ -90,6 +91,14 @@ def run(run_id: str, request: Request) -> Response:
     if not any(records.values()):
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return HTMLResponse(run_page(run_id, records))
+
+
+def pack(run_id: str, request: Request) -> Response:
+    """The site of a run as one signed zip, under the name that it is to be saved by."""
+    name = site_files().pack(run_id)
+    if not name:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return file(run_id, name, request)
 
 
 def file(run_id: str, name: str, request: Request) -> Response:

@@ -18,6 +18,7 @@ from spira_records import read_file
 
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+PACK = re.compile(r"spira-report-[A-Za-z0-9._-]+\.zip")
 REPORT = "report"  # the step whose output ``site`` is the site
 
 
@@ -61,6 +62,10 @@ class SiteFiles:
             raise Damaged(f"runs/{run_id}/{REPORT}.json names no artifact")
         tree = self._verified(f"trees/{match[1]}.json", match[1])
         return {name: file for name, file, _ in json.loads(tree)}
+
+    def pack(self, run_id: str) -> str:
+        """Name of the zip among the files of a run's newest site; empty when it has none."""
+        return next(filter(PACK.fullmatch, self.names(run_id) or ()), "")
 
     def content(self, hexdigest: str) -> bytes:
         """A file by its SHA-256, as ``names`` has it."""

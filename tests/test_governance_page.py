@@ -23,6 +23,7 @@ from spira_tasks.provenance import ROOT
 pytestmark = pytest.mark.slow
 
 RUN = "manual__2026-11-21T03:00:00+00:00"
+PACK = "spira-report-manual__2026-11-21T03_00_00_00_00.zip"
 ENCODED = "manual__2026-11-21T03%3A00%3A00%2B00%3A00"
 HOSTILE = '<img src=x onerror=alert(1)> & "São Paulo".html'
 # admin may do all; officer only reads; nobody has no role; neighbour reads for another hospital.
@@ -129,7 +130,7 @@ def fill(store: Store, folder: Path) -> None:
     (folder / "overview.en.html").write_text("<h1>Overview</h1>")
     (folder / "verdict.en.html").write_text("<h1>Verdict of the run</h1>")
     (folder / "plots" / "drift.svg").write_text("<svg/>")
-    (folder / "pack.zip").write_bytes(b"PK")
+    (folder / PACK).write_bytes(b"PK")
     (folder / HOSTILE).write_text("<p>a site with a bad name</p>")
     site = store.put_directory(folder)
     report = {"state": "done", "outputs": {"site": site}, "verdicts": []}
@@ -169,6 +170,7 @@ PATHS = [
     f"/spira/runs/{ENCODED}/",
     f"/spira/runs/{ENCODED}/overview.en.html",
     f"/spira/runs/{ENCODED}/plots/drift.svg",
+    f"/spira/runs/{ENCODED}/pack",
     "/spira/runs/no-such-run/index.html",
     "/spira/tasks/second/check_training_set",
     "/spira/static/style.css",
@@ -208,8 +210,10 @@ def test_a_viewer_reads_the_site_of_a_run(server: Server, user: str) -> None:
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     picture = server.ask(f"/spira/runs/{ENCODED}/plots/drift.svg", user)
     assert (picture.status, picture.headers["content-type"]) == (200, "image/svg+xml")
-    pack = server.ask(f"/spira/runs/{ENCODED}/pack.zip", user)
-    assert pack.headers["content-disposition"].startswith("attachment")
+    for name in ("pack", PACK):
+        pack = server.ask(f"/spira/runs/{ENCODED}/{name}", user)
+        assert (pack.status, pack.body) == (200, b"PK")
+        assert pack.headers["content-disposition"] == f"attachment; filename*=UTF-8''{PACK}"
 
 
 def test_the_front_page_leads_to_the_newest_overview_and_a_run_to_its_verdict(
@@ -261,6 +265,9 @@ def test_every_answer_forbids_scripts_and_other_hosts(server: Server, path: str,
         "/spira/runs/..%2fsite/latest.json",
         "/spira/runs/%2e%2e/site",
         "/spira/runs/second%00/",
+        "/spira/runs/second/pack",
+        "/spira/runs/%2e%2e/pack",
+        f"/spira/runs/{ENCODED}/pack/../../second/ingest.json",
         "/spira/runs/.hidden/",
         "/spira/tasks/second/..%2fsecond%2fingest",
         "/spira/tasks/second%2f..%2fsecond/ingest",

@@ -35,6 +35,19 @@ def test_every_file_of_the_newest_site_is_found(site: SiteFiles) -> None:
     assert site.record("first", "ingest") == {"state": "done"}
 
 
+def test_the_pack_is_the_zip_at_the_root_of_the_site(
+    place: str, site: SiteFiles, tmp_path: Path
+) -> None:
+    assert site.pack("first") == site.pack("second") == site.pack("../first") == ""
+    folder = tmp_path / "with-a-pack"
+    (folder / "data-docs").mkdir(parents=True)
+    for name in ("data-docs/spira-report-x.zip", "other.zip", "spira-report-first.zip"):
+        (folder / name).write_bytes(b"PK")
+    store = Store(place)
+    point_to(store, "first", store.put_directory(folder))
+    assert site.pack("first") == "spira-report-first.zip"
+
+
 @pytest.mark.parametrize("run_id", ["second", "", "..", "../first", ".first", "first/", "a\0", "/"])
 def test_there_is_no_other_run(site: SiteFiles, run_id: str) -> None:
     assert site.names(run_id) is None

@@ -6,15 +6,13 @@ that has no network shows all of it.  The words are in ``texts.json``, the layou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from markupsafe import Markup
 
 from spira_tasks.reports import figures, sentences
@@ -30,6 +28,7 @@ from spira_tasks.reports.facts import (
     setting,
 )
 from spira_tasks.reports.texts import LANGUAGES, UNKNOWN, Texts
+from spira_tasks.reports.written import markdown
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
 INDEX = "index.html"  # the overview in Portuguese
@@ -46,6 +45,8 @@ def render(
     folder: Path,
     *,
     links_to_runs: bool = True,
+    pack: str = "",
+    data_docs: Sequence[str] = (),
     built_at: str = "",
 ) -> list[str]:
     """Write the site of a run into an existing folder.
@@ -58,6 +59,10 @@ def render(
     links_to_runs : bool
         Whether the sites of the other runs lie beside this one, as ``../<run_id>/<file>``; they do
         where the platform serves them, and not in the pack of a single run.
+    pack : str
+        Where the site is to be had as one file; empty in that file itself.
+    data_docs : sequence of str
+        Great Expectations' own pages to lead to, as ``data-docs/<step>/<suite>.html``.
     built_at : str
         UTC, ISO 8601; now, by default.
 
@@ -78,8 +83,10 @@ def render(
     names = []
     for language in LANGUAGES:
         t = Texts(language)
+        docs = [(name, t.name("suite", Path(name).stem)) for name in data_docs]
         for page in PAGES:
-            text = page_text(page, t, contexts[page](t), facts, built_at)
+            context = contexts[page](t) | {"pack": pack, "data_docs": docs}
+            text = page_text(page, t, context, facts, built_at)
             file_names = [f"{page}.{language}.html"]
             if (page, language) == (PAGES[0], LANGUAGES[0]):
                 file_names.append(INDEX)
@@ -311,21 +318,6 @@ def _provenance(t: Texts, facts: RunFacts) -> Context:
         "digests": digests,
         "settings": settings,
     }
-
-
-def markdown(text: str) -> Markup:
-    """What people wrote, as HTML: no HTML of their own, no links, no pictures; headings are h3."""
-    reader = MarkdownIt("commonmark", {"html": False})
-    reader.enable("table").disable(["link", "image", "autolink", "html_inline", "html_block"])
-    tokens = reader.parse(text)
-    for token in _headings(tokens):
-        token.tag = "h3"
-    rendered: str = reader.renderer.render(tokens, reader.options, {})
-    return Markup(rendered)  # noqa: S704  (the reader escapes what is not Markdown)
-
-
-def _headings(tokens: Iterable[Token]) -> Iterable[Token]:
-    return (token for token in tokens if token.type in {"heading_open", "heading_close"})
 
 
 @cache

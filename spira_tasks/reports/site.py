@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PAGE = "index.html"
 DOCS = "data-docs"
+PACK = "pack"  # where the governance app serves the zip of a run, beside the run's pages
 LATEST = "site/latest.json"  # a document of the store: which site was built last
 
 
@@ -37,7 +38,8 @@ def build(
     alone : Path
         For the site that is sent away: its overview names other runs and leads to none.
     served : Path, optional
-        For the same beside the sites of other runs, with links to them.
+        For the same beside the sites of other runs, with links to them, and with the zip of
+        ``alone``: to have it where the pages are read.
 
     Raises
     ------
@@ -61,12 +63,15 @@ def build(
     log.info("report: drew %d files", len(written))
     n_docs = _data_docs(store, run_id, alone / DOCS)
     log.info("report: built %d pages of Great Expectations", n_docs)
+    manifest = pack.write_manifest(alone, about)
     if served is not None:
-        pages.render(*parts, served)
-        if n_docs:
+        docs = sorted(path.relative_to(alone).as_posix() for path in (alone / DOCS).rglob("*.html"))
+        pages.render(*parts, served, pack=PACK, data_docs=docs)
+        if docs:
             shutil.copytree(alone / DOCS, served / DOCS)
+        pack.write_zip(alone, served / pack.file_name(run_id))
         pack.write_manifest(served, about)
-    return pack.write_manifest(alone, about)
+    return manifest
 
 
 def point_to(store: Store, run_id: str, site: str) -> None:

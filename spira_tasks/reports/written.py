@@ -6,8 +6,12 @@ missing with its path, so that whoever reads the report knows what nobody has an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
 
 from spira_tasks.provenance import ROOT
 from spira_tasks.reports.facts import Block, Missing, Paragraph, Text
@@ -37,3 +41,18 @@ def part(document: str, section: str, what: Text, folder: Path = FOLDER) -> Iter
     if texts:  # in the other language rather than not at all
         either = next(iter(texts.values()))
         yield Paragraph(Text(texts.get("pt", either), texts.get("en", either)), by_hand=True)
+
+
+def markdown(text: str) -> Markup:
+    """What people wrote, as HTML: no HTML of their own, no links, no pictures; headings are h3."""
+    reader = MarkdownIt("commonmark", {"html": False})
+    reader.enable("table").disable(["link", "image", "autolink", "html_inline", "html_block"])
+    tokens = reader.parse(text)
+    for token in _headings(tokens):
+        token.tag = "h3"
+    rendered: str = reader.renderer.render(tokens, reader.options, {})
+    return Markup(rendered)  # noqa: S704  (the reader escapes what is not Markdown)
+
+
+def _headings(tokens: Iterable[Token]) -> Iterable[Token]:
+    return (token for token in tokens if token.type in {"heading_open", "heading_close"})
