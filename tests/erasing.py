@@ -14,6 +14,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.contract import Step
 from spira_tasks.governance import erasure, inventory
 from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.tracking import MODEL, Tracker
 
 WHY = "asked for it in writing"
 NUMBER, SITE = "1234567A", "site-a"  # of the recordings 0 and 1 of the cohort
@@ -41,6 +42,30 @@ def table(store: Store, name: str, step: str = "ingest", run_id: str = "r") -> p
 def erase(store: Store, subject: str, **options: bool) -> tuple[dict[str, object], bool]:
     known, tag = erasure.known_from(subject), erasure.tag_of(subject)
     return erasure.erase(store, tracking_uri(store), known, tag, WHY, **options)
+
+
+def register(store: Store, recordings: str, folder: Path, task: str = "SENTENCE") -> str:
+    """Register a version that learned from an artifact of recordings; nothing else is known of it.
+
+    Returns
+    -------
+    str
+        The version.
+    """
+    tracker = Tracker(tracking_uri(store))
+    run_id = tracker.run_of(f"sha256:{'1' * 64}", "model")
+    about = {"spira.recordings": recordings}
+    tracker.describe(run_id, params={}, metrics={}, tags=about, history=[], files=[])
+    tracker.client.create_registered_model(MODEL)
+    tags = {"spira.classifier": f"sha256:{'2' * 64}", "spira.task": task}
+    made = tracker.client.create_model_version(MODEL, folder.as_uri(), run_id, tags)
+    return str(made.version)
+
+
+def is_marked(store: Store) -> bool:
+    """Whether the one version that is registered says that it learned from an erased person."""
+    (version,) = Tracker(tracking_uri(store)).versions()
+    return version.tags.get(erasure.CONTAINS_ERASED) == "true"
 
 
 def traces(place: Path, names: set[str]) -> list[str]:

@@ -4,7 +4,8 @@
 2. a journal of what is to go, so that an erasure that was killed ends as one that was not;
 3. loose blobs, tables' rows, reports that quote a name, and whatever nobody can say whose it is:
    orphaned blobs, damaged files, checkpoints, temporary files;
-4. every version of the model that learned from the subject is marked;
+4. every version of the model that learned from the subject is marked, before anything goes and
+   again at the end;
 5. everything is searched again, until nothing is found;
 6. a certificate that names nobody is signed, and the journal removed.
 
@@ -28,6 +29,7 @@ from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import certificates, decisions, inventory, retention_policy
 from spira_tasks.governance.heeded import tombstone_tag
 from spira_tasks.governance.inventory import Holding, Survey
+from spira_tasks.governance.quoting import quoted_in
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +95,9 @@ def erase(
     decisions.decide(store, "erasures", {"tag": tag}, why)
 
     total = known | held
+    _write_journal(store, tag, total)
+    mark(store, tracking_uri, tag, total.datasets)  # also should what follows never end
     for _ in range(N_PASSES):
-        _write_journal(store, tag, total)
         inventory.strike(store, held | _bare(total))
         _clear_debris(store)
         found = inventory.survey(store)
@@ -103,6 +106,7 @@ def erase(
         if not held and not left:
             break
         total |= held
+        _write_journal(store, tag, total)
     else:
         raise ServiceUnavailable(
             f"after {N_PASSES} passes the store still holds something of the subject {tag}: "
@@ -127,9 +131,7 @@ def left_over(store: Store, found: Survey, total: Holding) -> list[str]:
     blobs = sorted(
         digest for digest in total.blobs | set(total.tables) if store.blobs.exists(digest)
     )
-    quoting = inventory.quoted_in(
-        store, ("runs", "results", certificates.FOLDER, inventory.REDACTIONS), total.names
-    )
+    quoting = quoted_in(store, ("runs", "results"), total.names)
     return [*blobs, *quoting, *sorted(inventory.orphans(store, found))]
 
 

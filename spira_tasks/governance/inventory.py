@@ -8,7 +8,6 @@ rows of tables name them.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,22 @@ from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import DIGEST, hex_of, in_threads
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance.quoting import quoted_in, quoting_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REDACTIONS = "redactions"
-LONG = 8  # characters: a shorter name counts in a text only where it is a whole cell or string
 DELETABLE = ("decisions/releases", "memo")  # documents that may quote a recording, and may go
 NOT_TEXT = (".parquet", ".safetensors", ".png")
+# Texts about a model can hold the name of no recording, and what follows needs them.
+NAMELESS = {
+    "registration.json",
+    "classifier.json",
+    "training.json",
+    "history.json",
+    "decision.json",
+}
 
 
 @dataclass
@@ -125,7 +132,7 @@ def survey(store: Store) -> Survey:
                     found.tables.add(table)
                     found.places.setdefault(table, set()).add(tree)
                     table = copies.get(table)
-            elif not name.endswith(NOT_TEXT):
+            elif not name.endswith(NOT_TEXT) and name not in NAMELESS:
                 found.texts.add(digest)
     return found
 
@@ -220,10 +227,9 @@ def find(store: Store, found: Survey, known: Holding) -> Holding:
             for tree in found.places[digest]:
                 held.datasets[tree] = sorted({*held.datasets.get(tree, ()), *parts})
     held.blobs = {digest for digest in loose - found.blobs if store.blobs.exists(digest)}
-    pattern = quoting(held.names)
-    if pattern:
-        held.texts = {text for text in found.texts if _quotes(store, _blob(text), pattern)}
-        held.documents = set(quoted_in(store, DELETABLE, held.names))
+    texts = [_blob(text) for text in sorted(found.texts)]
+    held.texts = {_digest(name) for name in quoting_of(store, texts, held.names)}
+    held.documents = set(quoted_in(store, DELETABLE, held.names))
     return held
 
 
@@ -285,18 +291,6 @@ def strike(store: Store, held: Holding) -> None:
     in_threads(store.delete, sorted(held.documents))
 
 
-def quoting(names: set[str]) -> re.Pattern[bytes] | None:
-    """What finds a name in a text; None where there are no names."""
-    long = sorted(re.escape(name) for name in names if len(name) >= LONG)
-    short = sorted(re.escape(name) for name in names if len(name) < LONG)
-    ways = []
-    if long:
-        ways.append(rf"(?<![A-Za-z0-9])(?:{'|'.join(long)})(?![A-Za-z0-9])")
-    if short:
-        ways.append(rf"(?<=[\">,;'])(?:{'|'.join(short)})(?=[\"<,;'])")
-    return re.compile("|".join(ways).encode()) if ways else None
-
-
 def recordings_of_classifiers(store: Store) -> dict[str, set[str]]:
     """Digest of every classifier that a run made to those of the recordings it was made from."""
     found: dict[str, set[str]] = {}
@@ -331,21 +325,6 @@ def orphans(store: Store, found: Survey) -> set[str]:
         named |= mentioned(table)
     stored = {_digest(entry.name) for entry in store.entries("blobs")}
     return stored - named
-
-
-def quoted_in(store: Store, folders: Iterable[str], names: set[str]) -> list[str]:
-    """Which documents below some folders quote one of some names."""
-    pattern = quoting(names)
-    if pattern is None:
-        return []
-    documents = [entry.name for folder in folders for entry in store.entries(folder)]
-    found = in_threads(lambda name: _quotes(store, name, pattern), documents)
-    return [name for name, quotes in zip(documents, found, strict=True) if quotes]
-
-
-def _quotes(store: Store, name: str, pattern: re.Pattern[bytes]) -> bool:
-    content = store.read(name)
-    return content is not None and pattern.search(content) is not None
 
 
 def _blob(digest: str) -> str:
