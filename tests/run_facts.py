@@ -20,9 +20,9 @@ from spira_tasks.reports.facts import (
     Missing,
     ModelFacts,
     Paragraph,
-    PersonsDecision,
     Provenance,
     Quarantine,
+    Release,
     RunFacts,
     RunSummary,
     Section,
@@ -116,12 +116,7 @@ def facts(**changes: Any) -> RunFacts:
         ),
         provenance=Provenance("8ed9ac387f4c", "c8" * 32, "3.11.7", "", {"ingest": "23" * 32}),
         anchor=AuditAnchor(10, "2d" * 32),
-        decisions=(
-            PersonsDecision("releases", {"reason": "too_short"}, "heard it: usable", "cli:ana", AT),
-            PersonsDecision(
-                "waivers", {"suite": "metadata", "expectation": "x"}, "agreed", "cli:ana", AT
-            ),
-        ),
+        releases=(Release("too_short", "heard it: usable", "cli:ana", AT),),
         n_erasures=None,
         intake=Intake(
             80, 61, 61, 3, 13, 0, 24, 0.6,

@@ -242,11 +242,23 @@ def test_decisions_of_people_are_told_without_whom_they_concern(book: Book) -> N
     decisions.decide(book.store, "releases", {"record": "r7", "reason": "snr"}, WHY)
     decisions.decide(book.store, "erasures", {"tag": "ab" * 16}, WHY)
     facts = facts_of(book)
-    assert [(one.kind, one.about, one.why) for one in facts.decisions] == [
-        ("releases", {"reason": "snr"}, WHY)
-    ]
+    assert [(one.reason, one.why) for one in facts.releases] == [("snr", WHY)]
     assert facts.n_erasures is None  # one: too few to be told
     assert facts.anchor.number == audit.head(book.store.documents).number == 2
+
+
+def test_a_waiver_of_later_is_not_told_of_a_run_and_one_withdrawn_since_still_is(
+    book: Book,
+) -> None:
+    waiver = {"by": "cli:ana", "at": "2026-11-21T02:00:00+00:00", "why": WHY}
+    heeded = Verdict("weak", "warn", n=40, reason="x", suite="training_set", waiver=waiver)
+    other = Verdict("near", "warn", n=40, reason="x", suite="training_set")
+    book.step("check_training_set", verdicts=[asdict(heeded), asdict(other)])
+    about = {"suite": "training_set", "expectation": "near"}
+    decisions.decide(book.store, "waivers", about, WHY)
+    facts = facts_of(book)
+    assert str(facts).count(WHY) == 1
+    assert [one["waiver"] for one in facts.verdicts] == [waiver, None]
 
 
 def test_who_started_a_run_is_in_the_log(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from spira_tasks.reports.facts import (
     ModelFacts,
     Paragraph,
     Quarantine,
+    Release,
     RunFacts,
     Section,
     StepFacts,
@@ -65,7 +66,7 @@ def bare() -> RunFacts:
     """A run that stopped before anything could be measured, of which the tables are gone."""
     return facts(
         outcome="running", started_at="", synthetic=None, triggered_by="", verdicts=(),
-        n_erasures=0, steps=(StepFacts("ingest", "ingest", "waiting"),), decisions=(), intake=None,
+        n_erasures=0, steps=(StepFacts("ingest", "ingest", "waiting"),), releases=(), intake=None,
         quarantine=None, dataset=None, composition=(), signal_quality=(), drift=(),
         evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="",
     )  # fmt: skip
@@ -169,7 +170,7 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path) -> None:
             verdict(SCRIPT, "block", reason=SCRIPT, suite=SCRIPT, step=SCRIPT),
             verdict(SCRIPT, "warn", waiver={"by": SCRIPT, "at": AT, "why": SCRIPT}),
         ),
-        decisions=tuple(replace(one, why=SCRIPT, by=SCRIPT) for one in facts().decisions),
+        releases=(Release(SCRIPT, SCRIPT, SCRIPT, AT),),
         model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), {}, SCRIPT, {SCRIPT: SCRIPT}, {}),
     )  # fmt: skip
     written = f"{SCRIPT} [x](https://x.example) ![y](//z) <https://y.example>"
@@ -244,10 +245,7 @@ def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch:
             verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧",
                     waiver={"by": "⟦b⟧", "at": AT, "why": "⟦w⟧"}),
         ),
-        decisions=tuple(
-            replace(one, why="⟦w⟧", by="⟦b⟧", about=dict.fromkeys(one.about, "⟦x⟧"))
-            for one in facts().decisions
-        ),
+        releases=(Release("⟦x⟧", "⟦w⟧", "⟦b⟧", AT),),
     )  # fmt: skip
     runs = History((summary("⟦r⟧", verdicts_by_suite={"⟦s⟧": (1, 0, 0)}),))
     pages.render(run, runs, document(), document("model_card"), tmp_path)

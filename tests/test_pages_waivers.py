@@ -43,6 +43,16 @@ def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_
     assert "warning: set aside by a person" in words(tmp_path, "model-card.en.html")
 
 
+def test_only_the_releases_are_said_to_be_those_of_the_day_of_the_report(tmp_path: Path) -> None:
+    render(facts(verdicts=(waived(),)), tmp_path)
+    page = words(tmp_path, "data.en.html")
+    waivers, releases = page[page.rindex("Decisions of people") :].split(
+        "Releases from quarantine in force when this report was made", 1
+    )
+    assert "one telephone yet" in waivers
+    assert "heard it: usable" in releases
+
+
 def test_the_block_of_waivers_shuts_nobody_out_and_names_no_host(tmp_path: Path) -> None:
     render(facts(verdicts=(waived(),)), tmp_path)
     for path in tmp_path.iterdir():
@@ -50,7 +60,8 @@ def test_the_block_of_waivers_shuts_nobody_out_and_names_no_host(tmp_path: Path)
         assert outside(path.read_text()) == [], path.name
 
 
-def test_without_a_waiver_no_page_speaks_of_one(tmp_path: Path) -> None:
-    render(facts(decisions=()), tmp_path)
-    for name in ("verdict", "data", "model-card"):
+def test_without_a_waiver_nothing_is_said_to_be_set_aside(tmp_path: Path) -> None:
+    render(facts(), tmp_path)
+    for name in ("verdict", "model-card"):
         assert "et aside" not in words(tmp_path, f"{name}.en.html"), name
+    assert "No check of this run was set aside." in words(tmp_path, "data.en.html")

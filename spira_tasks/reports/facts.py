@@ -211,11 +211,10 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class PersonsDecision:
-    """A release or a waiver in force.  Of an erasure nothing but the number is shown."""
+class Release:
+    """A release from quarantine, without the recording that it concerns."""
 
-    kind: Literal["releases", "waivers"]
-    about: Mapping[str, str]  # release: {"reason"}; waiver: {"suite", "expectation"}
+    reason: str
     why: str
     by: str
     at: str
@@ -258,6 +257,8 @@ class RunFacts:
         ``by``: ``("label",)``, ``("sex",)``, ``("age",)``, ``("site",)``, ``("device",)``,
         ``("sex", "label")``, ``("age", "label")``, ``("site", "label")``; of subjects.  Labels are
         ``patients``, ``controls``, ``missing``.
+    releases : tuple of Release
+        Those in force when the facts were gathered; waivers are in the verdicts that they changed.
     n_erasures : Count
         People erased from this store until now.
     triggered_by : str
@@ -277,7 +278,7 @@ class RunFacts:
     verdicts: tuple[Mapping[str, Any], ...]
     provenance: Provenance
     anchor: AuditAnchor
-    decisions: tuple[PersonsDecision, ...] = ()
+    releases: tuple[Release, ...] = ()
     n_erasures: Count = 0
     intake: Intake | None = None
     quarantine: Quarantine | None = None

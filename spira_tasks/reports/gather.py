@@ -24,8 +24,8 @@ from spira_tasks.reports.facts import (
     Intake,
     Interval,
     ModelFacts,
-    PersonsDecision,
     Provenance,
+    Release,
     RunFacts,
     RunOutcome,
     RunSummary,
@@ -84,7 +84,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         verdicts=verdicts,
         provenance=_provenance(records),
         anchor=AuditAnchor(anchor.number, anchor.hash),
-        decisions=_decisions(store),
+        releases=_releases(store),
         n_erasures=count(len(decisions.known(store, "erasures"))),
         intake=_intake(reader, records),
         quarantine=tables.quarantine(quarantine, sites),
@@ -240,18 +240,11 @@ def _provenance(records: Mapping[str, Record]) -> Provenance:
     )
 
 
-def _decisions(store: Store) -> tuple[PersonsDecision, ...]:
-    shown = {"releases": ("reason",), "waivers": ("suite", "expectation")}
+def _releases(store: Store) -> tuple[Release, ...]:
+    """Those in force now: what a run heeded is not in its records one by one."""
     return tuple(
-        PersonsDecision(
-            kind,  # type: ignore[arg-type]
-            {name: one.about[name] for name in names if name in one.about},
-            one.why,
-            one.by,
-            one.at,
-        )
-        for kind, names in shown.items()
-        for one in decisions.known(store, kind)  # type: ignore[arg-type]
+        Release(one.about.get("reason", ""), one.why, one.by, one.at)
+        for one in decisions.known(store, "releases")
     )
 
 

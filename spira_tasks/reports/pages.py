@@ -22,7 +22,6 @@ from spira_tasks.reports.facts import (
     Document,
     History,
     Missing,
-    PersonsDecision,
     RunFacts,
     RunSummary,
     setting,
@@ -188,7 +187,16 @@ def _data(t: Texts, facts: RunFacts) -> Context:
         "signal": figures.of_signal(t, facts.signal_quality),
         "drift": figures.of_drift(t, facts.drift, drift_names),
         "suites": _suites(t, facts.verdicts),
-        "decisions": [(one, _about(t, one)) for one in facts.decisions],
+        "waived": sentences.waived(t, facts),
+        "releases": [
+            (
+                figures.category(t, "reason", one.reason or UNKNOWN),
+                one.why,
+                one.by,
+                t.instant(one.at),
+            )
+            for one in facts.releases
+        ],
     }
 
 
@@ -237,16 +245,6 @@ def _verdict_row(t: Texts, verdict: Mapping[str, Any]) -> Context:
         "limit": t.statistic(verdict["threshold"]),
         "n": UNKNOWN if verdict["n"] is None else t.count(verdict["n"]),
     }
-
-
-def _about(t: Texts, decision: PersonsDecision) -> list[sentences.Said]:
-    """What was released or waived, in plain words."""
-    about = decision.about
-    if decision.kind == "releases":
-        told = figures.category(t, "reason", about.get("reason", UNKNOWN))
-        return [sentences.Said(told, t.language)]
-    suite = sentences.Said(t.name("suite", about.get("suite", UNKNOWN)), t.language)
-    return [suite, sentences.title(t, {"name": about.get("expectation", UNKNOWN), **about})]
 
 
 def _severity(t: Texts, verdict: Mapping[str, Any]) -> str:
