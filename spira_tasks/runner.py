@@ -171,8 +171,15 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
     record["config"] = config.model_dump(mode="json")
     inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
     _check_names(stage, step, inputs)
-    for kind in getattr(stage, "HEEDS", ()):
-        inputs[kind] = store.documents.directory(f"decisions/{kind}")
+    heeded = {
+        kind: store.documents.directory(f"decisions/{kind}") for kind in getattr(stage, "HEEDS", ())
+    }
+    inputs |= heeded
+    # by name, for afterwards: a decision that is withdrawn later is then still known
+    record["heeded"] = {
+        kind: [name.removesuffix(".json") for name in directory.names]
+        for kind, directory in heeded.items()
+    }
 
     code, lock = provenance.code_digest(stage.__name__), provenance.lock_digest()
     digests = {name: directory.digest for name, directory in inputs.items()}

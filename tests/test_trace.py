@@ -9,12 +9,16 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from conftest import Run
+from folders import AS_OF, Cohort
 
+from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
+from spira_tasks.contract import Step
 from spira_tasks.errors import ConfigError
+from spira_tasks.governance import decisions, quarantine
 from spira_tasks.governance.picture import draw
 from spira_tasks.governance.trace import Lineage
-from spira_tasks.runner import tracking_uri
+from spira_tasks.runner import run_step, tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,48 @@ def test_looking_for_something_in_no_store_makes_none(
         assert main(["trace", name, "--store", str(nowhere)]) == 78
         assert str(nowhere) in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_decisions_that_a_run_heeded_are_told_although_they_were_withdrawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = Cohort(tmp_path / "data")
+    cohort.rows[0] |= {"record_id": "recording-one", "spo2": 300}
+    limit = {"as_of": AS_OF, "max_quarantine_fraction": 1.0, "max_site_quarantine_fraction": 1.0}
+    step = Step("ingest", "ingest", {"data": cohort.write()}, limit)
+    store = Store(str(tmp_path / "store"))
+    run_step(step, "before", store)
+    quarantine.release(store, "recording-one", None, "heard it twice: the sentence is whole")
+    run_step(step, "heeding", store)
+    quarantine.withdraw(store, "recording-one", None, "it was another recording")
+    run_step(step, "after", store)
+    quarantine.release(store, "recording-one", None, "said for the second time, by another")
+    (release,) = decisions.known(store, "releases")
+
+    def told(run_id: str) -> list[dict[str, object]]:
+        assert main(["trace", run_id, "--json", "--store", store.url]) == 0
+        found = json.loads(capsys.readouterr().out)
+        (node,) = found["nodes"]
+        assert node["heeded"] == {
+            "releases": [release.id] if run_id == "heeding" else [],
+            "erasures": [],
+        }
+        return list(found["by_persons"])
+
+    assert told("before") == told("after") == []
+    (one,) = told("heeding")
+    assert (one["action"], one["about"]) == ("release", {"reason": "impossible_value"})
+    assert one["why"] == "heard it twice: the sentence is whole"
+    assert one["by"] == release.by
+    assert "it was another recording" in str(one["withdrawn"])
+    assert one["steps"] == ["heeding/ingest"]
+
+    picture = tmp_path / "run.svg"
+    assert main(["trace", "heeding", "--picture", str(picture), "--store", store.url]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    drawn = " ".join(ElementTree.fromstring(picture.read_text()).itertext())
+    for words in (text, drawn):
+        assert "heard it twice" in words
+        assert "impossible_value" in words
+        assert "withdrawn" in words
+    assert "recording-one" not in drawn

@@ -93,6 +93,19 @@ def _print(found: Trace) -> None:
         blocked = [v["name"] for v in decision.get("verdicts", ()) if v["verdict"] == "block"]
         why = f": {', '.join(blocked)}" if blocked else ""
         print(f"decision in run {decision['run']}: {decision.get('outcome', 'not kept')}{why}")
+    if found.by_persons:
+        rows = [
+            [
+                *(one.action, one.what, one.by, one.at[:16], one.why),
+                ", ".join(dict.fromkeys(step.rpartition("/")[2] for step in one.steps)),
+                f"withdrawn {one.withdrawn}" if one.withdrawn else "",
+            ]
+            for one in found.by_persons[-FEW:]
+        ]
+        columns = ["decision", "about", "by", "at (UTC)", "why", "heeded by", ""]
+        print_table("decisions of people", columns, rows)
+        if len(found.by_persons) > FEW:
+            print(f"and {len(found.by_persons) - FEW} earlier ones: --json has all")
     if found.events:
         actors = Counter(str(event["actor"]) for event in found.events)
         who = ", ".join(f"{n} by {actor}" for actor, n in actors.items())

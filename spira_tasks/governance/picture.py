@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from html import escape
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ COLOURS = {
     "failed": ("#fdf3e1", "#8a5a00"),
 }
 MAX_RUNS = 12  # beyond, a picture is read by nobody; the JSON has all
+MAX_DECISIONS, LINE, LETTERS = 12, 16, 110
 
 
 def draw(trace: Trace) -> str:
@@ -48,10 +50,16 @@ def draw(trace: Trace) -> str:
     ]
     parts += arrows
     parts += [_box(node, *places[node.id]) for node in trace.nodes if node.id in places]
+    if trace.by_persons:
+        parts.append(_text(MARGIN, top + 14, "decisions of people", "run"))
+        top += HEAD
+        for line in _decisions(trace):
+            parts.append(_text(MARGIN, top, line, "small"))
+            top += LINE
     hidden = f"; {len(runs) - len(shown)} earlier runs are not drawn" if runs != shown else ""
     about = (
         f"{len(trace.nodes)} steps of {len(runs)} runs, {len(trace.recordings)} recordings, "
-        f"{len(trace.models)} model versions{hidden}"
+        f"{len(trace.models)} model versions, {len(trace.by_persons)} decisions of people{hidden}"
     )
     title = f"{trace.kind} {trace.name}"
     parts.insert(0, _text(MARGIN, MARGIN + 12, title, "title"))
@@ -66,6 +74,17 @@ def draw(trace: Trace) -> str:
         "path{fill:none;stroke:#8a97a5}</style>"
         f'<rect width="100%" height="100%" fill="#ffffff"/>{"".join(parts)}</svg>\n'
     )
+
+
+def _decisions(trace: Trace) -> list[str]:
+    """One line each, the newest; the reason is cut where it is long."""
+    lines = []
+    for one in trace.by_persons[-MAX_DECISIONS:]:
+        withdrawn = "; withdrawn since" if one.withdrawn else ""
+        said = f"{one.action}, {one.what}, by {one.by} on {one.at[:10]}{withdrawn}: {one.why}"
+        lines.append(shorten(said, LETTERS, placeholder=" …"))
+    n_earlier = len(trace.by_persons) - len(lines)
+    return lines + ([f"and {n_earlier} earlier ones"] if n_earlier else [])
 
 
 def _columns(trace: Trace, nodes: list[Node]) -> dict[tuple[str, str], int]:

@@ -19,7 +19,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.governance.inventory import read_file
-from spira_tasks.governance.lineage import Kind, Node, Trace
+from spira_tasks.governance.lineage import Kind, Node, Trace, decided_by_persons
 from spira_tasks.pipelines import TRAINING
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ class Lineage:
         )
         runs = {node.run for node in nodes}
         decided = [n for n in nodes if "decision" in n.outputs]
+        log = list(audit.events(self.store))
         return Trace(
             kind,
             name,
@@ -246,9 +247,10 @@ class Lineage:
             ),
             events=tuple(
                 {"number": e.number, "at": e.at, "actor": e.actor, "action": e.action, **e.details}
-                for e in audit.events(self.store)
+                for e in log
                 if e.details.get("run") in runs
             ),
+            by_persons=tuple(decided_by_persons(nodes, log)),
         )
 
     def _recordings(self, nodes: list[Node], only: set[str] | None) -> list[Mapping[str, Any]]:
@@ -330,4 +332,6 @@ class Lineage:
             config=record.get("config", {}),
             verdicts=tuple(record.get("verdicts", ())),
             provenance=record.get("provenance", {}),
+            heeded=record.get("heeded", {}),
+            event=record.get("audit", {}).get("number"),
         )
