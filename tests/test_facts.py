@@ -18,7 +18,8 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
 from spira_tasks.pipelines import TRAINING
 from spira_tasks.reports import datasheet, model_card
-from spira_tasks.reports.facts import Counts, Missing, Paragraph, RunFacts, Table, Text
+from spira_tasks.reports.document import Missing, Paragraph, Table, Text
+from spira_tasks.reports.facts import Counts, RunFacts
 from spira_tasks.reports.gather import gather, history, latest_run
 from spira_tasks.reports.suppression import one_way
 from spira_tasks.reports.written import part

@@ -25,17 +25,8 @@ from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.intake.releases import RELEASABLE
 from spira_tasks.pipelines import TRAINING
 from spira_tasks.reports import pages, tables
-from spira_tasks.reports.facts import (
-    History,
-    ModelFacts,
-    Paragraph,
-    Quarantine,
-    Release,
-    RunFacts,
-    Section,
-    StepFacts,
-    Text,
-)
+from spira_tasks.reports.document import Paragraph, Section, Text
+from spira_tasks.reports.facts import History, ModelFacts, Quarantine, Release, RunFacts, StepFacts
 from spira_tasks.reports.texts import LANGUAGES, Texts, catalogue
 from spira_tasks.stages.ingest import NOT_PERMITTED, UNNAMED
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from spira_tasks.reports import sentences
-from spira_tasks.reports.facts import Block, RunFacts, Table, Text
+from spira_tasks.reports.document import Block, Table, Text
+from spira_tasks.reports.facts import RunFacts
 from spira_tasks.reports.texts import Texts
 
 MARKS = {

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spira_tasks.reports import written
-from spira_tasks.reports.document import CAPTIONS, NOT_REACHED, SYNTHETIC, document, number
-from spira_tasks.reports.facts import (
+from spira_tasks.reports.document import (
+    CAPTIONS,
+    NOT_REACHED,
+    SYNTHETIC,
     Block,
     Bullets,
     CountsTable,
     Document,
     Missing,
     Paragraph,
-    RunFacts,
     Table,
     Text,
+    document,
+    number,
 )
+from spira_tasks.reports.facts import RunFacts
 
 
 def build(facts: RunFacts) -> Document:

@@ -1,12 +1,79 @@
-"""What the datasheet and the model card have in common."""
+"""Documents in two languages: what the datasheet and the model card have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
-from spira_tasks.reports.facts import Block, Count, Document, RunFacts, Section, Text
+from spira_tasks.reports.facts import Count, Counts, RunFacts
 from spira_tasks.small_cells import MIN_CELL
+
+
+@dataclass(frozen=True)
+class Text:
+    """The same in Portuguese and in English."""
+
+    pt: str
+    en: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    text: Text
+    by_hand: bool = False  # whether a person wrote it: ``text`` is Markdown then
+
+
+@dataclass(frozen=True)
+class Bullets:
+    items: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are strings for every reader, or texts in two languages; a hidden count is "<5"."""
+
+    caption: Text
+    columns: tuple[Text, ...]
+    rows: tuple[tuple[Text | str, ...], ...]
+
+
+@dataclass(frozen=True)
+class CountsTable:
+    """A table of counts; the pages draw it as they draw those of ``RunFacts``."""
+
+    caption: Text
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part that a person has to write, and where; or one that this run does not have."""
+
+    what: Text
+    path: str = ""  # of the Markdown file, from the root of the project
+
+
+Block = Paragraph | Bullets | Table | CountsTable | Missing
+
+
+@dataclass(frozen=True)
+class Section:
+    """``key`` is stable, such as ``"composition"``; it becomes the anchor in the page."""
+
+    key: str
+    title: Text
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A datasheet or a model card."""
+
+    kind: Literal["datasheet", "model_card"]
+    subject: str  # digest of the dataset; version of the model, or ""
+    sections: tuple[Section, ...]
+
 
 SYNTHETIC = Text(
     "As gravações são sintéticas, de pessoas inventadas: verificam a plataforma, não a medicina.",

@@ -10,21 +10,22 @@ from collections.abc import Iterator
 
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.reports import caveats, written
-from spira_tasks.reports.document import CAPTIONS, NOT_REACHED, SYNTHETIC, document, number
-from spira_tasks.reports.facts import (
+from spira_tasks.reports.document import (
+    CAPTIONS,
+    NOT_REACHED,
+    SYNTHETIC,
     Block,
     Bullets,
     CountsTable,
     Document,
-    Evaluation,
-    Interval,
     Missing,
     Paragraph,
-    RunFacts,
     Table,
     Text,
-    setting,
+    document,
+    number,
 )
+from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, setting
 from spira_tasks.reports.tables import BANDS, MIN_SLICE
 
 METRICS = {

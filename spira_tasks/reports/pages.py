@@ -16,16 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from spira_tasks.reports import figures, sentences
-from spira_tasks.reports.facts import (
-    Block,
-    CountsTable,
-    Document,
-    History,
-    Missing,
-    RunFacts,
-    RunSummary,
-    setting,
-)
+from spira_tasks.reports.document import Block, CountsTable, Document, Missing
+from spira_tasks.reports.facts import History, RunFacts, RunSummary, setting
 from spira_tasks.reports.texts import LANGUAGES, UNKNOWN, Texts
 from spira_tasks.reports.written import markdown
 

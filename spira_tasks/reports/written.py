@@ -14,7 +14,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from spira_tasks.provenance import ROOT
-from spira_tasks.reports.facts import Block, Missing, Paragraph, Text
+from spira_tasks.reports.document import Block, Missing, Paragraph, Text
 
 FOLDER = ROOT / "docs" / "governance"
 
