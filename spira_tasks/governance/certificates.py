@@ -41,6 +41,16 @@ def certify(
 ) -> dict[str, Any]:
     """Sign what was done, and keep it; names nobody."""
     tombstone = next(one for one in decisions.known(store, "erasures") if one.about["tag"] == tag)
+    removed = {
+        "n_recordings": len(total.records),
+        "n_sessions": len(total.sessions),
+        "n_waveforms_and_features": len(total.blobs),
+        "n_tables": len(total.tables),
+        "n_rows": sum(total.tables.values()),
+        "n_reports_and_records": len(total.texts) + len(total.documents),
+    }
+    if earlier and not total:  # nothing was removed now: what counts was removed then
+        removed = earlier["removed"]
     content = {
         "format": "spira.erasure/1",
         "tag": tag,
@@ -50,14 +60,7 @@ def certify(
             "by": audit.actor(),
         },
         "store": store.url,
-        "removed": {
-            "n_recordings": len(total.records),
-            "n_sessions": len(total.sessions),
-            "n_waveforms_and_features": len(total.blobs),
-            "n_tables": len(total.tables),
-            "n_rows": sum(total.tables.values()),
-            "n_reports_and_records": len(total.texts) + len(total.documents),
-        },
+        "removed": removed,
         "dataset_versions": [
             {"digest": digest, "used_in": total.datasets[digest]}
             for digest in sorted(total.datasets)
@@ -72,6 +75,17 @@ def certify(
     signed = signing.sign(content | {"audit": asdict(anchor)})
     store.documents.write(f"{FOLDER}/{tag}.json", signed)
     return signed
+
+
+def datasets(certificate: dict[str, Any]) -> dict[str, list[str]]:
+    """Digest of every artifact that held the person to the splits and tasks that they were in."""
+    return {one["digest"]: list(one["used_in"]) for one in certificate["dataset_versions"]}
+
+
+def names_all(certificate: dict[str, Any], versions: list[dict[str, Any]]) -> bool:
+    """Whether a certificate tells all of some versions of the model."""
+    told = {one["version"] for one in certificate["model_versions"]}
+    return all(one["version"] in told for one in versions)
 
 
 def known(store: Store) -> list[dict[str, Any]]:

@@ -84,10 +84,14 @@ def erase(
     known = identified(store, found, known, tag)
     held = inventory.find(store, found, known)
     certificate = certificates.read(store, tag)
+    if certificate is not None:
+        known |= Holding(datasets=certificates.datasets(certificate))
     if not held and journal is None:
         if certificate is not None:
-            return certificate, False
-        if not absent and not _is_tombstoned(store, tag):
+            versions = mark(store, tracking_uri, tag, known.datasets)
+            if certificates.names_all(certificate, versions):
+                return certificate, False
+        elif not absent and not _is_tombstoned(store, tag):
             raise ConfigError(
                 f"{store.url} holds nothing of the subject with the tag {tag}; check what you "
                 "typed. To refuse somebody who has not come yet, say --absent"
@@ -147,7 +151,7 @@ def mark(
     """
     from spira_tasks import tracking
 
-    lineage = inventory.recordings_of_classifiers(store)
+    lineage = _recordings_of_classifiers(store)
     marked = []
     for version, made_from in tracking.versions(tracking_uri):
         recordings = {made_from.get("recordings", ""), *lineage.get(version.classifier, ())}
@@ -171,6 +175,22 @@ def mark(
             }
         )
     return marked
+
+
+def _recordings_of_classifiers(store: Store) -> dict[str, set[str]]:
+    """Digest of every classifier that a run made to those of the recordings it was made from."""
+    found: dict[str, set[str]] = {}
+    for run_id in store.run_ids():
+        records = {
+            name: store.read_record(run_id, name) or {} for name in store.record_names(run_id)
+        }
+        for record in records.values():
+            classifier = record.get("outputs", {}).get("classifier")
+            step, _, output = record.get("inputs", {}).get("recordings", "").partition(".")
+            recordings = records.get(step, {}).get("outputs", {}).get(output)
+            if classifier and recordings:
+                found.setdefault(classifier, set()).add(recordings)
+    return found
 
 
 def unfinished(store: Store) -> list[str]:

@@ -72,7 +72,7 @@ class Holding:
     blobs : set of str
         Digests of the loose blobs.
     tables : dict of str to int
-        Digest of a table to how many of its rows are the subject's.
+        Digest of a table to how many of its rows are surely the subject's.
     texts : set of str
         Digests of reports that quote a name.
     documents : set of str
@@ -101,6 +101,9 @@ class Holding:
     def __or__(self, other: Holding) -> Holding:
         mine, theirs = self.__dict__, other.__dict__
         merged: dict[str, Any] = {name: mine[name] | theirs[name] for name in mine}
+        for digest in self.datasets.keys() & other.datasets.keys():
+            parts = {*self.datasets[digest], *other.datasets[digest]}
+            merged["datasets"][digest] = sorted(parts)
         return Holding(**merged)
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +149,16 @@ def redactions(store: Store) -> dict[str, str]:
             old = name.removeprefix(f"{REDACTIONS}/").removesuffix(".json")
             found[f"sha256:{old}"] = str(document["to"])
     return found
+
+
+def revived(store: Store) -> set[str]:
+    """Tables that are there again although a copy took their place.
+
+    A step that was at work when the copy was made had the old one, and stored it once more.
+    """
+    replaced = sorted(redactions(store))
+    there = in_threads(store.blobs.exists, replaced)
+    return {digest for digest, exists in zip(replaced, there, strict=True) if exists}
 
 
 def newest(store: Store, digest: str) -> str:
@@ -212,6 +225,7 @@ def find(store: Store, found: Survey, known: Holding) -> Holding:
         own table, names of recordings and blobs that no table may tell any more.
     """
     held = Holding(set(known.subjects), set(known.records), set(known.sessions))
+    held.tables = dict.fromkeys(revived(store), 0)  # whoever was erased may be in them
     for _, table in tables(store, found.tables):
         if "subject_id" in table and "record_id" in table:
             own = table[table["subject_id"].isin(held.subjects)]
@@ -281,30 +295,15 @@ def redact(store: Store, digest: str, table: pd.DataFrame, mine: pd.Series) -> s
 
 def strike(store: Store, held: Holding) -> None:
     """Delete all of a holding; each part of it may be gone already."""
-    for digest, table in tables(store, held.tables):
+    again = revived(store) & set(held.tables)  # their copies are there
+    for digest, table in tables(store, set(held.tables) - again):
         mine = rows_of(table, held)
         if mine.any():
             redact(store, digest, table, mine)
     for name in memos(store, held.blobs):
         store.delete(name)
-    in_threads(store.blobs.delete, sorted(held.blobs | held.texts))
+    in_threads(store.blobs.delete, sorted(held.blobs | held.texts | again))
     in_threads(store.delete, sorted(held.documents))
-
-
-def recordings_of_classifiers(store: Store) -> dict[str, set[str]]:
-    """Digest of every classifier that a run made to those of the recordings it was made from."""
-    found: dict[str, set[str]] = {}
-    for run_id in store.run_ids():
-        records = {
-            name: store.read_record(run_id, name) or {} for name in store.record_names(run_id)
-        }
-        for record in records.values():
-            classifier = record.get("outputs", {}).get("classifier")
-            step, _, output = record.get("inputs", {}).get("recordings", "").partition(".")
-            recordings = records.get(step, {}).get("outputs", {}).get(output)
-            if classifier and recordings:
-                found.setdefault(classifier, set()).add(recordings)
-    return found
 
 
 def memos(store: Store, blobs: set[str]) -> list[str]:

@@ -1,0 +1,84 @@
+"""Erasing again, once what was at work has ended, mends what it left behind."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from erasing import erase, filled, is_marked, register, store, subject, table, traces
+
+from spira_tasks.artifacts import Store
+from spira_tasks.governance import certificates, inventory
+from spira_tasks.governance.heeded import tombstone_tag
+
+__all__ = ["filled", "store", "subject"]  # the fixtures
+
+
+def output(store: Store, step: str, name: str) -> str:
+    record = store.read_record("r", step)
+    assert record is not None
+    return str(record["outputs"][name])
+
+
+def features_table(store: Store) -> tuple[str, bytes]:
+    """Digest and content of the table that knows recordings, but not whose they are."""
+    digest = store.files(output(store, "materialize", "features"))["features.parquet"]
+    return digest, store.blobs.read(digest)
+
+
+def test_a_version_that_was_registered_meanwhile_is_marked_and_told(
+    store: Store, subject: str, tmp_path: Path
+) -> None:
+    recordings = output(store, "split", "recordings")
+    rows = table(store, "recordings", "split")
+    task = rows.loc[(rows["subject_id"] == subject) & (rows["split"] != "test"), "task"].iloc[0]
+    first, _ = erase(store, subject)
+    version = register(store, recordings, tmp_path, str(task))
+    second, changed = erase(store, tombstone_tag(subject))
+    assert changed
+    assert is_marked(store)
+    assert [one["version"] for one in second["model_versions"]] == [version]  # type: ignore[attr-defined]
+    assert second["removed"] == first["removed"]
+    assert second["replaces"] == first["audit"]
+    assert erase(store, tombstone_tag(subject)) == (second, False)
+
+
+def test_a_table_that_a_step_stored_again_goes_with_what_it_alone_names(
+    store: Store, subject: str
+) -> None:
+    digest, content = features_table(store)
+    features = pd.read_parquet(io.BytesIO(content))
+    rows = table(store, "recordings")
+    own = set(rows.loc[rows["subject_id"] == subject, "record_id"])
+    (matrix,) = features.loc[features["record_id"].isin(own), "features"]
+    sound = store.blobs.read(matrix)
+    first, _ = erase(store, subject)
+    others = table(store, "features", "materialize")
+    assert store.blobs.put(content) == digest
+    assert store.blobs.put(sound) == matrix
+
+    second, changed = erase(store, tombstone_tag(subject))
+
+    assert changed
+    assert not store.blobs.exists(digest)
+    assert not store.blobs.exists(matrix)
+    assert traces(Path(store.url), own) == []
+    pd.testing.assert_frame_equal(table(store, "features", "materialize"), others)
+    tag = tombstone_tag(subject)
+    assert certificates.datasets(second).keys() >= certificates.datasets(first).keys()
+    assert erase(store, tag) == (second, False)
+
+
+def test_erasing_somebody_else_does_not_make_a_copy_of_a_table_that_was_stored_again(
+    store: Store, subject: str
+) -> None:
+    digest, content = features_table(store)
+    rows = table(store, "recordings")
+    own = set(rows.loc[rows["subject_id"] == subject, "record_id"])
+    erase(store, subject)
+    assert store.blobs.put(content) == digest
+    erase(store, str(rows["subject_id"].iloc[-1]))
+    assert traces(Path(store.url), own) == []
+    assert inventory.revived(store) == set()
+    assert len(table(store, "features", "materialize")) == 4
