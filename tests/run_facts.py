@@ -17,6 +17,7 @@ from spira_tasks.reports.document import (
 )
 from spira_tasks.reports.facts import (
     AuditAnchor,
+    Change,
     Counts,
     Dataset,
     Drift,
@@ -31,6 +32,7 @@ from spira_tasks.reports.facts import (
     RunFacts,
     RunSummary,
     SignalQuality,
+    Since,
     StepFacts,
 )
 
@@ -141,6 +143,16 @@ def facts(**changes: Any) -> RunFacts:
         decision_outcome="blocked",
         thresholds_owner="clinical lead (not yet signed)",
         model=ModelFacts("spira", "3", DIGEST, None, {}, "1/ab", {"epochs": 4}, {"n_mels": 40}),
+        since=Since(
+            "run-1",
+            (
+                Change("recordings", "", "5e" * 6, "6f" * 6),
+                Change("n_quarantined", "", None, None),
+                Change("lock", "", "c8" * 6, "c8" * 6),
+                Change("code", "train", "01" * 6, "02" * 6),
+                Change("setting", "train.epochs", "6", "4"),
+            ),
+        ),
         missing=("registry",),
     )  # fmt: skip
     return replace(made, **changes)

@@ -26,7 +26,16 @@ from spira_tasks.intake.releases import RELEASABLE
 from spira_tasks.pipelines import TRAINING
 from spira_tasks.reports import pages, tables
 from spira_tasks.reports.document import Paragraph, Section, Text
-from spira_tasks.reports.facts import History, ModelFacts, Quarantine, Release, RunFacts, StepFacts
+from spira_tasks.reports.facts import (
+    Change,
+    History,
+    ModelFacts,
+    Quarantine,
+    Release,
+    RunFacts,
+    Since,
+    StepFacts,
+)
 from spira_tasks.reports.texts import LANGUAGES, Texts, catalogue
 from spira_tasks.stages.ingest import NOT_PERMITTED, UNNAMED
 
@@ -59,7 +68,7 @@ def bare() -> RunFacts:
         outcome="running", started_at="", synthetic=None, triggered_by="", verdicts=(),
         n_erasures=0, steps=(StepFacts("ingest", "ingest", "waiting"),), releases=(), intake=None,
         quarantine=None, dataset=None, composition=(), signal_quality=(), drift=(),
-        evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="",
+        evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="", since=None,
     )  # fmt: skip
 
 
@@ -162,6 +171,7 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path) -> None:
             verdict(SCRIPT, "warn", waiver={"by": SCRIPT, "at": AT, "why": SCRIPT}),
         ),
         releases=(Release(SCRIPT, SCRIPT, SCRIPT, AT),),
+        since=Since(SCRIPT, (Change("setting", SCRIPT, SCRIPT, SCRIPT),)),
         model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), {}, SCRIPT, {SCRIPT: SCRIPT}, {}),
     )  # fmt: skip
     written = f"{SCRIPT} [x](https://x.example) ![y](//z) <https://y.example>"

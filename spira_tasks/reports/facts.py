@@ -232,6 +232,27 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Something beside what it was in the run before; counts where ``what`` begins with ``n_``.
+
+    ``name`` is the step of a ``code``, ``"<step>.<key>"`` of a ``setting``, else empty.
+    """
+
+    what: str
+    name: str
+    before: str | Count
+    now: str | Count
+
+
+@dataclass(frozen=True)
+class Since:
+    """A run beside the one that ended before it: all that is always told, and what differs."""
+
+    run_id: str  # of the run before
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
 class AuditAnchor:
     """The newest event of the audit log when the facts were gathered."""
 
@@ -290,6 +311,7 @@ class RunFacts:
     decision_outcome: str = ""  # promoted, kept, blocked; empty before the promotion's gate
     thresholds_owner: str = ""
     model: ModelFacts | None = None
+    since: Since | None = None
     missing: tuple[str, ...] = ()
 
 

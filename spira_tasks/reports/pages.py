@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from spira_tasks.reports import figures, sentences
 from spira_tasks.reports.document import Block, CountsTable, Document, Missing
-from spira_tasks.reports.facts import History, RunFacts, RunSummary, setting
+from spira_tasks.reports.facts import Change, History, RunFacts, RunSummary, setting
 from spira_tasks.reports.texts import LANGUAGES, UNKNOWN, Texts
 from spira_tasks.reports.written import markdown
 
@@ -307,7 +307,18 @@ def _provenance(t: Texts, facts: RunFacts) -> Context:
         "made_with": [(t(f"provenance.{name}"), value) for name, value in pairs],
         "digests": digests,
         "settings": settings,
+        "since": [_change(t, one) for one in facts.since.changes] if facts.since else [],
     }
+
+
+def _change(t: Texts, one: Change) -> tuple[str, str, str]:
+    before, now = (
+        value or UNKNOWN if isinstance(value, str) else t.count(value)
+        for value in (one.before, one.now)
+    )
+    same = one.before == one.now and bool(one.now)  # two hidden counts need not be the same
+    what = t(f"since.{one.what}", name=t.name("step", one.name))
+    return what, before, t("since.same") if same else now
 
 
 @cache

@@ -6,14 +6,14 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spira_tasks import provenance
 from spira_tasks.artifacts import Store
-from spira_tasks.reports import datasheet, model_card, pack, pages
+from spira_tasks.reports import datasheet, model_card, pack, pages, since
 from spira_tasks.reports.gather import gather, history, run_records
 from spira_tasks.reports.reading import Reader
 
@@ -46,11 +46,12 @@ def build(
     ConfigError
         When the store has no such run.
     """
-    facts = gather(store, run_id, tracking_uri)
+    runs = history(store)
+    facts = replace(gather(store, run_id, tracking_uri), since=since.compare(store, run_id, runs))
     log.info("report: gathered what is known of run %s (%s)", run_id, facts.outcome)
     if facts.missing:
         log.warning("report: not there any more: %s", ", ".join(facts.missing))
-    parts = (facts, history(store), datasheet.build(facts), model_card.build(facts))
+    parts = (facts, runs, datasheet.build(facts), model_card.build(facts))
     about = {
         "run_id": run_id,
         "outcome": facts.outcome,
