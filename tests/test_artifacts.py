@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -195,6 +196,22 @@ def test_a_folder_lends_its_own_read_only_file(tmp_path: Path, output: Path) -> 
 
     assert path == tmp_path / "store" / blob_name(digest_of(b"n\n1\n"))
     assert path.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_new_store_is_closed_to_other_users_and_a_given_folder_keeps_its_mode(
+    tmp_path: Path,
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    given.chmod(0o770)
+    before = os.umask(0o002)
+    try:
+        for place in (tmp_path / "deep/er/new", given):
+            Store(str(place)).blobs.put(b"voice")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "deep/er/new").stat().st_mode) == 0o700
+    assert stat.S_IMODE(given.stat().st_mode) == 0o770
 
 
 def test_what_a_killed_writer_left_is_cleared_away_after_a_day(tmp_path: Path) -> None:

@@ -177,11 +177,16 @@ class Folder:
                 temporary.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
-        """Make ``tmp/`` and remove what killed writers left there, once per process."""
+        """Make ``tmp/`` and remove what killed writers left there, once per process.
+
+        A store that is new is closed to other users, for it holds voices; the mode of a folder
+        that is there already is its owner's choice.
+        """
         if self._ready:
             return
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for left in folder.iterdir():
             with suppress(FileNotFoundError):  # another process removed or moved it
                 if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
