@@ -136,7 +136,8 @@ class Keeper:
         airflow = [sys.executable, "-m", "airflow"]
         api = ["api-server", "--host", "127.0.0.1", "--port", str(self.ports["airflow"])]
         store = Path(os.environ["SPIRA_STORE"]).resolve()
-        (store / "mlflow").mkdir(parents=True, exist_ok=True)
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)  # recordings are in it
+        (store / "mlflow").mkdir(exist_ok=True)
         mlflow = [
             *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
             *("--backend-store-uri", f"sqlite:///{store / 'mlflow' / 'mlflow.db'}"),
