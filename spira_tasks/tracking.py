@@ -50,6 +50,16 @@ class Registered:
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
 
+    @property
+    def was_champion(self) -> bool:
+        """Whether it ever served; versions of before the tag tell it by their outcome."""
+        tagged = self.tags.get("spira.was_champion") == "true"
+        return tagged or self.tags.get("spira.outcome") == "promoted"
+
+    @property
+    def contains_erased(self) -> bool:
+        return self.tags.get("spira.contains_erased") == "true"
+
 
 class Tracker:
     """An MLflow server, or an SQLite file with a folder of artifacts beside it."""
@@ -199,10 +209,18 @@ class Tracker:
             return self._registered(version)
 
     def promote(self, version: str) -> None:
-        """Make a version the champion: the one act of this project that changes what serves."""
+        """Make a version the champion; this and ``demote`` alone change what serves."""
         with self._reaching():
             self.client.set_registered_model_alias(MODEL, CHAMPION, version)
             self.client.delete_registered_model_alias(MODEL, CHALLENGER)
+
+    def demote(self, instead: str | None) -> None:
+        """Take the champion away; put an earlier one in its place, where there is one."""
+        with self._reaching():
+            if instead is None:
+                self.client.delete_registered_model_alias(MODEL, CHAMPION)
+            else:
+                self.client.set_registered_model_alias(MODEL, CHAMPION, instead)
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         with self._reaching():

@@ -20,6 +20,7 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, inventory, retention, retention_policy
 from spira_tasks.governance.heeded import tombstone_tag
 from spira_tasks.runner import tracking_uri
+from spira_tasks.tracking import Tracker
 
 DAY = 86_400
 POLICY = {
@@ -206,6 +207,13 @@ def test_what_a_registered_model_came_from_stays(finished: Run, tmp_path: Path) 
     assert all(store.blobs.exists(digest) for digest in rows["waveform"])
     served = write_policy(tmp_path / "q", keep="served")
     made = sweep(store, served, 2000)  # it is the challenger
+    assert "RESEARCH" not in kinds(made)
+    tracker = Tracker(tracking_uri(store))
+    tracker.tag("1", {"spira.was_champion": "true", "spira.outcome": "blocked"})
+    tracker.promote("1")
+    assert main(["model", "refuse", "1", "--why", "misses too many", "--store", store.url]) == 0
+    assert not tracker.versions()[0].aliases
+    made = sweep(store, served, 2000)  # it has served: what it came from is asked for longest
     assert "RESEARCH" not in kinds(made)
 
 

@@ -83,7 +83,9 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def _summary(details: Any) -> str:
-    shown = ("run", "step", "state", "decision", "expectation", "reason", "tag", "what", "why")
+    of_steps = ("run", "step", "state")
+    of_people = ("decision", "expectation", "reason", "tag", "version", "champion", "what", "why")
+    shown = of_steps + of_people
     parts = [f"{name} {details[name]}" for name in shown if details.get(name)]
     blocked = details.get("blocked_by") or []
     return ", ".join(parts + ([f"blocked by {len(blocked)}"] if blocked else []))

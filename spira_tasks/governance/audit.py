@@ -51,8 +51,9 @@ class Event:
     actor : str
         ``airflow:<user>`` or ``cli:<user>``.
     action : str
-        ``ingest``, ``gate``, ``promotion``, ``release``, ``waiver``, ``withdrawal``, ``erasure``,
-        ``retention``, ``report``, ``rotation``, ``policy``.
+        ``ingest``, ``gate``, ``promotion``, ``release``, ``waiver``, ``approval``, ``refusal``,
+        ``demotion``, ``withdrawal``, ``erasure``, ``retention``, ``report``, ``rotation``,
+        ``policy``.
     details : mapping of str to JSON value
         What it was done to.
     previous, hash : str

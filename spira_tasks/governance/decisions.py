@@ -1,4 +1,4 @@
-"""What people decided, as documents that steps heed: releases, waivers and erasures.
+"""What people decided, as documents that steps heed: releases, waivers, erasures and so on.
 
 A stage says in ``HEEDS`` which kinds it wants; the runner gives it all decisions of that kind as
 one more input.  So a decision is part of the key of every result that it could have changed, and
@@ -18,7 +18,13 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
 from spira_tasks.governance.heeded import Decision, Kind, decision_from, read
 
-ACTIONS: Mapping[str, str] = {"releases": "release", "waivers": "waiver", "erasures": "erasure"}
+ACTIONS: Mapping[str, str] = {
+    "releases": "release",
+    "waivers": "waiver",
+    "erasures": "erasure",
+    "approvals": "approval",
+    "refusals": "refusal",
+}
 MIN_REASON = 10  # characters: "ok" is no reason
 
 

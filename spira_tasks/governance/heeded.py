@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
 
-Kind = Literal["releases", "waivers", "erasures"]
+Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Decision:
 
     Attributes
     ----------
-    kind : {"releases", "waivers", "erasures"}
+    kind : {"releases", "waivers", "erasures", "approvals", "refusals"}
     about : mapping of str to str
         What it concerns; identifies it among its kind.
     why, by, at : str

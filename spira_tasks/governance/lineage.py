@@ -43,7 +43,7 @@ class PersonsDecision:
     Attributes
     ----------
     action : str
-        ``release``, ``waiver`` or ``erasure``.
+        ``release``, ``waiver``, ``erasure``, ``approval`` or ``refusal``.
     about : mapping of str to str
         What it concerns, without the recording: the log names none.
     by, at, why : str
@@ -63,7 +63,8 @@ class PersonsDecision:
 
     @property
     def what(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self.about.items())
+        shown = {name: value for name, value in self.about.items() if name != "classifier"}
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Trace:
     decisions, events : tuple of dict
         Promotion decisions of the runs; events of the audit log that name a run or the model.
     by_persons : tuple of PersonsDecision
-        Those that a step heeded, the oldest first.
+        Those that a step heeded, and those about one of the models, the oldest first.
     """
 
     kind: Kind
@@ -100,8 +101,14 @@ class Trace:
     by_persons: tuple[PersonsDecision, ...] = ()
 
 
-def decided_by_persons(nodes: Iterable[Node], log: Iterable[Event]) -> list[PersonsDecision]:
-    """The decisions that some steps heeded, told by the audit log, the oldest first."""
+def decided_by_persons(
+    nodes: Iterable[Node], log: Iterable[Event], classifiers: set[str]
+) -> list[PersonsDecision]:
+    """The decisions that some steps heeded, told by the audit log, the oldest first.
+
+    Of approvals and refusals those about some classifiers, whether a step has heeded them or not,
+    and no other.
+    """
     told: dict[str, list[Event]] = defaultdict(list)  # deciding and taking back, in turn
     for event in log:
         if "decision" in event.details:
@@ -115,7 +122,10 @@ def decided_by_persons(nodes: Iterable[Node], log: Iterable[Event]) -> list[Pers
                 steps[event.number].append(f"{node.run}/{node.step}")
     found = []
     for event in sorted((e for chain in told.values() for e in chain), key=lambda e: e.number):
-        if event.number not in steps:
+        of = event.details.get("classifier")
+        if event.action == "withdrawal" or (
+            event.number not in steps if of is None else of not in classifiers
+        ):
             continue
         about = {k: v for k, v in event.details.items() if k not in {"decision", "why"}}
         later = [e for e in told[event.details["decision"]] if e.number > event.number]

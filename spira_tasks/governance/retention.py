@@ -200,7 +200,7 @@ def _for_models(store: Store, tracking_uri: str, rules: Policy, runs: Runs) -> s
     protected: set[str] = set()
     classifiers = set()
     for version, made_from in tracking.versions(tracking_uri):
-        served = version.aliases or version.tags.get("spira.outcome") == "promoted"
+        served = version.aliases or version.was_champion
         if rules.keep_for_models == "all" or served:
             protected |= set(made_from.values())
             classifiers.add(version.classifier)

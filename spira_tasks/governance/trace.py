@@ -234,13 +234,15 @@ class Lineage:
         runs = {node.run for node in nodes}
         decided = [n for n in nodes if "decision" in n.outputs]
         log = list(audit.events(self.store))
+        models = self._models(nodes)
+        classifiers = {str(model["classifier"]) for model in models}
         return Trace(
             kind,
             name,
             tuple(nodes),
             tuple(edges),
             recordings=tuple(self._recordings(nodes, only)),
-            models=tuple(self._models(nodes)),
+            models=tuple(models),
             decisions=tuple(
                 {"run": n.run, **self._json(n.outputs["decision"], "decision.json")}
                 for n in decided
@@ -248,9 +250,9 @@ class Lineage:
             events=tuple(
                 {"number": e.number, "at": e.at, "actor": e.actor, "action": e.action, **e.details}
                 for e in log
-                if e.details.get("run") in runs
+                if e.details.get("run") in runs or e.details.get("classifier") in classifiers
             ),
-            by_persons=tuple(decided_by_persons(nodes, log)),
+            by_persons=tuple(decided_by_persons(nodes, log, classifiers)),
         )
 
     def _recordings(self, nodes: list[Node], only: set[str] | None) -> list[Mapping[str, Any]]:
@@ -293,9 +295,7 @@ class Lineage:
                     "classifier": known["classifier"],
                     "aliases": list(version.aliases) if version else [],
                     "outcome": version.tags.get("spira.outcome", "") if version else "",
-                    "contains_erased": bool(
-                        version and version.tags.get("spira.contains_erased") == "true"
-                    ),
+                    "contains_erased": bool(version and version.contains_erased),
                     "runs": [],
                 },
             )

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
+    from spira_tasks.governance.heeded import Decision
     from spira_tasks.tracking import Registered, Tracker
     from spira_tasks.work import Work
 
 EFFECT = True  # it moves the champion
 AUDIT = "promotion"
-HEEDS = ("erasures",)
+HEEDS = ("erasures", "approvals", "refusals")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Inputs:
     registration: Directory  # registration.json
     report: Directory  # evaluation.json, predictions.parquet
     erasures: Directory  # people whom no model that is promoted may have learned from
+    approvals: Directory
+    refusals: Directory
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,17 @@ class Outputs:
 
 
 class Config(StageConfig):
+    """``require_approval``: a challenger waits, as challenger, until a person has approved it."""
+
     n_resamples: Annotated[int, Field(ge=200)] = 2000
     seed: NonNegativeInt = 0
+    require_approval: bool = False
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
     from expectations.promotion import OWNER, judge, nobody_erased
+    from spira_tasks.governance import heeded
+    from spira_tasks.governance.approval import said_of
     from spira_tasks.tracking import CHAMPION, Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -52,23 +60,32 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     assert challenger is not None  # noqa: S101  (the step before registered it)
     verdicts = judge(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
-    settled = challenger.tags.get("spira.outcome")
+    refusal = said_of(challenger.classifier, heeded.read(inputs.refusals))
+    if refusal:
+        verdicts.append(refused(challenger, refusal))
 
     if any(verdict.verdict == "block" for verdict in verdicts):
         outcome = "blocked"
     elif CHAMPION in challenger.aliases:
         outcome = "promoted"
     else:
-        verdict = beats_champion(challenger, tracker, inputs, config, work)
-        verdicts.append(verdict)
-        outcome = "promoted" if verdict.verdict == "pass" else "kept"
+        last = [beats_champion(challenger, tracker, inputs, config, work)]
+        if config.require_approval:
+            approval = said_of(challenger.classifier, heeded.read(inputs.approvals))
+            last.append(approved(challenger, approval))
+        verdicts += last
+        outcome = "promoted" if all(one.verdict == "pass" for one in last) else "kept"
 
     blocking = ", ".join(verdict.name for verdict in verdicts if verdict.verdict == "block")
-    changed = settled != outcome
-    if changed or (outcome == "promoted" and CHAMPION not in challenger.aliases):
-        tracker.tag(challenger.version, {"spira.outcome": outcome, "spira.blocked_by": blocking})
-        if outcome == "promoted":
-            tracker.promote(challenger.version)
+    tags = {"spira.outcome": outcome, "spira.blocked_by": blocking}
+    if challenger.was_champion or outcome == "promoted":
+        tags["spira.was_champion"] = "true"  # whatever becomes of it
+    changed = any(challenger.tags.get(name, "") != value for name, value in tags.items())
+    if changed:
+        tracker.tag(challenger.version, tags)
+    if outcome == "promoted" and CHAMPION not in challenger.aliases:
+        tracker.promote(challenger.version)
+        changed = True
     decision = {
         "outcome": outcome,
         "owner_of_thresholds": OWNER,
@@ -78,6 +95,29 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     return Outcome(
         {"promoted": outcome == "promoted", "kept": outcome == "kept"}, tuple(verdicts), changed
     )
+
+
+def refused(challenger: Registered, refusal: Decision) -> Verdict:
+    from spira_tasks.governance.approval import REFUSED
+
+    return Verdict(
+        name=REFUSED,
+        verdict="block",
+        severity="critical",
+        reason=f"refused by {refusal.by} on {refusal.at[:10]}: {refusal.why}; what lifts it: "
+        f"python -m spira_tasks model approve {challenger.version}",
+    )
+
+
+def approved(challenger: Registered, approval: Decision | None) -> Verdict:
+    if approval is None:
+        reason = (
+            "nobody has approved it yet, and this run waits for that: python -m spira_tasks model "
+            f"approve {challenger.version}, then run it again"
+        )
+        return Verdict("approved_by_a_person", "warn", reason=reason)
+    reason = f"approved by {approval.by} on {approval.at[:10]}: {approval.why}"
+    return Verdict("approved_by_a_person", "pass", reason=reason)
 
 
 def n_erased(challenger: Registered, inputs: Inputs) -> int:
@@ -90,7 +130,7 @@ def n_erased(challenger: Registered, inputs: Inputs) -> int:
 
     from spira_tasks.governance import heeded
 
-    if challenger.tags.get("spira.contains_erased") == "true":
+    if challenger.contains_erased:
         return int(challenger.tags["spira.n_erased"])
     tombstones = {one.about["tag"] for one in heeded.read(inputs.erasures)}
     subjects = pd.read_parquet(inputs.recordings.path("recordings.parquet"))["subject_id"].unique()
@@ -104,9 +144,12 @@ def beats_champion(
     import pandas as pd
 
     from expectations.promotion import compare
+    from spira_tasks.governance.approval import REFUSED
 
     champion = tracker.champion()
-    if challenger.tags.get("spira.outcome") == "promoted":
+    # one that a person stopped and approved after all was not replaced: it may compete again
+    stopped = REFUSED in challenger.tags.get("spira.blocked_by", "")
+    if challenger.was_champion and not stopped:
         return Verdict(
             name="better_than_champion",
             verdict="warn",

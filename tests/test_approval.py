@@ -1,0 +1,257 @@
+"""What people say of a model: approved or refused, heeded by the gate, kept and told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_promotion import LABELS, evaluation, scores
+
+from spira_tasks.artifacts import Store
+from spira_tasks.cli import main
+from spira_tasks.contract import Result, Step
+from spira_tasks.errors import GateRejected
+from spira_tasks.governance import audit
+from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.tracking import CHALLENGER, MODEL, Tracker
+
+WHY = "read the model card together with the ward"
+NOT_FIT = "misses too many patients who wear a mask"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with what a run left of a sound model, and a registry without a version."""
+    place = tmp_path_factory.mktemp("approval") / "store"
+    store = Store(str(place))
+    Tracker(tracking_uri(store)).client.create_registered_model(MODEL)
+    clean = scores(n_missed=7, n_false_alarms=6)
+    outputs = place.parent / "outputs"
+    for name in ("recordings", "report"):
+        (outputs / name).mkdir(parents=True)
+    people = pd.DataFrame({"subject_id": ["ab" * 32], "task": "SENTENCE", "split": "test"})
+    people.to_parquet(outputs / "recordings/recordings.parquet")
+    report = evaluation(clean, clean * 0.98, LABELS)
+    (outputs / "report/evaluation.json").write_text(json.dumps(report))
+    for name in ("recordings", "report"):
+        store.put_directory(outputs / name)
+    return place.parent
+
+
+class Registry:
+    """Versions of the model, each of a run of its own, and the gate that decides on them."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.store = Store(str(place / "store"))
+        self.tracker = Tracker(tracking_uri(self.store))
+
+    def add(self, n: int, **tags: str) -> None:
+        """Register version ``n`` as a run leaves it: as challenger."""
+        digest = f"sha256:{n:064x}"
+        run_id = self.tracker.run_of(digest, "model")
+        version = self.tracker.client.create_model_version(
+            MODEL, str(self.place), run_id, tags={"spira.classifier": digest}
+        )
+        assert version.version in (n, str(n))
+        self.tracker.tag(str(n), {name.replace("_", ".", 1): v for name, v in tags.items()})
+        self.tracker.client.set_registered_model_alias(MODEL, CHALLENGER, str(n))
+        folder = self.place / f"registration-{n}"
+        folder.mkdir()
+        content = {"name": MODEL, "version": str(n), "classifier": digest}
+        (folder / "registration.json").write_text(json.dumps(content))
+        outputs = {"registration": self.store.put_directory(folder)}
+        step = {"step": "register", "stage": "register", "state": "done", "inputs": {}}
+        step |= {"key": "0" * 64, "finished_at": "2026-11-21T10:00:00+00:00"}
+        self.store.write_record(f"run-{n}", "register", {**step, "outputs": outputs})
+
+    def promote(self, n: int, **config: Any) -> Result:
+        outputs = self.place / "outputs"
+        inputs = {
+            "recordings": self.store.put_directory(outputs / "recordings"),
+            "registration": "register.registration",
+            "report": self.store.put_directory(outputs / "report"),
+        }
+        return run_step(Step("promote", "promote", inputs, config), f"run-{n}", self.store)
+
+    def champion(self) -> str | None:
+        found = self.tracker.champion()
+        return found.version if found else None
+
+    def model(self, *arguments: str) -> int:
+        return main(["model", *arguments, "--store", self.store.url])
+
+    def actions(self) -> list[str]:
+        return [event.action for event in audit.events(self.store)]
+
+
+@pytest.fixture
+def registry(prepared: Path, tmp_path: Path) -> Registry:
+    place = tmp_path / "copy"
+    shutil.copytree(prepared, place)
+    return Registry(place)
+
+
+def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add(1)
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    assert "what serves is as before" in capsys.readouterr().out
+    with pytest.raises(GateRejected, match=f"refused_by_a_person: refused by .*{NOT_FIT}"):
+        registry.promote(1)
+    (version,) = registry.tracker.versions()
+    assert version.tags["spira.blocked_by"] == "refused_by_a_person"
+    assert registry.champion() is None
+
+    assert registry.model("approve", "spira/1", "--why", WHY) == 0
+    assert "is lifted" in capsys.readouterr().out
+    registry.promote(1)
+    assert registry.champion() == "1"
+    found = ["refusal", "promotion", "approval", "withdrawal", "promotion"]
+    assert registry.actions() == found
+    assert audit.verify(registry.store).problems == []
+
+
+def test_refusing_the_champion_puts_the_newest_earlier_one_that_may_serve_in_its_place(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promoted = {"spira_outcome": "promoted"}
+    registry.add(1, **promoted)
+    registry.add(2, **promoted)
+    registry.add(3, **promoted, spira_contains_erased="true")
+    registry.add(4, spira_outcome="kept")
+    registry.add(5, **promoted)
+    registry.tracker.promote("5")
+    registry.add(6, spira_outcome="kept")
+    assert registry.model("refuse", "2", "--why", NOT_FIT) == 0
+    assert registry.champion() == "5"
+    assert registry.model("refuse", "5", "--why", NOT_FIT) == 0
+    assert "the champion is version 1 again" in capsys.readouterr().out
+    assert registry.champion() == "1"
+    assert registry.tracker.versions()[5].aliases == (CHALLENGER,)  # it waits as it did
+    *_, demotion = audit.events(registry.store)
+    assert (demotion.action, demotion.details["champion"]) == ("demotion", "1")
+    with pytest.raises(GateRejected, match="refused_by_a_person"):
+        registry.promote(5)
+    assert registry.champion() == "1"
+
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    assert "there is no champion now" in capsys.readouterr().out
+    assert registry.champion() is None
+    assert registry.model("approve", "5", "--why", WHY) == 0
+    registry.promote(5)
+    assert registry.champion() == "5"  # it was stopped and not replaced, so it may come back
+
+
+def test_a_refusal_that_was_killed_half_way_is_finished_by_another(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add(1)
+    registry.promote(1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "demote", killed)
+        assert registry.model("refuse", "1", "--why", NOT_FIT) == 130
+    assert registry.champion() == "1"
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    assert registry.champion() is None
+
+
+def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(
+    registry: Registry,
+) -> None:
+    registry.add(1)
+    waiting = registry.promote(1, require_approval=True)
+    assert waiting.metrics["kept"]
+    (verdict,) = [one for one in waiting.verdicts if one.name == "approved_by_a_person"]
+    assert verdict.verdict == "warn"
+    assert "model approve 1" in verdict.reason
+    assert registry.champion() is None
+    assert registry.model("approve", "1", "--why", WHY) == 0
+    assert registry.champion() is None  # a person says yes, the gate acts
+    done = registry.promote(1, require_approval=True)
+    assert done.metrics["promoted"]
+    assert {one.name: one.verdict for one in done.verdicts}["approved_by_a_person"] == "pass"
+    assert registry.champion() == "1"
+
+
+def test_promotion_asks_nobody_where_it_need_not(registry: Registry) -> None:
+    registry.add(1)
+    result = registry.promote(1)
+    assert registry.champion() == "1"
+    assert not [one for one in result.verdicts if one.name.endswith("by_a_person")]
+
+
+def test_an_approval_overrides_neither_a_gate_nor_an_erasure(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add(1, spira_contains_erased="true", spira_n_erased="1")
+    assert registry.model("approve", "1", "--why", WHY) == 0
+    assert "it stays blocked: it learned from people" in capsys.readouterr().out
+    with pytest.raises(GateRejected, match="contains_erased_subject"):
+        registry.promote(1)
+    registry.add(2, spira_outcome="blocked", spira_blocked_by="auc_above_chance")
+    assert registry.model("approve", "2", "--why", WHY) == 0
+    assert "it stays blocked by auc_above_chance" in capsys.readouterr().out
+    assert registry.champion() is None
+
+
+def test_who_was_champion_and_was_replaced_stays_so_however_often_it_is_run(
+    registry: Registry,
+) -> None:
+    registry.add(1)
+    registry.promote(1)
+    registry.tracker.demote(None)  # somebody moved the alias
+    for _ in range(2):
+        again = registry.promote(1)
+        assert again.metrics["kept"]
+        assert "only a person brings it back" in again.verdicts[-1].reason
+
+
+def test_the_list_and_the_trace_tell_what_people_said(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add(1)
+    registry.promote(1)
+    registry.add(2)
+    registry.model("refuse", "1", "--why", NOT_FIT)
+    registry.model("approve", "1", "--why", WHY)
+    registry.model("refuse", "2", "--why", "of another, and told of no other")
+    capsys.readouterr()
+    assert registry.model("list") == 0
+    assert WHY in " ".join(capsys.readouterr().out.split())
+    assert registry.model("list", "--json") == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["approval"]["why"], first["refusal"]) == (WHY, None)
+    assert second["approval"] is None
+    assert main(["trace", "spira/1", "--json", "--store", registry.store.url]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = [(one["action"], one["why"], bool(one["withdrawn"])) for one in told["by_persons"]]
+    assert found == [("refusal", NOT_FIT, True), ("approval", WHY, False)]
+    assert "demotion" in {event["action"] for event in told["events"]}
+    assert main(["trace", "spira/1", "--store", registry.store.url]) == 0
+    assert WHY in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_version_that_is_not_there_and_a_reason_that_is_none_are_told(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add(1)
+    assert registry.model("approve", "7", "--why", WHY) == 78
+    assert "has no version '7' of the model; it has: 1" in capsys.readouterr().err
+    assert registry.model("approve", "1", "--why", "ok") == 78
+    assert registry.actions() == []
+    nowhere = tmp_path / "typed" / "wrong"
+    assert main(["model", "list", "--store", str(nowhere)]) == 0
+    assert str(nowhere) in capsys.readouterr().out
+    assert main(["model", "refuse", "1", "--why", WHY, "--store", str(nowhere)]) == 78
+    assert "it has: none yet" in capsys.readouterr().err
+    assert not nowhere.parent.exists()
