@@ -60,23 +60,25 @@ class ExpectOneValuePerGroup(ColumnPairMapExpectation):
 
 class HoldNoPersonalData(ColumnMapMetricProvider):
     condition_metric_name = "column_values.hold_no_personal_data"
+    condition_value_keys = ("is_identifier",)
 
     @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column: pd.Series, **_: object) -> pd.Series:
-        texts = pd.Series(column.astype("str").unique())
-        telling = set(texts[texts.map(holds_personal_data)])
-        return ~column.astype("str").isin(telling)
+    def _pandas(cls, column: pd.Series, is_identifier: bool, **_: object) -> pd.Series:
+        texts = column.astype("str")
+        return ~texts.isin([t for t in texts.unique() if holds_personal_data(t, is_identifier)])
 
 
 class ExpectColumnValuesToHoldNoPersonalData(ColumnMapExpectation):
     """Expect no cell to hold a CPF, a CNS, a telephone, an e-mail address or a hospital number.
 
     Bare digits count as a CPF or a CNS only with the right check digits, so counters and times do
-    not; see ``expectations.personal``.
+    not.  Where ``is_identifier``, fewer kinds of numbers count; see ``expectations.personal``.
     """
 
+    is_identifier: bool = False
+
     map_metric = HoldNoPersonalData.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("mostly",)
+    success_keys: ClassVar[tuple[str, ...]] = ("is_identifier", "mostly")
 
 
 class DayNotBefore(ColumnMapMetricProvider):

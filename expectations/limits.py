@@ -126,17 +126,6 @@ ATYPICAL_FRACTION = 0.10  # of the recordings that a limit is about; beyond, it 
 NATIVE_RATES_HZ = (44_100, 48_000)  # of telephones that record as they can
 SAME_RECORDING = 0.985  # cosine of two fingerprints: see spira_tasks.speech.envelopes
 
-# What must never be in a text column: numbers and addresses that lead to a person.
-PERSONAL_DATA = {
-    "CPF": r"\d{3}\.?\d{3}\.?\d{3}-?\d{2}",
-    "CNS": r"[1-9]\d{14}",
-    "telephone": r"(?:\+55 ?\(?\d{2}\)? ?9?\d{4}-?\d{4}|\(?\d{2}\)? ?9?\d{4}-\d{4})",
-    "hospital number": r"\d{7,8}[A-K]",
-    "e-mail": r"[\w.+-]+@[\w-]+\.[\w.]+",
-}
-# Not inside a longer word or number: digests and times of day are full of digits.
-PERSONAL_DATA_REGEX = rf"(?<![\w.])(?:{'|'.join(PERSONAL_DATA.values())})(?!\w)"
-
 # The training set.
 MIN_SUBJECTS_PER_CLASS = 50  # fewer, and no operating point can be told from chance by much
 CLASS_SHARE_LIMIT = (0.2, 0.8)  # of patients among subjects; beyond, accuracy says nothing

@@ -33,6 +33,7 @@ from expectations.limits import (
     UNUSUAL_FRACTION,
 )
 from expectations.notes import QUARANTINE, filled, mostly, note
+from expectations.personal import IDENTIFIERS
 from spira_tasks.intake.record_contract import COLUMNS, FREE_TEXT, RAW_IDENTIFIERS, is_extra
 
 VERSION = "2026-11-21.2"
@@ -130,6 +131,7 @@ def _privacy(present: set[str]) -> list[Expectation]:
     expectations += [
         ExpectColumnValuesToHoldNoPersonalData(
             column=column,
+            is_identifier=column in IDENTIFIERS,
             meta=note("personal numbers must not be kept", PRIVACY, "", QUARANTINE, firm=True),
         )
         for column in sorted(present)
@@ -336,7 +338,7 @@ def _completeness(n: int) -> list[Expectation]:
         )
         for name, fraction in COMPLETE_FRACTION.items()
     ]
-    ever: list[Expectation] = [  # with any cell filled in, the training set's suite looks further
+    return [*required, *shares] + [
         gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
             column=name,
             min_value=0,
@@ -346,4 +348,3 @@ def _completeness(n: int) -> list[Expectation]:
         )
         for name in CAPTURE
     ]
-    return required + shares + ever

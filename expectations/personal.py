@@ -1,36 +1,68 @@
-"""Numbers and addresses that lead to a person, found in text.  Standard library only."""
+"""Numbers and addresses that lead to a person, found in text.  Standard library only.
+
+Ingest, the gate and the reasons that people write ask this module, so none lets pass what another
+refuses.
+"""
 
 from __future__ import annotations
 
 import re
 
-# A number written with the marks of its kind is one whatever its check digits: people mistype.
-MARKED = (
-    r"\d{3}\.\d{3}\.\d{3}-\d{2}",  # CPF
-    r"\d{3} \d{4} \d{4} \d{4}",  # CNS, as printed on the card
-    r"(?:\+55 ?)\(?\d{2}\)? ?9?\d{4}-?\d{4}",  # telephone with the country's code,
-    r"\(?\d{2}\)? ?9?\d{4}-\d{4}",  # or with a dash
-    r"\d{7,8}[A-K]",  # hospital number
-    r"[\w.+-]+@[\w-]+\.[\w.]+",  # e-mail
+# Columns whose values are made by machines and are full of dates and counters.  Free text is
+# refused rather once too often; here that would refuse whole deliveries.
+IDENTIFIERS = ("record_id", "session_id")
+
+# Not inside a longer word or number: digests and times of day are full of digits.  Overlapping,
+# so that a number just before does not hide one.
+START, END = r"(?<![A-Za-z0-9.])", r"(?![A-Za-z0-9])"
+WHOLE = START + r"(?=({})" + END + ")"
+CPF = re.compile(WHOLE.format(r"\d{3}[ .]?\d{3}[ .]?\d{3}[ ./-]?\d{2}"))
+CNS = re.compile(WHOLE.format(r"\d{3}[ .]?\d{4}[ .]?\d{4}[ .]?\d{4}"))
+ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")  # of e-mail
+HOSPITAL_NUMBER = re.compile(WHOLE.format(r"\d{7,8}[A-K]"))  # the letter is its check digit
+DAY = re.compile(r"20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+
+# With the marks of its kind a number is one whatever its check digits: people mistype.
+MARKED = re.compile(WHOLE.format(r"\d{3}\.\d{3}\.\d{3}-\d{2}|\d{3} \d{4} \d{4} \d{4}"))
+# Area codes that are in use: nothing else tells a telephone's eleven digits from a counter's.
+AREA = r"0?(?:1[1-9]|2[12478]|3[1-578]|4[1-9]|5[1345]|6[1-9]|7[134579]|8[1-9]|9[1-9])"
+GAP = r"[\s.\u2013-]{0,3}"  # blank, dot, dash, or nothing
+TELEPHONES = (
+    rf"(?:\+?55{GAP})?\(?{AREA}\)?{GAP}9 ?\d{{4}}{GAP}\d{{4}}",  # mobile, however it is written
+    rf"\+55{GAP}\(?{AREA}\)?{GAP}\d{{4}}{GAP}\d{{4}}",  # others with the country's code,
+    rf"\({AREA}\){GAP}\d{{4}}{GAP}\d{{4}}",  # with brackets
+    rf"{AREA} ?\d{{4}}-\d{{4}}",  # or with a dash
 )
-BARE = r"\d{11}(?:\d{4})?|\d{9}-\d{2}|\d{3}\.\d{3}\.\d{3}\d{2}"
-# Not inside a longer word or number: digests and times of day are full of digits.
-MARKED_REGEX = re.compile(rf"(?<![\w.])(?:{'|'.join(MARKED)})(?!\w)")
-BARE_REGEX = re.compile(rf"(?<![\w.])(?:{BARE})(?!\w)")
+TELEPHONE = re.compile(rf"(?:{START}|(?=[+(]))(?:{'|'.join(TELEPHONES)}){END}")
 
 
-def holds_personal_data(text: str) -> bool:
+def holds_personal_data(text: str, is_identifier: bool = False) -> bool:
     """Whether the text holds a CPF, a CNS, a telephone, an e-mail address or a hospital number.
+
+    Parameters
+    ----------
+    text : str
+    is_identifier : bool
+        Whether it is a value of one of ``IDENTIFIERS``.  Then only numbers with check digits count,
+        and e-mail addresses: no telephone, nothing mistyped, and no number that begins with a day.
 
     Examples
     --------
     >>> holds_personal_data("CPF 52998224725"), holds_personal_data("number 52998224726")
     (True, False)
+    >>> holds_personal_data("11 91234 5678"), holds_personal_data("rec-11912345678", True)
+    (True, False)
     """
-    if MARKED_REGEX.search(text):
+    if ADDRESS.search(text):
         return True
-    numbers = (re.sub(r"\D", "", found) for found in BARE_REGEX.findall(text))
-    return any(is_cpf(number) or is_cns(number) for number in numbers)
+    if not is_identifier and (MARKED.search(text) or TELEPHONE.search(text)):
+        return True
+    numbers = [*HOSPITAL_NUMBER.findall(text)]
+    numbers += [found for found in CPF.findall(text) if is_cpf(re.sub(r"\D", "", found))]
+    numbers += [found for found in CNS.findall(text) if is_cns(re.sub(r"\D", "", found))]
+    # A day and a counter of three digits have the check digits of a CPF once in a hundred times;
+    # a CPF begins with a day once in some thousands.
+    return any(not (is_identifier and DAY.match(number)) for number in numbers)
 
 
 def is_cpf(digits: str) -> bool:

@@ -178,9 +178,7 @@ def filled_share(n: int, n_empty: int) -> float:
 
 
 def _categories(table: pd.DataFrame, people: pd.Series) -> str:
-    import re
-
-    from expectations.limits import PERSONAL_DATA_REGEX
+    from expectations.personal import holds_personal_data
     from spira_tasks.intake.record_contract import COLUMNS
 
     lines = ["\nCATEGORIES = {  # seen in at least a few people, the most frequent first\n"]
@@ -193,7 +191,7 @@ def _categories(table: pd.DataFrame, people: pd.Series) -> str:
         listed = [
             value.item() if hasattr(value, "item") else value
             for value, n in n_people.items()
-            if n >= SMALL and not re.search(PERSONAL_DATA_REGEX, str(value))
+            if n >= SMALL and not holds_personal_data(str(value))
         ]
         if len(n_people):
             rest = len(n_people) - len(listed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -33,7 +32,6 @@ from suites import (
 from expectations import audio, features, metadata, training_set
 from expectations.limits import AUDIO, IMPOSSIBLE, UNUSUAL, tolerated
 from expectations.notes import mostly
-from expectations.personal import holds_personal_data, is_cns, is_cpf
 from spira_tasks import quality
 from spira_tasks.intake.record_contract import COLUMNS
 
@@ -190,41 +188,6 @@ def test_planted_numbers_are_in_nothing_that_is_said() -> None:
 def test_a_column_carried_along_is_searched_for_persons_too() -> None:
     table = recordings().assign(x_note=["call (11) 98765-4321", *[""] * (N - 1)])
     assert failing(metadata.suite, table) == {f"{PERSONAL}(x_note)": "quarantine"}
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["000.000.001-91", "CPF 00000000191", "CPF 52998224725", "CNS 898001160660761",
-     "898 0011 6066 0761", "+55 11 98765-4321", "(11) 98765-4321", "a.b@c.org", "1234567A"],
-)  # fmt: skip
-def test_what_leads_to_a_person_is_found(text: str) -> None:
-    assert holds_personal_data(f"on {text} today")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "2026-03-04T10:20:30-03:00",
-        "clean1-000123-0-sentence",
-        "PTT-20200405-WA0012",
-        "0f8fad5b-d9cb-469f-a165-708677289501",
-        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-        "1634056560",
-        "serial 52998224726",
-        "card 898001160660762",
-        "Android 11; 10.4.2",
-    ],
-)
-def test_times_digests_counters_and_versions_do_not_lead_to_a_person(text: str) -> None:
-    assert not holds_personal_data(text)
-
-
-def test_random_digits_have_the_check_digits_of_a_person_rarely() -> None:
-    rng = np.random.default_rng(4)
-    cpf = ["".join(row) for row in rng.choice([*"0123456789"], (4000, 11))]
-    cns = ["".join(row) for row in rng.choice([*"0123456789"], (4000, 15))]
-    assert sum(map(is_cpf, cpf)) < 80  # one in a hundred
-    assert sum(map(is_cns, cns)) < 300  # one in twenty-two
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ FAULTS: list[tuple[str, Callable[[Row, Cohort], None]]] = [
     ("retention_expired", set_to(retention_until="2026-10-31")),
     ("personal_data_in_text", set_to(device_model="Moto G (CPF 000.000.001-91)")),
     ("personal_data_in_text", set_to(x_comment="call +55 11 98765-4321")),
+    ("personal_data_in_text", set_to(x_comment="call (11) 91234 5678")),
     ("personal_data_in_text", set_to(x_comment="someone@example.org")),
     ("missing_audio", set_to(audio_uri="audio/never-came.wav")),
     ("missing_audio", set_to(audio_uri="../secrets.wav")),

@@ -7,12 +7,11 @@ deciding again what was decided changes nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from expectations.limits import PERSONAL_DATA_REGEX
+from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
@@ -74,7 +73,7 @@ def checked_reason(why: str) -> str:
         raise ConfigError(
             f"a written reason of at least {MIN_REASON} characters is needed: others will read it"
         )
-    if re.search(PERSONAL_DATA_REGEX, why):
+    if holds_personal_data(why):
         raise ConfigError(
             "the reason holds something that looks like a personal number, a telephone or an "
             "e-mail address: say it without, for reasons are kept for ever"

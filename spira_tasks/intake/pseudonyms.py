@@ -228,13 +228,14 @@ def identifiers_in_text(rows: pd.DataFrame) -> Faults:
     The hospital number of the same row, in any column; and whatever looks like a Brazilian
     personal number, a telephone or an e-mail address.
     """
-    from expectations.limits import PERSONAL_DATA_REGEX
+    from expectations.personal import IDENTIFIERS, holds_personal_data
     from spira_tasks.intake.record_contract import FREE_TEXT, is_extra
 
     faults: Faults = {}
     for name in [name for name in rows if name in FREE_TEXT or is_extra(name)]:
         cells = rows[name].dropna()
-        for n in cells.index[cells.str.contains(PERSONAL_DATA_REGEX)]:
+        texts = [t for t in cells.unique() if holds_personal_data(t, name in IDENTIFIERS)]
+        for n in cells.index[cells.isin(texts)]:
             faults[n] = ("personal_data_in_text", f"{name} holds a number or address of a person")
         if "patient_rgh" not in rows:
             continue
