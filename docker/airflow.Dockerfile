@@ -19,6 +19,9 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 # Of spira_tasks only what a DAG may import: standard library, no torch.
 COPY spira_tasks/__init__.py spira_tasks/contract.py spira_tasks/pipelines.py spira_tasks/small_cells.py \
   /opt/spira/spira_tasks/
+# The words for what gates say, without the gates.
+COPY expectations/__init__.py expectations/catalogue.py expectations/plain.py expectations/*.json \
+  /opt/spira/expectations/
 COPY dags /opt/spira/dags
 COPY plugins /opt/spira/plugins
 COPY docker/health.py /opt/spira/docker/
