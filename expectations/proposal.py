@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.errors import GateRejected
@@ -45,13 +44,14 @@ HEADER = """\
 """
 
 
-def propose(folder: Path, *, audio: bool = False) -> str:
-    """Profile a folder of recordings.
+def propose(place: str, *, audio: bool = False) -> str:
+    """Profile the recordings of a folder, or of a prefix in a bucket.
 
     Parameters
     ----------
-    folder : Path
-        In either layout of ``spira_tasks.intake.layouts``.
+    place : str
+        As ingest takes it: a path or ``s3://bucket/prefix``, in either layout of
+        ``spira_tasks.intake.layouts``.
     audio : bool
         Whether to listen to the files too; takes about 20 ms each.
 
@@ -63,7 +63,7 @@ def propose(folder: Path, *, audio: bool = False) -> str:
     Raises
     ------
     ConfigError
-        When the folder is not there or holds no table of recordings.
+        When the place is not there or holds no table of recordings.
     GateRejected
         When its table cannot be read, or holds fewer than ``SMALL`` people.
     """
@@ -71,7 +71,7 @@ def propose(folder: Path, *, audio: bool = False) -> str:
     from spira_tasks.intake import layouts, pseudonyms
     from spira_tasks.intake.record_contract import typed
 
-    data = open_source(f"folder:{folder}")
+    data = open_source(place if place.startswith(("s3://", "folder:")) else f"folder:{place}")
     secret = pseudonyms.key()
     incoming = layouts.read(data, secret)
     rows = incoming.rows[incoming.rows["sample_type"] != "TEST"]
@@ -85,7 +85,7 @@ def propose(folder: Path, *, audio: bool = False) -> str:
     n_people = int(people.nunique())
     if n_people < SMALL:
         raise GateRejected(
-            f"{folder}: fewer than {SMALL} people have rows without a fault; a proposal would tell "
+            f"{place}: fewer than {SMALL} people have rows without a fault; a proposal would tell "
             "of each of them. Mend the faults, or use a larger cohort"
         )
     out = io.StringIO()

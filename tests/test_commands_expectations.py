@@ -16,6 +16,7 @@ from folders import Cohort
 
 from expectations import catalogue, limits, proposal
 from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.cli import main
 from spira_tasks.contract import Step
 from spira_tasks.errors import GateRejected
@@ -138,7 +139,7 @@ def values(text: str, name: str) -> dict[str, ast.expr]:
 
 
 def test_a_proposal_fits_into_the_limits(cohort: Cohort) -> None:
-    text = proposal.propose(cohort.folder)
+    text = proposal.propose(str(cohort.folder))
     names: dict[str, object] = {"Limit": limits.Limit}
     exec(text, names)  # what a person would paste
     unusual = names["UNUSUAL"]
@@ -150,7 +151,7 @@ def test_a_proposal_fits_into_the_limits(cohort: Cohort) -> None:
 
 
 def test_a_proposal_tells_of_nobody(cohort: Cohort) -> None:
-    text = proposal.propose(cohort.folder)
+    text = proposal.propose(str(cohort.folder))
     assert "Planted" not in text
     assert "7261" not in text
     assert "site-rare" not in text  # of three people
@@ -166,7 +167,7 @@ def test_a_few_people_are_not_counted(cohort: Cohort) -> None:
         row["temp"] = ""
     cohort.rows[5]["age"] = "old"
     cohort.write()
-    text = proposal.propose(cohort.folder)
+    text = proposal.propose(str(cohort.folder))
     assert "temp: <5 people, too few" in text
     assert "Left out: <5 rows" in text
 
@@ -175,7 +176,7 @@ def test_fewer_than_five_people_get_no_proposal(tmp_path: Path, capsys: Output) 
     small = Cohort(tmp_path / "data", n_rows=8)  # of four people
     small.write()
     with pytest.raises(GateRejected, match="fewer than 5 people"):
-        proposal.propose(small.folder)
+        proposal.propose(str(small.folder))
     assert main(["expectations", "propose", "--data", str(tmp_path / "nothing")]) == 78
     assert "Traceback" not in capsys.readouterr().err
 
@@ -186,13 +187,24 @@ def test_a_proposal_is_written_where_it_is_asked_for(
     out = tmp_path / "proposal.py"
     command = ["expectations", "propose", "--data", str(cohort.folder), "--out"]
     assert main([*command, str(out)]) == 0
-    assert out.read_text() == proposal.propose(cohort.folder)
+    assert out.read_text() == proposal.propose(str(cohort.folder))
     assert main([*command, str(tmp_path / "nowhere" / "proposal.py")]) == 78
     assert "could not be written" in capsys.readouterr().err
 
 
+def test_a_proposal_is_made_wherever_recordings_may_lie(
+    cohort: Cohort, place: str, capsys: Output
+) -> None:
+    """A hospital's bucket says what a copy of it in a folder says."""
+    backend = open_backend(place)
+    for file in cohort.folder.rglob("*.*"):
+        backend.write(file.relative_to(cohort.folder).as_posix(), file.read_bytes())
+    assert main(["expectations", "propose", "--data", place, "--audio"]) == 0
+    assert capsys.readouterr().out == proposal.propose(f"folder:{cohort.folder}", audio=True)
+
+
 def test_sounds_are_profiled_when_asked_for(cohort: Cohort) -> None:
-    text = proposal.propose(cohort.folder, audio=True)
+    text = proposal.propose(str(cohort.folder), audio=True)
     found = re.search(r'AudioLimit\("duration_seconds", \(None, None\), \((\S+), (\S+)\)', text)
     assert found
     assert 0 < float(found[1]) <= 1.5 <= float(found[2]) < 3  # all last 1.5 s

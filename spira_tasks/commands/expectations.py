@@ -26,6 +26,7 @@ examples:
   python -m spira_tasks expectations diff before.json now
   python -m spira_tasks expectations diff RUN_A RUN_B
   python -m spira_tasks expectations propose --data .spira/cohort --out proposal.py
+  python -m spira_tasks expectations propose --data s3://hospital/2026-11
   python -m spira_tasks expectations document --language pt > docs/expectations.pt.md
 
 Thresholds depend on how many recordings there are: list, show and document have those for a table
@@ -62,7 +63,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "propose", parents=[common], help="suggest ranges from a cohort, for a person to edit"
     )
     draft.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="a folder of recordings"
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="folder or s3://bucket/prefix of recordings, as `pipeline` takes it",
     )
     draft.add_argument("--audio", action="store_true", help="listen to the files too")
     draft.add_argument("--out", type=Path, metavar="FILE", help="default: print it")
