@@ -77,6 +77,11 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
         message = str(error) if isinstance(error, SpiraError) else ""
         record |= {"state": "failed", "error": type(error).__name__, "message": message}
         try:
+            if isinstance(error, GateRejected):  # before there was anything to give verdicts on
+                refused = {"run": run_id, "step": step.name, "state": "refused"}
+                record["audit"] = dataclasses.asdict(
+                    audit.record(store, getattr(_load(step.stage), "AUDIT", "gate"), refused)
+                )
             _close(store, run_id, record, started)
         except ServiceUnavailable as lost:
             log.warning("%s: its record could not be written: %s", step.name, lost)

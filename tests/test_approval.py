@@ -13,10 +13,11 @@ from test_promotion import LABELS, evaluation, scores
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract import Result, Step
-from spira_tasks.errors import GateRejected
+from spira_tasks.contract import Result, Step, Verdict
+from spira_tasks.errors import GateRejected, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.stages import promote
 from spira_tasks.tracking import CHALLENGER, MODEL, Tracker
 
 WHY = "read the model card together with the ward"
@@ -255,3 +256,27 @@ def test_a_version_that_is_not_there_and_a_reason_that_is_none_are_told(
     assert main(["model", "refuse", "1", "--why", WHY, "--store", str(nowhere)]) == 78
     assert "it has: none yet" in capsys.readouterr().err
     assert not nowhere.parent.exists()
+
+
+def test_an_erasure_during_the_comparison_takes_the_promotion_back(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add(1)
+    registry.promote(1)
+    registry.add(2)
+    move = Tracker.promote
+
+    def marked_meanwhile(self: Tracker, version: str) -> None:
+        self.tag(version, {"spira.contains_erased": "true", "spira.n_erased": "1"})
+        move(self, version)
+
+    better = Verdict("better_than_champion", "pass")
+    monkeypatch.setattr(promote, "beats_champion", lambda *_: better)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "promote", marked_meanwhile)
+        with pytest.raises(ServiceUnavailable, match="was erased while it was being judged"):
+            registry.promote(2)
+    assert registry.champion() == "1"
+    with pytest.raises(GateRejected, match="contains_erased_subject"):
+        registry.promote(2)
+    assert registry.champion() == "1"

@@ -11,6 +11,7 @@ from folders import Cohort, Ingested, cohort, store, voice
 from spira_tasks.artifacts import Store
 from spira_tasks.contract import Step
 from spira_tasks.errors import ConfigError, GateRejected
+from spira_tasks.governance import audit
 from spira_tasks.runner import run_step
 
 __all__ = ["cohort", "store"]  # the fixtures
@@ -70,6 +71,8 @@ def test_a_table_that_is_none_is_refused_with_what_to_do(cohort: Cohort, store: 
     assert "neither patient_pid nor patient_rgh" in refused(data, store)
     path.write_text("")
     assert "is empty" in refused(data, store)
+    assert {event.action for event in audit.events(store)} == {"ingest"}
+    assert {event.details["state"] for event in audit.events(store)} == {"refused"}
 
 
 def test_a_table_without_a_header_is_not_quoted(cohort: Cohort, store: Store) -> None:

@@ -316,7 +316,7 @@ def test_the_description_of_a_run_is_what_its_documentation_promises(finished: R
         for verdict in step["verdicts"]:
             assert set(verdict) == {
                 *("name", "verdict", "statistic", "low", "high", "threshold", "n", "reason"),
-                *("severity", "suite"),
+                *("severity", "suite", "waiver"),
             }
             assert verdict["verdict"] in {"pass", "warn", "block"}
 

@@ -179,7 +179,7 @@ def _why(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> Sa
         if facts.outcome == "promoted":
             return Said(" ".join([*(one.text for one in compared), _passed(t, facts)]), t.language)
         if compared:
-            return compared[0]
+            return Said(t("why.waits"), t.language) if _waits(facts) else compared[0]
     failed = next((step for step in facts.steps if step.state == "failed"), None)
     if facts.outcome == "failed" and failed is not None:
         key = f"error.{failed.error}"
@@ -189,6 +189,13 @@ def _why(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> Sa
     if facts.outcome == "running" and waiting is not None:
         return Said(t("why.running", step=t.name("step", waiting.name)), t.language)
     return Said(t(f"why.{facts.outcome}"), t.language)
+
+
+def _waits(facts: RunFacts) -> bool:
+    """Whether nothing but a person's approval is missing."""
+    lacking = {one["name"] for one in facts.verdicts if one["verdict"] == "warn"}
+    gates = {"better_than_champion", "approved_by_a_person"}
+    return facts.outcome == "kept" and lacking & gates == {"approved_by_a_person"}
 
 
 def _passed(t: Texts, facts: RunFacts) -> str:
@@ -207,6 +214,8 @@ def _next(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> s
         if any(_is_firm(one) for one in stopping):
             return t("next.blocked_firm")
         return t("next.blocked_suite" if stopping[0].get("suite") else "next.blocked")
+    if _waits(facts):
+        return t("next.waits")
     failed = next((step for step in facts.steps if step.state == "failed"), None)
     if facts.outcome == "failed" and failed is not None and t.has(f"next.error.{failed.error}"):
         return t(f"next.error.{failed.error}")

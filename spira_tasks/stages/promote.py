@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt
 
 from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome, Verdict
+from spira_tasks.errors import ServiceUnavailable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +85,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     if changed:
         tracker.tag(challenger.version, tags)
     if outcome == "promoted" and CHAMPION not in challenger.aliases:
-        tracker.promote(challenger.version)
+        put_into_use(challenger, tracker)
         changed = True
     decision = {
         "outcome": outcome,
@@ -95,6 +96,28 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     return Outcome(
         {"promoted": outcome == "promoted", "kept": outcome == "kept"}, tuple(verdicts), changed
     )
+
+
+def put_into_use(challenger: Registered, tracker: Tracker) -> None:
+    """Make the version champion, unless somebody it learned from was erased meanwhile.
+
+    Comparing takes minutes.  An erasure marks the versions before it deletes anything: one that
+    marks after the second look finds a champion, and tells of it.
+
+    Raises
+    ------
+    ServiceUnavailable
+        When there was such an erasure: run again, the version is refused by its mark.
+    """
+    before = tracker.champion()
+    tracker.promote(challenger.version)
+    now = tracker.find_version(challenger.classifier)
+    if now is not None and now.contains_erased:
+        tracker.demote(before.version if before else None)
+        raise ServiceUnavailable(
+            f"somebody whom version {challenger.version} learned from was erased while it was "
+            "being judged; run the step again, which will refuse it"
+        )
 
 
 def refused(challenger: Registered, refusal: Decision) -> Verdict:

@@ -40,6 +40,7 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    from spira_tasks.governance import audit
     from spira_tasks.reports import pack, site
     from spira_tasks.reports.gather import latest_run
 
@@ -51,6 +52,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         alone.mkdir()
         manifest = site.build(work.store, run_id, work.tracking_uri, alone, outputs.site)
         pack.write_zip(alone, outputs.pack / pack.file_name(run_id))
+    if run_id != work.run_id:  # the step's own event names the run that it is a step of
+        audit.record(work.store, "report", {"run": run_id, "built_by": work.run_id})
     site.point_to(work.store, run_id, work.store.put_directory(outputs.site))
     n_bytes = sum(path.stat().st_size for path in outputs.site.rglob("*") if path.is_file())
     return Outcome({"n_files": len(manifest["files"]), "n_bytes": n_bytes})
