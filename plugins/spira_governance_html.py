@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from spira_records import explanation, summary
 
-from spira_tasks.small_cells import without_few
+from spira_tasks.small_cells import reason_of, without_few
 
 MESSAGES = {
     "login": ("Please log in to Airflow.", "Entre no Airflow."),
@@ -100,7 +100,7 @@ def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
         f'<tr><td class="{one["verdict"]}">{" / ".join(CHECKS[one["verdict"]])}</td>'
         f"<td>{_title(one)}<code>{escape(one['name'])}</code><br>"
         f"<small>{escape(one.get('suite', ''))}</small></td>"
-        f"<td>{escape(without_few(one['reason']))}</td></tr>"
+        f"<td>{escape(reason_of(one))}</td></tr>"
         for one in verdicts
         if one["verdict"] != "pass"
     )

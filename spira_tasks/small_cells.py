@@ -6,6 +6,8 @@ Standard library only: Airflow's page uses it too.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 MIN_CELL = 5
 
@@ -14,6 +16,7 @@ FEW = re.compile(
     r"(?<![\d.,-])[1-4](?: of \d+)?(?= (?:rows|patients|controls|subjects|people|recordings)\b)"
     r"|(?<![\d.,-])[1-4] of \d+"
 )
+PEOPLE_OBSERVED = re.compile(r"(?<![\d.,-])[1-4](?= observed\b)")
 LIST_OF_FAULTS = re.compile(r"(faulty, \d+ would be tolerated): [^;]*")
 
 
@@ -26,3 +29,12 @@ def without_few(reason: str) -> str:
     'fewer than 5 patients and 12 controls to test on'
     """
     return FEW.sub(f"fewer than {MIN_CELL}", LIST_OF_FAULTS.sub(r"\1", reason))
+
+
+def reason_of(verdict: Mapping[str, Any], reason: str | None = None) -> str:
+    """The reason of a verdict without small counts; one that counts people says so in its name."""
+    told = without_few(str(verdict["reason"]) if reason is None else reason)
+    name = str(verdict["name"])
+    if "unique_value_count" in name and "(subject_id" in name:
+        told = PEOPLE_OBSERVED.sub(f"fewer than {MIN_CELL}", told)
+    return told

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -31,6 +30,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.tracking_setup import make_database, pass_on_s3_keys
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -66,9 +66,9 @@ class Tracker:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        _pass_on_s3_keys()
+        pass_on_s3_keys()
         if uri.startswith("sqlite:///"):
-            _make_database(Path(uri.removeprefix("sqlite:///")))
+            make_database(Path(uri.removeprefix("sqlite:///")))
         with self._reaching():
             self.client = mlflow.MlflowClient(uri, uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
@@ -330,40 +330,6 @@ def versions(uri: str) -> list[tuple[Registered, dict[str, str]]]:
         return []
     tracker = Tracker(uri)
     return [(version, tracker.artifacts_of(version)) for version in tracker.versions()]
-
-
-def _pass_on_s3_keys() -> None:
-    """Give MLflow's S3 client the store's keys, under the names that it knows them by."""
-    names = {
-        "AWS_ACCESS_KEY_ID": "SPIRA_S3_ACCESS_KEY",
-        "AWS_SECRET_ACCESS_KEY": "SPIRA_S3_SECRET_KEY",
-        "AWS_DEFAULT_REGION": "SPIRA_S3_REGION",
-        "MLFLOW_S3_ENDPOINT_URL": "SPIRA_S3_ENDPOINT",
-    }
-    for theirs, ours in names.items():
-        if os.environ.get(ours):
-            os.environ.setdefault(theirs, os.environ[ours])
-
-
-def _make_database(file: Path) -> None:
-    """Make MLflow's tables aside and put them in place whole.
-
-    They are made by dozens of migrations, which SQLite does not undo: killed among them, a process
-    would leave a file that MLflow can neither use nor mend.
-    """
-    if file.exists():
-        return
-    from mlflow.store.db.utils import _initialize_tables
-    from sqlalchemy import create_engine
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="new-", dir=file.parent) as scratch:
-        new = Path(scratch) / file.name
-        engine = create_engine(f"sqlite:///{new}")
-        _initialize_tables(engine)
-        engine.dispose()
-        with contextlib.suppress(FileExistsError):  # another process was first
-            file.hardlink_to(new)
 
 
 def _signature() -> ModelSignature:

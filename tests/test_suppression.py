@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from spira_tasks.reports import judged
 from spira_tasks.reports.suppression import one_way, two_way
-from spira_tasks.small_cells import MIN_CELL, without_few
+from spira_tasks.small_cells import MIN_CELL, reason_of, without_few
 
 
 @given(st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size=1, max_size=4))
@@ -77,6 +78,23 @@ def test_one_small_cell_hides_the_next_smallest_of_its_line() -> None:
 def test_two_ones_under_a_known_total_hide_a_third_number() -> None:
     """2 = 1 + 1 has one solution."""
     assert one_way("site", "subjects", {"a": 1, "b": 1, "c": 50}).cells == ((None,),) * 3
+
+
+def test_a_count_of_people_is_told_from_a_count_of_versions() -> None:
+    few = "3 observed, at least 1 expected (both classes are needed on every side)"
+    people = "expect_column_unique_value_count_to_be_between(subject_id, patients test)"
+    versions = "expect_column_unique_value_count_to_be_between(label_version)"
+    assert reason_of({"name": people, "reason": few}).startswith("fewer than 5 observed")
+    assert reason_of({"name": versions, "reason": few}) == few
+    (verdict,) = judged.verdicts(
+        {
+            "step": "check_training_set",
+            "verdicts": [
+                {"name": people, "reason": few, "verdict": "pass", "statistic": 3.0, "n": None}
+            ],
+        }
+    )
+    assert verdict["statistic"] is None
 
 
 @pytest.mark.parametrize(

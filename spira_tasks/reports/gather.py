@@ -253,8 +253,10 @@ def _intake(reader: Reader, records: Mapping[str, Record]) -> Intake | None:
     if not numbers:
         return None
     report = reader.json("ingest.report", "ingest.json") or {}
+    left_out = [count(int(numbers[name])) for name in ("n_quarantined", "n_excluded")]
     return Intake(
-        n_rows=count(int(numbers["n_rows"])),
+        # what came in less what was taken is what was not
+        n_rows=count(int(numbers["n_rows"])) if None not in left_out else None,
         n_recordings=count(int(numbers["n_recordings"])),
         n_subjects=count(int(numbers["n_subjects"])),
         n_sites=len(report.get("n_by_site", {})),

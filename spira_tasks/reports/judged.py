@@ -8,7 +8,7 @@ from typing import Any
 
 from spira_tasks.reports.facts import Drift
 from spira_tasks.reports.suppression import count
-from spira_tasks.small_cells import MIN_CELL, without_few
+from spira_tasks.small_cells import MIN_CELL, reason_of, without_few
 
 # The end of the reason of a waived verdict: all that records from before the field ``waiver`` have.
 WAIVED = re.compile(r"; waived by (?P<by>.+?) on (?P<at>\d{4}-\d\d-\d\d): (?P<why>.*)\Z", re.DOTALL)
@@ -22,7 +22,7 @@ def verdicts(record: Record) -> list[dict[str, Any]]:
         verdict = {"severity": "", "suite": "", **stored, "step": record["step"]}
         verdict["suite"] = verdict["suite"] or record.get("config", {}).get("suite", "")
         reason, verdict["waiver"] = _without_waiver(stored)
-        verdict["reason"] = without_few(reason)
+        verdict["reason"] = reason_of(stored, reason)
         n = stored["n"]
         if n is not None and count(n) is None:
             verdict["n"] = None
