@@ -206,6 +206,7 @@ def presigned(server: S3Server, bucket: str, method: str) -> str:
     return client.get_presigned_url(method, name, "some/object", expires=timedelta(minutes=1))
 
 
+@pytest.mark.s3
 def test_a_signed_address_works_until_it_is_changed(bucket: str, s3_environment: S3Server) -> None:
     put, get = (presigned(s3_environment, bucket, method) for method in ("PUT", "GET"))
     assert urllib3.request("PUT", put, body=b"content").status == 200
@@ -214,6 +215,7 @@ def test_a_signed_address_works_until_it_is_changed(bucket: str, s3_environment:
         assert urllib3.request("GET", changed).status == 403
 
 
+@pytest.mark.s3
 def test_an_upload_that_breaks_off_leaves_nothing(bucket: str, s3_environment: S3Server) -> None:
     url = urlsplit(presigned(s3_environment, bucket, "PUT"))
     assert url.hostname is not None

@@ -74,7 +74,7 @@ def list_versions(args: argparse.Namespace) -> int:
 
 
 def approve(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import approval
+    from spira_tasks.governance import approval, heeded
     from spira_tasks.runner import tracking_uri
     from spira_tasks.tracking import CHAMPION
 
@@ -87,7 +87,7 @@ def approve(args: argparse.Namespace) -> int:
     blocked_by = version.tags.get("spira.blocked_by", "")
     if version.contains_erased:
         print("it stays blocked: it learned from people who had their data erased")
-    elif blocked_by not in ("", approval.REFUSED):
+    elif blocked_by not in ("", heeded.REFUSED):
         print(f"it stays blocked by {blocked_by}: an approval overrides no gate")
     elif CHAMPION not in version.aliases:
         print("it counts from the next run on:  python -m spira_tasks quarantine rerun RUN")

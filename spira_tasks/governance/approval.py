@@ -8,19 +8,16 @@ registry that was made anew counts its versions anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
-from spira_tasks.governance.heeded import Decision, Kind
+from spira_tasks.governance.heeded import REFUSED, Decision, Kind, said_of
 
 if TYPE_CHECKING:
     from spira_tasks.tracking import Registered
-
-REFUSED = "refused_by_a_person"  # name of the verdict
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,6 @@ def standings(store: Store, tracking_uri: str) -> list[Standing]:
         Standing(one, said_of(one.classifier, approvals), said_of(one.classifier, refusals))
         for one, _ in tracking.versions(tracking_uri)
     ]
-
-
-def said_of(classifier: str, said: Iterable[Decision]) -> Decision | None:
-    """The decision about the classifier with this digest."""
-    return next((one for one in said if one.about["classifier"] == classifier), None)
 
 
 def approve(store: Store, tracking_uri: str, version: str, why: str) -> tuple[Standing, bool]:

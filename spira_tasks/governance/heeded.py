@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
 
 Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals"]
+REFUSED = "refused_by_a_person"  # name of the verdict on a version that somebody refused
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,8 @@ def tombstone_tag(subject_id: str) -> str:
     It tells whether a subject that comes again was erased, and nothing to whoever reads it.
     """
     return sha256(b"spira.erased/1\0" + subject_id.encode()).hexdigest()[:32]
+
+
+def said_of(classifier: str, said: Iterable[Decision]) -> Decision | None:
+    """The decision about the classifier with this digest."""
+    return next((one for one in said if one.about["classifier"] == classifier), None)

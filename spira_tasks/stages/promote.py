@@ -52,7 +52,6 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
     from expectations.promotion import OWNER, judge, nobody_erased
     from spira_tasks.governance import heeded
-    from spira_tasks.governance.approval import said_of
     from spira_tasks.tracking import CHAMPION, Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -61,7 +60,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     assert challenger is not None  # noqa: S101  (the step before registered it)
     verdicts = judge(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
-    refusal = said_of(challenger.classifier, heeded.read(inputs.refusals))
+    refusal = heeded.said_of(challenger.classifier, heeded.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))
 
@@ -72,7 +71,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     else:
         last = [beats_champion(challenger, tracker, inputs, config, work)]
         if config.require_approval:
-            approval = said_of(challenger.classifier, heeded.read(inputs.approvals))
+            approval = heeded.said_of(challenger.classifier, heeded.read(inputs.approvals))
             last.append(approved(challenger, approval))
         verdicts += last
         outcome = "promoted" if all(one.verdict == "pass" for one in last) else "kept"
@@ -121,7 +120,7 @@ def put_into_use(challenger: Registered, tracker: Tracker) -> None:
 
 
 def refused(challenger: Registered, refusal: Decision) -> Verdict:
-    from spira_tasks.governance.approval import REFUSED
+    from spira_tasks.governance.heeded import REFUSED
 
     return Verdict(
         name=REFUSED,
@@ -167,7 +166,7 @@ def beats_champion(
     import pandas as pd
 
     from expectations.promotion import compare
-    from spira_tasks.governance.approval import REFUSED
+    from spira_tasks.governance.heeded import REFUSED
 
     champion = tracker.champion()
     # one that a person stopped and approved after all was not replaced: it may compete again
