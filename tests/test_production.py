@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from conftest import SETTINGS, Run
 from production import PORTS, Production, docker
 from production import Run as DagRun
+
+from spira_tasks.governance import retention_policy
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -75,10 +78,11 @@ def test_a_person_on_the_host_has_the_command_line(
     assert "check_training_set" in said("trace", "undisturbed", "--json")
     assert "policy: of the package" in said("retention", "plan")
     refused = json.loads(said("quarantine", "list", "--json"))
-    record, reason = next((e["record"], e["reason"]) for e in refused if e["reason"] == "too_short")
-    said("quarantine", "release", record, "--reason", reason, "--why", "somebody listened to it")
+    assert {entry["reason"] for entry in refused} >= {"truncated"}
+    shutil.copy(retention_policy.PACKAGED, tmp_path / "policy.toml")
+    said("retention", "adopt", "policy.toml", "--why", "signed on paper, folder 12")
     last = json.loads(said("audit", "list", "--last", "1", "--json"))[-1]
-    assert last["action"] == "release"
+    assert last["action"] == "policy"
     assert last["actor"].startswith("cli:")
     said("report", "undisturbed", "--zip", "pack.zip")
     assert (tmp_path / "pack.zip").stat().st_size > 10_000
