@@ -203,6 +203,8 @@ def _passed(t: Texts, facts: RunFacts) -> str:
     n_warned, n_waived = len(warnings(t, facts)), len(waived(t, facts))
     if not n_warned and not n_waived:
         return t("why.promoted")
+    if not n_waived:
+        return t("why.promoted_warned", warned=t.count(n_warned))
     return t("why.promoted_noted", warned=t.count(n_warned), waived=t.count(n_waived))
 
 
