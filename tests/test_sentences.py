@@ -77,6 +77,9 @@ def test_a_promotion_in_spite_of_warnings_and_waivers_does_not_say_that_all_pass
         "There was no champion yet. No check stopped the promotion. Warnings: 1; set aside by a "
         "person: 1."
     )
+    assert why(facts(outcome="promoted", verdicts=found[:2])) == (
+        "There was no champion yet. No check stopped the promotion. Warnings: 1."
+    )
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
