@@ -21,7 +21,11 @@ class StageConfig(BaseModel):
 
 
 def standard_limits(
-    config: StageConfig, upper: Iterable[str], lower: Iterable[str] = (), others: Iterable[str] = ()
+    config: StageConfig,
+    upper: Iterable[str],
+    lower: Iterable[str] = (),
+    others: Iterable[str] = (),
+    suite: str = "",
 ) -> Verdict:
     """Whether nobody widened the limits of a gate for this run: it is told wherever verdicts are.
 
@@ -47,4 +51,5 @@ def standard_limits(
         threshold=0.0,
         reason="; ".join(widened) or "the limits of this step are the standard ones, or stricter",
         severity="warning",
+        suite=suite,
     )

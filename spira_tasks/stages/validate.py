@@ -93,12 +93,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     kept = frame.drop(index=frame.index[list(faults)])
     own = (
         *shares(frame, kept, config),
-        replace(
-            standard_limits(
-                config,
-                ("max_quarantine_fraction", "max_site_quarantine_fraction"),
-                ("n_parity_recordings",),
-            ),
+        standard_limits(
+            config,
+            ("max_quarantine_fraction", "max_site_quarantine_fraction"),
+            ("n_parity_recordings",),
             suite=f"{config.suite}_gate",
         ),
         conserved(frame, kept, refused, inputs.source, config.suite),
