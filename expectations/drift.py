@@ -16,7 +16,7 @@ from great_expectations.expectations.expectation import BatchExpectation
 from great_expectations.expectations.metrics.metric_provider import metric_value
 from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 
-from expectations.limits import CLINICAL
+from expectations.limits import CLINICAL, DATA
 from expectations.notes import note
 
 VERSION = "2026-11-21"
@@ -41,25 +41,14 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
     """The suite for a table of the stage ``drift``; features with too few people are left out."""
     expectations: list[BatchExpectation] = []
     for row in frame[frame["compared"]].itertuples():
-        if row.kind == "coefficients":
+        if row.kind in NEAR:
+            expectation, most, why, owner = NEAR[row.kind]
             expectations.append(
-                ExpectCoefficientsToBeAsBefore(
+                expectation(
                     column=row.feature,
-                    max_value=MAX_COEFFICIENT,
+                    max_value=most,
                     severity="warning",
-                    meta=note("the model was never given such features"),
-                )
-            )
-            continue
-        if row.kind == "positive_rate":
-            expectations.append(
-                ExpectPositiveRateToBeAsBefore(
-                    column=row.feature,
-                    max_value=MAX_STANDARD_ERRORS,
-                    severity="warning",
-                    meta=note(
-                        "more alarms, or fewer: other people, or a model that ages", CLINICAL
-                    ),
+                    meta=note(why, owner),
                 )
             )
             continue
@@ -157,6 +146,23 @@ class ExpectPositiveRateToBeAsBefore(_Near):
 
     In standard errors of the difference between the two shares.
     """
+
+
+# What the champion makes of new people, by the kind of the row.
+NEAR: dict[str, tuple[type[_Near], float, str, str]] = {
+    "coefficients": (
+        ExpectCoefficientsToBeAsBefore,
+        MAX_COEFFICIENT,
+        "the model was never given such features",
+        DATA,
+    ),
+    "positive_rate": (
+        ExpectPositiveRateToBeAsBefore,
+        MAX_STANDARD_ERRORS,
+        "more alarms, or fewer: other people, or a model that ages",
+        CLINICAL,
+    ),
+}
 
 
 class ExpectNoNewCategories(_AboutFeature):
