@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,7 +28,9 @@ from spira_tasks.runner import run_step
 
 # 24 people of which both classes fall into every split, and as little training as there can be.
 COHORT = {"subjects": 24, "seed": 31}
+# The day is named, or runs before and after midnight would differ; tomorrow is not yet past then.
 SETTINGS = {
+    "ingest.as_of": (datetime.now(UTC) + timedelta(days=1)).date().isoformat(),
     "train.epochs": 2,
     "train.n_threads": 1,
     "evaluate.n_resamples": 200,
@@ -33,6 +38,18 @@ SETTINGS = {
 
 S3_PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
 S3_PORTS = 10
+
+
+ENGINE_IN_USE = Path(tempfile.gettempdir()) / "spira-test-engine.lock"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, when processes share the tests, what has a fixture in common."""
+    for item in items:
+        is_of_platform = "platform" in getattr(item, "fixturenames", ())
+        group = "platform" if is_of_platform else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,19 @@ def no_server_of_the_machine() -> Iterator[None]:
             *("SPIRA_PSEUDONYM_MAP", "SPIRA_SIGNING_KEY", "SPIRA_ACTOR"),
         ):
             patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_in_use(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nobody restarts the Docker engine while a test of another process uses it."""
+    items = [item for item in request.session.items if item.path == request.path]
+    if not any(item.get_closest_marker("docker") for item in items):
+        yield
+        return
+    is_alone = any(item.get_closest_marker("alone") for item in items)
+    with ENGINE_IN_USE.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
         yield
 
 
@@ -160,6 +190,16 @@ def undisturbed(platform: Production, readable_cohort: Path) -> DagRun:
     run = platform.trigger("undisturbed", readable_cohort, **SETTINGS)
     run.wait()
     return run
+
+
+@pytest.fixture(scope="session")
+def reference(platform: Production, readable_cohort: Path) -> dict[str, dict[str, str]]:
+    """The digests that every disturbed run has to end with."""
+    from faults import FAULTY, outputs
+
+    run = platform.trigger("reference", readable_cohort, **FAULTY)
+    run.wait()
+    return outputs(run)
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])

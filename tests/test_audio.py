@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -280,3 +283,28 @@ def test_a_noise_gate_loses_no_packets() -> None:
     _, measured = heard(file_of(gated, 16_000))
     assert measured.longest_digital_silence_seconds > 0.3
     assert measured.dropouts_per_second == 0
+
+
+MEASURE = """
+import numpy as np
+from spira_tasks.speech.audio import Sound
+from spira_tasks.speech.probe import probe
+bursts = np.arange(48_000) // 4_000 % 2 + 0.01
+for seed in range(10):
+    noise = (np.random.default_rng(seed).normal(0, 2000, 48_000) * bursts).astype(np.int16)
+    print(probe(Sound(noise[None] / 32768, 16_000, "wav", "pcm16"), noise))
+"""
+
+
+def test_a_measurement_is_the_same_by_whatever_kernels_a_cpu_has() -> None:
+    """A table with digits of the kernel would have another digest on another machine."""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", MEASURE],
+            env=os.environ | {"OPENBLAS_CORETYPE": kernels},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for kernels in ("", "Nehalem")  # the machine's own choice, and old ones
+    }
+    assert len(said) == 1

@@ -9,36 +9,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import SETTINGS
+from faults import FAULTY, MIDDLE, N_EPOCHS, Outputs, nothing_left_running, outputs
 from production import Production, docker
 from production import Run as DagRun
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-N_EPOCHS = 25  # long enough to be hit in the middle
-FAULTY = SETTINGS | {"train.epochs": N_EPOCHS, "train.patience_epochs": N_EPOCHS}
-MIDDLE = {"materialize": "materialize: computing", "train": "epoch 3 of"}
 UPSTREAM = ("ingest", "check_recordings", "split", "check_training_set")
-
-
-@pytest.fixture(scope="module")
-def reference(platform: Production, readable_cohort: Path) -> dict[str, dict[str, str]]:
-    """The digests that every disturbed run has to end with."""
-    run = platform.trigger("reference", readable_cohort, **FAULTY)
-    run.wait()
-    return outputs(run)
-
-
-def outputs(run: DagRun) -> dict[str, dict[str, str]]:
-    effects = ("register", "promote")  # their outputs name the version, which counts up
-    return {n: r["outputs"] for n, r in run.records().items() if n not in effects}
 
 
 def processes(container: str) -> list[tuple[int, int, str]]:
@@ -94,7 +77,7 @@ def test_a_kill_in_the_middle_of_materialize_and_of_train(
     victim: str,
     platform: Production,
     readable_cohort: Path,
-    reference: dict[str, dict[str, str]],
+    reference: Outputs,
 ) -> None:
     platform.forget()
     run = platform.trigger(f"kill-{victim.rsplit(maxsplit=1)[-1]}", readable_cohort, **FAULTY)
@@ -122,11 +105,6 @@ def test_a_kill_in_the_middle_of_materialize_and_of_train(
             assert log.count(f"epoch {number} of {N_EPOCHS}:") == 1, number
 
 
-def nothing_left_running() -> None:
-    left = docker("ps", "-q", "--filter", "label=spira.step").stdout.split()
-    assert not left, f"{len(left)} containers are still running"
-
-
 def disturbed(
     platform: Production, run: DagRun, step: str, words: str, disturb: Callable[[], None]
 ) -> None:
@@ -137,7 +115,7 @@ def disturbed(
 
 
 def test_s3_is_away_for_a_minute(
-    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+    platform: Production, readable_cohort: Path, reference: Outputs
 ) -> None:
     platform.forget()
     run = platform.trigger("s3-away", readable_cohort, **FAULTY)
@@ -154,7 +132,7 @@ def test_s3_is_away_for_a_minute(
 
 
 def test_postgres_is_restarted(
-    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+    platform: Production, readable_cohort: Path, reference: Outputs
 ) -> None:
     platform.forget()
     run = platform.trigger("postgres-restarted", readable_cohort, **FAULTY)
@@ -165,7 +143,7 @@ def test_postgres_is_restarted(
 
 
 def test_mlflow_is_down_when_the_model_is_registered(
-    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+    platform: Production, readable_cohort: Path, reference: Outputs
 ) -> None:
     platform.forget()
     settings = FAULTY | {
@@ -202,7 +180,7 @@ def test_the_disk_of_the_container_is_full(platform: Production, readable_cohort
 
 
 def test_out_of_memory_is_told_and_tried_with_the_larger_limit(
-    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
+    platform: Production, readable_cohort: Path, reference: Outputs
 ) -> None:
     platform.forget()
     platform.site.write_text("[steps.train]\nmemory_mib = [200, 4096]\n")
@@ -234,24 +212,3 @@ def test_a_timeout_keeps_airflows_own_error_and_the_state_of_the_training(
     left = docker("ps", "-aq", "--filter", f"label=spira.run={run.run_id}").stdout.split()
     said = "".join(docker("logs", container).stderr for container in left)
     assert "its state is saved" in said
-
-
-def test_the_engine_is_restarted(
-    platform: Production, readable_cohort: Path, reference: dict[str, dict[str, str]]
-) -> None:
-    """Everything goes down with it, Airflow too, and comes back by itself."""
-    oldest = ["pgrep", "-o", "-x", "dockerd"]
-    pid = int(subprocess.run(oldest, capture_output=True, text=True, check=True).stdout)
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
-    platform.forget()
-    run = platform.trigger("engine-restarted", readable_cohort, **FAULTY)
-    run.wait_for_line("train", MIDDLE["train"])
-    os.kill(pid, signal.SIGTERM)
-    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/status").read_text().find("Z (") < 0:
-        time.sleep(0.2)
-    with Path("/tmp/dockerd-restarted.log").open("a") as log:
-        subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-    threading.Event().wait(3)
-    run.wait()
-    assert outputs(run) == reference
-    nothing_left_running()

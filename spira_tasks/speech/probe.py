@@ -17,6 +17,7 @@ DROPOUT_SECONDS = 0.002  # the shortest gap that counts; a lost packet leaves 20
 TORN = 0.25  # of the root mean square: a gap that begins or ends above it cuts through sound
 FLOOR_DB = -120.0  # level of digital silence; 16 bits reach down to about -98
 MAX_SNR_DB = 100.0
+DIGITS = 6  # significant ones that are kept of a measurement
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,28 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
         container=sound.container,
         codec=sound.codec,
         duration_seconds=n_samples / sound.sample_rate_hz,
-        level_dbfs=float(_db(np.var(mono))),
+        level_dbfs=kept(_db(np.var(mono))),
         peak=float(magnitude.max()),
         clipping_fraction=float((magnitude > CLIPPED).mean()),
-        dc_offset=float(mono.mean()),
-        snr_db=snr_db(levels_db, active, gated),
+        dc_offset=kept(mono.mean()),
+        snr_db=None if (snr := snr_db(levels_db, active, gated)) is None else kept(snr),
         bandwidth_hz=bandwidth_hz(stored),
         speech_fraction=float(active.mean()),
         longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
         dropouts_per_second=n_dropouts(mono, sound.sample_rate_hz)
         * (sound.sample_rate_hz / n_samples),
-        syllabic_modulation_db=syllabic_modulation_db(stored),
+        syllabic_modulation_db=kept(syllabic_modulation_db(stored)),
         fingerprint=fingerprint(stored),
     )
+
+
+def kept(measured: float | np.floating | NDArray[np.float64]) -> float:
+    """A measurement without the digits in which kinds of CPU differ.
+
+    Libraries of linear algebra choose their kernels by the CPU, and the last digits of a sum go by
+    the kernel: a table with those digits would have another digest on another machine.
+    """
+    return float(f"{float(measured):.{DIGITS}g}")
 
 
 def n_dropouts(mono: NDArray[np.float64], sample_rate_hz: int) -> int:
