@@ -2,6 +2,8 @@
 
 SHELL := /bin/bash
 PYTHON ?= python3.11
+# A process a core; what shares a fixture stays in one (tests/conftest.py).
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo up test test-rest test-all check document lock clean \
@@ -26,10 +28,10 @@ up: setup  ## Airflow's page, MLflow's page and the governance site; Ctrl-C stop
 	@. ./env.sh; exec python scripts/up.py $(ARGUMENTS)
 
 test: setup  ## the tests that need only Python; those that need a Docker engine if there is one
-	@. ./env.sh; python -m pytest -q -m "not s3 and not slow"
+	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m "not s3 and not slow"
 
 test-rest: setup  ## the tests that need an S3 server, the production images or more time
-	@. ./env.sh; python -m pytest -q -m "s3 or slow"
+	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m "s3 or slow"
 
 test-all: test test-rest  ## every test
 
