@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 # A process a core; what shares a fixture stays in one (tests/conftest.py).
-IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
+IN_PARALLEL := --numprocesses auto --maxprocesses 4
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo up test test-rest test-all check document lock clean \
