@@ -47,11 +47,12 @@ def make_secrets(folder: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content or secrets.token_urlsafe(32))
             print(f"made {name}")
-        file.chmod(0o444)  # containers of several users read them; the folder above is closed
+        _open_to_readers(file)
         return file.read_text().strip()
 
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    if folder.stat().st_mode & 0o777 != 0o700:
+        folder.chmod(0o700)
     keep("postgres/password")
     passwords = {role: keep(f"bootstrap/{role}_password") for role in DATABASES}
 
@@ -90,6 +91,14 @@ def make_secrets(folder: Path) -> None:
         text = json.dumps(wanted | connections, indent=1)
         (folder / "airflow/connections.json").write_text(text)
         print("added to airflow/connections.json")
+    for file in folder.glob("tls/*.pem"):  # brought by a person; the proxy is another user
+        _open_to_readers(file)
+
+
+def _open_to_readers(file: Path) -> None:
+    """Let containers of several users read a file; the folder above is closed."""
+    if file.stat().st_mode & 0o777 != 0o444:
+        file.chmod(0o444)
 
 
 def _identities() -> dict[str, Any]:
@@ -258,4 +267,11 @@ COMMANDS = {"secrets": make_secrets, "services": make_services, "mlflow": make_m
 if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
-    COMMANDS[sys.argv[1]](Path(sys.argv[2]))
+    try:
+        COMMANDS[sys.argv[1]](Path(sys.argv[2]))
+    except PermissionError as error:
+        sys.exit(
+            f"{error.filename} belongs to somebody else, and this container has no right over it: "
+            "the folder of the secrets and all in it must belong to root (sudo chown -R "
+            "root secrets)"
+        )

@@ -3,8 +3,8 @@
     python command_line.py quarantine list
 
 Reads the file of Airflow's connections, which plugins/spira_secrets.py describes.  The keys are
-those of the steps that register and report: they open the store, MLflow and MLflow's artifacts, not
-the recordings as they came.
+those of the steps that register, report and erase: they open the store, MLflow and MLflow's
+artifacts, make pseudonyms and sign, and do not open the recordings as they came.
 """
 
 from __future__ import annotations

@@ -1,16 +1,30 @@
-"""Exit 0 when a part of Airflow is well, as the API server sees it: for compose's health checks.
+"""Exit 0 when a part of Airflow is well: for compose's health checks.
 
-python health.py PART    one of metadatabase, scheduler, dag_processor, triggerer
+python health.py PART    metadatabase, scheduler, dag_processor or triggerer, as the API server sees
+                         it; or worker: this container's, asked through Redis if it takes work
 """
 
 import json
 import os
+import socket
 import sys
 import urllib.request
 
+
+def state_of(part: str) -> str:
+    server = os.environ.get("SPIRA_AIRFLOW_API", "http://airflow-apiserver:8080")
+    with urllib.request.urlopen(f"{server}/api/v2/monitor/health", timeout=10) as answer:  # noqa: S310
+        return str(json.load(answer)[part]["status"])
+
+
+def state_of_worker() -> str:
+    from airflow.providers.celery.executors.celery_executor import app
+
+    own = f"celery@{socket.gethostname()}"
+    return "healthy" if app.control.inspect([own], timeout=10).ping() else "silent"
+
+
 part = sys.argv[1]
-server = os.environ.get("SPIRA_AIRFLOW_API", "http://airflow-apiserver:8080")
-with urllib.request.urlopen(f"{server}/api/v2/monitor/health", timeout=10) as answer:  # noqa: S310
-    status = json.load(answer)[part]["status"]
-print(part, status)
-sys.exit(status != "healthy")
+state = state_of_worker() if part == "worker" else state_of(part)
+print(part, state)
+sys.exit(state != "healthy")

@@ -12,6 +12,7 @@ os.environ |= {
     "MLFLOW_FLASK_SERVER_SECRET_KEY": (secrets / "flask_secret").read_text().strip(),
     "AWS_ACCESS_KEY_ID": key["accessKey"],  # to show artifacts; the steps write them themselves
     "AWS_SECRET_ACCESS_KEY": key["secretKey"],
+    **({"AWS_DEFAULT_REGION": region} if (region := os.environ.get("SPIRA_S3_REGION")) else {}),
     # Background jobs of MLflow's own: nobody here asks for one, and each takes 170 MB.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }

@@ -73,14 +73,15 @@ def connect(place: Place) -> Engine:
             ca_cert=f"{place.tls}/ca.pem",
             verify=True,
         )
-    return Engine(_Client(place.url, version="auto", timeout=60, tls=tls or False))
+    return Engine(_Client(place.url, version="auto", timeout=60, tls=tls or False), place.hosts)
 
 
 class Engine:
     """The containers of one Docker engine."""
 
-    def __init__(self, client: APIClient) -> None:
+    def __init__(self, client: APIClient, hosts: Mapping[str, str] | None = None) -> None:
         self.client = client
+        self.hosts = dict(hosts or {})
 
     # -- start -------------------------------------------------------------------------------
 
@@ -179,6 +180,7 @@ class Engine:
             shm_size=resources.shm_mib * MIB,
             ipc_mode="private",
             network_mode=network,
+            extra_hosts=self.hosts or None,
             device_requests=gpus if resources.n_gpus else None,
             mounts=list(mounts),
             log_config=LogConfig(type="json-file", config={"max-size": "64m", "max-file": "2"}),

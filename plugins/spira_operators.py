@@ -30,7 +30,7 @@ GPU_POOL = "spira_gpu"  # its slots are the GPUs: a step waits until as many are
 OUTAGES: dict[str, Any] = {
     "retries": 4,
     "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
-    "retry_exponential_backoff": True,
+    "retry_exponential_backoff": 2.0,  # the factor
     "max_retry_delay": timedelta(minutes=15),
 }
 

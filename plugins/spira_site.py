@@ -6,6 +6,7 @@ it and runs on the engine of ``SPIRA_DOCKER_URL``::
     [engines.gpu]
     url = "tcp://gpu-1.example.org:2376"
     tls = "/run/secrets/gpu-1"           # folder with ca.pem, cert.pem and key.pem
+    hosts = {s3 = "10.0.0.5", mlflow = "10.0.0.5"}      # where those names lead from there
 
     [steps.train]
     engine = "gpu"
@@ -30,10 +31,19 @@ LOCAL_ENGINE = "unix:///var/run/docker.sock"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a Docker engine is; ``tls`` is the folder of the files that open it, if any do."""
+    """Where a Docker engine is.
+
+    Attributes
+    ----------
+    url, tls : str
+        ``tls`` is the folder of the files that open the engine, if any do.
+    hosts : mapping of str to str
+        Name to address, for containers on an engine that does not know the network of the platform.
+    """
 
     url: str
     tls: str = ""
+    hosts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,7 @@ class Site:
         _known(content, ("engines", "steps"), file)
         engines = {"": own}
         for name, fields in _table(content, "engines", file).items():
-            _known(fields, ("url", "tls"), f"{file}, engines.{name}")
-            if not all(isinstance(field, str) for field in fields.values()) or "url" not in fields:
-                raise ValueError(f"{file}, engines.{name}: it has no url, or one that is no text")
-            engines[name] = Place(**fields)
+            engines[name] = _place(fields, f"{file}, engines.{name}")
         steps = _table(content, "steps", file)
         names = [known.name for known in dataclasses.fields(Resources)]
         for name, fields in steps.items():
@@ -103,6 +110,17 @@ class Site:
 def platform_of(store: str, network: str) -> str:
     """Tells the containers of this installation from those of another one on the same engine."""
     return f"{store} {network}"
+
+
+def _place(fields: Mapping[str, Any], where: str) -> Place:
+    _known(fields, ("url", "tls", "hosts"), where)
+    texts = [value for name, value in fields.items() if name != "hosts"]
+    if not all(isinstance(text, str) for text in texts) or "url" not in fields:
+        raise ValueError(f"{where}: it has no url, or one that is no text")
+    hosts = fields.get("hosts", {})
+    if not isinstance(hosts, dict) or not all(isinstance(one, str) for one in hosts.values()):
+        raise ValueError(f'{where}: write hosts = {{s3 = "<address>", mlflow = "<address>"}}')
+    return Place(**fields)
 
 
 def _table(content: Mapping[str, Any], name: str, file: str) -> Mapping[str, Mapping[str, Any]]:

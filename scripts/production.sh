@@ -35,6 +35,7 @@ make production-down   stops it; nothing is lost
 TEXT
   ;;
 down)
+  scripts/compose.sh stop airflow-scheduler airflow-worker  # or a step that stops is tried again
   network=$(setting SPIRA_NETWORK)
   steps=$("$docker" ps -q --filter label=spira.step --filter "network=${network:-spira_steps}")
   if [ -n "$steps" ]; then

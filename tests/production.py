@@ -6,6 +6,7 @@ packages (tests/docker/images.sh), named by the variables that a user would set.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -193,6 +194,11 @@ class Production:
             docker("rm", "-f", *steps, check=False)
         self.compose("down", "-v", "--remove-orphans", check=False)
 
+    def address_of(self, service: str) -> str:
+        inspected = json.loads(docker("inspect", self.container_of(service)).stdout)[0]
+        (network,) = inspected["NetworkSettings"]["Networks"].values()
+        return str(network["IPAddress"])
+
     def container_of(self, service: str) -> str:
         labels = {"project": self.name, "service": service}
         filters = [f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()]
@@ -248,6 +254,17 @@ class Production:
         body = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
         self.patiently(lambda: self.call("POST", f"dags/{DAG}/dagRuns", body))
         return Run(self, run_id)
+
+    def mlflow(self, path: str) -> dict[str, Any]:
+        """What MLflow's REST API answers its admin."""
+        password = (self.secrets / "mlflow/admin_password").read_text()
+        token = base64.b64encode(f"admin:{password}".encode()).decode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{PORTS['MLFLOW']}/api/2.0/mlflow/{path}",
+            headers={"Authorization": f"Basic {token}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return dict(json.load(answer))
 
     # -- S3 ----------------------------------------------------------------------------------
 

@@ -188,15 +188,22 @@ def test_a_step_runs_on_the_engine_that_the_site_file_names(
     second: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "site.toml"
-    file.write_text(f'[engines.gpu]\nurl = "{second}"\n[steps.train]\nengine = "gpu"\n')
+    file.write_text(
+        f'[engines.gpu]\nurl = "{second}"\nhosts = {{s3 = "10.0.0.5"}}\n'
+        '[steps.train]\nengine = "gpu"\n'
+    )
     monkeypatch.setenv("SPIRA_SITE", str(file))
     place = Site.from_environment().place(Resources(engine="gpu"))
     other = connect(place)
     before = json.dumps(sorted(found["Id"] for found in containers(engine)))
     who = identity()
-    container = start(other, ["sh", "-c", "hostname >&2"], who)
-    (name,) = said(other, container)
+    script = (
+        "import socket as s, sys; print(s.gethostname(), s.gethostbyname('s3'), file=sys.stderr)"
+    )
+    container = start(other, python(script), who)
+    name, address = said(other, container)[0].split()
     assert container.startswith(name)
+    assert address == "10.0.0.5"
     assert not engine.find(who)
     assert before == json.dumps(sorted(found["Id"] for found in containers(engine)))
     other.remove(container)

@@ -33,4 +33,9 @@ def test_the_engine_is_restarted(
     time.sleep(3)
     run.wait()
     assert outputs(run) == reference
+    states = run.states
+    assert all(states[name] == ("success", 1) for name in ("ingest", "split", "materialize")), (
+        states
+    )
+    assert states["train"][1] > 1
     nothing_left_running()

@@ -21,6 +21,9 @@ print(json.dumps({
     "packages": [name for name in names if importlib.util.find_spec(name)],
     "tools": [t for t in ("gcc", "cc", "make", "git", "curl") if shutil.which(t)],
     "user": [os.getuid(), os.getgid()],
+    "files": sorted(os.listdir("/opt/spira")),
+    "told": sorted(name for name in os.environ
+                   if any(part in name for part in ("KEY", "SECRET", "PASSWORD", "TOKEN"))),
     "writable": [d for d in ("/opt/spira", "/usr/local/lib", "/etc") if os.access(d, os.W_OK)],
 }))
 """
@@ -52,6 +55,17 @@ def test_the_airflow_image_holds_no_torch() -> None:
 def test_an_image_has_no_compiler_no_cache_and_nothing_its_user_may_change(image: str) -> None:
     found = look(image)
     assert found["tools"] == found["writable"] == []
+    assert set(found["files"]) <= {
+        "spira_tasks",
+        "expectations",
+        "docs",
+        "docker",
+        "dags",
+        "plugins",
+    }
+    assert found["told"] == ["GPG_KEY"] * (
+        "GPG_KEY" in found["told"]
+    )  # Python's public image has it
     assert found["user"][0] == 10001
     left = ["find", "/root/.cache", "/tmp", "-type", "f"]
     command = ["run", "--rm", "--network=none", "--user=0", image, *left]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SETTINGS
+from faults import FAULTY, Outputs, outputs
 from production import Production, docker
 from production import Run as DagRun
 
@@ -31,7 +32,6 @@ def with_profiles(platform: Production, undisturbed: DagRun) -> Iterator[Product
         check=True,
         capture_output=True,
     )
-    (tls / "key.pem").chmod(0o444)
     before = platform.settings.read_text()
     with platform.settings.open("a") as settings:
         settings.write("SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,tls\n")
@@ -45,17 +45,27 @@ def with_profiles(platform: Production, undisturbed: DagRun) -> Iterator[Product
 
 
 def test_celery_workers_follow_the_steps(
-    with_profiles: Production, undisturbed: DagRun, readable_cohort: Path
+    with_profiles: Production, undisturbed: DagRun, readable_cohort: Path, reference: Outputs
 ) -> None:
-    run = with_profiles.trigger("celery", readable_cohort, **SETTINGS)
+    with_profiles.forget()
+    run = with_profiles.trigger("celery", readable_cohort, **FAULTY)
     run.wait()
     assert run.states == undisturbed.states
     hosts = {task["hostname"] for task in run.tasks.values()}
     workers = docker("ps", "-q", "--filter", "name=airflow-worker").stdout.split()
     assert len(workers) == 2
     assert {host[:12] for host in hosts} <= {worker[:12] for worker in workers}
-    records = undisturbed.records()
-    assert all(run.records()[n]["outputs"] == records[n]["outputs"] for n in ("train", "evaluate"))
+    assert outputs(run) == reference
+
+
+def test_whoever_follows_is_asked_whether_it_is_well(with_profiles: Production) -> None:
+    for service in ("airflow-worker", "proxy"):
+        for container in with_profiles.container_of(service).split():
+            state = ["inspect", "--format", "{{.State.Health.Status}}", container]
+            deadline = time.monotonic() + 150
+            while (said := docker(*state).stdout.strip()) != "healthy":
+                assert time.monotonic() < deadline, f"{service} is {said}"
+                time.sleep(1)
 
 
 def test_the_pages_are_served_by_https(with_profiles: Production) -> None:

@@ -57,6 +57,7 @@ def test_the_file_changes_what_it_names_and_nothing_else(file: Path) -> None:
 [engines.gpu]
 url = "tcp://gpu-1.example.org:2376"
 tls = "/run/secrets/gpu-1"
+hosts = {s3 = "10.0.0.5"}
 
 [steps.train]
 engine = "gpu"
@@ -73,7 +74,8 @@ memory_mib = 512
     assert train.memory_mib == (16384, 32768)
     assert (train.cpus, train.queue) == (8, "near_the_gpu")
     assert train.minutes == TRAIN.resources.minutes
-    assert site.place(train) == Place("tcp://gpu-1.example.org:2376", "/run/secrets/gpu-1")
+    url, tls = "tcp://gpu-1.example.org:2376", "/run/secrets/gpu-1"
+    assert site.place(train) == Place(url, tls, {"s3": "10.0.0.5"})
     assert ingest.memory_mib == (512,)
     assert site.place(ingest) == Place(LOCAL_ENGINE)
     assert by_name == {s.name: s.resources for s in TRAINING if s.name in by_name}
@@ -89,6 +91,8 @@ memory_mib = 512
         ('[engines.gpu]\nuri = "x"', "engines.gpu: uri is not known"),
         ('[engines.gpu]\ntls = "x"', "engines.gpu: it has no url"),
         ("[engines.gpu]\nurl = 5", "engines.gpu: it has no url"),
+        ('[engines.gpu]\nurl = "x"\nhosts = "s3"', "engines.gpu: write hosts = {s3"),
+        ('[engines.gpu]\nurl = "x"\nhosts = {s3 = 5}', "engines.gpu: write hosts = {s3"),
         ('[steps.train]\nengine = "gpu"', r"steps.train: there is no \[engines.gpu\]"),
         ("[steps.train]\nmemory = 5", "steps.train: memory is not known; there are cpus, mem"),
         ('[steps.train]\nmemory_mib = "16g"', "steps.train: memory_mib = '16g'"),

@@ -114,7 +114,7 @@ def images(docker: Docker, settings: Settings) -> list[Finding]:
             else:
                 text = "is not here; the first start pulls it, where there is internet"
                 findings.append(warn(what, text, f"docker pull {image}"))
-        elif name == "TASKS" and labels.get("spira.lock") != _lock():
+        elif name == "TASKS" and labels.get("spira.lock", "") not in ("", _lock()):
             findings.append(warn(what, "was built from another lock file", "make images"))
         else:
             version = labels.get("org.opencontainers.image.revision", "")

@@ -216,6 +216,9 @@ def egress() -> None:
     """There is no way out: what a step has read cannot leave."""
     what = "way out of the steps"
     fix = "the network must be internal: scripts/compose.sh down, then up -d makes it anew"
+    if os.environ["INTERNAL"] == os.environ["WANTED_INTERNAL"] == "false":
+        text = "open, as SPIRA_STEPS_INTERNAL=false asks for: the host's firewall alone holds them"
+        return say("warn", what, text, "let them reach the S3 service and MLflow only")
     if os.environ["INTERNAL"] != "true":
         return say("FAIL", what, "their network is not internal: they reach the internet", fix)
     # Two addresses for documentation, which no server has: nobody is called.  The engine may drop

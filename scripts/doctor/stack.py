@@ -142,6 +142,7 @@ def inside(docker: Docker, settings: Settings) -> list[Finding]:
             "GATEWAY": gateway,
             "MLFLOW": "there" if "mlflow" in found else "",
             "INTERNAL": str(described["Internal"]).lower(),
+            "WANTED_INTERNAL": settings["SPIRA_STEPS_INTERNAL"].lower(),
         },
         seconds=90,
     )

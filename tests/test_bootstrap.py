@@ -1,0 +1,60 @@
+"""What a first start makes: secrets, each once, closed to all but the servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spira_tasks.provenance import ROOT
+
+
+def made(folder: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    command = [*before, sys.executable, ROOT / "docker/bootstrap.py", "secrets", folder]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file): (file.read_bytes(), file.stat().st_mode & 0o777) for file in files}
+
+
+def test_secrets_are_made_once_and_never_alike(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert made(first).returncode == made(second).returncode == 0
+    assert first.stat().st_mode & 0o777 == 0o700
+    found = state(first)
+    assert {mode for _, mode in found.values()} == {0o444}
+    assert not {content for content, _ in found.values()} & {c for c, _ in state(second).values()}
+    assert made(first).stdout == ""
+    assert state(first) == found
+
+
+def test_what_a_person_brought_is_kept_and_can_be_read_by_the_servers(tmp_path: Path) -> None:
+    brought = {"postgres/password": "of our own", "tls/key.pem": "a key", "tls/cert.pem": "public"}
+    for name, content in brought.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    assert made(tmp_path).returncode == 0
+    for name, content in brought.items():
+        assert (tmp_path / name).read_text() == content
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o444
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
+)
+def test_a_folder_of_somebody_else_is_told_and_not_traced(tmp_path: Path) -> None:
+    """As in the container: root without a capability."""
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 12345, 12345)
+    done = made(folder, "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
+    assert done.returncode == 1
+    assert "must belong to root" in done.stderr
+    assert "Traceback" not in done.stderr
