@@ -6,6 +6,9 @@ overwrites.  Whoever changes an event breaks the chain behind it.  Whoever cuts 
 by the anchors: the record of every audited step, every report pack and every certificate quotes the
 number and the hash of an event.
 
+A decision and a certificate of erasure are documents beside the log.  What they have to say is in
+their events, so a changed, removed or planted one is found too (``agreement``).
+
 Events hold pseudonymous tags, digests, names of steps and counts; never a value of a patient.
 """
 
@@ -23,6 +26,7 @@ from typing import Any
 from spira_tasks.artifacts import Documents, Store
 from spira_tasks.artifacts.blobs import canonical_json
 from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.governance import agreement
 
 FOLDER = "audit"
 NOTHING = "0" * 64  # the hash before the first event
@@ -79,12 +83,24 @@ class Event:
 
 @dataclass(frozen=True)
 class Verification:
-    """What ``verify`` found; ``problems`` is empty when the log is whole."""
+    """What ``verify`` found.
+
+    Attributes
+    ----------
+    n_documents : int
+        Decisions and certificates.
+    problems : list of str
+        Empty when the log is whole and every document is as the log tells.
+    notes : list of str
+        What of older documents cannot be checked; nothing is known to be wrong with them.
+    """
 
     n_events: int
     head: Anchor
     n_anchors: int
     problems: list[str] = field(default_factory=list)
+    n_documents: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def actor() -> str:
@@ -142,14 +158,19 @@ def events(store: Store) -> Iterator[Event]:
 
 
 def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verification:
-    """Check every hash, every link and every anchor.
+    """Check every hash, every link and every anchor, and every decision and certificate.
+
+    Runs may be at work meanwhile: what quotes events is read before the events are.
 
     Parameters
     ----------
     anchors : mapping of str to Anchor, optional
         Further ones by a name for where they were found, such as a report pack kept elsewhere.
     """
+    documents = agreement.documents(store)
+    anchors = dict(anchors or {}) | stored_anchors(store, documents)
     problems: list[str] = []
+    known: list[Event] = []
     hashes: dict[int, str] = {}
     previous, n = NOTHING, 0
     for name in store.documents.names(FOLDER):
@@ -168,29 +189,30 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
         if event.previous != previous:
             problems.append(f"event {event.number} does not follow the one before it")
         hashes[event.number] = previous = event.hash
-    anchors = dict(anchors or {}) | stored_anchors(store)
+        known.append(event)
     for where, anchor in anchors.items():
         if hashes.get(anchor.number) != anchor.hash:
             what = "was changed" if anchor.number in hashes else "is gone"
             problems.append(f"event {anchor.number}, which {where} quotes, {what}")
+    wrong, notes = agreement.check(store, documents, agreement.Told(known))
     last = max(hashes, default=0)
-    return Verification(
-        len(hashes), Anchor(last, hashes.get(last, NOTHING)), len(anchors), problems
-    )
+    newest = Anchor(last, hashes.get(last, NOTHING))
+    problems += wrong
+    return Verification(len(hashes), newest, len(anchors), problems, len(documents), notes)
 
 
-def stored_anchors(store: Store) -> dict[str, Anchor]:
-    """The anchors that the store holds: in records of runs, decisions and certificates."""
+def stored_anchors(store: Store, documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Anchor]:
+    """The anchors that records of runs hold, and some decisions and certificates."""
     found: dict[str, Anchor] = {}
     for run_id in store.run_ids():
         for name in store.record_names(run_id):
             run_record = store.read_record(run_id, name) or {}
             if "audit" in run_record:
                 found[f"runs/{run_id}/{name}"] = Anchor(**run_record["audit"])
-    for name in [*store.documents.names("decisions"), *store.documents.names("certificates")]:
-        document = store.documents.read(name) or {}
-        if "audit" in document:
-            found[name] = Anchor(**document["audit"])
+    for name, document in documents.items():
+        quoted = document.get("audit")
+        if isinstance(quoted, Mapping) and quoted.keys() == {"number", "hash"}:
+            found[name] = Anchor(**quoted)  # any other is no anchor: agreement says so
     return found
 
 
