@@ -14,8 +14,8 @@ Events hold pseudonymous tags, digests, names of steps and counts; never a value
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -31,6 +31,7 @@ from spira_tasks.governance import agreement
 FOLDER = "audit"
 NOTHING = "0" * 64  # the hash before the first event
 TRIES = 200  # of finding a free number: as many writers at once have never been seen
+VARIABLE = "SPIRA_ACTOR"
 ACTOR = re.compile(r"[\w.@:+ -]{1,120}")
 
 
@@ -104,14 +105,25 @@ class Verification:
 
 
 def actor() -> str:
-    """Who acts: the user that Airflow named in SPIRA_ACTOR, or the one of this machine."""
-    given = os.environ.get("SPIRA_ACTOR", "")
-    if given:
+    """Who acts: the user that Airflow named in SPIRA_ACTOR, or the account of this process.
+
+    A variable is set by whoever likes to.  So the command line takes Airflow's away from every
+    command but ``run``, by which steps are started, and a name of an account is believed only where
+    this machine has none for it: in a container, which scripts/spira.sh tells who typed.
+    """
+    given = os.environ.get(VARIABLE, "")
+    if given and not given.startswith("cli:"):
         return given if ACTOR.fullmatch(given) else "unknown"
     try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a container's user has no name
-        return f"cli:{os.getuid()}"
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return given if ACTOR.fullmatch(given) else f"cli:{os.getuid()}"
+
+
+def forget_airflow() -> None:
+    """Let what this process does be its account's: a person typed the command."""
+    if not os.environ.get(VARIABLE, "").startswith("cli:"):
+        os.environ.pop(VARIABLE, None)
 
 
 def record(store: Store, action: str, details: Mapping[str, Any]) -> Anchor:
