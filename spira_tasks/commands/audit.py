@@ -16,6 +16,9 @@ examples:
   python -m spira_tasks audit verify
   python -m spira_tasks audit verify --anchor 41:9f86d081…
 
+what verify finds:  python -m spira_tasks audit verify --help
+"""
+FINDS = """\
 verify finds, by what is in the store alone:
   an event that was changed, inserted, or taken out of the middle;
   a lost end of the log, if a record, decision or certificate that is still there quotes it;
@@ -46,7 +49,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     show.add_argument("--json", action="store_true")
     show.set_defaults(command=list_events)
     check = actions.add_parser(
-        "verify", parents=[common], help="find changes of the log, decisions and certificates"
+        "verify",
+        parents=[common],
+        help="find changes of the log, decisions and certificates",
+        epilog=FINDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument(
         "--anchor",
