@@ -7,6 +7,7 @@ mount, because a mount has no dependencies.
 
 from __future__ import annotations
 
+import json
 import mimetypes
 import posixpath
 from collections.abc import Awaitable, Callable
@@ -14,14 +15,20 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag, requires_access_view
+from airflow.api_fastapi.core_api.security import (
+    GetUserDep,
+    requires_access_dag,
+    requires_access_view,
+)
+from airflow.models.log import Log
+from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from spira_governance_html import message, run_page, step_page
-from spira_site_files import RUN_ID, Damaged, site_files
+from spira_site_files import PACK, RUN_ID, Damaged, site_files
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from spira_tasks.pipelines import TRAINING
+from spira_tasks.pipelines import REPORT, TRAINING
 
 DAG = "spira_continuous_training"
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
@@ -48,6 +55,9 @@ TYPES = {
     ".png": "image/png",
 }  # anything else is handed over to be saved
 READ = ["GET", "HEAD"]
+PACK_EVENT = "spira_report_pack"
+# Whoever may read these runs sees what these steps said; an erasure is another DAG's.
+SHOWN = {step.name for step in (*TRAINING, *REPORT)}
 
 
 def build() -> FastAPI:
@@ -93,16 +103,16 @@ def run(run_id: str, request: Request) -> Response:
     return HTMLResponse(run_page(run_id, records))
 
 
-def pack(run_id: str, request: Request) -> Response:
+def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
     """The site of a run as one signed zip, under the name that it is to be saved by."""
     name = site_files().pack(run_id)
     if not name:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return file(run_id, name, request)
+    return file(run_id, name, request, user)
 
 
-def file(run_id: str, name: str, request: Request) -> Response:
-    """A file of a run's site."""
+def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response:
+    """A file of a run's site; handing over the pack is logged first."""
     files = site_files()
     names = files.names(run_id)
     if names is None:
@@ -112,17 +122,17 @@ def file(run_id: str, name: str, request: Request) -> Response:
     kind = TYPES.get(posixpath.splitext(name)[1].lower())
     if kind is not None:
         return Response(files.content(names[name]), media_type=kind)
+    content = files.content(names[name])
+    if PACK.fullmatch(name) and request.method != "HEAD":
+        _log_export(run_id, name, names[name], user)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     saved = f"attachment; filename*=UTF-8''{quote(posixpath.basename(name), safe='')}"
-    return Response(
-        files.content(names[name]), media_type=kind, headers={"Content-Disposition": saved}
-    )
+    return Response(content, media_type=kind, headers={"Content-Disposition": saved})
 
 
 def task(run_id: str, task_id: str) -> Response:
     """What one step said: its verdict, its counts, its reasons."""
-    files = site_files()
-    record = files.record(run_id, task_id)
+    record = site_files().record(run_id, task_id) if task_id in SHOWN else None
     if record is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return HTMLResponse(step_page(run_id, task_id, record))
@@ -131,6 +141,23 @@ def task(run_id: str, task_id: str) -> Response:
 def nothing() -> Response:
     """Any other path and method, so that it asks for a login too."""
     raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+def _log_export(run_id: str, name: str, digest: str, user: GetUserDep) -> None:
+    """Write who takes a pack into Airflow's own audit log: the key here may not write the store's.
+
+    What cannot be logged is not handed over.
+    """
+    entry = Log(
+        PACK_EVENT,
+        owner=user.get_name(),
+        owner_display_name=user.get_name(),
+        extra=json.dumps({"file": name, "sha256": digest}),
+        dag_id=DAG,
+        run_id=run_id,
+    )
+    with create_session(scoped=False) as session:
+        session.add(entry)
 
 
 def _page(name: str, request: Request) -> str:

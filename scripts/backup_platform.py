@@ -27,7 +27,8 @@ CHUNK_BYTES = 1 << 20
 DONE = ".done"  # the last object of a stream: without it the stream was cut
 # Results first: whatever one that was copied refers to is there already, and is copied after it.
 # What people decided and what was done cannot be computed again.
-GOVERNANCE = ("audit", "decisions", "certificates", "erasures", "redactions", "site")
+# The log after what quotes its events: the platform works meanwhile, and each is then there.
+GOVERNANCE = ("decisions", "certificates", "erasures", "audit", "redactions", "site")
 ALWAYS, ONLY_EVERYTHING = ("results", "runs", *GOVERNANCE), ("memo", "trees", "blobs")
 # The password goes from its file into the client's environment: no command line shows it.
 AS_ADMIN = 'PGPASSWORD=$(cat /run/secrets/password); export PGPASSWORD; exec "$0" "$@"'

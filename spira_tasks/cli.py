@@ -27,6 +27,7 @@ from spira_tasks.commands import (
 )
 from spira_tasks.contract import Step
 from spira_tasks.errors import SpiraError
+from spira_tasks.governance.audit import forget_airflow
 
 if TYPE_CHECKING:
     pass
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.captureWarnings(capture=True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # of libraries: not for our users
     signal.signal(signal.SIGTERM, _stop)
+    if args.command is not run_step:
+        forget_airflow()
     try:
         return int(args.command(args))
     except SpiraError as error:

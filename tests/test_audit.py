@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +15,7 @@ from conftest import Run
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit, decisions
+from spira_tasks.governance import audit, decisions, retention_policy
 
 
 def test_many_writers_at_once_make_one_chain(place: str) -> None:
@@ -137,6 +139,49 @@ def test_the_actor_is_the_user_that_airflow_names(
     monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")
     audit.record(log, "gate", {})
     assert [event.actor for event in audit.events(log)][-1] == "airflow:ana"
+
+
+def test_a_person_who_types_a_command_acts_in_no_other_name(
+    log: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = str(retention_policy.PACKAGED)
+    command = ["retention", "adopt", policy, "--why", "signed on paper, folder 12"]
+    mine = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "dr.x")
+    for forged in ("airflow:dr.x", "cli:dr.x", "dr.x", "cli:", ""):
+        monkeypatch.setenv("SPIRA_ACTOR", forged)
+        assert main([*command, "--store", log.url]) == 0
+        assert [event.actor for event in audit.events(log)][-1] == mine
+
+
+def test_a_step_that_airflow_starts_acts_in_the_name_of_its_user(
+    log: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")
+    data = f"folder:{tmp_path / 'data'}"
+    step = {"name": "ingest", "stage": "ingest", "inputs": {"data": data}, "config": {}}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "recordings.csv").write_text("")
+    assert main(["run", json.dumps(step), "--run-id", "r", "--store", log.url]) == 65
+    assert [event.actor for event in audit.events(log)][-1] == "airflow:ana"
+
+
+def test_where_an_account_has_no_name_the_host_says_who_typed(
+    log: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container; the number of the account stands where nobody says."""
+
+    def nameless(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nameless)
+    command = ["retention", "adopt", str(retention_policy.PACKAGED), "--store", log.url]
+    number = f"cli:{os.getuid()}"
+    for given, actor in (("cli:ana", "cli:ana"), ("airflow:ana", number), ("cli:a\nb", number)):
+        monkeypatch.setenv("SPIRA_ACTOR", given)
+        assert main([*command, "--why", "signed on paper, folder 12"]) == 0
+        assert [event.actor for event in audit.events(log)][-1] == actor
 
 
 def test_a_decision_is_kept_once_with_its_reason_and_can_be_taken_back(log: Store) -> None:

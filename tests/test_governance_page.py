@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from urllib.error import URLError
@@ -306,6 +307,33 @@ def test_a_gate_shows_its_verdict_its_counts_and_its_run(server: Server) -> None
     assert "1 blocking, 0 warnings, 1 passed" in page
     assert "fewer than 5 subjects are in &lt;two&gt; splits" in page
     assert '<a href="../../runs/second/">' in page
+
+
+@pytest.mark.parametrize("step", ["erase", "another"])
+def test_what_a_step_of_another_dag_said_is_not_shown(server: Server, step: str) -> None:
+    record = {"state": "done", "outputs": {}, "verdicts": [], "config": {"reason": "form 12"}}
+    server.store.write_record("erasing", step, record)
+    assert server.ask(f"/spira/tasks/erasing/{step}", "admin").status == 404
+    assert server.ask(f"/spira/tasks/{ENCODED}/report", "officer").status == 200
+
+
+def test_who_took_a_pack_is_on_the_page_of_airflows_audit_log(server: Server) -> None:
+    def taken() -> list[dict[str, str]]:
+        answer = server.ask("/api/v2/eventLogs?event=spira_report_pack&order_by=id", "admin")
+        return list(json.loads(answer.body)["event_logs"])
+
+    before = len(taken())
+    for user, name in (("officer", "pack"), ("admin", PACK)):
+        assert server.ask(f"/spira/runs/{ENCODED}/{name}", user).body == b"PK"
+    server.ask(f"/spira/runs/{ENCODED}/pack", "officer", "HEAD")
+    server.ask(f"/spira/runs/{ENCODED}/verdict.en.html", "officer")
+    for user in ("", "nobody", "neighbour"):
+        assert server.ask(f"/spira/runs/{ENCODED}/pack", user).status in (401, 403)
+    new = taken()[before:]
+    assert [(one["owner"], one["run_id"]) for one in new] == [("officer", RUN), ("admin", RUN)]
+    assert {one["dag_id"] for one in new} == {"spira_continuous_training"}
+    digest = sha256(b"PK").hexdigest()
+    assert json.loads(new[0]["extra"]) == {"file": PACK, "sha256": digest}
 
 
 def test_a_damaged_file_is_not_shown(server: Server, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``audit``: read the log of what was done, and check that nobody changed it."""
+"""``audit``: read the log of what was done, and check it and what it tells of for changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,22 @@ examples:
   python -m spira_tasks audit verify
   python -m spira_tasks audit verify --anchor 41:9f86d081…
 
-exit status of verify: 0 the log is whole, 65 it was changed, 78 there is none
+what verify finds:  python -m spira_tasks audit verify --help
+"""
+FINDS = """\
+verify finds, by what is in the store alone:
+  an event that was changed, inserted, or taken out of the middle;
+  a lost end of the log, if a record, decision or certificate that is still there quotes it;
+  a decision (waiver, release, tombstone of an erasure, approval, refusal, retention policy) or a
+  certificate of erasure that was changed, removed, put there by hand, or is there although it was
+  taken back; a signature on a certificate that does not fit.
+It says what to do where a command was killed between the log and its decision.
+
+Only an anchor that is kept elsewhere (--anchor; a report pack has one) finds that somebody with the
+store's keys wrote the log and all that quotes it anew, or cut off an end that nothing quotes.  No
+check finds an event appended in another's name: read the log (audit list).
+
+exit status of verify: 0 all is as it was written, 65 it is not, 78 there is no log
 """
 
 
@@ -33,8 +48,20 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     show.add_argument("--action", help="only these: gate, promotion, erasure, …")
     show.add_argument("--json", action="store_true")
     show.set_defaults(command=list_events)
-    check = actions.add_parser("verify", parents=[common], help="find any change")
-    check.add_argument("--anchor", action="append", default=[], metavar="NUMBER:HASH")
+    check = actions.add_parser(
+        "verify",
+        parents=[common],
+        help="find changes of the log, decisions and certificates",
+        epilog=FINDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument(
+        "--anchor",
+        action="append",
+        default=[],
+        metavar="NUMBER:HASH",
+        help="an event that was noted elsewhere, to be found again",
+    )
     check.add_argument("--json", action="store_true")
     check.set_defaults(command=verify)
 
@@ -74,11 +101,17 @@ def verify(args: argparse.Namespace) -> int:
     if args.json:
         print_json(asdict(found))
     else:
-        print(f"{store.url}: {found.n_events} events, {found.n_anchors} anchors")
+        n = f"{found.n_events} events, {found.n_anchors} anchors"
+        print(f"{store.url}: {n}, {found.n_documents} decisions and certificates")
         print(f"newest: {found.head.number}:{found.head.hash}")
         for problem in found.problems:
             print(f"  {problem}")
-        print("the log was changed" if found.problems else "the log is whole")
+        for note in found.notes:
+            print(f"  note: {note}")
+        if found.problems:
+            print("the log, or what it tells of, is not as it was written")
+        else:
+            print("the log is whole; decisions and certificates are as it tells")
     return EXIT_REJECTED if found.problems else 0
 
 

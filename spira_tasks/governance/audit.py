@@ -6,13 +6,16 @@ overwrites.  Whoever changes an event breaks the chain behind it.  Whoever cuts 
 by the anchors: the record of every audited step, every report pack and every certificate quotes the
 number and the hash of an event.
 
+A decision and a certificate of erasure are documents beside the log.  What they have to say is in
+their events, so a changed, removed or planted one is found too (``agreement``).
+
 Events hold pseudonymous tags, digests, names of steps and counts; never a value of a patient.
 """
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,10 +26,12 @@ from typing import Any
 from spira_tasks.artifacts import Documents, Store
 from spira_tasks.artifacts.blobs import canonical_json
 from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.governance import agreement
 
 FOLDER = "audit"
 NOTHING = "0" * 64  # the hash before the first event
 TRIES = 200  # of finding a free number: as many writers at once have never been seen
+VARIABLE = "SPIRA_ACTOR"
 ACTOR = re.compile(r"[\w.@:+ -]{1,120}")
 
 
@@ -79,23 +84,46 @@ class Event:
 
 @dataclass(frozen=True)
 class Verification:
-    """What ``verify`` found; ``problems`` is empty when the log is whole."""
+    """What ``verify`` found.
+
+    Attributes
+    ----------
+    n_documents : int
+        Decisions and certificates.
+    problems : list of str
+        Empty when the log is whole and every document is as the log tells.
+    notes : list of str
+        What of older documents cannot be checked; nothing is known to be wrong with them.
+    """
 
     n_events: int
     head: Anchor
     n_anchors: int
     problems: list[str] = field(default_factory=list)
+    n_documents: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def actor() -> str:
-    """Who acts: the user that Airflow named in SPIRA_ACTOR, or the one of this machine."""
-    given = os.environ.get("SPIRA_ACTOR", "")
-    if given:
+    """Who acts: the user that Airflow named in SPIRA_ACTOR, or the account of this process.
+
+    A variable is set by whoever likes to.  So the command line takes Airflow's away from every
+    command but ``run``, by which steps are started, and a name of an account is believed only where
+    this machine has none for it: in a container, which scripts/spira.sh tells who typed.
+    """
+    given = os.environ.get(VARIABLE, "")
+    if given and not given.startswith("cli:"):
         return given if ACTOR.fullmatch(given) else "unknown"
     try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a container's user has no name
-        return f"cli:{os.getuid()}"
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return given if ACTOR.fullmatch(given) else f"cli:{os.getuid()}"
+
+
+def forget_airflow() -> None:
+    """Let what this process does be its account's: a person typed the command."""
+    if not os.environ.get(VARIABLE, "").startswith("cli:"):
+        os.environ.pop(VARIABLE, None)
 
 
 def record(store: Store, action: str, details: Mapping[str, Any]) -> Anchor:
@@ -142,14 +170,19 @@ def events(store: Store) -> Iterator[Event]:
 
 
 def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verification:
-    """Check every hash, every link and every anchor.
+    """Check every hash, every link and every anchor, and every decision and certificate.
+
+    Runs may be at work meanwhile: what quotes events is read before the events are.
 
     Parameters
     ----------
     anchors : mapping of str to Anchor, optional
         Further ones by a name for where they were found, such as a report pack kept elsewhere.
     """
+    documents = agreement.documents(store)
+    anchors = dict(anchors or {}) | stored_anchors(store, documents)
     problems: list[str] = []
+    known: list[Event] = []
     hashes: dict[int, str] = {}
     previous, n = NOTHING, 0
     for name in store.documents.names(FOLDER):
@@ -168,29 +201,30 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
         if event.previous != previous:
             problems.append(f"event {event.number} does not follow the one before it")
         hashes[event.number] = previous = event.hash
-    anchors = dict(anchors or {}) | stored_anchors(store)
+        known.append(event)
     for where, anchor in anchors.items():
         if hashes.get(anchor.number) != anchor.hash:
             what = "was changed" if anchor.number in hashes else "is gone"
             problems.append(f"event {anchor.number}, which {where} quotes, {what}")
+    wrong, notes = agreement.check(store, documents, agreement.Told(known))
     last = max(hashes, default=0)
-    return Verification(
-        len(hashes), Anchor(last, hashes.get(last, NOTHING)), len(anchors), problems
-    )
+    newest = Anchor(last, hashes.get(last, NOTHING))
+    problems += wrong
+    return Verification(len(hashes), newest, len(anchors), problems, len(documents), notes)
 
 
-def stored_anchors(store: Store) -> dict[str, Anchor]:
-    """The anchors that the store holds: in records of runs, decisions and certificates."""
+def stored_anchors(store: Store, documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Anchor]:
+    """The anchors that records of runs hold, and some decisions and certificates."""
     found: dict[str, Anchor] = {}
     for run_id in store.run_ids():
         for name in store.record_names(run_id):
             run_record = store.read_record(run_id, name) or {}
             if "audit" in run_record:
                 found[f"runs/{run_id}/{name}"] = Anchor(**run_record["audit"])
-    for name in [*store.documents.names("decisions"), *store.documents.names("certificates")]:
-        document = store.documents.read(name) or {}
-        if "audit" in document:
-            found[name] = Anchor(**document["audit"])
+    for name, document in documents.items():
+        quoted = document.get("audit")
+        if isinstance(quoted, Mapping) and quoted.keys() == {"number", "hash"}:
+            found[name] = Anchor(**quoted)  # any other is no anchor: agreement says so
     return found
 
 

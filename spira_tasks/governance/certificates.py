@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from html import escape
 from typing import Any
 
 from spira_tasks.artifacts import Store
-from spira_tasks.artifacts.blobs import canonical_json
-from spira_tasks.governance import audit, decisions, signing
+from spira_tasks.governance import agreement, audit, decisions, signing
 from spira_tasks.governance.inventory import Holding
 
-FOLDER = "certificates"
+FOLDER = agreement.CERTIFICATES
 
 NOT_COVERED = (
     "the hospital's own copy: the folder or bucket that recordings are taken from, and the chart",
@@ -29,7 +27,12 @@ NOT_COVERED = (
 
 def read(store: Store, tag: str) -> dict[str, Any] | None:
     """The certificate of the erasure with this tag, or None."""
-    return store.documents.read(f"{FOLDER}/{tag}.json")
+    return store.documents.read(name_of(tag))
+
+
+def name_of(tag: str) -> str:
+    """The name of the document of a certificate."""
+    return f"{FOLDER}/{tag}.json"
 
 
 def certify(
@@ -70,10 +73,10 @@ def certify(
         "not_covered": list(NOT_COVERED),
         "replaces": earlier["audit"] if earlier else None,
     }
-    digest = sha256(canonical_json(content)).hexdigest()
+    digest = agreement.digest(content)
     anchor = audit.record(store, "erasure", {"tag": tag, "what": "finished", "certificate": digest})
     signed = signing.sign(content | {"audit": asdict(anchor)})
-    store.documents.write(f"{FOLDER}/{tag}.json", signed)
+    store.documents.write(name_of(tag), signed)
     return signed
 
 

@@ -3,27 +3,24 @@
 A stage says in ``HEEDS`` which kinds it wants; the runner gives it all decisions of that kind as
 one more input.  So a decision is part of the key of every result that it could have changed, and
 deciding again what was decided changes nothing.
+
+The event comes first and holds the digest of the document.  Killed in between, a command leaves the
+two in disagreement, which ``audit verify`` tells; doing it again ends the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit
+from spira_tasks.governance import agreement, audit
 from spira_tasks.governance.heeded import Decision, Kind, decision_from, read
 
-ACTIONS: Mapping[str, str] = {
-    "releases": "release",
-    "waivers": "waiver",
-    "erasures": "erasure",
-    "approvals": "approval",
-    "refusals": "refusal",
-}
+ERASED = "the person whose recording it was about was erased"
 MIN_REASON = 10  # characters: "ok" is no reason
 
 
@@ -42,24 +39,38 @@ def decide(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> tupl
         audit.actor(),
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    known = store.documents.read(_name(kind, decision.id))
-    if known is not None:
+    name = name_of(kind, about)
+    known = agreement.read(store, name)
+    if known is not None and not agreement.Told(audit.events(store)).problem(name, known):
         return decision_from(known), False
-    anchor = audit.record(store, ACTIONS[kind], _told(decision))
-    content = asdict(decision) | {"audit": asdict(anchor)}
-    store.documents.write_once(_name(kind, decision.id), content)
+    content = asdict(decision)
+    details = _told(decision) | {agreement.DIGEST: agreement.digest(content)}
+    anchor = audit.record(store, agreement.ACTIONS[kind], details)
+    content |= {"audit": asdict(anchor)}
+    if known is None:
+        store.documents.write_once(name, content)
+    else:  # forged, or left by a withdrawal that was killed
+        store.documents.write(name, content)
     return decision, True
 
 
 def withdraw(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> bool:
     """Take a decision back; say whether there was one."""
     decision = Decision(kind, dict(about), checked_reason(why), "", "")
-    name = _name(kind, decision.id)
-    if store.documents.read(name) is None:
+    name = name_of(kind, about)
+    if agreement.read(store, name) is None:
         return False
     audit.record(store, "withdrawal", _told(decision))
     store.documents.delete(name)
     return True
+
+
+def log_erased(store: Store, names: Iterable[str]) -> None:
+    """Write the event of every decision that is about to go because a person is erased."""
+    for name in sorted(names):
+        if name.startswith("decisions/"):
+            id_ = name.rpartition("/")[2].removesuffix(".json")
+            audit.record(store, "withdrawal", {"decision": id_, "why": ERASED})
 
 
 def known(store: Store, kind: Kind) -> list[Decision]:
@@ -87,5 +98,6 @@ def _told(decision: Decision) -> dict[str, str]:
     return {**about, "decision": decision.id, "why": decision.why}
 
 
-def _name(kind: Kind, id_: str) -> str:
-    return f"decisions/{kind}/{id_}.json"
+def name_of(kind: Kind, about: Mapping[str, str]) -> str:
+    """The name of the document of a decision."""
+    return f"decisions/{kind}/{Decision(kind, about, '', '', '').id}.json"

@@ -26,7 +26,14 @@ from typing import Any
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
-from spira_tasks.governance import certificates, decisions, inventory, retention_policy
+from spira_tasks.governance import (
+    agreement,
+    audit,
+    certificates,
+    decisions,
+    inventory,
+    retention_policy,
+)
 from spira_tasks.governance.heeded import tombstone_tag
 from spira_tasks.governance.inventory import Holding, Survey
 from spira_tasks.governance.quoting import quoted_in
@@ -83,13 +90,14 @@ def erase(
     found = inventory.survey(store)
     known = identified(store, found, known, tag)
     held = inventory.find(store, found, known)
-    certificate = certificates.read(store, tag)
+    told = agreement.Told(audit.events(store))
+    certificate = _believed(certificates.read(store, tag), told, tag)
     if certificate is not None:
         known |= Holding(datasets=certificates.datasets(certificate))
     if not held and journal is None:
         if certificate is not None:
             versions = mark(store, tracking_uri, tag, known.datasets)
-            if certificates.names_all(certificate, versions):
+            if certificates.names_all(certificate, versions) and _agrees(store, told, tag):
                 return certificate, False
         elif not absent and not _is_tombstoned(store, tag):
             raise ConfigError(
@@ -102,6 +110,7 @@ def erase(
     _write_journal(store, tag, total)
     mark(store, tracking_uri, tag, total.datasets)  # also should what follows never end
     for _ in range(N_PASSES):
+        decisions.log_erased(store, held.documents)
         inventory.strike(store, held | _bare(total))
         _clear_debris(store)
         found = inventory.survey(store)
@@ -269,6 +278,22 @@ def _write_journal(store: Store, tag: str, total: Holding) -> None:
 
 def _is_tombstoned(store: Store, tag: str) -> bool:
     return any(one.about["tag"] == tag for one in decisions.known(store, "erasures"))
+
+
+def _believed(
+    certificate: dict[str, Any] | None, told: agreement.Told, tag: str
+) -> dict[str, Any] | None:
+    """A certificate, unless it is a forgery: what it says would be signed again."""
+    if certificate is None or told.is_genuine(certificates.name_of(tag), certificate):
+        return certificate
+    log.warning("the certificate of %s is not as the audit log tells: a new one is made", tag)
+    return None
+
+
+def _agrees(store: Store, told: agreement.Told, tag: str) -> bool:
+    """Whether tombstone and certificate are those that the log tells of."""
+    names = (decisions.name_of("erasures", {"tag": tag}), certificates.name_of(tag))
+    return not any(told.problem(name, agreement.read(store, name)) for name in names)
 
 
 def tag_of(subject: str) -> str:

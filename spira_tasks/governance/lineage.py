@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from spira_tasks.governance.audit import Event
 
+APART = {"decision", "document", "why"}  # details of a decision's event that are not its subject
 Kind = Literal["recording", "subject", "artifact", "run", "model"]
 
 
@@ -127,7 +128,7 @@ def decided_by_persons(
             event.number not in steps if of is None else of not in classifiers
         ):
             continue
-        about = {k: v for k, v in event.details.items() if k not in {"decision", "why"}}
+        about = {k: v for k, v in event.details.items() if k not in APART}
         later = [e for e in told[event.details["decision"]] if e.number > event.number]
         withdrawn = ""
         if later and later[0].action == "withdrawal":

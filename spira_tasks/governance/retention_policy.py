@@ -11,9 +11,9 @@ from pathlib import Path
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit, decisions
+from spira_tasks.governance import agreement, audit, decisions
 
-ADOPTED = "decisions/retention.json"
+ADOPTED = agreement.POLICY
 PACKAGED = Path(__file__).with_name("retention.toml")
 CLASSES = ("CHART", "RESEARCH", "DERIVED", "QUARANTINE", "CHECKPOINTS", "DAMAGED", "RECORDS")
 DAY = 86_400.0
@@ -76,15 +76,15 @@ def adopt(store: Store, file: str, why: str) -> Policy:
     content = _content(Path(file))
     policy = _parsed(content, file)
     reason = decisions.checked_reason(why)
-    anchor = audit.record(store, "policy", {"retention": policy.digest, "why": reason})
     document = {
         "policy": content.decode(),
         "by": audit.actor(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "why": reason,
-        "audit": asdict(anchor),
     }
-    store.documents.write(ADOPTED, document)
+    told = {"retention": policy.digest, "why": reason, agreement.DIGEST: agreement.digest(document)}
+    anchor = audit.record(store, "policy", told)
+    store.documents.write(ADOPTED, document | {"audit": asdict(anchor)})
     return policy
 
 
