@@ -30,7 +30,7 @@ from spira_tasks.errors import (
     ServiceUnavailable,
     SpiraError,
 )
-from spira_tasks.governance import audit
+from spira_tasks.governance import audit, gates
 from spira_tasks.live_metrics import LiveMetrics
 from spira_tasks.work import Record, Work
 
@@ -270,6 +270,7 @@ def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
         checkpoint=store.checkpoint(key),
         track=LiveMetrics(uri, key, f"{run_id}/{step.name}"),
         tracking_uri=uri,
+        gates_missed=lambda classifier: gates.missed_by(store, classifier),
         run_id=run_id,
         store=store,
     )
