@@ -10,7 +10,7 @@ machinery that made the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spira_tasks.contract import Verdict
@@ -176,6 +176,24 @@ def nobody_erased(n_erased: int) -> Verdict:
         reason=f"people in its data who have been erased since: {n_erased}; train again"
         if n_erased
         else "nobody in its data has been erased",
+        severity="critical",
+    )
+
+
+def behind_its_gates(missed: Sequence[str]) -> Verdict:
+    """Did every gate hand on what the model was trained and tested on?
+
+    The pipeline is wired so.  A step that is run by hand may read anything.
+    """
+    return Verdict(
+        name="behind_its_gates",
+        verdict="block" if missed else "pass",
+        statistic=float(len(missed)),
+        threshold=0.0,
+        reason=f"no record says that its data came through {', '.join(missed)}; train by the "
+        "pipeline"
+        if missed
+        else "its data came through every gate",
         severity="critical",
     )
 

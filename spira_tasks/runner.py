@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 
-from spira_tasks import provenance
+from spira_tasks import provenance, scratch
 from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
 from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome, Result, Step
@@ -30,7 +30,7 @@ from spira_tasks.errors import (
     ServiceUnavailable,
     SpiraError,
 )
-from spira_tasks.governance import audit
+from spira_tasks.governance import audit, gates
 from spira_tasks.live_metrics import LiveMetrics
 from spira_tasks.work import Record, Work
 
@@ -243,9 +243,9 @@ def _execute(
     store: Store,
 ) -> tuple[Outcome, dict[str, str]]:
     """Give the stage files to read and folders to fill; keep only what it left in the latter."""
-    with TemporaryDirectory(prefix="spira-") as scratch:
+    with scratch.folder() as place:
         names = [field.name for field in dataclasses.fields(stage.Outputs)]
-        folders = {name: Path(scratch) / name for name in names}
+        folders = {name: place / name for name in names}
         for folder in folders.values():
             folder.mkdir()
         outcome = stage.run(stage.Inputs(**inputs), config, stage.Outputs(**folders), work)
@@ -270,6 +270,7 @@ def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
         checkpoint=store.checkpoint(key),
         track=LiveMetrics(uri, key, f"{run_id}/{step.name}"),
         tracking_uri=uri,
+        gates_missed=lambda classifier: gates.missed_by(store, classifier),
         run_id=run_id,
         store=store,
     )

@@ -40,6 +40,8 @@ class Work:
         ``track(number, metrics)`` shows the numbers of an epoch in MLflow while they come.
     tracking_uri : str
         Where MLflow is, for the stages that register and promote.
+    gates_missed : callable
+        ``gates_missed(classifier)`` names the gates that a classifier did not come through.
     run_id, store : str, Store
         For the stages of governance alone, which report on runs and erase from the store; every
         other stage knows neither (a test holds them to it).
@@ -51,5 +53,6 @@ class Work:
     checkpoint: Checkpoint
     track: Track
     tracking_uri: str
+    gates_missed: Callable[[str], list[str]]
     run_id: str
     store: Store

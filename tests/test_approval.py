@@ -21,6 +21,7 @@ from spira_tasks.stages import promote
 from spira_tasks.tracking import CHALLENGER, MODEL, Tracker
 
 WHY = "read the model card together with the ward"
+READ = ("recordings", "features", "ward_noise")  # by a training
 NOT_FIT = "misses too many patients who wear a mask"
 
 
@@ -69,6 +70,32 @@ class Registry:
         step = {"step": "register", "stage": "register", "state": "done", "inputs": {}}
         step |= {"key": "0" * 64, "finished_at": "2026-11-21T10:00:00+00:00"}
         self.store.write_record(f"run-{n}", "register", {**step, "outputs": outputs})
+        self.make(n, digest)
+
+    def make(self, n: int, classifier: str, but: str = "", state: str = "done") -> None:
+        """Record the steps that made a classifier; a gate that is left out did not see its data."""
+        read = {name: f"sha256:{digit * 64}" for name, digit in zip(READ, "abc", strict=True)}
+        model = f"sha256:{n:063x}f"
+        suites = {"check_training_set": "recordings", "check_features": "features"}
+        suites |= {"check_ward_noise": "ward_noise"}
+        source = {"source": f"sha256:{'d' * 64}"}
+        steps = [
+            (name, "validate", source, {"table": read[table]}, {"suite": name[6:]})
+            for name, table in suites.items()
+        ]
+        suite = {"suite": "recordings"}
+        steps += [("check_recordings", "validate", {}, {"table": source["source"]}, suite)]
+        steps += [
+            ("check_drift", "drift", {}, {"recordings": read["recordings"]}, {}),
+            ("train", "train", read, {"model": model}, {}),
+            ("evaluate", "evaluate", {**read, "model": model}, {"classifier": classifier}, {}),
+        ]
+        for name, stage, inputs, outputs, config in steps:
+            record = {"step": name, "stage": stage, "inputs": inputs, "outputs": outputs}
+            record |= {"state": state if name == but else "done", "config": config, "key": "0" * 64}
+            record |= {"finished_at": "2026-11-21T10:00:00+00:00"}
+            if name != but or state != "done":
+                self.store.write_record(f"made-{n}", name, record)
 
     def promote(self, n: int, **config: Any) -> Result:
         outputs = self.place / "outputs"
@@ -280,3 +307,27 @@ def test_an_erasure_during_the_comparison_takes_the_promotion_back(
     with pytest.raises(GateRejected, match="contains_erased_subject"):
         registry.promote(2)
     assert registry.champion() == "1"
+
+
+@pytest.mark.parametrize("gate", ["check_recordings", "check_drift", "check_features"])
+@pytest.mark.parametrize("state", ["done", "blocked"])
+def test_a_model_of_data_that_a_gate_did_not_hand_on_is_not_promoted(
+    registry: Registry, gate: str, state: str
+) -> None:
+    """As trained by hand, on what ingest left, or on what a gate has blocked."""
+    registry.add(1)
+    shutil.rmtree(registry.place / "store/runs/made-1")
+    registry.make(1, f"sha256:{1:064x}", but=gate, state=state)
+    with pytest.raises(GateRejected, match=f"behind_its_gates: .* came through {gate};"):
+        registry.promote(1)
+    assert registry.champion() is None
+    registry.make(1, f"sha256:{1:064x}")  # the same data came through it after all
+    assert registry.promote(1).metrics["promoted"]
+
+
+def test_a_model_that_nobody_knows_the_making_of_is_not_promoted(registry: Registry) -> None:
+    registry.add(1)
+    shutil.rmtree(registry.place / "store/runs/made-1")
+    with pytest.raises(GateRejected, match="behind_its_gates"):
+        registry.promote(1)
+    assert registry.champion() is None

@@ -197,19 +197,6 @@ def test_what_nobody_can_say_whose_it_is_goes_too(store: Store, subject: str) ->
     assert not left.exists()
 
 
-def test_temporary_files_of_killed_steps_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
-    for folder, age in (("spira-abcd1234", 90_000), ("spira-s3-abcd1234", 90_000), ("other", 1e6)):
-        file = tmp_path / folder / "waveform.wav"
-        file.parent.mkdir()
-        file.write_bytes(b"sound")
-        os.utime(file, (time.time() - age, time.time() - age))
-    young = tmp_path / "spira-abcd1234/being-written"
-    young.write_bytes(b"sound")
-    assert erasure.sweep_scratch(tmp_path) == 2
-    assert young.exists()
-    assert (tmp_path / "other/waveform.wav").exists()
-
-
 def test_a_report_or_a_release_that_names_a_recording_goes(store: Store, subject: str) -> None:
     rows = table(store, "recordings")
     own = rows.loc[rows["subject_id"] == subject, "record_id"].iloc[0]

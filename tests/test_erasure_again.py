@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
+import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from erasing import erase, filled, is_marked, register, store, subject, table, traces
 
+from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.governance import certificates, inventory
 from spira_tasks.governance.heeded import tombstone_tag
@@ -82,3 +87,47 @@ def test_erasing_somebody_else_does_not_make_a_copy_of_a_table_that_was_stored_a
     assert traces(Path(store.url), own) == []
     assert inventory.revived(store) == set()
     assert len(table(store, "features", "materialize")) == 4
+
+
+def test_what_a_step_that_was_killed_meanwhile_left_goes_and_is_told(
+    store: Store, subject: str
+) -> None:
+    """An ingest stores a waveform and remembers it long before there is a table that names it."""
+    first, _ = erase(store, subject)
+    waveform = store.blobs.put(b"RIFF: what the ingest had heard of the person")
+    store.memorize("ab" * 32, {"waveform": waveform, "record": "recording-1"})
+    place = Path(tempfile.gettempdir()) / "spira-abcd1234"  # nobody holds it
+    place.mkdir()
+    (place / "waveform.wav").write_bytes(b"RIFF: half of it")
+    second, changed = erase(store, tombstone_tag(subject))
+    assert changed
+    assert not store.blobs.exists(waveform)
+    assert store.recall("ab" * 32) is None
+    assert not place.exists()
+    assert second["removed"] == first["removed"]
+    assert second["replaces"] == first["audit"]
+    assert erase(store, tombstone_tag(subject)) == (second, False)
+
+
+@pytest.mark.parametrize("folder", ["corrupt", "checkpoints", "tmp"])
+def test_erasing_again_removes_each_kind_of_thing_that_may_be_the_persons(
+    store: Store, subject: str, folder: str
+) -> None:
+    erase(store, subject)
+    left = Path(store.url) / folder / "left-by-a-killed-step"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"half a waveform")
+    os.utime(left, (time.time() - 100, time.time() - 100))
+    assert erase(store, tombstone_tag(subject))[1] is True
+    assert not left.exists()
+    assert erase(store, tombstone_tag(subject))[1] is False
+
+
+def test_temporary_files_of_a_living_step_are_no_reason_to_erase_again(
+    store: Store, subject: str
+) -> None:
+    erase(store, subject)
+    with scratch.folder() as folder:
+        (folder / "waveform.wav").write_bytes(b"RIFF: of somebody else")
+        assert erase(store, tombstone_tag(subject))[1] is False
+        assert (folder / "waveform.wav").exists()

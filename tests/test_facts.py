@@ -299,7 +299,8 @@ def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Bo
     women = next(one for one in facts.evaluation.slices if one.group == "F")
     assert women.sensitivity is not None
     assert (women.n_patients, women.sensitivity.value) == (30, 1.0)
-    assert facts.evaluation.confusion.cells == ((None, None), (0, None))  # of 38, 2, 0 and 40
+    assert facts.evaluation.confusion.cells == ((None, None), (0, 40))  # of 38, 2, 0 and 40
+    assert facts.evaluation.confusion.column_totals == (None, None)
     told = " ".join(text.en for text in model_card.not_validated_for(facts))
     assert "sex: OTHER" in told
     assert "age: <18, 18-29, 30-44, 60-74, 75+" in told

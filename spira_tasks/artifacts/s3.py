@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError, MaxRetryError
 
+from spira_tasks import scratch
 from spira_tasks.artifacts.backends import CHUNK_BYTES, Entry
 from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
 
@@ -263,6 +263,6 @@ def _private_folder(process: int) -> Path:
     ``atexit`` would not do: the workers of ``multiprocessing`` end without it, and a forked child
     would take its parent's files with it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="spira-s3-"))  # only this user may enter
+    folder, _ = scratch.make("spira-s3-")  # locked until the process ends
     Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=0)
     return folder

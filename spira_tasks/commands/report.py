@@ -7,9 +7,9 @@ import hmac
 import json
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from spira_tasks import scratch
 from spira_tasks.commands import open_store
 from spira_tasks.contract import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
@@ -72,8 +72,8 @@ def run_report(args: argparse.Namespace) -> int:
     out = args.out or (None if args.zip else folder_of(store, run_id))
     if out is not None:
         _replaceable(out)  # refused before the work, not after it
-    with TemporaryDirectory(prefix="spira-") as scratch:
-        site = Path(scratch) / "site"
+    with scratch.folder() as folder:
+        site = folder / "site"
         site.mkdir()
         _export(store, run_id, site)
         if args.zip is not None:

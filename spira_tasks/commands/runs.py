@@ -8,10 +8,9 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from spira_tasks import pipelines
+from spira_tasks import pipelines, scratch
 from spira_tasks.commands import find_run, open_store
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
@@ -108,12 +107,12 @@ def _report(run_id: str, store: Store) -> Path | None:
         return None
     if "://" in store.url:
         return None
-    with TemporaryDirectory(prefix="spira-") as scratch:
+    with scratch.folder() as folder:
         for name in site.names:
-            file = Path(scratch) / name
+            file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(site.read(name))
-        return put(Path(scratch), folder_of(store, run_id))
+        return put(folder, folder_of(store, run_id))
 
 
 def steps_of(run_id: str, store: Store) -> tuple[Step, ...]:

@@ -19,8 +19,9 @@ NOT_COVERED = (
     "a bucket with versions or object lock: old versions go by the bucket's own rule",
     "weights of models that learned from the person: they hold no recording; they are marked, "
     "may not be promoted, and are replaced by training again",
-    "steps that were at work during the erasure, on this or another machine: their temporary files "
-    "go when they end; erase again once they have ended",
+    "steps that were at work during the erasure, on this or another machine: what they store and "
+    "their temporary files; erase again once they have ended, on every machine where temporary "
+    "files of one that was killed may lie",
     "the audit log and Airflow's records: they hold the tag, which leads to nobody without the key",
 )
 

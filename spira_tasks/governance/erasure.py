@@ -16,13 +16,11 @@ tag is told.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
+from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -44,8 +42,6 @@ JOURNALS = "erasures"
 CONTAINS_ERASED, N_ERASED = "spira.contains_erased", "spira.n_erased"
 LEARNED_FROM = ("train", "validation")  # validation chooses the epoch and the operating point
 N_PASSES = 3
-SCRATCH = re.compile(r"spira-(s3-)?[a-z0-9_]{8}")  # as tempfile names what runner and S3 ask for
-SCRATCH_SECONDS = 24 * 3600  # a step's temporary files this old have no step
 WRITING_SECONDS = 60  # a file in tmp/ this old has no writer: one is written in seconds
 
 
@@ -97,7 +93,9 @@ def erase(
     if not held and journal is None:
         if certificate is not None:
             versions = mark(store, tracking_uri, tag, known.datasets)
-            if certificates.names_all(certificate, versions) and _agrees(store, told, tag):
+            is_clean = not _debris(store) and not scratch.left_behind()
+            is_whole = certificates.names_all(certificate, versions) and _agrees(store, told, tag)
+            if is_clean and is_whole:
                 return certificate, False
         elif not absent and not _is_tombstoned(store, tag):
             raise ConfigError(
@@ -224,47 +222,38 @@ def versions_to_replace(tracking_uri: str) -> list[str]:
     ]
 
 
-def sweep_scratch(folder: Path, older_than_seconds: float = SCRATCH_SECONDS) -> int:
-    """Delete what killed steps of this machine left among the temporary files; count the files."""
-    n = 0
-    for place in [place for place in folder.iterdir() if SCRATCH.fullmatch(place.name)]:
-        for path in sorted(place.rglob("*"), reverse=True):
-            try:
-                if path.is_symlink() or not path.is_file():
-                    continue
-                if time.time() - path.stat().st_mtime > older_than_seconds:
-                    path.unlink()
-                    n += 1
-            except (FileNotFoundError, PermissionError):  # its step ended, or another user's
-                continue
-    return n
+def _debris(store: Store) -> list[str]:
+    """Entries that may be the subject's, for nobody can say whose they are, in order of deletion.
+
+    What is being written now is waited for, so that it is seen too.
+    """
+    abandoned = _abandoned(store)
+    unnamed = inventory.orphans(store, inventory.survey(store))
+    names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
+    blobs = [inventory.name_of(digest) for digest in sorted(unnamed)]
+    return [*names, *abandoned, *inventory.memos(store, unnamed), *blobs]
 
 
 def _clear_debris(store: Store) -> None:
-    """Delete what may be the subject's, for nobody can say whose it is."""
-    for folder in ("corrupt", "checkpoints"):
-        in_threads(store.delete, [entry.name for entry in store.entries(folder)])
-    unnamed = inventory.orphans(store, inventory.survey(store))
-    for name in inventory.memos(store, unnamed):
-        store.delete(name)
-    in_threads(store.blobs.delete, sorted(unnamed))
-    _await_writers(store)
-    n_left = sweep_scratch(Path(gettempdir()))
+    for name in (debris := _debris(store)):
+        if not name.startswith("blobs/"):  # what points goes before what is pointed at
+            store.delete(name)
+    in_threads(store.delete, [name for name in debris if name.startswith("blobs/")])
+    n_left = scratch.sweep()
     if n_left:
         log.info("removed %d temporary files that killed steps left", n_left)
 
 
-def _await_writers(store: Store) -> None:
-    """Wait until whatever is being written now is written; delete what has no writer."""
+def _abandoned(store: Store) -> list[str]:
+    """Wait until whatever is being written now is written; return what has no writer."""
     waiting = {entry.name for entry in store.entries("tmp")}
-    while waiting:
+    while True:
         entries = [entry for entry in store.entries("tmp") if entry.name in waiting]
-        for entry in entries:
-            if time.time() - entry.modified > WRITING_SECONDS:
-                store.delete(entry.name)
+        old = {entry.name for entry in entries if time.time() - entry.modified > WRITING_SECONDS}
         waiting = {entry.name for entry in entries}
-        if waiting:
-            time.sleep(0.2)
+        if waiting == old:
+            return sorted(old)
+        time.sleep(0.2)
 
 
 def _bare(total: Holding) -> Holding:

@@ -241,7 +241,7 @@ def find(store: Store, found: Survey, known: Holding) -> Holding:
             for tree in found.places[digest]:
                 held.datasets[tree] = sorted({*held.datasets.get(tree, ()), *parts})
     held.blobs = {digest for digest in loose - found.blobs if store.blobs.exists(digest)}
-    texts = [_blob(text) for text in sorted(found.texts)]
+    texts = [name_of(text) for text in sorted(found.texts)]
     held.texts = {_digest(name) for name in quoting_of(store, texts, held.names)}
     held.documents = set(quoted_in(store, DELETABLE, held.names))
     return held
@@ -326,7 +326,8 @@ def orphans(store: Store, found: Survey) -> set[str]:
     return stored - named
 
 
-def _blob(digest: str) -> str:
+def name_of(digest: str) -> str:
+    """How the store names a blob."""
     sha256 = hex_of(digest)
     return f"blobs/{sha256[:2]}/{sha256}"
 

@@ -133,7 +133,10 @@ class Drift:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval; None where it cannot be told."""
+    """An estimate with its 95 % interval; None where it cannot be told.
+
+    Without a value, it is between the ends: a closer rate would tell of too few people.
+    """
 
     value: float | None
     low: float | None

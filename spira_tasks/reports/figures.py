@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from expectations.plain import describe
-from spira_tasks.reports import charts
+from spira_tasks.reports import charts, rates
 from spira_tasks.reports.charts import Heading, Mark
 from spira_tasks.reports.facts import (
     Count,
@@ -110,7 +110,8 @@ def of_evaluation(t: Texts, evaluation: Evaluation) -> list[Figure]:
         name, title = f"evaluation-{metric}", t(f"metric.{metric}")
         heading = Heading(name, title, t("figure.intervals"))
         chart = charts.intervals(heading, rows, _ticks(t, 0, 1, 4, 2), chance)
-        figures.append(Figure(name, title, t(f"metric.{metric}.note"), chart, (), ()))
+        note = " ".join([t(f"metric.{metric}.note"), *_of_coarse(t, found)])
+        figures.append(Figure(name, title, note, chart, (), ()))
     return figures
 
 
@@ -126,6 +127,11 @@ def evaluation_table(t: Texts, evaluation: Evaluation) -> Figure:
     )
     columns = (t("column.metric"), *(t(f"condition.{name}") for name in conditions))
     return Figure("evaluation", t("verdict.numbers"), "", Markup(""), columns, rows)
+
+
+def _of_coarse(t: Texts, estimates: Sequence[Interval | None]) -> list[str]:
+    """Why a rate is told by its range, where one is."""
+    return [t("figure.coarse")] if any(rates.is_coarse(one) for one in estimates) else []
 
 
 def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:

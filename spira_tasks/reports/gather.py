@@ -16,7 +16,7 @@ from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
 from spira_tasks.pipelines import TRAINING
-from spira_tasks.reports import judged, tables
+from spira_tasks.reports import judged, rates, tables
 from spira_tasks.reports.facts import (
     AuditAnchor,
     Evaluation,
@@ -32,7 +32,7 @@ from spira_tasks.reports.facts import (
     StepFacts,
 )
 from spira_tasks.reports.reading import Reader
-from spira_tasks.reports.suppression import count, two_way
+from spira_tasks.reports.suppression import by_row, count
 from spira_tasks.small_cells import without_few
 
 if TYPE_CHECKING:
@@ -65,13 +65,18 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     if not records:
         raise ConfigError(f"store {store.url} has no record of a training run {run_id!r}")
     reader = Reader(store, records)
-    verdicts = tuple(v for record in records.values() for v in judged.verdicts(record))
     table = reader.table(TABLES, tables.COLUMNS)
     quarantine = reader.quarantine()
     sites = tables.site_names(table, quarantine, _config(records, "ingest").get("sites", ()))
     if table is not None:
         table = tables.with_categories(table, sites)
     anchor = audit.head(store.documents)
+    evaluation = _evaluation(reader, table)
+    verdicts = tuple(
+        judged.without_rates(verdict, evaluation)
+        for record in records.values()
+        for verdict in judged.verdicts(record)
+    )
     promotion = reader.json("promote.decision", "decision.json") or {}
     return RunFacts(
         run_id=run_id,
@@ -92,7 +97,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         composition=tables.composition(table),
         signal_quality=tables.signal_quality(table),
         drift=judged.drift(verdicts),
-        evaluation=_evaluation(reader, table),
+        evaluation=evaluation,
         decision_outcome=str(promotion.get("outcome", "")),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
         model=_model(reader, records, tracking_uri),
@@ -279,6 +284,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         ("controls", "negative"): "true_negatives",
     }
     confusion = {place: int(report["confusion"][name]) for place, name in cells.items()}
+    told = rates.conditions(report)
     return Evaluation(
         n_recordings=count(report["n_recordings"]),
         n_subjects=count(report["n_subjects"]),
@@ -287,15 +293,9 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         operating_point=report["operating_point"],
         expected_calibration_error=report["expected_calibration_error"],
         brier_score=report["brier_score"],
-        confusion=two_way(("label", "call"), "recordings", confusion),
-        conditions={
-            condition: {name: Interval(**one) for name, one in estimates.items()}
-            for condition, estimates in report["conditions"].items()
-        },
-        drops={
-            condition: Interval(**one)
-            for condition, one in report["drop_in_balanced_accuracy"].items()
-        },
+        confusion=by_row(("label", "call"), "recordings", confusion),
+        conditions=told,
+        drops=rates.drops(report, told),
         slices=tables.slices(table, reader.predictions(), report["operating_point"]),
     )
 

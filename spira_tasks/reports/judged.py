@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spira_tasks.reports.facts import Drift
+from spira_tasks.reports import rates
+from spira_tasks.reports.facts import Drift, Evaluation, Interval
 from spira_tasks.reports.suppression import count
 from spira_tasks.small_cells import MIN_CELL, reason_of, without_few
 
 # The end of the reason of a waived verdict: all that records from before the field ``waiver`` have.
 WAIVED = re.compile(r"; waived by (?P<by>.+?) on (?P<at>\d{4}-\d\d-\d\d): (?P<why>.*)\Z", re.DOTALL)
+# The reason of better_than_champion: beside one rate, a difference tells the other.
+LOSS = re.compile(r"(; sensitivity is) [\d.]+(?= lower)")
+HIDDEN_RATE = "its numbers would tell of fewer than 5 people"
 Record = Mapping[str, Any]
 
 
@@ -30,6 +34,22 @@ def verdicts(record: Record) -> list[dict[str, Any]]:
             verdict["statistic"] = None
         found.append(verdict)
     return found
+
+
+def without_rates(verdict: dict[str, Any], evaluation: Evaluation | None) -> dict[str, Any]:
+    """A verdict on a rate, without the numbers where the rate is told coarsely or not at all."""
+    verdict["reason"] = LOSS.sub(r"\1", verdict["reason"])
+    clean = evaluation.conditions.get("clean", {}) if evaluation else {}
+    rests_on: dict[str, list[Interval | None]] = {
+        "sensitivity_floor": [clean.get("sensitivity")],
+        "specificity_floor": [clean.get("specificity")],
+        "not_degenerate": [clean.get("sensitivity"), clean.get("specificity")],
+        "ward_noise_counterfactual": list(evaluation.drops.values()) if evaluation else [],
+    }
+    if any(rates.is_coarse(one) for one in rests_on.get(verdict["name"], ())):
+        without = dict.fromkeys(("statistic", "low", "high"))
+        return verdict | without | {"hidden": True, "reason": HIDDEN_RATE}
+    return verdict
 
 
 def drift(verdicts: tuple[Record, ...]) -> tuple[Drift, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spira_tasks.intake.record_contract import COLUMNS
-from spira_tasks.reports import caveats, written
+from spira_tasks.reports import caveats, rates, written
 from spira_tasks.reports.document import (
     CAPTIONS,
     NOT_REACHED,
@@ -27,6 +27,7 @@ from spira_tasks.reports.document import (
 )
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, setting
 from spira_tasks.reports.tables import BANDS, MIN_SLICE
+from spira_tasks.reports.texts import LANGUAGES, Texts
 
 METRICS = {
     "auc": Text("AUC", "AUC"),
@@ -241,6 +242,11 @@ def _quantitative(facts: RunFacts) -> Iterator[Block]:
     yield _by_condition(facts.evaluation)
     if facts.evaluation.slices:
         yield _by_slice(facts.evaluation)
+    told = [rate for one in facts.evaluation.slices for rate in (one.sensitivity, one.specificity)]
+    for estimates in facts.evaluation.conditions.values():
+        told += estimates.values()
+    if any(rates.is_coarse(rate) for rate in told):
+        yield Paragraph(Text(*(Texts(language)("figure.coarse") for language in LANGUAGES)))
     yield CountsTable(
         Text("Acertos e erros, como gravado", "Right and wrong, as recorded"),
         facts.evaluation.confusion,
@@ -306,8 +312,10 @@ def _caveats(facts: RunFacts) -> Iterator[Block]:
 
 
 def _interval(one: Interval | None) -> Text:
-    if one is None or one.value is None:
+    if one is None:
         return INSUFFICIENT
+    if one.value is None:
+        return Text(*(Texts(language).interval(None, one.low, one.high) for language in LANGUAGES))
     if one.low is None or one.high is None:
         return _localised(f"{one.value:.2f}")
     low, high = f"{one.low:.2f}", f"{one.high:.2f}"

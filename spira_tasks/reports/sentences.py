@@ -8,6 +8,7 @@ from typing import Any
 
 from expectations import catalogue
 from expectations.plain import Language, Plain, describe, load
+from spira_tasks.reports import rates
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts
 from spira_tasks.reports.texts import Texts
 
@@ -132,8 +133,11 @@ def in_words(t: Texts, evaluation: Evaluation) -> list[str]:
         ("auc", evaluation.n_subjects),
     ):
         one = clean.get(metric)
-        if one is not None and None not in (one.value, one.low, one.high):
-            sentences.append(t(f"words.{metric}", n=t.count(n), **_of_hundred(t, one)))
+        if one is not None and None not in (one.low, one.high):
+            coarse = ".coarse" if rates.is_coarse(one) else ""
+            sentences.append(t(f"words.{metric}{coarse}", n=t.count(n), **_of_hundred(t, one)))
+    if any(rates.is_coarse(drop) for drop in evaluation.drops.values()):
+        return [*sentences, t("words.drop.coarse")]
     worst = max(
         (drop for drop in evaluation.drops.values() if drop.value is not None),
         key=lambda drop: drop.value or 0.0,
@@ -156,6 +160,7 @@ def _who(t: Texts, verdict: Mapping[str, Any]) -> tuple[str, str, str]:
 def _written(t: Texts, verdict: Mapping[str, Any]) -> Said | None:
     """The sentence of the catalogue for this verdict of a gate, if it has one."""
     measured = "" if verdict["statistic"] is not None else ".unmeasured"
+    measured = ".hidden" if verdict.get("hidden") else measured
     for kind in (verdict["verdict"], "why"):
         key = f"{kind}.{verdict['name']}{measured}"
         if t.has(key):

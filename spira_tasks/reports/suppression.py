@@ -5,8 +5,9 @@ subtracting the others from a total, so further cells are hidden, the smallest f
 numbers that remain leave every hidden one at least two values.  Whoever computes is taken to know
 that no zero is ever hidden.
 
-This protects a table against itself.  It does not protect the size of a cohort against that of
-another day: whoever subtracts two totals learns how many recordings came between.
+This protects a table against itself; ``rates`` protects it against the rates beside it.  Nothing
+protects the size of a cohort against that of another day: whoever subtracts two totals learns how
+many recordings came between.
 """
 
 from __future__ import annotations
@@ -69,6 +70,36 @@ def two_way(by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], in
         row_totals=tuple(line[-1] for line in lines),
         column_totals=totals[:-1],
         total=totals[-1],
+    )
+
+
+def by_row(by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], int]) -> Counts:
+    """A table whose rows are tables of their own: two rates, each with what it is a rate of.
+
+    So a small cell of one row hides nothing of the other, whose rate is told; totals of columns,
+    which would tie the rows to each other, are shown only where nothing is hidden.
+    """
+    rows = list(dict.fromkeys(row for row, _ in counts))
+    columns = list(dict.fromkeys(column for _, column in counts))
+    lines = [[counts.get((row, column), 0) for column in columns] for row in rows]
+    totals = one_way(by[0], unit, dict(zip(rows, map(sum, lines), strict=True)))
+    cells = []
+    for line, (total,) in zip(lines, totals.cells, strict=True):
+        told = one_way(by[1], unit, dict(zip(columns, line, strict=True)))
+        hides_all = total is None or told.total is None
+        cells.append(tuple(None if hides_all and n else n for (n,) in told.cells))
+    is_whole = all(n is not None for line in cells for n in line)
+    sums = tuple(sum(numbers) if is_whole else None for numbers in zip(*lines, strict=True))
+    is_told = is_whole and not any(0 < n < MIN_CELL for n in sums if n is not None)
+    return Counts(
+        by,
+        unit,
+        tuple(rows),
+        tuple(columns),
+        tuple(cells),
+        row_totals=tuple(total for (total,) in totals.cells),
+        column_totals=sums if is_told else tuple(None for _ in columns),
+        total=totals.total,
     )
 
 

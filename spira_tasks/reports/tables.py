@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
+from spira_tasks.reports import rates
 from spira_tasks.reports.facts import (
     Counts,
     Dataset,
@@ -23,6 +24,7 @@ from spira_tasks.small_cells import MIN_CELL
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pandas.core.groupby import SeriesGroupBy
 
 OTHER, MISSING = "other", "missing"
 BANDS = ("<18", "18-29", "30-44", "45-59", "60-74", "75+")
@@ -199,34 +201,44 @@ def slices(
     people = table.drop_duplicates("subject").set_index("subject")
     people = people.join(scores.rename(columns={"label": "is_patient"}), how="inner")
     people["called"] = people["clean"] >= operating_point
+    patients, controls = (people[people["is_patient"] == label] for label in (1, 0))
     found = []
     for by in ("sex", "age", "site", "device"):
         counts = two_way((by, "label"), "subjects", _counted_pairs(people, (by, "label")))
         numbers = dict(zip(counts.rows, counts.cells, strict=True))
+        sensitivity = _rates(patients["called"].groupby(patients[by]), counts.rows)
+        specificity = _rates((~controls["called"]).groupby(controls[by]), counts.rows)
         for group in counts.rows:
             cells = dict(zip(counts.columns, numbers[group], strict=True))
-            part = people[people[by] == group]
             found.append(
                 Slice(
                     by,
                     group,
                     n_patients=cells.get("patients", 0),
                     n_controls=cells.get("controls", 0),
-                    sensitivity=_rate(part.loc[part["is_patient"] == 1, "called"]),
-                    specificity=_rate(~part.loc[part["is_patient"] == 0, "called"]),
+                    sensitivity=sensitivity[group],
+                    specificity=specificity[group],
                 )
             )
     return tuple(found)
 
 
-def _rate(hits: pd.Series) -> Interval | None:
+def _rates(hits: SeriesGroupBy, groups: Sequence[str]) -> dict[str, Interval | None]:
+    """The share that is right of each group, as it may be told; None of too few people."""
+    right, people = hits.sum(), hits.size()
+    parts = [(int(right.get(group, 0)), int(people.get(group, 0))) for group in groups]
+    told = rates.of_parts(parts, [_rate(*part) for part in parts])
+    return dict(zip(groups, told, strict=True))
+
+
+def _rate(n_right: int, n: int) -> Interval | None:
     """The share that is right, with Wilson's interval; None of too few people."""
     from scipy.stats import binomtest
 
-    if len(hits) < MIN_SLICE:
+    if n < MIN_SLICE:
         return None
-    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
-    return Interval(float(hits.mean()), float(interval.low), float(interval.high))
+    interval = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
+    return Interval(n_right / n, float(interval.low), float(interval.high))
 
 
 def _names(column: pd.Series, configured: Iterable[str]) -> dict[str, str]:

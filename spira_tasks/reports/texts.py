@@ -93,9 +93,11 @@ class Texts:
         return UNKNOWN if share is None else self.number(100 * share, decimals) + "\u00a0%"
 
     def interval(self, value: float | None, low: float | None, high: float | None) -> str:
-        """``0.64 (0.34–0.94)``."""
+        """``0.64 (0.34–0.94)``, or ``0.80 to 1.00`` of a rate that is told coarsely."""
+        if value is None and low is not None and high is not None:  # a rate that is told coarsely
+            return self("rate.coarse", low=self.number(low, 2), high=self.number(high, 2))
         if value is None:
-            return UNKNOWN
+            return self("hidden")
         if low is None or high is None:
             return self.number(value, 2)
         return f"{self.number(value, 2)} ({self.number(low, 2)}–{self.number(high, 2)})"

@@ -50,7 +50,7 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    from expectations.promotion import OWNER, judge, nobody_erased
+    from expectations.promotion import OWNER, behind_its_gates, judge, nobody_erased
     from spira_tasks.governance import heeded
     from spira_tasks.tracking import CHAMPION, Tracker
 
@@ -60,6 +60,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     assert challenger is not None  # noqa: S101  (the step before registered it)
     verdicts = judge(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
+    verdicts.append(behind_its_gates(work.gates_missed(challenger.classifier)))
     refusal = heeded.said_of(challenger.classifier, heeded.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))

@@ -6,11 +6,11 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveInt
 
+from spira_tasks import scratch
 from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome, Verdict
 
@@ -85,8 +85,8 @@ def register(inputs: Inputs, tracker: Tracker) -> Registered:
         history=json.loads(inputs.model.path("history.json").read_text()),
         files=[inputs.report.path(name) for name in [*pictures, "evaluation.json"]],
     )
-    with TemporaryDirectory(prefix="spira-") as scratch:
-        classifier = Path(scratch) / "classifier"
+    with scratch.folder() as folder:
+        classifier = folder / "classifier"
         classifier.mkdir()
         for name in inputs.classifier.names:
             shutil.copyfile(inputs.classifier.path(name), classifier / name)
@@ -95,7 +95,7 @@ def register(inputs: Inputs, tracker: Tracker) -> Registered:
             "spira.task": json.loads(inputs.classifier.path("classifier.json").read_text())["task"],
             "spira.synthetic": str(report["synthetic"]).lower(),
         }
-        return tracker.register(run_id, classifier, copy_source(Path(scratch)), tags)
+        return tracker.register(run_id, classifier, copy_source(folder), tags)
 
 
 def copy_source(folder: Path) -> Path:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from spira_tasks import scratch
 from spira_tasks.config import StageConfig
 from spira_tasks.contract import Outcome
 
@@ -47,8 +47,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     run_id = config.run or work.run_id
     if run_id == "latest":
         run_id = latest_run(work.store)
-    with TemporaryDirectory(prefix="spira-") as scratch:
-        alone = Path(scratch) / "site"
+    with scratch.folder() as folder:
+        alone = folder / "site"
         alone.mkdir()
         manifest = site.build(work.store, run_id, work.tracking_uri, alone, outputs.site)
         pack.write_zip(alone, outputs.pack / pack.file_name(run_id))

@@ -1,0 +1,42 @@
+"""A step that is run by hand takes any artifact; what no gate handed on does not get to serve."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from conftest import SETTINGS, Run
+
+from spira_tasks.artifacts import Store
+from spira_tasks.governance import gates
+from spira_tasks.pipelines import TRAINING, configure
+from spira_tasks.runner import run_step
+
+
+def test_a_model_that_the_pipeline_made_came_through_every_gate(finished: Run) -> None:
+    classifier = finished.results["evaluate"].outputs["classifier"]
+    assert gates.missed_by(finished.store, classifier) == []
+    assert "behind_its_gates" not in finished.refusal
+
+
+def test_a_model_trained_by_hand_on_what_no_gate_handed_on_is_known(
+    finished: Run, tmp_path: Path
+) -> None:
+    store = Store(str(shutil.copytree(finished.store.url, tmp_path / "store")))
+    split = store.directory(finished.results["split"].outputs["recordings"])
+    rows = pd.read_parquet(split.path("recordings.parquet"))
+    learned = rows.index[(rows["split"] == "train") & (rows["task"] == "SENTENCE")]
+    (tmp_path / "own").mkdir()
+    rows.drop(learned[:1]).to_parquet(tmp_path / "own/recordings.parquet")
+    own = store.put_directory(tmp_path / "own")
+    made = {name: result.outputs for name, result in finished.results.items()}
+    for step in configure(TRAINING, settings=SETTINGS):
+        if step.name in {"train", "evaluate"}:
+            references = {name: ref.split(".") for name, ref in step.inputs.items()}
+            inputs = {name: made[of][output] for name, (of, output) in references.items()}
+            by_hand = replace(step, inputs=inputs | {"recordings": own})
+            made[step.name] = run_step(by_hand, "by-hand", store).outputs
+    missed = gates.missed_by(store, made["evaluate"]["classifier"])
+    assert missed == ["check_recordings", "check_training_set", "check_drift"]

@@ -1,0 +1,84 @@
+"""What a killed step left is known at once; a step that lives keeps its temporary files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from spira_tasks import scratch
+from spira_tasks.provenance import ROOT
+
+KILLED = """
+import os, signal
+from spira_tasks import scratch
+with scratch.folder() as folder:
+    (folder / "output").mkdir()
+    (folder / "output/waveform.wav").write_bytes(b"sound")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def leave_as_a_killed_step(place: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(place)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_step_left_a_moment_ago_goes_with_its_folder(place: Path) -> None:
+    leave_as_a_killed_step(place)
+    (left,) = scratch.left_behind()
+    assert left.name == "waveform.wav"
+    assert scratch.sweep() == 1
+    assert list(place.iterdir()) == []
+
+
+def test_a_step_that_works_keeps_what_it_is_at_work_on_and_loses_what_is_a_day_old(
+    place: Path,
+) -> None:
+    with scratch.folder() as folder:
+        young, old = folder / "being-written", folder / "fetched-yesterday"
+        for file in (young, old):
+            file.write_bytes(b"sound")
+        os.utime(old, (time.time() - 90_000, time.time() - 90_000))
+        assert scratch.left_behind() == [old]
+        assert scratch.sweep() == 1
+        assert list(folder.iterdir()) == [young]
+    assert list(place.iterdir()) == []
+
+
+def test_a_child_that_outlives_its_step_keeps_the_folder(place: Path) -> None:
+    folder, lock = scratch.make()
+    (folder / "file").write_bytes(b"sound")
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        os.close(lock)
+        assert scratch.left_behind() == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert scratch.left_behind() == [folder / "file"]
+
+
+def test_folders_of_other_programs_are_left_alone(place: Path) -> None:
+    other = place / "spira-site"
+    other.mkdir()
+    (other / "file").write_bytes(b"sound")
+    (place / "spira-abcd1234").symlink_to(other)
+    assert scratch.sweep() == 0
+    assert (other / "file").exists()
