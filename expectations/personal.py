@@ -15,11 +15,23 @@ IDENTIFIERS = ("record_id", "session_id")
 # Not inside a longer word or number: digests and times of day are full of digits.  Overlapping,
 # so that a number just before does not hide one.
 START, END = r"(?<![A-Za-z0-9.])", r"(?![A-Za-z0-9])"
-WHOLE = START + r"(?=({})" + END + ")"
+# What it is may be written right before it: CPF52998224725.  Letters that are all hexadecimal
+# digits are no such word, but part of a digest.
+WORD = r"(?:(?=[^\W\d_]*[^\W\d_a-fA-F])[^\W\d_]{{1,20}})?"
+WHOLE = START + WORD + r"(?=({})" + END + ")"
 CPF = re.compile(WHOLE.format(r"\d{3}[ .]?\d{3}[ .]?\d{3}[ ./-]?\d{2}"))
 CNS = re.compile(WHOLE.format(r"\d{3}[ .]?\d{4}[ .]?\d{4}[ .]?\d{4}"))
 ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")  # of e-mail
-HOSPITAL_NUMBER = re.compile(WHOLE.format(r"\d{7,8}[A-K]"))  # the letter is its check digit
+# The letter at the end of a hospital number is its check digit.  Nobody else can check it, so
+# serial numbers would be taken for one if any word might stand before; and digests for lack of one.
+HOSPITAL_NUMBER = re.compile(
+    START
+    + r"(?P<word>RGHC?|PRONT(?:U[AÁ]RIO)?|PACIENTE|REGISTRO|MATR[IÍ]CULA)?"
+    + r"(?P<number>\d{7,8})(?P<gap>[-\u2013/]?)(?P<letter>[A-K])"
+    + END
+    + r"(?!-[0-9A-F]{4}-[0-9A-F]{4}-)",  # so goes on a UUID, which begins with eight such digits
+    re.IGNORECASE,
+)
 DAY = re.compile(r"20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 
 # With the marks of its kind a number is one whatever its check digits: people mistype.
@@ -33,7 +45,7 @@ TELEPHONES = (
     rf"\({AREA}\){GAP}\d{{4}}{GAP}\d{{4}}",  # with brackets
     rf"{AREA} ?\d{{4}}-\d{{4}}",  # or with a dash
 )
-TELEPHONE = re.compile(rf"(?:{START}|(?=[+(]))(?:{'|'.join(TELEPHONES)}){END}")
+TELEPHONE = re.compile(rf"(?:{START}{WORD.format()}|(?=[+(]))(?:{'|'.join(TELEPHONES)}){END}")
 
 
 def holds_personal_data(text: str, is_identifier: bool = False) -> bool:
@@ -45,6 +57,8 @@ def holds_personal_data(text: str, is_identifier: bool = False) -> bool:
     is_identifier : bool
         Whether it is a value of one of ``IDENTIFIERS``.  Then only numbers with check digits count,
         and e-mail addresses: no telephone, nothing mistyped, and no number that begins with a day.
+        Nor does a hospital number that could be a short digest or a counter with the letter of a
+        take count, which is one in small letters or with a dash, unless it says what it is.
 
     Examples
     --------
@@ -57,12 +71,21 @@ def holds_personal_data(text: str, is_identifier: bool = False) -> bool:
         return True
     if not is_identifier and (MARKED.search(text) or TELEPHONE.search(text)):
         return True
-    numbers = [*HOSPITAL_NUMBER.findall(text)]
-    numbers += [found for found in CPF.findall(text) if is_cpf(re.sub(r"\D", "", found))]
+    if any(_is_hospital_number(found, is_identifier) for found in HOSPITAL_NUMBER.finditer(text)):
+        return True
+    numbers = [found for found in CPF.findall(text) if is_cpf(re.sub(r"\D", "", found))]
     numbers += [found for found in CNS.findall(text) if is_cns(re.sub(r"\D", "", found))]
     # A day and a counter of three digits have the check digits of a CPF once in a hundred times;
     # a CPF begins with a day once in some thousands.
     return any(not (is_identifier and DAY.match(number)) for number in numbers)
+
+
+def _is_hospital_number(found: re.Match[str], is_identifier: bool) -> bool:
+    if found["word"]:
+        return True
+    if DAY.match(found["number"]):
+        return False
+    return not is_identifier or not (found["gap"] or found["letter"] in "abcdef")
 
 
 def is_cpf(digits: str) -> bool:

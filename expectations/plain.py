@@ -26,6 +26,11 @@ LANGUAGES: tuple[Language, ...] = ("en", "pt")
 # Kinds whose bounds are values of the column; and columns that hold a share of one.
 IN_UNITS = {"expect_column_values_to_be_between", "expect_column_mean_to_be_between"}
 SHARES = {"clipping_fraction", "dc_offset", "speech_fraction", "fio2", "label", "peak"}
+# Kinds that look at each task on its own, where they are not about one.
+WITHIN_TASKS = {
+    *("expect_association_with_label_to_be_weak", "expect_no_level_of_one_class"),
+    *("expect_classes_to_be_alike", "expect_both_classes_in_every_level"),
+}
 # Parameters that sentences name: numbers with their units, and names of units.
 NUMBERS = {"min_cosine": "share", "max_minutes": ""}
 UNITS = ("unit", "slip")
@@ -192,6 +197,7 @@ def _facts(
         "no_two": rows["no_two"],
         "share": shown,
         "group": group,
+        "each_task": words["each_task"] if entry.type in WITHIN_TASKS and not group else "",
         "column": names[0] if names else "",
         "bare": _bare(names[0]) if names else "",
         "other": names[1] if len(names) > 1 else "",

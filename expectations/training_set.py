@@ -32,7 +32,7 @@ from expectations.limits import (
 )
 from expectations.notes import QUARANTINE, filled, note
 
-VERSION = "2026-11-21.2"
+VERSION = "2026-11-21.3"
 
 PRIVACY = "data protection officer"
 SPLITS = ("train", "validation", "test")
@@ -132,7 +132,10 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
 
 
 def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
-    """Device, site, channel, prompt, room, age and sex: weak beside the label, or the run ends."""
+    """Device, site, channel, prompt, room, age and sex: weak beside the label, or the run ends.
+
+    In every task on its own, by the worst of them: so there is one check a column, not one a task.
+    """
     expectations: list[Expectation] = []
 
     def weak(column: str, strong: bool, task: str = "") -> None:

@@ -127,7 +127,8 @@ class Verdict:
     reason : str
         One sentence a person can act on.
     waiver : mapping of str to str, or None
-        ``by``, ``at`` and ``why`` of the person who let it pass where it would have blocked.
+        ``by``, ``at`` and ``why`` of the person who let it pass where it would have blocked, and
+        ``until`` when.
     """
 
     name: str

@@ -215,6 +215,7 @@ def _verdict(result: ExpectationValidationResult, suite: str) -> Verdict:
     low = config.kwargs.get("min_value")
     high = details.get("max_value", config.kwargs.get("max_value"))
     statistic = _aggregate(found)
+    where = f" in {details['task']}" if details.get("task") else ""
     violated = low if low is not None and statistic is not None and statistic < low else high
     return Verdict(
         name=name,
@@ -224,7 +225,7 @@ def _verdict(result: ExpectationValidationResult, suite: str) -> Verdict:
         n=details.get("n"),
         reason=rationale
         if statistic is None
-        else f"{statistic:.4g} observed{_bounds(low, high)} ({rationale})",
+        else f"{statistic:.4g} observed{where}{_bounds(low, high)} ({rationale})",
         **told,
     )
 

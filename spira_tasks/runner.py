@@ -30,7 +30,7 @@ from spira_tasks.errors import (
     ServiceUnavailable,
     SpiraError,
 )
-from spira_tasks.governance import audit, gates
+from spira_tasks.governance import audit, decisions, gates
 from spira_tasks.live_metrics import LiveMetrics
 from spira_tasks.work import Record, Work
 
@@ -176,9 +176,7 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
     record["config"] = config.model_dump(mode="json")
     inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
     _check_names(stage, step, inputs)
-    heeded = {
-        kind: store.documents.directory(f"decisions/{kind}") for kind in getattr(stage, "HEEDS", ())
-    }
+    heeded = {kind: decisions.in_force(store, kind) for kind in getattr(stage, "HEEDS", ())}
     inputs |= heeded
     # by name, for afterwards: a decision that is withdrawn later is then still known
     record["heeded"] = {

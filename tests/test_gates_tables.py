@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from gating import Gate, gate_of
 from suites import Table, recordings, split
 
 from spira_tasks.artifacts import Store
-from spira_tasks.cli import main
-from spira_tasks.contract import Result, Step
+from spira_tasks.contract import Step
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance.decisions import decide
-from spira_tasks.governance.heeded import tombstone_tag
 from spira_tasks.runner import run_step
 
 REASON = "expect_column_values_to_be_between:temp"
@@ -29,27 +27,9 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-Gate = Callable[..., Result]
-
-
 @pytest.fixture
 def gate(tmp_path: Path, store: Store) -> Gate:
-    """Send a table through a gate of the same source."""
-
-    def send(table: Table, suite: str = "recordings", source: Table | None = None) -> Result:
-        digests = {}
-        for name, frame in (("table", table), ("source", table if source is None else source)):
-            folder = tmp_path / name
-            folder.mkdir(exist_ok=True)
-            if name == "source" and suite == "recordings":
-                counts = {"n_rows": len(frame) + 3, "n_quarantined": 2, "n_excluded": 1}
-                (folder / "ingest.json").write_text(json.dumps(counts))
-            else:
-                frame.to_parquet(folder / "recordings.parquet", index=False)
-            digests[name] = store.put_directory(folder)
-        return run_step(Step("check", "validate", digests, {"suite": suite}), "r", store)
-
-    return send
+    return gate_of(tmp_path, store)
 
 
 def made(store: Store, output: str) -> dict[str, Any]:
@@ -156,58 +136,6 @@ def test_nobody_releases_a_row_without_consent(store: Store, gate: Gate) -> None
     reason = "expect_column_values_to_be_in_set:consent_status"
     decide(store, "releases", {"record": "r00000", "reason": reason}, WHY)
     assert gate(table).metrics["n_quarantined"] == 1
-
-
-def test_a_waiver_turns_a_block_into_a_warning_that_says_who(store: Store, gate: Gate) -> None:
-    table = split(recordings()).drop(columns="erased")
-    table["device_model"] = table["label"].map({0: "one", 1: "other"}).astype("str")
-    with pytest.raises(GateRejected, match=r"device_model, told\)"):
-        gate(table, "training_set")
-    for name in (
-        "expect_association_with_label_to_be_weak(device_model, told)",
-        "expect_no_level_of_one_class(device_model)",
-    ):
-        decide(store, "waivers", {"suite": "training_set", "expectation": name}, WHY)
-    result = gate(table, "training_set")
-    assert result.metrics["n_blocked"] == 0
-    waived = [verdict for verdict in result.verdicts if "waived by" in verdict.reason]
-    assert [verdict.verdict for verdict in waived] == ["warn", "warn"]
-    assert all(WHY in verdict.reason for verdict in waived)
-    assert all(verdict.waiver and verdict.waiver["why"] == WHY for verdict in waived)
-    assert sum(verdict.waiver is not None for verdict in result.verdicts) == 2
-    report = made(store, "report")["validation.json"]
-    assert report.count("waived by") == 2
-
-
-def test_nobody_waives_an_erased_person(store: Store, gate: Gate) -> None:
-    table = split(recordings()).drop(columns="erased")
-    tag = tombstone_tag(table.loc[0, "subject_id"])
-    decide(store, "erasures", {"tag": tag}, "she asked for it in writing")
-    about = {"suite": "training_set", "expectation": "expect_column_values_to_be_in_set(erased)"}
-    decide(store, "waivers", about, WHY)
-    with pytest.raises(GateRejected, match=r"in_set\(erased\): 2 of 240 rows"):
-        gate(table, "training_set")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "expect_column_values_to_be_in_set(erased)",
-        "expect_column_values_to_hold_no_personal_data(x_of_a_hospital)",
-        "rows_conserved",
-    ],
-)
-def test_what_a_gate_would_not_heed_cannot_be_waived(
-    store: Store, gate: Gate, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    table = split(recordings()).drop(columns="erased")
-    gate(table, "training_set")
-    record = store.read_record("r", "check") or {}
-    suite = "training_set_gate" if name == "rows_conserved" else "training_set"
-    record["verdicts"].append({"name": name, "verdict": "block", "suite": suite})
-    store.write_record("r", "check", record)
-    assert main(["waive", "check", suite, name, "--why", WHY, "--store", store.url]) == 78
-    assert "nobody may waive it" in capsys.readouterr().err
 
 
 def test_what_a_gate_leaves_holds_no_value_of_a_patient(store: Store, gate: Gate) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,10 @@ TELLING = [
     "(11) 91234 5678", "11 91234 5678", "11912345678", "11.91234.5678", "11 9 1234-5678",
     "011 91234-5678", "tel(11)98765-4321", "(11)\u00a098765\u20134321", "5511987654321",
     "+55 11 98765-4321", "(11) 98765-4321", "+551134567890", "(11) 3456 7890", "11 3456-7890",
-    "a.b@c.org", "1234567A",
+    "a.b@c.org", "1234567A", "1234567a", "12345678k", "1234567-A", "1234567\u2013a", "1234567/K",
+    "RGH1234567A", "rgh12345678-k", "prontuário1234567b", "_1234567A", "CPF52998224725",
+    "cpf529.982.247-26", "tel11987654321", "Whatsapp(11)98765-4321", "fone5511987654321",
+    "CNS898001160660761", "cns898 0011 6066 0761",
 ]  # fmt: skip
 TELLS_NOTHING = [
     "2026-03-04T10:20:30-03:00", "2024-05-01 12:30", "12.9.2024 1130", "12/09/2024 11:30",
@@ -33,7 +37,11 @@ TELLS_NOTHING = [
     "clean1-000123-0-sentence", "PTT-20200405-WA0012", "0f8fad5b-d9cb-469f-a165-708677289501",
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     "1634056560", "serial 52998224726", "serial 20912345678", "card 898001160660762",
-    "Android 11; 10.4.2", "Chrome/91.0.4472.120",
+    "Android 11; 10.4.2", "Chrome/91.0.4472.120", "12345678-d9cb-469f-a165-708677289501",
+    "1234567a-d9cb-469f-a165-708677289501", "ab112345-6789-469f-a165-708677289501",
+    "20240501a", "20240501-B", "PTT-20240501-WA1234567", "SN1234567A", "a1234567b",
+    "deadbeef1234567a", "1234567 a 3", "1234567 E 89", "1234567-as", "1234567l", "cpf52998224726",
+    "cns898001160660762", "beef52998224725", "ad898001160660761",
 ]  # fmt: skip
 
 
@@ -102,9 +110,31 @@ def test_an_identifier_made_of_a_day_and_a_counter_leads_to_nobody(
     assert not holds_personal_data(f"{prefix}{day:%Y%m%d}{counter}", is_identifier=True)
 
 
-@pytest.mark.parametrize("text", ["rec-52998224725", "s 898001160660761", "a@b.org", "1234567A-3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("rec-52998224725", "rec52998224725", "s 898001160660761", "a@b.org", "1234567A-3"),
+        *("1234567k", "rec-12345678g", "RGH1234567a", "s-rgh1234567-A"),
+    ],
+)
 def test_an_identifier_that_is_somebodys_number_is_found(text: str) -> None:
     assert holds_personal_data(text, is_identifier=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["1234567a", "12345678f", "rec-0001234-A", "rec-0001234-k", "rec0001234a", "r12345678b"]
+)
+def test_an_identifier_that_may_be_a_digest_or_a_counter_leads_to_nobody(text: str) -> None:
+    assert not holds_personal_data(text, is_identifier=True)
+
+
+def test_of_random_identifiers_hardly_any_is_taken_for_somebodys_number() -> None:
+    rng = np.random.default_rng(9)
+    for length in (8, 9, 12, 16, 32):
+        hexadecimal = ["".join(row) for row in rng.choice([*"0123456789abcdef"], (5000, length))]
+        assert sum(holds_personal_data(text, is_identifier=True) for text in hexadecimal) == 0
+    uuids = [str(UUID(bytes=rng.bytes(16))) for _ in range(20_000)]
+    assert sum(map(holds_personal_data, uuids)) <= 2  # all digits, as a telephone
 
 
 def test_ingest_the_gate_and_written_reasons_find_the_same() -> None:

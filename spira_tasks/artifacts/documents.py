@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from spira_tasks.artifacts.backends import Backend
@@ -31,8 +31,9 @@ class Documents:
             When it is not JSON.  It is left where it is: it cannot be made again.
         """
         content = self._backend.read(name)
-        if content is None:
-            return None
+        return None if content is None else self._parsed(name, content)
+
+    def _parsed(self, name: str, content: bytes) -> dict[str, Any]:
         try:
             return dict(json.loads(content))
         except ValueError:
@@ -51,12 +52,18 @@ class Documents:
     def delete(self, name: str) -> None:
         self._backend.delete(name)
 
-    def directory(self, folder: str) -> Directory:
-        """All documents below a folder as one immutable input, with the digest of their content."""
+    def directory(
+        self, folder: str, keep: Callable[[Mapping[str, Any]], bool] | None = None
+    ) -> Directory:
+        """The documents below a folder, all or some of them, as one immutable input.
+
+        Its digest is that of the content of those in it.
+        """
         contents = {
             name.removeprefix(f"{folder}/"): content
             for name in self.names(folder)
             if (content := self._backend.read(name)) is not None
+            and (keep is None or keep(self._parsed(name, content)))
         }
         digest = digest_of(canonical_json({n: digest_of(c) for n, c in contents.items()}))
         return Directory(

@@ -2,7 +2,8 @@
 
 A stage says in ``HEEDS`` which kinds it wants; the runner gives it all decisions of that kind as
 one more input.  So a decision is part of the key of every result that it could have changed, and
-deciding again what was decided changes nothing.
+deciding again what was decided changes nothing.  One whose last day is over is no longer given, so
+the key changes on that day and the step is done again without it.
 
 The event comes first and holds the digest of the document.  Killed in between, a command leaves the
 two in disagreement, which ``audit verify`` tells; doing it again ends the same.
@@ -15,7 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from expectations.personal import holds_personal_data
-from spira_tasks.artifacts import Store
+from spira_tasks.artifacts import Directory, Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import agreement, audit
 from spira_tasks.governance.heeded import Decision, Kind, decision_from, read
@@ -74,8 +75,21 @@ def log_erased(store: Store, names: Iterable[str]) -> None:
 
 
 def known(store: Store, kind: Kind) -> list[Decision]:
-    """All decisions of a kind, the oldest first."""
+    """All decisions of a kind, the oldest first; also those whose last day is over."""
     return read(store.documents.directory(f"decisions/{kind}"))
+
+
+def in_force(store: Store, kind: Kind) -> Directory:
+    """The decisions of a kind that count today, as a stage reads them."""
+    day = today()
+    return store.documents.directory(
+        f"decisions/{kind}", lambda content: content["about"].get("until", day) >= day
+    )
+
+
+def today() -> str:
+    """The day in UTC, ISO 8601."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def checked_reason(why: str) -> str:

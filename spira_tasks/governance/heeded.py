@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
+    from spira_tasks.contract import Verdict
 
 Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals"]
 REFUSED = "refused_by_a_person"  # name of the verdict on a version that somebody refused
@@ -23,7 +25,8 @@ class Decision:
     ----------
     kind : {"releases", "waivers", "erasures", "approvals", "refusals"}
     about : mapping of str to str
-        What it concerns; identifies it among its kind.
+        What it concerns; identifies it among its kind.  ``until``, where it is there, is the last
+        day (UTC) on which the decision counts.
     why, by, at : str
         The written reason, who decided, and when (UTC, ISO 8601).
     """
@@ -57,6 +60,65 @@ def tombstone_tag(subject_id: str) -> str:
     It tells whether a subject that comes again was erased, and nothing to whoever reads it.
     """
     return sha256(b"spira.erased/1\0" + subject_id.encode()).hexdigest()[:32]
+
+
+def waiver_of(
+    verdict: Mapping[str, Any], until: str, limit: float | None = None
+) -> dict[str, str] | None:
+    """What a waiver of a verdict is about: the check, how bad it may get, and until when.
+
+    Parameters
+    ----------
+    verdict : mapping
+        As a run stores it.
+    until : str
+        The last day, ISO 8601.
+    limit : float, optional
+        The worst statistic that is excused, by default the one of the verdict.
+
+    Returns
+    -------
+    dict or None
+        None where the verdict has no number, or the limit is better than what was seen: such a
+        waiver would excuse everything, or nothing.
+    """
+    seen, threshold = verdict.get("statistic"), verdict.get("threshold")
+    if seen is None or not math.isfinite(seen if limit is None else limit):
+        return None
+    about = {
+        "suite": str(verdict["suite"]),
+        "expectation": str(verdict["name"]),
+        "side": _side(seen, threshold),
+        "limit": repr(float(seen if limit is None else limit)),
+        "until": until,
+    }
+    return about if _within(about, seen, threshold) else None
+
+
+def excuses(about: Mapping[str, str], verdict: Verdict) -> bool:
+    """Whether a waiver is about this check, and the check is no worse than what was signed for."""
+    return (
+        (about["suite"], about["expectation"]) == (verdict.suite, verdict.name)
+        and {"side", "limit", "until"} <= set(about)  # older ones excused everything, for ever
+        and verdict.statistic is not None
+        and _within(about, verdict.statistic, verdict.threshold)
+    )
+
+
+def _side(statistic: float, threshold: float | None) -> str:
+    """Where a statistic that fails lies; what is farther on that side is worse."""
+    if threshold is None or statistic == threshold:
+        return "at"
+    return "above" if statistic > threshold else "below"
+
+
+def _within(about: Mapping[str, str], statistic: float, threshold: float | None) -> bool:
+    """Without a side nothing but the same number is excused; the last digit is the machine's."""
+    limit, side = float(about["limit"]), about["side"]
+    if side != _side(statistic, threshold):
+        return False
+    is_better = statistic < limit if side == "above" else side == "below" and statistic > limit
+    return is_better or math.isclose(statistic, limit, rel_tol=1e-9)
 
 
 def said_of(classifier: str, said: Iterable[Decision]) -> Decision | None:

@@ -64,7 +64,8 @@ class PersonsDecision:
 
     @property
     def what(self) -> str:
-        shown = {name: value for name, value in self.about.items() if name != "classifier"}
+        hidden = {"classifier", "side", "limit"}  # of few rows a limit tells how many
+        shown = {name: value for name, value in self.about.items() if name not in hidden}
         return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
