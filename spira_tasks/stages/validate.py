@@ -5,8 +5,8 @@ end the run, and later steps read this stage's output and never its input; so wh
 with has passed.  A table without a fault is handed on byte by byte.
 
 Two kinds of decisions of people are heeded: a release keeps a row in spite of one reason, a waiver
-turns one verdict that blocks into a warning, while it is no worse than what the person signed for
-and until the day that they said.  Neither counts against an expectation that is firm.
+turns one verdict that blocks, no worse than was signed for, into a warning.  Neither counts against
+an expectation that is firm.
 """
 
 from __future__ import annotations
@@ -346,6 +346,5 @@ def waived(verdict: Verdict, waivers: Iterable[heeded.Decision], firm: frozenset
     if verdict.verdict != "block" or decision is None or verdict.name in firm:
         return verdict
     reason = f"{verdict.reason}; waived by {decision.by} on {decision.at[:10]}: {decision.why}"
-    waiver = {"by": decision.by, "at": decision.at, "why": decision.why}
-    waiver["until"] = decision.about["until"]
-    return replace(verdict, verdict="warn", reason=reason, waiver=waiver)
+    told = {"by": decision.by, "at": decision.at, "until": decision.about["until"]}
+    return replace(verdict, verdict="warn", reason=reason, waiver=told | {"why": decision.why})
