@@ -133,10 +133,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval; None where it cannot be told.
-
-    Without a value, it is between the ends: a closer rate would tell of too few people.
-    """
+    """An estimate with its 95 % interval; a range alone, or nothing, where few are behind it."""
 
     value: float | None
     low: float | None

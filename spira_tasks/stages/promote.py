@@ -177,7 +177,7 @@ def beats_champion(
             name="better_than_champion",
             verdict="warn",
             reason=f"version {challenger.version} was champion before and was replaced; only a "
-            f"person brings it back, by moving the alias",
+            "person brings it back, by refusing the champion: python -m spira_tasks model refuse",
         )
     if champion is None:
         return Verdict("better_than_champion", "pass", reason="there is no champion yet")
