@@ -31,6 +31,7 @@ MIB = 1 << 20
 POLL_SECONDS = 1.0
 SAMPLE_SECONDS = 2.0  # between two looks at a container's memory
 LOST_SECONDS = 120.0  # an engine that is restarted is back before this
+SETTLE_SECONDS = 0.2  # from a look at a name to holding its container, within the engine
 START_SECONDS = 30.0  # from making a container to starting it, on a busy machine
 SIGTERM, SIGKILL = 15, 9
 
@@ -211,14 +212,22 @@ class Engine:
 
         The name is the only thing of a container that can be changed while it runs.  It is renamed
         by the name that was read: so a try that read it before a later one changed it finds
-        nothing to rename, reads again, and gives way.
+        nothing to rename, reads again, and gives way.  The engine itself looks a name up a moment
+        before it holds the container, so that the earlier of two at the same moment may come last:
+        whoever has renamed looks again when that moment is over.
         """
         deadline = time.monotonic() + START_SECONDS
+        is_settled = False
         while True:
             held = self._name(container)
             name, attempt = _owner(held)
-            if attempt >= identity.attempt:
+            if attempt > identity.attempt or (attempt == identity.attempt and is_settled):
                 return
+            if attempt == identity.attempt:
+                is_settled = True
+                time.sleep(SETTLE_SECONDS)
+                continue
+            is_settled = False
             try:
                 self.client.rename(held, f"{name}{identity.mark}")
             except APIError as error:  # 404: it was renamed; 409: the name is just being freed

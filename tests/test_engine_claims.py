@@ -117,3 +117,25 @@ def test_a_claim_that_comes_late_does_not_undo_that_of_a_later_try(
     monkeypatch.setattr(engine.client, "rename", overtaken)
     engine.claim(container, first)
     assert engine.belongs_to(container, third)
+
+
+def test_a_claim_that_the_engine_lets_an_earlier_try_undo_is_made_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine looked up the name for the earlier try, and renames for the later one first."""
+    first, third = identity(1, run="undone"), identity(3, run="undone")
+    container = start(engine, SLEEP, identity(0, run="undone"))
+    rename = engine.client.rename
+    late: list[threading.Timer] = []
+
+    def undone(held: str, new: str) -> None:
+        rename(held, new)
+        if not late:
+            back = (container, new.replace(third.mark, first.mark))
+            late.append(threading.Timer(0.05, rename, back))
+            late[0].start()
+
+    monkeypatch.setattr(engine.client, "rename", undone)
+    engine.claim(container, third)
+    late[0].join()
+    assert engine.belongs_to(container, third)
