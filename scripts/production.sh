@@ -35,7 +35,9 @@ make production-down   stops it; nothing is lost
 TEXT
   ;;
 down)
-  scripts/compose.sh stop airflow-scheduler airflow-worker  # or a step that stops is tried again
+  following=(airflow-scheduler)  # first of all, or a step that stops is tried again
+  case ",$(setting COMPOSE_PROFILES)," in *,celery,*) following+=(airflow-worker) ;; esac
+  scripts/compose.sh stop "${following[@]}"
   network=$(setting SPIRA_NETWORK)
   steps=$("$docker" ps -q --filter label=spira.step --filter "network=${network:-spira_steps}")
   if [ -n "$steps" ]; then
