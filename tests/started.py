@@ -90,7 +90,7 @@ class Up:
             try:
                 if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                     line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-                    found[int(entry.name)] = line.decode(errors="replace")[:120]
+                    found[int(entry.name)] = line.decode(errors="replace")
             except OSError:
                 continue  # it has ended, or is another user's
         return found
