@@ -221,12 +221,12 @@ class Engine:
         while True:
             held = self._name(container)
             name, attempt = _owner(held)
-            if attempt > identity.attempt or (attempt == identity.attempt and is_settled):
-                return
-            if attempt == identity.attempt:
+            if attempt == identity.attempt and not is_settled:
                 is_settled = True
                 time.sleep(SETTLE_SECONDS)
                 continue
+            if attempt >= identity.attempt:
+                return
             is_settled = False
             try:
                 self.client.rename(held, f"{name}{identity.mark}")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from suites import Table
 
 from spira_tasks.artifacts import Store
@@ -15,13 +16,14 @@ from spira_tasks.runner import run_step
 Gate = Callable[..., Result]
 
 
-def gate_of(place: Path, store: Store) -> Gate:
+@pytest.fixture
+def gate(tmp_path: Path, store: Store) -> Gate:
     """Send a table through a gate of the same source; its record is that of ``check`` in ``r``."""
 
     def send(table: Table, suite: str = "recordings", source: Table | None = None) -> Result:
         digests = {}
         for name, frame in (("table", table), ("source", table if source is None else source)):
-            folder = place / name
+            folder = tmp_path / name
             folder.mkdir(exist_ok=True)
             if name == "source" and suite == "recordings":
                 counts = {"n_rows": len(frame) + 3, "n_quarantined": 2, "n_excluded": 1}

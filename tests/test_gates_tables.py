@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from gating import Gate, gate_of
+from gating import Gate, gate
 from suites import Table, recordings, split
 
 from spira_tasks.artifacts import Store
@@ -20,16 +20,12 @@ from spira_tasks.runner import run_step
 REASON = "expect_column_values_to_be_between:temp"
 CHECK = "expect_column_values_to_be_between(temp, possible)"
 WHY = "the thermometer of that ward was calibrated afterwards"
+__all__ = ["gate"]  # the fixture
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def gate(tmp_path: Path, store: Store) -> Gate:
-    return gate_of(tmp_path, store)
 
 
 def made(store: Store, output: str) -> dict[str, Any]:
