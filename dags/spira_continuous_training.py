@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, Param
 from spira_operators import OUTAGES, step_operator
 
-from spira_tasks.pipelines import REPORT, TRAINING
+from spira_tasks.contract.pipelines import REPORT, TRAINING
 
 STEPS = (*TRAINING, *REPORT)
 

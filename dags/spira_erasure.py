@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, Param
 from spira_operators import OUTAGES, step_operator
 
-from spira_tasks.pipelines import ERASURE
+from spira_tasks.contract.pipelines import ERASURE
 
 with DAG(
     dag_id="spira_erasure",

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, Param
 from spira_operators import OUTAGES, step_operator
 
-from spira_tasks.pipelines import REPORT
+from spira_tasks.contract.pipelines import REPORT
 
 with DAG(
     dag_id="spira_governance_report",

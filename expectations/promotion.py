@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spira_tasks.contract import Verdict
+from spira_tasks.contract.verdict import Verdict
 
 OWNER = "clinical lead (not yet signed)"
 

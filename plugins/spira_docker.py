@@ -33,8 +33,8 @@ from spira_status import (
     result_of,
 )
 
-from spira_tasks.contract import Resources, Step
-from spira_tasks.pipelines import configured
+from spira_tasks.contract.pipelines import configured
+from spira_tasks.contract.step import Resources, Step
 
 STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
 N_LAST_LINES = 12

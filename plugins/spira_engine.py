@@ -23,7 +23,7 @@ from spira_identity import Identity
 from spira_lines import Line, parse, unix_second
 from spira_site import Place
 
-from spira_tasks.contract import Resources
+from spira_tasks.contract.step import Resources
 
 log = logging.getLogger("spira.engine")
 

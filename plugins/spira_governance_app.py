@@ -28,7 +28,7 @@ from spira_governance_html import message, run_page, step_page
 from spira_site_files import PACK, RUN_ID, Damaged, site_files
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from spira_tasks.pipelines import REPORT, TRAINING
+from spira_tasks.contract.pipelines import REPORT, TRAINING
 
 DAG = "spira_continuous_training"
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]

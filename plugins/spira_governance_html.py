@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from spira_records import explanation, summary
 
-from spira_tasks.small_cells import reason_of, without_few
+from spira_tasks.contract.small_cells import reason_of, without_few
 
 MESSAGES = {
     "login": ("Please log in to Airflow.", "Entre no Airflow."),

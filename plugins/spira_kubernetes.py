@@ -36,8 +36,8 @@ from spira_status import (
 )
 from urllib3.exceptions import HTTPError
 
-from spira_tasks.contract import Resources, Step
-from spira_tasks.pipelines import configured
+from spira_tasks.contract.pipelines import configured
+from spira_tasks.contract.step import Resources, Step
 
 USER = 10001  # the image's own
 STOP_SECONDS = 60  # for a step to save its state after SIGTERM

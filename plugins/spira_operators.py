@@ -21,8 +21,8 @@ from spira_records import shown
 from spira_site import Site
 from spira_status import command_line, failure
 
-from spira_tasks.contract import Step
-from spira_tasks.pipelines import ALL_STEPS, configured
+from spira_tasks.contract.pipelines import ALL_STEPS, configured
+from spira_tasks.contract.step import Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
 GPU_POOL = "spira_gpu"  # its slots are the GPUs: a step waits until as many are free as it asks for

@@ -27,7 +27,7 @@ from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from spira_tasks.contract import Resources
+from spira_tasks.contract.step import Resources
 
 
 def secrets_of(resources: Resources) -> dict[str, str]:

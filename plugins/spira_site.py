@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.contract import Resources, Step
+from spira_tasks.contract.step import Resources, Step
 
 LOCAL_ENGINE = "unix:///var/run/docker.sock"
 

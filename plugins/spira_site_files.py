@@ -111,7 +111,7 @@ def site_files() -> SiteFiles:
     from airflow.sdk.exceptions import AirflowException
     from spira_secrets import secrets_of
 
-    from spira_tasks.contract import Resources
+    from spira_tasks.contract.step import Resources
 
     try:
         return SiteFiles(store, secrets_of(Resources(access="store")))

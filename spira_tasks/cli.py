@@ -25,7 +25,7 @@ from spira_tasks.commands import (
     trace,
     waive,
 )
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import SpiraError
 from spira_tasks.governance.audit import forget_airflow
 

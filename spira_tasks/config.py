@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spira_tasks.contract import Verdict
+from spira_tasks.contract.verdict import Verdict
 
 Seconds = Annotated[float, Field(gt=0)]
 SampleRateHz = Annotated[int, Field(ge=8_000, le=192_000)]

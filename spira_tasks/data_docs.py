@@ -16,8 +16,8 @@ from great_expectations.core.expectation_validation_result import (
 from great_expectations.render.renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 
+from spira_tasks.contract.small_cells import MIN_CELL
 from spira_tasks.quality import columns_of
-from spira_tasks.small_cells import MIN_CELL
 
 CUSTOM = tuple(
     f"expectations.{name}" for name in ("association", "clinical", "custom", "drift", "duplicates")

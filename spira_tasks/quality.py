@@ -20,7 +20,7 @@ from great_expectations.data_context.types.base import (
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from expectations.notes import DEFAULT_ACTION
-from spira_tasks.contract import Verdict
+from spira_tasks.contract.verdict import Verdict
 
 SuiteFor = Callable[[pd.DataFrame], gx.ExpectationSuite]  # thresholds depend on the table's size
 

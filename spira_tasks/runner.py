@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from spira_tasks import provenance, scratch
 from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
 from spira_tasks.config import StageConfig
-from spira_tasks.contract import Outcome, Result, Step
+from spira_tasks.contract.record import Outcome, Result
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import (
     ArtifactCorrupt,
     ConfigError,

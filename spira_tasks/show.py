@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.governance import audit
-from spira_tasks.pipelines import TRAINING
 from spira_tasks.runner import tracking_uri
 
 ORDER = {step.name: number for number, step in enumerate(TRAINING)}

@@ -23,9 +23,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
-from spira_tasks.contract import Result
+from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.record import Result
 from spira_tasks.errors import GateRejected
-from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step
 
 # 24 people of which both classes fall into every split, and as little training as there can be.

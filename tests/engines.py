@@ -22,7 +22,7 @@ from spira_identity import Identity
 from spira_lines import Line
 from spira_site import LOCAL_ENGINE, Place
 
-from spira_tasks.contract import Resources
+from spira_tasks.contract.step import Resources
 
 IMAGE = "spira-base:local"  # python 3.11 and sh; tests/docker/base_image.sh makes it
 HERE = Place(os.environ.get("SPIRA_DOCKER_URL") or LOCAL_ENGINE)

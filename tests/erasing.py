@@ -12,7 +12,7 @@ import pytest
 from folders import AS_OF, Cohort
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.governance import erasure, inventory
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.tracking import MODEL, Tracker

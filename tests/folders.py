@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
 from spira_tasks.runner import run_step
 

@@ -10,7 +10,8 @@ import pytest
 from suites import Table
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Result, Step
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
 from spira_tasks.runner import run_step
 
 Gate = Callable[..., Result]

@@ -15,7 +15,7 @@ from kubernetes.client import ApiClient
 from spira_kubernetes import VARIABLES, StepPodOperator
 from spira_operators import step_operator
 
-from spira_tasks.pipelines import TRAINING
+from spira_tasks.contract.pipelines import TRAINING
 
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 RUN_ID = "scheduled__2026-11-21T03:00:00+00:00"

@@ -13,7 +13,9 @@ from test_promotion import LABELS, evaluation, scores
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract import Result, Step, Verdict
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.runner import run_step, tracking_uri

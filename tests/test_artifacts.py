@@ -19,7 +19,7 @@ from stores import backend, blob_name, fill, output, store
 from spira_tasks.artifacts import Blobs, Store, store_url
 from spira_tasks.artifacts.backends import ABANDONED_SECONDS, Backend
 from spira_tasks.artifacts.blobs import digest_of
-from spira_tasks.contract import Result
+from spira_tasks.contract.record import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 __all__ = ["backend", "output", "store"]  # the fixtures
@@ -257,7 +257,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Result
+from spira_tasks.contract.record import Result
 
 store, n_steps = Store(sys.argv[1]), int(sys.argv[2])
 print("started", flush=True)

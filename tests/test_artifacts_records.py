@@ -12,7 +12,8 @@ from stores import backend, blob_name, fill, output, store
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import digest_of
-from spira_tasks.contract import Result, Verdict
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 __all__ = ["backend", "output", "store"]  # the fixtures

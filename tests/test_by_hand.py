@@ -10,8 +10,8 @@ import pandas as pd
 from conftest import SETTINGS, Run
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.pipelines import TRAINING, configure
 from spira_tasks.governance import gates
-from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step
 
 

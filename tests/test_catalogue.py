@@ -13,7 +13,7 @@ import pytest
 from expectations import catalogue, document, plain, promotion
 from expectations.catalogue import Entry, Suite
 from spira_tasks import quality
-from spira_tasks.contract import Verdict
+from spira_tasks.contract.verdict import Verdict
 
 ROOT = Path(__file__).parents[1]
 AGAIN = "\nmake document, and look at the changes"

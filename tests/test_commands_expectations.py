@@ -18,7 +18,7 @@ from expectations import catalogue, limits, proposal
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.cli import main
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
 from spira_tasks.runner import run_step
 

@@ -13,7 +13,7 @@ from conftest import SETTINGS, Run
 
 from spira_tasks import show
 from spira_tasks.artifacts import Store
-from spira_tasks.pipelines import TRAINING
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.provenance import ROOT
 
 ENVIRONMENT = {
@@ -69,7 +69,8 @@ ours = sorted(name for name in sys.modules if name.split(".")[0] == "spira_tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
 print(*ours, "|", *heavy)
 """
-    assert last_line(script, home) == "spira_tasks spira_tasks.contract spira_tasks.pipelines |"
+    contract = ("", ".contract", ".contract.pipelines", ".contract.step")
+    assert last_line(script, home) == " ".join(f"spira_tasks{name}" for name in contract) + " |"
 
 
 @pytest.mark.parametrize("runtime", ["docker", "kubernetes"])

@@ -17,7 +17,8 @@ from suites import Table, recordings, split
 from expectations import drift as drift_suite
 from spira_tasks import drift_rows, quality
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Result, Step
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
 from spira_tasks.speech.features import FeatureSpec

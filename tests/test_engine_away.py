@@ -32,7 +32,7 @@ from spira_engine import Engine, EngineLost, connect
 from spira_lines import Line
 from spira_site import Place, Site
 
-from spira_tasks.contract import Resources
+from spira_tasks.contract.step import Resources
 
 __all__ = ["engine"]  # the fixture
 

@@ -28,7 +28,7 @@ from erasing import (
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance import audit, certificates, decisions, erasure, inventory, signing
 from spira_tasks.governance.heeded import tombstone_tag

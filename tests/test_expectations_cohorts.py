@@ -13,9 +13,9 @@ from suites import BETWEEN, COUNT, LEVEL, REGEX, WEAK
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
 from spira_tasks.cohort.recorder import FAULTS
-from spira_tasks.contract import Step
+from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
-from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step
 
 pytestmark = pytest.mark.slow

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Result, Verdict
+from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
-from spira_tasks.pipelines import TRAINING
 from spira_tasks.reports import datasheet, model_card
 from spira_tasks.reports.document import Missing, Paragraph, Table, Text
 from spira_tasks.reports.facts import Counts, RunFacts

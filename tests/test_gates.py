@@ -12,10 +12,10 @@ from expectations import promotion
 from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
+from spira_tasks.contract.pipelines import TRAINING, configure
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance.decisions import decide
 from spira_tasks.governance.heeded import waiver_of
-from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.tracking import Tracker
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Result, Step
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
 from spira_tasks.intake.listener import convert
 from spira_tasks.runner import run_step

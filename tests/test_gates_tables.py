@@ -12,7 +12,7 @@ from gating import Gate, gate
 from suites import Table, recordings, split
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance.decisions import decide
 from spira_tasks.runner import run_step

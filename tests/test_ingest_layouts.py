@@ -9,7 +9,7 @@ import pytest
 from folders import Cohort, Ingested, cohort, store, voice
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance import audit
 from spira_tasks.runner import run_step

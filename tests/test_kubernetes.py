@@ -29,8 +29,8 @@ from spira_kubernetes import NEEDED, VARIABLES
 from spira_secrets import secrets_of
 from spira_status import command_line
 
-from spira_tasks.contract import Resources
-from spira_tasks.pipelines import TRAINING, configured
+from spira_tasks.contract.pipelines import TRAINING, configured
+from spira_tasks.contract.step import Resources
 from spira_tasks.provenance import ROOT
 
 __all__ = ["connections"]  # the fixture

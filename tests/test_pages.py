@@ -21,9 +21,9 @@ from run_facts import (
 )
 
 from expectations.catalogue import committed
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.intake.releases import RELEASABLE
-from spira_tasks.pipelines import TRAINING
 from spira_tasks.reports import pages, tables
 from spira_tasks.reports.document import Paragraph, Section, Text
 from spira_tasks.reports.facts import (

@@ -13,10 +13,10 @@ from conftest import COHORT, SETTINGS, Run
 from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
-from spira_tasks.contract import Step
+from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected
 from spira_tasks.governance import audit
-from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.speech.audio import read_pcm16
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from spira_tasks.contract import Result, Step, Verdict
-from spira_tasks.pipelines import ALL_STEPS, OPTIONS, TRAINING, configure, from_params
+from spira_tasks.contract.pipelines import ALL_STEPS, OPTIONS, TRAINING, configure, from_params
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
+from spira_tasks.contract.verdict import Verdict
 
 EVERY_STEP = {step.name: step for step in ALL_STEPS}
 GATED = {

@@ -17,7 +17,7 @@ from great_expectations.expectations.row_conditions import Column
 
 from expectations.notes import QUARANTINE, note
 from spira_tasks import data_docs, quality
-from spira_tasks.contract import Verdict
+from spira_tasks.contract.verdict import Verdict
 
 FRAME = pd.DataFrame(
     {

@@ -13,7 +13,8 @@ from conftest import Run
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.cohort import write_cohort
-from spira_tasks.contract import Result, Step
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, quarantine
 from spira_tasks.governance.heeded import tombstone_tag

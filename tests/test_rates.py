@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from run_facts import document, facts, history
 
 from expectations.promotion import judge
+from spira_tasks.contract.small_cells import MIN_CELL
 from spira_tasks.reports import figures, gather, judged, model_card, pages, rates, sentences
 from spira_tasks.reports.facts import Evaluation, Interval
 from spira_tasks.reports.tables import _rate, slices
 from spira_tasks.reports.texts import LANGUAGES, Texts
-from spira_tasks.small_cells import MIN_CELL
 
 N = 40  # patients, and as many controls
 

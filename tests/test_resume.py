@@ -17,9 +17,10 @@ import torch
 from conftest import SETTINGS, Run
 
 from spira_tasks.artifacts import Checkpoint, Store
-from spira_tasks.contract import Result, Step
+from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ServiceUnavailable
-from spira_tasks.pipelines import TRAINING, configure
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.speech.training import pack, unpack
 from spira_tasks.stages import train

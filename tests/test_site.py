@@ -15,8 +15,8 @@ from spira_secrets import hidden, secrets_of
 from spira_site import LOCAL_ENGINE, Place, Site
 from spira_status import failure, memory_limit, out_of_memory, reason_of, result_of
 
-from spira_tasks.contract import Resources, Step
-from spira_tasks.pipelines import TRAINING
+from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.step import Resources, Step
 
 TRAIN = next(step for step in TRAINING if step.name == "train")
 PLAIN = next(step for step in TRAINING if not step.resources.n_gpus)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from spira_tasks.contract.small_cells import MIN_CELL, reason_of, without_few
 from spira_tasks.reports import judged
 from spira_tasks.reports.suppression import one_way, two_way
-from spira_tasks.small_cells import MIN_CELL, reason_of, without_few
 
 
 @given(st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size=1, max_size=4))

@@ -13,7 +13,7 @@ from folders import AS_OF, Cohort
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract import Step
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, quarantine
 from spira_tasks.governance.picture import draw

@@ -13,7 +13,7 @@ from suites import Table, recordings, split
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract import Verdict
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance import decisions
 from spira_tasks.governance.decisions import decide

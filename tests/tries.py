@@ -28,7 +28,7 @@ from spira_engine import Engine
 from spira_identity import Identity
 from spira_site import Place, platform_of
 
-from spira_tasks.contract import Resources, Step
+from spira_tasks.contract.step import Resources, Step
 
 STORE, NETWORK = "s3://spira-test/v1", "none"
 SECRETS = {

@@ -176,7 +176,7 @@ def gpus(docker: Docker, settings: Settings) -> list[Finding]:
     """GPUs that containers can have, on the engine where the step ``train`` runs."""
     what, lent = "GPU", settings["SPIRA_GPUS"]
     with _site(settings) as known:
-        from spira_tasks.pipelines import TRAINING
+        from spira_tasks.contract.pipelines import TRAINING
 
         train = next(step for step in TRAINING if step.name == "train")
         resources = known.resources(train)

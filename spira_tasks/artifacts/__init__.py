@@ -45,7 +45,7 @@ from spira_tasks.artifacts.blobs import (
 from spira_tasks.artifacts.checkpoints import Checkpoint
 from spira_tasks.artifacts.documents import Documents
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source
-from spira_tasks.contract import Result
+from spira_tasks.contract.record import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 __all__ = ["Blobs", "Checkpoint", "Directory", "Documents", "Store", "open_source", "store_url"]

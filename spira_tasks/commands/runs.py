@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spira_tasks import pipelines, scratch
+from spira_tasks import scratch
 from spira_tasks.commands import find_run, open_store
+from spira_tasks.contract import pipelines
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
-    from spira_tasks.contract import Step
+    from spira_tasks.contract.step import Step
 
 TODAY = ("as_of", "pseudonym_key_id")  # of ingest: each run takes its own
 

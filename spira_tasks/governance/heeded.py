@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
-    from spira_tasks.contract import Verdict
+    from spira_tasks.contract.verdict import Verdict
 
 Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals"]
 REFUSED = "refused_by_a_person"  # name of the verdict on a version that somebody refused

@@ -16,11 +16,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.governance.inventory import read_file
 from spira_tasks.governance.lineage import Kind, Node, Trace, decided_by_persons
-from spira_tasks.pipelines import TRAINING
 
 if TYPE_CHECKING:
     import pandas as pd

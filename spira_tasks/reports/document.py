@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from spira_tasks.contract.small_cells import MIN_CELL
 from spira_tasks.reports.facts import Count, Counts, RunFacts
-from spira_tasks.small_cells import MIN_CELL
 
 
 @dataclass(frozen=True)

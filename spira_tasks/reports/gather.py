@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
+from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.small_cells import without_few
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
-from spira_tasks.pipelines import TRAINING
 from spira_tasks.reports import judged, rates, tables
 from spira_tasks.reports.facts import (
     AuditAnchor,
@@ -33,7 +34,6 @@ from spira_tasks.reports.facts import (
 )
 from spira_tasks.reports.reading import Reader
 from spira_tasks.reports.suppression import by_row, count
-from spira_tasks.small_cells import without_few
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from spira_tasks.contract.small_cells import MIN_CELL, reason_of, without_few
 from spira_tasks.reports import rates
 from spira_tasks.reports.facts import Drift, Evaluation, Interval
 from spira_tasks.reports.suppression import count
-from spira_tasks.small_cells import MIN_CELL, reason_of, without_few
 
 # The end of the reason of a waived verdict: all that records from before the field ``waiver`` have.
 WAIVED = re.compile(r"; waived by (?P<by>.+?) on (?P<at>\d{4}-\d\d-\d\d): (?P<why>.*)\Z", re.DOTALL)

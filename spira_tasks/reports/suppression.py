@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from spira_tasks.contract.small_cells import MIN_CELL
 from spira_tasks.reports.facts import Count, Counts
-from spira_tasks.small_cells import MIN_CELL
 
 if TYPE_CHECKING:
     import numpy as np

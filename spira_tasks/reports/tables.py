@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spira_tasks.contract.small_cells import MIN_CELL
 from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
 from spira_tasks.reports import rates
 from spira_tasks.reports.facts import (
@@ -20,7 +21,6 @@ from spira_tasks.reports.facts import (
     Slice,
 )
 from spira_tasks.reports.suppression import count, one_way, two_way
-from spira_tasks.small_cells import MIN_CELL
 
 if TYPE_CHECKING:
     import pandas as pd

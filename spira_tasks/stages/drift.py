@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from spira_tasks.config import Fraction, StageConfig
-from spira_tasks.contract import Outcome, Verdict
+from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 if TYPE_CHECKING:

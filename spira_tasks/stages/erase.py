@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from spira_tasks.config import StageConfig
-from spira_tasks.contract import Outcome
+from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
     from spira_tasks.work import Work

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from spira_tasks.config import StageConfig
-from spira_tasks.contract import Outcome
+from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from spira_tasks.config import Fraction, Seconds, StageConfig, standard_limits
-from spira_tasks.contract import Outcome, Verdict
+from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake import pseudonyms
 from spira_tasks.intake.pseudonyms import pseudonym

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveInt
 
 from spira_tasks.config import SampleRateHz, Seconds, StageConfig
-from spira_tasks.contract import Outcome
+from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, NonNegativeInt
 
 from spira_tasks.config import StageConfig
-from spira_tasks.contract import Outcome, Verdict
+from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ServiceUnavailable
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pydantic import PositiveInt
 
 from spira_tasks import scratch
 from spira_tasks.config import StageConfig
-from spira_tasks.contract import Outcome, Verdict
+from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.verdict import Verdict
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory

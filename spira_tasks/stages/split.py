@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import model_validator
 
 from spira_tasks.config import Fraction, StageConfig
-from spira_tasks.contract import Outcome
+from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from spira_tasks.config import Fraction, StageConfig
-from spira_tasks.contract import Outcome
+from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError, SpiraError
 
 if TYPE_CHECKING:

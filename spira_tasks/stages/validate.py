@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from spira_tasks.config import Fraction, StageConfig, standard_limits
-from spira_tasks.contract import Outcome, Verdict
+from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import heeded
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from spira_tasks.contract import Resources, Step
+from spira_tasks.contract.step import Resources, Step
 
 # A gate hands its input on, without the rows that went into quarantine.  Later steps read the
 # gate's output and never what came before it (a test forbids it), so data flow alone puts every

@@ -1,0 +1,59 @@
+"""What a step leaves behind: the outcome of its stage, and the stored result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from spira_tasks.contract.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage returns: numbers and verdicts.  Everything else it leaves in its outputs.
+
+    ``changed`` is for a stage that acts on the outside (the model registry): false when there
+    was nothing left to do.  ``mlflow_run`` is ``"<experiment>/<run>"`` where MLflow shows it.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    changed: bool = True
+    mlflow_run: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The record of a finished step; stored under ``key``, the hash of all that made it.
+
+    Attributes
+    ----------
+    outputs : mapping of str to str
+        Output name to artifact digest, ``"sha256:<hex>"``.
+    seconds : float
+        How long the computation took, the first time.
+    provenance : mapping of str to str
+        Who, when and with what: time (UTC), code and lock file digests, git revision, host.
+    """
+
+    stage: str
+    key: str
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    seconds: float = 0.0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def blocking(self) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if verdict.verdict == "block")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        fields = json.loads(text)
+        verdicts = tuple(Verdict(**verdict) for verdict in fields.pop("verdicts", ()))
+        return cls(**fields, verdicts=verdicts)

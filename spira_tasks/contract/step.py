@@ -1,0 +1,95 @@
+"""A step: one use of a stage, as plain data, and what it may use where it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+EXIT_BUG = 1  # what Python exits with on an uncaught exception: mend the code, do not retry
+EXIT_REJECTED = os.EX_DATAERR  # 65: a gate refused the data or the model; do not retry
+EXIT_UNAVAILABLE = os.EX_TEMPFAIL  # 75: a service did not answer; retry
+EXIT_CONFIG = os.EX_CONFIG  # 78: the step or its configuration is wrong; do not retry
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a step may use where it runs in a container.  Never part of the key of its result.
+
+    Attributes
+    ----------
+    cpus : float
+        A limit, not a share.
+    memory_mib : tuple of int
+        The limit, ``/tmp`` and ``/dev/shm`` included.  After the step ran out of memory it is tried
+        again with the next one; without a next one it fails for good.
+    scratch_mib, shm_mib : int
+        Size of ``/tmp`` and of ``/dev/shm``.
+    minutes : int
+        How long it may take before it is stopped.
+    n_gpus : int
+        How many GPUs it asks the engine for.
+    gpu_optional : bool
+        Whether it may run without them where the engine has none.
+    access : {"store", "data", "models", "governance"}
+        What its keys open: the store; the recordings too; the model registry too; the registry,
+        and the key that signs.
+    engine : str
+        Name of a Docker engine in the site file; empty for the one of SPIRA_DOCKER_URL.
+    queue : str
+        Airflow queue whose workers take the step; empty for the default one.
+    """
+
+    cpus: float = 2.0
+    memory_mib: tuple[int, ...] = (3072,)
+    scratch_mib: int = 1024
+    shm_mib: int = 64
+    minutes: int = 120
+    n_gpus: int = 0
+    gpu_optional: bool = False
+    access: Literal["store", "data", "models", "governance"] = "store"
+    engine: str = ""
+    queue: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One use of a stage in a pipeline.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its pipeline; becomes the Airflow ``task_id``.
+    stage : str
+        Module under ``spira_tasks.stages``.
+    inputs : mapping of str to str
+        Input name to reference: ``"<step>.<output>"`` of the same run, ``"sha256:<hex>"``, or a
+        place outside the store where data enters: ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
+    config : mapping of str to JSON value
+        Validated by the stage's own ``Config``; unknown keys are errors.
+    resources : Resources
+        For whoever starts the step; the step itself never learns of them.
+    """
+
+    name: str
+    stage: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    resources: Resources = field(default=Resources(), compare=False)
+
+    @property
+    def upstream(self) -> list[str]:
+        """Names of the steps whose outputs this one reads; data flow is the only ordering."""
+        references = [ref for ref in self.inputs.values() if ":" not in ref]
+        return sorted({reference.partition(".")[0] for reference in references})
+
+    def to_json(self) -> str:
+        fields = asdict(self)
+        del fields["resources"]
+        return json.dumps(fields, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Step:
+        return cls(**json.loads(text))
