@@ -129,11 +129,13 @@ def _step(run_id: str, name: str, record: Mapping[str, Any] | None) -> str:
 def _title(verdict: Mapping[str, Any]) -> str:
     """What a check looks at, in plain words, where the words are at hand and know it."""
     try:
-        from expectations.plain import describe
+        from expectations.words.verdicts import description
     except ImportError:  # an image of Airflow without them: the code alone has to do
         return ""
-    english, portuguese = (describe(verdict["name"], one, verdict).title for one in ("en", "pt"))
-    if english == verdict["name"]:
+    english, portuguese = (
+        found.title if (found := description(verdict, one)) else "" for one in ("en", "pt")
+    )
+    if not english:
         return ""
     return f'{escape(english)} / <span lang="pt">{escape(portuguese)}</span><br>'
 

@@ -23,7 +23,7 @@ from spira_tasks.commands import (
     trace,
     waive,
 )
-from spira_tasks.contract.step import EXIT_BUG
+from spira_tasks.contract.exits import EXIT_BUG
 from spira_tasks.errors import SpiraError
 from spira_tasks.governance.audit import forget_airflow
 

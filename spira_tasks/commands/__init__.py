@@ -32,8 +32,7 @@ RunId = Annotated[
     str | None, Option("--run-id", help="name of the run; an existing run is continued")
 ]
 ReportsFolder = Annotated[
-    Path | None,
-    Option("--reports", help="copy the run's reports and plots to DIR/RUN"),
+    Path | None, Option("--reports", help="copy the run's reports and plots to DIR/RUN")
 ]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -45,6 +44,10 @@ class Command(TyperCommand):
         names = {param.name for param in params}
         shared = [param for param in get_command(_shared).params if param.name not in names]
         super().__init__(*args, params=[*params, *shared], **settings)
+
+    def invoke(self, ctx: Any) -> None:
+        """End with the exit status that the function returns; None is 0."""
+        ctx.exit(super().invoke(ctx) or 0)
 
 
 class Commands(Typer):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from spira_tasks.commands import AsJson, Commands, StoreUrl, open_store, print_json, print_records
-from spira_tasks.contract.step import EXIT_REJECTED
+from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
 

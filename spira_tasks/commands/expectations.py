@@ -10,10 +10,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from expectations import catalogue, document, plain, proposal
-from expectations.catalogue import Entry, Suite
-from expectations.plain import Language as Code
-from expectations.plain import Plain
+from expectations import catalogue, document, proposal
+from expectations.words import Language as Code
+from expectations.words import verdicts, words_of
+from expectations.words.catalogue import Entry, Suite, from_json
+from expectations.words.suites import Description, describe, limit
 from spira_tasks.commands import (
     AsJson,
     Commands,
@@ -59,20 +60,21 @@ def list_all(
     if as_json:
         print_json([asdict(suite) for suite in found])
         return
-    words = plain.load(language)
+    words = words_of(language)
     rows = [
         [
             suite.name,
             _described(entry, suite, language).title,
-            words["severities"][entry.severity],
-            words["actions"][entry.action],
-            plain.limit(entry, language),
+            words(f"severity.{entry.severity}"),
+            words(f"action.{entry.action}"),
+            limit(entry, language),
             entry.name,
         ]
         for suite in found
         for entry in suite.expectations
     ]
-    print_table("", words["list_columns"], rows)
+    names = ("suite", "expectation", "severity", "action", "limit", "name")
+    print_table("", [words(f"suites_list.column.{name}") for name in names], rows)
     for each in found:
         n = len(each.expectations)
         print(f"{each.name}: version {each.version or '-'}, {n} expectations, {each.digest}")
@@ -85,11 +87,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print whole sentences, and why, of a suite, the expectations of a name, or a gate."""
-    words = plain.load(language)
-    if name in words["gates"]:
-        gate = plain.describe(name, language)
+    words = words_of(language)
+    if name in verdicts.gates():
+        gate = verdicts.describe_gate(name, language)
         if as_json:
-            print_json([{"name": name, "told": asdict(gate)}])
+            print_json([{"name": name, "words": asdict(gate)}])
         else:
             _print_facts(gate, {"name": name}, language)
         return
@@ -107,15 +109,15 @@ def show(
             "the expectations"
         )
     if as_json:
-        print_json([{"suite": s.name} | asdict(e) | {"told": asdict(p)} for s, e, p in found])
+        print_json([{"suite": s.name} | asdict(e) | {"words": asdict(p)} for s, e, p in found])
     elif name in {suite.name for suite in every}:
         rows = [document.row(entry, suite.name, language) for suite, entry, _ in found]
-        print_table(name, words["document"]["columns"], rows)
+        print_table(name, document.columns(language), rows)
     else:
         for suite, entry, described in found:
             facts = {
-                "severity": words["severities"][entry.severity],
-                "action": words["actions"][entry.action],
+                "severity": words(f"severity.{entry.severity}"),
+                "action": words(f"action.{entry.action}"),
                 "suite": f"{suite.name} {suite.version}".strip(),
                 "name": entry.name,
                 "parameters": json.dumps(entry.parameters, ensure_ascii=False),
@@ -123,11 +125,11 @@ def show(
             _print_facts(described, facts, language)
 
 
-def _print_facts(described: Plain, facts: dict[str, str], language: Code) -> None:
-
-    names = plain.load(language)["facts"]
+def _print_facts(described: Description, facts: dict[str, str], language: Code) -> None:
+    words = words_of(language)
     facts = {part: getattr(described, part) for part in ("sentence", "rationale", "owner")} | facts
-    print_table(described.title, ["", ""], [[names[key], text] for key, text in facts.items()])
+    rows = [[words(f"fact.{key}"), text] for key, text in facts.items()]
+    print_table(described.title, ["", ""], rows)
 
 
 @app.command("diff")
@@ -184,14 +186,13 @@ def _suites(name: str | None = None) -> list[Suite]:
     return found
 
 
-def _described(entry: Entry, suite: Suite, language: Code) -> Plain:
+def _described(entry: Entry, suite: Suite, language: Code) -> Description:
 
     try:
-        return plain.tell(entry, suite.name, language)
+        return describe(entry, suite.name, language)
     except KeyError as error:
         raise ConfigError(
-            f"expectations/plain_{language}.json lacks {error.args[0]}: add it, and to the other "
-            "language too"
+            f"expectations/words/expectations.json lacks {error.args[0]}: add it in both languages"
         ) from error
 
 
@@ -201,7 +202,7 @@ def _version(text: str, store_url: str | None) -> tuple[list[Suite], bool]:
         return catalogue.suites(), False
     if Path(text).is_file():
         try:
-            return catalogue.from_json(Path(text).read_text(encoding="utf-8")), False
+            return from_json(Path(text).read_text(encoding="utf-8")), False
         except ValueError as error:
             raise ConfigError(
                 f"{text} is not what `expectations list --json` writes: make it again"

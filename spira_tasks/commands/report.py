@@ -13,7 +13,7 @@ from typer import Argument, Option
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.commands import Commands, StoreUrl, open_store, tracking_uri
-from spira_tasks.contract.step import EXIT_REJECTED
+from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from expectations import catalogue
+from expectations.words import catalogue
 from spira_tasks.artifacts import Store
 from spira_tasks.commands import (
     AsJson,

@@ -115,11 +115,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        stft = {
-            "n_fft": spec.n_fft,
-            "win_length": spec.win_length,
-            "hop_length": spec.hop_length,
-        }
+        stft = {"n_fft": spec.n_fft, "win_length": spec.win_length, "hop_length": spec.hop_length}
         self.transform: nn.Module
         if spec.name == "mfcc":
             self.transform = transforms.MFCC(

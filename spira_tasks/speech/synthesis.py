@@ -21,13 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal
 from scipy.ndimage import uniform_filter1d
 
-from spira_tasks.speech.phones import (
-    NOISE_BANDS_HZ,
-    PAUSE_FORMANTS_HZ,
-    PHONES,
-    Segment,
-    syllables,
-)
+from spira_tasks.speech.phones import NOISE_BANDS_HZ, PAUSE_FORMANTS_HZ, PHONES, Segment, syllables
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = 160  # 10 ms: how often the resonators move
@@ -117,11 +111,7 @@ def draw_pauses(rng: np.random.Generator, effect: float, prompt: str) -> dict[in
 
 
 def read_sentence(
-    rng: np.random.Generator,
-    voice: Voice,
-    effect: float,
-    prompt: str,
-    pauses: Mapping[int, float],
+    rng: np.random.Generator, voice: Voice, effect: float, prompt: str, pauses: Mapping[int, float]
 ) -> Waveform:
     """Synthesise one reading of the prompt.
 
@@ -199,11 +189,7 @@ def glottal_source(
 
 
 def _timeline(
-    rng: np.random.Generator,
-    voice: Voice,
-    effect: float,
-    prompt: str,
-    pauses: Mapping[int, float],
+    rng: np.random.Generator, voice: Voice, effect: float, prompt: str, pauses: Mapping[int, float]
 ) -> list[Segment]:
     tempo = voice.tempo / (1 - 0.12 * effect)
     edge = Segment(0.03, PAUSE_FORMANTS_HZ, voicing=0.0)  # room to start and stop in
@@ -249,10 +235,7 @@ def _impulses(instants: Waveform, strengths: Waveform, n_samples: int) -> Wavefo
 
 
 def _vocal_tract(
-    source: Waveform,
-    segments: list[Segment],
-    lengths: NDArray[np.int_],
-    formant_scale: float,
+    source: Waveform, segments: list[Segment], lengths: NDArray[np.int_], formant_scale: float
 ) -> Waveform:
     """Apply seven resonators in cascade: three glide from phone to phone, four are fixed.
 
@@ -296,10 +279,7 @@ def _resonators(frequencies_hz: ArrayLike, bandwidths_hz: ArrayLike) -> Waveform
 
 
 def _frication(
-    rng: np.random.Generator,
-    segments: list[Segment],
-    lengths: NDArray[np.int_],
-    voicing: Waveform,
+    rng: np.random.Generator, segments: list[Segment], lengths: NDArray[np.int_], voicing: Waveform
 ) -> Waveform:
     """Fricatives and bursts: white noise, filtered once per colour, shaped by its own track."""
     total = np.zeros(len(voicing))

@@ -16,12 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from spira_tasks.speech.augmentation import (
-    NoisePolicy,
-    insert_ward_noise,
-    recording_rng,
-    to_float,
-)
+from spira_tasks.speech.augmentation import NoisePolicy, insert_ward_noise, recording_rng, to_float
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
 
 VALIDATION_DRAW = 2**32 - 1  # in place of an epoch's number: validation noise never changes
@@ -94,9 +89,7 @@ class Learner:
     def __init__(self, model: nn.Module, schedule: Schedule) -> None:
         self.network, self.average = copy.deepcopy(model), copy.deepcopy(model)
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
+            self.network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
         )
         for weight in self.network.parameters():  # as Adam would at its first step
             self.optimizer.state[weight] = {
@@ -132,8 +125,8 @@ def fit(
 
     Logging, the choice of weights and early stopping are the caller's, who stops by no longer
     iterating.  Everything must be on one device already.  Order, crops and noise depend on
-    ``seed``, the epoch and the recording; dropout depends on ``seed`` and the epoch: so a learner with a
-    history continues as if it had never stopped.
+    ``seed``, the epoch and the recording; dropout depends on ``seed`` and the epoch: so a learner
+    with a history continues as if it had never stopped.
     """
     network, average, optimizer = learner.network, learner.average, learner.optimizer
     noam = Noam(schedule.warmup_steps)

@@ -34,6 +34,6 @@ def test_a_check_is_told_in_plain_words_beside_its_code() -> None:
 def test_where_the_words_are_not_at_hand_the_codes_are_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "expectations.plain", None)
+    monkeypatch.setitem(sys.modules, "expectations.words.verdicts", None)
     page = step_page("first", "promote", RECORD)
     assert "<td><code>sensitivity_floor</code>" in page
