@@ -11,8 +11,8 @@ import os
 from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param
-from spira_operators import OUTAGES, step_operator
 
+from spira.launch import RETRIES, step_operator
 from spira_tasks.contract.pipelines import REPORT, TRAINING
 
 STEPS = (*TRAINING, *REPORT)
@@ -25,7 +25,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,  # two runs would compare with the same champion
-    default_args=OUTAGES,
+    default_args=RETRIES,
     tags=["spira"],
     params={
         "data": Param(

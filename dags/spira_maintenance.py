@@ -34,7 +34,7 @@ with DAG(
 
     @task
     def reap(params: Any = None, ti: Any = None) -> dict[str, int]:
-        from spira_reaper import reap_all
+        from spira.docker import reap_all
 
         return reap_all(keep_hours=float(params["keep_hours"]), state_of_run=ti.get_dagrun_state)
 

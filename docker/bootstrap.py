@@ -118,7 +118,7 @@ def _identities() -> dict[str, Any]:
 
 
 def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[str, Any]:
-    """Airflow's connections, as plugins/spira_secrets.py reads them."""
+    """Airflow's connections, as spira_tasks/contract/access.py reads them."""
 
     def s3(name: str) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
     python command_line.py quarantine list
 
-Reads the file of Airflow's connections, which plugins/spira_secrets.py describes.  The keys are
+Reads the file of Airflow's connections, which spira_tasks/contract/access.py describes.  The keys are
 those of the steps that register, report and erase: they open the store, MLflow and MLflow's
 artifacts, make pseudonyms and sign, and do not open the recordings as they came.
 """

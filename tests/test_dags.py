@@ -69,7 +69,7 @@ ours = sorted(name for name in sys.modules if name.split(".")[0] == "spira_tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
 print(*ours, "|", *heavy)
 """
-    contract = ("", ".contract", ".contract.pipelines", ".contract.step")
+    contract = ("", ".contract", ".contract.access", ".contract.pipelines", ".contract.step")
     assert last_line(script, home) == " ".join(f"spira_tasks{name}" for name in contract) + " |"
 
 

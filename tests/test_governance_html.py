@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from spira_governance_html import step_page
+
+from spira.governance_pages import step_page
 
 RECORD = {
     "state": "done",

@@ -222,7 +222,7 @@ def site(settings: Settings) -> list[Finding]:
         with _site(settings) as known:
             engines = {name: place for name, place in known.engines.items() if name}
     except (OSError, ValueError, TypeError) as error:
-        return [fail(what, str(error), f"correct {file}; plugins/spira_site.py says how")]
+        return [fail(what, str(error), f"correct {file}; plugins/spira/site.py says how")]
     if not mode & stat.S_IROTH:
         return [fail(what, f"Airflow's user cannot read {file}", f"chmod o+r {file}")]
     findings = [ok(what, f"{file}, {len(engines)} more engines")]
@@ -266,7 +266,7 @@ def _site(settings: Settings) -> Iterator[Any]:
     saved = os.environ.get("SPIRA_SITE")
     os.environ["SPIRA_SITE"] = str(settings.folder("SPIRA_SITE_FILE"))
     try:
-        from spira_site import Site
+        from spira.site import Site
 
         yield Site.from_environment()
     finally:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spira_tasks.contract.access import STEPS
 from spira_tasks.contract.step import Resources, Step
 
 LOCAL_ENGINE = "unix:///var/run/docker.sock"
@@ -141,7 +142,7 @@ def _typed(fields: Mapping[str, Any], place: str) -> None:
         wrong = not several or any(type(one) not in kinds for one in several)
         if not wrong and kind in (int, float):  # 0 would be no limit at all
             wrong = min(several) < 0 or (name != "n_gpus" and 0 in several)
-        if wrong or (name == "access" and value not in ("store", "data", "models", "governance")):
+        if wrong or (name == "access" and value not in STEPS):
             raise ValueError(f"{place}: {name} = {value!r} is nothing that a step can have")
 
 

@@ -11,8 +11,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from spira_records import explanation, summary
-
+from spira.store import explanation, summary
 from spira_tasks.contract.small_cells import reason_of, without_few
 
 MESSAGES = {
