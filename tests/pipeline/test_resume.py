@@ -26,7 +26,7 @@ from spira_tasks.speech.training import pack, unpack
 from spira_tasks.stages import train
 from spira_tasks.tracking import Tracker
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 N_EPOCHS = 5  # a signal that is sent after the second arrives before the end
 
 

@@ -12,7 +12,7 @@ from test_versions import VERSION
 
 pytestmark = pytest.mark.docker
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TASKS, AIRFLOW = f"spira-tasks:{VERSION}", f"spira-airflow:{VERSION}"
 SEARCH = """
 import importlib.util, json, os, shutil

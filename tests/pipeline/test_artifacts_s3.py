@@ -22,7 +22,7 @@ from minio import Minio
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECRETS = ("SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 
 

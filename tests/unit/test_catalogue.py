@@ -15,7 +15,7 @@ from expectations.catalogue import Entry, Suite
 from spira_tasks import quality
 from spira_tasks.contract.verdict import Verdict
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 AGAIN = "\nmake document, and look at the changes"
 
 
