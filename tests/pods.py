@@ -15,7 +15,7 @@ from kubernetes.client import ApiClient
 
 from spira.kubernetes import StepPodOperator
 from spira.launch import step_operator
-from spira_tasks.contract.access import STEPS
+from spira_tasks.contract.access import STEP_ACCESS
 from spira_tasks.contract.pipelines import TRAINING
 
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
@@ -25,7 +25,7 @@ PARAMS = {
     "settings": {"train.note": "$(SPIRA_S3_SECRET_KEY)"},
 }
 VALUES = {
-    name: f"value-of-{name.lower()}" for access in STEPS.values() for name in access.variables
+    name: f"value-of-{name.lower()}" for access in STEP_ACCESS.values() for name in access.variables
 }
 
 

@@ -12,7 +12,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from spira_tasks.contract.access import STEPS, secrets, variables
+from spira_tasks.contract.access import STEP_ACCESS, secrets, variables
 from spira_tasks.contract.step import Resources
 
 
@@ -25,7 +25,7 @@ def secrets_of(resources: Resources) -> dict[str, str]:
         When there is no connection for the S3 service.
     """
     try:
-        found = variables(STEPS[resources.access], _connection)
+        found = variables(STEP_ACCESS[resources.access], _connection)
     except LookupError as error:
         raise AirflowFailException(str(error)) from None
     for secret in secrets(found):

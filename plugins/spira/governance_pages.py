@@ -1,167 +1,67 @@
-"""The few pages that are made while they are asked for: of a run without a report, and of a step.
+"""The few pages that are made on request: messages, a run without a report, and one step.
 
-They show what the records of steps hold: states, verdicts, reasons and counts, the small ones in
-words, and no value of a patient.  In English and in Portuguese, without a script.
+They show what the records of steps hold: states, verdicts, reasons and counts, small ones
+suppressed, and no value of a patient.  In English and in Portuguese, without a script.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader
 
 from spira.store import explanation, summary
 from spira_tasks.contract.small_cells import reason_of, without_few
 
-MESSAGES = {
-    "login": ("Please log in to Airflow.", "Entre no Airflow."),
-    "forbidden": (
-        "You may not read the runs of spira_continuous_training. Ask whoever manages Airflow's "
-        "users for a role that may.",
-        "Você não pode ler as execuções de spira_continuous_training. Peça uma função que possa a "
-        "quem administra os usuários do Airflow.",
-    ),
-    "not_found": (
-        "There is nothing here: no run of this store has left this page. A step leaves its verdict "
-        "when it ends.",
-        "Não há nada aqui: nenhuma execução deixou esta página. Uma etapa deixa seu veredito ao "
-        "terminar.",
-    ),
-    "no_report": (
-        "There is no report yet. One is made at the end of every run of spira_continuous_training; "
-        "the DAG spira_governance_report makes one of an older run.",
-        "Ainda não há relatório. Um é feito ao fim de cada execução de spira_continuous_training; "
-        "o DAG spira_governance_report faz o de uma execução anterior.",
-    ),
-    "away": (
-        "The store does not answer. Try again in a minute; if that does not help, ask the "
-        "platform's operators.",
-        "O armazenamento não responde. Tente de novo em um minuto; se não adiantar, avise quem "
-        "opera a plataforma.",
-    ),
-    "damaged": (
-        "A file of this report is missing or damaged and is not shown. Run the DAG "
-        "spira_governance_report again; if that does not help, restore the store from a backup.",
-        "Um arquivo deste relatório falta ou está danificado e não é mostrado. Execute o DAG "
-        "spira_governance_report de novo; se não adiantar, restaure o armazenamento de uma cópia.",
-    ),
-}
-VERDICTS = {
-    "block": ("blocked", "bloqueado"),
-    "warn": ("passed with warnings", "aprovado com avisos"),
-    "pass": ("passed", "aprovado"),
-}
-CHECKS = {"block": ("blocks", "bloqueia"), "warn": ("warning", "aviso")}
-STATES = {
-    "done": ("done", "concluída"),
-    "blocked": ("blocked the run", "bloqueou a execução"),
-    "failed": ("failed", "falhou"),
-    "": ("has not finished", "não terminou"),
-}
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;
-color:#1b1f24;background:#fff}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.4rem .6rem;
-border-bottom:1px solid #d0d7de;vertical-align:top}
-[lang=pt]{color:#57606a}.block{color:#a40e26;font-weight:600}.warn{color:#7a4d00;font-weight:600}
-.pass{color:#116329;font-weight:600}
-"""
+HERE = Path(__file__).parent
+TEXTS = json.loads((HERE / "governance_pages.json").read_text())
 
 
 def message(name: str, detail: str = "") -> str:
-    """A page with one of ``MESSAGES`` and, below it, what an operator needs to know."""
-    english, portuguese = MESSAGES[name]
-    technical = f"<p><small>{escape(detail)}</small></p>" if detail else ""
-    return _page("SPIRA", f'<p>{english}</p><p lang="pt">{portuguese}</p>{technical}')
+    """A page with the text ``airflow.<name>`` and, below it, a detail for an operator."""
+    return _page(title="SPIRA", message=name, detail=detail)
 
 
 def run_page(run_id: str, records: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """What the steps of a run have said so far: ``records`` by step, None for one to come."""
-    rows = "".join(
-        f"<tr><td>{_step(run_id, name, record)}</td><td>{_state(record)}</td>"
-        f"<td>{_verdict(record)}</td><td>{_reasons(record)}</td></tr>"
-        for name, record in records.items()
-    )
-    english, portuguese = MESSAGES["no_report"]
-    return _page(
-        f"Run {run_id}",
-        f'<p>{english}</p><p lang="pt">{portuguese}</p>'
-        f"<table><tr><th>Step<th>State<th>Verdict<th>Reason</tr>{rows}</table>",
-    )
+    """The verdicts of a run so far: ``records`` by step, None for a step without one."""
+    return _page(title=f"Run {run_id}", run_id=run_id, records=records)
 
 
 def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
-    """The verdict of a step, its counts, and what did not hold."""
-    verdicts = record.get("verdicts", ())
-    held = [one for one in verdicts if one["verdict"] == "pass"]
-    rows = "".join(
-        f'<tr><td class="{one["verdict"]}">{" / ".join(CHECKS[one["verdict"]])}</td>'
-        f"<td>{_title(one)}<code>{escape(one['name'])}</code><br>"
-        f"<small>{escape(one.get('suite', ''))}</small></td>"
-        f"<td>{escape(reason_of(one))}</td></tr>"
-        for one in verdicts
-        if one["verdict"] != "pass"
-    )
-    table = f"<table><tr><th>Verdict<th>Check<th>Reason</tr>{rows}</table>" if rows else ""
-    passed = "".join(f"<li>{_title(one)}<code>{escape(one['name'])}</code></li>" for one in held)
-    passed = (
-        f"<details><summary>{len(held)} passed / aprovadas</summary><ul>{passed}</ul></details>"
-    )
-    link = f"../../runs/{quote(run_id, safe='')}/"
-    return _page(
-        name,
-        f"<p>{_state(record)}. {_verdict(record)}</p>"
-        f"{'' if verdicts else f'<p>{_reasons(record)}</p>'}{table}{passed if held else ''}"
-        f'<p><a href="{link}">The whole run / A execução inteira</a></p>',
-    )
+    """The verdict of a step, its counts, and the checks that failed."""
+    return _page(title=name, run_id=run_id, record=record)
 
 
-def _step(run_id: str, name: str, record: Mapping[str, Any] | None) -> str:
-    if record is None:
-        return escape(name)
-    return (
-        f'<a href="../../tasks/{quote(run_id, safe="")}/{quote(name, safe="")}">{escape(name)}</a>'
+def _page(**values: object) -> str:
+    return _environment().get_template("governance_pages.html").render(**values)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["quoted"] = lambda text: quote(text, safe="")
+    environment.globals |= {
+        "en": lambda key: TEXTS[key]["en"],
+        "pt": lambda key: TEXTS[key]["pt"],
+        "summary": summary,
+        "explanation": explanation,
+        "without_few": without_few,
+        "reason_of": reason_of,
+        "check_titles": _titles,
+    }
+    return environment
 
 
-def _title(verdict: Mapping[str, Any]) -> str:
-    """What a check looks at, in plain words, where the words are at hand and know it."""
+def _titles(verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a check looks at, in plain words of both languages; empty when it has none."""
     try:
         from expectations.plain import describe
-    except ImportError:  # an image of Airflow without them: the code alone has to do
-        return ""
-    english, portuguese = (describe(verdict["name"], one, verdict).title for one in ("en", "pt"))
-    if english == verdict["name"]:
-        return ""
-    return f'{escape(english)} / <span lang="pt">{escape(portuguese)}</span><br>'
-
-
-def _state(record: Mapping[str, Any] | None) -> str:
-    english, portuguese = STATES[(record or {}).get("state", "")]
-    return f'{english} / <span lang="pt">{portuguese}</span>'
-
-
-def _verdict(record: Mapping[str, Any] | None) -> str:
-    found = summary(record or {})
-    if not found:
-        return ""
-    english, portuguese = VERDICTS[found["verdict"]]
-    return (
-        f'<span class="{found["verdict"]}">{english} / {portuguese}</span>: '
-        f"{found['n_blocked']} blocking, {found['n_warnings']} warnings, "
-        f"{found['n_passed']} passed"
-    )
-
-
-def _reasons(record: Mapping[str, Any] | None) -> str:
-    return "<br>".join(map(escape, without_few(explanation(record or {})).splitlines()))
-
-
-def _page(title: str, body: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{body}</body></html>"
-    )
+    except ImportError:  # an image of Airflow without them shows the id alone
+        return ()
+    titles = tuple(describe(verdict["name"], one, verdict).title for one in ("en", "pt"))
+    return () if titles[0] == verdict["name"] else titles

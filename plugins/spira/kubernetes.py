@@ -39,7 +39,7 @@ from spira.outcome import (
     reason_of,
     result_of,
 )
-from spira_tasks.contract.access import REQUIRED, STEPS
+from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
 from spira_tasks.contract.step import Resources, Step
 
 USER = 10001  # the image's own
@@ -272,7 +272,7 @@ def _environment(limits: Resources, store: str) -> list[k8s.V1EnvVar]:
                 )
             ),
         )
-        for name in STEPS[limits.access].variables
+        for name in STEP_ACCESS[limits.access].variables
     ]
 
 

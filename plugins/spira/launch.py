@@ -19,7 +19,6 @@ from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure
 from spira.site import Site
 from spira.store import shown
-from spira_tasks.contract.pipelines import ALL_STEPS
 from spira_tasks.contract.step import Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
@@ -44,7 +43,6 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
         When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
     """
     site = Site.from_environment()
-    site.check_steps(one.name for one in ALL_STEPS)
     resources = site.resources(step)
     common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}
     if resources.queue:

@@ -106,13 +106,11 @@ class StoreReader:
         from spira_tasks.s3_client import Service
 
         place = urlsplit(self._store)
-        client = Service.from_environment(self._environment).client(
-            n_retries=5, backoff_seconds=0.5
-        )
+        path = f"{place.path.strip('/')}/{name}".lstrip("/")
+        service = Service.from_environment(self._environment)
+        client = service.client(n_retries=5, backoff_seconds=0.5)
         try:
-            with service.client(n_retries=5, backoff_seconds=0.5).get_object(
-                place.netloc, f"{place.path.strip('/')}/{name}".lstrip("/")
-            ) as response:
+            with client.get_object(place.netloc, path) as response:
                 return bytes(response.read())
         except S3Error as error:
             if error.code == "NoSuchKey":

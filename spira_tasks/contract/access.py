@@ -79,7 +79,7 @@ class Access:
         )
 
 
-STEPS: Mapping[str, Access] = {
+STEP_ACCESS: Mapping[str, Access] = {
     "store": Access("store"),
     "data": Access("data", ("pseudonyms",)),
     "models": Access("models", ("mlflow",)),

@@ -28,7 +28,7 @@ from pods import (
 
 from spira.access import secrets_of
 from spira.outcome import command_line
-from spira_tasks.contract.access import REQUIRED, STEPS
+from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
 from spira_tasks.contract.pipelines import TRAINING, configured
 from spira_tasks.contract.step import Resources
 from spira_tasks.provenance import ROOT
@@ -173,9 +173,9 @@ def test_keys_come_from_a_secret_and_are_nowhere_in_a_pod_or_a_dag(task: str) ->
     assert not [value for value in VALUES.values() if value in shown]
 
 
-@pytest.mark.parametrize("access", STEPS)
+@pytest.mark.parametrize("access", STEP_ACCESS)
 def test_a_pod_has_the_variables_that_a_container_has(access: Any) -> None:
-    assert set(STEPS[access].variables) == set(secrets_of(Resources(access=access)))
+    assert set(STEP_ACCESS[access].variables) == set(secrets_of(Resources(access=access)))
 
 
 def test_only_who_makes_pseudonyms_sees_the_map_of_a_rotated_key() -> None:
@@ -210,4 +210,4 @@ def test_the_yaml_of_the_document_fits_kubernetes_schema() -> None:
         hold_against_schema(block)
     (expression,) = blocks[1]["spec"]["podSelector"]["matchExpressions"]
     assert expression["key"] in pod_of("split")["metadata"]["labels"]
-    assert all(name in text for access in STEPS.values() for name in access.variables)
+    assert all(name in text for access in STEP_ACCESS.values() for name in access.variables)
