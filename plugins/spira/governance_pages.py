@@ -6,7 +6,6 @@ suppressed, and no value of a patient.  In English and in Portuguese, without a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
+from expectations.words import words_of
+from expectations.words.verdicts import description
 from spira.store import explanation, summary
 from spira_tasks.contract.small_cells import reason_of, without_few
 
 HERE = Path(__file__).parent
-TEXTS = json.loads((HERE / "governance_pages.json").read_text())
 
 
 def message(name: str, detail: str = "") -> str:
@@ -46,8 +46,8 @@ def _environment() -> Environment:
     )
     environment.filters["quoted"] = lambda text: quote(text, safe="")
     environment.globals |= {
-        "en": lambda key: TEXTS[key]["en"],
-        "pt": lambda key: TEXTS[key]["pt"],
+        "en": words_of("en"),
+        "pt": words_of("pt"),
         "summary": summary,
         "explanation": explanation,
         "without_few": without_few,
@@ -59,9 +59,5 @@ def _environment() -> Environment:
 
 def _titles(verdict: Mapping[str, Any]) -> tuple[str, ...]:
     """What a check looks at, in plain words of both languages; empty when it has none."""
-    try:
-        from expectations.plain import describe
-    except ImportError:  # an image of Airflow without them shows the id alone
-        return ()
-    titles = tuple(describe(verdict["name"], one, verdict).title for one in ("en", "pt"))
-    return () if titles[0] == verdict["name"] else titles
+    english, portuguese = description(verdict, "en"), description(verdict, "pt")
+    return (english.title, portuguese.title) if english and portuguese else ()

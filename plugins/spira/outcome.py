@@ -9,8 +9,9 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from spira.store import StoreReader, explanation, shown
+from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.contract.pipelines import configured
-from spira_tasks.contract.step import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE, Step
+from spira_tasks.contract.step import Step
 
 N_LAST_LINES = 12  # of a failed step's log in the message
 STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM

@@ -14,8 +14,9 @@ from spira_tasks.commands import open_store, print_json, print_table
 from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
-    from expectations.catalogue import Entry, Suite
-    from expectations.plain import Language, Plain
+    from expectations.words import Language
+    from expectations.words.catalogue import Entry, Suite
+    from expectations.words.suites import Description
 
 EXAMPLES = """\
 examples:
@@ -80,22 +81,24 @@ def list_all(args: argparse.Namespace) -> int:
     if args.json:
         print_json([asdict(suite) for suite in found])
         return 0
-    from expectations import plain
+    from expectations.words import words_of
+    from expectations.words.suites import limit
 
-    words = plain.load(args.language)
+    words = words_of(args.language)
     rows = [
         [
             suite.name,
-            _told(entry, suite, args.language).title,
-            words["severities"][entry.severity],
-            words["actions"][entry.action],
-            plain.limit(entry, args.language),
+            _described(entry, suite, args.language).title,
+            words(f"severity.{entry.severity}"),
+            words(f"action.{entry.action}"),
+            limit(entry, args.language),
             entry.name,
         ]
         for suite in found
         for entry in suite.expectations
     ]
-    print_table("", words["list_columns"], rows)
+    names = ("suite", "expectation", "severity", "action", "limit", "name")
+    print_table("", [words(f"suites_list.column.{name}") for name in names], rows)
     for suite in found:
         n = len(suite.expectations)
         print(f"{suite.name}: version {suite.version or '-'}, {n} expectations, {suite.digest}")
@@ -104,39 +107,39 @@ def list_all(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """A suite, all expectations of a name, or a gate."""
-    from expectations import plain
+    from expectations.words import verdicts, words_of
 
-    words = plain.load(args.language)
-    if args.name in words["gates"]:
-        gate = plain.describe(args.name, args.language)
+    words = words_of(args.language)
+    if args.name in verdicts.gates():
+        gate = verdicts.describe_gate(args.name, args.language)
         if args.json:
-            print_json([{"name": args.name, "told": asdict(gate)}])
+            print_json([{"name": args.name, "words": asdict(gate)}])
         else:
             _print_facts(gate, {"name": args.name}, args.language)
         return 0
     every = _suites()
-    told = [
-        (suite, entry, _told(entry, suite, args.language))
+    found = [
+        (suite, entry, _described(entry, suite, args.language))
         for suite in every
         for entry in suite.expectations
         if args.name in (suite.name, entry.name)
     ]
-    if not told:
+    if not found:
         raise ConfigError(
             f"there is no expectation, gate or suite {args.name!r}. The suites are "
             f"{', '.join(suite.name for suite in every)}; `expectations list` has the names of "
             "the expectations"
         )
     if args.json:
-        print_json([{"suite": s.name} | asdict(e) | {"told": asdict(p)} for s, e, p in told])
+        print_json([{"suite": s.name} | asdict(e) | {"words": asdict(p)} for s, e, p in found])
     elif args.name in {suite.name for suite in every}:
-        rows = [document.row(entry, suite.name, args.language) for suite, entry, _ in told]
-        print_table(args.name, words["document"]["columns"], rows)
+        rows = [document.row(entry, suite.name, args.language) for suite, entry, _ in found]
+        print_table(args.name, document.columns(args.language), rows)
     else:
-        for suite, entry, one in told:
+        for suite, entry, one in found:
             facts = {
-                "severity": words["severities"][entry.severity],
-                "action": words["actions"][entry.action],
+                "severity": words(f"severity.{entry.severity}"),
+                "action": words(f"action.{entry.action}"),
                 "suite": f"{suite.name} {suite.version}".strip(),
                 "name": entry.name,
                 "parameters": json.dumps(entry.parameters, ensure_ascii=False),
@@ -145,12 +148,12 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_facts(told: Plain, facts: dict[str, str], language: Language) -> None:
-    from expectations import plain
+def _print_facts(one: Description, facts: dict[str, str], language: Language) -> None:
+    from expectations.words import words_of
 
-    names = plain.load(language)["facts"]
-    facts = {part: getattr(told, part) for part in ("sentence", "rationale", "owner")} | facts
-    print_table(told.title, ["", ""], [[names[key], text] for key, text in facts.items()])
+    words = words_of(language)
+    facts = {part: getattr(one, part) for part in ("sentence", "rationale", "owner")} | facts
+    print_table(one.title, ["", ""], [[words(f"fact.{key}"), text] for key, text in facts.items()])
 
 
 def diff(args: argparse.Namespace) -> int:
@@ -210,27 +213,27 @@ def _suites(name: str | None = None) -> list[Suite]:
     return found
 
 
-def _told(entry: Entry, suite: Suite, language: Language) -> Plain:
-    from expectations import plain
+def _described(entry: Entry, suite: Suite, language: Language) -> Description:
+    from expectations.words.suites import describe
 
     try:
-        return plain.tell(entry, suite.name, language)
+        return describe(entry, suite.name, language)
     except KeyError as error:
         raise ConfigError(
-            f"expectations/plain_{language}.json lacks {error.args[0]}: add it, and to the other "
-            "language too"
+            f"expectations/words/expectations.json lacks {error.args[0]}: add it in both languages"
         ) from error
 
 
 def _version(text: str, args: argparse.Namespace) -> tuple[list[Suite], bool]:
     """The suites that ``text`` names, and whether they are those of a run."""
     from expectations import catalogue
+    from expectations.words.catalogue import from_json
 
     if text == "now":
         return catalogue.suites(), False
     if Path(text).is_file():
         try:
-            return catalogue.from_json(Path(text).read_text(encoding="utf-8")), False
+            return from_json(Path(text).read_text(encoding="utf-8")), False
         except ValueError as error:
             raise ConfigError(
                 f"{text} is not what `expectations list --json` writes: make it again"

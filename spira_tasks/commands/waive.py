@@ -171,7 +171,7 @@ def withdraw(args: argparse.Namespace) -> int:
 
 def is_firm(name: str) -> bool:
     """Whether a gate would not heed a waiver of this check."""
-    from expectations import catalogue
+    from expectations.words import catalogue
     from spira_tasks.stages.validate import CONSERVED
 
     known = [entry.firm for (_, key), entry in catalogue.committed().items() if key == name]
