@@ -1,7 +1,7 @@
 """Build the governance report of a run again: its pages, and the same as one signed zip.
 
-Every training builds one at its end.  This is for the day when more is known: after a release from
-quarantine, a waiver or an erasure, or for a run that is older than the reports.
+Every training builds one at its end.  Build it again after a release from quarantine, a waiver or
+an erasure, or for a run that is older than the reports.
 """
 
 from __future__ import annotations
