@@ -17,10 +17,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 from minio import Minio
 from minio.error import S3Error
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from spira_tasks.s3_client import Service
@@ -63,10 +64,10 @@ def export(s3: Minio, parts: Parts) -> None:
         ThreadPoolExecutor(TOGETHER) as pool,
     ):
 
-        def add(name: str, size: int, content: IO[bytes]) -> None:
+        def add(name: str, size: int, content: IO[bytes] | BaseHTTPResponse) -> None:
             member = tarfile.TarInfo(name)
             member.size = size
-            archive.addfile(member, content)
+            archive.addfile(member, cast(IO[bytes], content))
             progress.add(size)
 
         for folder, bucket, prefix in parts:
@@ -106,7 +107,7 @@ def import_(s3: Minio, parts: Parts) -> None:
         waiting = []
         expected = None
         for member in archive:
-            content = archive.extractfile(member)
+            content = cast(BinaryIO, archive.extractfile(member))
             if member.name == DONE:
                 expected = int(content.read())
                 break

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def closed(store: Service, what: str) -> None:
     if refusal(lambda: list_some(client(wrong), STORE, PREFIX)) is None:
         return say("FAIL", what, "the store is open: a wrong key is accepted", fix)
     for bucket in filter(None, (STORE, DATA)):
-        if refusal(lambda bucket=bucket: list_some(client(Service(ENDPOINT)), bucket, "")) is None:
+        if refusal(partial(list_some, client(Service(ENDPOINT)), bucket, "")) is None:
             text = f"bucket {bucket} is open: it can be read without a key"
             return say("FAIL", what, text, f"remove its public policy; {POLICIES}")
     say("ok", what, "refuses a wrong key, and none at all")
@@ -246,7 +247,7 @@ def looked_up(name: str) -> list[str]:
 
     def look_up() -> None:
         try:
-            found.append([one[4][0] for one in socket.getaddrinfo(name, 1, socket.AF_INET)])
+            found.append([str(one[4][0]) for one in socket.getaddrinfo(name, 1, socket.AF_INET)])
         except socket.gaierror as error:
             # A server outside answers "no such name"; the engine alone answers "cannot tell".
             found.append(ASKED_OUTSIDE if error.errno == socket.EAI_NONAME else [])
