@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from spira_records import explanation, summary
 
-from spira_tasks.contract.small_cells import reason_of, without_few
+from spira_tasks.contract.verdict import Verdict, explain
 
 MESSAGES = {
     "login": ("Please log in to Airflow.", "Entre no Airflow."),
@@ -53,7 +53,11 @@ VERDICTS = {
     "warn": ("passed with warnings", "aprovado com avisos"),
     "pass": ("passed", "aprovado"),
 }
-CHECKS = {"block": ("blocks", "bloqueia"), "warn": ("warning", "aviso")}
+CHECKS = {
+    "block": ("blocks", "bloqueia"),
+    "warn": ("warning", "aviso"),
+    "insufficient": ("insufficient", "insuficiente"),
+}
 STATES = {
     "done": ("done", "concluída"),
     "blocked": ("blocked the run", "bloqueou a execução"),
@@ -95,17 +99,17 @@ def run_page(run_id: str, records: Mapping[str, Mapping[str, Any] | None]) -> st
 def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
     """The verdict of a step, its counts, and what did not hold."""
     verdicts = record.get("verdicts", ())
-    held = [one for one in verdicts if one["verdict"] == "pass"]
+    held = [one for one in verdicts if one["status"] == "pass"]
     rows = "".join(
-        f'<tr><td class="{one["verdict"]}">{" / ".join(CHECKS[one["verdict"]])}</td>'
-        f"<td>{_title(one)}<code>{escape(one['name'])}</code><br>"
+        f'<tr><td class="{one["status"]}">{" / ".join(CHECKS[one["status"]])}</td>'
+        f"<td>{_title(one)}<code>{escape(one['id'])}</code><br>"
         f"<small>{escape(one.get('suite', ''))}</small></td>"
-        f"<td>{escape(reason_of(one))}</td></tr>"
+        f"<td>{escape(explain(Verdict.from_dict(one)))}</td></tr>"
         for one in verdicts
-        if one["verdict"] != "pass"
+        if one["status"] != "pass"
     )
     table = f"<table><tr><th>Verdict<th>Check<th>Reason</tr>{rows}</table>" if rows else ""
-    passed = "".join(f"<li>{_title(one)}<code>{escape(one['name'])}</code></li>" for one in held)
+    passed = "".join(f"<li>{_title(one)}<code>{escape(one['id'])}</code></li>" for one in held)
     passed = (
         f"<details><summary>{len(held)} passed / aprovadas</summary><ul>{passed}</ul></details>"
     )
@@ -132,8 +136,13 @@ def _title(verdict: Mapping[str, Any]) -> str:
         from expectations.plain import describe
     except ImportError:  # an image of Airflow without them: the code alone has to do
         return ""
-    english, portuguese = (describe(verdict["name"], one, verdict).title for one in ("en", "pt"))
-    if english == verdict["name"]:
+    english, portuguese = (
+        describe(
+            verdict["id"], one, {"suite": verdict["suite"], "threshold": verdict["threshold"]}
+        ).title
+        for one in ("en", "pt")
+    )
+    if english == verdict["id"]:
         return ""
     return f'{escape(english)} / <span lang="pt">{escape(portuguese)}</span><br>'
 
@@ -156,7 +165,7 @@ def _verdict(record: Mapping[str, Any] | None) -> str:
 
 
 def _reasons(record: Mapping[str, Any] | None) -> str:
-    return "<br>".join(map(escape, without_few(explanation(record or {})).splitlines()))
+    return "<br>".join(map(escape, explanation(record or {}).splitlines()))
 
 
 def _page(title: str, body: str) -> str:

@@ -1,7 +1,7 @@
 """What the governance site says of a run: a schema of counts, names and digests.
 
 Nothing here is a value of a patient.  A number of people is a whole number of at least
-``small_cells.MIN_CELL``, zero, or None: hidden, because it is smaller, or because a smaller one
+``verdict.MIN_CELL``, zero, or None: hidden, because it is smaller, or because a smaller one
 could be computed from it.  A category is one that the platform knows: a value of the record
 contract, a configured site, a fixed band.  Any other name (a site that is not configured, a device)
 is replaced by a number, ``"#1"``, ``"#2"``, … in the order of the names; what is too rare for a
@@ -106,7 +106,7 @@ class Quarantine:
 class SignalQuality:
     """Quartiles of one measure over the recordings of one device, rounded to whole units.
 
-    ``low``, ``median``, ``high`` are None where fewer than ``small_cells.MIN_CELL`` people are
+    ``low``, ``median``, ``high`` are None where fewer than ``contract.verdict.MIN_CELL`` people are
     heard, and so are the counts.
     """
 

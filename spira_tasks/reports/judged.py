@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from spira_tasks.contract.small_cells import MIN_CELL, reason_of, without_few
+from spira_tasks.contract.verdict import Number, Verdict, explain, suppress
 from spira_tasks.reports import rates
 from spira_tasks.reports.facts import Drift, Evaluation, Interval
-from spira_tasks.reports.suppression import count
 
-# The end of the reason of a waived verdict: all that records from before the field ``waiver`` have.
-WAIVED = re.compile(r"; waived by (?P<by>.+?) on (?P<at>\d{4}-\d\d-\d\d): (?P<why>.*)\Z", re.DOTALL)
-# The reason of better_than_champion: beside one rate, a difference tells the other.
-LOSS = re.compile(r"(; sensitivity is) [\d.]+(?= lower)")
 HIDDEN_RATE = "its numbers would tell of fewer than 5 people"
 Record = Mapping[str, Any]
 
 
 def verdicts(record: Record) -> list[dict[str, Any]]:
-    """The verdicts of a step, small counts in words; records of old runs lack some fields."""
+    """The verdicts of a step, without small counts."""
     found = []
     for stored in record.get("verdicts", ()):
-        verdict = {"severity": "", "suite": "", **stored, "step": record["step"]}
-        verdict["suite"] = verdict["suite"] or record.get("config", {}).get("suite", "")
-        reason, verdict["waiver"] = _without_waiver(stored)
-        verdict["reason"] = reason_of(stored, reason)
-        n = stored["n"]
-        if n is not None and count(n) is None:
-            verdict["n"] = None
-        if _tells_few(stored) and verdict["reason"] != reason:
-            verdict["statistic"] = None
-        found.append(verdict)
+        verdict = suppress(Verdict.from_dict(stored))
+        observed = verdict.observed or Number(None)
+        status = verdict.status
+        if status == "insufficient":
+            status = "block" if verdict.stops else "warn"
+        found.append(
+            {
+                "name": verdict.id,
+                "verdict": status,
+                "statistic": observed.value,
+                "low": observed.low,
+                "high": observed.high,
+                "threshold": verdict.threshold,
+                "n": verdict.n,
+                "reason": explain(verdict),
+                "severity": verdict.severity,
+                "suite": verdict.suite or record.get("config", {}).get("gate", ""),
+                "waiver": verdict.waiver and asdict(verdict.waiver),
+                "firm": verdict.firm,
+                "step": record["step"],
+            }
+        )
     return found
 
 
 def without_rates(verdict: dict[str, Any], evaluation: Evaluation | None) -> dict[str, Any]:
     """A verdict on a rate, without the numbers where the rate is told coarsely or not at all."""
-    verdict["reason"] = LOSS.sub(r"\1", verdict["reason"])
     clean = evaluation.conditions.get("clean", {}) if evaluation else {}
     rests_on: dict[str, list[Interval | None]] = {
         "sensitivity_floor": [clean.get("sensitivity")],
@@ -60,22 +66,3 @@ def drift(verdicts: tuple[Record, ...]) -> tuple[Drift, ...]:
         for verdict in verdicts
         if "drift" in verdict["suite"]
     )
-
-
-def _without_waiver(stored: Record) -> tuple[str, dict[str, str] | None]:
-    """The check's own reason, and who waived it, when and why; None where nobody did."""
-    reason = str(stored["reason"])
-    told = WAIVED.search(reason) if stored["verdict"] == "warn" else None
-    waiver = stored.get("waiver") or (told and told.groupdict())
-    if not waiver:
-        return reason, None
-    return reason[: told.start()] if told else reason, {
-        **waiver,
-        "why": without_few(waiver["why"]),
-    }
-
-
-def _tells_few(verdict: Record) -> bool:
-    """Whether the statistic is a small count, or the share that is one of n rows."""
-    n, statistic = verdict["n"] or 0, verdict["statistic"] or 0.0
-    return statistic in range(1, MIN_CELL) or 0 < round(statistic * n) < MIN_CELL

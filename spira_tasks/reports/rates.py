@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from math import floor
 from typing import Any
 
-from spira_tasks.contract.small_cells import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.reports.facts import Interval
 
 N_STEPS = (20, 10, 5, 4, 2)  # scales from 0 to 1: steps of 0.05, 0.1, …

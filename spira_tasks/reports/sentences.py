@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expectations import catalogue
 from expectations.plain import Language, Plain, describe, load
 from spira_tasks.reports import rates
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts
@@ -231,11 +230,7 @@ def _next(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> s
 
 def _is_firm(verdict: Mapping[str, Any]) -> bool:
     """Whether no waiver would count against a check."""
-    known = catalogue.committed().get((verdict["suite"], verdict["name"]))
-    if known is not None:
-        return known.firm
-    kind, _, rest = verdict["name"].removesuffix(")").partition("(")
-    return catalogue.is_firm(kind, (rest.partition(", ")[0],))
+    return bool(verdict["firm"])
 
 
 def _numbers(t: Texts, verdict: Mapping[str, Any]) -> dict[str, str]:

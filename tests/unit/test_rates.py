@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from run_facts import document, facts, history
 
 from expectations.promotion import judge
-from spira_tasks.contract.small_cells import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.reports import figures, gather, judged, model_card, pages, rates, sentences
 from spira_tasks.reports.facts import Evaluation, Interval
 from spira_tasks.reports.tables import _rate, slices

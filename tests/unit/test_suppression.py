@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
-
 from spira_tasks.contract.small_cells import MIN_CELL, reason_of, without_few
+
 from spira_tasks.reports import judged
 from spira_tasks.reports.suppression import one_way, two_way
 
