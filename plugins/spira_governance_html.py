@@ -136,12 +136,8 @@ def _title(verdict: Mapping[str, Any]) -> str:
         from expectations.plain import describe
     except ImportError:  # an image of Airflow without them: the code alone has to do
         return ""
-    english, portuguese = (
-        describe(
-            verdict["id"], one, {"suite": verdict["suite"], "threshold": verdict["threshold"]}
-        ).title
-        for one in ("en", "pt")
-    )
+    known = {name: verdict[name] for name in ("suite", "threshold")}
+    english, portuguese = (describe(verdict["id"], one, known).title for one in ("en", "pt"))
     if english == verdict["id"]:
         return ""
     return f'{escape(english)} / <span lang="pt">{escape(portuguese)}</span><br>'

@@ -47,7 +47,7 @@ def test_the_catalogue_has_every_expectation_that_a_gate_tells(suites: list[Suit
     from expectations import audio
 
     table = catalogue.template(40)
-    told = {verdict.name for verdict in quality.check(table, audio.suite(table)).verdicts}
+    told = {verdict.id for verdict in quality.check(table, audio.suite(table)).verdicts}
     (listed,) = (suite for suite in suites if suite.name == "audio")
     assert told == {entry.name for entry in listed.expectations}
 
@@ -162,9 +162,9 @@ def test_a_gate_is_told_with_its_limit() -> None:
             "n_subjects": 40,
         }
     )
-    told = plain.describe(verdict.name, "pt", {"threshold": verdict.threshold})
+    told = plain.describe(verdict.id, "pt", {"threshold": verdict.threshold})
     assert told.sentence.endswith("(limite: 80 %).")
-    assert "limite" not in plain.describe(verdict.name, "pt").sentence
+    assert "limite" not in plain.describe(verdict.id, "pt").sentence
 
 
 def test_a_column_of_a_hospital_is_told_by_its_name() -> None:
@@ -186,8 +186,8 @@ def test_a_feature_that_the_catalogue_does_not_list_is_told_as_its_kind_is() -> 
 
 def test_a_name_of_long_ago_is_told_by_the_reason_of_its_verdict() -> None:
     verdict = Verdict("expect_nothing(age)", "warn", reason="2 of 9 rows are unexpected in age")
-    told = plain.describe(verdict.name, "pt", {"reason": verdict.reason})
-    assert told == plain.Plain(verdict.name, verdict.reason, "", "")
+    told = plain.describe(verdict.id, "pt", {"reason": verdict.reason})
+    assert told == plain.Plain(verdict.id, verdict.reason, "", "")
 
 
 def test_words_need_no_great_expectations() -> None:

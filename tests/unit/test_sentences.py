@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from run_facts import facts, verdict, waived
 
-from expectations.promotion import compare, judge
+from expectations.promotion import compare
+from expectations.promotion import verdicts as judge
 from spira_tasks.reports import sentences
 from spira_tasks.reports.facts import RunFacts, StepFacts
 from spira_tasks.reports.texts import LANGUAGES, Texts
@@ -166,7 +167,7 @@ def test_every_gate_of_the_promotion_has_its_sentence(
     }  # fmt: skip
     against = {"champion": "1", "n_subjects": n, "gain": estimate(-0.1), "confidence": 0.1,
                "sensitivity_loss": 0.5}  # fmt: skip
-    found = [one for one in (*judge(bad), compare(against)) if one.verdict != "pass"]
+    found = [one for one in (*judge(bad), compare(against)) if one.status != "pass"]
     assert len(found) >= 6
     for one in found:
         said = sentences.explain(Texts(language), vars(one))
