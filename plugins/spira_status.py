@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from spira_records import explanation, read_record, shown
 
-from spira_tasks.contract.step import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE, Step
+from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
+from spira_tasks.contract.step import Step
 
 FINAL = {
     EXIT_REJECTED: "a gate refused the data or the model",

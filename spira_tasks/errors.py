@@ -9,7 +9,7 @@
 Anything else that escapes is a bug: it keeps its traceback and exits with 1.
 """
 
-from spira_tasks.contract.step import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
+from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 
 
 class SpiraError(Exception):

@@ -195,9 +195,10 @@ def _find_or_compute(
         for kind, directory in applied.items()
     }
 
-    code, lock = provenance.code_digest(stage.__name__), provenance.lock_digest()
+    code = provenance.code_digest(stage.__name__)
+    packages = provenance.packages_digest(stage.__name__)
     digests = {name: directory.digest for name, directory in inputs.items()}
-    key = provenance.result_key(step.stage, code, lock, digests, known["config"])
+    key = provenance.result_key(step.stage, code, packages, digests, known["config"])
     known["key"] = key
 
     result = None if spec.outside else store.find_result(key)
@@ -207,7 +208,7 @@ def _find_or_compute(
 
     log.info("%s: computing %s", step.name, key[:12])
     started = time.monotonic()
-    work = _work(step, run_id, store, key, code)
+    work = _work(step, run_id, store, key, code + packages)
     outcome, outputs = _execute(stage, inputs, config, work, store)
     result = Result(
         stage=step.stage,
@@ -219,7 +220,8 @@ def _find_or_compute(
         provenance={
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "code": code,
-            "lock": lock,
+            "packages": packages,
+            "lock": provenance.lock_digest(),
             "git": provenance.git_revision(),
             "image": os.environ.get("SPIRA_IMAGE", ""),  # name and digest, where there is one
             "python": platform.python_version(),
@@ -260,10 +262,10 @@ def _execute(
         return outcome, {name: store.put_directory(folder) for name, folder in folders.items()}
 
 
-def _work(step: Step, run_id: str, store: Store, key: str, code: str) -> Work:
+def _work(step: Step, run_id: str, store: Store, key: str, runs: str) -> Work:
     def remember(parts: Mapping[str, Any], make: Callable[[], Record]) -> Record:
-        content = json.dumps([step.stage, code, dict(parts)], sort_keys=True).encode()
-        memo = sha256(b"spira.memo/1\0" + content).hexdigest()
+        content = json.dumps([step.stage, runs, dict(parts)], sort_keys=True).encode()
+        memo = sha256(b"spira.memo/2\0" + content).hexdigest()
         record = store.recall(memo)
         if record is None:
             record = make()

@@ -36,7 +36,13 @@ SETTINGS = {
     "train.epochs": 2,
     "train.n_threads": 1,
     "evaluate.n_resamples": 200,
+    "evaluate.n_threads": 1,
 }
+
+# Before torch is imported, which reads them then: tests share the cores, and so do their processes.
+# The stages set the number of torch's own threads by themselves: it is part of what they compute.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 S3_PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
 S3_PORTS = 10

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from spira_tasks.commands import open_store, print_json, print_table
-from spira_tasks.contract.step import EXIT_REJECTED
+from spira_tasks.contract.exits import EXIT_REJECTED
 
 EXAMPLES = """\
 examples:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spira_tasks import scratch
 from spira_tasks.commands import open_store
-from spira_tasks.contract.step import EXIT_REJECTED
+from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:

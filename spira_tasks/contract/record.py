@@ -35,7 +35,8 @@ class Result:
     seconds : float
         How long the computation took, the first time.
     provenance : mapping of str to str
-        Who, when and with what: time (UTC), code and lock file digests, git revision, host.
+        Who, when and with what: time (UTC), digests of code, packages and lock file, git revision,
+        host.
     """
 
     stage: str

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-EXIT_BUG = 1  # what Python exits with on an uncaught exception: mend the code, do not retry
-EXIT_REJECTED = os.EX_DATAERR  # 65: a gate refused the data or the model; do not retry
-EXIT_UNAVAILABLE = os.EX_TEMPFAIL  # 75: a service did not answer; retry
-EXIT_CONFIG = os.EX_CONFIG  # 78: the step or its configuration is wrong; do not retry
 
 
 @dataclass(frozen=True)

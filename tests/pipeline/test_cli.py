@@ -15,9 +15,9 @@ import pytest
 from conftest import SETTINGS, Run
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.exits import EXIT_CONFIG, EXIT_REJECTED
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import Result
-from spira_tasks.contract.step import EXIT_CONFIG, EXIT_REJECTED
 from spira_tasks.provenance import ROOT
 
 STEPS = {step.name: step for step in TRAINING}

@@ -332,6 +332,6 @@ def test_reports_are_copied_where_people_look(finished: Run, tmp_path: Path) -> 
 def test_a_result_remembers_what_made_it(finished: Run) -> None:
     for result in finished.results.values():
         assert set(result.provenance) == {
-            *("at", "code", "lock", "git", "image", "python", "host", "mlflow_run")
+            *("at", "code", "packages", "lock", "git", "image", "python", "host", "mlflow_run")
         }
         assert result.seconds >= 0

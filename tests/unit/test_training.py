@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +83,27 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(
     assert epochs == trained[1]
     for first, second in zip(trained[0].parameters(), again.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def digest(model: nn.Module) -> str:
+    values = [parameter.detach().numpy().tobytes() for parameter in model.parameters()]
+    return hashlib.sha256(b"".join(values)).hexdigest()
+
+
+def test_how_openmp_waits_changes_no_bit_of_the_weights() -> None:
+    """The library reads the policy when it is loaded: here PASSIVE, in another process ACTIVE."""
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    program = "import test_training as here; print(here.digest(here.train(1, n_epochs=1)[0]))"
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"OMP_WAIT_POLICY": "ACTIVE", "OMP_DISPLAY_ENV": "TRUE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in process.stderr
+    assert process.stdout.strip() == digest(train(1, n_epochs=1)[0])
 
 
 def test_another_seed_gives_other_weights(trained: tuple[nn.Module, list[Epoch]]) -> None:
