@@ -13,9 +13,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, Param
 from spira_operators import OUTAGES, step_operator
 
-from spira_tasks.contract.pipelines import REPORT, TRAINING
-
-STEPS = (*TRAINING, *REPORT)
+from spira_tasks.contract.pipelines import TRAINING
 
 with DAG(
     dag_id="spira_continuous_training",
@@ -54,12 +52,12 @@ with DAG(
     },
 ) as dag:
     runtime = os.environ.get("SPIRA_RUNTIME", "process")
-    tasks = {step.name: step_operator(step, STEPS, runtime) for step in TRAINING}
+    tasks = {step.name: step_operator(step, TRAINING, runtime) for step in TRAINING}
     for step in TRAINING:
         for upstream in step.upstream:
             tasks[upstream] >> tasks[step.name]
 
     # The report comes after all of them, whatever became of them.  As a teardown it has no say in
     # the state of the run: a refused run stays failed, and a report that fails takes nothing away.
-    (report,) = (step_operator(step, STEPS, runtime) for step in REPORT)
+    (report,) = (step_operator(step, TRAINING, runtime) for step in TRAINING.teardown)
     list(tasks.values()) >> report.as_teardown(on_failure_fail_dagrun=False)

@@ -33,7 +33,7 @@ from spira_status import (
     result_of,
 )
 
-from spira_tasks.contract.pipelines import configured
+from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
 
 STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
@@ -50,7 +50,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : tuple of Step
+    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     place : Place
@@ -70,7 +70,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        pipeline: tuple[Step, ...],
+        pipeline: Pipeline,
         limits: Resources,
         place: Place,
         store: str,
@@ -91,7 +91,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     def execute(self, context: Context) -> dict[str, Any]:
         try:
-            step = configured(self.task_id, self.pipeline, context["params"])
+            step = self.pipeline.from_params(context["params"]).step(self.task_id)
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         self._secrets = secrets_of(self.limits)

@@ -6,14 +6,16 @@ words, and no value of a patient.  In English and in Portuguese, without a scrip
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
 from spira_records import explanation, summary
 
-from spira_tasks.contract.small_cells import reason_of, without_few
+from expectations.words import Language
+from expectations.words import verdicts as words
+from spira_tasks.contract.verdict import Verdict
 
 MESSAGES = {
     "login": ("Please log in to Airflow.", "Entre no Airflow."),
@@ -53,7 +55,6 @@ VERDICTS = {
     "warn": ("passed with warnings", "aprovado com avisos"),
     "pass": ("passed", "aprovado"),
 }
-CHECKS = {"block": ("blocks", "bloqueia"), "warn": ("warning", "aviso")}
 STATES = {
     "done": ("done", "concluída"),
     "blocked": ("blocked the run", "bloqueou a execução"),
@@ -94,18 +95,20 @@ def run_page(run_id: str, records: Mapping[str, Mapping[str, Any] | None]) -> st
 
 def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
     """The verdict of a step, its counts, and what did not hold."""
-    verdicts = record.get("verdicts", ())
-    held = [one for one in verdicts if one["verdict"] == "pass"]
+    verdicts = [Verdict.from_dict(one) for one in record.get("verdicts", ())]
+    held = [one for one in verdicts if one.status == "pass"]
     rows = "".join(
-        f'<tr><td class="{one["verdict"]}">{" / ".join(CHECKS[one["verdict"]])}</td>'
-        f"<td>{_title(one)}<code>{escape(one['name'])}</code><br>"
-        f"<small>{escape(one.get('suite', ''))}</small></td>"
-        f"<td>{escape(reason_of(one))}</td></tr>"
+        f'<tr><td class="{"block" if one.stops else "warn"}">{_both(words.mark, one)}</td>'
+        f"<td>{_both(words.title, one)}<br><code>{escape(one.id)}</code><br>"
+        f"<small>{escape(one.suite)}</small></td>"
+        f"<td>{_both(words.sentence, one)}</td></tr>"
         for one in verdicts
-        if one["verdict"] != "pass"
+        if one.status != "pass"
     )
     table = f"<table><tr><th>Verdict<th>Check<th>Reason</tr>{rows}</table>" if rows else ""
-    passed = "".join(f"<li>{_title(one)}<code>{escape(one['name'])}</code></li>" for one in held)
+    passed = "".join(
+        f"<li>{_both(words.title, one)}<br><code>{escape(one.id)}</code></li>" for one in held
+    )
     passed = (
         f"<details><summary>{len(held)} passed / aprovadas</summary><ul>{passed}</ul></details>"
     )
@@ -126,18 +129,12 @@ def _step(run_id: str, name: str, record: Mapping[str, Any] | None) -> str:
     )
 
 
-def _title(verdict: Mapping[str, Any]) -> str:
-    """What a check looks at, in plain words, where the words are at hand and know it."""
-    try:
-        from expectations.words.verdicts import description
-    except ImportError:  # an image of Airflow without them: the code alone has to do
-        return ""
-    english, portuguese = (
-        found.title if (found := description(verdict, one)) else "" for one in ("en", "pt")
-    )
-    if not english:
-        return ""
-    return f'{escape(english)} / <span lang="pt">{escape(portuguese)}</span><br>'
+def _both(words: Callable[[Verdict, Language], str], verdict: Verdict) -> str:
+    """Words of a verdict in both languages, the second marked."""
+    english, portuguese = (escape(words(verdict, language)) for language in ("en", "pt"))
+    if english == portuguese:
+        return english
+    return f'{english} / <span lang="pt">{portuguese}</span>'
 
 
 def _state(record: Mapping[str, Any] | None) -> str:
@@ -158,7 +155,7 @@ def _verdict(record: Mapping[str, Any] | None) -> str:
 
 
 def _reasons(record: Mapping[str, Any] | None) -> str:
-    return "<br>".join(map(escape, without_few(explanation(record or {})).splitlines()))
+    return "<br>".join(map(escape, explanation(record or {}).splitlines()))
 
 
 def _page(title: str, body: str) -> str:

@@ -36,8 +36,8 @@ from spira_status import (
 )
 from urllib3.exceptions import HTTPError
 
-from spira_tasks.contract.pipelines import configured
-from spira_tasks.contract.step import Resources, Step
+from spira_tasks.contract.pipelines import Pipeline
+from spira_tasks.contract.step import Resources
 
 USER = 10001  # the image's own
 STOP_SECONDS = 60  # for a step to save its state after SIGTERM
@@ -91,7 +91,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : tuple of Step
+    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     store : str
@@ -102,9 +102,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
     operator_extra_links = LINKS
     ui_color = "#dcd7f4"
 
-    def __init__(
-        self, *, pipeline: tuple[Step, ...], limits: Resources, store: str, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, pipeline: Pipeline, limits: Resources, store: str, **kwargs: Any) -> None:
         n_gpus = 0 if limits.gpu_optional else limits.n_gpus
         super().__init__(
             name=f"spira-{kwargs['task_id']}".replace("_", "-"),
@@ -168,7 +166,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     def build_pod_request_obj(self, context: Context, *, dry_run: bool = False) -> k8s.V1Pod:
         try:
-            step = configured(self.task_id, self.pipeline, context["params"])
+            step = self.pipeline.from_params(context["params"]).step(self.task_id)
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         if any(reference.startswith("folder:") for reference in step.inputs.values()):

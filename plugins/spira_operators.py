@@ -21,7 +21,7 @@ from spira_records import shown
 from spira_site import Site
 from spira_status import command_line, failure
 
-from spira_tasks.contract.pipelines import ALL_STEPS, configured
+from spira_tasks.contract.pipelines import PIPELINES, Pipeline
 from spira_tasks.contract.step import Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
@@ -37,7 +37,7 @@ OUTAGES: dict[str, Any] = {
 log = logging.getLogger("spira.step")
 
 
-def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseOperator:
+def step_operator(step: Step, pipeline: Pipeline, runtime: str) -> BaseOperator:
     """The operator that runs ``step`` of ``pipeline`` under ``SPIRA_RUNTIME``.
 
     Raises
@@ -46,7 +46,7 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
         When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
     """
     site = Site.from_environment()
-    site.check_steps(one.name for one in ALL_STEPS)
+    site.check_steps(one.name for pipeline in PIPELINES.values() for one in pipeline.all_steps)
     resources = site.resources(step)
     common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}
     if resources.queue:
@@ -98,14 +98,14 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
     operator_extra_links = LINKS
     ui_color = "#d7e8f4"
 
-    def __init__(self, *, pipeline: tuple[Step, ...], **kwargs: Any) -> None:
+    def __init__(self, *, pipeline: Pipeline, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         try:
-            step = configured(self.task_id, self.pipeline, context["params"])
+            step = self.pipeline.from_params(context["params"]).step(self.task_id)
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         python = os.environ.get("SPIRA_PYTHON", sys.executable)

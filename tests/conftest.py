@@ -23,7 +23,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import GateRejected
 from spira_tasks.runner import run_step
@@ -134,7 +134,7 @@ def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One run of the whole pipeline; its model has learned next to nothing, and is refused."""
     store = Store(str(tmp_path_factory.mktemp("store")))
     results, refusal = {}, ""
-    for step in configure(TRAINING, data=str(cohort), settings=SETTINGS):
+    for step in TRAINING.configure(data=str(cohort), settings=SETTINGS):
         try:
             results[step.name] = run_step(step, "first", store)
         except GateRejected as error:

@@ -178,7 +178,7 @@ def gpus(docker: Docker, settings: Settings) -> list[Finding]:
     with _site(settings) as known:
         from spira_tasks.contract.pipelines import TRAINING
 
-        train = next(step for step in TRAINING if step.name == "train")
+        train = TRAINING.step("train")
         resources = known.resources(train)
         place = known.place(resources)
     if resources.engine:

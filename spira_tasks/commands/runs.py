@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from spira_tasks import scratch
 from spira_tasks.commands import find_run, open_store
-from spira_tasks.contract import pipelines
+from spira_tasks.contract.pipelines import PIPELINES, REPORT, TRAINING, Pipeline
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
-    from spira_tasks.contract.step import Step
 
 TODAY = ("as_of", "pseudonym_key_id")  # of ingest: each run takes its own
 
@@ -31,7 +30,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     pipeline = commands.add_parser(
         "pipeline", parents=[common, shown], help="run a whole pipeline in this process"
     )
-    pipeline.add_argument("name", choices=sorted(pipelines.PIPELINES))
+    pipeline.add_argument("name", choices=[name for name, one in PIPELINES.items() if one.entry])
     pipeline.add_argument("--run-id", help="names the run; one already used is continued")
     pipeline.add_argument("--data", required=True, help="folder or s3://bucket/prefix to ingest")
     pipeline.add_argument(
@@ -55,9 +54,7 @@ def run_pipeline(args: argparse.Namespace) -> int:
     if sites := os.environ.get("SPIRA_SITES", "").replace(",", " ").split():
         settings.setdefault("ingest.sites", sites)
     try:
-        steps = pipelines.configure(
-            pipelines.PIPELINES[args.name], data=args.data, settings=settings
-        )
+        steps = PIPELINES[args.name].configure(data=args.data, settings=settings)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return run_steps(steps, open_store(args), args)
@@ -70,7 +67,7 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_steps(steps: tuple[Step, ...], store: Store, args: argparse.Namespace) -> int:
+def run_steps(steps: Pipeline, store: Store, args: argparse.Namespace) -> int:
     """Run the steps one after the other as run ``args.run_id``, then show the run."""
     from spira_tasks.runner import check, run_step
 
@@ -100,7 +97,7 @@ def _report(run_id: str, store: Store) -> Path | None:
     from spira_tasks.commands.report import folder_of, put
     from spira_tasks.runner import run_step
 
-    (step,) = pipelines.REPORT
+    (step,) = REPORT
     try:
         site = store.directory(run_step(step, run_id, store).outputs["site"])
     except SpiraError as error:
@@ -116,22 +113,22 @@ def _report(run_id: str, store: Store) -> Path | None:
         return put(folder, folder_of(store, run_id))
 
 
-def steps_of(run_id: str, store: Store) -> tuple[Step, ...]:
+def steps_of(run_id: str, store: Store) -> Pipeline:
     """The steps of a training run, to be run again on the data of today.
 
     Steps that it did not come to have the configuration of the pipeline.
     """
-    records = {name: store.read_record(run_id, name) or {} for name in store.record_names(run_id)}
-    if "ingest" not in records:
+    run = store.runs.read(run_id)
+    if "ingest" not in run.steps:
         raise ConfigError(f"run {run_id!r} took no recordings in: there is nothing to run again")
     settings = {
         f"{step.name}.{key}": value
-        for step in pipelines.TRAINING
-        for key, value in records.get(step.name, {}).get("config", {}).items()
+        for step in TRAINING
+        for key, value in run.config(step.name).items()
         if not (step.name == "ingest" and key in TODAY)
     }
-    data = records["ingest"]["inputs"]["data"]
-    return pipelines.configure(pipelines.TRAINING, data=data, settings=settings)
+    data = run.steps["ingest"].inputs["data"]
+    return TRAINING.configure(data=data, settings=settings)
 
 
 def _show(run_id: str, store: Store, args: argparse.Namespace) -> None:

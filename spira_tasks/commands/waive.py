@@ -12,6 +12,7 @@ from spira_tasks.commands import find_run, open_store, print_json, print_table
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
+    from spira_tasks.contract.verdict import Verdict
 
 DAYS, MOST_DAYS = 90, 366
 
@@ -127,7 +128,7 @@ def waive_check(args: argparse.Namespace) -> int:
             f"{args.name!r} of the suite {args.suite!r} held back {which}; "
             f"what did: {others or 'nothing'}"
         )
-    if is_firm(args.name):
+    if verdict.firm:
         raise ConfigError(
             f"{args.name!r} protects people or shows a fault of the platform: nobody may waive it; "
             "mend what it found"
@@ -138,8 +139,8 @@ def waive_check(args: argparse.Namespace) -> int:
     about = heeded.waiver_of(verdict, until.isoformat(), args.limit)
     if about is None:
         raise ConfigError(
-            f"{args.name!r} measured {verdict.get('statistic')} against "
-            f"{verdict.get('threshold')}: a waiver would excuse "
+            f"{args.name!r} measured {verdict.observed and verdict.observed.value} against "
+            f"{verdict.threshold}: a waiver would excuse "
             + ("everything" if args.limit is None else "less than that with this --limit")
         )
     _, new = decisions.decide(store, "waivers", about, args.why)
@@ -169,25 +170,12 @@ def withdraw(args: argparse.Namespace) -> int:
     return 0
 
 
-def is_firm(name: str) -> bool:
-    """Whether a gate would not heed a waiver of this check."""
-    from expectations.words import catalogue
-    from spira_tasks.stages.validate import CONSERVED
-
-    known = [entry.firm for (_, key), entry in catalogue.committed().items() if key == name]
-    kind, _, rest = name.removesuffix(")").partition("(")
-    firm = any(known) if known else catalogue.is_firm(kind, (rest.partition(", ")[0],))
-    return firm or name == CONSERVED
-
-
-def _held_back(store: Store, runs: Iterable[str]) -> dict[tuple[str, str], Mapping[str, Any]]:
+def _held_back(store: Store, runs: Iterable[str]) -> dict[tuple[str, str], Verdict]:
     """The last verdict of every check that blocked a run, or would have but for a waiver."""
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for run_id in runs:
-        for step in store.record_names(run_id):
-            record = store.read_record(run_id, step) or {}
-            for verdict in record.get("verdicts", ()):
-                held_back = verdict["verdict"] == "block" or verdict.get("waiver")
-                if verdict.get("suite") and held_back:
-                    found[verdict["suite"], verdict["name"]] = verdict
-    return found
+    return {
+        (verdict.suite, verdict.id): verdict
+        for run_id in runs
+        for record in store.runs.read(run_id).steps.values()
+        for verdict in record.verdicts
+        if verdict.suite and (verdict.stops or verdict.waiver)
+    }

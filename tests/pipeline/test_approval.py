@@ -82,10 +82,10 @@ class Registry:
         suites |= {"check_ward_noise": "ward_noise"}
         source = {"source": f"sha256:{'d' * 64}"}
         steps = [
-            (name, "validate", source, {"table": read[table]}, {"suite": name[6:]})
+            (name, "validate", source, {"table": read[table]}, {"gate": name[6:]})
             for name, table in suites.items()
         ]
-        suite = {"suite": "recordings"}
+        suite = {"gate": "recordings"}
         steps += [("check_recordings", "validate", {}, {"table": source["source"]}, suite)]
         steps += [
             ("check_drift", "drift", {}, {"recordings": read["recordings"]}, {}),
@@ -202,14 +202,14 @@ def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(
     waiting = registry.promote(1, require_approval=True)
     assert waiting.metrics["kept"]
     (verdict,) = [one for one in waiting.verdicts if one.name == "approved_by_a_person"]
-    assert verdict.verdict == "warn"
+    assert verdict.status == "warn"
     assert "model approve 1" in verdict.reason
     assert registry.champion() is None
     assert registry.model("approve", "1", "--why", WHY) == 0
     assert registry.champion() is None  # a person says yes, the gate acts
     done = registry.promote(1, require_approval=True)
     assert done.metrics["promoted"]
-    assert {one.name: one.verdict for one in done.verdicts}["approved_by_a_person"] == "pass"
+    assert {one.id: one.status for one in done.verdicts}["approved_by_a_person"] == "pass"
     assert registry.champion() == "1"
 
 

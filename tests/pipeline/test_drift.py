@@ -90,9 +90,7 @@ def compare(
 
 
 def told(result: Result) -> dict[str, str]:
-    return {
-        verdict.name: verdict.reason for verdict in result.verdicts if verdict.verdict != "pass"
-    }
+    return {verdict.id: verdict.reason for verdict in result.verdicts if verdict.status != "pass"}
 
 
 def content(store: Store, result: Result) -> dict[str, Any]:
@@ -109,7 +107,7 @@ def champion(store: Store, tmp_path: Path) -> Table:
 def test_without_a_champion_there_is_nothing_to_compare_with(store: Store, tmp_path: Path) -> None:
     result = compare(store, others(), tmp_path / "new")
     (verdict,) = result.verdicts
-    assert (verdict.verdict, verdict.reason) == (
+    assert (verdict.status, verdict.reason) == (
         "pass",
         "there is no champion yet: nothing to compare with",
     )
@@ -146,7 +144,7 @@ def test_older_people_from_a_new_site_are_told_and_block_nothing(
         "expect_feature_to_be_as_before(hospital_id)",
         "expect_no_new_categories(hospital_id)",
     }
-    assert result.blocking == ()
+    assert result.stopping == ()
     left = json.dumps(content(store, result)) + json.dumps(store.read_record("r", "check_drift"))
     assert "Planted" not in left
     (age,) = [row for row in content(store, result)["features"] if row["feature"] == "age"]
@@ -211,7 +209,7 @@ def test_chance_seldom_looks_like_drift(n_people: int) -> None:
             )
         table = pd.DataFrame(rows(*tables))
         report = quality.check(table, drift_suite.suite(table))
-        alarms += sum(v.verdict == "warn" for v in report.verdicts)
+        alarms += sum(v.status == "warn" for v in report.verdicts)
         beyond_fixed += int((table["effect"][2:] > 0.1).sum())
         looks += 5
     assert alarms <= 5, f"{alarms} of {looks}"
@@ -288,7 +286,7 @@ def test_features_unlike_those_of_the_champion_are_told_with_what_it_answers(
         "expect_coefficients_to_be_as_before(coefficients)",
         "expect_positive_rate_to_be_as_before(positive_rate)",
     }
-    assert result.blocking == ()
+    assert result.stopping == ()
 
 
 def test_a_champion_that_takes_other_features_is_not_asked(

@@ -12,7 +12,7 @@ from expectations import promotion
 from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance.decisions import decide
 from spira_tasks.governance.heeded import waiver_of
@@ -27,7 +27,7 @@ def run(folder: Path, run_id: str, **settings: object) -> dict[str, Any]:
     store = Store(str(folder / "store"))
     changed = {f"train.{name}": value for name, value in settings.items()}
     try:
-        for step in configure(TRAINING, data=str(folder / "c"), settings=changed):
+        for step in TRAINING.configure(data=str(folder / "c"), settings=changed):
             run_step(step, run_id, store)
     except GateRejected:
         pass  # told by the description

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expectations.promotion import compare, judge
+from expectations.promotion import compare
+from expectations.promotion import verdicts as judge
 from spira_tasks.stages.evaluate import Config, measure_conditions
 
 
@@ -28,7 +29,7 @@ def evaluation(
 
 
 def verdicts(report: dict[str, Any]) -> dict[str, str]:
-    return {verdict.name: verdict.verdict for verdict in judge(report)}
+    return {verdict.id: verdict.status for verdict in judge(report)}
 
 
 LABELS = np.repeat([0.0, 1.0], 54)  # the published test set: 54 controls, 54 patients
@@ -108,5 +109,5 @@ def test_the_champion_stays_unless_the_challenger_is_better_and_misses_nobody(
         "sensitivity_loss": sensitivity_loss,
     }
     before = copy.deepcopy(comparison)
-    assert compare(comparison).verdict == verdict
+    assert compare(comparison).status == verdict
     assert comparison == before

@@ -42,22 +42,22 @@ def test_severity_decides_what_failing_means(severity: str, expected: str) -> No
         column="age", max_value=110, severity=severity, meta=note("nobody is older")
     )
     verdict = verdict_on(expectation)
-    assert verdict.verdict == expected
-    assert verdict.name == "expect_column_values_to_be_between(age)"
-    assert verdict.statistic == pytest.approx(1 / 3)  # an empty cell is no value
+    assert verdict.status == expected
+    assert verdict.id == "expect_column_values_to_be_between(age)"
+    assert verdict.observed.value == pytest.approx(1 / 3)  # an empty cell is no value
     assert (verdict.n, verdict.threshold) == (3, 0)
     assert verdict.reason == "1 of 3 rows are unexpected in age (nobody is older)"
 
 
 def test_what_holds_passes_whatever_its_severity() -> None:
     expectation = gxe.ExpectColumnValuesToBeBetween(column="level", max_value=0)
-    assert verdict_on(expectation).verdict == "pass"
+    assert verdict_on(expectation).status == "pass"
 
 
 def test_a_share_may_be_tolerated() -> None:
     expectation = gxe.ExpectColumnValuesToBeBetween(column="age", max_value=110, mostly=0.6)
     verdict = verdict_on(expectation)
-    assert verdict.verdict == "pass"
+    assert verdict.status == "pass"
     assert verdict.threshold == pytest.approx(0.4)
 
 
@@ -66,9 +66,9 @@ def test_an_aggregate_is_held_against_its_bounds() -> None:
         column="level", min_value=-20, max_value=0, meta=note("loud enough", aspect="mean")
     )
     verdict = verdict_on(expectation)
-    assert verdict.verdict == "block"
-    assert verdict.name == "expect_column_mean_to_be_between(level, mean)"
-    assert verdict.statistic == pytest.approx(-21.5)
+    assert verdict.status == "block"
+    assert verdict.id == "expect_column_mean_to_be_between(level, mean)"
+    assert verdict.observed.value == pytest.approx(-21.5)
     assert verdict.threshold == -20
     assert verdict.reason == "-21.5 observed, at least -20 and at most 0 expected (loud enough)"
 
@@ -85,7 +85,7 @@ def test_no_value_of_a_patient_is_in_a_report() -> None:
         ],
     )
     report = quality.check(pd.concat([FRAME, FRAME]), suite)
-    assert {verdict.verdict for verdict in report.verdicts} == {"block"}
+    assert {verdict.status for verdict in report.verdicts} == {"block"}
     text = json.dumps(asdict(report) | {"firm": sorted(report.firm)})
     assert "Planted" not in text
     assert "777" not in text
@@ -115,7 +115,7 @@ def test_rows_at_fault_are_named_by_number_and_end_nothing() -> None:
     codes = ("expect_column_values_to_be_between:age", "expect_column_values_to_match_regex:name")
     assert report.faults == {2: codes, 6: codes}
     assert report.reasons[codes[0]] == "nobody is older"
-    assert {(v.verdict, v.severity, v.suite) for v in report.verdicts} == {
+    assert {(v.status, v.severity, v.suite) for v in report.verdicts} == {
         ("warn", "critical", "aside")
     }
     assert all("belong into quarantine" in verdict.reason for verdict in report.verdicts)

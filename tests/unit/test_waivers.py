@@ -61,7 +61,7 @@ def test_a_waiver_turns_a_block_into_a_warning_that_says_who(store: Store, gate:
     result = gate(table, "training_set")
     assert result.metrics["n_blocked"] == 0
     waived = [verdict for verdict in result.verdicts if "waived by" in verdict.reason]
-    assert [verdict.verdict for verdict in waived] == ["warn", "warn"]
+    assert [verdict.status for verdict in waived] == ["warn", "warn"]
     assert all(WHY in verdict.reason for verdict in waived)
     assert all(verdict.waiver and verdict.waiver["why"] == WHY for verdict in waived)
     assert sum(verdict.waiver is not None for verdict in result.verdicts) == 2
