@@ -176,7 +176,10 @@ def _provenance(run: Run) -> Provenance:
     parts = {step: record.provenance for step, record in run.steps.items()}
     newest = max(parts.values(), key=lambda part: part.get("at", ""))
     return Provenance(
-        *(newest.get(name, "") for name in ("git", "lock", "python", "image")),
+        git=newest.get("git", ""),
+        lock=newest.get("lock", ""),
+        python=newest.get("python", ""),
+        image=newest.get("image", ""),
         code={step: part["code"] for step, part in parts.items() if part.get("code")},
     )
 
@@ -213,9 +216,11 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     report = reader.json("evaluate.report", "evaluation.json")
     if report is None:
         return None
-    sizes = ("n_recordings", "n_subjects", "n_patients", "n_controls")
     found = Evaluation(
-        *(count(report[name]) for name in sizes),
+        n_recordings=count(report["n_recordings"]),
+        n_subjects=count(report["n_subjects"]),
+        n_patients=count(report["n_patients"]),
+        n_controls=count(report["n_controls"]),
         slices=tables.slices(table, reader.predictions(), report["operating_point"]),
     )
     if not _is_published(report):

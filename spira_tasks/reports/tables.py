@@ -206,9 +206,12 @@ def slices(
         n_right = is_right.groupby([people[by], people["label"]]).sum()
         for group, numbers in zip(counts.rows, counts.cells, strict=True):
             cells = dict(zip(counts.columns, numbers, strict=True))
-            n_of = {name: cells.get(name, 0) for name in ("patients", "controls")}
-            rates = (_rate(int(n_right.get((group, name), 0)), n) for name, n in n_of.items())
-            found.append(Slice(by, group, *n_of.values(), *rates))
+            n_patients, n_controls = (cells.get(name, 0) for name in ("patients", "controls"))
+            sensitivity, specificity = (
+                _rate(int(n_right.get((group, name), 0)), n)
+                for name, n in (("patients", n_patients), ("controls", n_controls))
+            )
+            found.append(Slice(by, group, n_patients, n_controls, sensitivity, specificity))
     return tuple(found)
 
 
