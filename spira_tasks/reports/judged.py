@@ -7,10 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from spira_tasks.contract.verdict import Number, Verdict, explain, suppress
-from spira_tasks.reports import rates
-from spira_tasks.reports.facts import Drift, Evaluation, Interval
+from spira_tasks.reports.facts import Drift
 
-HIDDEN_RATE = "its numbers would tell of fewer than 5 people"
 Record = Mapping[str, Any]
 
 
@@ -20,7 +18,7 @@ def verdicts(record: Record) -> list[dict[str, Any]]:
     for stored in record.get("verdicts", ()):
         verdict = suppress(Verdict.from_dict(stored))
         observed = verdict.observed or Number(None)
-        status = verdict.status
+        status: str = verdict.status
         if status == "insufficient":
             status = "block" if verdict.stops else "warn"
         found.append(
@@ -41,21 +39,6 @@ def verdicts(record: Record) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def without_rates(verdict: dict[str, Any], evaluation: Evaluation | None) -> dict[str, Any]:
-    """A verdict on a rate, without the numbers where the rate is told coarsely or not at all."""
-    clean = evaluation.conditions.get("clean", {}) if evaluation else {}
-    rests_on: dict[str, list[Interval | None]] = {
-        "sensitivity_floor": [clean.get("sensitivity")],
-        "specificity_floor": [clean.get("specificity")],
-        "not_degenerate": [clean.get("sensitivity"), clean.get("specificity")],
-        "ward_noise_counterfactual": list(evaluation.drops.values()) if evaluation else [],
-    }
-    if any(rates.is_coarse(one) for one in rests_on.get(verdict["name"], ())):
-        without = dict.fromkeys(("statistic", "low", "high"))
-        return verdict | without | {"hidden": True, "reason": HIDDEN_RATE}
-    return verdict
 
 
 def drift(verdicts: tuple[Record, ...]) -> tuple[Drift, ...]:

@@ -15,6 +15,7 @@ import pytest
 from folders import Cohort
 
 from expectations import catalogue, limits, proposal
+from expectations.words.catalogue import from_json, to_json
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.cli import main
@@ -37,7 +38,7 @@ def test_a_suite_is_listed_as_a_table(capsys: Output) -> None:
 
 def test_what_is_listed_as_json_is_the_catalogue(capsys: Output) -> None:
     assert main(["expectations", "list", "--json"]) == 0
-    assert catalogue.from_json(capsys.readouterr().out) == catalogue.suites()
+    assert from_json(capsys.readouterr().out) == catalogue.suites()
 
 
 def test_an_expectation_is_shown_with_its_reason_and_owner(capsys: Output) -> None:
@@ -50,7 +51,7 @@ def test_an_expectation_is_shown_with_its_reason_and_owner(capsys: Output) -> No
 def test_a_gate_is_shown(capsys: Output) -> None:
     assert main(["expectations", "show", "serving_parity", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
-    assert shown["told"]["rationale"] == "What was judged must be what is used."
+    assert shown["words"]["rationale"] == "What was judged must be what is used."
 
 
 @pytest.mark.parametrize("action", ["list", "show"])
@@ -63,7 +64,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(action: str, capsy
 
 
 def test_a_file_is_compared_with_now(tmp_path: Path, capsys: Output) -> None:
-    content = json.loads(catalogue.to_json(catalogue.suites()))
+    content = json.loads(to_json(catalogue.suites()))
     (metadata,) = (suite for suite in content if suite["name"] == "metadata")
     (age,) = (entry for entry in metadata["expectations"] if entry["name"] == AGE)
     age["parameters"]["max_value"] = 99
