@@ -217,6 +217,7 @@ def _verdict(result: ExpectationValidationResult, suite: str) -> Verdict:
         observed=None if statistic is None else Number(statistic, unit_of(config)),
         threshold=None if violated is None else float(violated),
         n=details.get("n"),
+        n_unit="people",
         numbers={n: Number(float(bound)) for n, bound in bounds.items() if bound is not None},
     )
 

@@ -18,6 +18,7 @@ def shares(
     *,
     max_fraction: float,
     max_site_fraction: float,
+    emptied: bool,
     suite: str = "",
 ) -> tuple[Verdict, ...]:
     """Whether what is left may be used: the share of refused rows, in all and by site.
@@ -29,6 +30,8 @@ def shares(
         the caller.
     max_fraction, max_site_fraction : float
         What is acceptable in the long run; how many are tolerated depends on the number of rows.
+    emptied : bool
+        Whether nothing is left to work with, which blocks however many are tolerated.
     """
     from expectations.limits import tolerated
 
@@ -36,7 +39,7 @@ def shares(
     n_tolerated = tolerated(n, max_fraction)
     in_all = Verdict(
         "quarantine_share",
-        "block" if n_refused > n_tolerated or (n > 0 and kept.empty) else "pass",
+        "block" if n_refused > n_tolerated or emptied else "pass",
         observed=Number(n_refused / n, "share") if n else None,
         threshold=max_fraction,
         n=n,

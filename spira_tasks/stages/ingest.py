@@ -279,6 +279,7 @@ def verdicts(
             faulty,
             max_fraction=config.max_quarantine_fraction,
             max_site_fraction=config.max_site_quarantine_fraction,
+            emptied=table.empty,
         ),
         Verdict(
             "known_sites",

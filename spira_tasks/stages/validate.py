@@ -113,6 +113,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             else refused,
             max_fraction=config.max_quarantine_fraction,
             max_site_fraction=config.max_site_quarantine_fraction,
+            emptied=kept.empty and not frame.empty,
             suite=suite,
         ),
         rules.standard_limits(

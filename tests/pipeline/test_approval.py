@@ -201,9 +201,9 @@ def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(
     registry.add(1)
     waiting = registry.promote(1, require_approval=True)
     assert waiting.metrics["kept"]
-    (verdict,) = [one for one in waiting.verdicts if one.name == "approved_by_a_person"]
+    (verdict,) = [one for one in waiting.verdicts if one.id == "approved_by_a_person"]
     assert verdict.status == "warn"
-    assert "model approve 1" in verdict.reason
+    assert verdict.names["version"] == ("1",)
     assert registry.champion() is None
     assert registry.model("approve", "1", "--why", WHY) == 0
     assert registry.champion() is None  # a person says yes, the gate acts
@@ -217,7 +217,7 @@ def test_promotion_asks_nobody_where_it_need_not(registry: Registry) -> None:
     registry.add(1)
     result = registry.promote(1)
     assert registry.champion() == "1"
-    assert not [one for one in result.verdicts if one.name.endswith("by_a_person")]
+    assert not [one for one in result.verdicts if one.id.endswith("by_a_person")]
 
 
 def test_an_approval_overrides_neither_a_gate_nor_an_erasure(
@@ -243,7 +243,7 @@ def test_who_was_champion_and_was_replaced_stays_so_however_often_it_is_run(
     for _ in range(2):
         again = registry.promote(1)
         assert again.metrics["kept"]
-        assert "only a person brings it back" in again.verdicts[-1].reason
+        assert again.verdicts[-1].names["was_champion"] == ("1",)
 
 
 def test_the_list_and_the_trace_tell_what_people_said(

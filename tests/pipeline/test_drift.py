@@ -19,6 +19,7 @@ from spira_tasks import drift_rows, quality
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
+from spira_tasks.contract.verdict import Number
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
 from spira_tasks.speech.features import FeatureSpec
@@ -90,7 +91,9 @@ def compare(
 
 
 def told(result: Result) -> dict[str, str]:
-    return {verdict.id: verdict.reason for verdict in result.verdicts if verdict.status != "pass"}
+    return {
+        v.id: ", ".join(v.names.get("state", ())) for v in result.verdicts if v.status == "warn"
+    }
 
 
 def content(store: Store, result: Result) -> dict[str, Any]:
@@ -107,10 +110,7 @@ def champion(store: Store, tmp_path: Path) -> Table:
 def test_without_a_champion_there_is_nothing_to_compare_with(store: Store, tmp_path: Path) -> None:
     result = compare(store, others(), tmp_path / "new")
     (verdict,) = result.verdicts
-    assert (verdict.status, verdict.reason) == (
-        "pass",
-        "there is no champion yet: nothing to compare with",
-    )
+    assert (verdict.status, verdict.names["state"]) == ("pass", ("no champion",))
     assert result.outputs["recordings"] == put(store, tmp_path / "again", others())
     table = store.directory(result.outputs["report"]).path("drift.parquet")
     assert len(pd.read_parquet(table)) == 0
@@ -158,14 +158,15 @@ def test_few_new_people_tell_nothing(store: Store, champion: Table, tmp_path: Pa
     result = compare(store, pd.concat([champion, new]), tmp_path / "few")
     assert told(result) == {}
     assert result.metrics["n_compared"] == 0
-    assert "20 people are not in" in result.verdicts[0].reason
+    assert result.verdicts[0].status == "insufficient"
+    assert result.verdicts[0].observed == Number(20, "people")
 
 
 def test_a_reference_that_is_gone_is_told(store: Store, champion: Table, tmp_path: Path) -> None:
     for tree in (Path(store.url) / "trees").glob("*.json"):
         tree.unlink()
     result = compare(store, others(), tmp_path / "new")
-    assert "was erased" in told(result)["drift_reference"]
+    assert told(result) == {"drift_reference": "no reference"}
 
 
 def test_the_second_time_nothing_is_compared_and_the_bytes_are_the_same(

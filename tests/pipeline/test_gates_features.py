@@ -70,7 +70,7 @@ def test_features_that_today_s_code_makes_pass(
     result = run_step(gate(features.outputs["features"], recordings), "r", store)
     assert {verdict.status for verdict in result.verdicts} == {"pass"}
     assert result.outputs["table"] == features.outputs["features"]
-    (parity,) = [v for v in result.verdicts if "parity" in v.name]
+    (parity,) = [v for v in result.verdicts if "parity" in v.id]
     assert parity.n == 5
 
 

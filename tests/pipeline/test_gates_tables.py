@@ -75,7 +75,7 @@ def test_rows_at_fault_are_put_aside_and_the_others_go_on(store: Store, gate: Ga
     assert set(aside["suite"]) == {"metadata"}
     kept = made(store, "table")["recordings.parquet"]
     pd.testing.assert_frame_equal(kept, table.iloc[2:].reset_index(drop=True))
-    verdict = next(v for v in result.verdicts if v.name == CHECK)
+    verdict = next(v for v in result.verdicts if v.id == CHECK)
     assert (verdict.status, verdict.severity, verdict.suite) == ("warn", "critical", "metadata")
 
 

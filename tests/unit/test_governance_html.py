@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from spira_governance_html import step_page
-
+from spira.governance_pages import step_page
 from spira_tasks.contract.verdict import Number, Verdict
 
 RECORD = {
@@ -14,6 +13,7 @@ RECORD = {
         ).to_dict(),
         Verdict("auc_above_chance", "pass", observed=Number(0.9, low=0.8, high=1.0)).to_dict(),
         Verdict("expect_<the>_moon", "block").to_dict(),
+        {"name": "sensitivity_floor", "verdict": "warn", "reason": "3 of 8", "threshold": 0.8},
     ],
 }
 
@@ -26,8 +26,10 @@ def test_a_check_is_described_in_both_languages_beside_its_id() -> None:
         "<code>contains_erased_subject</code>",
         "(LGPD art. 18): fewer than 5.",
         "menos de 5.",
+        "Finds the patients",  # of a record from before 0.3
     ):
         assert text in page
     assert "Better than chance" in page.split("<details>")[1]
     assert "<code>expect_&lt;the&gt;_moon</code>" in page  # there are no words for it
     assert "<the>" not in page
+    assert "3 of 8" not in page

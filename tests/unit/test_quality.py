@@ -17,7 +17,7 @@ from great_expectations.expectations.row_conditions import Column
 
 from expectations.notes import QUARANTINE, note
 from spira_tasks import data_docs, quality
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Verdict
 
 FRAME = pd.DataFrame(
     {
@@ -44,9 +44,11 @@ def test_severity_decides_what_failing_means(severity: str, expected: str) -> No
     verdict = verdict_on(expectation)
     assert verdict.status == expected
     assert verdict.id == "expect_column_values_to_be_between(age)"
+    assert verdict.observed
     assert verdict.observed.value == pytest.approx(1 / 3)  # an empty cell is no value
     assert (verdict.n, verdict.threshold) == (3, 0)
-    assert verdict.reason == "1 of 3 rows are unexpected in age (nobody is older)"
+    assert verdict.numbers == {"n_unexpected": Number(1, "rows")}
+    assert (verdict.kind, verdict.columns) == ("expect_column_values_to_be_between", ("age",))
 
 
 def test_what_holds_passes_whatever_its_severity() -> None:
@@ -68,9 +70,11 @@ def test_an_aggregate_is_held_against_its_bounds() -> None:
     verdict = verdict_on(expectation)
     assert verdict.status == "block"
     assert verdict.id == "expect_column_mean_to_be_between(level, mean)"
+    assert verdict.observed
     assert verdict.observed.value == pytest.approx(-21.5)
     assert verdict.threshold == -20
-    assert verdict.reason == "-21.5 observed, at least -20 and at most 0 expected (loud enough)"
+    assert verdict.numbers == {"min": Number(-20.0), "max": Number(0.0)}
+    assert (verdict.columns, verdict.aspect) == (("level",), "mean")
 
 
 def test_no_value_of_a_patient_is_in_a_report() -> None:
@@ -118,15 +122,14 @@ def test_rows_at_fault_are_named_by_number_and_end_nothing() -> None:
     assert {(v.status, v.severity, v.suite) for v in report.verdicts} == {
         ("warn", "critical", "aside")
     }
-    assert all("belong into quarantine" in verdict.reason for verdict in report.verdicts)
 
 
-def test_what_is_firm_is_told_by_its_name_and_its_reason() -> None:
+def test_a_firm_expectation_is_marked_in_its_verdict_and_its_reason() -> None:
     assert quality.check(FRAME, aside()).firm == frozenset()
-    assert quality.check(FRAME, aside(firm=True)).firm == {
-        "expect_column_values_to_be_between(age)",
-        "expect_column_values_to_be_between:age",
-    }
+    report = quality.check(FRAME, aside(firm=True))
+    assert report.firm == {"expect_column_values_to_be_between:age"}
+    firm = {verdict.id for verdict in report.verdicts if verdict.firm}
+    assert firm == {"expect_column_values_to_be_between(age)"}
 
 
 def test_a_suite_says_its_version_and_its_digest_follows_what_it_demands() -> None:
