@@ -64,7 +64,7 @@ production-up:  ## start the whole platform in containers
 production-down:  ## stop it; data and secrets stay
 	@scripts/production.sh down
 
-doctor:  ## what is wrong with the platform in containers, and how to mend it
+doctor:  ## what is wrong with the platform in containers, and what to do
 	@$(PYTHON) scripts/doctor
 
 backup:  ## copy databases and store:  make backup TO=/backup/2026-11-21
