@@ -26,7 +26,7 @@ Language = Literal["pt", "en"]
 LANGUAGES: tuple[Language, ...] = ("pt", "en")
 LOCALES = {"pt": "pt_BR", "en": "en_GB"}
 HERE = Path(__file__).parent
-SUBJECTS = ("pages", "documents", "gates", "expectations")
+SUBJECTS = ("pages", "airflow", "documents", "gates", "expectations")
 UNKNOWN = "–"
 Catalogue = Mapping[str, Mapping[str, str]]  # key to language to text
 

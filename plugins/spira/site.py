@@ -1,12 +1,12 @@
-"""What is particular to one site: its Docker engines, and what each step may use there.
+"""The site file: the Docker engines of one site, and what each step may use there.
 
-``SPIRA_SITE`` names a TOML file; without one every step keeps the resources that the pipeline gives
-it and runs on the engine of ``SPIRA_DOCKER_URL``::
+``SPIRA_SITE`` names a TOML file.  Without one, every step has the resources of the pipeline and
+runs on the engine of ``SPIRA_DOCKER_URL``::
 
     [engines.gpu]
     url = "tcp://gpu-1.example.org:2376"
     tls = "/run/secrets/gpu-1"           # folder with ca.pem, cert.pem and key.pem
-    hosts = {s3 = "10.0.0.5", mlflow = "10.0.0.5"}      # where those names lead from there
+    hosts = {s3 = "10.0.0.5", mlflow = "10.0.0.5"}      # addresses of those names there
 
     [steps.train]
     engine = "gpu"
@@ -19,11 +19,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spira_tasks.contract.access import STEP_ACCESS
+from spira_tasks.contract.pipelines import ALL_STEPS
 from spira_tasks.contract.step import Resources, Step
 
 LOCAL_ENGINE = "unix:///var/run/docker.sock"
@@ -36,9 +38,9 @@ class Place:
     Attributes
     ----------
     url, tls : str
-        ``tls`` is the folder of the files that open the engine, if any do.
+        ``tls`` is the folder of the client's certificate; empty for an engine without TLS.
     hosts : mapping of str to str
-        Name to address, for containers on an engine that does not know the network of the platform.
+        Name to address, for containers on an engine outside the platform's network.
     """
 
     url: str
@@ -52,19 +54,19 @@ class Site:
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def from_environment(cls) -> Site:
-        """Read SPIRA_SITE, SPIRA_DOCKER_URL and SPIRA_DOCKER_TLS.
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Site:
+        """Read SPIRA_SITE, SPIRA_DOCKER_URL and SPIRA_DOCKER_TLS, by default of this process.
 
         Raises
         ------
         ValueError
-            When the file is missing or says something that is not known; names the place.
+            When the file is missing or wrong; names the place.
         """
+        values = os.environ if environment is None else environment
         own = Place(
-            os.environ.get("SPIRA_DOCKER_URL") or LOCAL_ENGINE,
-            os.environ.get("SPIRA_DOCKER_TLS") or "",
+            values.get("SPIRA_DOCKER_URL") or LOCAL_ENGINE, values.get("SPIRA_DOCKER_TLS") or ""
         )
-        file = os.environ.get("SPIRA_SITE")
+        file = values.get("SPIRA_SITE")
         if not file:
             return cls({"": own})
         try:
@@ -83,6 +85,7 @@ class Site:
             engine = fields.get("engine", "")
             if engine not in engines:
                 raise ValueError(f"{file}, steps.{name}: there is no [engines.{engine}]")
+        _known(steps, [step.name for step in ALL_STEPS], f"{file}, steps")
         return cls(engines, steps)
 
     def resources(self, step: Step) -> Resources:
@@ -93,22 +96,12 @@ class Site:
             changes["memory_mib"] = tuple(given) if isinstance(given, list) else (given,)
         return dataclasses.replace(step.resources, **changes)
 
-    def check_steps(self, names: Iterable[str]) -> None:
-        """Refuse the site file when it speaks of a step that there is none of.
-
-        Raises
-        ------
-        ValueError
-            Names the file and the step.
-        """
-        _known(self.steps, list(names), f"{os.environ.get('SPIRA_SITE')}, steps")
-
     def place(self, resources: Resources) -> Place:
         return self.engines[resources.engine]
 
 
 def platform_of(store: str, network: str) -> str:
-    """Tells the containers of this installation from those of another one on the same engine."""
+    """The label that separates installations whose containers share an engine."""
     return f"{store} {network}"
 
 
@@ -132,7 +125,7 @@ def _table(content: Mapping[str, Any], name: str, file: str) -> Mapping[str, Map
 
 
 def _typed(fields: Mapping[str, Any], place: str) -> None:
-    """Refuse a value of a kind, or a size, that no step can have."""
+    """Refuse a value of a wrong type or size."""
     for name, value in fields.items():
         default = getattr(Resources, name)
         kind = type(default[0] if isinstance(default, tuple) else default)
@@ -141,11 +134,11 @@ def _typed(fields: Mapping[str, Any], place: str) -> None:
         wrong = not several or any(type(one) not in kinds for one in several)
         if not wrong and kind in (int, float):  # 0 would be no limit at all
             wrong = min(several) < 0 or (name != "n_gpus" and 0 in several)
-        if wrong or (name == "access" and value not in ("store", "data", "models", "governance")):
-            raise ValueError(f"{place}: {name} = {value!r} is nothing that a step can have")
+        if wrong or (name == "access" and value not in STEP_ACCESS):
+            raise ValueError(f"{place}: {name} = {value!r} is no value that a step can have")
 
 
-def _known(fields: Mapping[str, Any], names: tuple[str, ...] | list[str], place: str) -> None:
+def _known(fields: Mapping[str, Any], names: Sequence[str], place: str) -> None:
     unknown = sorted(set(fields) - set(names))
     if unknown:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""The governance site inside Airflow's web page: where it opens, and that it is served.
+"""The governance site in Airflow's web interface: its links, and the application that serves it.
 
-Airflow loads a plugin in each of its processes, so the pages themselves are imported only where
-they are served (``spira_governance_app``).
+Airflow loads this file, and no other of ours, in each of its processes.  So the pages are imported
+only where they are served (``spira.governance_app``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class GovernancePlugin(AirflowPlugin):  # type: ignore[misc]
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:
-        from spira_governance_app import build
+        from spira.governance_app import build
 
         return [{"app": build(), "url_prefix": PREFIX, "name": "SPIRA governance"}]
 
     @cached_property
     def external_views(self) -> list[dict[str, str]]:
-        # Where Airflow is not at the root of its host, neither are we.
+        # Airflow may be below a path of its host, and these pages are below it too.
         root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + PREFIX
         return [
             {

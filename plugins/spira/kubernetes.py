@@ -1,7 +1,7 @@
-"""Run a step as a hardened pod that outlives whoever started it.
+"""Run a step as a hardened pod that outlives its starter.
 
-This has never met a cluster.  Its tests hold the pod against Kubernetes' own schema and let the
-operator speak to a small stand-in for the API server; docs/kubernetes.md says what that leaves out.
+This has never run on a cluster.  Its tests validate the pod by Kubernetes' own schemas and run the
+operator against a small stand-in for the API server; docs/kubernetes.md says what is not tested.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 from kubernetes.client import ApiException  # type: ignore[import-untyped, unused-ignore]
 from kubernetes.client import models as k8s
-from spira_identity import actor
-from spira_links import LINKS
-from spira_secrets import hidden, secrets_of
-from spira_status import (
+from urllib3.exceptions import HTTPError
+
+from spira.access import hidden, secrets_of
+from spira.links import LINKS
+from spira.outcome import (
     FINAL,
+    N_LAST_LINES,
+    STOP_SECONDS,
+    actor,
     command_line,
+    configured_step,
     failure,
     memory_limit,
     out_of_memory,
     reason_of,
     result_of,
 )
-from urllib3.exceptions import HTTPError
-
-from spira_tasks.contract.pipelines import configured
+from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
 from spira_tasks.contract.step import Resources, Step
 
 USER = 10001  # the image's own
-STOP_SECONDS = 60  # for a step to save its state after SIGTERM
-START_SECONDS = 15 * 60  # from a node to the first line: the image may have to be pulled
-CPUS_KEPT_FREE = 0.5  # what a node must have left; the limit is what a step may use
+START_SECONDS = 15 * 60  # from scheduling to the first line, with the pull of the image
+CPUS_KEPT_FREE = 0.5  # the request, which a node must have free; the limit is larger
 LOGS_MIB = 256  # a container's only file outside memory is its log, of which the kubelet keeps 50
-N_LAST_LINES = 12
 GPU = "nvidia.com/gpu"
-ATTEMPT = "try_number"  # label of the provider: which try follows the pod
+ATTEMPT = "try_number"  # label of the provider: the try that owns the pod
 
 TOLERATION = k8s.V1Toleration(key=GPU, operator="Exists", effect="NoSchedule")
 POD_SECURITY = k8s.V1PodSecurityContext(
@@ -64,17 +65,6 @@ CONTAINER_SECURITY = k8s.V1SecurityContext(
     capabilities=k8s.V1Capabilities(drop=["ALL"]),
 )
 
-# Variables that a step takes from its Secret; as in spira_secrets.
-NEEDED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
-MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-VARIABLES = {
-    "store": (*NEEDED, "SPIRA_S3_REGION"),
-    "data": (*NEEDED, "SPIRA_S3_REGION", "SPIRA_PSEUDONYM_KEY", "SPIRA_PSEUDONYM_MAP"),
-    "models": (*NEEDED, "SPIRA_S3_REGION", *MLFLOW),
-    "governance": (*NEEDED, "SPIRA_S3_REGION", *MLFLOW, "SPIRA_SIGNING_KEY"),
-}
-
-
 PLACES = {"tmp": "/tmp", "shm": "/dev/shm", "rekey": "/run/spira"}  # noqa: S108
 
 
@@ -85,9 +75,8 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
     same as under Docker.  The keys come from a Secret of the cluster, so they are in no pod's spec.
     When the process that follows a pod dies, the pod goes on and the next try finds it.
 
-    Whether a node has a GPU to lend shows only when it is too late: a pod that asks for one in vain
-    waits.  So a step whose GPU is optional asks for none, and ``gpu_optional = false`` in the site
-    file makes it ask.
+    A pod that asks for a GPU waits until a node has one, for ever if none has.  So a step whose GPU
+    is optional asks for none, unless the site file says ``gpu_optional = false``.
 
     Parameters
     ----------
@@ -122,13 +111,13 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             security_context=POD_SECURITY,
             container_security_context=CONTAINER_SECURITY,
             automount_service_account_token=False,
-            active_deadline_seconds=limits.minutes * 60,  # should nobody be there to stop it
-            termination_grace_period=STOP_SECONDS,
+            active_deadline_seconds=limits.minutes * 60,  # if no process is there to stop it
+            termination_grace_period=int(STOP_SECONDS),
             schedule_timeout_seconds=limits.minutes * 60,  # it may queue for a node
             startup_timeout_seconds=START_SECONDS,
-            on_finish_action="delete_succeeded_pod",  # a failed one stays for whoever wants to look
+            on_finish_action="delete_succeeded_pod",  # a failed one stays for a person to look at
             durable=True,
-            deferrable=False,  # a triggerer would not know the meaning of an exit status
+            deferrable=False,  # a triggerer does not interpret exit statuses
             do_xcom_push=False,  # no sidecar: the result is in the store
             **kwargs,
         )
@@ -162,15 +151,12 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         if not self._succeeded:
             raise AirflowException("the step was stopped")
         record = result_of(self.store, context["run_id"], self.task_id, self._secrets)
-        # Airflow itself would not: do_xcom_push is False, so that the provider adds no sidecar.
+        # With do_xcom_push False, which avoids the provider's sidecar, Airflow pushes nothing.
         context["ti"].xcom_push(key="return_value", value=record)
         return record
 
     def build_pod_request_obj(self, context: Context, *, dry_run: bool = False) -> k8s.V1Pod:
-        try:
-            step = configured(self.task_id, self.pipeline, context["params"])
-        except ValueError as error:
-            raise AirflowFailException(str(error)) from None
+        step = configured_step(self.task_id, self.pipeline, context["params"])
         if any(reference.startswith("folder:") for reference in step.inputs.values()):
             raise AirflowFailException(
                 f"step {step.name!r} reads a folder, and a pod sees none: put the recordings into "
@@ -192,7 +178,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
         pod = super().get_or_create_pod(pod_request_obj, context)
-        if pod is not pod_request_obj:  # of an earlier try: from now on only this one may stop it
+        if pod is not pod_request_obj:  # of an earlier try: from now on this try owns it
             self.log.info("found the pod of an earlier try; its log follows from the start")
             self.client.patch_namespaced_pod(
                 name=pod.metadata.name,
@@ -212,13 +198,13 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             self.log.warning("cannot ask for the pod: %s %s", error.status, error.reason)
             return
         if found.metadata.labels.get(ATTEMPT) == self._attempt:
-            self.log.info("asking the step to stop; it has %d s", STOP_SECONDS)
+            self.log.info("asking the step to stop; it has %.0f s", STOP_SECONDS)
             super().on_kill()
 
     def cleanup(self, *, remote_pod: k8s.V1Pod, context: Context, **_others: Any) -> None:
-        """Say how a pod ended.
+        """Raise the failure of a pod that has ended; delete one that succeeded.
 
-        The provider comes here after an error too.  A pod that goes on is then left as it is; the
+        The provider calls this after an error too.  A pod that still runs is then left alone: the
         provider's own method would hide it from the next try, which would start a second one.
         """
         phase = remote_pod.status.phase if remote_pod and remote_pod.status else None
@@ -232,7 +218,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         raise self._failure(remote_pod, context)
 
     def _failure(self, pod: k8s.V1Pod, context: Context) -> AirflowException:
-        """The exception for a failed pod, by what the cluster and the container say of it."""
+        """The exception for a failed pod, by the states of pod and container."""
         name, status = self.task_id, get_container_status(pod, self.base_container_name)
         ended = status.state.terminated if status else None
         if pod.status.reason or ended is None:  # evicted, past its deadline, lost with its node
@@ -245,7 +231,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             try:
                 context["task_state_store"].set("out_of_memory", n_times)
             except AirflowRuntimeError as error:
-                self.log.warning("Airflow did not take a note, the limit stays: %s", error)
+                self.log.warning("Airflow did not store the note, so the limit stays: %s", error)
             return out_of_memory(name, self.limits.memory_mib, n_times)
         reason = ""
         if ended.exit_code in FINAL:
@@ -254,7 +240,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         return failure(name, ended.exit_code, reason or "\n".join(last_lines))
 
     def _not_started(self, error: Exception) -> AirflowException:
-        """The exception for a pod that never began; the pod goes, lest it begin unobserved."""
+        """The exception for a pod that did not start; deletes it, or it could still start."""
         words = [str(error), f"see that image {self.image} and the Secret are there"]
         try:
             pod = self.pod_manager.read_pod(self.pod)
@@ -267,8 +253,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         return AirflowException("\n".join(words))
 
     def _line(self, container: str, text: str) -> str:  # noqa: ARG002  (the provider's signature)
-        keys = [v for name, v in self._secrets.items() if name.endswith(("_KEY", "_PASSWORD"))]
-        self._last_lines.append(hidden(text.rstrip(), keys))
+        self._last_lines.append(hidden(text.rstrip(), self._secrets))
         return self._last_lines[-1]
 
 
@@ -283,11 +268,11 @@ def _environment(limits: Resources, store: str) -> list[k8s.V1EnvVar]:
             name=name,
             value_from=k8s.V1EnvVarSource(
                 secret_key_ref=k8s.V1SecretKeySelector(
-                    name=secret, key=name, optional=name not in NEEDED
+                    name=secret, key=name, optional=name not in REQUIRED
                 )
             ),
         )
-        for name in VARIABLES[limits.access]
+        for name in STEP_ACCESS[limits.access].variables
     ]
 
 
@@ -302,10 +287,10 @@ def _limits(cpus: float, memory_mib: int, n_gpus: int) -> k8s.V1ResourceRequirem
 
 
 def _volumes(limits: Resources) -> list[k8s.V1Volume]:
-    """Where a step may write; and for whom pseudonyms are made, the map of a rotated key."""
+    """The folders that a step may write, and the map of a rotated key where it is needed."""
     volumes = [_memory("tmp", limits.scratch_mib), _memory("shm", limits.shm_mib)]
     if limits.access == "data":
-        # For the container's own group alone: a map that anybody could read is refused.
+        # Readable by the container's group alone: intake refuses a map that anybody can read.
         source = k8s.V1SecretVolumeSource(
             secret_name=_secret("rekey"), default_mode=0o440, optional=True
         )
@@ -314,11 +299,11 @@ def _volumes(limits: Resources) -> list[k8s.V1Volume]:
 
 
 def _memory(name: str, size_mib: int) -> k8s.V1Volume:
-    """A folder in memory, counted in the container's limit: no recording reaches a node's disk."""
+    """A folder in memory, so that no recording reaches a node's disk; part of the memory limit."""
     source = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=f"{size_mib}Mi")
     return k8s.V1Volume(name=name, empty_dir=source)
 
 
 def _literal(text: str) -> str:
-    """Guard against Kubernetes, which puts variables, and so keys, in place of ``$(NAME)``."""
+    """Escape ``$``: Kubernetes replaces ``$(NAME)`` by variables, which may be keys."""
     return text.replace("$", "$$")

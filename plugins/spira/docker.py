@@ -1,9 +1,15 @@
-"""Run a step as a hardened container that outlives whoever started it."""
+"""Run a step as a hardened container that outlives its starter; clean up the engines."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import os
 import time
+from collections.abc import Callable
+from datetime import datetime
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Any
 
 from airflow.providers.docker.operators.docker import DockerOperator
@@ -17,34 +23,48 @@ from airflow.sdk.exceptions import (
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import Mount
 from requests.exceptions import RequestException
-from spira_engine import SAMPLE_SECONDS, Ending, Engine, EngineLost, NoGPU, connect
-from spira_identity import Identity, actor
-from spira_lines import Line
-from spira_links import LINKS
-from spira_secrets import hidden, secrets_of
-from spira_site import Place, platform_of
-from spira_status import (
+
+from spira.access import hidden, secrets_of
+from spira.engine import (
+    LABEL,
+    PLATFORM,
+    SAMPLE_SECONDS,
+    START_SECONDS,
+    Ending,
+    Engine,
+    EngineLost,
+    Identity,
+    Line,
+    NoGPU,
+    connect,
+)
+from spira.links import LINKS
+from spira.outcome import (
     FINAL,
+    N_LAST_LINES,
+    STOP_SECONDS,
+    actor,
     command_line,
+    configured_step,
     failure,
     memory_limit,
     out_of_memory,
     reason_of,
     result_of,
 )
-
-from spira_tasks.contract.pipelines import configured
+from spira.site import Place, Site, platform_of
 from spira_tasks.contract.step import Resources, Step
 
-STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
-N_LAST_LINES = 12
+ENDED = ("success", "failed")  # states of a DAG run
+
+log = logging.getLogger("spira.containers")
 
 
 class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     """Run a step of a pipeline in a container.
 
-    The container is unprivileged and limited (``spira_engine``), gets its keys from Airflow's
-    connections (``spira_secrets``) and leaves its result in the store.  When the process that
+    The container is unprivileged and limited (``spira.engine``), gets its keys from Airflow's
+    connections (``spira.access``) and leaves its result in the store.  When the process that
     follows it dies, the container goes on; the next try finds it by its labels, shows the lines
     that were missed, and takes its result.
 
@@ -90,10 +110,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self._actor = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        try:
-            step = configured(self.task_id, self.pipeline, context["params"])
-        except ValueError as error:
-            raise AirflowFailException(str(error)) from None
+        step = configured_step(self.task_id, self.pipeline, context["params"])
         self._secrets = secrets_of(self.limits)
         self._actor = actor(context)
         try:
@@ -114,8 +131,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         if self._identity is None:
             return  # stopped before there was a container
         try:
-            self._stop(self._connect(), self._identity)
-        except (RequestException, DockerException) as error:  # not to be told for the timeout
+            self._stop(connect(self.place), self._identity)
+        except (RequestException, DockerException) as error:  # the timeout is the error to show
             self.log.warning("cannot stop the container: %s", error)
 
     def _stop(self, engine: Engine, identity: Identity) -> None:
@@ -129,7 +146,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     def _run(self, step: Step, context: Context) -> dict[str, Any]:
         identity = self._identity = _identity(context, platform_of(self.store, self.network))
         notes = context["task_state_store"]
-        engine = self._connect()
+        engine = connect(self.place)  # of its own: on_kill interrupts execute's requests
         n_times = int(notes.get("out_of_memory", 0))
         limit = memory_limit(self.limits.memory_mib, n_times)
 
@@ -144,10 +161,10 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             engine.remove(container)
             record = result_of(self.store, context["run_id"], step.name, self._secrets)
             return record | {"peak_memory_mib": peak_mib}
-        # The container stays for whoever wants to look; spira_maintenance removes it later.
+        # The container stays for a person to look at; spira_maintenance removes it later.
         if ending.out_of_memory:
             self._note(notes, "out_of_memory", n_times + 1)
-            seen = f"{peak_mib} MiB was the most seen (a look every {SAMPLE_SECONDS:.0f} s)"
+            seen = f"the peak seen was {peak_mib} MiB (sampled every {SAMPLE_SECONDS:.0f} s)"
             raise out_of_memory(step.name, self.limits.memory_mib, n_times + 1, seen)
         reason = ""
         if ending.status in FINAL:
@@ -155,9 +172,9 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         raise failure(step.name, ending.status, reason or _last(ending, last_lines))
 
     def _adopt(self, engine: Engine, identity: Identity, step: Step, notes: Any) -> str | None:
-        """A container that an earlier try left, working or with a result; what else it left goes.
+        """Take over the container that an earlier try left running or finished; remove others.
 
-        One that failed is left alone: this try is the answer to it.
+        A failed container stays: this try is its retry.
         """
         adopted = None
         label = self._label(step, identity)
@@ -230,12 +247,12 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                     "there, name another engine in the site file, or let gpu_optional be true"
                 ) from None
             self.log.warning("the engine has no GPU to lend (%s): going on without", error)
-            container = start(_without_gpus(self.limits))
+            container = start(dataclasses.replace(self.limits, n_gpus=0))
         self.log.info("container %s of image %s", container[:12], self.image)
         return container
 
     def _label(self, step: Step, identity: Identity) -> str:
-        """Tells a container that does this very work from one that an older DAG or image made."""
+        """Hash of image and command: an older DAG or image makes a container with another one."""
         work = [self.image, *command_line("python", step, identity.run)]
         return sha256("\0".join(work).encode()).hexdigest()[:16]
 
@@ -255,7 +272,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     def _show(self, lines: list[Line]) -> list[str]:
         shown = []
         for line in lines:
-            text = hidden(line.text, self._secrets_to_hide)
+            text = hidden(line.text, self._secrets)
             self.log.info("%s", text)
             shown.append(text)
             self._after = line.at
@@ -265,22 +282,14 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         try:
             return engine.memory_mib(container)
         except (APIError, RequestException):
-            return 0  # it has just ended, or the engine is away: following it will tell
+            return 0  # it has just ended, or the engine is away, which _follow finds out
 
     def _note(self, notes: Any, name: str, value: Any) -> None:
-        """Leave a note for the next try.  Without it that try shows some lines again, no more."""
+        """Leave a note for the next try, which without it shows some lines again."""
         try:
             notes.set(name, value)
         except AirflowRuntimeError as error:
-            self.log.warning("Airflow did not take a note of %s: %s", name, error)
-
-    def _connect(self) -> Engine:
-        """A connection of its own: on_kill comes in the middle of execute's requests."""
-        return connect(self.place)
-
-    @property
-    def _secrets_to_hide(self) -> list[str]:
-        return [v for name, v in self._secrets.items() if name.endswith(("_KEY", "_PASSWORD"))]
+            self.log.warning("Airflow did not store the note %s: %s", name, error)
 
 
 def _identity(context: Context, platform: str) -> Identity:
@@ -289,11 +298,92 @@ def _identity(context: Context, platform: str) -> Identity:
     return Identity(ti.dag_id, ti.task_id, ti.run_id, map_index, ti.try_number, platform)
 
 
-def _without_gpus(resources: Resources) -> Resources:
-    from dataclasses import replace
-
-    return replace(resources, n_gpus=0)
-
-
 def _last(ending: Ending, lines: list[str]) -> str:
     return "\n".join([ending.error, *lines] if ending.error else lines)
+
+
+# -- maintenance -----------------------------------------------------------------------------
+
+
+def reap_all(*, keep_hours: float, state_of_run: Callable[[str, str], str]) -> dict[str, int]:
+    """Remove the containers of every engine of the site that no task comes back for.
+
+    Parameters
+    ----------
+    keep_hours : float
+        How long an ended container is kept.
+    state_of_run : callable
+        ``state_of_run(dag, run)`` is the state of a DAG run.
+
+    Returns
+    -------
+    dict
+        How many containers were ``stopped``, ``removed`` and ``kept``.
+
+    Raises
+    ------
+    AirflowException
+        When an engine does not answer, after the others were done.
+    """
+    counts = {"stopped": 0, "removed": 0, "kept": 0}
+    platform = platform_of(
+        os.environ.get("SPIRA_STORE", ""), os.environ.get("SPIRA_NETWORK", "spira_steps")
+    )
+    away = []
+    for name, place in Site.from_environment().engines.items():
+        try:
+            engine = connect(place)
+            labels = [LABEL, f"{PLATFORM}={platform}"]
+            for found in engine.client.containers(all=True, filters={"label": labels}):
+                try:
+                    if done := _reap(engine, found, keep_hours, state_of_run):
+                        counts[done] += 1
+                except NotFound:
+                    continue  # its task has removed it meanwhile
+        except (DockerException, RequestException) as error:
+            log.warning("engine %s does not answer: %s", name or place.url, error)
+            away.append(name or place.url)
+    log.info("%(stopped)d stopped, %(removed)d removed, %(kept)d kept", counts)
+    if away:
+        raise AirflowException(f"engines that did not answer: {', '.join(away)}")
+    return counts
+
+
+def _reap(
+    engine: Engine,
+    found: dict[str, Any],
+    keep_hours: float,
+    state_of_run: Callable[[str, str], str],
+) -> str:
+    labels, container = found["Labels"], found["Id"]
+    if found["State"] == "running":
+        over = time.time() > float(labels["spira.deadline"])
+        if not over and not _has_ended(labels, state_of_run):
+            return ""
+        log.warning("stopping %s of run %s", labels[LABEL], labels["spira.run"])
+        engine.stop(container, STOP_SECONDS)
+        return "stopped"
+    seconds = _ended_seconds_ago(engine.client.inspect_container(container))
+    least = START_SECONDS if found["State"] == "created" else 0.0
+    if seconds <= max(keep_hours * 3600, least):
+        return "kept"
+    engine.remove(container)
+    return "removed"
+
+
+def _has_ended(labels: dict[str, str], state_of_run: Callable[[str, str], str]) -> bool:
+    """Whether the DAG run of a container has ended or was deleted."""
+    try:
+        return state_of_run(labels["spira.dag"], labels["spira.run"]) in ENDED
+    except AirflowRuntimeError as error:
+        if (error.error.detail or {}).get("status_code") == HTTPStatus.NOT_FOUND:
+            return True
+        log.warning("Airflow does not give the state of run %s: %s", labels["spira.run"], error)
+        return False
+
+
+def _ended_seconds_ago(details: dict[str, Any]) -> float:
+    """How long ago a container ended, or was made when it never started."""
+    finished = details["State"]["FinishedAt"]
+    at = details["Created"] if finished.startswith("0001") else finished
+    return time.time() - datetime.fromisoformat(f"{at[:19]}+00:00").timestamp()

@@ -1,7 +1,7 @@
-"""One step's container on a Docker engine: made hard, followed, found again, and told apart.
+"""The containers of steps on one Docker engine: start, find, follow and end them.
 
-Knows the engine's API and nothing of Airflow.  A container is known by its labels, not by what some
-process remembers: whoever comes later finds it, whatever became of the one that started it.
+Knows the engine's API and nothing of Airflow.  A container is identified by its labels, so the next
+try finds it after the process that started it has died.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from docker import APIClient
@@ -19,21 +21,63 @@ from docker.errors import APIError, NotFound
 from docker.tls import TLSConfig
 from docker.types import DeviceRequest, LogConfig, Mount
 from requests.exceptions import RequestException
-from spira_identity import Identity
-from spira_lines import Line, parse, unix_second
-from spira_site import Place
 
+from spira.site import Place
 from spira_tasks.contract.step import Resources
 
 log = logging.getLogger("spira.engine")
 
 MIB = 1 << 20
 POLL_SECONDS = 1.0
-SAMPLE_SECONDS = 2.0  # between two looks at a container's memory
+SAMPLE_SECONDS = 2.0  # between two samples of a container's memory
 LOST_SECONDS = 120.0  # an engine that is restarted is back before this
-SETTLE_SECONDS = 0.2  # from a look at a name to holding its container, within the engine
+SETTLE_SECONDS = 0.2  # the engine's own time between looking a name up and locking its container
 START_SECONDS = 30.0  # from making a container to starting it, on a busy machine
 SIGTERM, SIGKILL = 15, 9
+LABEL = "spira.step"  # on every container of a step
+PLATFORM = "spira.platform"
+PART_BYTES = 16384  # the engine splits a longer line into parts and stamps each of them
+STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
+STAMP_BYTES = 31
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which task a container works for.
+
+    ``attempt`` is Airflow's try number.  ``platform`` tells two installations apart that share an
+    engine: their DAGs, and the runs that a schedule makes, have the same names.
+    """
+
+    dag: str
+    task: str
+    run: str
+    map_index: int
+    attempt: int
+    platform: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels that all tries of one task have in common."""
+        return {
+            LABEL: f"{self.dag}/{self.task}",
+            PLATFORM: self.platform,
+            "spira.dag": self.dag,
+            "spira.task": self.task,
+            "spira.run": self.run,
+            "spira.map_index": str(self.map_index),
+        }
+
+    @property
+    def name(self) -> str:
+        """Of a new container; the same for all tries, so only one container can have it."""
+        whole = "\0".join(self.labels.values())
+        return f"spira-{self.task}-{sha256(whole.encode()).hexdigest()[:10]}"
+
+    @property
+    def mark(self) -> str:
+        """What follows the name of a container that belongs to this try."""
+        return f"-try{self.attempt}"
 
 
 class EngineLost(Exception):
@@ -54,11 +98,7 @@ class Ending:
 
 
 class _Client(APIClient):  # type: ignore[misc]
-    """Goes to the engine without a proxy, and trusts the engine's own certificates.
-
-    Where REQUESTS_CA_BUNDLE or HTTPS_PROXY is set, as behind a hospital's firewall, it would obey
-    them first.
-    """
+    """Ignores HTTPS_PROXY and REQUESTS_CA_BUNDLE, which a hospital's firewall may ask for."""
 
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
         self.trust_env = False
@@ -100,11 +140,11 @@ class Engine:
         mounts: Sequence[Mount],
         labels: Mapping[str, str],
     ) -> str:
-        """Start a container for this try; return its id, or that of another try that was sooner.
+        """Start a container for this try; return its id, or the id that another try started first.
 
-        Two tries can be here at once, when a scheduler was restarted.  Only one can make a
-        container of the task's plain name; it keeps the name until the container is started, and
-        whoever waited for the name finds that one at work, and takes it over.
+        After a restart of the scheduler two tries can run this at once.  Only one can create a
+        container with the task's plain name, and keeps that name until the container runs.  The
+        other one waits for the name, finds the container running, and takes it over.
 
         Raises
         ------
@@ -144,7 +184,7 @@ class Engine:
         return container
 
     def _create(self, name: str, config: Any, identity: Identity) -> str:
-        """Make a container of this name; empty when another try, which had it, has started one."""
+        """Create a container of this name; empty when another try has started one meanwhile."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -155,17 +195,17 @@ class Engine:
             if self._working(identity):
                 return ""
             if time.monotonic() > deadline:
-                self.remove(name)  # whoever made it was killed before the start
+                self.remove(name)  # its creator was killed before the start
             time.sleep(0.05)
 
     def _working(self, identity: Identity) -> str:
-        """The container that works for the task; empty when none does."""
+        """The running container of the task; empty when there is none."""
         return next((f["Id"] for f in self.find(identity) if f["State"] == "running"), "")
 
     def _host_config(
         self, resources: Resources, memory_mib: int, network: str, mounts: Sequence[Mount]
     ) -> dict[str, Any]:
-        """Unprivileged, read-only, limited: what a step cannot do, a bug in it cannot do either."""
+        """Unprivileged, read-only, limited: a bug in a step can do no more than a step may."""
         gpus = [DeviceRequest(count=resources.n_gpus, capabilities=[["gpu"]])]
         cpus = min(resources.cpus, float(self.client.info()["NCPU"]))
         config: dict[str, Any] = self.client.create_host_config(
@@ -202,19 +242,19 @@ class Engine:
         return ""
 
     def find(self, identity: Identity) -> list[dict[str, Any]]:
-        """All containers of the task of ``identity``, of whatever try, the oldest first."""
+        """All containers of the task of ``identity``, of every try, the oldest first."""
         labels = [f"{name}={value}" for name, value in identity.labels.items()]
         found = self.client.containers(all=True, filters={"label": labels})
         return sorted(found, key=lambda container: (container["Created"], container["Id"]))
 
     def claim(self, container: str, identity: Identity) -> None:
-        """Make a container this try's own, unless a later try has it: its owner alone may stop it.
+        """Make this try the owner of a container, unless a later try is: only the owner stops it.
 
-        The name is the only thing of a container that can be changed while it runs.  It is renamed
-        by the name that was read: so a try that read it before a later one changed it finds
-        nothing to rename, reads again, and gives way.  The engine itself looks a name up a moment
-        before it holds the container, so that the earlier of two at the same moment may come last:
-        whoever has renamed looks again when that moment is over.
+        The owner is in the container's name, the only field that can change while it runs.  The
+        rename addresses the container by the name that was read.  If a later try has renamed it
+        meanwhile, the rename finds nothing, reads again, and gives way.  The engine looks a name
+        up a moment before it locks the container, so of two renames in that moment the earlier
+        try's may come last.  So each try reads the name again after SETTLE_SECONDS.
         """
         deadline = time.monotonic() + START_SECONDS
         is_settled = False
@@ -244,10 +284,10 @@ class Engine:
     # -- follow ------------------------------------------------------------------------------
 
     def follow(self, container: str, after: str = "") -> Iterator[list[Line]]:
-        """Yield, about once a second until it has ended, what a container wrote after ``after``.
+        """Yield about once a second, until a container has ended, its lines later than ``after``.
 
-        Asks again and again instead of holding a connection open: so a restart of the engine, or
-        of a network between, is no more than a question that has to be repeated.
+        It polls and holds no connection open, so a restart of the engine or of the network costs
+        one poll.
 
         Raises
         ------
@@ -260,7 +300,8 @@ class Engine:
         pause = 0.1
         while True:
             try:
-                ended = not self.is_running(container)  # asked first: what it wrote last is read
+                # before the lines, so that none is missed
+                ended = not self.is_running(container)
                 lines = self.lines(container, after, ended=ended)
                 lost_at = None
             except NotFound:
@@ -283,13 +324,13 @@ class Engine:
         return bool(self.client.inspect_container(container)["State"]["Running"])
 
     def lines(self, container: str, after: str, *, ended: bool = True) -> list[Line]:
-        """The log of a step, its stderr, after the moment ``after`` in the engine's notation."""
+        """The stderr of a step later than ``after``, a timestamp of the engine."""
         since = {"since": unix_second(after)} if after else {}
         content = self.client.logs(container, stdout=False, timestamps=True, **since)
         return parse(content, after, ended=ended)
 
     def memory_mib(self, container: str) -> int:
-        """What a container uses now, without the pages that the kernel could drop."""
+        """Memory of a container now, without the page cache that the kernel could drop."""
         memory = self.client.stats(container, stream=False, one_shot=True).get("memory_stats", {})
         details = memory.get("stats", {})
         cache = details.get("total_inactive_file", details.get("inactive_file", 0))
@@ -302,9 +343,9 @@ class Engine:
         return Ending(int(state["ExitCode"]), bool(state["OOMKilled"]), str(state["Error"]))
 
     def stop(self, container: str, seconds: float) -> None:
-        """Ask a container to end, and make it end when it has not done so in time.
+        """Send SIGTERM, and SIGKILL after ``seconds``.
 
-        The signal is a request of its own: it arrives even if whoever sends it dies while waiting.
+        SIGTERM is a request of its own, so it arrives even if this process dies while waiting.
         """
         try:
             self.client.kill(container, SIGTERM)
@@ -321,18 +362,18 @@ class Engine:
                 raise
 
     def remove(self, container: str) -> None:
-        """Remove a container and its volumes; one that is gone already is no error."""
+        """Remove a container and its volumes, if it is still there."""
         try:
             self.client.remove_container(container, v=True, force=True)
         except NotFound:
             return
         except APIError as error:
-            if error.status_code != 409:  # somebody else is removing it
+            if error.status_code != 409:  # another process is removing it
                 raise
 
 
 def _owner(name: str) -> tuple[str, int]:
-    """The plain name of a container, and the try that has it: 0 when it is just being made."""
+    """The plain name of a container, and the try that owns it: 0 before it is started."""
     found = re.fullmatch(r"(.+?)(?:-try(\d+))?", name)
     return (found[1], int(found[2] or 0)) if found else ("", 0)
 
@@ -340,3 +381,49 @@ def _owner(name: str) -> tuple[str, int]:
 def _is_about_gpus(error: APIError) -> bool:
     words = ("could not select device driver", "nvidia", "gpu", "unknown runtime")
     return any(word in str(error.explanation).lower() for word in words)
+
+
+# -- lines of a log ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that a container wrote, with the engine's timestamp."""
+
+    at: str
+    text: str
+
+
+def parse(content: bytes, after: str, *, ended: bool) -> list[Line]:
+    """The lines of a timestamped log that are later than ``after``.
+
+    While the container runs, a last line without its newline is left for the next call: its rest
+    will have the same timestamp, and would not count as later.
+    """
+    rows = content.split(b"\n")
+    if not ended:
+        rows.pop()  # empty when the last line is complete
+    lines = []
+    for row in rows:
+        at = row[: STAMP_BYTES - 1].decode("ascii", "replace")
+        if at > after:  # fixed width: the order of text is the order of time
+            text = _whole(row[STAMP_BYTES:]).decode("utf-8", "replace")
+            lines.append(Line(at, text.rstrip("\r")))
+    return lines
+
+
+def _whole(row: bytes) -> bytes:
+    """A line without the stamps of its second and later parts."""
+    if len(row) <= PART_BYTES:
+        return row
+    parts = [row[:PART_BYTES]]
+    row = row[PART_BYTES:]
+    while stamp := STAMP.match(row):
+        parts.append(row[stamp.end() : stamp.end() + PART_BYTES])
+        row = row[stamp.end() + PART_BYTES :]
+    return b"".join([*parts, row])
+
+
+def unix_second(at: str) -> int:
+    """The second of an engine's timestamp, such as 2026-11-21T13:05:09.123456789Z."""
+    return int(datetime.fromisoformat(f"{at[:19]}+00:00").timestamp())

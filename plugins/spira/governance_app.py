@@ -24,10 +24,10 @@ from airflow.models.log import Log
 from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from spira_governance_html import message, run_page, step_page
-from spira_site_files import PACK, RUN_ID, Damaged, site_files
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from spira.governance_pages import message, run_page, step_page
+from spira.store import PACK, RUN_ID, Damaged, own_store
 from spira_tasks.contract.pipelines import REPORT, TRAINING
 
 DAG = "spira_continuous_training"
@@ -86,7 +86,7 @@ def build() -> FastAPI:
 
 def overview(request: Request) -> Response:
     """Go to the overview that was made last."""
-    run_id = site_files().latest()
+    run_id = own_store().latest()
     if not RUN_ID.fullmatch(run_id):
         return HTMLResponse(message("no_report"))
     return RedirectResponse(f"runs/{quote(run_id, safe='')}/{_page('overview', request)}")
@@ -94,7 +94,7 @@ def overview(request: Request) -> Response:
 
 def run(run_id: str, request: Request) -> Response:
     """Go to the verdict page of a run; while it has none, say what its steps have said so far."""
-    files = site_files()
+    files = own_store()
     if files.names(run_id) is not None:
         return RedirectResponse(_page("verdict", request))
     records = {step.name: files.record(run_id, step.name) for step in TRAINING}
@@ -105,7 +105,7 @@ def run(run_id: str, request: Request) -> Response:
 
 def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
     """The site of a run as one signed zip, under the name that it is to be saved by."""
-    name = site_files().pack(run_id)
+    name = own_store().pack(run_id)
     if not name:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return file(run_id, name, request, user)
@@ -113,7 +113,7 @@ def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
 
 def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response:
     """A file of a run's site; handing over the pack is logged first."""
-    files = site_files()
+    files = own_store()
     names = files.names(run_id)
     if names is None:
         return run(run_id, request)
@@ -132,7 +132,7 @@ def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response
 
 def task(run_id: str, task_id: str) -> Response:
     """What one step said: its verdict, its counts, its reasons."""
-    record = site_files().record(run_id, task_id) if task_id in SHOWN else None
+    record = own_store().record(run_id, task_id) if task_id in SHOWN else None
     if record is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return HTMLResponse(step_page(run_id, task_id, record))

@@ -14,20 +14,17 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
-from spira_identity import actor
-from spira_links import LINKS
-from spira_records import shown
-from spira_site import Site
-from spira_status import command_line, failure
 
-from spira_tasks.contract.pipelines import ALL_STEPS, configured
+from spira.links import LINKS
+from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure
+from spira.site import Site
+from spira.store import shown
 from spira_tasks.contract.step import Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
-GPU_POOL = "spira_gpu"  # its slots are the GPUs: a step waits until as many are free as it asks for
-# How a task is tried again.  What a gate refused or a person has to mend never is (spira_status).
-OUTAGES: dict[str, Any] = {
+GPU_POOL = "spira_gpu"  # a slot is a GPU: a step waits for as many as it asks for
+# Retries of a task.  What a gate refused, or a person has to mend, is never retried (outcome.py).
+RETRIES: dict[str, Any] = {
     "retries": 4,
     "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
     "retry_exponential_backoff": 2.0,  # the factor
@@ -46,7 +43,6 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
         When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
     """
     site = Site.from_environment()
-    site.check_steps(one.name for one in ALL_STEPS)
     resources = site.resources(step)
     common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}
     if resources.queue:
@@ -62,10 +58,10 @@ def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseO
         "execution_timeout": timedelta(minutes=resources.minutes),
     }
     if runtime == "kubernetes":
-        from spira_kubernetes import StepPodOperator
+        from spira.kubernetes import StepPodOperator
 
         return StepPodOperator(**common)
-    from spira_docker import StepDockerOperator
+    from spira.docker import StepDockerOperator
 
     n_lent = int(os.environ.get("SPIRA_GPUS") or 0)
     if resources.n_gpus and (n_lent or not resources.gpu_optional):
@@ -89,11 +85,7 @@ def _bucket() -> str:
 
 
 class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
-    """Run a step as a process of this machine: no container, no service.
-
-    The step leaves its result in the store; Airflow's page gets its key, metrics and verdicts, a
-    few hundred bytes, to show.
-    """
+    """Run a step as a process of this machine: no container, no service."""
 
     operator_extra_links = LINKS
     ui_color = "#d7e8f4"
@@ -104,12 +96,9 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        try:
-            step = configured(self.task_id, self.pipeline, context["params"])
-        except ValueError as error:
-            raise AirflowFailException(str(error)) from None
+        step = configured_step(self.task_id, self.pipeline, context["params"])
         python = os.environ.get("SPIRA_PYTHON", sys.executable)
-        last_lines: deque[str] = deque(maxlen=12)
+        last_lines: deque[str] = deque(maxlen=N_LAST_LINES)
         with TemporaryFile("w+") as stdout:
             self.process = subprocess.Popen(
                 command_line(python, step, context["run_id"]),
@@ -126,8 +115,7 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
             status = self.process.wait()
             stdout.seek(0)
             if status == 0:
-                result = json.loads(stdout.read())
-                return shown(result)
+                return shown(json.loads(stdout.read()))
         raise failure(step.name, status, "".join(last_lines))
 
     def on_kill(self) -> None:

@@ -1,4 +1,4 @@
-"""Buttons of a task in Airflow's page: what its gate said, the governance site, MLflow."""
+"""Buttons of a task in Airflow's page: its gate's verdict, the governance site, MLflow."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import attrs
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.xcom import XCom
-from spira_records import summary
-from spira_site_files import Damaged, site_files
+
+from spira.store import own_store, summary
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -22,7 +22,7 @@ log = logging.getLogger("spira.step")
 
 
 def _page(ti_key: TaskInstanceKey, end: str = "") -> str:
-    """Address of the MLflow run that the step named in its record; empty when it named none."""
+    """Address of the MLflow run that the step's record names; empty when it names none."""
     record: Any = XCom.get_value(ti_key=ti_key, key="return_value")
     run = record.get("mlflow_run") if isinstance(record, dict) else None
     if not run:
@@ -49,18 +49,18 @@ class ReportLink(BaseOperatorLink):  # type: ignore[misc]
 
 
 def _run_page(ti_key: TaskInstanceKey) -> str:
-    """Where the run of a task is in Airflow's page, whatever name or port that has today."""
+    """Path of a task's run in Airflow's page, without the host."""
     root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     return f"{root}/dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id, safe='')}"
 
 
 def _verdict(ti_key: TaskInstanceKey) -> str:
-    """What the gate said; of one that refused, Airflow has nothing and the store has the record."""
+    """A gate's verdict: from Airflow, or from the store for a gate that refused."""
     record: Any = XCom.get_value(ti_key=ti_key, key="return_value")
     if not isinstance(record, dict):
         try:
-            record = site_files().record(ti_key.run_id, ti_key.task_id)
-        except (OSError, Damaged) as error:
+            record = own_store().record(ti_key.run_id, ti_key.task_id)
+        except OSError as error:
             log.warning("no button for the verdict: %s", error)
             return ""
     return str(summary(record or {}).get("verdict", ""))
@@ -75,7 +75,7 @@ class GovernanceLink(BaseOperatorLink):  # type: ignore[misc]
 
 
 class VerdictLink(BaseOperatorLink):  # type: ignore[misc]
-    """A button that a task shows when its gate said ``verdict``.
+    """A button that a task shows when its gate's verdict is ``verdict``.
 
     Airflow fixes the names of buttons when it reads the DAG, and hides those without an address.
     """
