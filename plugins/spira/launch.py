@@ -24,7 +24,7 @@ from spira_tasks.contract.step import Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
 GPU_POOL = "spira_gpu"  # a slot is a GPU: a step waits for as many as it asks for
-# Retries of a task.  What a gate refused, or a person has to mend, is never retried (outcome.py).
+# Retries of a task.  What a gate refused, or a person must correct, is not retried (outcome.py).
 RETRIES: dict[str, Any] = {
     "retries": 4,
     "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),

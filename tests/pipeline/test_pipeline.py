@@ -189,7 +189,7 @@ def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path
     assert len(after - before) == 2 * 3 + n_new  # two people's recordings, and their sentences
 
 
-@pytest.mark.s3
+@pytest.mark.slow
 def test_a_bucket_holds_the_same_digests_as_a_folder(
     finished: Run, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
