@@ -99,7 +99,7 @@ def mark(verdict: Verdict, language: Language) -> str:
 
 
 def waived_by(verdict: Verdict, language: Language) -> str:
-    """Who waived a check, when and why; empty where nobody did."""
+    """Who waived a check, when and why; empty where no person did."""
     if verdict.waiver is None:
         return ""
     words, waiver = words_of(language), verdict.waiver
@@ -212,7 +212,7 @@ def _threshold(verdict: Verdict) -> Number | None:
     if verdict.threshold is None:
         return None
     unit: Unit = verdict.observed.unit if verdict.observed else "statistic"
-    # a limit is nobody's count: "at least 3 people" may be said
+    # a limit counts no people, so it is never suppressed
     return Number(verdict.threshold, "items" if unit in COUNTS else unit)
 
 

@@ -1,7 +1,7 @@
-"""The governance site of a run: facts in, pages out that open anywhere and ask nobody for anything.
+"""The governance site of a run: facts in, pages out that need no network.
 
-Every page is one file with its style and its charts in it, in Portuguese and in English; a browser
-that has no network shows all of it.  The words are in ``texts.json``, the layout in ``templates``.
+Every page is one file with its style and its charts in it, in Portuguese and in English.  The words
+are in ``expectations.words``, the layout in ``templates``.
 """
 
 from __future__ import annotations

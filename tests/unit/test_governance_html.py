@@ -21,8 +21,8 @@ RECORD = {
 def test_a_check_is_described_in_both_languages_beside_its_id() -> None:
     page = step_page("first", "promote", RECORD)
     for text in (
-        "Learned from nobody who was erased",
-        "Não aprendeu com quem foi excluído",
+        "No erased person in the data of the model",
+        "Nenhuma pessoa eliminada nos dados do modelo",
         "<code>contains_erased_subject</code>",
         "(LGPD art. 18): fewer than 5.",
         "menos de 5.",
