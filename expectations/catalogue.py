@@ -1,7 +1,8 @@
-"""All suites as plain data: what a person reads, compares and translates.
+"""All suites as plain data: what a person reads, compares and translates.  Standard library only.
 
 Thresholds depend on the size of a table, so the suites are made for a table of a stated size, with
-every column filled in: ``N_ROWS`` recordings, four of each person, half of the people patients.
+every column filled in: ``N_ROWS`` recordings, four of each person, half of the people patients
+(``spira_tasks.suites``).
 
 ``catalogue.json`` beside this file is the last catalogue that was looked at and committed.  It is
 read where Great Expectations is not at hand (reports), and a change of a threshold shows in review
@@ -10,29 +11,19 @@ as a change of it; a test fails while it is behind the suites.
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import great_expectations as gx
-    import pandas as pd
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from typing import Any
 
 N_ROWS = 1000
-EXTRA = "x_extra"  # stands for any column of a hospital's own
 # Parameters by the table that a suite is made for: elsewhere only the share that must be good.
 FOLLOW_TABLE = {
     "expect_column_mean_to_be_between": ("min_value", "max_value"),
     "expect_column_days_not_to_be_before": ("first",),
     "expect_sessions_to_be_complete": ("tasks",),
 }
-NO_PARAMETERS = {"column", "column_A", "column_B", "column_list", "batch_id"}
 COMMITTED = Path(__file__).with_name("catalogue.json")
 
 
@@ -89,65 +80,6 @@ class Change:
     after: str
 
 
-def suites() -> list[Suite]:
-    """Every suite of the package for the template table, sorted by name.
-
-    A suite is a module of this package with a function ``suite(frame)``.  Where the template table
-    does not fit it, the module has a function ``template()`` that returns one that does.  Loads
-    Great Expectations (seconds).
-    """
-    import expectations
-    from spira_tasks.quality import digest_of
-
-    found = []
-    for module_info in pkgutil.iter_modules(expectations.__path__):
-        module = importlib.import_module(f"expectations.{module_info.name}")
-        if hasattr(module, "suite"):
-            made: gx.ExpectationSuite = module.suite(getattr(module, "template", template)())
-            version = str((made.meta or {}).get("version", ""))
-            entries = _entries([one.configuration for one in made.expectations])
-            found.append(Suite(str(made.name), version, digest_of(made), entries))
-    return sorted(found, key=lambda suite: suite.name)
-
-
-def of_gate(
-    reports: list[Mapping[str, Any]], validations: Mapping[str, Mapping[str, Any]]
-) -> list[Suite]:
-    """The suites as a gate applied them: from its ``validation.json`` and its ``gx.json``."""
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
-
-    found = []
-    for report in reports:
-        if report["suite"] in validations:  # the gate's own rules are no suite
-            results = validations[report["suite"]]["results"]
-            configs = [ExpectationConfiguration(**one["expectation_config"]) for one in results]
-            about = (report["suite"], report["version"], report["digest"])
-            found.append(Suite(*about, _entries(configs)))
-    return found
-
-
-def _entries(configs: list[ExpectationConfiguration]) -> tuple[Entry, ...]:
-    return tuple(sorted((_entry(config) for config in configs), key=lambda entry: entry.name))
-
-
-def _entry(config: ExpectationConfiguration) -> Entry:
-    from spira_tasks.quality import action_of, columns_of, verdict_name
-
-    meta, kwargs = config.meta or {}, config.to_json_dict()["kwargs"]
-    return Entry(
-        name=verdict_name(config),
-        type=config.type,
-        columns=tuple(columns_of(kwargs)),
-        parameters={key: kwargs[key] for key in sorted(kwargs) if key not in NO_PARAMETERS},
-        severity=str(config.severity.value),
-        action=action_of(config),
-        rationale=str(meta.get("rationale", "")),
-        owner=str(meta.get("owner", "")),
-        aspect=str(meta.get("aspect") or ""),
-        firm=bool(meta.get("firm")),
-    )
-
-
 def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> list[Change]:
     """What was added, removed and changed, by suite and name.
 
@@ -193,58 +125,6 @@ def _comparable(entry: Entry, of_one_table: bool) -> dict[str, str]:
         for key, value in entry.parameters.items()
         if key not in left_out
     }
-
-
-def template(n_rows: int = N_ROWS) -> pd.DataFrame:
-    """A split recordings table as ingest leaves it, without one empty cell; nobody's data.
-
-    Parameters
-    ----------
-    n_rows : int
-        A multiple of 4: every person has one recording of each task.
-    """
-    import numpy as np
-    import pandas as pd
-
-    from expectations.limits import IMPOSSIBLE
-    from spira_tasks.intake.listener import HEARD
-    from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
-
-    row = np.arange(n_rows)
-    person = row // 4
-    examples = {
-        name: column.values[0] if column.values else EXAMPLES[column.kind]
-        for name, column in COLUMNS.items()
-    }
-    examples |= {name: str(limit.low or 0) for name, limit in IMPOSSIBLE.items()}
-    text = pd.DataFrame(examples, index=row, dtype="str")
-    table, _ = typed(text.assign(task=np.array(COLUMNS["task"].values)[row % 4]), required=())
-    heard = {name: pd.Series(1, index=row).astype(kind) for name, kind in HEARD.items()}
-    return table.drop(columns=[*RAW_IDENTIFIERS, "audio_uri"]).assign(
-        **heard
-        | {
-            "record_id": [f"r{number:06d}" for number in row],
-            "session_id": [f"s{number:06d}" for number in person],
-            "subject_id": [f"{number:064x}" for number in person],
-            "audio_sha256": [f"{number:064x}" for number in row],
-            "waveform": [f"sha256:{number:064x}" for number in row],
-            "label": pd.Series(person % 2, dtype="Int8"),
-            "split": np.array(["train", "train", "validation", "test"])[person // 2 % 4],
-            EXTRA: "text",
-        }
-    )
-
-
-EXAMPLES = {  # one for each kind of column, as text
-    "text": "text",
-    "name": "name",
-    "hex64": "0" * 64,
-    "whole": "1",
-    "number": "1",
-    "flag": "true",
-    "instant": "2026-01-01T00:00:00Z",
-    "date": "2026-01-01",
-}
 
 
 def to_json(found: list[Suite]) -> str:

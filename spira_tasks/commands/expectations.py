@@ -182,7 +182,7 @@ def print_page(args: argparse.Namespace) -> int:
 
 
 def propose(args: argparse.Namespace) -> int:
-    from expectations import proposal
+    from spira_tasks import proposal
 
     text = proposal.propose(args.data, audio=args.audio)
     if args.out is None:
@@ -198,9 +198,9 @@ def propose(args: argparse.Namespace) -> int:
 
 def _suites(name: str | None = None) -> list[Suite]:
     """The suites of the code as it is, or the one of this name."""
-    from expectations import catalogue
+    from spira_tasks import suites
 
-    every = catalogue.suites()
+    every = suites.current()
     if name is None:
         return every
     found = [suite for suite in every if suite.name == name]
@@ -225,9 +225,10 @@ def _told(entry: Entry, suite: Suite, language: Language) -> Plain:
 def _version(text: str, args: argparse.Namespace) -> tuple[list[Suite], bool]:
     """The suites that ``text`` names, and whether they are those of a run."""
     from expectations import catalogue
+    from spira_tasks import suites
 
     if text == "now":
-        return catalogue.suites(), False
+        return suites.current(), False
     if Path(text).is_file():
         try:
             return catalogue.from_json(Path(text).read_text(encoding="utf-8")), False
@@ -248,7 +249,7 @@ def _version(text: str, args: argparse.Namespace) -> tuple[list[Suite], bool]:
             continue
         files = store.directory(report)
         if "gx.json" in files.names:
-            found += catalogue.of_gate(
+            found += suites.of_gate(
                 json.loads(files.read("validation.json")), json.loads(files.read("gx.json"))
             )
     if not found:

@@ -150,7 +150,7 @@ def enough(found: Mapping[str, Any], config: Config) -> Verdict:
 
 def judged(found: Record) -> Record:
     """What the suite says of the comparison."""
-    from expectations import drift
+    from expectations.suites import drift
     from spira_tasks import quality
 
     table = table_of(found)

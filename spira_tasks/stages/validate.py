@@ -144,7 +144,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 def suites(name: str) -> list[SuiteFor]:
     """The functions that make the suites for a table; importing them takes seconds."""
-    from expectations import audio, features, metadata, training_set, ward_noise
+    from expectations.suites import audio, features, metadata, training_set, ward_noise
 
     by_name: dict[str, list[SuiteFor]] = {
         "recordings": [metadata.suite, audio.suite],

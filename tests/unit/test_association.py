@@ -15,15 +15,15 @@ from suites import (
     split,
 )
 
-from expectations import training_set
-from expectations.association import (
+from expectations.suites import training_set
+from spira_tasks import quality
+from spira_tasks.evaluation.association import (
     cramers_v,
     difference,
     n_unbalanced,
     of_task,
     one_class_share,
 )
-from spira_tasks import quality
 
 
 @pytest.mark.parametrize("column", ["device_model", "hospital_id", "capture_ns", "prompt_version"])

@@ -14,6 +14,7 @@ from expectations import catalogue, document, plain, promotion
 from expectations.catalogue import Entry, Suite
 from spira_tasks import quality
 from spira_tasks.contract.verdict import Verdict
+from spira_tasks.suites import current, template
 
 ROOT = Path(__file__).parents[2]
 AGAIN = "\nmake document, and look at the changes"
@@ -21,7 +22,7 @@ AGAIN = "\nmake document, and look at the changes"
 
 @pytest.fixture(scope="module")
 def suites() -> list[Suite]:
-    return catalogue.suites()
+    return current()
 
 
 def test_the_committed_catalogue_is_that_of_the_code(suites: list[Suite]) -> None:
@@ -39,14 +40,14 @@ def test_the_pages_are_those_of_the_code(
 
 
 def test_every_column_of_the_template_is_filled() -> None:
-    assert not catalogue.template().isna().any().any()
+    assert not template().isna().any().any()
 
 
 def test_the_catalogue_has_every_expectation_that_a_gate_tells(suites: list[Suite]) -> None:
     """By the names that verdicts have: a run is explained by the catalogue."""
-    from expectations import audio
+    from expectations.suites import audio
 
-    table = catalogue.template(40)
+    table = template(40)
     told = {verdict.name for verdict in quality.check(table, audio.suite(table)).verdicts}
     (listed,) = (suite for suite in suites if suite.name == "audio")
     assert told == {entry.name for entry in listed.expectations}

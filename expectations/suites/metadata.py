@@ -7,18 +7,6 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.clinical import (
-    ExpectColumnPairTimesToBeClose,
-    ExpectColumnValuesToBeInUnit,
-    ExpectLabelToAgreeWithSigns,
-)
-from expectations.custom import (
-    ExpectColumnDaysNotToBeBefore,
-    ExpectColumnsToBeAbsent,
-    ExpectColumnValuesToHoldNoPersonalData,
-    ExpectOneValuePerGroup,
-    ExpectSessionsToBeComplete,
-)
 from expectations.limits import (
     CAPTURE,
     CLINICAL,
@@ -26,20 +14,42 @@ from expectations.limits import (
     FIRST_DAY,
     IMPOSSIBLE,
     OLDEST_AGE,
+    PRIVACY,
     SPO2_MINUTES,
     SYNC_HOURS,
     UNIT_SLIPS,
     UNUSUAL,
     UNUSUAL_FRACTION,
 )
-from expectations.notes import QUARANTINE, filled, mostly, note
+from expectations.notes import QUARANTINE, note
 from expectations.personal import IDENTIFIERS
+from expectations.suites.common import (
+    between,
+    consent_granted,
+    filled,
+    in_set,
+    matches,
+    mostly,
+    no_trials,
+    not_empty,
+    not_null,
+    unique,
+)
+from expectations.suites.custom import (
+    ExpectColumnDaysNotToBeBefore,
+    ExpectColumnPairTimesToBeClose,
+    ExpectColumnsToBeAbsent,
+    ExpectColumnValuesToBeInUnit,
+    ExpectColumnValuesToHoldNoPersonalData,
+    ExpectLabelToAgreeWithSigns,
+    ExpectOneValuePerGroup,
+    ExpectSessionsToBeComplete,
+)
 from spira_tasks.intake.record_contract import COLUMNS, FREE_TEXT, RAW_IDENTIFIERS, is_extra
 
 VERSION = "2026-11-21.2"
 
 HEX64_REGEX = r"^[0-9a-f]{64}$"
-PRIVACY = "data protection officer"
 RAW = (*RAW_IDENTIFIERS, "audio_uri")  # they name a person; ingest drops them
 
 
@@ -64,10 +74,8 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
 
 def _identity(present: set[str]) -> list[Expectation]:
     """Which recording, whose, from where: nothing works without it."""
-    expectations: list[Expectation] = [
-        gxe.ExpectTableRowCountToBeBetween(
-            min_value=1, meta=note("an empty table passes every other test")
-        ),
+    expectations = [
+        not_empty(),
         gxe.ExpectTableColumnsToMatchSet(
             column_set=[
                 *(name for name in COLUMNS if name not in RAW),
@@ -76,15 +84,12 @@ def _identity(present: set[str]) -> list[Expectation]:
             exact_match=False,
             meta=note("a column of the record contract is missing: ingest made another table"),
         ),
-        gxe.ExpectColumnValuesToNotBeNull(column="record_id", meta=note("the key of a recording")),
-        gxe.ExpectColumnValuesToBeUnique(column="record_id", meta=note("the key of a recording")),
-        gxe.ExpectColumnValuesToNotBeNull(
-            column="subject_id",
-            meta=note("a recording of nobody cannot be split by subject", action=QUARANTINE),
+        not_null("record_id", "the key of a recording"),
+        unique("record_id", "the key of a recording"),
+        not_null(
+            "subject_id", "a recording of nobody cannot be split by subject", action=QUARANTINE
         ),
-        gxe.ExpectColumnValuesToNotBeNull(
-            column="task", meta=note("models are of one task", action=QUARANTINE)
-        ),
+        not_null("task", "models are of one task", action=QUARANTINE),
     ]
     if "session_id" in present:
         expectations += [
@@ -101,11 +106,11 @@ def _identity(present: set[str]) -> list[Expectation]:
         ]
     if "hospital_id" in present:
         expectations.append(
-            gxe.ExpectColumnValuesToMatchRegex(
-                column="hospital_id",
-                regex=r"^[A-Za-z0-9._-]{1,40}$",
+            matches(
+                "hospital_id",
+                "typed by hand, a site gets several names, and its patients several ids",
                 severity="warning",
-                meta=note("typed by hand, a site gets several names, and its patients several ids"),
+                regex=r"^[A-Za-z0-9._-]{1,40}$",
             )
         )
     return expectations
@@ -120,10 +125,13 @@ def _privacy(present: set[str]) -> list[Expectation]:
         ),
     ]
     expectations += [
-        gxe.ExpectColumnValuesToMatchRegex(
-            column=column,
+        matches(
+            column,
+            "anything else may be a hospital number",
+            PRIVACY,
+            action=QUARANTINE,
+            firm=True,
             regex=HEX64_REGEX,
-            meta=note("anything else may be a hospital number", PRIVACY, "", QUARANTINE, firm=True),
         )
         for column in ("subject_id", "collector_pid")
         if column in present
@@ -138,46 +146,36 @@ def _privacy(present: set[str]) -> list[Expectation]:
         if column in FREE_TEXT or is_extra(column)
     ]
     if "age" in present:
+        why = "few are older, and known by it: write 90 for all of them"
         expectations.append(
-            gxe.ExpectColumnValuesToBeBetween(
-                column="age",
-                max_value=OLDEST_AGE,
-                severity="warning",
-                meta=note(
-                    "few are older, and known by it: write 90 for all of them", PRIVACY, "coarse"
-                ),
-            )
+            between("age", why, PRIVACY, "coarse", severity="warning", max_value=OLDEST_AGE)
         )
     return expectations
 
 
 def _values(present: set[str]) -> list[Expectation]:
     """Only the values of the contract, in the columns that have a list of them."""
-    expectations: list[Expectation] = [
-        gxe.ExpectColumnValuesToBeInSet(
-            column=name,
+    expectations = [
+        in_set(
+            name,
+            "the values of the record contract",
+            action=QUARANTINE,
             value_set=[int(value) for value in column.values]
             if column.kind == "whole"
             else list(column.values),
-            meta=note("the values of the record contract", action=QUARANTINE),
         )
         for name, column in COLUMNS.items()
         if column.values and name in present
     ]
-    expectations.append(
-        gxe.ExpectColumnValuesToNotBeInSet(
-            column="sample_type",
-            value_set=["TEST"],
-            meta=note("trials of the app", action=QUARANTINE),
-        )
-    )
+    expectations.append(no_trials())
     if "cid10" in present:
         expectations.append(
-            gxe.ExpectColumnValuesToMatchRegex(
-                column="cid10",
-                regex=r"^[A-Z]\d{2}(?:\.\d{1,2})?$",
+            matches(
+                "cid10",
+                "a code of the ICD-10",
+                CLINICAL,
                 severity="warning",
-                meta=note("a code of the ICD-10", CLINICAL),
+                regex=r"^[A-Z]\d{2}(?:\.\d{1,2})?$",
             )
         )
     return expectations
@@ -185,41 +183,45 @@ def _values(present: set[str]) -> list[Expectation]:
 
 def _plausibility(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
     """Vital signs: none impossible, few unusual, and not against one another or the label."""
-    expectations: list[Expectation] = []
-    for name in sorted(present & set(IMPOSSIBLE)):
-        limit = IMPOSSIBLE[name]
-        expectations.append(
-            gxe.ExpectColumnValuesToBeBetween(
-                column=name,
-                min_value=limit.low,
-                max_value=limit.high,
-                meta=note(limit.rationale, limit.owner, "possible", QUARANTINE),
-            )
+    expectations: list[Expectation] = [
+        between(
+            name,
+            limit.rationale,
+            limit.owner,
+            "possible",
+            action=QUARANTINE,
+            min_value=limit.low,
+            max_value=limit.high,
         )
-    for name in sorted(present & set(UNUSUAL)):
-        limit = UNUSUAL[name]
-        expectations.append(
-            gxe.ExpectColumnValuesToBeBetween(
-                column=name,
-                min_value=limit.low,
-                max_value=limit.high,
-                mostly=mostly(int(frame[name].notna().sum()), UNUSUAL_FRACTION),
-                severity="warning",
-                meta=note(limit.rationale, limit.owner, "usual"),
-            )
+        for name, limit in IMPOSSIBLE.items()
+        if name in present
+    ]
+    expectations += [
+        between(
+            name,
+            limit.rationale,
+            limit.owner,
+            "usual",
+            severity="warning",
+            min_value=limit.low,
+            max_value=limit.high,
+            mostly=mostly(int(frame[name].notna().sum()), UNUSUAL_FRACTION),
         )
-    for name in sorted(present & set(UNIT_SLIPS)):
-        slip = UNIT_SLIPS[name]
-        expectations.append(
-            ExpectColumnValuesToBeInUnit(
-                column=name,
-                unit=slip.unit,
-                slip=slip.slip,
-                slip_low=slip.low,
-                slip_high=slip.high,
-                meta=note(f"{slip.unit}, not {slip.slip}", slip.owner, "", QUARANTINE),
-            )
+        for name, limit in UNUSUAL.items()
+        if name in present
+    ]
+    expectations += [
+        ExpectColumnValuesToBeInUnit(
+            column=name,
+            unit=slip.unit,
+            slip=slip.slip,
+            slip_low=slip.low,
+            slip_high=slip.high,
+            meta=note(f"{slip.unit}, not {slip.slip}", slip.owner, "", QUARANTINE),
         )
+        for name, slip in UNIT_SLIPS.items()
+        if name in present
+    ]
     return expectations
 
 
@@ -228,10 +230,11 @@ def _consistency(present: set[str]) -> list[Expectation]:
     expectations: list[Expectation] = []
     if "collected_at" in present:
         expectations.append(
-            gxe.ExpectColumnValuesToBeBetween(
-                column="collected_at",
+            between(
+                "collected_at",
+                "before SPIRA began: a clock that was never set",
+                action=QUARANTINE,
                 min_value=f"{FIRST_DAY} 00:00:00",
-                meta=note("before SPIRA began: a clock that was never set", action=QUARANTINE),
             )
         )
     if {"ingested_at", "collected_at"} <= present:
@@ -265,15 +268,12 @@ def _consistency(present: set[str]) -> list[Expectation]:
             )
         )
     if {"ri_clinical", "spo2", "on_oxygen"} <= present:
+        why = "a control who lacks oxygen, or a patient without any sign: look at the label again"
         expectations.append(
             ExpectLabelToAgreeWithSigns(
                 column_list=["ri_clinical", "spo2", "on_oxygen", "resp_rate"],
                 severity="warning",
-                meta=note(
-                    "a control who lacks oxygen, or a patient without any sign: look at the label "
-                    "again",
-                    CLINICAL,
-                ),
+                meta=note(why, CLINICAL),
             )
         )
     return expectations
@@ -299,16 +299,9 @@ def _sessions(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
 
 
 def _permission(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
-    expectations: list[Expectation] = [
-        gxe.ExpectColumnValuesToNotBeNull(
-            column="consent_status",
-            meta=note("no consent, no use", PRIVACY, "", QUARANTINE, firm=True),
-        ),
-        gxe.ExpectColumnValuesToBeInSet(
-            column="consent_status",
-            value_set=["granted"],
-            meta=note("no consent, no use", PRIVACY, "granted", QUARANTINE, firm=True),
-        ),
+    expectations = [
+        not_null("consent_status", "no consent, no use", PRIVACY, action=QUARANTINE, firm=True),
+        consent_granted("granted"),
     ]
     if {"retention_until", "ingested_at"} <= present:
         newest = frame["ingested_at"].max().date().isoformat()  # today is this day or later
@@ -323,22 +316,20 @@ def _permission(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
 
 
 def _completeness(n: int) -> list[Expectation]:
-    required: list[Expectation] = [
-        gxe.ExpectColumnValuesToNotBeNull(
-            column=name, meta=note("required by the record contract", action=QUARANTINE)
-        )
+    required = [
+        not_null(name, "required by the record contract", action=QUARANTINE)
         for name in ("session_id", "hospital_id", "collected_at", "sex", "age", "sample_type")
     ]
-    shares: list[Expectation] = [
-        gxe.ExpectColumnValuesToNotBeNull(
-            column=name,
-            mostly=mostly(n, 1 - fraction),
+    shares = [
+        not_null(
+            name,
+            "without it a confound cannot be looked for",
             severity="warning",
-            meta=note("without it a confound cannot be looked for"),
+            mostly=mostly(n, 1 - fraction),
         )
         for name, fraction in COMPLETE_FRACTION.items()
     ]
-    return [*required, *shares] + [
+    capture = [
         gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
             column=name,
             min_value=0,
@@ -348,3 +339,4 @@ def _completeness(n: int) -> list[Expectation]:
         )
         for name in CAPTURE
     ]
+    return required + shares + capture

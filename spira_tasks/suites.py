@@ -1,0 +1,117 @@
+"""The suites as data: those of the code, for a template table, and those that a gate applied."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+from expectations import suites
+from expectations.catalogue import N_ROWS, Entry, Suite
+from expectations.limits import IMPOSSIBLE
+from spira_tasks.intake.listener import HEARD
+from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
+from spira_tasks.quality import action_of, columns_of, digest_of, verdict_name
+
+EXTRA = "x_extra"  # stands for any column of a hospital's own
+NO_PARAMETERS = {"column", "column_A", "column_B", "column_list", "batch_id"}
+EXAMPLES = {  # one for each kind of column, as text
+    "text": "text",
+    "name": "name",
+    "hex64": "0" * 64,
+    "whole": "1",
+    "number": "1",
+    "flag": "true",
+    "instant": "2026-01-01T00:00:00Z",
+    "date": "2026-01-01",
+}
+
+
+def current() -> list[Suite]:
+    """Every suite of the code for the template table, sorted by name.
+
+    A suite is a module of ``expectations.suites`` with a function ``suite(frame)``.  Where the
+    template table does not fit it, its function ``template(recordings)`` makes one that does.
+    """
+    found = []
+    for module_info in pkgutil.iter_modules(suites.__path__):
+        module = importlib.import_module(f"expectations.suites.{module_info.name}")
+        if hasattr(module, "suite"):
+            table = template()
+            made = module.suite(module.template(table) if hasattr(module, "template") else table)
+            version = str((made.meta or {}).get("version", ""))
+            entries = _entries(one.configuration for one in made.expectations)
+            found.append(Suite(str(made.name), version, digest_of(made), entries))
+    return sorted(found, key=lambda suite: suite.name)
+
+
+def of_gate(
+    reports: Iterable[Mapping[str, Any]], validations: Mapping[str, Mapping[str, Any]]
+) -> list[Suite]:
+    """The suites as a gate applied them: from its ``validation.json`` and its ``gx.json``."""
+    found = []
+    for report in reports:
+        if report["suite"] in validations:  # the gate's own rules are no suite
+            results = validations[report["suite"]]["results"]
+            configs = (ExpectationConfiguration(**one["expectation_config"]) for one in results)
+            about = (report["suite"], report["version"], report["digest"])
+            found.append(Suite(*about, _entries(configs)))
+    return found
+
+
+def _entries(configs: Iterable[ExpectationConfiguration]) -> tuple[Entry, ...]:
+    return tuple(sorted((_entry(config) for config in configs), key=lambda entry: entry.name))
+
+
+def _entry(config: ExpectationConfiguration) -> Entry:
+    meta, kwargs = config.meta or {}, config.to_json_dict()["kwargs"]
+    return Entry(
+        name=verdict_name(config),
+        type=config.type,
+        columns=tuple(columns_of(kwargs)),
+        parameters={key: kwargs[key] for key in sorted(kwargs) if key not in NO_PARAMETERS},
+        severity=str(config.severity.value),
+        action=action_of(config),
+        rationale=str(meta.get("rationale", "")),
+        owner=str(meta.get("owner", "")),
+        aspect=str(meta.get("aspect") or ""),
+        firm=bool(meta.get("firm")),
+    )
+
+
+def template(n_rows: int = N_ROWS) -> pd.DataFrame:
+    """A split recordings table as ingest leaves it, without one empty cell; nobody's data.
+
+    Parameters
+    ----------
+    n_rows : int
+        A multiple of 4: every person has one recording of each task.
+    """
+    row = np.arange(n_rows)
+    person = row // 4
+    examples = {
+        name: column.values[0] if column.values else EXAMPLES[column.kind]
+        for name, column in COLUMNS.items()
+    }
+    examples |= {name: str(limit.low or 0) for name, limit in IMPOSSIBLE.items()}
+    text = pd.DataFrame(examples, index=row, dtype="str")
+    table, _ = typed(text.assign(task=np.array(COLUMNS["task"].values)[row % 4]), required=())
+    heard = {name: pd.Series(1, index=row).astype(kind) for name, kind in HEARD.items()}
+    return table.drop(columns=[*RAW_IDENTIFIERS, "audio_uri"]).assign(
+        **heard
+        | {
+            "record_id": [f"r{number:06d}" for number in row],
+            "session_id": [f"s{number:06d}" for number in person],
+            "subject_id": [f"{number:064x}" for number in person],
+            "audio_sha256": [f"{number:064x}" for number in row],
+            "waveform": [f"sha256:{number:064x}" for number in row],
+            "label": pd.Series(person % 2, dtype="Int8"),
+            "split": np.array(["train", "train", "validation", "test"])[person // 2 % 4],
+            EXTRA: "text",
+        }
+    )
