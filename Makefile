@@ -43,7 +43,7 @@ check: setup  ## style, types, and the rules of the design
 
 document: setup  ## write again what the docs say of the expectations, after changing one
 	@. ./env.sh; set -e; python -m spira_tasks expectations list --json >.spira/catalogue.json; \
-	mv .spira/catalogue.json expectations/catalogue.json; \
+	mv .spira/catalogue.json expectations/words/catalogue.json; \
 	python -m spira_tasks expectations document >docs/expectations.md; \
 	python -m spira_tasks expectations document --language pt >docs/expectations.pt.md
 

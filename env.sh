@@ -8,7 +8,7 @@ SPIRA_ROOT="${BASH_SOURCE:-}"                         # bash says where this fil
 SPIRA_ROOT="$(cd "$(dirname "$SPIRA_ROOT")" && pwd)"
 export SPIRA_ROOT
 export PATH="$SPIRA_ROOT/.venv/bin:$PATH"
-export PYTHONPATH="$SPIRA_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$SPIRA_ROOT:$SPIRA_ROOT/plugins${PYTHONPATH:+:$PYTHONPATH}"
 
 export SPIRA_RUNTIME="${SPIRA_RUNTIME:-process}"
 export SPIRA_STORE="${SPIRA_STORE:-$SPIRA_ROOT/.spira/store}"

@@ -1,8 +1,8 @@
 """Train the respiratory-insufficiency classifier again: every week, and on demand.
 
 From a folder of recordings to a registered model: ingest, gates, split, features, training,
-evaluation, and promotion if the model is sound and better than the champion.  At the end, whatever
-the outcome, a report of the run.
+evaluation, and promotion if the model passes its gates and is better than the champion.  At the end
+a report, also of a run that failed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param
-from spira_operators import OUTAGES, step_operator
 
+from spira.launch import RETRIES, step_operator
 from spira_tasks.contract.pipelines import REPORT, TRAINING
 
 STEPS = (*TRAINING, *REPORT)
@@ -25,7 +25,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,  # two runs would compare with the same champion
-    default_args=OUTAGES,
+    default_args=RETRIES,
     tags=["spira"],
     params={
         "data": Param(
@@ -34,22 +34,46 @@ with DAG(
             title="Recordings",
             description="Folder, or s3://bucket/prefix, with recordings.csv or metadata_train.csv",
         ),
-        "epochs": Param(None, type=["null", "integer"], minimum=1, description="At most so many"),
-        "seed": Param(None, type=["null", "integer"], minimum=0, description="Of the training"),
-        "model": Param(None, type=["null", "string"], enum=[None, "spiraconv_v1", "spiraconv_v2"]),
+        "epochs": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Epochs",
+            description="Largest number of training epochs; empty for the default",
+        ),
+        "seed": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            title="Seed",
+            description="Seed of the random numbers of the training; empty for the default",
+        ),
+        "model": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, "spiraconv_v1", "spiraconv_v2"],
+            title="Network",
+            description="Neural network to train; empty for the default",
+        ),
         "feature": Param(
-            None, type=["null", "string"], enum=[None, "mfcc", "log_mel", "spectrogram"]
+            None,
+            type=["null", "string"],
+            enum=[None, "mfcc", "log_mel", "spectrogram"],
+            title="Feature",
+            description="Feature that is computed from each window; empty for the default",
         ),
         "sites": Param(
             os.environ.get("SPIRA_SITES", "").replace(",", " ").split() or None,
             type=["null", "array"],
             items={"type": "string"},
-            description="Sites that are set up; recordings of another are warned of",
+            title="Sites",
+            description="Known sites, by hospital_id; recordings of any other site give a warning",
         ),
         "settings": Param(
             {},
             type="object",
-            description='Anything else, for example {"train.learning_rate": 0.0005}',
+            title="Other settings",
+            description='Settings of steps, for example {"train.learning_rate": 0.0005}',
         ),
     },
 ) as dag:
@@ -59,7 +83,7 @@ with DAG(
         for upstream in step.upstream:
             tasks[upstream] >> tasks[step.name]
 
-    # The report comes after all of them, whatever became of them.  As a teardown it has no say in
-    # the state of the run: a refused run stays failed, and a report that fails takes nothing away.
+    # The report runs last, also after a failure.  As a teardown it does not change the state of the
+    # run: a refused run stays failed, and a failed report does not make a run fail.
     (report,) = (step_operator(step, STEPS, runtime) for step in REPORT)
     list(tasks.values()) >> report.as_teardown(on_failure_fail_dagrun=False)

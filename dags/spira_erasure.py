@@ -1,8 +1,8 @@
 """Erase a person from the store (LGPD art. 18), on demand.
 
-The subject is named by its tag, which `python -m spira_tasks pseudonyms tag` tells from the
-hospital's number: neither the number nor the pseudonym is ever held by Airflow.  Best run while no
-training is at work; running it again changes nothing.
+The subject is named by its tag, which `python -m spira_tasks pseudonyms tag` computes from the
+hospital's number.  So Airflow holds neither the number nor the pseudonym.  Run it while no training
+runs; a second run changes nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param
-from spira_operators import OUTAGES, step_operator
 
+from spira.launch import RETRIES, step_operator
 from spira_tasks.contract.pipelines import ERASURE
 
 with DAG(
@@ -23,21 +23,21 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args=OUTAGES,
+    default_args=RETRIES,
     tags=["spira"],
     params={
         "subject": Param(
             type="string",
             pattern="^[0-9a-f]{32}$",
             title="Subject",
-            description="The tag: 32 hex digits, from `python -m spira_tasks pseudonyms tag`",
+            description="Tag: 32 hex digits, from `python -m spira_tasks pseudonyms tag`",
         ),
         "reason": Param(
             type="string",
             minLength=10,
             maxLength=500,
             title="Reason",
-            description="Kept for ever: no name, no number, no address of a person",
+            description="Kept for ever: write no name, number or address of a person",
         ),
     },
 ) as dag:

@@ -1,7 +1,7 @@
 """Build the governance report of a run again: its pages, and the same as one signed zip.
 
-Every training builds one at its end.  This is for the day when more is known: after a release from
-quarantine, a waiver or an erasure, or for a run that is older than the reports.
+Every training builds one at its end.  Build it again after a release from quarantine, a waiver or
+an erasure, or for a run that is older than the reports.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param
-from spira_operators import OUTAGES, step_operator
 
+from spira.launch import RETRIES, step_operator
 from spira_tasks.contract.pipelines import REPORT
 
 with DAG(
@@ -21,7 +21,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    default_args=OUTAGES,
+    default_args=RETRIES,
     tags=["spira"],
     params={
         "run": Param(

@@ -1,7 +1,7 @@
-"""Remove what finished and failed steps left on the Docker engines, and stop what nobody follows.
+"""Remove old containers of steps from the Docker engines, and stop abandoned ones.
 
-A failed container stays for SPIRA_KEEP_HOURS, so that a person can look at it.  One that still
-works while its DAG run has ended, or past its time, belongs to nobody any more.
+A failed container stays for SPIRA_KEEP_HOURS, so that a person can look at it.  A container is
+abandoned when it runs past its time limit, or after the end of its DAG run.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ with DAG(
             float(os.environ.get("SPIRA_KEEP_HOURS", "48")),
             type="number",
             minimum=0,
-            description="How long a failed container is kept",
+            title="Hours to keep",
+            description="How many hours a failed container is kept",
         )
     },
 ) as dag:
 
     @task
     def reap(params: Any = None, ti: Any = None) -> dict[str, int]:
-        from spira_reaper import reap_all
+        from spira.docker import reap_all
 
         return reap_all(keep_hours=float(params["keep_hours"]), state_of_run=ti.get_dagrun_state)
 

@@ -16,12 +16,12 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
  && echo 'airflow:x:10001:0::/tmp:/usr/sbin/nologin' >>/etc/passwd \
  && mkdir -p /opt/airflow/logs && chown -R 10001:0 /opt/airflow
 
-# Of spira_tasks only what a DAG may import: standard library, no torch.
-COPY spira_tasks/__init__.py /opt/spira/spira_tasks/
+# Of spira_tasks only what DAGs and plugins may import: standard library, and the S3 client.
+COPY spira_tasks/__init__.py spira_tasks/s3_client.py /opt/spira/spira_tasks/
 COPY spira_tasks/contract /opt/spira/spira_tasks/contract
 # The words for what gates say, without the gates.
-COPY expectations/__init__.py expectations/catalogue.py expectations/plain.py expectations/*.json \
-  /opt/spira/expectations/
+COPY expectations/__init__.py /opt/spira/expectations/
+COPY expectations/words /opt/spira/expectations/words
 COPY dags /opt/spira/dags
 COPY plugins /opt/spira/plugins
 COPY docker/health.py /opt/spira/docker/

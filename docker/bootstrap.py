@@ -4,8 +4,8 @@
     python bootstrap.py services /secrets     databases and roles in Postgres, buckets in S3
     python bootstrap.py mlflow /secrets       the user that the steps are, in MLflow
 
-Nothing that exists is changed, so every command can be repeated.  Whoever keeps secrets elsewhere
-puts the files in place before the first start; docs/production.md lists them.
+Nothing that exists is changed, so every command can be repeated.  To bring your own secrets, put
+the files in place before the first start; docs/production.md lists them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from spira_tasks.contract.access import DATA, DATABASES, GRANTS, MODELS, STEP_ACCESS, STORE
+
 POSTGRES = os.environ.get("SPIRA_POSTGRES_HOST", "postgres")
 S3_ENDPOINT = os.environ.get("SPIRA_S3_ENDPOINT", "http://s3:8333")
 S3_REGION = os.environ.get("SPIRA_S3_REGION", "")
 MLFLOW = os.environ.get("SPIRA_MLFLOW", "http://mlflow:5000")
-DATABASES = {"airflow": ["airflow"], "mlflow": ["mlflow", "mlflow_auth"]}  # role: its databases
-STORE, DATA, MODELS = "spira-store", "spira-data", "spira-mlflow"
-# Who may do what with which bucket.  A step gets the keys of one of the first three.
-GRANTS = {
-    "store": {STORE: "rw"},
-    "data": {STORE: "rw", DATA: "r"},
-    "models": {STORE: "rw", MODELS: "rw"},
-    "airflow": {STORE: "r"},
-    "mlflow": {MODELS: "r"},
-}
 WAIT_SECONDS = 120
 
 
@@ -91,7 +83,7 @@ def make_secrets(folder: Path) -> None:
         text = json.dumps(wanted | connections, indent=1)
         (folder / "airflow/connections.json").write_text(text)
         print("added to airflow/connections.json")
-    for file in folder.glob("tls/*.pem"):  # brought by a person; the proxy is another user
+    for file in folder.glob("tls/*.pem"):  # a person brought them; the proxy is another user
         _open_to_readers(file)
 
 
@@ -118,34 +110,22 @@ def _identities() -> dict[str, Any]:
 
 
 def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[str, Any]:
-    """Airflow's connections, as plugins/spira_secrets.py reads them."""
+    """Airflow's connections, as ``spira_tasks.contract.access`` describes them."""
+
+    def other(**fields: Any) -> dict[str, Any]:
+        return {"conn_type": "generic", **fields}
 
     def s3(name: str) -> dict[str, Any]:
-        return {
-            "conn_type": "generic",
-            "host": S3_ENDPOINT,
-            "login": keys[name]["accessKey"],
-            "password": keys[name]["secretKey"],
-            "extra": {"region": S3_REGION},
-        }
+        login, password = keys[name]["accessKey"], keys[name]["secretKey"]
+        return other(host=S3_ENDPOINT, login=login, password=password, extra={"region": S3_REGION})
 
+    users = {access.s3_user for access in STEP_ACCESS.values()}
     return {
-        **{f"spira_s3_{access}": s3(access) for access in ("store", "data", "models")},
+        **{f"spira_s3_{user}": s3(user) for user in sorted(users)},
         "spira_s3": s3("airflow"),
-        "spira_mlflow": {
-            "conn_type": "generic",
-            "host": MLFLOW,
-            "login": "steps",
-            "password": mlflow_password,
-        },
-        "spira_pseudonyms": {
-            "conn_type": "generic",
-            "password": keep("airflow/pseudonym_key", secrets.token_urlsafe(32)),
-        },
-        "spira_signing": {
-            "conn_type": "generic",
-            "password": keep("airflow/signing_key", secrets.token_hex(32)),
-        },
+        "spira_mlflow": other(host=MLFLOW, login="steps", password=mlflow_password),
+        "spira_pseudonyms": other(password=keep("airflow/pseudonym_key")),
+        "spira_signing": other(password=keep("airflow/signing_key", secrets.token_hex(32))),
     }
 
 
@@ -187,20 +167,10 @@ def _make_databases(folder: Path) -> None:
 
 
 def _make_buckets(folder: Path) -> None:
-    from urllib.parse import urlsplit
+    from spira_tasks.s3_client import Service
 
-    from minio import Minio
-
-    identities = json.loads((folder / "s3/identities.json").read_text())["identities"]
-    admin = next(one for one in identities if one["name"] == "admin")["credentials"][0]
-    endpoint = urlsplit(S3_ENDPOINT)
-    client = Minio(
-        endpoint.netloc,
-        admin["accessKey"],
-        admin["secretKey"],
-        secure=endpoint.scheme == "https",
-        region=S3_REGION or None,
-    )
+    os.environ.setdefault("SPIRA_S3_ENDPOINT", S3_ENDPOINT)
+    client = Service.of_user("admin", folder / "s3/identities.json").client()
     for bucket in (STORE, DATA, MODELS):
         if not client.bucket_exists(bucket):
             client.make_bucket(bucket)
@@ -210,7 +180,7 @@ def _make_buckets(folder: Path) -> None:
 
 
 def _policy(bucket: str) -> dict[str, Any]:
-    """The grants on a bucket as its policy, for services that know users but not their rights."""
+    """The grants on a bucket as its policy, for a service whose users have no rights."""
     reading = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]
     writing = [*reading, "s3:PutObject", "s3:DeleteObject", "s3:ListBucketMultipartUploads"]
     writing += ["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
@@ -223,7 +193,7 @@ def _policy(bucket: str) -> dict[str, Any]:
                 "Action": writing if buckets[bucket] == "rw" else reading,
                 "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
             }
-            # An object belongs to the user who wrote it: even the bucket's owner needs a grant.
+            # An object belongs to its writer: even the bucket's owner needs a grant.
             for name, buckets in {**GRANTS, "admin": {bucket: "rw"}}.items()
             if bucket in buckets
         ],
@@ -250,7 +220,7 @@ def make_mlflow_user(folder: Path) -> None:
 
 
 def _waiting(service: str, work: Any) -> None:
-    """Do ``work`` as soon as the service answers; give up after WAIT_SECONDS, with the reason."""
+    """Do ``work`` once the service answers; give up after WAIT_SECONDS, with the reason."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
@@ -271,7 +241,6 @@ if __name__ == "__main__":
         COMMANDS[sys.argv[1]](Path(sys.argv[2]))
     except PermissionError as error:
         sys.exit(
-            f"{error.filename} belongs to somebody else, and this container has no right over it: "
-            "the folder of the secrets and all in it must belong to root (sudo chown -R "
-            "root secrets)"
+            f"{error.filename} has another owner, and this container cannot change it: the "
+            "folder of the secrets and all in it must belong to root (sudo chown -R root secrets)"
         )

@@ -4,52 +4,207 @@
     scripts/backup.py /backup/spira-2025-11-21
     scripts/backup.py --everything /backup/spira-2025-11-21      recordings' features and models too
 
-The platform may go on working meanwhile.  The folder appears when it is whole and verified, and not
-before.  docs/backup.md says what is in it and what is not: the secrets are not.
+The platform may go on working meanwhile.  The folder appears once it is whole and verified.
+docs/backup.md says what it holds; the secrets are not in it.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from uuid import uuid4
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.backup_platform import (
-    CHUNK_BYTES,
-    CONNECT,
-    Platform,
-    Refused,
-    command_line,
-    run,
-    say,
+from scripts.deployment import (
+    ROOT,
+    Docker,
+    Settings,
+    SettingsError,
+    hidden,
+    last_line,
+    s3_options,
 )
-from scripts.doctor import engines
+from spira_tasks.contract.access import DATABASES
 
 FORMAT = 1
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
+CHUNK_BYTES = 1 << 20
+DONE = ".done"  # the last object of a stream, with the count; without it the stream was cut
+# Results come first: what they refer to exists already, and is copied after them.
+# GOVERNANCE is what people decided and did, which cannot be computed again.  The audit log comes
+# after the documents that quote its events: the platform goes on working meanwhile.
+GOVERNANCE = ("decisions", "certificates", "erasures", "audit", "redactions", "site")
+ALWAYS, ONLY_EVERYTHING = ("results", "runs", *GOVERNANCE), ("memo", "trees", "blobs")
+# The password goes from its file into the client's environment: no command line shows it.
+AS_ADMIN = 'PGPASSWORD=$(cat /run/secrets/password); export PGPASSWORD; exec "$0" "$@"'
+CONNECT = ("-h", "127.0.0.1", "-U", "postgres")
+OWNERS = {database: role for role, names in DATABASES.items() for database in names}
 KEEP_SECRETS = (
     "The secrets are not in it. Keep {} elsewhere, closed: without its fernet key Airflow's\n"
     "connections are lost, without its pseudonym key the same patient becomes another person."
 )
 
 
+class Refused(Exception):
+    """What was asked for cannot or must not be done; says why and what to do."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# -- Postgres and S3 -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The Postgres and the S3 of the Compose project on this machine."""
+
+    docker: Docker
+    settings: Settings
+
+    @cached_property
+    def running(self) -> dict[str, str]:
+        """Running services of the project, and their containers."""
+        answer = self.docker("version")
+        if not answer.good:
+            raise Refused(f"no Docker engine answers ({last_line(answer.err)}): make doctor")
+        return {
+            name: one["Id"]
+            for name, one in self.docker.services(self.settings).items()
+            if one["State"]["Running"]
+        }
+
+    def check(self) -> None:
+        """Refuse unless both services run and hold the store and MLflow's artifacts."""
+        missing = [name for name in ("postgres", "s3") if name not in self.running]
+        if missing:
+            text = f"{' and '.join(missing)} of project {self.settings.project!r} do not run"
+            raise Refused(f"{text}; start them: {self.settings.compose} up -d bootstrap")
+        for name in ("SPIRA_STORE_URL", "SPIRA_MLFLOW_ARTIFACTS"):
+            if self.settings.bucket(name) is None:
+                raise Refused(f"{name} is no s3://bucket: copy that folder by other means")
+
+    # -- Postgres ----------------------------------------------------------------------------
+
+    def postgres(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a program of Postgres's container."""
+        container = self.running["postgres"]
+        arguments = ["exec", "-i", container, "sh", "-c", AS_ADMIN, *command]
+        return subprocess.Popen([*self.docker.command, *arguments], **options)
+
+    def sql(self, statements: str, database: str = "postgres") -> str:
+        """What ``psql`` prints: one line per row, columns with a bar between them."""
+        psql = self.postgres(
+            *("psql", *CONNECT, "-d", database, "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = psql.communicate(statements.encode())
+        if psql.returncode:
+            raise Refused(f"Postgres refused: {last_line(err.decode(errors='replace'))}")
+        return out.decode().strip()
+
+    def n_tables(self, database: str) -> int:
+        return int(
+            self.sql(
+                "SELECT count(*) FROM pg_tables "
+                "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
+                database,
+            )
+        )
+
+    # -- S3 ----------------------------------------------------------------------------------
+
+    def parts(self, everything: bool) -> list[tuple[str, str, str]]:
+        """What is copied: the folder in the backup, the bucket and the prefix."""
+        bucket, prefix = self.settings.bucket("SPIRA_STORE_URL") or ("", "")
+        prefix = f"{prefix}/" if prefix else ""
+        names = ALWAYS + (ONLY_EVERYTHING if everything else ())
+        parts = [(f"store/{name}", bucket, f"{prefix}{name}/") for name in names]
+        if everything:
+            models, artifacts = self.settings.bucket("SPIRA_MLFLOW_ARTIFACTS") or ("", "")
+            parts.append(("mlflow", models, f"{artifacts}/" if artifacts else ""))
+        return parts
+
+    @contextmanager
+    def objects(
+        self, action: str, parts: Sequence[tuple[str, str, str]], **options: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A container that copies objects by its standard input or output; gone afterwards."""
+        name = f"spira-backup-{uuid4().hex[:12]}"
+        command = self.docker.run_command(
+            self.settings["SPIRA_TASKS_IMAGE"],
+            (ROOT / "scripts/backup_store.py").read_text(),
+            name=name,
+            more=["--interactive"],
+            arguments=[action, json.dumps(parts)],
+            **s3_options(self.settings),
+        )
+        process = subprocess.Popen(command, **options)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                self.docker("rm", "--force", name)
+            process.wait()
+
+    def export(
+        self, parts: Sequence[tuple[str, str, str]], take: Callable[[str, IO[bytes]], object]
+    ) -> int:
+        """Hand every object of the parts to ``take``; return how many there were."""
+        n_taken, n_sent = 0, -1
+        with self.objects("export", parts, stdout=subprocess.PIPE) as process:
+            try:
+                with tarfile.open(fileobj=process.stdout, mode="r|", bufsize=CHUNK_BYTES) as files:
+                    for member in files:
+                        content = files.extractfile(member)
+                        if content is None or not is_safe(member.name):
+                            raise Refused(f"an object's name cannot be a file: {member.name!r}")
+                        if member.name == DONE:
+                            n_sent = int(content.read())
+                            break
+                        take(member.name, content)
+                        n_taken += 1
+            except tarfile.TarError:
+                pass  # the exit status and the count show it
+            for _ in iter(lambda: process.stdout.read(CHUNK_BYTES), b""):  # type: ignore[union-attr]
+                pass
+            if process.wait() or n_sent != n_taken:
+                raise Refused("the objects could not be read to the end; the reason is above")
+        return n_taken
+
+
+def is_safe(name: str) -> bool:
+    """Whether a name of an object can be the path of a file in the backup."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and str(path) == name
+
+
 # -- the folder of a backup ------------------------------------------------------------------
 
 
 def copied(source: IO[bytes], file: Path) -> dict[str, Any]:
-    """Write a stream to a file; return what the manifest says of it."""
+    """Write a stream to a file; return its entry in the manifest."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("xb") as target:
         entry = hashed(source, target)
@@ -69,7 +224,7 @@ def hashed(source: IO[bytes], target: IO[bytes] | None = None) -> dict[str, Any]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a backup, after every file was found to be what it says."""
+    """The manifest of a backup, after a check of every file."""
     if not folder.is_dir():
         raise Refused(f"there is no folder {folder}")
     try:
@@ -100,9 +255,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def set_up(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that becomes it when all went well.
+    """A folder beside ``target`` that is renamed to it on success.
 
-    What a killed backup left is taken away; a backup that still works on it is not disturbed.
+    Removes what a killed backup left there; refuses while another backup uses it.
     """
     if target.exists():
         raise Refused(f"{target} exists already: a backup overwrites nothing; name another folder")
@@ -137,7 +292,7 @@ def back_up(platform: Platform, target: Path, everything: bool) -> None:
         files: dict[str, Any] = {}
         databases = {}
         # Databases before the store: what they mention is then in the store's copy, too.
-        for database in platform.databases():
+        for database in OWNERS:
             name = f"postgres/{database}.dump"
             files[name] = dump(platform, database, folder / name)
             databases[database] = {"tables": platform.n_tables(database)}
@@ -156,7 +311,7 @@ def back_up(platform: Platform, target: Path, everything: bool) -> None:
         for part, _, _ in parts:
             say(f"  {part}: {counts[part]} objects")
         settings = platform.settings
-        labels = engines.image_labels(platform.docker, settings["SPIRA_TASKS_IMAGE"]) or {}
+        labels = platform.docker.image_labels(settings["SPIRA_TASKS_IMAGE"]) or {}
         manifest = {
             "format": FORMAT,
             "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -200,6 +355,38 @@ def check_dump(platform: Platform, file: Path) -> None:
         )
         if process.wait():
             raise Refused(f"pg_restore cannot read {file.name}; the reason is above")
+
+
+# -- the command line, of restore.py too ----------------------------------------------------
+
+
+def command_line(about: str | None, folder: str) -> argparse.ArgumentParser:
+    """The arguments that backup and restore share."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=lambda text: Path(text).absolute(), help=folder)
+    parser.add_argument("--env-file", type=Path, help="another file than the .env of the project")
+    return parser
+
+
+def run(work: Callable[[Platform], None], env_file: Path | None) -> int:
+    """Do the work; an error that the user can correct is a line without a stack trace."""
+    os.umask(0o077)  # a backup holds hashes of passwords and verdicts on patients' recordings
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    try:
+        work(Platform(Docker(), Settings.read(env_file)))
+    except (Refused, SettingsError) as error:
+        print(hidden(f"refused: {error}"), file=sys.stderr)
+    except OSError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    else:
+        return 0
+    return 1
 
 
 def main() -> int:

@@ -1,59 +1,46 @@
 """The objects of S3 as a tar stream, out and in.  Runs in a container of the tasks image.
 
-    export    write every object of the parts to standard output
-    import    put every object that comes by standard input
-    filled    print the folders of the parts that hold an object
+    export PARTS    write every object of the parts to standard output
+    import PARTS    put every object that comes by standard input
+    filled PARTS    print the folders of the parts that hold an object
 
-PARTS is a JSON list of [folder in the archive, bucket, prefix].  The key, the one that may use the
-store and MLflow's artifacts, is read from a mounted file.
+PARTS is a JSON list of [folder in the archive, bucket, prefix].
 """
+
+from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import IO, BinaryIO, cast
 
-import urllib3
 from minio import Minio
 from minio.error import S3Error
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
+
+from spira_tasks.s3_client import Service
 
 SMALL_BYTES = 4 << 20  # what is larger is not held in memory
 TOGETHER = 32
 PART_BYTES = 16 << 20
 DONE = ".done"  # the last member: without it the stream was cut
-PARTS = json.loads(os.environ["PARTS"])
+# Not the admin: it owns the buckets, but on Ceph not the objects that others put into them.
+USER, IDENTITIES = "models", Path("/run/secrets/identities.json")
 
-
-def connect() -> Minio:
-    identities = json.loads(Path("/run/secrets/identities.json").read_text())["identities"]
-    # Not the admin: it owns the buckets, and on Ceph not what others put into them.
-    key = next(one for one in identities if one["name"] == "models")["credentials"][0]
-    endpoint = urlsplit(os.environ["S3_ENDPOINT"])
-    pool = urllib3.PoolManager(
-        maxsize=TOGETHER,
-        timeout=urllib3.Timeout(connect=10, read=60),
-        retries=urllib3.Retry(5, backoff_factor=0.5, status_forcelist=(500, 502, 503, 504)),
-    )
-    return Minio(
-        endpoint.netloc,
-        key["accessKey"],
-        key["secretKey"],
-        secure=endpoint.scheme == "https",
-        region=os.environ["S3_REGION"] or None,
-        http_client=pool,
-    )
+Parts = list[tuple[str, str, str]]
 
 
 def objects(s3: Minio, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
     for found in s3.list_objects(bucket, prefix=prefix, recursive=True):
-        if not found.object_name.endswith("/"):
-            yield found.object_name, found.size or 0
+        name = found.object_name or ""
+        if not name.endswith("/"):
+            yield name, found.size or 0
 
 
 class Progress:
@@ -70,35 +57,31 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def export(s3: Minio) -> None:
+def export(s3: Minio, parts: Parts) -> None:
     progress = Progress("read")
     with (
         tarfile.open(fileobj=sys.stdout.buffer, mode="w|", bufsize=1 << 20) as archive,
         ThreadPoolExecutor(TOGETHER) as pool,
     ):
 
-        def add(name: str, size: int, content) -> None:
+        def add(name: str, size: int, content: IO[bytes] | BaseHTTPResponse) -> None:
             member = tarfile.TarInfo(name)
             member.size = size
-            archive.addfile(member, content)
+            archive.addfile(member, cast(IO[bytes], content))
             progress.add(size)
 
-        for folder, bucket, prefix in PARTS:
+        for folder, bucket, prefix in parts:
             listed = list(objects(s3, bucket, prefix))
             small = [name for name, size in listed if size <= SMALL_BYTES]
 
             def get(name: str, bucket: str = bucket) -> bytes | None:
                 try:
-                    response = s3.get_object(bucket, name)
+                    with s3.get_object(bucket, name) as response:
+                        return bytes(response.read())
                 except S3Error as error:
                     if error.code == "NoSuchKey":
-                        return None  # set aside or finished since it was listed
+                        return None  # removed since it was listed
                     raise
-                try:
-                    return response.read()
-                finally:
-                    response.close()
-                    response.release_conn()
 
             for start in range(0, len(small), TOGETHER):
                 names = small[start : start + TOGETHER]
@@ -108,16 +91,14 @@ def export(s3: Minio) -> None:
                         add(path, len(content), io.BytesIO(content))
             for name, size in listed:
                 if size > SMALL_BYTES:
-                    response = s3.get_object(bucket, name)
                     path = f"{folder}/{name.removeprefix(prefix)}"
-                    add(path, int(response.headers["Content-Length"]), response)
-                    response.close()
-                    response.release_conn()
+                    with s3.get_object(bucket, name) as response:
+                        add(path, int(response.headers["Content-Length"]), response)
         end = str(progress.n).encode()
         add(DONE, len(end), io.BytesIO(end))
 
 
-def import_(s3: Minio) -> None:
+def import_(s3: Minio, parts: Parts) -> None:
     progress = Progress("put")
     with (
         tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=1 << 20) as archive,
@@ -126,11 +107,11 @@ def import_(s3: Minio) -> None:
         waiting = []
         expected = None
         for member in archive:
-            content = archive.extractfile(member)
+            content = cast(BinaryIO, archive.extractfile(member))
             if member.name == DONE:
                 expected = int(content.read())
                 break
-            folder, bucket, prefix = next(p for p in PARTS if member.name.startswith(f"{p[0]}/"))
+            folder, bucket, prefix = next(p for p in parts if member.name.startswith(f"{p[0]}/"))
             name = prefix + member.name.removeprefix(f"{folder}/")
             progress.add(member.size)
             if member.size > SMALL_BYTES:
@@ -148,15 +129,19 @@ def import_(s3: Minio) -> None:
         sys.exit("the stream was cut before its end")
 
 
-def filled(s3: Minio) -> None:
-    full = [folder for folder, bucket, prefix in PARTS if next(objects(s3, bucket, prefix), None)]
+def filled(s3: Minio, parts: Parts) -> None:
+    full = [folder for folder, bucket, prefix in parts if next(objects(s3, bucket, prefix), None)]
     print(json.dumps(full))
 
 
 if __name__ == "__main__":
+    action, parts = sys.argv[1], json.loads(sys.argv[2])
+    client = Service.of_user(USER, IDENTITIES).client(
+        connect_seconds=10, read_seconds=60, n_retries=5, backoff_seconds=0.5
+    )
     try:
-        {"export": export, "import": import_, "filled": filled}[sys.argv[1]](connect())
+        {"export": export, "import": import_, "filled": filled}[action](client, parts)
     except S3Error as error:
         sys.exit(f"S3 refused: {error.code}, {error.message} ({error.bucket_name})")
-    except urllib3.exceptions.HTTPError as error:
+    except HTTPError as error:
         sys.exit(f"S3 does not answer: {error}")

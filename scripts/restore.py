@@ -6,8 +6,9 @@
     scripts/restore.py --force /backup/...         over databases and a store that are not empty
     scripts/compose.sh up -d
 
-The backup is verified before anything is touched.  A database is loaded aside and takes its place
-when it is whole.  In the store nothing is deleted: what the backup has is put over what is there.
+The backup is verified before anything changes.  Databases are loaded beside the present ones, and
+replace them once all are whole.  In the store nothing is deleted: objects of the backup overwrite
+those of the same name.
 """
 
 from __future__ import annotations
@@ -23,8 +24,18 @@ from typing import IO, Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.backup import hashed, read_manifest
-from scripts.backup_platform import CONNECT, DONE, Platform, Refused, command_line, run, say
+from scripts.backup import (
+    CONNECT,
+    DONE,
+    OWNERS,
+    Platform,
+    Refused,
+    command_line,
+    hashed,
+    read_manifest,
+    run,
+    say,
+)
 
 MAY_RUN = ("postgres", "s3", "redis")
 ASIDE, BEFORE = "_restoring", "_before"
@@ -36,20 +47,19 @@ def restore(platform: Platform, folder: Path, force: bool) -> None:
     kind = "everything" if manifest["everything"] else "what cannot be computed again"
     say(f"{len(manifest['files'])} files as they were on {manifest['made_at']}: {kind}")
     check(platform, manifest, force)
-    owners = platform.databases()
     for database in manifest["databases"]:
         say(f"loading database {database}")
-        load(platform, database, owners[database], folder / f"postgres/{database}.dump")
+        load(platform, database, folder / f"postgres/{database}.dump")
     say("putting objects")
     put_objects(platform, manifest, folder)
     say("reading the objects again")
     compare_objects(platform, manifest)
-    swap(platform, list(manifest["databases"]), owners)
+    swap(platform, list(manifest["databases"]))
     say(f"restored. Now, with the secrets of that time in place: {platform.settings.compose} up -d")
 
 
 def check(platform: Platform, manifest: dict[str, Any], force: bool) -> None:
-    """Nobody works on what is replaced, and nothing is lost that was not meant to be."""
+    """Refuse while services or steps use the data, and where data would be replaced unasked."""
     platform.check()
     others = sorted(set(platform.running) - set(MAY_RUN))
     if others:
@@ -65,7 +75,7 @@ def check(platform: Platform, manifest: dict[str, Any], force: bool) -> None:
     theirs, ours = manifest["postgres"], platform.sql("SHOW server_version")
     if int(re.split(r"\D", ours)[0]) < int(re.split(r"\D", theirs)[0]):
         raise Refused(f"the backup is of Postgres {theirs}, and here is {ours}: take a newer image")
-    unknown = set(manifest["databases"]) - set(platform.databases())
+    unknown = set(manifest["databases"]) - set(OWNERS)
     if unknown:
         raise Refused(f"the platform has no database {', '.join(unknown)}")
     there = platform.sql("SELECT datname FROM pg_database").split()
@@ -88,9 +98,9 @@ def filled(platform: Platform, manifest: dict[str, Any]) -> list[str]:
     return list(json.loads(out))
 
 
-def load(platform: Platform, database: str, owner: str, dump: Path) -> None:
+def load(platform: Platform, database: str, dump: Path) -> None:
     """Load a dump into a new database beside the one that it will replace."""
-    aside = database + ASIDE
+    aside, owner = database + ASIDE, OWNERS[database]
     platform.sql(
         f"DROP DATABASE IF EXISTS {aside};\n"
         f"CREATE DATABASE {aside} OWNER {owner};\n"
@@ -107,8 +117,8 @@ def load(platform: Platform, database: str, owner: str, dump: Path) -> None:
             raise Refused(f"database {database} could not be loaded; nothing was replaced")
 
 
-def swap(platform: Platform, databases: list[str], owners: dict[str, str]) -> None:
-    """Put all loaded databases in place at once, then drop those that were there."""
+def swap(platform: Platform, databases: list[str]) -> None:
+    """Replace all databases by the loaded ones in one transaction, then drop the old ones."""
     named = ", ".join(f"'{database}'" for database in databases)
     renames = "".join(
         f"ALTER DATABASE {name} RENAME TO {name}{BEFORE};\n"
@@ -124,7 +134,7 @@ def swap(platform: Platform, databases: list[str], owners: dict[str, str]) -> No
 
 
 def put_objects(platform: Platform, manifest: dict[str, Any], folder: Path) -> None:
-    """Results last: one is there only when all that it refers to is."""
+    """Results last, so that what a result refers to is there before it."""
     names = [name for name in manifest["files"] if not name.startswith("postgres/")]
     names.sort(key=lambda name: (name.startswith("store/results/"), name))
     parts = platform.parts(manifest["everything"])
@@ -142,7 +152,7 @@ def put_objects(platform: Platform, manifest: dict[str, Any], folder: Path) -> N
                 archive.addfile(member, io.BytesIO(end))
             process.stdin.close()  # type: ignore[union-attr]
         except BrokenPipeError:
-            pass  # it ended early, and has said why
+            pass  # the program ended early, and its error is above
         if process.wait():
             raise Refused("the objects could not be put; the databases are as they were")
 

@@ -1,13 +1,15 @@
 """Start Airflow's page, MLflow's page and the governance site on this machine, and stop them again.
 
 The embedded default: SQLite, a folder as the store, steps as processes, nothing but 127.0.0.1.
-Ctrl-C stops everything.  Nothing is left behind, however this ends: the servers belong to a keeper
-process that inherits whatever they lose, and that ends when its starter ends, even by kill -9.
+Ctrl-C stops everything.  Nothing is left behind, even after kill -9: the servers belong to a keeper
+process.  Keeper and starter each get a signal when their parent ends, and adopt the orphans among
+their descendants, so every process that a server starts has one of them as an ancestor.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -22,16 +24,18 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from processes import end, end_running, end_with_parent, inherit_orphans, keep, kill
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 DAG = "spira_continuous_training"
 READY_SECONDS = 300.0
-STEP = ["-m", "spira_tasks", "run"]  # how the command line of a running step goes on
+STOP_SECONDS = 15.0
+STEP = ["-m", "spira_tasks", "run"]  # arguments of a running step
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 EXAMPLES = """\
 examples:
@@ -42,7 +46,7 @@ examples:
 
 
 class CannotStart(Exception):
-    """What is said to the user, who can mend it."""
+    """An error that the user can correct; says how."""
 
 
 @dataclass
@@ -55,18 +59,18 @@ class Service:
 
 
 class Stopped(Exception):
-    """Somebody asked the keeper to stop."""
+    """The keeper got a signal to stop."""
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     if arguments.keep:
         return Keeper(arguments).run()
-    return keep([sys.executable, *sys.argv, "--keep"])
+    return _keep([sys.executable, *sys.argv, "--keep"])
 
 
 class Keeper:
-    """Starts the servers, watches them, and sees to it that nothing of theirs survives."""
+    """Starts and watches the servers, and ends every process of theirs."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.state = Path(os.environ.get("SPIRA_UP") or ROOT / ".spira" / "up")
@@ -79,8 +83,8 @@ class Keeper:
     def run(self) -> int:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, _raise_stopped)
-        end_with_parent()
-        inherit_orphans()
+        _end_with_parent()
+        _inherit_orphans()
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with self._alone():
@@ -90,18 +94,18 @@ class Keeper:
                     self._watch()
                 finally:
                     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                        signal.signal(signum, signal.SIG_IGN)  # it is being done
+                        signal.signal(signum, signal.SIG_IGN)  # already stopping
                     self._stop()
         except Stopped:
             return 0
         except CannotStart as error:
             print(f"make up: {error}", file=sys.stderr)
-            return 1
+        return 1
 
     # -- start -------------------------------------------------------------------------------
 
-    def _alone(self) -> Any:
-        """Hold the lock that only one keeper can hold; the kernel frees it when we end."""
+    def _alone(self) -> IO[str]:
+        """Take the lock of this installation; the kernel releases it when the process ends."""
         lock = (self.state / "lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,7 +128,7 @@ class Keeper:
                     probe.bind(("127.0.0.1", port))
                 except OSError as error:
                     raise CannotStart(
-                        f"port {port} of 127.0.0.1 cannot be had ({error.strerror}): stop what "
+                        f"port {port} of 127.0.0.1 cannot be used ({error.strerror}): stop what "
                         f'uses it, or choose another: make up ARGUMENTS="--{name}-port {port + 1}"'
                     ) from None
 
@@ -155,7 +159,7 @@ class Keeper:
         for service in self.services:
             with self._log_of(service).open("wb") as log:
                 service.process = subprocess.Popen(
-                    # Should even the keeper be killed, its servers are told.
+                    # The servers get SIGTERM should even the keeper be killed.
                     ["setpriv", "--pdeathsig", "TERM", "--", *service.command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -167,7 +171,7 @@ class Keeper:
         self._wait_until_ready()
 
     def _secrets(self) -> dict[str, str]:
-        """Passwords and keys of this installation, made once, for this user's eyes only."""
+        """Passwords and keys of this installation, made once, readable by this user only."""
         file = self.state / "secrets.json"
         if not file.exists():
             made = {name: secrets.token_urlsafe(64) for name in ("jwt", "api", "flask")}
@@ -197,10 +201,10 @@ class Keeper:
             "AIRFLOW__API__SECRET_KEY": kept["api"],
             "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt"],
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-            # On demand only: this machine is not there every Monday at three, and a DAG that is
-            # unpaused makes up for the last time at once.
+            # On demand only: this machine is not up every Monday at three, and an unpaused DAG
+            # catches up on the last schedule at once.
             "SPIRA_SCHEDULE": os.environ.get("SPIRA_SCHEDULE", ""),
-            # Else a run that is triggered waits for ever, unless the form's switch got through.
+            # Else a triggered run waits for ever, unless the form's switch unpauses the DAG.
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "SPIRA_MLFLOW_PAGE": self.mlflow,
             "MLFLOW_AUTH_CONFIG_PATH": str(settings.resolve()),
@@ -209,7 +213,7 @@ class Keeper:
         }
 
     def _migrate(self, environment: dict[str, str]) -> None:
-        """Make or renew Airflow's database, once for every set of pinned packages."""
+        """Migrate Airflow's database, once for every set of pinned packages."""
         home = Path(os.environ["AIRFLOW_HOME"])
         pins = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()[:16]
         done = home / f"migrated-{pins}"
@@ -254,7 +258,7 @@ class Keeper:
         )
 
     def _has_dag(self) -> bool:
-        """Whether a user who logs in finds the DAG and a scheduler that runs it."""
+        """Whether a user can log in and see the DAG, and the scheduler runs."""
         login = json.dumps({"username": "admin", "password": self.password}).encode()
         token = _json(Request(f"{self.airflow}/auth/token", login, _JSON))
         if token is None:
@@ -286,13 +290,13 @@ class Keeper:
                 )
 
     def _stop(self) -> None:
-        """Let running steps save their state, then the servers end, then whatever is left."""
+        """End running steps, which save their state, then the servers, then what is left."""
         self._say("stopping")
-        end_running(STEP)  # they save their state
-        # The scheduler goes first: the others answer it, and its tasks, to the end.
+        _end_running(STEP)  # they save their state
+        # The scheduler first: it and its tasks need answers of the others until then.
         for names in (("scheduler", "dag-processor"), ("api-server", "mlflow")):
-            end([s.process for s in self.services if s.name in names and s.process is not None])
-        kill()
+            _end([s.process for s in self.services if s.name in names and s.process is not None])
+        _kill()
         self._say("stopped; nothing is left running")
 
     def _say(self, event: str) -> None:
@@ -308,11 +312,78 @@ class Keeper:
         return self.state / f"{service.name}.log"
 
 
+# -- no process outlives its starter ---------------------------------------------------------
+
+
+def _keep(command: list[str]) -> int:
+    """Run the keeper in a session of its own, pass signals on, and return its exit status."""
+    _end_with_parent()
+    _inherit_orphans()
+    keeper = subprocess.Popen(command, start_new_session=True)
+
+    def stop(signum: int, frame: object) -> None:
+        keeper.terminate()
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, stop)
+    status = keeper.wait()
+    _kill()  # nothing is left, unless the keeper was killed
+    return status if status >= 0 else 1
+
+
+def _end_with_parent() -> None:
+    """Get SIGTERM when the process that started this one ends, whatever ended it."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(1)  # the parent has ended meanwhile
+
+
+def _inherit_orphans() -> None:
+    """Become the parent of orphans among the descendants (Linux: a child subreaper)."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Terminate processes, and wait for them for a while."""
+    asked = [psutil.Process(one.pid) for one in processes if one.poll() is None]
+    for process in asked:
+        process.terminate()
+    psutil.wait_procs(asked, timeout=STOP_SECONDS)
+
+
+def _end_running(arguments: list[str]) -> None:
+    """Terminate descendants whose command has these ``arguments``; wait for a while."""
+    asked = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[1 : 1 + len(arguments)] == arguments:
+                process.terminate()
+                asked.append(process)
+        except psutil.NoSuchProcess:
+            continue  # it has just ended
+    psutil.wait_procs(asked, timeout=STOP_SECONDS)
+
+
+def _kill() -> None:
+    """Kill all descendants, orphans included, until there are none."""
+    while processes := psutil.Process().children(recursive=True):
+        for process in processes:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(processes, timeout=5)
+
+
+# -- helpers ---------------------------------------------------------------------------------
+
+
 _JSON = {"Content-Type": "application/json"}
 
 
 def _json(request: Request) -> dict[str, Any] | None:
-    """What a server answers; None while it does not, or refuses."""
+    """The JSON answer of a server; None while it does not answer, or refuses."""
     try:
         with urlopen(request, timeout=5) as response:
             return dict(json.loads(response.read()))

@@ -1,4 +1,4 @@
-"""From tables of digests to tensors: the recordings and ward noises that models are made of."""
+"""From tables of digests to tensors: recordings and ward noises to train and test on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def examples(table: pd.DataFrame, blobs: Blobs, device: str) -> list[Example]:
-    """Every recording of the table as int16 samples on the device."""
+    """Load the recordings of a table as int16 samples on the device."""
     return [
         Example(
             record_id=row.record_id,
@@ -34,7 +34,7 @@ def examples(table: pd.DataFrame, blobs: Blobs, device: str) -> list[Example]:
 
 
 def noise_bank(ward_noise: Directory, pool: str, blobs: Blobs, device: str) -> list[Tensor]:
-    """The (time,) float waveforms of one pool of the ward-noise bank; the pools are disjoint."""
+    """Load the (time,) float waveforms of one pool of the ward-noise bank; pools are disjoint."""
     table = pd.read_parquet(ward_noise.path("ward_noise.parquet"))
     return [
         to_float(torch.from_numpy(read_pcm16(blobs.read(digest))).to(device))
@@ -52,13 +52,13 @@ def parity(
     features, waveforms : Series of str
         Digests, one row a recording; a waveform may be missing.
     n_recordings : int
-        How many, evenly spread over the rows.
+        Size of the sample, evenly spread over the rows.
 
     Returns
     -------
     Series of float
-        The largest difference, in standard deviations of the matrix; infinite where not even the
-        shape is the same, and NaN for the recordings that were not computed again.
+        The largest difference, in standard deviations of the matrix; infinite where the shape
+        differs, NaN for recordings outside the sample.
     """
     cpu.prepare(n_threads=1)
     extractor = FeatureExtractor(spec).eval()

@@ -1,4 +1,4 @@
-"""Show the numbers of a training in MLflow while they come, and never let that stop it."""
+"""Log metrics of a training to MLflow while it runs; an outage of MLflow does not stop it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ log = logging.getLogger(__name__)
 
 
 class LiveMetrics:
-    """Opens MLflow when the first number comes: most stages have none to show.
+    """Connects to MLflow at the first metric, because most stages log none.
 
-    MLflow is for looking; the facts are in the store, and registration logs the whole history
-    again.  So when MLflow is away the training goes on without it.
+    After an outage nothing more is logged: the store has the facts, and registration logs the whole
+    history again.
 
     Attributes
     ----------
     mlflow_run : str
-        ``"<experiment>/<run>"`` that shows the numbers; empty while there is none.
+        ``"<experiment>/<run>"`` that shows the metrics; empty before the first.
     """
 
     def __init__(self, uri: str, key: str, name: str) -> None:
         self.uri, self.key, self.name = uri, key, name
         self.mlflow_run = ""
         self._tracker: Tracker | None = None
-        self._away = False
+        self._is_unavailable = False
 
     def __call__(self, number: int, metrics: Mapping[str, float]) -> None:
-        if self._away:
+        if self._is_unavailable:
             return
         try:
             if self._tracker is None:
@@ -42,11 +42,11 @@ class LiveMetrics:
                 self._tracker = Tracker(self.uri)
             self.mlflow_run = self._tracker.log_epoch(self.key, self.name, number, metrics)
         except ServiceUnavailable as error:
-            self._away = True
+            self._is_unavailable = True
             log.warning("%s: going on without live metrics. %s", self.name, error)
 
     def finish(self, outputs: Mapping[str, str]) -> None:
-        if self._tracker is None or self._away:
+        if self._tracker is None or self._is_unavailable:
             return
         try:
             self._tracker.finish(self.key, outputs)

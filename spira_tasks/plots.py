@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, drawn to be read by a person and to be the same bytes every time."""
+"""Plots of an evaluation; equal inputs give equal bytes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def progress(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Pass ``items`` on, showing how many of ``total`` are done and how long the rest will take."""
+    """Yield ``items``, and show how many of ``total`` are done and the remaining time."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 

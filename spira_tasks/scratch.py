@@ -1,8 +1,8 @@
-"""Folders for temporary files that tell whether whoever asked for them still lives.
+"""Temporary folders that show whether the process that made them still lives.
 
-A step that is killed cannot tidy up after itself, and what it leaves may be a person's voice.  So
-its folder is locked while it lives: the kernel lets go of the lock when the last process that holds
-it ends, however it ends, which a number of a process, soon another's, would not tell.
+A killed step cannot remove its files, and they may hold a person's voice.  So each folder is locked
+while its process lives: the kernel releases the lock when the last process that holds it ends.  A
+process id would not do, because another process soon has the same one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tempfile import gettempdir, mkdtemp
 
 PREFIX = "spira-"
 OURS = re.compile(r"spira-(s3-)?[a-z0-9_]{8}")  # as tempfile names what ``make`` asks for
-OLD_SECONDS = 24 * 3600  # a step's temporary files this old have no step
+OLD_SECONDS = 24 * 3600  # no step runs this long
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """An empty folder for the time of a ``with``; only this user may enter it."""
+    """Make an empty folder for the time of a ``with``; only this user may enter it."""
     path, lock = make()
     try:
         yield path
@@ -40,7 +40,7 @@ def make(prefix: str = PREFIX) -> tuple[Path, int]:
     -------
     path : Path
     lock : int
-        An open file descriptor: closing it lets go of the folder.
+        An open file descriptor: closing it releases the folder.
     """
     while True:
         path = Path(mkdtemp(prefix=prefix))
@@ -50,7 +50,7 @@ def make(prefix: str = PREFIX) -> tuple[Path, int]:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_SH)
-        except OSError:  # a file system without locks: age alone will tell
+        except OSError:  # a file system without locks: ``left_behind`` goes by age alone
             return path, lock
         if path.exists():
             return path, lock
@@ -58,38 +58,38 @@ def make(prefix: str = PREFIX) -> tuple[Path, int]:
 
 
 def left_behind() -> list[Path]:
-    """The files that killed steps of this machine left among its temporary files.
+    """List the files of this machine's killed steps among its temporary files.
 
-    All files of a folder that nobody holds, and old files of one that somebody does.
+    These are all files of a folder without a lock, and old files of a locked folder.
     """
     found = []
-    for place in _places():
-        with _alone(place) as is_dead:
-            found += _going(place, is_dead)
+    for path in _folders():
+        with _try_lock(path) as is_free:
+            found += _left_files(path, is_free)
     return found
 
 
 def sweep() -> int:
-    """Delete what ``left_behind`` finds, and the folders that nobody holds; count the files."""
+    """Delete what ``left_behind`` lists, and folders without a lock; return the number of files."""
     n = 0
-    for place in _places():
-        with _alone(place) as is_dead:  # while it is ours, nobody begins to work in it
-            for path in _going(place, is_dead):
+    for path in _folders():
+        with _try_lock(path) as is_free:  # while it is locked here, no step starts to use it
+            for file in _left_files(path, is_free):
                 try:
-                    path.unlink()
+                    file.unlink()
                     n += 1
-                except (FileNotFoundError, PermissionError):  # its step ended, or another user's
+                except (FileNotFoundError, PermissionError):  # the step ended, or another user's
                     continue
-            if is_dead:
-                shutil.rmtree(place, ignore_errors=True)
+            if is_free:
+                shutil.rmtree(path, ignore_errors=True)
     return n
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[bool]:
-    """Hold a folder if nobody else does, and say so; one that cannot be asked counts as held."""
+def _try_lock(path: Path) -> Iterator[bool]:
+    """Lock a folder if no process holds it; yield whether that worked."""
     try:
-        lock = os.open(place, os.O_RDONLY)
+        lock = os.open(path, os.O_RDONLY)
     except OSError:  # another user's, or gone
         yield False
         return
@@ -104,14 +104,14 @@ def _alone(place: Path) -> Iterator[bool]:
         os.close(lock)
 
 
-def _places() -> list[Path]:
-    there = [path for path in Path(gettempdir()).iterdir() if OURS.fullmatch(path.name)]
-    return [path for path in there if path.is_dir() and not path.is_symlink()]
+def _folders() -> list[Path]:
+    found = [path for path in Path(gettempdir()).iterdir() if OURS.fullmatch(path.name)]
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
-def _going(place: Path, is_dead: bool) -> list[Path]:
-    files = [path for path in sorted(place.rglob("*")) if path.is_file() and not path.is_symlink()]
-    return [path for path in files if is_dead or _is_old(path)]
+def _left_files(folder: Path, is_free: bool) -> list[Path]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    return [path for path in files if is_free or _is_old(path)]
 
 
 def _is_old(path: Path) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,19 @@ import pandas as pd
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from expectations import suites
-from expectations.catalogue import N_ROWS, Entry, Suite
 from expectations.limits import IMPOSSIBLE
+from expectations.words.catalogue import N_ROWS, Entry, Suite
 from spira_tasks.intake.listener import HEARD
 from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
 from spira_tasks.quality import action_of, columns_of, digest_of, verdict_name
 
 EXTRA = "x_extra"  # stands for any column of a hospital's own
+# Parameters by the table that a suite is made for: elsewhere only the share that must be good.
+FOLLOW_TABLE = {
+    "expect_column_mean_to_be_between": ("min_value", "max_value"),
+    "expect_column_days_not_to_be_before": ("first",),
+    "expect_sessions_to_be_complete": ("tasks",),
+}
 NO_PARAMETERS = {"column", "column_A", "column_B", "column_list", "batch_id"}
 EXAMPLES = {  # one for each kind of column, as text
     "text": "text",
@@ -30,6 +38,17 @@ EXAMPLES = {  # one for each kind of column, as text
     "instant": "2026-01-01T00:00:00Z",
     "date": "2026-01-01",
 }
+
+
+@dataclass(frozen=True)
+class Change:
+    """``what`` is ``added``, ``removed``, ``severity``, ``min_value``, …; texts of both sides."""
+
+    suite: str
+    name: str
+    what: str
+    before: str
+    after: str
 
 
 def current() -> list[Suite]:
@@ -82,6 +101,53 @@ def _entry(config: ExpectationConfiguration) -> Entry:
         aspect=str(meta.get("aspect") or ""),
         firm=bool(meta.get("firm")),
     )
+
+
+def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> list[Change]:
+    """What was added, removed and changed, by suite and name.
+
+    Parameters
+    ----------
+    before, after : list of Suite
+    of_one_table : bool
+        Whether the suites were made for the same table.  Otherwise parameters that follow the
+        table (``FOLLOW_TABLE``) are not compared: their differences are none of the suites.
+    """
+    both = {suite.name for suite in before} & {suite.name for suite in after}
+    changes = [
+        Change(suite.name, "all of it", what, was, now)
+        for suites, what, was, now in ((before, "removed", "yes", ""), (after, "added", "", "yes"))
+        for suite in suites
+        if suite.name not in both
+    ]
+    old, new = (
+        {(suite.name, entry.name): entry for suite in side for entry in suite.expectations}
+        for side in (before, after)
+    )
+    for suite, name in sorted(key for key in {*old, *new} if key[0] in both):
+        a, b = old.get((suite, name)), new.get((suite, name))
+        if a is None or b is None:
+            change = Change(suite, name, "added", "", "yes") if b else None
+            changes.append(change or Change(suite, name, "removed", "yes", ""))
+            continue
+        facts_a, facts_b = _comparable(a, of_one_table), _comparable(b, of_one_table)
+        changes += [
+            Change(suite, name, what, facts_a.get(what, ""), facts_b.get(what, ""))
+            for what in [*dict.fromkeys([*facts_a, *facts_b])]
+            if facts_a.get(what) != facts_b.get(what)
+        ]
+    return changes
+
+
+def _comparable(entry: Entry, of_one_table: bool) -> dict[str, str]:
+    names = ("severity", "action", "rationale", "owner")
+    told = {name: getattr(entry, name) for name in names} | {"firm": "yes" if entry.firm else ""}
+    left_out = () if of_one_table else FOLLOW_TABLE.get(entry.type, ("mostly",))
+    return told | {
+        key: json.dumps(value, sort_keys=True)
+        for key, value in entry.parameters.items()
+        if key not in left_out
+    }
 
 
 def template(n_rows: int = N_ROWS) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""The one module that talks to MLflow: live metrics, the model registry and its aliases.
+"""MLflow behind one module: metrics of a training, the model registry and its aliases.
 
-MLflow shows and serves; the facts are in the store, and whatever is here can be made again from
+MLflow shows and serves models.  The facts are in the store, and MLflow's copy can be rebuilt from
 them.
 """
 
@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# MLflow's own default is minutes of silence; who runs us tries again, and says so meanwhile.
+# MLflow's own default is to be silent for minutes; Airflow retries the step, and logs it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
@@ -30,7 +31,6 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from spira_tasks.errors import ConfigError, ServiceUnavailable
-from spira_tasks.tracking_setup import make_database, pass_on_s3_keys
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table it makes
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -42,7 +42,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of the registered model, as the project sees it."""
+    """A version of the registered model."""
 
     version: str
     run_id: str  # of the MLflow run that it belongs to
@@ -52,7 +52,7 @@ class Registered:
 
     @property
     def was_champion(self) -> bool:
-        """Whether it ever served; versions of before the tag tell it by their outcome."""
+        """Whether it ever served; versions older than the tag have it in their outcome."""
         tagged = self.tags.get("spira.was_champion") == "true"
         return tagged or self.tags.get("spira.outcome") == "promoted"
 
@@ -66,10 +66,10 @@ class Tracker:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        pass_on_s3_keys()
+        _pass_on_s3_keys()
         if uri.startswith("sqlite:///"):
-            make_database(Path(uri.removeprefix("sqlite:///")))
-        with self._reaching():
+            _make_database(Path(uri.removeprefix("sqlite:///")))
+        with self._translating():
             self.client = mlflow.MlflowClient(uri, uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
             self.experiment_id = (
@@ -77,20 +77,20 @@ class Tracker:
             )
 
     def log_epoch(self, key: str, name: str, number: int, metrics: Mapping[str, float]) -> str:
-        """Show the numbers of one epoch of the training with this key; return the run's place."""
-        with self._reaching():
+        """Log the metrics of one epoch of the training with this key; return the run's place."""
+        with self._translating():
             run_id = self._find_run("spira.key", key) or self._create_run(name, {"spira.key": key})
             batch = [Metric(metric, value, 0, number) for metric, value in metrics.items()]
             self.client.log_batch(run_id, metrics=batch)
         return self.place(run_id)
 
     def place(self, run_id: str) -> str:
-        """``"<experiment>/<run>"``, by which MLflow's page finds a run."""
+        """Return ``"<experiment>/<run>"``, by which MLflow's page finds a run."""
         return f"{self.experiment_id}/{run_id}"
 
     def finish(self, key: str, outputs: Mapping[str, str]) -> None:
-        """Close the run of a training, and tie it to what came out of it."""
-        with self._reaching():
+        """Close the run of a training, and tag it with the digests of its outputs."""
+        with self._translating():
             run_id = self._find_run("spira.key", key)
             if run_id is not None:
                 tags = [RunTag(f"spira.output.{name}", value) for name, value in outputs.items()]
@@ -98,8 +98,8 @@ class Tracker:
                 self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
 
     def run_of(self, model: str, name: str) -> str:
-        """The run that trained the model with this digest; made anew if MLflow has lost it."""
-        with self._reaching():
+        """Return the run that trained the model with this digest; make one if MLflow has none."""
+        with self._translating():
             return self._find_run("spira.output.model", model) or self._create_run(
                 name, {"spira.output.model": model}
             )
@@ -114,8 +114,8 @@ class Tracker:
         history: list[dict[str, float]],
         files: list[Path],
     ) -> None:
-        """Log what is known of a model besides the model itself.  A second time changes nothing."""
-        with self._reaching():
+        """Log a model's parameters, metrics, tags, history and reports; doing it twice is safe."""
+        with self._translating():
             batch = [Metric(name, value, 0, 0) for name, value in metrics.items()]
             for row in history:
                 number = int(row["number"])
@@ -132,29 +132,26 @@ class Tracker:
             self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
 
     def find_version(self, classifier: str) -> Registered | None:
-        """The version made from the classifier with this digest."""
-        with self._reaching():
+        """Return the version made from the classifier with this digest."""
+        with self._translating():
             matching = [v for v in self._search() if v.tags.get("spira.classifier") == classifier]
             return self._registered(matching[0]) if matching else None
 
     def versions(self) -> list[Registered]:
-        """Every version of the registered model, the oldest first."""
-        with self._reaching():
+        """List the versions of the registered model, the oldest first."""
+        with self._translating():
             found = [self._registered(version) for version in self._search()]
         return sorted(found, key=lambda version: int(version.version))
 
     def artifacts_of(self, version: Registered) -> dict[str, str]:
-        """What a version was made from: ``recordings``, ``model``, ``classifier`` and ``report``.
-
-        Names of artifacts to their digests in the store.
-        """
-        with self._reaching():
+        """Map recordings, model, classifier and report to the digests behind a version."""
+        with self._translating():
             try:
                 tags = self.client.get_run(version.run_id).data.tags
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                tags = {}  # MLflow has lost the run: the store's records tell it too
+                tags = {}  # MLflow has lost the run; the store's records have it
         found = {
             name.rpartition(".")[2]: value
             for name, value in tags.items()
@@ -177,7 +174,7 @@ class Tracker:
         tags : mapping of str to str
             ``spira.classifier`` is the digest of the classifier in the store, and identifies it.
         """
-        with self._reaching(), self._as_default():
+        with self._translating(), self._as_mlflow_default():
             if not self.client.search_registered_models(f"name='{MODEL}'"):
                 self.client.create_registered_model(MODEL)
             with mlflow.start_run(run_id=run_id):
@@ -196,8 +193,8 @@ class Tracker:
             return self._registered(version)
 
     def champion(self) -> Registered | None:
-        with self._reaching():
-            # A server with users refuses whoever asks for the alias of a model that is not there.
+        with self._translating():
+            # A server with users refuses to look up the alias of a model that does not exist.
             if not self.client.search_registered_models(f"name='{MODEL}'"):
                 return None
             try:
@@ -209,27 +206,27 @@ class Tracker:
             return self._registered(version)
 
     def promote(self, version: str) -> None:
-        """Make a version the champion; this and ``demote`` alone change what serves."""
-        with self._reaching():
+        """Make a version the champion; only this and ``demote`` change which model serves."""
+        with self._translating():
             self.client.set_registered_model_alias(MODEL, CHAMPION, version)
             self.client.delete_registered_model_alias(MODEL, CHALLENGER)
 
     def demote(self, instead: str | None) -> None:
-        """Take the champion away; put an earlier one in its place, where there is one."""
-        with self._reaching():
+        """Remove the champion; an earlier version takes its place if one is given."""
+        with self._translating():
             if instead is None:
                 self.client.delete_registered_model_alias(MODEL, CHAMPION)
             else:
                 self.client.set_registered_model_alias(MODEL, CHAMPION, instead)
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
-        with self._reaching():
+        with self._translating():
             for name, value in tags.items():
                 self.client.set_model_version_tag(MODEL, version, name, value)
 
     def load(self, version: str) -> Any:
-        """The model as whoever serves it gets it: ``predict((recording, time) float32 array)``."""
-        with self._reaching(), self._as_default():
+        """Load the model as a server does: ``predict((recording, time) float32 array)``."""
+        with self._translating(), self._as_mlflow_default():
             return mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
 
     def _search(self) -> list[ModelVersion]:
@@ -267,11 +264,11 @@ class Tracker:
         return str(runs[0].info.run_id) if runs else None
 
     @contextlib.contextmanager
-    def _as_default(self) -> Iterator[None]:
-        """Make this place MLflow's own default, for the calls that know no other.
+    def _as_mlflow_default(self) -> Iterator[None]:
+        """Make this server MLflow's default, for the calls that take no address.
 
-        Setting it also sets a variable of the environment, from which every later store of this
-        process would take its address: that is undone.
+        MLflow then also sets its variable of the environment, from which a later ``Tracker`` of
+        this process would take its address: the variable is restored.
         """
         variable = "MLFLOW_TRACKING_URI"
         given = os.environ.get(variable)
@@ -286,8 +283,8 @@ class Tracker:
                 os.environ[variable] = given
 
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Turn the words of MLflow and of its S3 client into ours."""
+    def _translating(self) -> Iterator[None]:
+        """Translate errors of MLflow and of its S3 client."""
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
         from requests.exceptions import RequestException
@@ -324,8 +321,42 @@ class Tracker:
         )
 
 
+def _pass_on_s3_keys() -> None:
+    """Give MLflow's S3 client the store's keys, in the variables that it reads."""
+    names = {
+        "AWS_ACCESS_KEY_ID": "SPIRA_S3_ACCESS_KEY",
+        "AWS_SECRET_ACCESS_KEY": "SPIRA_S3_SECRET_KEY",
+        "AWS_DEFAULT_REGION": "SPIRA_S3_REGION",
+        "MLFLOW_S3_ENDPOINT_URL": "SPIRA_S3_ENDPOINT",
+    }
+    for theirs, ours in names.items():
+        if os.environ.get(ours):
+            os.environ.setdefault(theirs, os.environ[ours])
+
+
+def _make_database(file: Path) -> None:
+    """Make MLflow's database in a temporary folder, then move it into place.
+
+    Dozens of migrations make the tables, and SQLite does not undo them: a process killed on the way
+    would leave a file that MLflow can neither use nor repair.
+    """
+    if file.exists():
+        return
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="new-", dir=file.parent) as scratch:
+        new = Path(scratch) / file.name
+        engine = create_engine(f"sqlite:///{new}")
+        _initialize_tables(engine)
+        engine.dispose()
+        with contextlib.suppress(FileExistsError):  # another process was first
+            file.hardlink_to(new)
+
+
 def versions(uri: str) -> list[tuple[Registered, dict[str, str]]]:
-    """Every version of the registered model with what it was made from; makes no database."""
+    """List the versions of the registered model with their artifacts; create no database."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return []
     tracker = Tracker(uri)

@@ -14,14 +14,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import spira_identity
-import spira_reaper
 from docker.errors import DockerException
-from spira_engine import Engine, connect
-from spira_identity import Identity
-from spira_lines import Line
-from spira_site import LOCAL_ENGINE, Place
 
+import spira.docker
+import spira.engine
+from spira.engine import Engine, Identity, Line, connect
+from spira.site import LOCAL_ENGINE, Place
 from spira_tasks.contract.step import Resources
 
 IMAGE = "spira-base:local"  # python 3.11 and sh; tests/docker/base_image.sh makes it
@@ -42,8 +40,8 @@ def own_engine() -> Iterator[Engine]:
         pytest.skip(f"there is no image {IMAGE}: tests/docker/base_image.sh makes it")
     label = f"spira-test-{uuid4().hex}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spira_identity, "LABEL", label)
-        patch.setattr(spira_reaper, "LABEL", label)
+        patch.setattr(spira.engine, "LABEL", label)
+        patch.setattr(spira.docker, "LABEL", label)
         try:
             yield engine
         finally:
@@ -60,7 +58,7 @@ def engine() -> Iterator[Engine]:
 
 def containers(engine: Engine, label: str = "") -> list[dict[str, Any]]:
     """All containers of this test."""
-    filters = {"label": label or spira_identity.LABEL}
+    filters = {"label": label or spira.engine.LABEL}
     return list(engine.client.containers(all=True, filters=filters))
 
 

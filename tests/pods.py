@@ -12,9 +12,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from kubernetes.client import ApiClient
-from spira_kubernetes import VARIABLES, StepPodOperator
-from spira_operators import step_operator
 
+from spira.kubernetes import StepPodOperator
+from spira.launch import step_operator
+from spira_tasks.contract.access import STEP_ACCESS
 from spira_tasks.contract.pipelines import TRAINING
 
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
@@ -23,7 +24,9 @@ PARAMS = {
     "data": "s3://spira-data/recordings",
     "settings": {"train.note": "$(SPIRA_S3_SECRET_KEY)"},
 }
-VALUES = {name: f"value-of-{name.lower()}" for names in VARIABLES.values() for name in names}
+VALUES = {
+    name: f"value-of-{name.lower()}" for access in STEP_ACCESS.values() for name in access.variables
+}
 
 
 @pytest.fixture(autouse=True)

@@ -5,16 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from spira_tasks.reports.document import (
-    Bullets,
-    CountsTable,
-    Document,
-    Missing,
-    Paragraph,
-    Section,
-    Table,
-    Text,
-)
 from spira_tasks.reports.facts import (
     AuditAnchor,
     Change,
@@ -169,38 +159,3 @@ def summary(run_id: str, **changes: Any) -> RunSummary:
 def history(n_runs: int = 3) -> History:
     before = [summary(f"run-{number}") for number in range(n_runs - 1)]
     return History((*before, summary("first")))
-
-
-def document(kind: Any = "datasheet") -> Document:
-    return Document(
-        kind,
-        DIGEST,
-        (
-            Section(
-                "motivation",
-                Text("Motivação", "Motivation"),
-                (
-                    Missing(Text("para quê", "what for"), "docs/motivation.pt.md"),
-                    Missing(Text("para quê", "what for"), "docs/motivation.en.md"),
-                    Paragraph(
-                        Text("# Título\n\nEscrito **à mão**.", "# Title\n\nBy *hand*."), True
-                    ),
-                ),
-            ),
-            Section(
-                "composition",
-                Text("Composição", "Composition"),
-                (
-                    Paragraph(Text("Um parágrafo.", "A paragraph.")),
-                    Bullets((Text("um", "one"), Text("dois", "two"))),
-                    CountsTable(Text("Partes", "Parts"), SPLIT),
-                    CountsTable(Text("Classes", "Classes"), BY_LABEL),
-                    Table(
-                        Text("Medidas", "Measures"),
-                        (Text("Medida", "Measure"), Text("Valor", "Value")),
-                        ((Text("Erro", "Error"), "0.24"),),
-                    ),
-                ),
-            ),
-        ),
-    )

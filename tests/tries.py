@@ -20,14 +20,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import spira_docker
-import spira_engine
 from engines import HERE, IMAGE, SMALL, USER, wait_for
-from spira_docker import StepDockerOperator
-from spira_engine import Engine
-from spira_identity import Identity
-from spira_site import Place, platform_of
 
+import spira.docker
+import spira.engine
+from spira.docker import StepDockerOperator
+from spira.engine import Engine, Identity
+from spira.site import Place, platform_of
 from spira_tasks.contract.step import Resources, Step
 
 STORE, NETWORK = "s3://spira-test/v1", "none"
@@ -84,12 +83,12 @@ def image(engine: Engine) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store and no Airflow around the operator; and nobody waits for long."""
-    monkeypatch.setattr(spira_docker, "result_of", lambda *_: dict(RECORD))
-    monkeypatch.setattr(spira_docker, "reason_of", lambda *_: "")
-    monkeypatch.setattr(spira_docker, "secrets_of", lambda _: dict(SECRETS))
-    monkeypatch.setattr(spira_engine, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr(spira_docker, "SAMPLE_SECONDS", 0.1)
-    monkeypatch.setattr(spira_docker, "STOP_SECONDS", 5.0)
+    monkeypatch.setattr(spira.docker, "result_of", lambda *_: dict(RECORD))
+    monkeypatch.setattr(spira.docker, "reason_of", lambda *_: "")
+    monkeypatch.setattr(spira.docker, "secrets_of", lambda _: dict(SECRETS))
+    monkeypatch.setattr(spira.engine, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(spira.docker, "SAMPLE_SECONDS", 0.1)
+    monkeypatch.setattr(spira.docker, "STOP_SECONDS", 5.0)
     standard = logging.getLogger("airflow.task")
     log = property(lambda operator: operator.__dict__.get("log_of_try", standard))
     monkeypatch.setattr(StepDockerOperator, "log", log)

@@ -1,5 +1,5 @@
 """What is wrong with the platform on this machine, and what to do about it: ``make doctor``.
 
-``settings``, ``findings`` and ``command`` are the tools; ``engines``, ``host`` and ``stack`` the
-checks; ``inside`` is the program that looks from where a step stands.  Standard library only.
+``checks`` runs on the host, with the standard library only; ``inside`` is the program that looks
+from the network of the steps.
 """

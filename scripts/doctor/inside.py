@@ -1,7 +1,9 @@
-"""What a step sees from its network.  Runs in a container of the tasks image, as a step's user.
+"""What a step sees of its network.  Runs in a container of the tasks image, as a step's user.
 
-One finding per line of output, as JSON.  Keys come from a file that is mounted; none is printed.
+Prints one finding per line, as JSON.  Keys come from a mounted file; none is printed.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -11,32 +13,37 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 from uuid import uuid4
 
 import urllib3
 from minio import Minio
 from minio.error import S3Error
 
-ENDPOINT = os.environ["S3_ENDPOINT"]
+from spira_tasks.s3_client import Service
+
+IDENTITIES = Path("/run/secrets/identities.json")
+ENDPOINT = os.environ["SPIRA_S3_ENDPOINT"]
 STORE, _, PREFIX = os.environ["STORE"].partition("/")
 DATA, _, DATA_PREFIX = os.environ["DATA"].partition("/")
 MLFLOW = "http://mlflow:5000"
-REFUSED = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId")
 BOOTSTRAP = "scripts/compose.sh up -d --force-recreate bootstrap"
 RIGHT_KEYS = (
     "bring back the secrets that this service was set up with, or give it the users of "
     "secrets/s3/identities.json"
 )
-POLICIES = f"put its grants right: {BOOTSTRAP} (SPIRA_S3_GRANTS=policy), or its identities file"
+POLICIES = f"correct its grants: {BOOTSTRAP} (SPIRA_S3_GRANTS=policy), or its identities file"
 SECONDS_APART = 60  # S3 refuses signatures that are 15 minutes off
 
 ASKED_OUTSIDE: list[str] = []
-LOST: list[str] = []  # services that do not answer: asking again would only take time
+LOST: list[str] = []  # services that do not answer: not asked again
 
 
 def say(level: str, what: str, detail: str, fix: str = "") -> None:
@@ -44,23 +51,13 @@ def say(level: str, what: str, detail: str, fix: str = "") -> None:
     print(json.dumps(finding), flush=True)
 
 
-def client(access_key: str | None = None, secret_key: str | None = None) -> Minio:
-    endpoint = urlsplit(ENDPOINT)
-    pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=5, read=15), retries=False, cert_reqs="CERT_REQUIRED"
-    )
-    return Minio(
-        endpoint.netloc,
-        access_key,
-        secret_key,
-        secure=endpoint.scheme == "https",
-        # asking a service for its region needs a right that the keys may lack
-        region=os.environ["S3_REGION"] or "us-east-1",
-        http_client=pool,
-    )
+def client(service: Service) -> Minio:
+    # A service without a region asks for it, which needs a right that the keys may lack.
+    service = replace(service, region=service.region or "us-east-1")
+    return service.client(read_seconds=15, n_retries=0)
 
 
-def refusal(attempt) -> str | None:
+def refusal(attempt: Callable[[], object]) -> str | None:
     """The S3 error code of an attempt; None when it succeeded."""
     try:
         attempt()
@@ -71,11 +68,9 @@ def refusal(attempt) -> str | None:
 
 def s3() -> None:
     what = f"S3 at {ENDPOINT}"
-    identities = json.loads(Path("/run/secrets/identities.json").read_text())["identities"]
-    keys = {one["name"]: one["credentials"][0] for one in identities}
-    pair = keys["store"]["accessKey"], keys["store"]["secretKey"]
+    store = Service.of_user("store", IDENTITIES)
     try:
-        code = refusal(lambda: list_some(client(*pair), STORE, PREFIX))
+        code = refusal(lambda: list_some(client(store), STORE, PREFIX))
     except urllib3.exceptions.HTTPError as error:
         LOST.append(what)
         fix = "scripts/compose.sh up -d s3, or correct SPIRA_S3_ENDPOINT"
@@ -88,21 +83,21 @@ def s3() -> None:
         return say("FAIL", what, f"it does not know the key of the store ({code})", RIGHT_KEYS)
     if code:
         return say("FAIL", what, f"the store's key may not list {STORE} ({code})", POLICIES)
-    if use(client(*pair), what):
+    if use(client(store), what):
         say("ok", what, f"bucket {STORE}: list, put, get, delete, put on a condition")
-    closed(pair, what)
-    recordings(keys["data"], what)
+    closed(store, what)
+    recordings()
     return None
 
 
-def list_some(s3_client: Minio, bucket: str, prefix: str):
+def list_some(s3_client: Minio, bucket: str, prefix: str) -> Any:
     """The first name under a prefix: one request."""
     found = s3_client.list_objects(bucket, prefix=f"{prefix}/" if prefix else None, recursive=True)
     return next(iter(found), None)
 
 
 def use(s3_client: Minio, what: str) -> bool:
-    """Do with one small object what steps do with theirs."""
+    """Put, get, overwrite on a condition and delete one small object, as steps do."""
     name = f"{PREFIX}/doctor/{uuid4().hex}".lstrip("/")
     content = b"doctor"
     try:
@@ -136,29 +131,30 @@ def use(s3_client: Minio, what: str) -> bool:
     return not code
 
 
-def closed(pair: tuple[str, str], what: str) -> None:
-    """Whoever has no right key gets nothing, and the store's key opens the store only."""
-    fix = "let it know its users and refuse all others; see its manual"
-    if refusal(lambda: list_some(client(pair[0], "wrong"), STORE, PREFIX)) is None:
+def closed(store: Service, what: str) -> None:
+    """Without a right key nothing opens, and the store's key opens the store only."""
+    fix = "give it its users, and let it refuse all others; see its manual"
+    wrong = replace(store, secret_key=uuid4().hex)
+    if refusal(lambda: list_some(client(wrong), STORE, PREFIX)) is None:
         return say("FAIL", what, "the store is open: a wrong key is accepted", fix)
     for bucket in filter(None, (STORE, DATA)):
-        if refusal(lambda bucket=bucket: list_some(client(), bucket, "")) is None:
+        if refusal(partial(list_some, client(Service(ENDPOINT)), bucket, "")) is None:
             text = f"bucket {bucket} is open: it can be read without a key"
             return say("FAIL", what, text, f"remove its public policy; {POLICIES}")
     say("ok", what, "refuses a wrong key, and none at all")
     if DATA and DATA != STORE:
-        if refusal(lambda: list_some(client(*pair), DATA, "")) in (None, "NoSuchBucket"):
+        if refusal(lambda: list_some(client(store), DATA, "")) in (None, "NoSuchBucket"):
             text = f"the store's key can read {DATA}: every step could read recordings"
             return say("warn", what, text, POLICIES)
         say("ok", what, f"the store's key cannot read {DATA}")
     return None
 
 
-def recordings(key: dict[str, str], what: str) -> None:
+def recordings() -> None:
     if not DATA:
         return
-    found = []
-    s3_client = client(key["accessKey"], key["secretKey"])
+    found: list[object] = []
+    s3_client = client(Service.of_user("data", IDENTITIES))
     code = refusal(lambda: found.append(list_some(s3_client, DATA, DATA_PREFIX)))
     place = f"s3://{DATA}/{DATA_PREFIX}"
     if code:
@@ -170,14 +166,14 @@ def recordings(key: dict[str, str], what: str) -> None:
 
 
 def clock() -> None:
-    """S3's clock against this one, by the Date that it puts on every answer."""
+    """Compare S3's clock, the Date of its answers, with this one."""
     what = "clock of S3"
     if LOST:
         return None
     pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=5, read=10), retries=False)
     date = pool.request("GET", ENDPOINT).headers.get("Date")
     if date is None:
-        return say("warn", what, "S3 says no time")
+        return say("warn", what, "its answers have no Date")
     apart = abs(parsedate_to_datetime(date).timestamp() - time.time())
     if apart > SECONDS_APART:
         return say("FAIL", what, f"is {apart:.0f} s from the engine's", "let both follow NTP")
@@ -187,7 +183,7 @@ def clock() -> None:
 def mlflow() -> None:
     what = f"MLflow at {MLFLOW}"
     if not os.environ["MLFLOW"]:
-        return None  # it was never started, which the table of services says
+        return None  # it was never started: a finding of the services
     try:
         status = urllib.request.urlopen(f"{MLFLOW}/health", timeout=10).status
     except urllib.error.HTTPError as error:
@@ -202,33 +198,33 @@ def mlflow() -> None:
         urllib.request.urlopen(MLFLOW + path, timeout=20).close()
     except urllib.error.HTTPError as error:
         if error.code == 401:
-            return say("ok", what, "is well, and refuses whoever does not say a password")
-        if error.code == 403:  # its health it tells by any name
+            return say("ok", what, "works, and refuses a request without a password")
+        if error.code == 403:  # a host name that it does not allow; its health needs none
             fix = "add mlflow:5000 to SPIRA_MLFLOW_HOSTS, then scripts/compose.sh up -d mlflow"
             return say("FAIL", what, "refuses the name by which steps call it", fix)
-        text = f"answers {error.code} to whoever says no password, and not 401"
+        text = f"answers a request without a password by {error.code}, not 401"
         return say("warn", what, text, "scripts/compose.sh logs mlflow")
     fix = "start it with --app-name basic-auth, as docker/serve_mlflow.py does"
     return say("FAIL", what, "is open: it answers without a password", fix)
 
 
 def egress() -> None:
-    """There is no way out: what a step has read cannot leave."""
+    """Nothing outside can be reached, so that what a step has read cannot leave."""
     what = "way out of the steps"
     fix = "the network must be internal: scripts/compose.sh down, then up -d makes it anew"
     if os.environ["INTERNAL"] == os.environ["WANTED_INTERNAL"] == "false":
-        text = "open, as SPIRA_STEPS_INTERNAL=false asks for: the host's firewall alone holds them"
+        text = "open, as SPIRA_STEPS_INTERNAL=false says: only the host's firewall restricts it"
         return say("warn", what, text, "let them reach the S3 service and MLflow only")
     if os.environ["INTERNAL"] != "true":
         return say("FAIL", what, "their network is not internal: they reach the internet", fix)
-    # Two addresses for documentation, which no server has: nobody is called.  The engine may drop
-    # what it refuses, so that no answer is the right one.
+    # Two addresses reserved for documentation, which no server has.  The engine may drop packets
+    # instead of refusing a connection, so a timeout is the right answer.
     outside = [("192.0.2.1", 443), ("198.51.100.1", 443)]
     host = [(os.environ["GATEWAY"], port) for port in (2375, 2376, 5432)]
     name = looked_up("postgres")
     postgres = [(one, 5432) for one in [*name, *os.environ["POSTGRES"].split(",")]]
     tried = [place for place in outside + host + postgres if place[0]]
-    with ThreadPoolExecutor(len(tried)) as pool:  # each may take its whole time
+    with ThreadPoolExecutor(len(tried)) as pool:  # each may take until its timeout
         made = dict(zip(tried, pool.map(connects, tried), strict=True))
     if any(made[place] for place in outside):
         return say("FAIL", what, "a connection to the internet was made", fix)
@@ -246,19 +242,19 @@ def egress() -> None:
 
 
 def looked_up(name: str) -> list[str]:
-    """The addresses of a name; ASKED_OUTSIDE when somebody outside said that there are none."""
+    """The addresses of a name; ASKED_OUTSIDE when a server outside answered that it has none."""
     found: list[list[str]] = []
 
     def look_up() -> None:
         try:
-            found.append([one[4][0] for one in socket.getaddrinfo(name, 1, socket.AF_INET)])
+            found.append([str(one[4][0]) for one in socket.getaddrinfo(name, 1, socket.AF_INET)])
         except socket.gaierror as error:
-            # Only a server outside says "no such name"; the engine alone says "cannot tell".
+            # A server outside answers "no such name"; the engine alone answers "cannot tell".
             found.append(ASKED_OUTSIDE if error.errno == socket.EAI_NONAME else [])
 
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
-    thread.join(3)  # an engine that asks outside, and reaches nobody there, takes half a minute
+    thread.join(3)  # an engine that asks outside and reaches no server takes half a minute
     return found[0] if found else []
 
 
@@ -279,7 +275,7 @@ def main() -> None:
     }.items():
         try:
             check()
-        except Exception as error:  # a line like every other
+        except Exception as error:  # a finding too
             text = f"could not be looked at: {type(error).__name__}: {error}"
             say("FAIL", what, text, "see that the service runs: scripts/compose.sh ps")
 
@@ -287,4 +283,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # without waiting for a look-up that nobody answers
+    os._exit(0)  # without waiting for a look-up that gets no answer

@@ -1,8 +1,6 @@
-"""A bucket of an S3 service (MinIO, Ceph, AWS) as the place where the store keeps its files.
+"""A bucket of an S3 service (SeaweedFS, Ceph, AWS) as the place where the store keeps its files.
 
-The endpoint and the keys come from the environment, because they differ between machines and are
-nobody else's business: ``SPIRA_S3_ENDPOINT``, ``SPIRA_S3_ACCESS_KEY``, ``SPIRA_S3_SECRET_KEY`` and,
-where the service asks for one, ``SPIRA_S3_REGION``.
+Endpoint and keys come from the environment (``spira_tasks.s3_client``).
 """
 
 from __future__ import annotations
@@ -13,17 +11,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
 from typing import IO
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-import certifi
-import urllib3
 from minio import Minio
 from minio.commonconfig import CopySource
 from minio.datatypes import Object
@@ -33,38 +27,10 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from spira_tasks import scratch
 from spira_tasks.artifacts.backends import CHUNK_BYTES, Entry
 from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
+from spira_tasks.s3_client import Service
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 30.0
-N_RETRIES = 3  # within a second or two; longer outages are Airflow's to retry
-N_CONNECTIONS = 32
-RETRIED_STATUS = (500, 502, 503, 504)
 BUSY_STATUS = (408, 409, 429)
 KEY_CODES = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId")
-
-
-@dataclass(frozen=True)
-class Service:
-    """How to reach S3 and who we are there."""
-
-    endpoint: str
-    access_key: str = field(repr=False)
-    secret_key: str = field(repr=False)
-    region: str | None
-
-    @classmethod
-    def from_environment(cls) -> Service:
-        """Read the four variables; ConfigError names those that are missing, never a value."""
-        names = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
-        values = [os.environ.get(name, "") for name in names]
-        missing = [name for name, value in zip(names, values, strict=True) if not value]
-        if missing:
-            raise ConfigError(f"s3:// needs {' and '.join(missing)} in the environment; set them")
-        endpoint = urlsplit(values[0].rstrip("/"))
-        if endpoint.scheme not in ("http", "https") or endpoint.path or "@" in endpoint.netloc:
-            raise ConfigError("SPIRA_S3_ENDPOINT must look like https://host:port, without a path")
-        region = os.environ.get("SPIRA_S3_REGION") or None
-        return cls(endpoint.geturl(), values[1], values[2], region)
 
 
 class Bucket:
@@ -80,7 +46,10 @@ class Bucket:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._service = Service.from_environment()
+        try:
+            self._service = Service.from_environment()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         with self._client() as client:
             if not client.bucket_exists(bucket):
                 raise self._no_bucket()
@@ -238,22 +207,7 @@ def _version(etag: str | None) -> str:
 @lru_cache
 def _client_of(process: int, service: Service) -> Minio:
     """Return the client of a process: connections must not be shared across a fork."""
-    endpoint = urlsplit(service.endpoint)
-    pool = urllib3.PoolManager(
-        maxsize=N_CONNECTIONS,
-        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        retries=urllib3.Retry(N_RETRIES, backoff_factor=0.2, status_forcelist=RETRIED_STATUS),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
-    )
-    return Minio(
-        endpoint.netloc,
-        service.access_key,
-        service.secret_key,
-        secure=endpoint.scheme == "https",
-        region=service.region,
-        http_client=pool,
-    )
+    return service.client()
 
 
 @lru_cache

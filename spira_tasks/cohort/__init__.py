@@ -1,9 +1,9 @@
 """A synthetic cohort in the canonical layout of incoming recordings.
 
-``write_cohort`` leaves ``recordings.csv``, ``audio/``, ``ward_noise.csv`` and ``ward_noise/``, as a
-hospital would deliver them, and ``truth.csv`` beside them: the latents, which no stage reads.
-``cohort.json`` is written last and says what made it.  The same command gives the same bytes, with
-any number of workers, and adding a subject adds that subject's rows and files and changes no other.
+``write_cohort`` writes ``recordings.csv``, ``audio/``, ``ward_noise.csv`` and ``ward_noise/``, as a
+hospital delivers them, and ``truth.csv`` with the latents, which no stage reads.  ``cohort.json``
+is written last and holds the plan.  Equal plans give equal bytes, with any number of workers;
+another subject adds rows and files and changes no other.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def write_cohort(
     Parameters
     ----------
     out : Path
-        An empty or new folder, or one where the same command was run before: finished, it is left
-        alone; interrupted, it goes on.
+        An empty or new folder, or the folder of an earlier call with the same plan: a finished
+        cohort is left alone, an interrupted one is completed.
     signal : float
-        How much of the illness is heard, in [0, 1]; 0 makes it unlearnable from audio.
+        How audible the illness is, in [0, 1]; 0 makes it unlearnable from audio.
     confounds, faults : sequence of str
         Names from :data:`CONFOUNDS` and :data:`FAULTS`.
     workers : int, optional
-        Processes; as many as there are processors unless given.
+        Number of processes; by default that of the processors.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def write_cohort(
     Raises
     ------
     ConfigError
-        For an unknown name, or when ``out`` holds anything else.
+        For an unknown name, or when ``out`` holds something else.
     """
     for kind, chosen, known in (
         ("preset", [preset], PRESETS),
@@ -89,9 +89,9 @@ def write_cohort(
             )
     if not 0 <= signal <= 1:
         raise ConfigError(f"signal is {signal:g}; it must lie between 0 and 1")
-    at_least = max((first_subject(fault) + 1 for fault in faults), default=2)
-    if subjects < at_least:
-        raise ConfigError(f"{subjects} subjects are too few: this cohort needs {at_least}")
+    n_needed = max((first_subject(fault) + 1 for fault in faults), default=2)
+    if subjects < n_needed:
+        raise ConfigError(f"{subjects} subjects are too few: this cohort needs {n_needed}")
     plan = Plan(
         GENERATOR,
         subjects,
@@ -101,7 +101,7 @@ def write_cohort(
         tuple(sorted(set(confounds))),
         tuple(sorted(set(faults))),
     )
-    if counts := _finished(out, plan):
+    if counts := _finished_counts(out, plan):
         log.info("the cohort is already there: %d subjects in %s", subjects, out)
         return counts
     for folder in ("audio", "ward_noise"):
@@ -110,7 +110,7 @@ def write_cohort(
     jobs = [("ward_noise", number) for number in range(N_WARD_NOISES)]
     jobs += [("subject", index) for index in range(subjects)]
     missing = [job for job in jobs if job not in done]
-    made = _each(partial(_make, out, plan), missing, workers or len(os.sched_getaffinity(0)))
+    made = _run_jobs(partial(_make, out, plan), missing, workers or len(os.sched_getaffinity(0)))
     with (out / "cohort.partial.jsonl").open("a", encoding="utf-8") as journal:
         for job, rows in zip(
             missing,
@@ -120,11 +120,11 @@ def write_cohort(
             done[job] = rows
             journal.write(json.dumps([*job, rows]) + "\n")
             journal.flush()
-    return _finish(out, plan, [done[job] for job in jobs])
+    return _write_tables(out, plan, [done[job] for job in jobs])
 
 
-def _finished(out: Path, plan: Plan) -> dict[str, int] | None:
-    """Counts, when ``out`` holds this very cohort; nothing, when it may be written."""
+def _finished_counts(out: Path, plan: Plan) -> dict[str, int] | None:
+    """Return the counts of a finished cohort of this plan, None where it may be written."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if (out / "cohort.json").is_file():
@@ -142,7 +142,7 @@ def _finished(out: Path, plan: Plan) -> dict[str, int] | None:
 
 
 def _read_journal(out: Path, plan: Plan) -> dict[tuple[str, int], list[Row]]:
-    """What an interrupted run had finished; the line it died in does not count."""
+    """Read the finished jobs of an interrupted call; an incomplete last line is ignored."""
     path, first = out / "cohort.partial.jsonl", json.dumps(asdict(plan))
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     whole = [line for line in lines if line.endswith("\n")]
@@ -159,10 +159,10 @@ def _read_journal(out: Path, plan: Plan) -> dict[tuple[str, int], list[Row]]:
     return done
 
 
-def _each(
+def _run_jobs(
     make: Callable[[tuple[str, int]], list[Row]], jobs: Sequence[tuple[str, int]], workers: int
 ) -> Iterator[list[Row]]:
-    """Results in the order of the jobs, from as many processes as asked for."""
+    """Run the jobs in processes; yield their results in the order of the jobs."""
     if workers == 1 or len(jobs) < 2:
         yield from map(make, jobs)
         return
@@ -174,8 +174,8 @@ def _each(
         pool.shutdown(cancel_futures=True)
 
 
-def _finish(out: Path, plan: Plan, results: Sequence[list[Row]]) -> dict[str, int]:
-    from spira_tasks.intake.record_contract import COLUMNS  # needs pandas, which no worker does
+def _write_tables(out: Path, plan: Plan, results: Sequence[list[Row]]) -> dict[str, int]:
+    from spira_tasks.intake.record_contract import COLUMNS  # imports pandas: not for workers
 
     rows = [row for result in results for row in result]
     noises = [row for row in rows if "file_path" in row]

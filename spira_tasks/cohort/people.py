@@ -1,8 +1,8 @@
-"""Who is in a synthetic cohort: people, hospitals, sessions and vital signs, drawn from a seed.
+"""People, hospitals, sessions and vital signs of a synthetic cohort, drawn from a seed.
 
-Every draw of subject ``i`` comes from ``default_rng([seed, stream, i, …])``, so a subject is the
-same in a cohort of a hundred and in one of a thousand.  What a confound changes is computed from
-the same draws, so two cohorts that differ in one confound differ in nothing else.
+Draws of subject ``i`` come from ``default_rng([seed, stream, i, …])``, so a subject is the same in
+a cohort of any size.  Confounds change what is computed from these draws, never the draws, so two
+cohorts that differ in one confound differ in nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Site:
     """A hospital.  Sites differ in rooms, microphones, ages and masks, not in who is ill."""
 
     hospital_id: str
-    p_ward: float  # how often a session is held in the ward rather than in a quiet room
+    p_ward: float  # share of sessions in the ward; the others are in a quiet room
     mix: WardMix
     microphone: tuple[tuple[float, float], ...]  # (centre_hz, gain_db)
     years_older: float = 0.0
@@ -47,7 +47,7 @@ NEW_SITE = Site(
 
 @dataclass(frozen=True)
 class Preset:
-    """A study.  ``causes`` are the shares of the patients."""
+    """A study; ``causes`` maps each cause to its share of the patients."""
 
     description: str
     severity_beta: tuple[float, float]
@@ -55,7 +55,7 @@ class Preset:
     years: float
     p_coronavirus_prompt: float
     first_day: datetime
-    p_ward: float | None = None  # None: as each site does
+    p_ward: float | None = None  # None: that of each site
 
 
 OTHER_CAUSES = {"asthma": 0.2, "copd": 0.3, "heart": 0.25, "smoking": 0.1, "other": 0.15}
@@ -90,7 +90,7 @@ CONFOUNDS: Mapping[str, str] = {
     "prompt": "patients read the coronavirus prompt, controls the other",
 }
 
-# How strongly a cause is heard, relative to COVID-19.
+# Audible effect of a cause, relative to COVID-19.
 AUDIBILITY = {
     "covid": 1.0,
     "asthma": 0.7,
@@ -116,7 +116,7 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What makes a cohort; kept beside it as ``cohort.json``."""
+    """What determines a cohort; stored with it as ``cohort.json``."""
 
     generator: int
     subjects: int
@@ -164,7 +164,7 @@ class Session:
 
 
 def draw_person(plan: Plan, index: int) -> Person:
-    """Subject ``index``.  Of subjects ``2 j`` and ``2 j + 1`` one is a patient, by a coin."""
+    """Draw subject ``index``; one of subjects ``2 j`` and ``2 j + 1``, at random, is a patient."""
     seed, preset, confounds = plan.seed, _PRESETS[plan.preset], plan.confounds
     coin = int(np.random.default_rng([seed, PAIR, index // 2]).integers(2))
     ill = index % 2 == coin
@@ -182,7 +182,7 @@ def draw_person(plan: Plan, index: int) -> Person:
     cause = str(rng.choice(list(causes), p=list(causes.values())))
     if_ill, if_well = rng.beta(*preset.severity_beta), rng.beta(1, 14)
     severity = float(if_ill if ill else if_well)
-    # Controls are short of breath too, a little, each as the patients of the study are.
+    # Controls are slightly short of breath too, by the causes of the study.
     effect = severity * AUDIBILITY[cause] * plan.signal
     flipped = "label_flip" in confounds and rng.random() < 0.1
     voice = draw_voice(rng, sex, age)
@@ -194,7 +194,7 @@ def draw_person(plan: Plan, index: int) -> Person:
 
 
 def draw_session(plan: Plan, person: Person, number: int) -> Session:
-    """Visit ``number`` to a person.  Without a confound nothing here depends on who is ill."""
+    """Draw visit ``number`` to a person; without a confound it is independent of the illness."""
     preset, site, confounds = _PRESETS[plan.preset], person.site, plan.confounds
     rng = np.random.default_rng([plan.seed, SESSION, person.index, number])
     p_ward = site.p_ward if preset.p_ward is None else preset.p_ward
@@ -236,10 +236,10 @@ def draw_session(plan: Plan, person: Person, number: int) -> Session:
 
 
 def draw_vitals(seed: int, person: Person, session: Session) -> dict[str, Any]:
-    """Vital signs by the bed; they follow the severity, not what can be heard.
+    """Draw vital signs; they depend on the severity, not on the audible effect.
 
-    A random half of those who need oxygen are on it, which raises their SpO2: one reason why
-    SpO2 is not the label.
+    A random half of the people who need oxygen get it, which raises their SpO2: one reason why SpO2
+    is not the label.
     """
     rng = np.random.default_rng([seed, VITALS, person.index, session.number])
     severity = person.severity

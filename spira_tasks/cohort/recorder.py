@@ -1,6 +1,6 @@
-"""One person's sessions: the clips a device hands over, their rows, and the faults of delivery.
+"""The sessions of one person: audio files, their rows, and faults of delivery.
 
-The rows have the columns of the canonical layout; ``truth`` in each is for ``truth.csv``.
+Rows have the columns of the canonical layout; their ``truth`` goes to ``truth.csv``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from spira_tasks.speech import acoustics, synthesis
 from spira_tasks.speech.synthesis import SAMPLE_RATE_HZ, Waveform
 
 TASKS = ("AMBIENT", "VOWEL", "SENTENCE")
-N_BABBLE_BEDS = 4  # of the recordings; the two pools of ward noise have their own
+N_BABBLE_BEDS = 4  # for recordings; the two pools of ward noise have their own
 
 # The first ten damage one recording in 33, the others the rows of one session in 33.
 FAULTS: Mapping[str, str] = {
@@ -62,17 +62,17 @@ Row = dict[str, Any]
 
 
 def record_subject(out: Path, plan: Plan, index: int) -> list[Row]:
-    """Write the audio of subject ``index`` under ``out`` and return its rows."""
+    """Write the audio of subject ``index`` under ``out``; return its rows."""
     person = draw_person(plan, index)
     rows = []
     for number in range(4 if "leak" in plan.confounds else 1):
         session = draw_session(plan, person, number)
         row = _session_row(plan.seed, person, session)
-        faults = [fault for fault in plan.faults if _hits(fault, index) and number == 0]
-        session_fault = next((fault for fault in faults if _task(fault) is None), "")
-        _spoil_row(row, session_fault)
+        faults = [fault for fault in plan.faults if _has_fault(fault, index) and number == 0]
+        session_fault = next((fault for fault in faults if _damaged_task(fault) is None), "")
+        _damage_row(row, session_fault)
         for task in TASKS:
-            fault = next((name for name in faults if _task(name) == task), "")
+            fault = next((name for name in faults if _damaged_task(name) == task), "")
             waveform, latents = render(plan.seed, person, session, task)
             record = row | {"task": task, "record_id": f"{session.session_id}-{task.lower()}"}
             record["truth"] = _truth(person, session) | latents
@@ -80,17 +80,17 @@ def record_subject(out: Path, plan: Plan, index: int) -> list[Row]:
             _write_audio(out, record, waveform, session, fault)
             rows.append(record)
             if fault == "dup_upload":
-                rows.append(_upload_again(out, record))
+                rows.append(_write_duplicate(out, record))
     return rows
 
 
 def render(
     seed: int, person: Person, session: Session, task: str
 ) -> tuple[Waveform, dict[str, float]]:
-    """One clip as the device hands it over, at 16 kHz, and what was drawn for it.
+    """Render one clip at 16 kHz, before the device encodes it; return it with its latents.
 
-    The level of the noise is set by the session alone.  Were it relative to what is said, pauses
-    would show in the ambient track.
+    The session alone sets the level of the noise.  A level relative to the speech would show pauses
+    in the ambient track.
     """
     rng = np.random.default_rng([seed, CLIP, person.index, session.number, TASKS.index(task)])
     latents: dict[str, float] = {}
@@ -116,9 +116,9 @@ def render(
         noise = acoustics.ward_noise(rng, len(speech), session.mix, bed)
     else:
         noise = acoustics.quiet_noise(rng, len(speech))
-    heard = 10 ** (session.speech_db / 20) * (speech + 10 ** (-session.snr_db / 20) * noise)
-    heard = acoustics.equalise(heard, person.site.microphone)
-    return acoustics.CHANNELS[session.channel](rng, heard), latents
+    mixed = 10 ** (session.speech_db / 20) * (speech + 10 ** (-session.snr_db / 20) * noise)
+    mixed = acoustics.equalise(mixed, person.site.microphone)
+    return acoustics.CHANNELS[session.channel](rng, mixed), latents
 
 
 def _session_row(seed: int, person: Person, session: Session) -> Row:
@@ -160,7 +160,7 @@ def _session_row(seed: int, person: Person, session: Session) -> Row:
         "consent_version": "2",
         "consent_scope": "research",
         "retention_until": f"{session.collected_at.year + 20}-12-31",
-        "x_synthetic": "true",  # whatever is made from it says so
+        "x_synthetic": "true",  # reports on it say so
     }
 
 
@@ -181,25 +181,25 @@ def _truth(person: Person, session: Session) -> Row:
     }
 
 
-def _task(fault: str) -> str | None:
-    """The task whose recording a fault damages; none for the faults of a session's rows."""
+def _damaged_task(fault: str) -> str | None:
+    """Return the task whose recording a fault damages, None for a fault of a session's rows."""
     number = list(FAULTS).index(fault)
     return TASKS[::-1][number % 3] if number < N_RECORDING_FAULTS else None
 
 
 def first_subject(fault: str) -> int:
-    """Faults take turns, so that no recording has two."""
+    """Return the first subject with a fault; subjects differ, so that no recording has two."""
     number = list(FAULTS).index(fault)
     n_slots = -(-N_RECORDING_FAULTS // 3)
     return number // 3 if number < N_RECORDING_FAULTS else n_slots + number - N_RECORDING_FAULTS
 
 
-def _hits(fault: str, index: int) -> bool:
-    period = 33 if _task(fault) is None else 11
+def _has_fault(fault: str, index: int) -> bool:
+    period = 33 if _damaged_task(fault) is None else 11
     return index % period == first_subject(fault)
 
 
-def _spoil_row(row: Row, fault: str) -> None:
+def _damage_row(row: Row, fault: str) -> None:
     if fault == "unit_error":
         row["spo2"] = row["spo2"] / 100
     elif fault == "tz_naive":
@@ -211,7 +211,7 @@ def _spoil_row(row: Row, fault: str) -> None:
 
 
 def _write_audio(out: Path, record: Row, waveform: Waveform, session: Session, fault: str) -> None:
-    """Encode a clip as its device does, or as the fault has it, and name it in the record."""
+    """Encode a clip as its device or its fault does; put its name and digest into the record."""
     rate_hz = session.device[2] if session.channel != "whatsapp" else SAMPLE_RATE_HZ
     if fault == "clip":
         waveform = waveform * 15
@@ -238,7 +238,7 @@ def _write_audio(out: Path, record: Row, waveform: Waveform, session: Session, f
         (out / record["audio_uri"]).write_bytes(arrived)
 
 
-def _upload_again(out: Path, record: Row) -> Row:
+def _write_duplicate(out: Path, record: Row) -> Row:
     again = record | {
         "record_id": record["record_id"] + "-2",
         "session_id": record["session_id"] + "-2",
@@ -263,12 +263,12 @@ def _encode_nan(waveform: Waveform) -> bytes:
     samples = waveform.astype(np.float32)
     samples[len(samples) // 2 :][:100] = np.nan
     file = io.BytesIO()
-    wavfile.write(file, SAMPLE_RATE_HZ, samples)  # libsndfile would stamp the time into it
+    wavfile.write(file, SAMPLE_RATE_HZ, samples)  # libsndfile would write the time into it
     return file.getvalue()
 
 
 def record_ward_noise(out: Path, plan: Plan, number: int) -> list[Row]:
-    """One recording of a ward without a patient: 24 to 40 s, longer than any sentence."""
+    """Write a recording of a ward without a patient: 24 to 40 s, longer than any sentence."""
     pool = "train" if number % 3 else "evaluation"
     rng = np.random.default_rng([plan.seed, WARD_NOISE, number])
     n_samples = int(rng.uniform(24, 40) * SAMPLE_RATE_HZ)

@@ -1,32 +1,114 @@
-"""Commands of ``python -m spira_tasks`` besides the running of steps, one module a subject."""
+"""Commands of ``python -m spira_tasks``, one module a subject, and what they share."""
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from spira_tasks.artifacts import Store
+from typer import Option, Typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from spira_tasks.artifacts import Store, store_url
+from spira_tasks.errors import ConfigError
+
+T = TypeVar("T")
+StoreUrl = Annotated[
+    str | None,
+    Option(
+        "--store",
+        metavar="URL",
+        help="folder or s3://bucket/prefix of the store (SPIRA_STORE; default .spira/store)",
+    ),
+]
+AsJson = Annotated[bool, Option("--json", help="print JSON, for programs")]
+Why = Annotated[str, Option("--why", help="a written reason, without names")]
+RunId = Annotated[
+    str | None, Option("--run-id", help="name of the run; an existing run is continued")
+]
+ReportsFolder = Annotated[
+    Path | None, Option("--reports", help="copy the run's reports and plots to DIR/RUN")
+]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
-def open_store(args: argparse.Namespace) -> Store:
-    """The store of ``--store``, or of the environment."""
-    from spira_tasks.artifacts import Store, store_url
+class Command(TyperCommand):
+    """A command that also takes ``--log-level``, and ``--store`` where it needs no store."""
 
-    return Store(args.store or store_url())
+    def __init__(self, *args: Any, params: Sequence[Any], **settings: Any) -> None:
+        names = {param.name for param in params}
+        shared = [param for param in get_command(_shared).params if param.name not in names]
+        super().__init__(*args, params=[*params, *shared], **settings)
+
+    def invoke(self, ctx: Any) -> None:
+        """End with the exit status that the function returns; None is 0."""
+        ctx.exit(super().invoke(ctx) or 0)
 
 
-def find_run(args: argparse.Namespace, store: Store) -> str:
-    """The run that ``args.run`` names; ``latest`` is the training run that last wrote a record."""
-    from spira_tasks.errors import ConfigError
+class Commands(Typer):
+    """The commands of one subject: a group, or single commands where there is no ``name``."""
+
+    def __init__(self, name: str | None = None, summary: str = "", examples: str = "") -> None:
+        super().__init__(
+            name=name,
+            help=summary,
+            epilog=_unfilled(examples),
+            add_completion=False,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        )
+
+    def command(  # type: ignore[override]
+        self, name: str | None = None, examples: str = "", cls: type[Command] = Command
+    ) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Register a function; its docstring is the help."""
+        return super().command(name, cls=cls, epilog=_unfilled(examples))
+
+
+def _unfilled(text: str) -> str:
+    """Mark every paragraph so that its lines are printed as they are."""
+    return "\n\n".join(f"\b\n{paragraph}" for paragraph in text.strip().split("\n\n"))
+
+
+def _set_log_level(level: str) -> None:
+    logging.getLogger("spira_tasks").setLevel(level)
+
+
+_shared = Typer(add_completion=False)
+
+
+@_shared.command()
+def _declare(
+    log_level: Annotated[LogLevel, Option(callback=_set_log_level, expose_value=False)] = "INFO",
+    store: Annotated[str, Option(hidden=True, expose_value=False)] = "",
+) -> None:
+    """Declare what every command takes."""
+
+
+def open_store(url: str | None) -> Store:
+    """Open the store of ``--store``, or of the environment."""
+    return Store(url or store_url())
+
+
+def tracking_uri(store: Store) -> str:
+    """Return where MLflow is; importing the runner takes a while."""
+    from spira_tasks import runner
+
+    return runner.tracking_uri(store)
+
+
+def find_run(name: str, store: Store) -> str:
+    """Return the run of this id; ``latest`` is the training run that last wrote a record."""
     from spira_tasks.reports.gather import latest_run
 
     known = store.run_ids()
-    run_id = latest_run(store) if args.run == "latest" and known else str(args.run)
+    run_id = latest_run(store) if name == "latest" and known else name
     if run_id not in known:
         recent = ", ".join(known[-5:]) or "none yet"
         raise ConfigError(f"store {store.url} has no run {run_id!r}; its latest are: {recent}")
@@ -38,8 +120,25 @@ def print_json(value: Any) -> None:
     print()
 
 
+def print_records(
+    records: Sequence[Any],
+    *,
+    as_json: bool,
+    columns: list[str],
+    row: Callable[[Any], list[str]],
+    if_none: str,
+) -> None:
+    """Print dataclasses as JSON or as a table; ``if_none`` is the text for an empty table."""
+    if as_json:
+        print_json([asdict(record) for record in records])
+    elif records:
+        print_table("", columns, [row(record) for record in records])
+    else:
+        print(if_none)
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table for people: as wide as it needs where nobody sits at a terminal."""
+    """Print a table as wide as the terminal, or up to 200 columns where there is no terminal."""
     from rich.console import Console
     from rich.table import Table
 

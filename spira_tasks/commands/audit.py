@@ -1,13 +1,16 @@
-"""``audit``: read the log of what was done, and check it and what it tells of for changes."""
+"""``audit``: print the log of what was done; verify it and the documents that quote it."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from spira_tasks.commands import open_store, print_json, print_table
+from typer import Option
+
+from spira_tasks.commands import AsJson, Commands, StoreUrl, open_store, print_json, print_records
 from spira_tasks.contract.exits import EXIT_REJECTED
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance import audit
 
 EXAMPLES = """\
 examples:
@@ -33,76 +36,56 @@ check finds an event appended in another's name: read the log (audit list).
 
 exit status of verify: 0 all is as it was written, 65 it is not, 78 there is no log
 """
+SHOWN = (  # of the details of an event, in this order
+    *("run", "step", "state"),
+    *("decision", "expectation", "reason", "tag", "version", "champion", "what", "why"),
+)
+
+app = Commands("audit", "read or verify the audit log", EXAMPLES)
 
 
-def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    audit = commands.add_parser(
-        "audit",
-        help="read or verify the audit log",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@app.command("list")
+def list_events(
+    last: Annotated[int, Option(help="number of events")] = 50,
+    action: Annotated[str | None, Option(help="only: gate, promotion, erasure, …")] = None,
+    as_json: AsJson = False,
+    store: StoreUrl = None,
+) -> None:
+    """Print events."""
+    opened = open_store(store)
+    found = [event for event in audit.events(opened) if action in (None, event.action)]
+    print_records(
+        found[-last:] if last > 0 else [],
+        as_json=as_json,
+        columns=["number", "at (UTC)", "actor", "action", "about"],
+        row=lambda one: [str(one.number), one.at, one.actor, one.action, _summary(one.details)],
+        if_none=f"no event of the audit log of {opened.url} is to be shown",
     )
-    actions = audit.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("list", parents=[common], help="print events")
-    show.add_argument("--last", type=int, default=50, metavar="N", help="how many (default 50)")
-    show.add_argument("--action", help="only these: gate, promotion, erasure, …")
-    show.add_argument("--json", action="store_true")
-    show.set_defaults(command=list_events)
-    check = actions.add_parser(
-        "verify",
-        parents=[common],
-        help="find changes of the log, decisions and certificates",
-        epilog=FINDS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    check.add_argument(
-        "--anchor",
-        action="append",
-        default=[],
-        metavar="NUMBER:HASH",
-        help="an event that was noted elsewhere, to be found again",
-    )
-    check.add_argument("--json", action="store_true")
-    check.set_defaults(command=verify)
 
 
-def list_events(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import audit
-
-    store = open_store(args)
-    found = [event for event in audit.events(store) if args.action in (None, event.action)]
-    found = found[-args.last :] if args.last > 0 else []
-    if args.json:
-        print_json([asdict(event) for event in found])
-        return 0
-    if not found:
-        print(f"no event of the audit log of {store.url} is to be shown")
-        return 0
-    rows = [
-        [str(event.number), event.at, event.actor, event.action, _summary(event.details)]
-        for event in found
-    ]
-    print_table("", ["number", "at (UTC)", "actor", "action", "about"], rows)
-    return 0
-
-
-def verify(args: argparse.Namespace) -> int:
-    from spira_tasks.errors import ConfigError
-    from spira_tasks.governance import audit
-
-    store = open_store(args)
-    given = {f"--anchor {text[:20]}": audit.anchor_from(text) for text in args.anchor}
-    found = audit.verify(store, given)
+@app.command("verify", examples=FINDS)
+def verify(
+    anchor: Annotated[
+        list[str] | None,
+        Option(metavar="NUMBER:HASH", help="an event noted elsewhere, to be found; repeatable"),
+    ] = None,
+    as_json: AsJson = False,
+    store: StoreUrl = None,
+) -> int:
+    """Find changes of the log, decisions and certificates."""
+    opened = open_store(store)
+    given = {f"--anchor {text[:20]}": audit.anchor_from(text) for text in anchor or ()}
+    found = audit.verify(opened, given)
     if not found.n_events and not found.problems:  # nothing even quotes an event that is gone
         raise ConfigError(
-            f"there is no audit log at {store.url}: no run has written there yet, or the store is "
+            f"there is no audit log at {opened.url}: no run has written there yet, or the store is "
             "another one; name it by --store or SPIRA_STORE"
         )
-    if args.json:
+    if as_json:
         print_json(asdict(found))
     else:
         n = f"{found.n_events} events, {found.n_anchors} anchors"
-        print(f"{store.url}: {n}, {found.n_documents} decisions and certificates")
+        print(f"{opened.url}: {n}, {found.n_documents} decisions and certificates")
         print(f"newest: {found.head.number}:{found.head.hash}")
         for problem in found.problems:
             print(f"  {problem}")
@@ -116,9 +99,6 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def _summary(details: Any) -> str:
-    of_steps = ("run", "step", "state")
-    of_people = ("decision", "expectation", "reason", "tag", "version", "champion", "what", "why")
-    shown = of_steps + of_people
-    parts = [f"{name} {details[name]}" for name in shown if details.get(name)]
+    parts = [f"{name} {details[name]}" for name in SHOWN if details.get(name)]
     blocked = details.get("blocked_by") or []
     return ", ".join(parts + ([f"blocked by {len(blocked)}"] if blocked else []))

@@ -1,12 +1,21 @@
-"""``model``: which versions there are, and what a person says of one."""
+"""``model``: list the versions of the model; approve or refuse one."""
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from spira_tasks.commands import open_store, print_json, print_table
+from typer import Argument
+
+from spira_tasks.commands import (
+    AsJson,
+    Commands,
+    StoreUrl,
+    Why,
+    open_store,
+    print_records,
+    tracking_uri,
+)
+from spira_tasks.governance import approval, heeded
 
 EXAMPLES = """\
 examples:
@@ -19,93 +28,69 @@ An approval lifts a refusal. It overrides no gate: what a gate blocks, or what l
 who was erased, stays blocked. With the setting promote.require_approval=true a version is promoted
 only once it is approved.
 """
+VERSION = Argument(help="its number, as the list shows it")
+
+app = Commands("model", "list, approve or refuse versions of the model", EXAMPLES)
 
 
-def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    model = commands.add_parser(
-        "model",
-        help="list, approve or refuse versions of the model",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@app.command("list")
+def list_versions(as_json: AsJson = False, store: StoreUrl = None) -> None:
+    """Print every version."""
+    opened = open_store(store)
+    print_records(
+        approval.standings(opened, tracking_uri(opened)),
+        as_json=as_json,
+        columns=["version", "aliases", "outcome", "blocked by", "", "by a person", "who and why"],
+        row=_row,
+        if_none=f"the registry of {opened.url} has no version of the model",
     )
-    actions = model.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("list", parents=[common], help="print every version")
-    show.add_argument("--json", action="store_true")
-    show.set_defaults(command=list_versions)
-    for name, help_, command in (
-        ("approve", "say that a version may serve", approve),
-        ("refuse", "say that a version may not serve, and stop it", refuse),
-    ):
-        action = actions.add_parser(name, parents=[common], help=help_)
-        action.add_argument("version", help="its number, as the list shows it")
-        action.add_argument("--why", required=True, help="a written reason, without names")
-        action.set_defaults(command=command)
 
 
-def list_versions(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import approval
-    from spira_tasks.runner import tracking_uri
-
-    store = open_store(args)
-    found = approval.standings(store, tracking_uri(store))
-    if args.json:
-        print_json([asdict(one) for one in found])
-        return 0
-    if not found:
-        print(f"the registry of {store.url} has no version of the model")
-        return 0
-    rows = []
-    for one in found:
-        version, said = one.registered, one.refusal or one.approval
-        rows.append(
-            [
-                version.version,
-                ", ".join(version.aliases) or "-",
-                version.tags.get("spira.outcome", "-"),
-                version.tags.get("spira.blocked_by", ""),
-                "contains erased people" if version.contains_erased else "",
-                ("refused" if one.refusal else "approved") if said else "",
-                f"{said.by}, {said.at[:10]}: {said.why}" if said else "",
-            ]
-        )
-    columns = ["version", "aliases", "outcome", "blocked by", "", "by a person", "who and why"]
-    print_table("", columns, rows)
-    return 0
+def _row(standing: Any) -> list[str]:
+    version, decision = standing.registered, standing.refusal or standing.approval
+    return [
+        version.version,
+        ", ".join(version.aliases) or "-",
+        version.tags.get("spira.outcome", "-"),
+        version.tags.get("spira.blocked_by", ""),
+        "contains erased people" if version.contains_erased else "",
+        ("refused" if standing.refusal else "approved") if decision else "",
+        f"{decision.by}, {decision.at[:10]}: {decision.why}" if decision else "",
+    ]
 
 
-def approve(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import approval, heeded
-    from spira_tasks.runner import tracking_uri
+@app.command("approve")
+def approve(version: Annotated[str, VERSION], why: Why, store: StoreUrl = None) -> None:
+    """State that a version may serve."""
     from spira_tasks.tracking import CHAMPION
 
-    store = open_store(args)
-    one, new = approval.approve(store, tracking_uri(store), args.version, args.why)
-    version = one.registered
-    print(f"{'approved' if new else 'it was approved already'}: version {version.version}")
-    if one.refusal:
-        print(f"the refusal of {one.refusal.at[:10]} is lifted")
-    blocked_by = version.tags.get("spira.blocked_by", "")
-    if version.contains_erased:
+    opened = open_store(store)
+    standing, new = approval.approve(opened, tracking_uri(opened), version, why)
+    registered = standing.registered
+    print(f"{'approved' if new else 'it was approved already'}: version {registered.version}")
+    if standing.refusal:
+        print(f"the refusal of {standing.refusal.at[:10]} is lifted")
+    blocked_by = registered.tags.get("spira.blocked_by", "")
+    if registered.contains_erased:
         print("it stays blocked: it learned from people who had their data erased")
     elif blocked_by not in ("", heeded.REFUSED):
         print(f"it stays blocked by {blocked_by}: an approval overrides no gate")
-    elif CHAMPION not in version.aliases:
+    elif CHAMPION not in registered.aliases:
         print("it counts from the next run on:  python -m spira_tasks quarantine rerun RUN")
-    return 0
 
 
-def refuse(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import approval
-    from spira_tasks.runner import tracking_uri
+@app.command("refuse")
+def refuse(version: Annotated[str, VERSION], why: Why, store: StoreUrl = None) -> None:
+    """State that a version may not serve, and stop it."""
     from spira_tasks.tracking import CHAMPION
 
-    store = open_store(args)
-    one, new, instead = approval.refuse(store, tracking_uri(store), args.version, args.why)
-    print(f"{'refused' if new else 'it was refused already'}: version {one.registered.version}")
-    if CHAMPION not in one.registered.aliases:
+    opened = open_store(store)
+    standing, new, instead = approval.refuse(opened, tracking_uri(opened), version, why)
+    registered = standing.registered
+    print(f"{'refused' if new else 'it was refused already'}: version {registered.version}")
+    if CHAMPION not in registered.aliases:
         print("it was not the champion: what serves is as before")
     elif instead:
         print(f"the champion is version {instead} again")
     else:
         print("there is no champion now: no earlier one may serve; train again")
-    return 0

@@ -1,13 +1,23 @@
-"""``quarantine``: what was refused and why, and who lifts a refusal."""
+"""``quarantine``: list what was refused and why; release a recording; run a pipeline again."""
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from spira_tasks.commands import open_store, print_json, print_table
+from typer import Argument, Option
+
+from spira_tasks.commands import (
+    AsJson,
+    Commands,
+    StoreUrl,
+    Why,
+    find_run,
+    open_store,
+    print_records,
+)
+from spira_tasks.commands.runs import run_steps, steps_of
+from spira_tasks.governance import quarantine
 
 EXAMPLES = """\
 examples:
@@ -21,99 +31,80 @@ A release is written to the audit log with its reason. It lifts one refusal of o
 that is refused for something else stays in quarantine. Missing consent, personal data in a text
 and unreadable audio cannot be lifted; they are mended where the data come from.
 """
+Record = Annotated[str, Argument(help="record_id, as the list shows it")]
+Reason = Annotated[str | None, Option(help="the code, where there are several")]
+
+app = Commands("quarantine", "list, release and re-run what was refused", EXAMPLES)
 
 
-def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    quarantine = commands.add_parser(
-        "quarantine",
-        help="list, release and re-run what was refused",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = quarantine.add_subparsers(required=True, metavar="ACTION")
-
-    show = actions.add_parser("list", parents=[common], help="print the ledger")
-    show.add_argument("--reason", help="only this reason")
-    show.add_argument("--site", help="only this site")
-    show.add_argument("--state", choices=["open", "released", "past"], help="only these")
-    show.add_argument("--last", type=int, default=100, metavar="N", help="how many (default 100)")
-    show.add_argument("--json", action="store_true")
-    show.set_defaults(command=list_entries)
-
-    for name, help_, command in (
-        ("release", "lift a refusal", release),
-        ("withdraw", "take a release back", withdraw),
-    ):
-        action = actions.add_parser(name, parents=[common], help=help_)
-        action.add_argument("record", help="record_id, as the list shows it")
-        action.add_argument("--reason", help="the code, where there are several")
-        action.add_argument("--why", required=True, help="a written reason, without names")
-        action.set_defaults(command=command)
-
-    rerun_ = actions.add_parser("rerun", parents=[common], help="run a pipeline again")
-    rerun_.add_argument("run", nargs="?", default="latest", help="its id (default: the latest)")
-    rerun_.add_argument("--run-id", help="name of the new run")
-    rerun_.add_argument("--json", action="store_true")
-    rerun_.set_defaults(command=rerun, reports=None)
-
-
-def list_entries(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import quarantine
-
-    store = open_store(args)
+@app.command("list")
+def list_entries(
+    reason: Annotated[str | None, Option(help="only this reason")] = None,
+    site: Annotated[str | None, Option(help="only this site")] = None,
+    state: Annotated[
+        Literal["open", "released", "past"] | None, Option(help="only this state")
+    ] = None,
+    last: Annotated[int, Option(help="number of entries")] = 100,
+    as_json: AsJson = False,
+    store: StoreUrl = None,
+) -> None:
+    """Print the ledger."""
+    opened = open_store(store)
     found = [
         entry
-        for entry in quarantine.ledger(store)
-        if args.reason in (None, entry.reason)
-        and args.site in (None, entry.site)
-        and args.state in (None, entry.state)
+        for entry in quarantine.ledger(opened)
+        if reason in (None, entry.reason)
+        and site in (None, entry.site)
+        and state in (None, entry.state)
     ]
-    if args.json:
-        print_json([asdict(entry) for entry in found])
-        return 0
-    if not found:
-        print(f"the ledger of {store.url} holds no such entry")
-        return 0
-    shown = found[-args.last :] if args.last > 0 else []
-    rows = [
-        [
-            *(entry.record, entry.site, entry.task, entry.reason, entry.step),
-            f"{entry.suite or 'code'} {entry.suite_version}",
-            entry.state,
-            *(entry.first_seen[:10], entry.last_seen[:10]),
-            f"{entry.released_by}: {entry.why}" if entry.released_by else "",
-        ]
-        for entry in shown
-    ]
+    n_shown = len(found) if as_json else max(0, min(last, len(found)))
     columns = ["record", "site", "task", "reason", "refused by", "version", "state"]
-    print_table("", [*columns, "first", "last", "released by"], rows)
-    states = Counter(entry.state for entry in found)
-    print(", ".join(f"{n} {state}" for state, n in states.items()))
-    if len(found) > len(shown):
-        print(f"{len(found) - len(shown)} earlier ones are not shown: --last {len(found)}")
-    return 0
+    print_records(
+        found[len(found) - n_shown :],
+        as_json=as_json,
+        columns=[*columns, "first", "last", "released by"],
+        row=_row,
+        if_none=f"no entry of the ledger of {opened.url} is to be shown",
+    )
+    if found and not as_json:
+        states = Counter(entry.state for entry in found)
+        print(", ".join(f"{n} {state}" for state, n in states.items()))
+    if n_shown < len(found):
+        print(f"{len(found) - n_shown} earlier ones are not shown: --last {len(found)}")
 
 
-def release(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import quarantine
+def _row(entry: Any) -> list[str]:
+    return [
+        *(entry.record, entry.site, entry.task, entry.reason, entry.step),
+        f"{entry.suite or 'code'} {entry.suite_version}",
+        entry.state,
+        *(entry.first_seen[:10], entry.last_seen[:10]),
+        f"{entry.released_by}: {entry.why}" if entry.released_by else "",
+    ]
 
-    entry, meaning = quarantine.release(open_store(args), args.record, args.reason, args.why)
+
+@app.command("release")
+def release(record: Record, why: Why, reason: Reason = None, store: StoreUrl = None) -> None:
+    """Lift a refusal."""
+    entry, meaning = quarantine.release(open_store(store), record, reason, why)
     print(f"released {entry.record} from {entry.reason}: {meaning}")
     print("it counts from the next run on:  python -m spira_tasks quarantine rerun")
-    return 0
 
 
-def withdraw(args: argparse.Namespace) -> int:
-    from spira_tasks.governance import quarantine
-
-    entry = quarantine.withdraw(open_store(args), args.record, args.reason, args.why)
+@app.command("withdraw")
+def withdraw(record: Record, why: Why, reason: Reason = None, store: StoreUrl = None) -> None:
+    """Take a release back."""
+    entry = quarantine.withdraw(open_store(store), record, reason, why)
     print(f"{entry.record} is refused for {entry.reason} again, from the next run on")
-    return 0
 
 
-def rerun(args: argparse.Namespace) -> int:
-    from spira_tasks.commands import find_run
-    from spira_tasks.commands.runs import run_steps, steps_of
-
-    store = open_store(args)
-    return run_steps(steps_of(find_run(args, store), store), store, args)
+@app.command("rerun")
+def rerun(
+    run: Annotated[str, Argument(help="its id")] = "latest",
+    run_id: Annotated[str | None, Option(help="name of the new run")] = None,
+    as_json: AsJson = False,
+    store: StoreUrl = None,
+) -> int:
+    """Run a pipeline again."""
+    opened = open_store(store)
+    return run_steps(steps_of(find_run(run, opened), opened), opened, run_id, as_json=as_json)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import hmac
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
+
+from typer import Argument, Option
 
 from spira_tasks import scratch
-from spira_tasks.commands import open_store
+from spira_tasks.artifacts import Store
+from spira_tasks.commands import Commands, StoreUrl, open_store, tracking_uri
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
-
-if TYPE_CHECKING:
-    from spira_tasks.artifacts import Store
+from spira_tasks.governance import audit
 
 EXAMPLES = """\
 examples:
@@ -28,76 +28,66 @@ examples:
 exit status of --verify: 0 the pack is as this platform made it, 65 it was changed or is another's
 """
 
-
-def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    report = commands.add_parser(
-        "report",
-        parents=[common],
-        help="write the governance site of a run",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    report.add_argument("run", nargs="?", help="its id, or latest")
-    report.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where the site goes (default: reports/RUN in the store's folder, or in .spira)",
-    )
-    report.add_argument("--zip", type=Path, metavar="FILE", help="write it as one file")
-    report.add_argument("--verify", type=Path, metavar="FILE", help="check such a file instead")
-    report.add_argument(
-        "--key",
-        metavar="HEX",
-        help="whose signature --verify demands (default: that of SPIRA_SIGNING_KEY)",
-    )
-    report.add_argument("--public-key", action="store_true", help="print the key that signs here")
-    report.set_defaults(command=run_report)
+app = Commands()
 
 
-def run_report(args: argparse.Namespace) -> int:
-    if args.verify is not None:
-        return verify(args)
-    if args.public_key:
+@app.command("report", examples=EXAMPLES)
+def report(
+    run: Annotated[str | None, Argument(help="its id, or latest")] = None,
+    out: Annotated[
+        Path | None, Option(help="folder (default: reports/RUN in the store, or in .spira)")
+    ] = None,
+    zip_file: Annotated[Path | None, Option("--zip", help="write it as one file")] = None,
+    verified: Annotated[Path | None, Option("--verify", help="check such a file instead")] = None,
+    key: Annotated[
+        str, Option(help="public key that has to have signed (default: of SPIRA_SIGNING_KEY)")
+    ] = "",
+    public_key: Annotated[bool, Option("--public-key", help="print the signing key")] = False,
+    store: StoreUrl = None,
+) -> int:
+    """Write the governance site of a run."""
+    if verified is not None:
+        return verify(verified, key, store)
+    if public_key:
         from spira_tasks.governance import signing
 
         print(signing.public_key())
         return 0
-    if args.run is None:
+    if run is None:
         raise ConfigError("which run? Give its id, or latest; --verify FILE checks a report")
     from spira_tasks.reports.gather import latest_run
 
-    store = open_store(args)
-    run_id = latest_run(store) if args.run == "latest" else args.run
-    out = args.out or (None if args.zip else folder_of(store, run_id))
-    if out is not None:
-        _replaceable(out)  # refused before the work, not after it
+    opened = open_store(store)
+    run_id = latest_run(opened) if run == "latest" else run
+    target = out or (None if zip_file else folder_of(opened, run_id))
+    if target is not None:
+        _replaceable(target)  # refused before the work, not after it
     with scratch.folder() as folder:
         site = folder / "site"
         site.mkdir()
-        _export(store, run_id, site)
-        if args.zip is not None:
+        _export(opened, run_id, site)
+        if zip_file is not None:
             from spira_tasks.reports.pack import write_zip
 
-            write_zip(site, args.zip)
+            write_zip(site, zip_file)
             print(
-                f"wrote {args.zip}; check it by: python -m spira_tasks report --verify {args.zip}"
+                f"wrote {zip_file}; check it by: python -m spira_tasks report --verify {zip_file}"
             )
-        if out is not None:
-            print(f"open {put(site, out)}")
+        if target is not None:
+            print(f"open {put(site, target)}")
     return 0
 
 
-def verify(args: argparse.Namespace) -> int:
+def verify(file: Path, key: str, store: str | None) -> int:
     """Check a pack against itself, and its anchor against the audit log of the store."""
-    from spira_tasks.governance import audit, signing
+    from spira_tasks.governance import signing
     from spira_tasks.reports import pack
 
-    found = pack.verify(args.verify)
+    found = pack.verify(file)
     problems = list(found.problems)
     print(f"report on run {found.run_id}, made at {found.made_at}: {found.n_files} files")
     print(f"signed by the key {found.public_key or 'of nobody'}")
-    wanted = args.key or (signing.public_key() if signing.has_own_key() else "")
+    wanted = key or (signing.public_key() if signing.has_own_key() else "")
     if wanted and not hmac.compare_digest(wanted.lower(), found.public_key):
         problems.append(f"it is not signed by the key {wanted}")
     elif found.is_demonstration:
@@ -105,11 +95,11 @@ def verify(args: argparse.Namespace) -> int:
     elif not wanted:
         print("  whose key that is was not asked: give --key, as --public-key prints it there")
     if found.anchor is not None and found.anchor.number:
-        place = f"event {found.anchor.number} of the audit log"
-        log = audit.verify(open_store(args), {"this report": found.anchor})
+        log = audit.verify(open_store(store), {"this report": found.anchor})
         wrong = [problem for problem in log.problems if "this report quotes" in problem]
         problems += wrong
         if not wrong:
+            place = f"event {found.anchor.number} of the audit log"
             print(f"{place}, the newest when it was made, is in the store's log")
     for problem in problems:
         print(f"  {problem}")
@@ -163,10 +153,8 @@ def _export(store: Store, run_id: str, folder: Path) -> None:
     """Build the site anew, so that it says what is true today, and log that it left."""
     from hashlib import sha256
 
-    from spira_tasks.governance import audit
     from spira_tasks.reports import site
     from spira_tasks.reports.pack import MANIFEST
-    from spira_tasks.runner import tracking_uri
 
     site.build(store, run_id, tracking_uri(store), folder)
     digest = sha256((folder / MANIFEST).read_bytes()).hexdigest()

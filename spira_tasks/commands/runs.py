@@ -1,101 +1,189 @@
-"""``pipeline`` and ``show``: run all steps in this process, and print what a run came to."""
+"""``run``, ``pipeline``, ``show`` and ``cohort``: run steps in this process, and print a run."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, BadParameter, Option
 
 from spira_tasks import scratch
-from spira_tasks.commands import find_run, open_store
+from spira_tasks.commands import (
+    AsJson,
+    Command,
+    Commands,
+    ReportsFolder,
+    RunId,
+    StoreUrl,
+    find_run,
+    open_store,
+)
 from spira_tasks.contract import pipelines
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
-    from spira_tasks.contract.step import Step
 
 TODAY = ("as_of", "pseudonym_key_id")  # of ingest: each run takes its own
 
-
-def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    shown = argparse.ArgumentParser(add_help=False)
-    shown.add_argument("--json", action="store_true", help="the stable interface of docs/run.md")
-    shown.add_argument(
-        "--reports", type=Path, metavar="DIR", help="copy the run's reports and plots to DIR/RUN"
-    )
-    pipeline = commands.add_parser(
-        "pipeline", parents=[common, shown], help="run a whole pipeline in this process"
-    )
-    pipeline.add_argument("name", choices=sorted(pipelines.PIPELINES))
-    pipeline.add_argument("--run-id", help="names the run; one already used is continued")
-    pipeline.add_argument("--data", required=True, help="folder or s3://bucket/prefix to ingest")
-    pipeline.add_argument(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="STEP.KEY=VALUE",
-        help="change a step's configuration, for example train.epochs=5; may be repeated",
-    )
-    pipeline.set_defaults(command=run_pipeline)
-
-    show_ = commands.add_parser("show", parents=[common, shown], help="print a run")
-    show_.add_argument("run", help="its id, or latest")
-    show_.set_defaults(command=show)
+app = Commands()
 
 
-def run_pipeline(args: argparse.Namespace) -> int:
-    """Run every step of a pipeline in this process, then show the run."""
-    settings = dict(args.set)
-    if sites := os.environ.get("SPIRA_SITES", "").replace(",", " ").split():
-        settings.setdefault("ingest.sites", sites)
+def _step(text: str) -> Step:
     try:
-        steps = pipelines.configure(
-            pipelines.PIPELINES[args.name], data=args.data, settings=settings
-        )
+        return Step.from_json(text)
+    except (ValueError, TypeError) as error:
+        raise BadParameter(f"not a step: {error}") from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    target, equals, value = text.partition("=")
+    if not equals:
+        raise BadParameter(f"{text!r}: write <step>.<key>=<value>")
+    try:
+        return target, json.loads(value)
+    except json.JSONDecodeError:
+        return target, value
+
+
+def _pipeline(name: str) -> tuple[Step, ...]:
+    if name not in pipelines.PIPELINES:
+        raise BadParameter(f"{name!r} is none of {', '.join(sorted(pipelines.PIPELINES))}")
+    return pipelines.PIPELINES[name]
+
+
+class CohortCommand(Command):
+    """``cohort``, whose help lists presets, confounds and faults; it loads numpy to do so."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        from spira_tasks.cohort.people import CONFOUNDS, PRESETS
+        from spira_tasks.cohort.recorder import FAULTS
+
+        parts = {"presets": PRESETS, "confounds": CONFOUNDS, "faults": FAULTS}
+        for title, names in parts.items():
+            with formatter.section(title):
+                formatter.write_dl(list(names.items()))
+
+
+@app.command("run")
+def run(
+    step: Annotated[
+        Step, Argument(parser=_step, help="name, stage, inputs and config, as one JSON object")
+    ],
+    run_id: RunId = None,
+    store: StoreUrl = None,
+) -> None:
+    """Run one step, given as JSON, and print its result, the only line on stdout."""
+    from spira_tasks.runner import run_step
+
+    print(run_step(step, run_id or "local", open_store(store)).to_json())
+
+
+@app.command("cohort", cls=CohortCommand)
+def cohort(
+    out: Annotated[Path, Argument(help="folder to make")],
+    subjects: Annotated[int, Option(help="number of people")] = 120,
+    seed: int = 1,
+    preset: Annotated[str, Option(help="clean, p1 or p2")] = "clean",
+    signal: Annotated[float, Option(help="strength of the illness in the voice; 0: none")] = 1.0,
+    confound: Annotated[list[str] | None, Option(help="repeatable")] = None,
+    fault: Annotated[list[str] | None, Option(help="repeatable")] = None,
+    workers: Annotated[int | None, Option(help="processes (default: one for each core)")] = None,
+) -> None:
+    """Make a synthetic cohort."""
+    from spira_tasks.cohort import write_cohort
+
+    counts = write_cohort(
+        out,
+        subjects=subjects,
+        seed=seed,
+        preset=preset,
+        signal=signal,
+        confounds=confound or [],
+        faults=fault or [],
+        workers=workers,
+    )
+    print(json.dumps(counts))
+
+
+@app.command("pipeline")
+def run_pipeline(
+    steps: Annotated[
+        Any, Argument(metavar="NAME", parser=_pipeline, help=", ".join(sorted(pipelines.PIPELINES)))
+    ],
+    data: Annotated[str, Option(help="folder or s3://bucket/prefix to ingest")],
+    settings: Annotated[
+        list[Any] | None,
+        Option(
+            "--set", parser=_setting, metavar="STEP.KEY=VALUE", help="as train.epochs=5; repeatable"
+        ),
+    ] = None,
+    run_id: RunId = None,
+    reports: ReportsFolder = None,
+    as_json: AsJson = False,
+    store: StoreUrl = None,
+) -> int:
+    """Run a whole pipeline in this process, then print the run."""
+    changed = dict(settings or ())
+    if sites := os.environ.get("SPIRA_SITES", "").replace(",", " ").split():
+        changed.setdefault("ingest.sites", sites)
+    try:
+        configured = pipelines.configure(steps, data=data, settings=changed)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return run_steps(steps, open_store(args), args)
+    return run_steps(configured, open_store(store), run_id, as_json=as_json, reports=reports)
 
 
-def show(args: argparse.Namespace) -> int:
-    """Print what is known of a run."""
-    store = open_store(args)
-    _show(find_run(args, store), store, args)
-    return 0
+@app.command("show")
+def show(
+    run: Annotated[str, Argument(help="its id, or latest")],
+    reports: ReportsFolder = None,
+    as_json: AsJson = False,
+    store: StoreUrl = None,
+) -> None:
+    """Print a run."""
+    opened = open_store(store)
+    _show(find_run(run, opened), opened, as_json=as_json, reports=reports)
 
 
-def run_steps(steps: tuple[Step, ...], store: Store, args: argparse.Namespace) -> int:
-    """Run the steps one after the other as run ``args.run_id``, then show the run."""
+def run_steps(
+    steps: tuple[Step, ...],
+    store: Store,
+    run_id: str | None,
+    *,
+    as_json: bool,
+    reports: Path | None = None,
+) -> int:
+    """Run the steps one after the other, then print the run; return the exit status."""
     from spira_tasks.runner import check, run_step
 
     for step in steps:
         check(step)
-    run_id = args.run_id or f"local-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3]
+    run_id = run_id or f"local-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3]
     print(f"run {run_id}", file=sys.stderr)
     status = 0
     for step in steps:
         try:
             run_step(step, run_id, store)
-        except GateRejected as refusal:  # an outcome, told with the rest of the run
+        except GateRejected as refusal:  # an outcome, printed with the rest of the run
             status = refusal.exit_status
             break
     page = _report(run_id, store)
-    _show(run_id, store, args)
-    if page and not args.json:
+    _show(run_id, store, as_json=as_json, reports=reports)
+    if page and not as_json:
         print(f"\nreport  {page}")
     return status
 
 
 def _report(run_id: str, store: Store) -> Path | None:
-    """Build the governance site, whatever became of the run; return its first page.
+    """Build the governance site of a run, also of a blocked one; return its first page.
 
-    A report that cannot be made is told, and takes nothing from the run.
+    A report that cannot be made leaves a message, and does not change the run's exit status.
     """
     from spira_tasks.commands.report import folder_of, put
     from spira_tasks.runner import run_step
@@ -117,9 +205,9 @@ def _report(run_id: str, store: Store) -> Path | None:
 
 
 def steps_of(run_id: str, store: Store) -> tuple[Step, ...]:
-    """The steps of a training run, to be run again on the data of today.
+    """Return the steps of a training run, to be run again on the data of today.
 
-    Steps that it did not come to have the configuration of the pipeline.
+    Steps that the run did not reach have the configuration of the pipeline.
     """
     records = {name: store.read_record(run_id, name) or {} for name in store.record_names(run_id)}
     if "ingest" not in records:
@@ -134,22 +222,12 @@ def steps_of(run_id: str, store: Store) -> tuple[Step, ...]:
     return pipelines.configure(pipelines.TRAINING, data=data, settings=settings)
 
 
-def _show(run_id: str, store: Store, args: argparse.Namespace) -> None:
+def _show(run_id: str, store: Store, *, as_json: bool, reports: Path | None) -> None:
     from spira_tasks import show as shown
 
     description = shown.describe(run_id, store)
-    if args.json:
+    if as_json:
         print(json.dumps(description, indent=1))
     else:
-        reports = shown.export_reports(run_id, store, args.reports) if args.reports else []
-        shown.render(description, run_id, store, reports)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    target, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: write <step>.<key>=<value>")
-    try:
-        return target, json.loads(value)
-    except json.JSONDecodeError:
-        return target, value
+        files = shown.export_reports(run_id, store, reports) if reports else []
+        shown.render(description, run_id, store, files)

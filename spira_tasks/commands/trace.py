@@ -1,17 +1,26 @@
-"""``trace``: where something came from, and what came of it."""
+"""``trace``: where something came from, and what was made of it."""
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from spira_tasks.commands import open_store, print_json, print_table
+from typer import Argument, Option
 
-if TYPE_CHECKING:
-    from spira_tasks.governance.lineage import Trace
+from spira_tasks.commands import (
+    AsJson,
+    Commands,
+    StoreUrl,
+    open_store,
+    print_json,
+    print_table,
+    tracking_uri,
+)
+from spira_tasks.governance.lineage import Trace
+from spira_tasks.governance.picture import draw
+from spira_tasks.governance.trace import Lineage
 
 EXAMPLES = """\
 examples:
@@ -22,45 +31,35 @@ examples:
   python -m spira_tasks trace sha256:9f86…       # an artifact, a waveform or a feature matrix
   python -m spira_tasks trace RUN --picture run.svg
 """
-FEW = 20
+MAX_ROWS = 20
+
+app = Commands()
 
 
-def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    trace = commands.add_parser(
-        "trace",
-        parents=[common],
-        help="follow a recording, subject, artifact, run or model",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    trace.add_argument("id", help="what to follow")
-    trace.add_argument("--json", action="store_true", help="all of it, for a program")
-    trace.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the graph")
-    trace.set_defaults(command=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    from spira_tasks.governance.picture import draw
-    from spira_tasks.governance.trace import Lineage
-    from spira_tasks.runner import tracking_uri
-
-    store = open_store(args)
-    found = Lineage(store, tracking_uri(store)).trace(args.id)
-    if args.picture:
-        args.picture.parent.mkdir(parents=True, exist_ok=True)
-        args.picture.write_text(draw(found))
-    if args.json:
+@app.command("trace", examples=EXAMPLES)
+def trace(
+    name: Annotated[str, Argument(help="what to follow")],
+    picture: Annotated[Path | None, Option(help="draw the graph")] = None,
+    as_json: AsJson = False,
+    store: StoreUrl = None,
+) -> None:
+    """Follow a recording, subject, artifact, run or model."""
+    opened = open_store(store)
+    found = Lineage(opened, tracking_uri(opened)).trace(name)
+    if picture:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(draw(found))
+    if as_json:
         content = asdict(found)
         content["edges"] = [
             {"from": "/".join(maker), "to": "/".join(reader), "what": what}
             for maker, reader, what in found.edges
         ]
         print_json(content)
-    else:
-        _print(found)
-    if args.picture and not args.json:
-        print(f"\npicture: {args.picture}")
-    return 0
+        return
+    _print(found)
+    if picture:
+        print(f"\npicture: {picture}")
 
 
 def _print(found: Trace) -> None:
@@ -100,12 +99,12 @@ def _print(found: Trace) -> None:
                 ", ".join(dict.fromkeys(step.rpartition("/")[2] for step in one.steps)),
                 f"withdrawn {one.withdrawn}" if one.withdrawn else "",
             ]
-            for one in found.by_persons[-FEW:]
+            for one in found.by_persons[-MAX_ROWS:]
         ]
-        columns = ["decision", "about", "by", "at (UTC)", "why", "heeded by", ""]
+        columns = ["decision", "about", "by", "at (UTC)", "why", "applied by", ""]
         print_table("decisions of people", columns, rows)
-        if len(found.by_persons) > FEW:
-            print(f"and {len(found.by_persons) - FEW} earlier ones: --json has all")
+        if len(found.by_persons) > MAX_ROWS:
+            print(f"and {len(found.by_persons) - MAX_ROWS} earlier ones: --json has all")
     if found.events:
         actors = Counter(str(event["actor"]) for event in found.events)
         who = ", ".join(f"{n} by {actor}" for actor, n in actors.items())
@@ -118,15 +117,14 @@ def _print(found: Trace) -> None:
         [
             str(recording["record_id"]),
             str(recording.get("subject_id") or "")[:12],
-            str(recording.get("task") or ""),
-            str(recording.get("split") or ""),
+            *(str(recording.get(column) or "") for column in ("task", "split")),
             str(recording["role"]),
         ]
-        for recording in found.recordings[:FEW]
+        for recording in found.recordings[:MAX_ROWS]
     ]
     print_table("", ["record", "subject", "task", "split", "role"], rows)
-    if len(found.recordings) > FEW:
-        print(f"and {len(found.recordings) - FEW} more: --json has all")
+    if len(found.recordings) > MAX_ROWS:
+        print(f"and {len(found.recordings) - MAX_ROWS} more: --json has all")
 
 
 def _verdicts(verdicts: tuple[Any, ...]) -> str:

@@ -157,7 +157,7 @@ def releasable(reason: str) -> str | None:
     """What releasing from this reason means, or None when nobody may."""
     if not OF_A_GATE.fullmatch(reason):
         return RELEASABLE.get(reason)
-    from expectations import catalogue
+    from expectations.words import catalogue
 
     kind, _, columns = reason.partition(":")
     return None if catalogue.is_firm(kind, tuple(columns.split("+"))) else AS_IT_IS

@@ -21,6 +21,7 @@ LINE_LENGTH = 38  # letters that fit a phone side by side
 MIN_LABEL = 12  # letters that a label keeps, however long its value is
 ROW = 40  # pixels of a row: a line of text and what is drawn under it
 LEGEND_ROW = 22
+PLOT = 160  # pixels from the lowest tick to the highest
 FIRST, LAST = 18.0, 98.0  # per cent of the width between which runs are drawn
 
 
@@ -62,15 +63,6 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One series over the runs; ``values`` and ``texts`` hold one entry a run."""
-
-    label: str
-    values: Sequence[float | None]
-    texts: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Mark:
     """A place on the axis with its words: a tick, or a limit that is drawn through the chart."""
 
@@ -97,12 +89,18 @@ def stacked(heading: Heading, categories: Sequence[str], rows: Sequence[Stack]) 
 
     Categories beyond the last colour share it, so callers fold small ones into one.
     """
-    drawn, height = _legend(categories, "square")
+    drawn = []
+    for number, label in enumerate(categories):
+        y = number * LEGEND_ROW + 10
+        square = Markup('<rect class="{}" x="1" y="{}" width="13" height="13"/>')
+        drawn.append(square.format(_colour(number), y - 7))
+        drawn.append(_text("legend", label, 0, y + 4, "start", shift=22))
+    height = len(categories) * LEGEND_ROW + (8 if categories else 0)
     for number, row in enumerate(rows):
         top = height + number * ROW
         drawn.append(_row_text(row.label, row.total, top))
         drawn.append(_rect("track", 0, top + 20, 100, 14))
-        total = sum(value for value in row.values if value is not None)
+        total = sum(value or 0 for value in row.values)
         left = 0.0
         for place, (value, text) in enumerate(zip(row.values, row.texts, strict=True)):
             if not value:
@@ -154,53 +152,52 @@ def intervals(
 
 def lines(
     heading: Heading,
-    names: Sequence[str],
-    days: Sequence[str],
-    series: Sequence[Line],
+    runs: Sequence[tuple[str, str]],
+    values: Sequence[float | None],
+    texts: Sequence[str],
     ticks: Sequence[Mark],
 ) -> Markup:
-    """Values over runs, oldest first, one series a colour, a shape and a dash.
+    """One value a run, oldest first; a run without a value leaves a gap.
 
     Parameters
     ----------
     heading : Heading
-    names, days : sequence of str
-        Of each run; the first and the last day stand under the axis.
-    series : sequence of Line
+    runs : sequence of (str, str)
+        Name and day; the first and the last day stand under the axis.
+    values, texts : sequence
+        One of each a run.
     ticks : sequence of Mark
         The vertical axis, from its lowest place.
     """
-    drawn, top = _legend([line.label for line in series] if len(series) > 1 else [], "shapes")
-    plot = 160
     low, high = ticks[0].value, ticks[-1].value
     span = (high - low) or 1.0
 
     def across(number: int) -> float:
-        return FIRST + (LAST - FIRST) * (number / (len(names) - 1) if len(names) > 1 else 0.5)
+        return FIRST + (LAST - FIRST) * (number / (len(runs) - 1) if len(runs) > 1 else 0.5)
 
     def down(value: float) -> float:
-        return round(top + 14 + plot * (1 - min(max((value - low) / span, 0.0), 1.0)), 1)
+        return round(14 + PLOT * (1 - min(max((value - low) / span, 0.0), 1.0)), 1)
 
+    drawn = []
     for tick in ticks:
         drawn.append(_line("grid", 0, down(tick.value), 100, down(tick.value)))
         drawn.append(_text("tick", tick.label, 0, down(tick.value) - 4, "start"))
-    for colour, line in enumerate(series):
-        points = [
-            None if value is None else (across(number), down(value))
-            for number, value in enumerate(line.values)
-        ]
-        for start, end in pairwise(points):
-            if start is not None and end is not None:
-                drawn.append(_line(f"series {_colour(colour)}", *start, *end))
-        for point, name, text in zip(points, names, line.texts, strict=True):
-            if point is not None:
-                drawn.append(_shape(colour, *point, f"{name}, {line.label}: {text}"))
+    points = [
+        None if value is None else (across(number), down(value))
+        for number, value in enumerate(values)
+    ]
+    for start, end in pairwise(points):
+        if start is not None and end is not None:
+            drawn.append(_line("series c1", *start, *end))
+    for point, (name, _), text in zip(points, runs, texts, strict=True):
+        if point is not None:
+            drawn.append(_dot("c1", *point, f"{name}, {heading.title}: {text}", 4.5))
     bottom = down(low) + 18
-    if len(days) == 1:
-        drawn.append(_text("tick", days[0], across(0), bottom, "middle"))
-    elif days:
-        drawn.append(_text("tick", days[0], FIRST, bottom, "start"))
-        drawn.append(_text("tick", days[-1], LAST, bottom, "end"))
+    if len(runs) == 1:
+        drawn.append(_text("tick", runs[0][1], across(0), bottom, "middle"))
+    elif runs:
+        drawn.append(_text("tick", runs[0][1], FIRST, bottom, "start"))
+        drawn.append(_text("tick", runs[-1][1], LAST, bottom, "end"))
     return _svg(heading, drawn, bottom + 8)
 
 
@@ -260,42 +257,10 @@ def _vertical(kind: str, x: float, top: float, bottom: float) -> Markup:
     return _line(kind, x, top, x, bottom)
 
 
-def _dot(kind: str, x: float, y: float, words: str) -> Markup:
-    return Markup('<circle class="{}" cx="{}%" cy="{:g}" r="6">{}</circle>').format(
-        kind, _number(x), y, _title(words)
+def _dot(kind: str, x: float, y: float, words: str, radius: float = 6) -> Markup:
+    return Markup('<circle class="{}" cx="{}%" cy="{:g}" r="{:g}">{}</circle>').format(
+        kind, _number(x), y, radius, _title(words)
     )
-
-
-def _shape(colour: int, x: float, y: float, words: str) -> Markup:
-    """Draw a circle, a square or a diamond: the colour alone would not tell the series apart."""
-    kind = _colour(colour)
-    if colour % 3 == 0:
-        return Markup('<circle class="{}" cx="{}%" cy="{:g}" r="4.5">{}</circle>').format(
-            kind, _number(x), y, _title(words)
-        )
-    drawn = "M-4.5-4.5h9v9h-9z" if colour % 3 == 1 else "M0-6.5 6.5 0 0 6.5-6.5 0z"
-    return Markup(
-        '<svg x="{}%" y="{:g}" overflow="visible"><path class="{}" d="{}">{}</path></svg>'
-    ).format(_number(x), y, kind, drawn, _title(words))
-
-
-def _legend(labels: Sequence[str], kind: str) -> tuple[list[Markup], float]:
-    """One line a category, so that no two can meet; and the height they take."""
-    drawn = []
-    for number, label in enumerate(labels):
-        y = number * LEGEND_ROW + 10
-        if kind == "shapes":
-            drawn.append(
-                Markup('<svg x="8" overflow="visible">{}</svg>').format(_shape(number, 0, y, ""))
-            )
-        else:
-            drawn.append(
-                Markup('<rect class="{}" x="1" y="{}" width="13" height="13"/>').format(
-                    _colour(number), y - 7
-                )
-            )
-        drawn.append(_text("legend", label, 0, y + 4, "start", shift=22))
-    return drawn, len(labels) * LEGEND_ROW + (8 if labels else 0)
 
 
 def _colour(number: int) -> str:

@@ -1,14 +1,13 @@
-"""What the governance site says of a run: a schema of counts, names and digests.
+"""What the governance site shows of a run: counts, names and digests, never a value of a patient.
 
-Nothing here is a value of a patient.  A number of people is a whole number of at least
-``small_cells.MIN_CELL``, zero, or None: hidden, because it is smaller, or because a smaller one
-could be computed from it.  A category is one that the platform knows: a value of the record
+A count of people is 0, at least ``MIN_CELL``, or None: suppressed, because it is smaller or because
+a smaller one follows from it.  A category is one that the platform knows: a value of the record
 contract, a configured site, a fixed band.  Any other name (a site that is not configured, a device)
 is replaced by a number, ``"#1"``, ``"#2"``, … in the order of the names; what is too rare for a
 number of its own is ``"other"``; what was not given is ``"missing"``.
 
 Every part may be absent: a run that was stopped has no evaluation, and of an old one the tables may
-be erased.  What could not be read is named in ``RunFacts.missing``.
+be erased.  ``RunFacts.missing`` names what could not be read.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 RunOutcome = Literal["promoted", "kept", "blocked", "failed", "running"]
-Count = int | None  # None: hidden; by itself "<5", in a table "<5 or hidden with it"
+Count = int | None  # None: suppressed
 
 
 @dataclass(frozen=True)
 class Counts:
-    """A table of counts in which small cells are hidden, so that they cannot be computed either.
+    """A table of counts without small cells, nor cells from which a small one follows.
 
     Attributes
     ----------
     by : tuple of str
-        What the rows are and, of a table with two ways, what the columns are: ``("sex",)``,
+        Dimension of the rows and, of a table with two ways, of the columns: ``("sex",)``,
         ``("site", "label")``.
     unit : {"subjects", "recordings"}
     rows, columns : tuple of str
@@ -52,9 +51,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class StepFacts:
-    """What became of one step.  ``state``: ``done``, ``blocked``, ``failed``, or ``waiting`` for
-    one that never ran.  ``error`` and ``message`` are empty unless it failed.
-    """
+    """One step; ``waiting``: it never ran.  ``error`` and ``message`` are of a failed step."""
 
     name: str
     stage: str
@@ -106,8 +103,7 @@ class Quarantine:
 class SignalQuality:
     """Quartiles of one measure over the recordings of one device, rounded to whole units.
 
-    ``low``, ``median``, ``high`` are None where fewer than ``small_cells.MIN_CELL`` people are
-    heard, and so are the counts.
+    All numbers are None where fewer than ``MIN_CELL`` people are heard.
     """
 
     measure: str  # column of the table: "snr_db", "loudness_lufs", …
@@ -133,7 +129,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval; a range alone, or nothing, where few are behind it."""
+    """An estimate with its 95 % interval."""
 
     value: float | None
     low: float | None
@@ -142,7 +138,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Slice:
-    """How the model does on one group of test subjects; a rate is None where they are too few."""
+    """Rates of the model on one group of test subjects.
+
+    A rate is None where the number of people that it rests on, patients for sensitivity and
+    controls for specificity, is suppressed or smaller than ``tables.MIN_SLICE``.
+    """
 
     by: str  # sex, age, site, device
     group: str
@@ -154,11 +154,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test subjects showed.
+    """The results on the test subjects.
 
     Attributes
     ----------
-    confusion : Counts
+    operating_point, expected_calibration_error, brier_score : float or None
+        None, like ``confusion``, and ``conditions`` and ``drops`` are empty, where a class has
+        fewer than ``MIN_CELL`` people: any of these measures would reveal the answers they got.
+    confusion : Counts, optional
         Rows ``patients``, ``controls``; columns ``positive``, ``negative``; of recordings.
     conditions : mapping of str to mapping of str to Interval
         ``clean``, ``noise_all``, ``noise_controls``, ``noise_patients``; in each ``auc``,
@@ -173,13 +176,18 @@ class Evaluation:
     n_subjects: Count
     n_patients: Count
     n_controls: Count
-    operating_point: float
-    expected_calibration_error: float
-    brier_score: float
-    confusion: Counts
-    conditions: Mapping[str, Mapping[str, Interval]]
-    drops: Mapping[str, Interval]
+    operating_point: float | None = None
+    expected_calibration_error: float | None = None
+    brier_score: float | None = None
+    confusion: Counts | None = None
+    conditions: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    drops: Mapping[str, Interval] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
+
+    @property
+    def is_published(self) -> bool:
+        """Whether measures of all test subjects are shown."""
+        return bool(self.conditions)
 
 
 @dataclass(frozen=True)
@@ -222,7 +230,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Provenance:
-    """With what it was made; each is empty where the run did not say."""
+    """What made the run; each is empty where the run does not say."""
 
     git: str
     lock: str
@@ -233,7 +241,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Change:
-    """Something beside what it was in the run before; counts where ``what`` begins with ``n_``.
+    """A property of this run and of the run before; counts where ``what`` begins with ``n_``.
 
     ``name`` is the step of a ``code``, ``"<step>.<key>"`` of a ``setting``, else empty.
     """
@@ -246,7 +254,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Since:
-    """A run beside the one that ended before it: all that is always told, and what differs."""
+    """A run compared with the one that ended before it."""
 
     run_id: str  # of the run before
     changes: tuple[Change, ...]
@@ -262,7 +270,7 @@ class AuditAnchor:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything that the pages say of one run.
+    """Everything that the pages show of one run.
 
     Attributes
     ----------

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from expectations.plain import describe
-from spira_tasks.reports import charts, rates
+from expectations.words import UNKNOWN, Words
+from expectations.words.suites import title_of_reason
+from spira_tasks.reports import charts
 from spira_tasks.reports.charts import Heading, Mark
 from spira_tasks.reports.facts import (
     Count,
@@ -20,11 +21,11 @@ from spira_tasks.reports.facts import (
     RunSummary,
     SignalQuality,
 )
-from spira_tasks.reports.texts import UNKNOWN, Texts
 
 CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients")
 METRICS = ("balanced_accuracy", "sensitivity", "specificity")
 ALL_METRICS = ("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "f1")
+HIDDEN = Interval(None, None, None)
 N_RUNS = 30  # as many as a chart over runs can show apart
 
 
@@ -38,86 +39,73 @@ class Figure:
     chart: Markup
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    alarming: bool = False
 
 
-def of_counts(t: Texts, counts: Counts, name: str, title: str = "") -> Figure:
+def of_counts(t: Words, counts: Counts, name: str, title: str = "") -> Figure:
     """Bars for a table with one way, bars divided by column for one with two."""
-    title = title or _title(t, counts)
+    title = title or t.first(f"counts.{'_'.join(counts.by)}", "counts.other")
     unit = t(f"unit.{counts.unit}")
-    hidden = t("figure.hidden") if _hides(counts) else ""
+    hides = any(cell is None for row in counts.cells for cell in row)
+    note = t("figure.hidden") if hides else ""
     heading = Heading(name, title, t("figure.counts", unit=unit))
     rows = [category(t, counts.by[0], row) for row in counts.rows]
+    dimension = t.first(f"by.{counts.by[0]}", "by.other")
     if not counts.columns:
-        values = [row[0] for row in counts.cells]
-        chart = charts.bars(
-            heading,
-            [
-                charts.Bar(row, value, _with_share(t, value, counts.total))
-                for row, value in zip(rows, values, strict=True)
-            ],
-        )
-        table = [(row, t.cell(value)) for row, value in zip(rows, values, strict=True)]
-        table.append((t("total"), t.cell(counts.total)))
-        return Figure(name, title, hidden, chart, (_dimension(t, counts.by[0]), unit), tuple(table))
+        values = [value for (value,) in counts.cells]
+        bars = [
+            charts.Bar(row, value, _with_share(t, value, counts.total))
+            for row, value in zip(rows, values, strict=True)
+        ]
+        table = zip([*rows, t("total")], map(t.cell, [*values, counts.total]), strict=True)
+        return Figure(name, title, note, charts.bars(heading, bars), (dimension, unit), (*table,))
     columns = [category(t, counts.by[1], column) for column in counts.columns]
     totals = counts.row_totals or tuple(None for _ in rows)
     categories, folded = _folded(t, columns, counts.cells)
-    chart = charts.stacked(
-        heading,
-        categories,
-        [
-            charts.Stack(row, values, [t.cell(value) for value in values], t.cell(total))
-            for row, values, total in zip(rows, folded, totals, strict=True)
-        ],
-    )
-    cells = [
-        (row, *(t.cell(value) for value in values), t.cell(total))
+    stacks = [
+        charts.Stack(row, values, [t.cell(value) for value in values], t.cell(total))
+        for row, values, total in zip(rows, folded, totals, strict=True)
+    ]
+    lines = [
+        (row, *map(t.cell, values), t.cell(total))
         for row, values, total in zip(rows, counts.cells, totals, strict=True)
     ]
     if counts.column_totals:
-        last = [t.cell(value) for value in (*counts.column_totals, counts.total)]
-        cells.append((t("total"), *last))
-    header = (_dimension(t, counts.by[0]), *columns, t("total"))
-    return Figure(name, title, hidden, chart, header, tuple(cells))
+        lines.append((t("total"), *map(t.cell, (*counts.column_totals, counts.total))))
+    header = (dimension, *columns, t("total"))
+    chart = charts.stacked(heading, categories, stacks)
+    return Figure(name, title, note, chart, header, tuple(lines))
 
 
-def category(t: Texts, dimension: str, value: str) -> str:
+def category(t: Words, dimension: str, value: str) -> str:
     """Name a category; the reason of a gate names an expectation and its columns."""
     if dimension == "reason" and value.startswith("expect_"):
-        return t("reason.of_gate", what=describe(value, "pt" if t.language == "pt" else "en").title)
+        return t("reason.of_gate", what=title_of_reason(value, t.language))
     return t.name(dimension, value)
 
 
-def of_evaluation(t: Texts, evaluation: Evaluation) -> list[Figure]:
+def of_evaluation(t: Words, evaluation: Evaluation) -> list[Figure]:
     """One figure a metric: as recorded, and with ward noise on some people."""
-    conditions = [name for name in CONDITIONS if name in evaluation.conditions]
     figures = []
-    for metric in METRICS:
-        found = [evaluation.conditions[name].get(metric) for name in conditions]
+    for metric in METRICS if evaluation.conditions else ():
         rows = [
             charts.Interval(
-                t(f"condition.{name}"),
-                one.value if one else None,
-                one.low if one else None,
-                one.high if one else None,
-                _interval(t, one),
+                t(f"condition.{name}"), one.value, one.low, one.high, _interval(t, one),
                 tone="c1" if name == "clean" else "c2",
             )
-            for name, one in zip(conditions, found, strict=True)
-        ]
+            for name in _conditions(evaluation)
+            for one in (evaluation.conditions[name].get(metric, HIDDEN),)
+        ]  # fmt: skip
         chance = [Mark(0.5, t("figure.chance"))] if metric == "balanced_accuracy" else []
         name, title = f"evaluation-{metric}", t(f"metric.{metric}")
         heading = Heading(name, title, t("figure.intervals"))
         chart = charts.intervals(heading, rows, _ticks(t, 0, 1, 4, 2), chance)
-        note = " ".join([t(f"metric.{metric}.note"), *_of_coarse(t, found)])
-        figures.append(Figure(name, title, note, chart, (), ()))
+        figures.append(Figure(name, title, t(f"metric.{metric}.note"), chart, (), ()))
     return figures
 
 
-def evaluation_table(t: Texts, evaluation: Evaluation) -> Figure:
+def evaluation_table(t: Words, evaluation: Evaluation) -> Figure:
     """Every metric in every condition, as words; it has no chart of its own."""
-    conditions = [name for name in CONDITIONS if name in evaluation.conditions]
+    conditions = _conditions(evaluation)
     rows = tuple(
         (
             t(f"metric.{metric}"),
@@ -129,12 +117,11 @@ def evaluation_table(t: Texts, evaluation: Evaluation) -> Figure:
     return Figure("evaluation", t("verdict.numbers"), "", Markup(""), columns, rows)
 
 
-def _of_coarse(t: Texts, estimates: Sequence[Interval | None]) -> list[str]:
-    """Why a rate is told by its range, where one is."""
-    return [t("figure.coarse")] if any(rates.is_coarse(one) for one in estimates) else []
+def _conditions(evaluation: Evaluation) -> list[str]:
+    return [name for name in CONDITIONS if name in evaluation.conditions]
 
 
-def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
+def of_signal(t: Words, quality: Sequence[SignalQuality]) -> list[Figure]:
     """One figure a measure: the median and the middle half of every device."""
     figures = []
     for measure in dict.fromkeys(one.measure for one in quality):
@@ -145,16 +132,11 @@ def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
         decimals = 0 if all(end == int(end) for end in ends) else 2
         rows = [
             charts.Interval(
-                t.name("device", one.device),
-                one.median,
-                one.low,
-                one.high,
-                f"{t.number(one.median, decimals)} {unit}"
-                if one.median is not None
-                else t("hidden"),
+                t.name("device", one.device), one.median, one.low, one.high,
+                t("hidden") if one.median is None else f"{t.number(one.median, decimals)} {unit}",
             )
             for one in found
-        ]
+        ]  # fmt: skip
         name, title = f"signal-{measure}", t.name("measure", measure)
         chart = charts.intervals(Heading(name, title, t("figure.quartiles")), rows, ticks)
         table = tuple(
@@ -162,9 +144,7 @@ def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
                 t.name("device", one.device),
                 t.cell(one.n_subjects),
                 t.cell(one.n_recordings),
-                t.number(one.low, decimals),
-                t.number(one.median, decimals),
-                t.number(one.high, decimals),
+                *(t.number(end, decimals) for end in (one.low, one.median, one.high)),
             )
             for one in found
         )
@@ -176,7 +156,7 @@ def of_signal(t: Texts, quality: Sequence[SignalQuality]) -> list[Figure]:
     return figures
 
 
-def of_drift(t: Texts, drift: Sequence[Drift], names: Sequence[str]) -> Figure | None:
+def of_drift(t: Words, drift: Sequence[Drift], names: Sequence[str]) -> Figure | None:
     """How far from the champion's training set, in units of what is tolerated at this n.
 
     The chart holds what has a limit above zero, the table everything.  None where nothing could
@@ -186,7 +166,7 @@ def of_drift(t: Texts, drift: Sequence[Drift], names: Sequence[str]) -> Figure |
     for one, name in zip(drift, names, strict=True):
         if one.statistic is not None and one.threshold:
             ratio = one.statistic / one.threshold
-            text = f"{t.statistic(one.statistic)} / {t.statistic(one.threshold)}"
+            text = f"{t.digits(one.statistic)} / {t.digits(one.threshold)}"
             tone = "c1" if one.verdict == "pass" else "c2"
             bars.append(charts.Interval(name, ratio, 0.0, ratio, text, tone))
     if not bars:
@@ -204,8 +184,8 @@ def of_drift(t: Texts, drift: Sequence[Drift], names: Sequence[str]) -> Figure |
         (
             name,
             t(f"mark.{one.verdict}"),
-            t.statistic(one.statistic),
-            t.statistic(one.threshold),
+            t.digits(one.statistic),
+            t.digits(one.threshold),
             UNKNOWN if one.n is None else t.count(one.n),
         )
         for one, name in zip(drift, names, strict=True)
@@ -214,65 +194,47 @@ def of_drift(t: Texts, drift: Sequence[Drift], names: Sequence[str]) -> Figure |
     return Figure("drift", title, t("figure.drift"), chart, header, table)
 
 
-def of_runs(t: Texts, runs: Sequence[RunSummary]) -> list[Figure]:
+def of_runs(t: Words, runs: Sequence[RunSummary]) -> list[Figure]:
     """Pass rate, quarantine and AUC over the newest runs, oldest first."""
     shown = runs[-N_RUNS:]
     rates = [run.pass_rate for run in shown]
     quarantined = [run.n_quarantined for run in shown]
-    aucs = [run.auc.value if run.auc else None for run in shown]
-    told = [rate for rate in rates if rate is not None]
-    floor = math.floor(10 * min(told, default=0.9) - 1e-9) / 10  # the axis says where it begins
-    largest = max([5, *(count for count in quarantined if count is not None)])
-    percents = _ticks(t, 100 * max(floor, 0), 100)
-    return [
-        _over_runs(
-            t,
-            shown,
+    floor = math.floor(10 * min((r for r in rates if r is not None), default=0.9) - 1e-9) / 10
+    percents = _ticks(t, 100 * max(floor, 0), 100)  # the axis says where it begins
+    names = [run.run_id for run in shown]
+    days = [run.finished_at[: len("2026-11-21")] for run in shown]
+    figures = []
+    for what, values, texts, ticks in (
+        (
             "pass_rate",
-            values=rates,
-            texts=[t.percent(rate, 1) for rate in rates],
-            ticks=[Mark(tick.value / 100, f"{tick.label}\u00a0%") for tick in percents],
+            rates,
+            [t.percent(rate, 1) for rate in rates],
+            [Mark(tick.value / 100, f"{tick.label}\u00a0%") for tick in percents],
         ),
-        _over_runs(
-            t,
-            shown,
+        (
             "n_quarantined",
-            values=quarantined,
-            texts=[t.count(count) for count in quarantined],
-            ticks=_ticks(t, 0, largest),
+            quarantined,
+            [t.count(count) for count in quarantined],
+            _ticks(t, 0, max([5, *(count for count in quarantined if count is not None)])),
         ),
-        _over_runs(
-            t,
-            shown,
+        (
             "auc",
-            values=aucs,
-            texts=[_interval(t, run.auc) for run in shown],
-            ticks=_ticks(t, 0, 1, 2, 1),
+            [run.auc.value if run.auc else None for run in shown],
+            [_interval(t, run.auc) for run in shown],
+            _ticks(t, 0, 1, 2, 1),
         ),
-    ]
-
-
-def _over_runs(
-    t: Texts,
-    runs: Sequence[RunSummary],
-    what: str,
-    *,
-    values: Sequence[float | None],
-    texts: Sequence[str],
-    ticks: Sequence[Mark],
-) -> Figure:
-    name, title = f"runs-{what}", t(f"runs.{what}")
-    names = [run.run_id for run in runs]
-    days = [run.finished_at[: len("2026-11-21")] for run in runs]
-    heading = Heading(name, title, t("figure.runs", n=len(runs)))
-    chart = charts.lines(heading, names, days, [charts.Line(title, values, texts)], ticks)
-    columns = (t("column.run"), title)
-    rows = tuple(zip(reversed(names), reversed(texts), strict=True))
-    return Figure(name, title, t(f"runs.{what}.note"), chart, columns, rows)
+    ):
+        name, title = f"runs-{what}", t(f"runs.{what}")
+        heading = Heading(name, title, t("figure.runs", n=len(shown)))
+        chart = charts.lines(heading, list(zip(names, days, strict=True)), values, texts, ticks)
+        rows = tuple(zip(reversed(names), reversed(texts), strict=True))
+        note = t(f"runs.{what}.note")
+        figures.append(Figure(name, title, note, chart, (t("column.run"), title), rows))
+    return figures
 
 
 def _ticks(
-    t: Texts, low: float, high: float, n: int = 4, decimals: int | None = None
+    t: Words, low: float, high: float, n: int = 4, decimals: int | None = None
 ) -> list[Mark]:
     """Round places that enclose ``low`` and ``high``, about ``n`` steps apart."""
     span = (high - low) or 1.0
@@ -286,31 +248,18 @@ def _ticks(
     return [Mark(k * step, t.number(k * step, decimals)) for k in range(first, last + 1)]
 
 
-def _interval(t: Texts, one: Interval | None) -> str:
+def _interval(t: Words, one: Interval | None) -> str:
     return t.interval(one.value, one.low, one.high) if one else t("unknown")
 
 
-def _with_share(t: Texts, value: Count, total: Count) -> str:
+def _with_share(t: Words, value: Count, total: Count) -> str:
     if value is None or not total:
         return t.cell(value)
     return f"{t.cell(value)} ({t.percent(value / total)})"
 
 
-def _title(t: Texts, counts: Counts) -> str:
-    key = "counts." + "_".join(counts.by)
-    return t(key if t.has(key) else "counts.other")
-
-
-def _dimension(t: Texts, name: str) -> str:
-    return t(f"by.{name}" if t.has(f"by.{name}") else "by.other")
-
-
-def _hides(counts: Counts) -> bool:
-    return any(cell is None for row in counts.cells for cell in row)
-
-
 def _folded(
-    t: Texts, columns: Sequence[str], cells: Sequence[Sequence[Count]]
+    t: Words, columns: Sequence[str], cells: Sequence[Sequence[Count]]
 ) -> tuple[list[str], list[list[Count]]]:
     """Columns beyond the last colour as one, which is hidden where one of its parts is."""
     if len(columns) <= charts.N_COLOURS:

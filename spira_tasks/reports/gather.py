@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.small_cells import without_few
+from spira_tasks.contract.small_cells import MIN_CELL, without_few
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
-from spira_tasks.reports import judged, rates, tables
+from spira_tasks.reports import judged, tables
 from spira_tasks.reports.facts import (
     AuditAnchor,
     Evaluation,
@@ -33,7 +34,7 @@ from spira_tasks.reports.facts import (
     StepFacts,
 )
 from spira_tasks.reports.reading import Reader
-from spira_tasks.reports.suppression import by_row, count
+from spira_tasks.reports.suppression import count, two_way
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,11 +73,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         table = tables.with_categories(table, sites)
     anchor = audit.head(store.documents)
     evaluation = _evaluation(reader, table)
-    verdicts = tuple(
-        judged.without_rates(verdict, evaluation)
-        for record in records.values()
-        for verdict in judged.verdicts(record)
-    )
+    verdicts = tuple(verdict for record in records.values() for verdict in judged.verdicts(record))
     promotion = reader.json("promote.decision", "decision.json") or {}
     return RunFacts(
         run_id=run_id,
@@ -277,6 +274,13 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     report = reader.json("evaluate.report", "evaluation.json")
     if report is None:
         return None
+    sizes = ("n_recordings", "n_subjects", "n_patients", "n_controls")
+    found = Evaluation(
+        *(count(report[name]) for name in sizes),
+        slices=tables.slices(table, reader.predictions(), report["operating_point"]),
+    )
+    if min(report["n_patients"], report["n_controls"]) < MIN_CELL:
+        return found
     cells = {
         ("patients", "positive"): "true_positives",
         ("patients", "negative"): "false_negatives",
@@ -284,19 +288,20 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         ("controls", "negative"): "true_negatives",
     }
     confusion = {place: int(report["confusion"][name]) for place, name in cells.items()}
-    told = rates.conditions(report)
-    return Evaluation(
-        n_recordings=count(report["n_recordings"]),
-        n_subjects=count(report["n_subjects"]),
-        n_patients=count(report["n_patients"]),
-        n_controls=count(report["n_controls"]),
+    return replace(
+        found,
         operating_point=report["operating_point"],
         expected_calibration_error=report["expected_calibration_error"],
         brier_score=report["brier_score"],
-        confusion=by_row(("label", "call"), "recordings", confusion),
-        conditions=told,
-        drops=rates.drops(report, told),
-        slices=tables.slices(table, reader.predictions(), report["operating_point"]),
+        confusion=two_way(("label", "call"), "recordings", confusion, in_full=True),
+        conditions={
+            condition: {name: Interval(**one) for name, one in estimates.items()}
+            for condition, estimates in report["conditions"].items()
+        },
+        drops={
+            condition: Interval(**one)
+            for condition, one in report["drop_in_balanced_accuracy"].items()
+        },
     )
 
 

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from spira_tasks.contract.small_cells import MIN_CELL, reason_of, without_few
-from spira_tasks.reports import rates
-from spira_tasks.reports.facts import Drift, Evaluation, Interval
+from spira_tasks.reports.facts import Drift
 from spira_tasks.reports.suppression import count
 
 # The end of the reason of a waived verdict: all that records from before the field ``waiver`` have.
 WAIVED = re.compile(r"; waived by (?P<by>.+?) on (?P<at>\d{4}-\d\d-\d\d): (?P<why>.*)\Z", re.DOTALL)
-# The reason of better_than_champion: beside one rate, a difference tells the other.
-LOSS = re.compile(r"(; sensitivity is) [\d.]+(?= lower)")
-HIDDEN_RATE = "its numbers would tell of fewer than 5 people"
 Record = Mapping[str, Any]
 
 
@@ -23,33 +19,18 @@ def verdicts(record: Record) -> list[dict[str, Any]]:
     """The verdicts of a step, small counts in words; records of old runs lack some fields."""
     found = []
     for stored in record.get("verdicts", ()):
-        verdict = {"severity": "", "suite": "", **stored, "step": record["step"]}
+        unknown = dict.fromkeys(("statistic", "low", "high", "threshold", "n"))
+        verdict = unknown | {"severity": "", "suite": "", **stored, "step": record["step"]}
         verdict["suite"] = verdict["suite"] or record.get("config", {}).get("suite", "")
         reason, verdict["waiver"] = _without_waiver(stored)
         verdict["reason"] = reason_of(stored, reason)
-        n = stored["n"]
+        n = verdict["n"]
         if n is not None and count(n) is None:
             verdict["n"] = None
-        if _tells_few(stored) and verdict["reason"] != reason:
+        if _tells_few(verdict) and verdict["reason"] != reason:
             verdict["statistic"] = None
         found.append(verdict)
     return found
-
-
-def without_rates(verdict: dict[str, Any], evaluation: Evaluation | None) -> dict[str, Any]:
-    """A verdict on a rate, without the numbers where the rate is told coarsely or not at all."""
-    verdict["reason"] = LOSS.sub(r"\1", verdict["reason"])
-    clean = evaluation.conditions.get("clean", {}) if evaluation else {}
-    rests_on: dict[str, list[Interval | None]] = {
-        "sensitivity_floor": [clean.get("sensitivity")],
-        "specificity_floor": [clean.get("specificity")],
-        "not_degenerate": [clean.get("sensitivity"), clean.get("specificity")],
-        "ward_noise_counterfactual": list(evaluation.drops.values()) if evaluation else [],
-    }
-    if any(rates.is_coarse(one) for one in rests_on.get(verdict["name"], ())):
-        without = dict.fromkeys(("statistic", "low", "high"))
-        return verdict | without | {"hidden": True, "reason": HIDDEN_RATE}
-    return verdict
 
 
 def drift(verdicts: tuple[Record, ...]) -> tuple[Drift, ...]:

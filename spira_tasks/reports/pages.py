@@ -15,11 +15,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from spira_tasks.reports import figures, sentences
-from spira_tasks.reports.document import Block, CountsTable, Document, Missing
+from expectations.words import LANGUAGES, UNKNOWN, Words
+from spira_tasks.reports import documents, figures, sentences
 from spira_tasks.reports.facts import Change, History, RunFacts, RunSummary, setting
-from spira_tasks.reports.texts import LANGUAGES, UNKNOWN, Texts
-from spira_tasks.reports.written import markdown
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
 INDEX = "index.html"  # the overview in Portuguese
@@ -31,8 +29,6 @@ Context = dict[str, Any]
 def render(
     facts: RunFacts,
     history: History,
-    datasheet: Document,
-    model_card: Document,
     folder: Path,
     *,
     links_to_runs: bool = True,
@@ -44,8 +40,8 @@ def render(
 
     Parameters
     ----------
-    facts, history, datasheet, model_card
-        As ``spira_tasks.reports.gather`` and its neighbours make them.
+    facts, history
+        As ``spira_tasks.reports.gather`` makes them.
     folder : Path
     links_to_runs : bool
         Whether the sites of the other runs lie beside this one, as ``../<run_id>/<file>``; they do
@@ -63,17 +59,17 @@ def render(
         Names of the files written.
     """
     built_at = built_at or datetime.now(UTC).isoformat(timespec="seconds")
-    contexts: Mapping[str, Callable[[Texts], Context]] = {
+    contexts: Mapping[str, Callable[[Words], Context]] = {
         "overview": lambda t: _overview(t, history, links_to_runs),
         "verdict": lambda t: _verdict(t, facts),
         "data": lambda t: _data(t, facts),
-        "datasheet": lambda t: _document(t, datasheet),
-        "model-card": lambda t: _document(t, model_card),
+        "datasheet": lambda t: _datasheet(t, facts),
+        "model-card": lambda t: _model_card(t, facts),
         "provenance": lambda t: _provenance(t, facts),
     }
     names = []
     for language in LANGUAGES:
-        t = Texts(language)
+        t = Words(language)
         docs = [(name, t.name("suite", Path(name).stem)) for name in data_docs]
         for page in PAGES:
             context = contexts[page](t) | {"pack": pack, "data_docs": docs}
@@ -87,13 +83,12 @@ def render(
     return sorted(names)
 
 
-def page_text(page: str, t: Texts, context: Context, facts: RunFacts, built_at: str) -> str:
+def page_text(page: str, t: Words, context: Context, facts: RunFacts, built_at: str) -> str:
     """One page in one language."""
     other = next(language for language in LANGUAGES if language != t.language)
-    template = "document" if page in {"datasheet", "model-card"} else page
     return (
         _environment()
-        .get_template(f"{template}.html")
+        .get_template(f"{page}.html")
         .render(
             t=t,
             language=t.language,
@@ -109,7 +104,7 @@ def page_text(page: str, t: Texts, context: Context, facts: RunFacts, built_at: 
     )
 
 
-def _overview(t: Texts, history: History, links_to_runs: bool) -> Context:
+def _overview(t: Words, history: History, links_to_runs: bool) -> Context:
     runs = history.runs
     newest: Sequence[RunSummary] = runs[::-1][:N_COMPARED]
     suites = dict.fromkeys(suite for run in newest for suite in run.verdicts_by_suite)
@@ -122,7 +117,7 @@ def _overview(t: Texts, history: History, links_to_runs: bool) -> Context:
     }
 
 
-def _verdict(t: Texts, facts: RunFacts) -> Context:
+def _verdict(t: Words, facts: RunFacts) -> Context:
     evaluation = facts.evaluation
     return {
         "headline": sentences.headline(t, facts),
@@ -136,7 +131,7 @@ def _verdict(t: Texts, facts: RunFacts) -> Context:
     }
 
 
-def _who(t: Texts, facts: RunFacts) -> list[tuple[str, str]]:
+def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
     model = facts.model
     version = t("who.version", name=model.name, version=model.version) if model else None
     pairs = [
@@ -154,7 +149,7 @@ def _who(t: Texts, facts: RunFacts) -> list[tuple[str, str]]:
     return [(t(f"who.{name}"), value) for name, value in pairs]
 
 
-def _data(t: Texts, facts: RunFacts) -> Context:
+def _data(t: Words, facts: RunFacts) -> Context:
     intake, refused = facts.intake, facts.quarantine
     told = []
     if refused and refused.by_reason:
@@ -192,7 +187,7 @@ def _data(t: Texts, facts: RunFacts) -> Context:
     }
 
 
-def _intake(t: Texts, facts: RunFacts) -> list[tuple[str, str]]:
+def _intake(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
     assert facts.intake is not None  # noqa: S101  (the caller asked)
     counts = ("n_rows", "n_recordings", "n_subjects", "n_sites", "n_quarantined", "n_excluded")
     pairs = [(t(f"intake.{name}"), t.count(getattr(facts.intake, name))) for name in counts]
@@ -201,7 +196,7 @@ def _intake(t: Texts, facts: RunFacts) -> list[tuple[str, str]]:
     return pairs
 
 
-def _suites(t: Texts, verdicts: Sequence[Mapping[str, Any]]) -> list[Context]:
+def _suites(t: Words, verdicts: Sequence[Mapping[str, Any]]) -> list[Context]:
     """Verdicts by suite; those of gates without a suite by step."""
     by_suite: dict[str, list[Mapping[str, Any]]] = {}
     for verdict in verdicts:
@@ -224,7 +219,7 @@ def _suites(t: Texts, verdicts: Sequence[Mapping[str, Any]]) -> list[Context]:
     return suites
 
 
-def _verdict_row(t: Texts, verdict: Mapping[str, Any]) -> Context:
+def _verdict_row(t: Words, verdict: Mapping[str, Any]) -> Context:
     return {
         "title": sentences.title(t, verdict),
         "details": sentences.details(t, verdict),
@@ -233,52 +228,57 @@ def _verdict_row(t: Texts, verdict: Mapping[str, Any]) -> Context:
         "mark": t(f"mark.{'waived' if verdict['waiver'] else verdict['verdict']}"),
         "waived_by": sentences.waived_by(t, verdict),
         "severity": _severity(t, verdict),
-        "observed": t.statistic(verdict["statistic"]),
-        "limit": t.statistic(verdict["threshold"]),
+        "observed": t.digits(verdict["statistic"]),
+        "limit": t.digits(verdict["threshold"]),
         "n": UNKNOWN if verdict["n"] is None else t.count(verdict["n"]),
     }
 
 
-def _severity(t: Texts, verdict: Mapping[str, Any]) -> str:
+def _severity(t: Words, verdict: Mapping[str, Any]) -> str:
     if verdict["severity"]:
         return t(f"severity.{verdict['severity']}")
     return UNKNOWN if verdict["suite"] else t("severity.gate")
 
 
-def _document(t: Texts, document: Document) -> Context:
-    """The blocks of a document, each with the name of its kind; counts become figures."""
-    sections, n_missing = [], 0
-    for section in document.sections:
-        blocks: list[tuple[str, Block | list[figures.Figure]]] = []
-        for number, block in enumerate(section.blocks):
-            if isinstance(block, CountsTable):
-                name = f"{section.key}-{number}"
-                figure = figures.of_counts(t, block.counts, name, t.pick(block.caption))
-                if blocks and isinstance(blocks[-1][1], list):
-                    blocks[-1][1].append(figure)
-                else:
-                    blocks.append(("Figures", [figure]))
-            elif not _of_other_language(block, t):
-                blocks.append((type(block).__name__, block))
-                n_missing += isinstance(block, Missing)
-        sections.append({"key": section.key, "title": section.title, "blocks": blocks})
-    return {
-        "document": document,
-        "sections": sections,
-        "missing": n_missing,
-        "markdown": markdown,
-        "picked": lambda texts: [t.pick(text) for text in texts],
-        "picked_rows": lambda rows: [[t.pick(cell) for cell in row] for row in rows],
+def _datasheet(t: Words, facts: RunFacts) -> Context:
+    return documents.context("datasheet", t, facts) | {
+        "intake": _intake(t, facts) if facts.intake else [],
+        "steps": [
+            (
+                t.name("step", step.name),
+                t(f"state.{step.state}"),
+                facts.provenance.code.get(step.name, "")[:12],
+                step.key[:12],
+            )
+            for step in facts.steps
+            if step.outputs
+        ],
     }
 
 
-def _of_other_language(block: Block, t: Texts) -> bool:
-    """Whether what is missing is missing on the page of another language."""
-    others = tuple(f".{language}.md" for language in LANGUAGES if language != t.language)
-    return isinstance(block, Missing) and block.path.endswith(others)
+def _model_card(t: Words, facts: RunFacts) -> Context:
+    model, evaluation = facts.model, facts.evaluation
+    settings = {**model.feature, **model.training} if model else {}
+    return documents.context("model_card", t, facts) | {
+        "settings": [(name, setting(value)) for name, value in sorted(settings.items())],
+        "not_validated": list(documents.not_validated_for(t, facts)),
+        "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
+        "slices": documents.slice_rows(t, facts),
+        "checks": [
+            (
+                t.name("step", one["step"]),
+                sentences.title(t, one).text,
+                t(f"mark.{'waived' if one['waiver'] else one['verdict']}"),
+                sentences.explain(t, one).text,
+            )
+            for one in facts.verdicts
+            if one["verdict"] != "pass"
+        ],
+        "waived": sentences.waived(t, facts),
+    }
 
 
-def _provenance(t: Texts, facts: RunFacts) -> Context:
+def _provenance(t: Words, facts: RunFacts) -> Context:
     made, model = facts.provenance, facts.model
     pairs = [
         ("git", made.git or UNKNOWN),
@@ -311,7 +311,7 @@ def _provenance(t: Texts, facts: RunFacts) -> Context:
     }
 
 
-def _change(t: Texts, one: Change) -> tuple[str, str, str]:
+def _change(t: Words, one: Change) -> tuple[str, str, str]:
     before, now = (
         value or UNKNOWN if isinstance(value, str) else t.count(value)
         for value in (one.before, one.now)

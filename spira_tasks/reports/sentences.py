@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expectations import catalogue
-from expectations.plain import Language, Plain, describe, load
-from spira_tasks.reports import rates
+from expectations.words import Words, catalogue, verdicts
+from expectations.words.suites import Description
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts
-from spira_tasks.reports.texts import Texts
 
 OWN_REASONS = "en"  # verdicts and errors carry reasons of their own in this language
 
@@ -45,7 +43,7 @@ class Waived:
     why: str
 
 
-def headline(t: Texts, facts: RunFacts) -> Headline:
+def headline(t: Words, facts: RunFacts) -> Headline:
     stopping = [one for one in facts.verdicts if one["verdict"] == "block"]
     return Headline(
         word=t(f"outcome.{facts.outcome}"),
@@ -56,14 +54,14 @@ def headline(t: Texts, facts: RunFacts) -> Headline:
     )
 
 
-def warnings(t: Texts, facts: RunFacts) -> list[Said]:
+def warnings(t: Words, facts: RunFacts) -> list[Said]:
     """What did not hold and only warns by its own rule; the model card carries the same."""
     return [
         explain(t, one) for one in facts.verdicts if one["verdict"] == "warn" and not one["waiver"]
     ]
 
 
-def waived(t: Texts, facts: RunFacts) -> list[Waived]:
+def waived(t: Words, facts: RunFacts) -> list[Waived]:
     """What would have stopped the run, had not a person set it aside."""
     return [
         Waived(title(t, one), explain(t, one), *_who(t, one))
@@ -72,7 +70,7 @@ def waived(t: Texts, facts: RunFacts) -> list[Waived]:
     ]
 
 
-def waived_by(t: Texts, verdict: Mapping[str, Any]) -> str:
+def waived_by(t: Words, verdict: Mapping[str, Any]) -> str:
     """Who set a check aside, when and why; empty where nobody did."""
     if not verdict["waiver"]:
         return ""
@@ -80,7 +78,7 @@ def waived_by(t: Texts, verdict: Mapping[str, Any]) -> str:
     return t("verdict.waived_by", by=by, at=on, why=why)
 
 
-def explain(t: Texts, verdict: Mapping[str, Any]) -> Said:
+def explain(t: Words, verdict: Mapping[str, Any]) -> Said:
     """Say why a verdict is what it is: in plain words where there are any."""
     if (written := _written(t, verdict)) is not None:
         return written
@@ -89,60 +87,49 @@ def explain(t: Texts, verdict: Mapping[str, Any]) -> Said:
         return Said(f"{verdict['name']}: {verdict['reason']}", OWN_REASONS)
     words = [t("why.expectation", sentence=plain.sentence, rationale=plain.rationale)]
     if verdict["statistic"] is not None and verdict["threshold"] is not None:
-        observed, limit = t.statistic(verdict["statistic"]), t.statistic(verdict["threshold"])
+        observed, limit = t.digits(verdict["statistic"]), t.digits(verdict["threshold"])
         words.append(t("why.observed", observed=observed, limit=limit))
     return Said(" ".join(words), t.language)
 
 
-def in_full(t: Texts, verdict: Mapping[str, Any]) -> Said | None:
+def in_full(t: Words, verdict: Mapping[str, Any]) -> Said | None:
     """What is to be said beside title and details of a verdict that is no pass."""
     if (written := _written(t, verdict)) is not None:
         return written
     return None if details(t, verdict) else Said(str(verdict["reason"]), OWN_REASONS)
 
 
-def title(t: Texts, verdict: Mapping[str, Any]) -> Said:
+def title(t: Words, verdict: Mapping[str, Any]) -> Said:
     """What an expectation or a gate looks at; the bare name of one that is no more."""
-    plain = describe(str(verdict["name"]), language(t), verdict)
-    return Said(plain.title, t.language if plain.rationale else OWN_REASONS)
+    found = details(t, verdict)
+    return Said(found.title, t.language) if found else Said(str(verdict["name"]), OWN_REASONS)
 
 
-def details(t: Texts, verdict: Mapping[str, Any]) -> Plain | None:
-    """Tell what an expectation says, why, and who answers for it; None of one that is no more."""
-    plain = describe(str(verdict["name"]), language(t), verdict)
-    return plain if plain.rationale else None
+def details(t: Words, verdict: Mapping[str, Any]) -> Description | None:
+    """What an expectation says, why, and who answers for it; None of one that is no more."""
+    return verdicts.description(verdict, t.language)
 
 
-def owner(t: Texts, name: str) -> str:
-    """Who answers for thresholds, as the plain words have it."""
-    return str(load(language(t))["owners"].get(name, name))
+def owner(t: Words, name: str) -> str:
+    """Who answers for thresholds."""
+    return t.first(f"owner.{name}") or name
 
 
-def language(t: Texts) -> Language:
-    """The language of the plain words of expectations."""
-    return "pt" if t.language == "pt" else "en"
-
-
-def in_words(t: Texts, evaluation: Evaluation) -> list[str]:
-    """Sensitivity, specificity and AUC as recorded, for somebody who does not know the words."""
+def in_words(t: Words, evaluation: Evaluation) -> list[str]:
+    """Sensitivity, specificity and AUC as recorded, for readers who do not know the terms."""
+    if not evaluation.is_published:
+        return [t("verdict.few_people")]
     clean = evaluation.conditions.get("clean", {})
-    sentences = []
-    for metric, n in (
-        ("sensitivity", evaluation.n_patients),
-        ("specificity", evaluation.n_controls),
-        ("auc", evaluation.n_subjects),
-    ):
-        one = clean.get(metric)
-        if one is not None and None not in (one.low, one.high):
-            coarse = ".coarse" if rates.is_coarse(one) else ""
-            sentences.append(t(f"words.{metric}{coarse}", n=t.count(n), **_of_hundred(t, one)))
-    if any(rates.is_coarse(drop) for drop in evaluation.drops.values()):
-        return [*sentences, t("words.drop.coarse")]
-    worst = max(
-        (drop for drop in evaluation.drops.values() if drop.value is not None),
-        key=lambda drop: drop.value or 0.0,
-        default=None,
-    )
+    sentences = [
+        t(f"words.{metric}", n=t.count(n), **_of_hundred(t, clean[metric]))
+        for metric, n in (
+            ("sensitivity", evaluation.n_patients),
+            ("specificity", evaluation.n_controls),
+            ("auc", evaluation.n_subjects),
+        )
+        if metric in clean
+    ]
+    worst = max(evaluation.drops.values(), key=lambda drop: drop.value or 0.0, default=None)
     if worst is None:
         sentences.append(t("words.no_noise"))
     elif worst.value is not None and worst.value > 0:
@@ -152,30 +139,29 @@ def in_words(t: Texts, evaluation: Evaluation) -> list[str]:
     return sentences
 
 
-def _who(t: Texts, verdict: Mapping[str, Any]) -> tuple[str, str, str]:
+def _who(t: Words, verdict: Mapping[str, Any]) -> tuple[str, str, str]:
     waiver = verdict["waiver"]
     return waiver["by"], t.day(waiver["at"]), waiver["why"]
 
 
-def _written(t: Texts, verdict: Mapping[str, Any]) -> Said | None:
+def _written(t: Words, verdict: Mapping[str, Any]) -> Said | None:
     """The sentence of the catalogue for this verdict of a gate, if it has one."""
     measured = "" if verdict["statistic"] is not None else ".unmeasured"
-    measured = ".hidden" if verdict.get("hidden") else measured
     for kind in (verdict["verdict"], "why"):
-        key = f"{kind}.{verdict['name']}{measured}"
+        key = f"gate.{verdict['name']}.{kind}{measured}"
         if t.has(key):
             return Said(t(key, **_numbers(t, verdict)), t.language)
     return None
 
 
-def _explanation(t: Texts, facts: RunFacts) -> str:
+def _explanation(t: Words, facts: RunFacts) -> str:
     if facts.outcome == "blocked":
         trained = facts.model is not None or facts.evaluation is not None
         return t("explanation.blocked_model" if trained else "explanation.blocked_data")
     return t(f"explanation.{facts.outcome}")
 
 
-def _why(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> Said:
+def _why(t: Words, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> Said:
     if facts.outcome == "blocked" and stopping:
         return explain(t, stopping[0])
     if facts.outcome in {"kept", "promoted"}:
@@ -203,7 +189,7 @@ def _waits(facts: RunFacts) -> bool:
     return facts.outcome == "kept" and lacking & gates == {"approved_by_a_person"}
 
 
-def _passed(t: Texts, facts: RunFacts) -> str:
+def _passed(t: Words, facts: RunFacts) -> str:
     """How a promoted model came through the checks; no more than is true."""
     n_warned, n_waived = len(warnings(t, facts)), len(waived(t, facts))
     if not n_warned and not n_waived:
@@ -213,9 +199,9 @@ def _passed(t: Texts, facts: RunFacts) -> str:
     return t("why.promoted_noted", warned=t.count(n_warned), waived=t.count(n_waived))
 
 
-def _next(t: Texts, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> str:
+def _next(t: Words, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> str:
     if facts.outcome == "blocked" and stopping:
-        key = f"next.{stopping[0]['name']}"
+        key = f"gate.{stopping[0]['name']}.next"
         if t.has(key):
             return t(key)
         if any(_is_firm(one) for one in stopping):
@@ -238,18 +224,18 @@ def _is_firm(verdict: Mapping[str, Any]) -> bool:
     return catalogue.is_firm(kind, (rest.partition(", ")[0],))
 
 
-def _numbers(t: Texts, verdict: Mapping[str, Any]) -> dict[str, str]:
+def _numbers(t: Words, verdict: Mapping[str, Any]) -> dict[str, str]:
     """Numbers of a verdict in every form that a sentence may want."""
     words = {"n": t.count(verdict["n"])}  # of people: hidden where few
     for name in ("statistic", "low", "high", "threshold"):
         value = verdict[name]
-        words[name] = t.statistic(value)
+        words[name] = t.digits(value)
         words[f"{name}_percent"] = t.percent(value, 1)
         words[f"{name}_hundred"] = t.number(None if value is None else 100 * value, 0)
     return words
 
 
-def _of_hundred(t: Texts, one: Interval) -> dict[str, str]:
+def _of_hundred(t: Words, one: Interval) -> dict[str, str]:
     ends = {"value": one.value, "low": one.low, "high": one.high}
     words = {name: t.number(None if end is None else 100 * end, 0) for name, end in ends.items()}
     missed = {name: None if end is None else 100 - 100 * end for name, end in ends.items()}

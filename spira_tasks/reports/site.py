@@ -13,7 +13,7 @@ from typing import Any
 
 from spira_tasks import provenance
 from spira_tasks.artifacts import Store
-from spira_tasks.reports import datasheet, model_card, pack, pages, since
+from spira_tasks.reports import pack, pages, since
 from spira_tasks.reports.gather import gather, history, run_records
 from spira_tasks.reports.reading import Reader
 
@@ -51,7 +51,6 @@ def build(
     log.info("report: gathered what is known of run %s (%s)", run_id, facts.outcome)
     if facts.missing:
         log.warning("report: not there any more: %s", ", ".join(facts.missing))
-    parts = (facts, runs, datasheet.build(facts), model_card.build(facts))
     about = {
         "run_id": run_id,
         "outcome": facts.outcome,
@@ -60,14 +59,14 @@ def build(
         "git": provenance.git_revision(),
         "audit": asdict(facts.anchor),
     }
-    written = pages.render(*parts, alone, links_to_runs=False)
+    written = pages.render(facts, runs, alone, links_to_runs=False)
     log.info("report: drew %d files", len(written))
     n_docs = _data_docs(store, run_id, alone / DOCS)
     log.info("report: built %d pages of Great Expectations", n_docs)
     manifest = pack.write_manifest(alone, about)
     if served is not None:
         docs = sorted(path.relative_to(alone).as_posix() for path in (alone / DOCS).rglob("*.html"))
-        pages.render(*parts, served, pack=PACK, data_docs=docs)
+        pages.render(facts, runs, served, pack=PACK, data_docs=docs)
         if docs:
             shutil.copytree(alone / DOCS, served / DOCS)
         pack.write_zip(alone, served / pack.file_name(run_id))

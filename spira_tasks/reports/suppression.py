@@ -1,13 +1,11 @@
-"""Tables of counts in which no small cell can be seen, or computed from what is seen.
+"""Tables of counts from which no small count can be read or computed.
 
-A count of 1 to 4 people, or of recordings of them, is hidden.  A hidden cell could be had back by
-subtracting the others from a total, so further cells are hidden, the smallest first, until the
-numbers that remain leave every hidden one at least two values.  Whoever computes is taken to know
-that no zero is ever hidden.
+A count of 1 to 4 people, or of recordings of them, is suppressed.  Where it follows from a total
+and the other cells, further cells are suppressed, the smallest first, until every suppressed cell
+has at least two possible values.  A reader is taken to know that no zero is ever suppressed.
 
-This protects a table against itself; ``rates`` protects it against the rates beside it.  Nothing
-protects the size of a cohort against that of another day: whoever subtracts two totals learns how
-many recordings came between.
+Nothing protects the size of a cohort against that of another day: the difference of two totals is
+the number of recordings that came between.
 """
 
 from __future__ import annotations
@@ -34,22 +32,30 @@ def one_way(by: str, unit: Unit, counts: Mapping[str, int]) -> Counts:
     import numpy as np
 
     numbers = np.array([*counts.values(), sum(counts.values())])[:, None]
-    *cells, (total,) = _shown(numbers)
+    *cells, (total,) = _shown(numbers, hide(numbers))
     return Counts(
         (by,), unit, tuple(counts), (), tuple(cells), row_totals=(), column_totals=(), total=total
     )
 
 
-def two_way(by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], int]) -> Counts:
+def two_way(
+    by: tuple[str, str],
+    unit: Unit,
+    counts: Mapping[tuple[str, str], int],
+    *,
+    in_full: bool = False,
+) -> Counts:
     """A table with the totals of its rows and of its columns.
 
     Parameters
     ----------
     by : tuple of str
-        What the rows are and what the columns are.
+        Dimensions of the rows and of the columns.
     counts : mapping of (str, str) to int
         Row and column to a count; pairs left out are 0.  The order in which rows and columns come
         first is kept.
+    in_full : bool
+        Whether nothing is suppressed, for counts that follow from published rates anyway.
     """
     import numpy as np
 
@@ -60,7 +66,8 @@ def two_way(by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], in
         numbers[rows.index(row), columns.index(column)] = n
     numbers[-1, :] = numbers.sum(axis=0)
     numbers[:, -1] = numbers.sum(axis=1)
-    *lines, totals = _shown(numbers)
+    hidden = np.zeros(numbers.shape, dtype=bool) if in_full else hide(numbers)
+    *lines, totals = _shown(numbers, hidden)
     return Counts(
         by,
         unit,
@@ -73,38 +80,8 @@ def two_way(by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], in
     )
 
 
-def by_row(by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], int]) -> Counts:
-    """A table whose rows are tables of their own: two rates, each with what it is a rate of.
-
-    So a small cell of one row hides nothing of the other, whose rate is told; totals of columns,
-    which would tie the rows to each other, are shown only where nothing is hidden.
-    """
-    rows = list(dict.fromkeys(row for row, _ in counts))
-    columns = list(dict.fromkeys(column for _, column in counts))
-    lines = [[counts.get((row, column), 0) for column in columns] for row in rows]
-    totals = one_way(by[0], unit, dict(zip(rows, map(sum, lines), strict=True)))
-    cells = []
-    for line, (total,) in zip(lines, totals.cells, strict=True):
-        told = one_way(by[1], unit, dict(zip(columns, line, strict=True)))
-        hides_all = total is None or told.total is None
-        cells.append(tuple(None if hides_all and n else n for (n,) in told.cells))
-    is_whole = all(n is not None for line in cells for n in line)
-    sums = tuple(sum(numbers) if is_whole else None for numbers in zip(*lines, strict=True))
-    is_told = is_whole and not any(0 < n < MIN_CELL for n in sums if n is not None)
-    return Counts(
-        by,
-        unit,
-        tuple(rows),
-        tuple(columns),
-        tuple(cells),
-        row_totals=tuple(total for (total,) in totals.cells),
-        column_totals=sums if is_told else tuple(None for _ in columns),
-        total=totals.total,
-    )
-
-
 def hide(numbers: np.ndarray) -> np.ndarray:
-    """Which numbers of a table are not to be shown.
+    """Which numbers of a table are suppressed.
 
     Parameters
     ----------
@@ -126,10 +103,10 @@ def hide(numbers: np.ndarray) -> np.ndarray:
     return hidden
 
 
-def _shown(numbers: np.ndarray) -> list[tuple[Count, ...]]:
+def _shown(numbers: np.ndarray, hidden: np.ndarray) -> list[tuple[Count, ...]]:
     return [
-        tuple(None if hidden else int(n) for n, hidden in zip(*line, strict=True))
-        for line in zip(numbers, hide(numbers), strict=True)
+        tuple(None if is_hidden else int(n) for n, is_hidden in zip(*line, strict=True))
+        for line in zip(numbers, hidden, strict=True)
     ]
 
 

@@ -1,6 +1,6 @@
 """From tables of recordings to tables of counts: categories instead of values, small cells hidden.
 
-Only what is in ``COLUMNS`` is ever read.  Names that people chose, of sites and devices, are
+Only the columns in ``COLUMNS`` are read.  Names that people chose, of sites and devices, are
 replaced before anything is counted; ages become bands.
 """
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from spira_tasks.contract.small_cells import MIN_CELL
 from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
-from spira_tasks.reports import rates
 from spira_tasks.reports.facts import (
+    Count,
     Counts,
     Dataset,
     Interval,
@@ -24,7 +24,6 @@ from spira_tasks.reports.suppression import count, one_way, two_way
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pandas.core.groupby import SeriesGroupBy
 
 OTHER, MISSING = "other", "missing"
 BANDS = ("<18", "18-29", "30-44", "45-59", "60-74", "75+")
@@ -49,8 +48,8 @@ COLUMNS = (
     "x_synthetic",
     *MEASURES,
 )
-MIN_SLICE = 10  # people of a class: fewer tell next to nothing of a rate
-# Of subjects: what the rows are, and the columns where there are two ways.
+MIN_SLICE = 10  # people that a rate of a group rests on: with fewer its interval says nothing
+# Of subjects: dimensions of the rows, and of the columns where there are two ways.
 COMPOSITION = (
     ("label",),
     ("sex",),
@@ -200,42 +199,24 @@ def slices(
     scores = test.groupby("subject_id")[["label", "clean"]].mean()
     people = table.drop_duplicates("subject").set_index("subject")
     people = people.join(scores.rename(columns={"label": "is_patient"}), how="inner")
-    people["called"] = people["clean"] >= operating_point
-    patients, controls = (people[people["is_patient"] == label] for label in (1, 0))
+    is_right = (people["clean"] >= operating_point) == (people["is_patient"] == 1)
     found = []
     for by in ("sex", "age", "site", "device"):
         counts = two_way((by, "label"), "subjects", _counted_pairs(people, (by, "label")))
-        numbers = dict(zip(counts.rows, counts.cells, strict=True))
-        sensitivity = _rates(patients["called"].groupby(patients[by]), counts.rows)
-        specificity = _rates((~controls["called"]).groupby(controls[by]), counts.rows)
-        for group in counts.rows:
-            cells = dict(zip(counts.columns, numbers[group], strict=True))
-            found.append(
-                Slice(
-                    by,
-                    group,
-                    n_patients=cells.get("patients", 0),
-                    n_controls=cells.get("controls", 0),
-                    sensitivity=sensitivity[group],
-                    specificity=specificity[group],
-                )
-            )
+        n_right = is_right.groupby([people[by], people["label"]]).sum()
+        for group, numbers in zip(counts.rows, counts.cells, strict=True):
+            cells = dict(zip(counts.columns, numbers, strict=True))
+            n_of = {name: cells.get(name, 0) for name in ("patients", "controls")}
+            rates = (_rate(int(n_right.get((group, name), 0)), n) for name, n in n_of.items())
+            found.append(Slice(by, group, *n_of.values(), *rates))
     return tuple(found)
 
 
-def _rates(hits: SeriesGroupBy, groups: Sequence[str]) -> dict[str, Interval | None]:
-    """The share that is right of each group, as it may be told; None of too few people."""
-    right, people = hits.sum(), hits.size()
-    parts = [(int(right.get(group, 0)), int(people.get(group, 0))) for group in groups]
-    told = rates.of_parts(parts, [_rate(*part) for part in parts])
-    return dict(zip(groups, told, strict=True))
-
-
-def _rate(n_right: int, n: int) -> Interval | None:
+def _rate(n_right: int, n: Count) -> Interval | None:
     """The share that is right, with Wilson's interval; None of too few people."""
     from scipy.stats import binomtest
 
-    if n < MIN_SLICE:
+    if n is None or n < MIN_SLICE:
         return None
     interval = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
     return Interval(n_right / n, float(interval.low), float(interval.high))

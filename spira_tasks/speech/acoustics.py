@@ -1,6 +1,6 @@
-"""Around the voice: noise of wards and quiet rooms, masks, microphones and recording channels.
+"""Noise of wards and quiet rooms, masks, microphones and recording channels.
 
-Nothing here knows who is ill.  Every noise is returned with RMS 1; the caller sets its level, so
+No function takes the label.  Every noise is returned with RMS 1; the caller sets its level, so that
 the level of a room never depends on what is said in it.
 """
 
@@ -26,7 +26,7 @@ MASK_SHELF_DB: Mapping[str, float] = {"NONE": 0.0, "THIN": -3.0, "THICK": -8.0} 
 
 @dataclass(frozen=True)
 class WardMix:
-    """How loud each source of a ward is beside the broadband noise (amplitude ratios)."""
+    """Level of each source of a ward relative to the broadband noise (amplitude ratios)."""
 
     hum: float = 0.3
     monitor: float = 0.5
@@ -56,7 +56,7 @@ def ward_noise(
     Parameters
     ----------
     babble : Waveform
-        From :func:`babble_bed`, shape ``(time,)``; a piece that starts anywhere in it is used.
+        From :func:`babble_bed`, shape ``(time,)``; the crop starts at a random sample.
     """
     noise = coloured_noise(rng, n_samples, rng.uniform(0.8, 1.2))
     noise += mix.hum * mains_hum(rng, n_samples)
@@ -128,7 +128,7 @@ def babble_bed(rng: np.random.Generator, n_samples: int, n_voices: int = 5) -> W
         bed[positions] += rng.uniform(0.4, 1.0) * np.resize(speech, n_samples)
     decay = np.exp(-6.9 * np.arange(int(0.6 * SAMPLE_RATE_HZ)) / (0.6 * SAMPLE_RATE_HZ))  # 60 dB
     room = rng.standard_normal(len(decay)) * decay
-    spectrum = np.fft.rfft(bed) * np.fft.rfft(room, n_samples)  # circular: hence no seam
+    spectrum = np.fft.rfft(bed) * np.fft.rfft(room, n_samples)  # circular, so without a seam
     return unit_rms(np.fft.irfft(spectrum, n_samples))
 
 
@@ -162,7 +162,7 @@ def peaking(centre_hz: float, gain_db: float) -> Waveform:
 
 
 def equalise(waveform: Waveform, peaks: Sequence[tuple[float, float]]) -> Waveform:
-    """What a microphone does: peaks and dips as ``(centre_hz, gain_db)``; shape ``(time,)``."""
+    """Colour a (time,) waveform as a microphone does, by peaks ``(centre_hz, gain_db)``."""
     return np.asarray(signal.sosfilt(np.vstack([peaking(*peak) for peak in peaks]), waveform))
 
 
@@ -173,8 +173,8 @@ def _raw(rng: np.random.Generator, waveform: Waveform) -> Waveform:
 def _browser(rng: np.random.Generator, waveform: Waveform) -> Waveform:
     """The noise suppression of a browser: a spectral gate, at most 14 dB deep.
 
-    It learns the noise from the first 0.25 s, which nobody speaks in, so that what remains of the
-    noise does not depend on how much of the recording is speech.
+    It estimates the noise on the first 0.25 s, which have no speech, so that the residual noise
+    does not depend on how much of the recording is speech.
     """
     hop = 160
     _, _, spectrum = signal.stft(waveform, nperseg=512, noverlap=512 - hop)
@@ -196,7 +196,7 @@ def _voice_note(rng: np.random.Generator, waveform: Waveform) -> Waveform:
     return np.asarray(narrow * gain + rng.uniform(-1, 1, len(narrow)) * 2.0**-9)
 
 
-# What happens between the room and the file.  Every channel hears speech and silence alike.
+# Processing between the room and the file; no channel depends on where the speech is.
 CHANNELS: Mapping[str, Callable[[np.random.Generator, Waveform], Waveform]] = {
     "raw": _raw,
     "webns": _browser,

@@ -1,7 +1,8 @@
 """From the bytes of an incoming file to one waveform.
 
-Whatever a hospital sends (WAV, FLAC, Ogg with Opus or Vorbis; any rate from 16 kHz, one or two
-channels) becomes the same thing: mono, 16 kHz, 16-bit PCM.  Nothing here trusts a file's name.
+Incoming files are WAV, FLAC, or Ogg with Opus or Vorbis, at any rate from 16 kHz, with one or two
+channels.  A stored waveform is mono, 16 kHz, 16-bit PCM.  The format is read from the content,
+never from the file's name.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ SAMPLE_RATE_HZ = 16_000  # of every stored waveform
 FULL_SCALE = 32_768  # a 16-bit sample of this value would be 1.0
 
 CONTAINERS = {b"RIFF": "wav", b"fLaC": "flac", b"OggS": "ogg"}
-UNKNOWN_SIZE = 0xFFFFFFFF  # what programs that stream a WAV write for a size they do not know yet
+UNKNOWN_SIZE = 0xFFFFFFFF  # programs that stream a WAV write this in place of the size
 HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")  # of a PCM WAV file, 44 bytes
 
 
 class UnusableAudio(ValueError):
     """A file that cannot become a waveform; ``reason`` is a stable code, the text one line.
 
-    It never ends a run: whoever ingests puts the recording into quarantine and goes on.
+    It never ends a run: ingest puts the recording into quarantine and goes on.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -62,7 +63,8 @@ def decode(content: bytes, max_seconds: float) -> Sound:
     content : bytes
         The whole file.
     max_seconds : float
-        Longer files are refused before anything is decoded: a few kilobytes can promise days.
+        Longer files are refused before they are decoded: the header of a few kilobytes can claim
+        days.
 
     Raises
     ------
@@ -75,13 +77,13 @@ def decode(content: bytes, max_seconds: float) -> Sound:
     container = CONTAINERS.get(content[:4])
     if container is None or (container == "wav" and content[8:12] != b"WAVE"):
         raise UnusableAudio("unknown_container", "neither WAV nor FLAC nor Ogg by its first bytes")
-    if (container == "wav" and _wav_is_cut(content)) or (
-        container == "ogg" and _ogg_is_cut(content)
+    if (container == "wav" and _is_cut_wav(content)) or (
+        container == "ogg" and _is_cut_ogg(content)
     ):
         raise UnusableAudio("truncated", "the file ends before what its header promises")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            _refuse(file, max_seconds)
+            _check_header(file, max_seconds)
             promised, rate_hz, subtype = file.frames, file.samplerate, str(file.subtype)
             samples = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
@@ -98,7 +100,7 @@ def decode(content: bytes, max_seconds: float) -> Sound:
 
 
 def to_pcm16(sound: Sound) -> NDArray[np.int16]:
-    """The mean of the channels at 16 kHz, as a (time,) int16 array.
+    """Return the mean of the channels at 16 kHz, as a (time,) int16 array.
 
     Resampled by soxr at its HQ setting (20 bits, linear phase).  A mono 16-bit file at 16 kHz
     keeps every sample.
@@ -106,7 +108,7 @@ def to_pcm16(sound: Sound) -> NDArray[np.int16]:
     Raises
     ------
     UnusableAudio
-        With reason ``constant``, when nothing reaches one step of 16 bits.
+        With reason ``constant``, when no sample reaches one step of 16 bits.
     """
     mono = sound.waveform.mean(axis=0, dtype=np.float32)
     if sound.sample_rate_hz != SAMPLE_RATE_HZ:
@@ -118,7 +120,7 @@ def to_pcm16(sound: Sound) -> NDArray[np.int16]:
 
 
 def encode_wav(pcm16: NDArray[np.int16]) -> bytes:
-    """A mono 16 kHz WAV file of (time,) int16 samples; equal samples give equal bytes.
+    """Encode (time,) int16 samples as a mono 16 kHz WAV file; equal samples give equal bytes.
 
     Examples
     --------
@@ -129,12 +131,12 @@ def encode_wav(pcm16: NDArray[np.int16]) -> bytes:
 
 
 def read_pcm16(content: bytes) -> NDArray[np.int16]:
-    """The (time,) int16 samples of what ``encode_wav`` made.
+    """Decode what ``encode_wav`` made to (time,) int16 samples.
 
     Raises
     ------
     ValueError
-        For anything else, however similar.
+        For any other content, other kinds of WAV included.
     """
     n_samples = (len(content) - HEADER.size) // 2
     if n_samples < 0 or content[: HEADER.size] != _header(n_samples):
@@ -142,8 +144,8 @@ def read_pcm16(content: bytes) -> NDArray[np.int16]:
     return np.frombuffer(content, dtype="<i2", offset=HEADER.size).astype(np.int16)
 
 
-def _refuse(file: soundfile.SoundFile, max_seconds: float) -> None:
-    """Refuse by the header what need not be decoded."""
+def _check_header(file: soundfile.SoundFile, max_seconds: float) -> None:
+    """Refuse what the header alone shows to be unusable."""
     if file.frames <= 0:
         raise UnusableAudio("empty", "the file has no samples")
     if file.samplerate < SAMPLE_RATE_HZ:
@@ -156,7 +158,7 @@ def _refuse(file: soundfile.SoundFile, max_seconds: float) -> None:
         raise UnusableAudio("too_long", f"longer than {max_seconds:g} s")
 
 
-def _wav_is_cut(content: bytes) -> bool:
+def _is_cut_wav(content: bytes) -> bool:
     """Whether the data chunk is missing or shorter than its header says."""
     position = 12
     while position + 8 <= len(content):
@@ -167,10 +169,10 @@ def _wav_is_cut(content: bytes) -> bool:
     return True
 
 
-def _ogg_is_cut(content: bytes) -> bool:
+def _is_cut_ogg(content: bytes) -> bool:
     """Whether the last page is incomplete.
 
-    The end-of-stream flag is not asked for: some phones never set it.  So a file cut exactly
+    The end-of-stream flag is not read, because some phones never set it: a file that is cut exactly
     between two pages (about a second apart) passes.
     """
     page = content.rfind(b"OggS")

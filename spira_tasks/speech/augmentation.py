@@ -1,7 +1,7 @@
 """Ward-noise insertion: the same for every label, and reproducible recording by recording.
 
 SPIRA v1 inserted a different number of noises into each class, at test time as well; a network
-then hears the class in the noise.  Nothing here takes a label.
+then learns the class from the noise.  No function here takes a label.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 MIN_NOISE_PEAK = 0.033474047
 MAX_NOISE_PEAK = 0.19233719
 
-SILENT_PEAK = 1e-4  # a crop quieter than this cannot be scaled up to anything but its dither
+SILENT_PEAK = 1e-4  # a quieter crop holds only dither, and is not scaled up
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class NoisePolicy:
 
 
 def recording_rng(seed: int, record_id: str, *more: int) -> np.random.Generator:
-    """Random numbers that belong to a recording, whatever else is in the cohort."""
+    """Return a generator that depends on the seed and the recording, not on the cohort."""
     identity = int.from_bytes(hashlib.sha256(record_id.encode()).digest()[:8])
     return np.random.default_rng([seed, identity, *more])
 

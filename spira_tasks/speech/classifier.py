@@ -1,7 +1,7 @@
-"""The whole classifier: from a waveform to a probability, with the point it is operated at.
+"""The whole classifier: from a waveform to a probability, with its operating point.
 
-Windowing, features and averaging travel with the weights, so that whoever serves the model cannot
-do them differently from training.
+Windowing, features and averaging travel with the weights, so that serving cannot differ from
+training.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ WEIGHTS, SPECIFICATION = "weights.safetensors", "classifier.json"
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """What is needed, besides the weights, to build the classifier again.
+    """What builds the classifier, besides its weights.
 
     Attributes
     ----------
     task : {"VOWEL", "RHYME", "SENTENCE"}
-        What the person was asked to say; scores of another task mean nothing.
+        The only task whose recordings the classifier scores.
     operating_point : float
-        Probability from which a recording is called positive.  0.5 until one has been chosen on
-        the validation subjects.
+        Probability from which a recording is called positive; 0.5 until it is chosen on the
+        validation subjects.
     """
 
     task: str = "SENTENCE"
@@ -77,7 +77,7 @@ class Classifier(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the weights and the specification; the same classifier gives the same bytes."""
         weights = {name: w.contiguous().cpu() for name, w in self.network.state_dict().items()}
-        # Not save_file: on a full disk it raises an error of its own, which names no errno.
+        # Not save_file: on a full disk its error has no errno.
         (folder / WEIGHTS).write_bytes(save(weights))
         (folder / SPECIFICATION).write_text(self.spec.to_json())
 
@@ -87,8 +87,8 @@ class Classifier(nn.Module):
         classifier.network.load_state_dict(load_file(weights))
         return classifier.eval()
 
-    def operated_at(self, threshold: float) -> Classifier:
-        """The same weights with another operating point."""
+    def with_operating_point(self, threshold: float) -> Classifier:
+        """Return the same weights with another operating point."""
         other = Classifier(dataclasses.replace(self.spec, operating_point=threshold))
         other.network.load_state_dict(self.network.state_dict())
         return other.eval()

@@ -20,7 +20,7 @@ def prepare(n_threads: int) -> None:
     """
     torch.set_num_threads(n_threads)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    # Repeatable all the same: nothing here reads memory that it has not written.
+    # Results repeat without it: no code here reads memory that it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

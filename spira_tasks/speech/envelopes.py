@@ -1,6 +1,4 @@
-"""What the loudness of a recording, band by band, tells: which recording it is, and whether it
-swings as speech does.
-"""
+"""Levels of a recording over time: a fingerprint by bands, and their swing at syllable rate."""
 
 from __future__ import annotations
 
@@ -19,10 +17,10 @@ ENVELOPE_HZ = 50
 
 
 def fingerprint(waveform: NDArray[np.float64]) -> str:
-    """How a recording's spectrum moves over its length, in 288 hex digits.
+    """Describe how a recording's spectrum moves over its length, in 288 hex digits.
 
-    Levels in dB of 12 bands in 24 slices of time, each band without its mean: so neither the
-    volume nor a microphone's colour is in it, and a copy through another codec has nearly the same.
+    Levels in dB of 12 bands in 24 slices of time, each band without its mean: so it depends neither
+    on the volume nor on the microphone, and a copy through another codec has nearly the same.
     Measured on 232 synthetic recordings: an Opus copy of a sentence has a cosine of at least 0.97
     (median 0.995) with the original, another sentence at most 0.91, a held vowel at most 0.98.
 
@@ -34,7 +32,7 @@ def fingerprint(waveform: NDArray[np.float64]) -> str:
     Returns
     -------
     str
-        Slice by slice, band by band; digit 7 is zero.  All of it 7 when nothing moves.
+        Slice by slice, band by band; digit 7 is zero.  A constant signal has only 7.
     """
     padded = np.pad(waveform, (0, max(N_FFT - waveform.size, 0)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP] * np.hanning(N_FFT)
@@ -54,7 +52,7 @@ def fingerprint(waveform: NDArray[np.float64]) -> str:
 
 
 def syllabic_modulation_db(waveform: NDArray[np.float64]) -> float:
-    """How far the level of the voice band swings at the rate of syllables (2 to 8 Hz), typically.
+    """Median swing of the level of the voice band at the rate of syllables (2 to 8 Hz).
 
     Synthetic sentences: 2.3 to 7.3 dB; ward noises with a babble of five voices: 0.4 to 0.9 dB;
     quiet rooms: 0.2 to 1.9 dB.
@@ -65,12 +63,12 @@ def syllabic_modulation_db(waveform: NDArray[np.float64]) -> float:
         At 16 kHz, in [-1, 1].
     """
     voice = signal.butter(4, (300, 3400), "band", fs=SAMPLE_RATE_HZ, output="sos")
-    heard = signal.sosfilt(voice, waveform)
+    banded = signal.sosfilt(voice, waveform)
     hop = SAMPLE_RATE_HZ // ENVELOPE_HZ
-    n_frames = heard.size // hop
+    n_frames = banded.size // hop
     if n_frames < ENVELOPE_HZ // 2:  # half a second: not two syllables
         return 0.0
-    power = (heard[: n_frames * hop] ** 2).reshape(n_frames, hop).mean(axis=1)
+    power = (banded[: n_frames * hop] ** 2).reshape(n_frames, hop).mean(axis=1)
     levels_db = 10 * np.log10(power + 1e-10)
     syllables = signal.butter(2, SYLLABLES_HZ, "band", fs=ENVELOPE_HZ, output="sos")
     return float(np.median(np.abs(signal.sosfiltfilt(syllables, levels_db - levels_db.mean()))))

@@ -32,9 +32,9 @@ class FeatureSpec:
     n_fft, win_length, hop_length : int
         Samples.
     window_seconds, step_seconds : float
-        What the classifier sees at once, and how far apart two windows start.
+        Length of a window, and distance between the starts of two windows.
     tail : {"keep", "drop"}
-        ``keep``: the last window ends where the recording ends, so nothing that was said is lost.
+        ``keep``: the last window ends where the recording ends, so no speech is lost.
         ``drop``: SPIRA v1's rule: windows end strictly before the recording does.
         In both, a recording shorter than a window is padded with zeros to one window.
     """
@@ -107,7 +107,7 @@ def windows(waveform: Tensor, spec: FeatureSpec) -> Tensor:
 class FeatureExtractor(nn.Module):
     """Features of windows, on whichever device the module is moved to.
 
-    Each window is transformed by itself: how loud its neighbours in the batch are changes nothing.
+    Each window is transformed by itself, whatever the level of the others in its batch.
     (torchaudio limits the dynamic range per item of the *leading* axes only; a plain (batch, time)
     tensor would share one limit.)
     """
@@ -115,11 +115,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        stft = {
-            "n_fft": spec.n_fft,
-            "win_length": spec.win_length,
-            "hop_length": spec.hop_length,
-        }
+        stft = {"n_fft": spec.n_fft, "win_length": spec.win_length, "hop_length": spec.hop_length}
         self.transform: nn.Module
         if spec.name == "mfcc":
             self.transform = transforms.MFCC(

@@ -1,7 +1,7 @@
-"""How well probabilities tell patients from controls, with intervals by subject.
+"""Metrics of a binary classifier, with bootstrap intervals by subject.
 
-All of it is computed on weighted recordings: a bootstrap resample of the subjects is then nothing
-but other weights, and thousands of resamples are a few matrix products.
+Metrics are computed on weighted recordings: a resample of the subjects is another row of weights,
+and thousands of resamples are a few matrix products.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def measure(
     threshold : float
         A recording is called positive from this probability on.
     weights : (resample, recording) array
-        How many times each recording counts.
+        Multiplicity of each recording.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def subject_resamples(
 ) -> NDArray[np.float64]:
     """Bootstrap weights by subject: the first row is the sample itself, all ones.
 
-    Recordings of one person are not independent, so people are drawn, with all they said.
+    Recordings of one person are not independent, so people are drawn, with all their recordings.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def subject_resamples(
 
 
 def estimate(samples: Array) -> Estimate:
-    """The first sample is the estimate, the percentiles of the others its interval."""
+    """Take the first sample as the value, the percentiles of the others as its interval."""
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(samples[1:], [tail, 100 - tail])
     return Estimate(float(samples[0]), float(low), float(high))
@@ -93,16 +93,16 @@ def estimate(samples: Array) -> Estimate:
 def estimates(samples: dict[str, Array], n_patients: int, n_controls: int) -> dict[str, Estimate]:
     """Every metric of ``measure`` with its interval.
 
-    The bootstrap of a share knows no doubt at its ends: eight patients found out of eight make a
-    point, whose lower bound is 1.  So intervals of sensitivity and specificity are never narrower
-    than Wilson's, and that of balanced accuracy, half their sum, than what follows from them by
-    the square-and-add method (Zou and Donner, Statistics in Medicine 2008).
+    At 0 and 1 the bootstrap interval of a share is a point: for 8 of 8 patients its lower bound
+    is 1.  So intervals of sensitivity and specificity are never narrower than Wilson's, and that of
+    balanced accuracy, half their sum, never narrower than the square-and-add interval of the two
+    (Zou and Donner, Statistics in Medicine 2008).
 
     Parameters
     ----------
     samples : dict of str to (resample,) array
     n_patients, n_controls : int
-        How many people of each class were measured.
+        Number of people of each class.
     """
     found = {name: estimate(values) for name, values in samples.items()}
     shares = {"sensitivity": n_patients, "specificity": n_controls}

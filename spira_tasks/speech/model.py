@@ -26,8 +26,8 @@ CONVOLUTIONS = (
 class Standardize(nn.Module):
     """Shift and scale every feature bin to mean 0 and standard deviation 1 on the training set.
 
-    SPIRA v1 did without.  The first MFCC, the loudness, is ten times as large as the others, and
-    group normalisation then leaves hardly anything of those.
+    SPIRA v1 does not standardise.  The first MFCC, the loudness, is ten times as large as the
+    others, and group normalisation then nearly removes those.
     """
 
     mean: Tensor
@@ -70,8 +70,8 @@ class SpiraConv(nn.Module):
     Notes
     -----
     With 4 s windows of 40 MFCC it has 691,613 parameters, 99.5 % of them in the first dense layer.
-    Version 1 as published scored every time step when it was given windows, for it ignored that
-    setting; here both versions score the window.
+    Version 1 as published ignored the setting for windows and scored every time step; here both
+    versions score the window.
     """
 
     def __init__(

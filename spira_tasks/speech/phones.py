@@ -1,4 +1,4 @@
-"""The prompts of SPIRA, phone by phone: Brazilian Portuguese as a synthesiser needs it."""
+"""The prompts of SPIRA as phones of Brazilian Portuguese, with formants and durations."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ NOISE_BANDS_HZ: Mapping[Colour, tuple[float, float]] = {
 
 
 def syllables(prompt: str) -> list[tuple[str, str]]:
-    """Phones of each syllable, and what ends it: ``"."``, ``" "`` or ``"|"``."""
+    """Split a prompt into syllables: phones, and the boundary ``"."``, ``" "`` or ``"|"``."""
     found = []
     phones = ""
     for character in SENTENCES[prompt].replace("| ", "|") + "|":

@@ -1,4 +1,4 @@
-"""What can be measured on a recording, whatever is said in it."""
+"""Measurements on a recording that do not depend on what is said."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CLIPPED = 0.985  # of full scale; converters saturate a little below 1.0
 
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010  # of the frames whose level is measured
 DROPOUT_SECONDS = 0.002  # the shortest gap that counts; a lost packet leaves 20 ms or more
-TORN = 0.25  # of the root mean square: a gap that begins or ends above it cuts through sound
+LOUD_EDGE = 0.25  # of the root mean square: a gap that begins or ends above it cuts through sound
 FLOOR_DB = -120.0  # level of digital silence; 16 bits reach down to about -98
 MAX_SNR_DB = 100.0
-DIGITS = 6  # significant ones that are kept of a measurement
+N_DIGITS = 6  # significant digits of a stored measurement
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Probe:
     dc_offset : float
         Mean of the mono signal.
     snr_db : float or None
-        Active against quietest frames.  Wherever there is no pause (a sustained vowel, an ambient
-        track) it compares the signal with itself and says little.
+        Active against quietest frames.  Where there is no pause (a sustained vowel, an ambient
+        track) it compares the signal with itself.
     bandwidth_hz : float
         99 % roll-off of the stored waveform's spectrum; at most 8 kHz.
     speech_fraction : float
         Active frames, by an energy detector.
     longest_digital_silence_seconds : float
-        Longest run of exact zeros between the first and the last sample that sounds: what a
-        noise gate or a lost packet leaves, and no room ever does.
+        Longest run of exact zeros between the first and the last sample other than zero.  Noise
+        gates and lost packets leave such runs, rooms do not.
     dropouts_per_second : float
-        Gaps of digital silence that tear the sound off: see :func:`n_dropouts`.
+        Gaps of digital silence with a loud edge: see :func:`n_dropouts`.
     syllabic_modulation_db, fingerprint
         Of the stored waveform: see :mod:`spira_tasks.speech.envelopes`.
     """
@@ -79,7 +79,7 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
     sounding = np.flatnonzero(mono)
     longest_gap = int(np.diff(sounding).max(initial=1)) - 1
     stored = pcm16 / FULL_SCALE
-    stored -= stored.mean()  # an offset is no sound
+    stored -= stored.mean()  # without the offset
     levels_db = _db(np.maximum(frame_means(stored**2), 0.0))  # rounding may fall below zero
     active = active_frames(levels_db)
     gated = frame_means(pcm16 == 0) > 0.5
@@ -89,40 +89,40 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
         container=sound.container,
         codec=sound.codec,
         duration_seconds=n_samples / sound.sample_rate_hz,
-        level_dbfs=kept(_db(np.var(mono))),
+        level_dbfs=rounded(_db(np.var(mono))),
         peak=float(magnitude.max()),
         clipping_fraction=float((magnitude > CLIPPED).mean()),
-        dc_offset=kept(mono.mean()),
-        snr_db=None if (snr := snr_db(levels_db, active, gated)) is None else kept(snr),
+        dc_offset=rounded(mono.mean()),
+        snr_db=None if (snr := snr_db(levels_db, active, gated)) is None else rounded(snr),
         bandwidth_hz=bandwidth_hz(stored),
         speech_fraction=float(active.mean()),
         longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
         dropouts_per_second=n_dropouts(mono, sound.sample_rate_hz)
         * (sound.sample_rate_hz / n_samples),
-        syllabic_modulation_db=kept(syllabic_modulation_db(stored)),
+        syllabic_modulation_db=rounded(syllabic_modulation_db(stored)),
         fingerprint=fingerprint(stored),
     )
 
 
-def kept(measured: float | np.floating | NDArray[np.float64]) -> float:
-    """A measurement without the digits in which kinds of CPU differ.
+def rounded(measured: float | np.floating | NDArray[np.float64]) -> float:
+    """Drop the digits of a measurement that differ between kinds of CPU.
 
-    Libraries of linear algebra choose their kernels by the CPU, and the last digits of a sum go by
-    the kernel: a table with those digits would have another digest on another machine.
+    Libraries of linear algebra choose their kernels by the CPU, and the last digits of a sum depend
+    on the kernel: a table with those digits would have another digest on another machine.
     """
-    return float(f"{float(measured):.{DIGITS}g}")
+    return float(f"{float(measured):.{N_DIGITS}g}")
 
 
 def n_dropouts(mono: NDArray[np.float64], sample_rate_hz: int) -> int:
-    """How many runs of exact zeros in a (time,) signal begin or end in the middle of sound.
+    """Count the runs of exact zeros in a (time,) signal that begin or end in the middle of sound.
 
-    A packet that was lost and not concealed does that.  A noise gate closes and opens on what is
-    quiet already, and a pause in a silent room has no edge at all: neither counts.
+    A lost packet that was not concealed leaves such a run.  Runs that a noise gate leaves begin and
+    end where the signal is quiet, and are not counted.
     """
     sounding = np.flatnonzero(mono)
     gaps = np.flatnonzero(np.diff(sounding) > DROPOUT_SECONDS * sample_rate_hz)
     edges = np.maximum(np.abs(mono[sounding[gaps]]), np.abs(mono[sounding[gaps + 1]]))
-    return int((edges > TORN * np.sqrt(np.mean(mono**2))).sum())
+    return int((edges > LOUD_EDGE * np.sqrt(np.mean(mono**2))).sum())
 
 
 def frame_means(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -135,12 +135,11 @@ def frame_means(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.
 
 
 def active_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which frames hold voice rather than pause: a (frame,) boolean array, from levels alone.
+    """Find the frames with voice rather than pause: a (frame,) boolean array, from levels alone.
 
-    A frame is active within 25 dB of the loud ones (their 95th percentile) and, when loud and
-    quiet (10th percentile) are at least 9 dB apart, also clearly above the quiet ones: by 6 dB,
-    or half of what parts them.  With less contrast there is no pause to be told from the voice,
-    and all of it counts.
+    A frame is active within 25 dB of the loud level (95th percentile).  Where the loud and the
+    quiet level (10th percentile) are at least 9 dB apart, an active frame is also above the quiet
+    level by 6 dB, or by half their difference if that is less.
     """
     quiet_db, loud_db = np.percentile(levels_db, [10, 95])
     contrast_db = loud_db - quiet_db
@@ -153,13 +152,13 @@ def active_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
 def snr_db(
     levels_db: NDArray[np.float64], active: NDArray[np.bool_], gated: NDArray[np.bool_]
 ) -> float | None:
-    """Power of the active frames against the tenth of the frames that is quietest, in dB.
+    """Power of the active frames against the quietest tenth of the frames, in dB.
 
     Parameters
     ----------
     levels_db, active, gated : (frame,) arrays
-        ``gated`` frames are mostly digital silence.  They are left out: what a noise gate leaves
-        would pass for a very quiet room.
+        ``gated`` frames are mostly digital silence.  They are left out: they would look like a very
+        quiet room.
 
     Returns
     -------
@@ -179,8 +178,8 @@ def bandwidth_hz(waveform: NDArray[np.float64]) -> float:
     """Frequency below which lies 99 % of the long-term magnitude spectrum, pre-emphasised.
 
     Magnitude and pre-emphasis (1 - 0.97 z⁻¹), because 99 % of a voice's *energy* is below 2.5 kHz
-    through any channel.  This one tells channels apart: for a synthetic sentence in noise 14 to
-    40 dB below it, about 7.7 kHz unfiltered, 6.1 kHz through a 6.2 kHz low-pass, and 3.0 to
+    through any channel.  This measure separates channels: for a synthetic sentence with noise 14 to
+    40 dB below it, it is about 7.7 kHz unfiltered, 6.1 kHz through a 6.2 kHz low-pass, and 3.0 to
     3.9 kHz through three telephone-like filters.
     """
     n_fft = 1024

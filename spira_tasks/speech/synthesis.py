@@ -21,23 +21,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal
 from scipy.ndimage import uniform_filter1d
 
-from spira_tasks.speech.phones import (
-    NOISE_BANDS_HZ,
-    PAUSE_FORMANTS_HZ,
-    PHONES,
-    Segment,
-    syllables,
-)
+from spira_tasks.speech.phones import NOISE_BANDS_HZ, PAUSE_FORMANTS_HZ, PHONES, Segment, syllables
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = 160  # 10 ms: how often the resonators move
 
 Waveform = NDArray[np.float64]  # shape (time,), at SAMPLE_RATE_HZ
 
-# Above the three formants that tell phones apart, in Hz of an adult man.
+# Above the three formants that distinguish phones, in Hz of an adult man.
 UPPER_FORMANTS_HZ = (3500.0, 4500.0, 5500.0, 6500.0)
 UPPER_BANDWIDTHS_HZ = (250.0, 400.0, 700.0, 1400.0)
-BANDWIDTHS_HZ = (80.0, 120.0, 160.0)  # F1 (where a phone says nothing else), F2, F3
+BANDWIDTHS_HZ = (80.0, 120.0, 160.0)  # F1 (unless a phone has its own), F2, F3
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ def draw_voice(rng: np.random.Generator, sex: str, age: float) -> Voice:
 
 
 def draw_pauses(rng: np.random.Generator, effect: float, prompt: str) -> dict[int, float]:
-    """Where the reader stops, and for how long.
+    """Draw the pauses of a reader.
 
     Counts, lengths and places follow SPIRA's study of pauses (Speech Prosody 2022: 0.85 pauses of
     0.13 s in controls, 3.16 of 0.53 s in patients; places predictable or not).
@@ -117,13 +111,9 @@ def draw_pauses(rng: np.random.Generator, effect: float, prompt: str) -> dict[in
 
 
 def read_sentence(
-    rng: np.random.Generator,
-    voice: Voice,
-    effect: float,
-    prompt: str,
-    pauses: Mapping[int, float],
+    rng: np.random.Generator, voice: Voice, effect: float, prompt: str, pauses: Mapping[int, float]
 ) -> Waveform:
-    """The sentence, read once.
+    """Synthesise one reading of the prompt.
 
     Returns
     -------
@@ -199,11 +189,7 @@ def glottal_source(
 
 
 def _timeline(
-    rng: np.random.Generator,
-    voice: Voice,
-    effect: float,
-    prompt: str,
-    pauses: Mapping[int, float],
+    rng: np.random.Generator, voice: Voice, effect: float, prompt: str, pauses: Mapping[int, float]
 ) -> list[Segment]:
     tempo = voice.tempo / (1 - 0.12 * effect)
     edge = Segment(0.03, PAUSE_FORMANTS_HZ, voicing=0.0)  # room to start and stop in
@@ -222,7 +208,7 @@ def _timeline(
 def _intonation(
     rng: np.random.Generator, voice: Voice, effect: float, voicing: Waveform
 ) -> Waveform:
-    """Declination, accents about 2.5 times a second, and the wander that illness adds."""
+    """Pitch in Hz: declination, accents about 2.5 times a second, and the wander of illness."""
     n_samples = len(voicing)
     accents = voice.intonation * _wander(rng, n_samples, 2.5)
     wander = (0.010 + 0.020 * effect) * _wander(rng, n_samples, 8.0)
@@ -249,15 +235,12 @@ def _impulses(instants: Waveform, strengths: Waveform, n_samples: int) -> Wavefo
 
 
 def _vocal_tract(
-    source: Waveform,
-    segments: list[Segment],
-    lengths: NDArray[np.int_],
-    formant_scale: float,
+    source: Waveform, segments: list[Segment], lengths: NDArray[np.int_], formant_scale: float
 ) -> Waveform:
-    """A cascade of seven resonators: three glide from phone to phone, four stay.
+    """Apply seven resonators in cascade: three glide from phone to phone, four are fixed.
 
-    Every frame is filtered on its own and the responses overlap and add, so a formant moves
-    without the clicks of a recursive filter whose coefficients change under it.
+    Every frame is filtered by itself and the responses overlap and add, so that a formant moves
+    without the clicks of a recursive filter whose coefficients change.
     """
     n_frames = -(-len(source) // FRAME_SAMPLES) + 1
     padded = np.pad(source, (FRAME_SAMPLES, (n_frames + 1) * FRAME_SAMPLES - len(source)))
@@ -270,7 +253,7 @@ def _vocal_tract(
     bandwidths_hz = np.tile(BANDWIDTHS_HZ, (n_frames, 1))
     bandwidths_hz[:, 0] = tracks[:, -1]
     sections = _resonators(tracks[:, :-1] * formant_scale, bandwidths_hz)  # (frame, resonator, 6)
-    # The longest response, of 80 Hz bandwidth, has fallen by 87 dB in the four frames it is given.
+    # The longest response, of 80 Hz bandwidth, falls by 87 dB within its four frames.
     n_fft = 6 * FRAME_SAMPLES
     delay = np.exp(-2j * np.pi * np.arange(n_fft // 2 + 1) / n_fft)
     spectrum = fft.rfft(frames[:n_frames] * window, n_fft, axis=1)
@@ -296,10 +279,7 @@ def _resonators(frequencies_hz: ArrayLike, bandwidths_hz: ArrayLike) -> Waveform
 
 
 def _frication(
-    rng: np.random.Generator,
-    segments: list[Segment],
-    lengths: NDArray[np.int_],
-    voicing: Waveform,
+    rng: np.random.Generator, segments: list[Segment], lengths: NDArray[np.int_], voicing: Waveform
 ) -> Waveform:
     """Fricatives and bursts: white noise, filtered once per colour, shaped by its own track."""
     total = np.zeros(len(voicing))

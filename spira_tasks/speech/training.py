@@ -1,4 +1,4 @@
-"""The training loop of SPIRA v1, on one screen, and the file that it can go on from."""
+"""The training loop of SPIRA v1, and the checkpoint that resumes it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from spira_tasks.speech.augmentation import (
-    NoisePolicy,
-    insert_ward_noise,
-    recording_rng,
-    to_float,
-)
+from spira_tasks.speech.augmentation import NoisePolicy, insert_ward_noise, recording_rng, to_float
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
 
-VALIDATION_DRAW = 2**32 - 1  # stands where an epoch's number stands: validation noise never changes
+VALIDATION_DRAW = 2**32 - 1  # in place of an epoch's number: validation noise never changes
 CHECKPOINT_VERSION = "1"
 
 
@@ -39,7 +34,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the weights are fitted; the defaults are those of SPIRA v1's published experiments.
+    """Hyperparameters of a training; the defaults are those of SPIRA v1's experiments.
 
     Attributes
     ----------
@@ -47,16 +42,16 @@ class Schedule:
     batch_size : int
         Recordings per step; all of their windows are in the batch.
     learning_rate, warmup_steps : float, int
-        Peak of Noam's schedule, and the step it is reached at.
+        Peak of Noam's schedule, and the step that reaches it.
     weight_decay : float
         Adam's L2 penalty.
     windows : {"all", "random"}
-        ``all`` windows of a recording, or one that starts at a ``random`` sample: a fraction of
-        the work, and another view of the recording in every epoch.
+        ``all`` windows of a recording, or one window that starts at a ``random`` sample in each
+        epoch, which is a fraction of the work.
     averaging : float
-        What is validated and kept is a moving average of the weights, of which each step leaves
-        this share.  On a few hundred recordings it calms a validation loss that jumps from epoch
-        to epoch.  0, as published: the weights themselves.
+        Decay of the moving average of the weights that is validated and kept.  On a few hundred
+        recordings it smooths a validation loss that jumps from epoch to epoch.  0, as published:
+        the weights themselves.
     """
 
     n_epochs: int
@@ -77,14 +72,14 @@ class Epoch:
 
 
 class Learner:
-    """A model on its way: what an epoch begins with, and leaves for the next.
+    """The state of a training that one epoch leaves to the next.
 
     Attributes
     ----------
     network : nn.Module
-        The weights that the gradient moves.
+        The weights that the optimizer updates.
     average : nn.Module
-        What is validated: their moving average, or the same weights (``Schedule.averaging``).
+        Their moving average, which is validated (``Schedule.averaging``).
     optimizer : torch.optim.Adam
     n_steps : int
         Optimizer steps done; the learning rate of the next follows from it.
@@ -94,9 +89,7 @@ class Learner:
     def __init__(self, model: nn.Module, schedule: Schedule) -> None:
         self.network, self.average = copy.deepcopy(model), copy.deepcopy(model)
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
+            self.network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
         )
         for weight in self.network.parameters():  # as Adam would at its first step
             self.optimizer.state[weight] = {
@@ -108,7 +101,7 @@ class Learner:
         self.history: list[Epoch] = []
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that the next epoch depends on, by name: they change with the training."""
+        """Name every tensor that the next epoch depends on; training changes them in place."""
         named = {f"network.{name}": w for name, w in self.network.state_dict().items()}
         named |= {f"average.{name}": w for name, w in self.average.state_dict().items()}
         for name, weight in self.network.named_parameters():
@@ -128,12 +121,12 @@ def fit(
     noise: NoisePolicy,
     seed: int,
 ) -> Iterator[Epoch]:
-    """Train, yielding after every epoch with the weights that it led to in ``learner.average``.
+    """Train, yielding after every epoch with its weights in ``learner.average``.
 
-    The loop knows nothing of logging, weights kept or early stopping: whoever iterates over it
-    does those, and stops by no longer iterating.  Everything must be on one device already.
-    Order, crops and noise come from ``seed``, the epoch and the recording's identity; dropout
-    from ``seed`` and the epoch: so a learner with a history goes on as if it had never stopped.
+    Logging, the choice of weights and early stopping are the caller's, who stops by no longer
+    iterating.  Everything must be on one device already.  Order, crops and noise depend on
+    ``seed``, the epoch and the recording; dropout depends on ``seed`` and the epoch: so a learner
+    with a history continues as if it had never stopped.
     """
     network, average, optimizer = learner.network, learner.average, learner.optimizer
     noam = Noam(schedule.warmup_steps)
@@ -171,9 +164,8 @@ def fit(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             learner.n_steps += 1
-            follow(
-                average, network, min(schedule.averaging, learner.n_steps / (10 + learner.n_steps))
-            )
+            decay = min(schedule.averaging, learner.n_steps / (10 + learner.n_steps))
+            update_average(average, network, decay)
             total += loss.item() * len(labels)
             n_windows += len(labels)
         val_loss = recording_loss(average, val_features, [example.label for example in val])
@@ -182,12 +174,12 @@ def fit(
 
 
 @torch.no_grad()
-def follow(model: nn.Module, learner: nn.Module, share: float) -> None:
-    """Move every weight of ``model`` to ``share`` of its own and the rest of the learner's."""
-    for kept, learned in zip(model.parameters(), learner.parameters(), strict=True):
-        kept.lerp_(learned, 1 - share)
-    for buffer, learned_buffer in zip(model.buffers(), learner.buffers(), strict=True):
-        buffer.copy_(learned_buffer)
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the network's, in place; buffers are copied."""
+    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(weight, 1 - decay)
+    for buffer, current in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(current)
 
 
 class Noam:
@@ -213,7 +205,7 @@ class Noam:
 def noisy(
     example: Example, draw: int, bank: Sequence[Tensor], noise: NoisePolicy, seed: int
 ) -> Tensor:
-    """The (time,) float waveform of an example with the ward noise of one draw."""
+    """Return the (time,) float waveform of an example with the ward noise of one draw."""
     waveform = to_float(example.pcm16)
     if not bank:
         return waveform
@@ -222,7 +214,7 @@ def noisy(
 
 
 def cut(waveform: Tensor, spec: FeatureSpec, which: str, rng: np.random.Generator) -> Tensor:
-    """The (window, time) windows of a waveform that an epoch looks at."""
+    """Return the (window, time) windows of a waveform that one epoch uses."""
     if which == "random":
         spare = max(waveform.shape[0] - spec.n_window_samples, 0)
         start = int(rng.integers(spare, endpoint=True))
@@ -243,12 +235,17 @@ def recording_loss(model: nn.Module, features: Sequence[Tensor], labels: Sequenc
 
 @torch.no_grad()
 def restore(current: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Copy saved tensors over the current ones; ValueError, and nothing copied, unless all match.
+    """Copy saved tensors over the current ones, unless a name, shape or dtype differs.
 
     In place, so that device and alignment in memory, which sums may depend on, stay as they are.
+
+    Raises
+    ------
+    ValueError
+        When they differ; nothing is copied then.
     """
-    looks = [{name: (w.shape, w.dtype) for name, w in named.items()} for named in (current, saved)]
-    if looks[0] != looks[1]:
+    shapes = [{name: (w.shape, w.dtype) for name, w in named.items()} for named in (current, saved)]
+    if shapes[0] != shapes[1]:
         raise ValueError("it is of another network")
     for name, tensor in current.items():
         tensor.copy_(saved[name])
@@ -257,7 +254,7 @@ def restore(current: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
 def pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     """Tensors and a JSON record in one safetensors file, which ``unpack`` verifies."""
     on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    text = json.dumps(dict(facts))  # Python writes the digits that give the same float again
+    text = json.dumps(dict(facts))  # floats keep every digit
     metadata = {
         "spira.checkpoint": CHECKPOINT_VERSION,
         "facts": text,
@@ -267,7 +264,7 @@ def pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
 
 
 def unpack(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What was given to ``pack``; ValueError when the content is not exactly that."""
+    """Return what ``pack`` was given; ValueError when the content is damaged."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
         size = int.from_bytes(content[:8], "little")
@@ -284,7 +281,7 @@ def unpack(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """Of everything: the format itself notices only a file cut short."""
+    """Hash all of the content: the format itself detects only a truncated file."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())

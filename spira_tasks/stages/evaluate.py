@@ -87,7 +87,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     report = measure_conditions(test, threshold, config)
     report["synthetic"] = bool(table.get("x_synthetic", pd.Series(dtype=str)).eq("true").any())
 
-    classifier.operated_at(threshold).save(outputs.classifier)
+    classifier.with_operating_point(threshold).save(outputs.classifier)
     predictions.to_parquet(outputs.report / "predictions.parquet", index=False)
     (outputs.report / "evaluation.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     plots.evaluation(test, report, outputs.report)

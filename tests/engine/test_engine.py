@@ -19,7 +19,8 @@ from engines import (
     start,
     wait_for,
 )
-from spira_engine import Ending, Engine, NoGPU
+
+from spira.engine import Ending, Engine, NoGPU
 
 __all__ = ["engine"]  # the fixture
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import spira_engine
 from docker.errors import DockerException
 from engines import (
     IMAGE,
@@ -28,10 +27,10 @@ from engines import (
     wait_for,
     write_certificates,
 )
-from spira_engine import Engine, EngineLost, connect
-from spira_lines import Line
-from spira_site import Place, Site
 
+import spira.engine
+from spira.engine import Engine, EngineLost, Line, connect
+from spira.site import Place, Site
 from spira_tasks.contract.step import Resources
 
 __all__ = ["engine"]  # the fixture
@@ -51,7 +50,7 @@ def proxy(engine: Engine) -> Iterator[Proxy]:
 def test_lines_go_on_where_they_were_when_the_engine_is_back(
     engine: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spira_engine, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(spira.engine, "POLL_SECONDS", 0.05)
     script = """
 import sys, time
 for n in range(300): print(n, file=sys.stderr, flush=True); time.sleep(0.01)
@@ -80,8 +79,8 @@ for n in range(300): print(n, file=sys.stderr, flush=True); time.sleep(0.01)
 def test_an_engine_that_stays_away_is_lost_and_its_container_works_on(
     engine: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spira_engine, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(spira_engine, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(spira.engine, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(spira.engine, "LOST_SECONDS", 0.5)
     container = start(engine, SLEEP)
     following = connect(Place(proxy.url)).follow(container)
     next(following)

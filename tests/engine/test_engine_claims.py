@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-import spira_engine
 from engines import SLEEP, engine, identity, start
-from spira_engine import Engine, connect
-from spira_site import Place, Site
+
+import spira.engine
+from spira.engine import Engine, connect
+from spira.site import Place, Site
 
 __all__ = ["engine"]  # the fixture
 
@@ -68,7 +69,7 @@ def test_a_container_that_was_made_and_never_started_is_in_nobodys_way(
         with pytest.raises(Killed):
             start(engine, SLEEP, who)
     assert [found["State"] for found in engine.find(who)] == ["created"]
-    monkeypatch.setattr(spira_engine, "START_SECONDS", 0.3)
+    monkeypatch.setattr(spira.engine, "START_SECONDS", 0.3)
     container = start(engine, ["true"], replace(who, attempt=2))
     assert [found["Id"] for found in engine.find(who)] == [container]
 

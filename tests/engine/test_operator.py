@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import spira_docker
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 from engines import HERE, SMALL, Proxy, engine, wait_for
-from spira_docker import StepDockerOperator
-from spira_engine import Engine
-from spira_site import Place
 from tries import PATIENT, RECORD, SECRETS, STORE, Task, image, surroundings, task
+
+import spira.docker
+from spira.docker import StepDockerOperator
+from spira.engine import Engine
+from spira.site import Place
 
 __all__ = ["engine", "image", "surroundings", "task"]  # the fixtures
 
@@ -73,7 +74,7 @@ def test_the_reason_in_the_record_goes_before_the_last_lines(
     task: Task, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """Where trying again does not help: else the record is none of this try."""
-    monkeypatch.setattr(spira_docker, "reason_of", lambda *_: "too few people")
+    monkeypatch.setattr(spira.docker, "reason_of", lambda *_: "too few people")
     with pytest.raises(AirflowException) as raised:
         task.execute(f"say('a line'); sys.exit({status})")
     assert ("too few people" in str(raised.value)) == (status == 65)

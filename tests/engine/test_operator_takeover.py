@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import spira_engine
 from airflow.sdk.exceptions import AirflowException
 from engines import SMALL, USER, Proxy, engine, wait_for
-from spira_identity import Identity
-from spira_site import Place, platform_of
 from tries import NETWORK, PATIENT, RECORD, Task, image, surroundings, task
+
+import spira.engine
+from spira.engine import Identity
+from spira.site import Place, platform_of
 
 __all__ = ["engine", "image", "surroundings", "task"]  # the fixtures
 
@@ -151,7 +152,7 @@ def test_another_installation_on_the_same_engine_is_left_alone(task: Task) -> No
 def test_a_step_is_found_again_when_its_engine_was_lost(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spira_engine, "LOST_SECONDS", 0.3)
+    monkeypatch.setattr(spira.engine, "LOST_SECONDS", 0.3)
     proxy = Proxy()
     script = TICKING.format(seconds=3.0, status=0)
     with ThreadPoolExecutor() as pool:

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import spira_engine
-import spira_reaper
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 from docker.errors import NotFound
 from engines import HERE, SMALL, identity, own_engine, python, start, wait_for
-from spira_engine import Engine
-from spira_identity import Identity
-from spira_reaper import reap_all
-from spira_site import platform_of
+
+import spira.docker
+import spira.engine
+from spira.docker import reap_all
+from spira.engine import Engine, Identity
+from spira.site import platform_of
 
 pytestmark = pytest.mark.docker
 
@@ -32,7 +32,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setenv("SPIRA_STORE", STORE)
     monkeypatch.setenv("SPIRA_NETWORK", NETWORK)
     monkeypatch.delenv("SPIRA_SITE", raising=False)
-    monkeypatch.setattr(spira_reaper, "STOP_SECONDS", 5.0)
+    monkeypatch.setattr(spira.docker, "STOP_SECONDS", 5.0)
     with own_engine() as found:
         yield found
 
@@ -87,7 +87,7 @@ def test_what_works_when_its_time_is_long_over_is_stopped(
     """Past its minutes, and those that Airflow may take: the run's own timeout did not come."""
     start_of_day = time.time() - SMALL.minutes * 60 - 900
     with monkeypatch.context() as patch:
-        patch.setattr(spira_engine.time, "time", lambda: start_of_day)
+        patch.setattr(spira.engine.time, "time", lambda: start_of_day)
         container = start(engine, SLEEP, of_run("works"))
     assert reap()["stopped"] == 1
     assert not engine.is_running(container)
@@ -127,7 +127,7 @@ def test_what_is_about_to_be_started_is_not_removed(
             start(engine, SLEEP, of_run("works"))
     time.sleep(1.1)
     assert reap(keep_hours=0)["removed"] == 0
-    monkeypatch.setattr(spira_reaper, "START_SECONDS", 0.1)
+    monkeypatch.setattr(spira.docker, "START_SECONDS", 0.1)
     assert reap(keep_hours=0)["removed"] == 1
 
 
@@ -163,7 +163,7 @@ def test_a_container_that_its_task_removes_meanwhile_is_no_error(
         )
         return engine
 
-    monkeypatch.setattr(spira_reaper, "connect", connect)
+    monkeypatch.setattr(spira.docker, "connect", connect)
     time.sleep(1.1)
     assert reap(keep_hours=0) == {"stopped": 0, "removed": 1, "kept": 0}
     with pytest.raises(NotFound):

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from folders import Cohort
 
-from expectations import catalogue, limits
+from expectations import limits
+from expectations.words.catalogue import from_json, to_json
 from spira_tasks import proposal, suites
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.sources import open_backend
@@ -38,7 +39,7 @@ def test_a_suite_is_listed_as_a_table(capsys: Output) -> None:
 
 def test_what_is_listed_as_json_is_the_catalogue(capsys: Output) -> None:
     assert main(["expectations", "list", "--json"]) == 0
-    assert catalogue.from_json(capsys.readouterr().out) == suites.current()
+    assert from_json(capsys.readouterr().out) == suites.current()
 
 
 def test_an_expectation_is_shown_with_its_reason_and_owner(capsys: Output) -> None:
@@ -51,7 +52,7 @@ def test_an_expectation_is_shown_with_its_reason_and_owner(capsys: Output) -> No
 def test_a_gate_is_shown(capsys: Output) -> None:
     assert main(["expectations", "show", "serving_parity", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
-    assert shown["told"]["rationale"] == "What was judged must be what is used."
+    assert shown["words"]["rationale"] == "What was judged must be what is used."
 
 
 @pytest.mark.parametrize("action", ["list", "show"])
@@ -64,7 +65,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(action: str, capsy
 
 
 def test_a_file_is_compared_with_now(tmp_path: Path, capsys: Output) -> None:
-    content = json.loads(catalogue.to_json(suites.current()))
+    content = json.loads(to_json(suites.current()))
     (metadata,) = (suite for suite in content if suite["name"] == "metadata")
     (age,) = (entry for entry in metadata["expectations"] if entry["name"] == AGE)
     age["parameters"]["max_value"] = 99

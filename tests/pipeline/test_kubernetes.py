@@ -25,10 +25,10 @@ from pods import (
     operator_of,
     pod_of,
 )
-from spira_kubernetes import NEEDED, VARIABLES
-from spira_secrets import secrets_of
-from spira_status import command_line
 
+from spira.access import secrets_of
+from spira.outcome import command_line
+from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
 from spira_tasks.contract.pipelines import TRAINING, configured
 from spira_tasks.contract.step import Resources
 from spira_tasks.provenance import ROOT
@@ -165,7 +165,7 @@ def test_keys_come_from_a_secret_and_are_nowhere_in_a_pod_or_a_dag(task: str) ->
     references = [v.value_from.secret_key_ref for v in container.env if v.value_from]
     assert {reference.name for reference in references} == {f"spira-{operator.limits.access}"}
     assert {reference.key for reference in references} == set(operator._secrets)
-    assert {reference.key for reference in references if not reference.optional} == set(NEEDED)
+    assert {reference.key for reference in references if not reference.optional} == set(REQUIRED)
     with DAG("dag") as dag:
         operator.dag = dag
     shown = json.dumps([pod.to_dict(), DagSerialization.to_dict(dag)], default=str)
@@ -173,9 +173,9 @@ def test_keys_come_from_a_secret_and_are_nowhere_in_a_pod_or_a_dag(task: str) ->
     assert not [value for value in VALUES.values() if value in shown]
 
 
-@pytest.mark.parametrize("access", VARIABLES)
+@pytest.mark.parametrize("access", STEP_ACCESS)
 def test_a_pod_has_the_variables_that_a_container_has(access: Any) -> None:
-    assert set(VARIABLES[access]) == set(secrets_of(Resources(access=access)))
+    assert set(STEP_ACCESS[access].variables) == set(secrets_of(Resources(access=access)))
 
 
 def test_only_who_makes_pseudonyms_sees_the_map_of_a_rotated_key() -> None:
@@ -210,4 +210,4 @@ def test_the_yaml_of_the_document_fits_kubernetes_schema() -> None:
         hold_against_schema(block)
     (expression,) = blocks[1]["spec"]["podSelector"]["matchExpressions"]
     assert expression["key"] in pod_of("split")["metadata"]["labels"]
-    assert all(name in text for names in VARIABLES.values() for name in names)
+    assert all(name in text for access in STEP_ACCESS.values() for name in access.variables)

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pods import RUN_ID, VALUES, Notes, connections, context_of, hold_against_schema, operator_of
-from spira_kubernetes import StepPodOperator
+
+from spira.kubernetes import StepPodOperator
 
 __all__ = ["connections"]  # the fixture
 
@@ -281,7 +282,7 @@ def test_only_the_try_that_follows_a_pod_stops_it(cluster: Cluster, attempt: Any
 def test_a_pod_that_cannot_start_says_why_and_goes(
     cluster: Cluster, attempt: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spira_kubernetes.START_SECONDS", 0)
+    monkeypatch.setattr("spira.kubernetes.START_SECONDS", 0)
     waiting = {"reason": "CreateContainerConfigError", "message": 'secret "spira-models" not found'}
     status = status_of("Pending", {"waiting": waiting})
     status["conditions"] = [{"type": "PodScheduled", "status": "True"}]

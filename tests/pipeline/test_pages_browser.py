@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Page, chromium
-from run_facts import AT, BY_LABEL, BY_SITE, document, facts, history
+from run_facts import AT, BY_LABEL, BY_SITE, facts, history
 
 from spira_tasks.reports import pages
 from spira_tasks.reports.facts import Drift, SignalQuality
@@ -57,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         drift=tuple(Drift(name, "warn", 0.4, 0.2, 61, "moved") for name in rows),
     )
     folder = tmp_path_factory.mktemp("site")
-    pages.render(run, history(40), document(), document("model_card"), folder, built_at=AT)
+    pages.render(run, history(40), folder, built_at=AT)
     return folder
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from spira_docker import StepDockerOperator
-from spira_operators import GPU_POOL, ProcessStepOperator, step_operator
-from spira_records import explanation, read_record, shown
-from spira_secrets import hidden, secrets_of
-from spira_site import LOCAL_ENGINE, Place, Site
-from spira_status import failure, memory_limit, out_of_memory, reason_of, result_of
 
+from spira.access import hidden, secrets_of
+from spira.docker import StepDockerOperator
+from spira.launch import GPU_POOL, ProcessStepOperator, step_operator
+from spira.outcome import failure, memory_limit, out_of_memory, reason_of, result_of
+from spira.site import LOCAL_ENGINE, Place, Site
+from spira.store import StoreReader, explanation, shown
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.step import Resources, Step
 
@@ -237,7 +237,9 @@ def test_a_connection_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_hidden_is_hidden_whole() -> None:
-    assert hidden("key=abc secret=abcdef", ["abc", "abcdef"]) == "key=*** secret=***"
+    assert (
+        hidden("key=abc secret=abcdef", {"A_KEY": "abc", "B_KEY": "abcdef"}) == "key=*** secret=***"
+    )
 
 
 # -- the record of a step --------------------------------------------------------------------
@@ -263,7 +265,7 @@ def test_airflow_shows_a_small_part_of_a_record(tmp_path: Path) -> None:
 
 
 def test_a_step_that_left_no_record_is_not_done(tmp_path: Path) -> None:
-    assert read_record(str(tmp_path), "a_run", "train", {}) is None
+    assert StoreReader(str(tmp_path), {}).record("a_run", "train") is None
     with pytest.raises(AirflowException, match="left no record"):
         result_of(str(tmp_path), "a_run", "train", {})
     assert not reason_of(str(tmp_path), "a_run", "train", {})
@@ -276,7 +278,7 @@ def test_a_store_that_does_not_answer_is_told_and_its_keys_are_not() -> None:
         "SPIRA_S3_SECRET_KEY": "a-secret-key",
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spira_records.urllib3.Retry", lambda *_, **__: False)
+        patch.setattr("spira_tasks.s3_client.urllib3.Retry", lambda *_, **__: False)
         with pytest.raises(AirflowException, match="is done, but S3 does not answer") as raised:
             result_of("s3://spira-store/v1", "a_run", "train", keys)
         assert not reason_of("s3://spira-store/v1", "a_run", "train", keys)

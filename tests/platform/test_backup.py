@@ -19,9 +19,8 @@ import pytest
 from production import why_not
 
 from scripts import backup
-from scripts.backup_platform import Platform, Refused, is_safe
-from scripts.doctor.command import Docker
-from scripts.doctor.settings import ROOT, Settings
+from scripts.backup import OWNERS, Platform, Refused, is_safe
+from scripts.deployment import ROOT, Docker, Settings
 
 AS_ADMIN = """
 import json, os, sys
@@ -31,7 +30,7 @@ from minio import Minio
 users = json.loads(Path("/run/secrets/identities.json").read_text())["identities"]
 def client(name):
     key = next(one for one in users if one["name"] == name)["credentials"][0]
-    host = os.environ["S3_ENDPOINT"].split("//")[1]
+    host = os.environ["SPIRA_S3_ENDPOINT"].split("//")[1]
     return Minio(host, key["accessKey"], key["secretKey"], secure=False)
 """
 FILL = """
@@ -88,7 +87,7 @@ class Stack:
             AS_ADMIN + program,
             network=self.settings["SPIRA_NETWORK"],
             mounts={self.settings.secrets / "s3/identities.json": "/run/secrets/identities.json"},
-            variables={"S3_ENDPOINT": self.settings["SPIRA_S3_ENDPOINT"]},
+            variables={"SPIRA_S3_ENDPOINT": self.settings["SPIRA_S3_ENDPOINT"]},
             seconds=120,
         )
         assert answer.good, answer.err[-2000:]
@@ -158,7 +157,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.mark.slow
 def test_what_is_restored_is_what_was_backed_up(stack: Stack, tmp_path: Path) -> None:
     platform = stack.platform
-    for database, role in platform.databases().items():
+    for database, role in OWNERS.items():
         platform.sql(f"SET ROLE {role}; {TABLE} ('{database}')", database)
     stack.python(FILL)
     objects = json.loads(stack.python(READ))
@@ -200,7 +199,7 @@ def test_what_is_restored_is_what_was_backed_up(stack: Stack, tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
         assert json.loads(stack.python(READ)) == objects
         platform = stack.platform
-        for database, role in platform.databases().items():
+        for database, role in OWNERS.items():
             question = "SELECT text, tableowner FROM notes, pg_tables WHERE tablename = 'notes'"
             assert platform.sql(question, database) == f"{database}|{role}"
         access = "SELECT has_database_privilege('mlflow', 'airflow', 'CONNECT')"

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 from test_backup import Stack, free_port, stack
 
-from scripts.doctor import engines, host
-from scripts.doctor.command import Answer, Docker
-from scripts.doctor.findings import fail, ok, shown, status, warn
-from scripts.doctor.settings import ROOT, Settings, SettingsError, parse_env
+from scripts.deployment import ROOT, Answer, Docker, Settings, SettingsError, parse_env
+from scripts.doctor import checks
+from scripts.doctor.checks import fail, ok, shown, status, warn
+from spira_tasks.contract.access import SECRET_FILES
 
 __all__ = ["stack"]  # the fixture
 
@@ -143,7 +143,7 @@ def test_no_secret_is_shown() -> None:
     ],
 )
 def test_three_ways_to_have_no_gpu(error: str, level: str, text: str) -> None:
-    finding = engines._no_gpu("GPU", Answer(125, "", error))
+    finding = checks._no_gpu("GPU", Answer(125, "", error))
     assert finding.level == level
     assert text in finding.detail
 
@@ -159,7 +159,7 @@ def test_three_ways_to_have_no_gpu(error: str, level: str, text: str) -> None:
     ],
 )
 def test_each_way_in_which_an_engine_does_not_answer(answer: Answer, text: str, fix: str) -> None:
-    finding = engines._no_answer("Docker engine", answer, "unix:///x")
+    finding = checks._no_answer("Docker engine", answer, "unix:///x")
     assert finding.level == "FAIL"
     assert text in finding.detail
     assert fix in finding.fix
@@ -168,30 +168,31 @@ def test_each_way_in_which_an_engine_does_not_answer(answer: Answer, text: str, 
 @pytest.mark.parametrize(
     ("mode", "missing", "containers", "level", "text"),
     [
-        (0o700, None, [], "ok", "complete"),
-        (0o750, None, [], "FAIL", "open to others"),
-        (0o700, "airflow/fernet_key", [], "FAIL", "lacks airflow/fernet_key"),
-        (None, None, [], "ok", "will be made"),
-        (None, None, [{}], "FAIL", "is gone"),
+        (0o700, None, {}, "ok", "complete"),
+        (0o750, None, {}, "FAIL", "open to others"),
+        (0o700, "airflow/fernet_key", {}, "FAIL", "lacks airflow/fernet_key"),
+        (None, None, {}, "ok", "will be made"),
+        (None, None, {"s3": {}}, "FAIL", "is gone"),
     ],
 )
 def test_the_folder_of_secrets(
     tmp_path: Path,
     mode: int | None,
     missing: str | None,
-    containers: list[dict[str, object]],
+    containers: dict[str, object],
     level: str,
     text: str,
 ) -> None:
     folder = tmp_path / "secrets"
     if mode is not None:
-        for name in set(host.SECRET_FILES) - {missing}:
+        files = {f"{of}/{name}" for of, names in SECRET_FILES.items() for name in names}
+        for name in files - {missing}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("x")
             (folder / name).chmod(0o444)
         folder.chmod(mode)
     (tmp_path / "env").write_text(f"SPIRA_SECRETS={folder}\n")
-    (finding,) = host.secrets(Settings.read(tmp_path / "env"), containers)
+    (finding,) = checks.secrets(Settings.read(tmp_path / "env"), containers)
     assert finding.level == level
     assert text in finding.detail
 
@@ -218,7 +219,7 @@ class Careless:
 def test_a_service_without_conditional_put_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"S3_ENDPOINT": "http://s3:1", "STORE": "b/v1", "DATA": ""}.items():
+    for name, value in {"SPIRA_S3_ENDPOINT": "http://s3:1", "STORE": "b/v1", "DATA": ""}.items():
         monkeypatch.setenv(name, value)
     inside = runpy.run_path(str(ROOT / "scripts/doctor/inside.py"))
     assert not inside["use"](Careless(), "S3")
@@ -252,7 +253,7 @@ def test_the_site_file_is_read_as_airflow_reads_it(tmp_path: Path, env_file: Pat
     site = tmp_path / "site.toml"
     site.write_text('[steps.train]\nengine = "gpu"\n')
     env_file.write_text(f"SPIRA_SITE_FILE={site}\n")
-    (finding,) = engines.site(Settings.read(env_file))
+    (finding,) = checks.site(Docker(), Settings.read(env_file))
     assert finding.level == "FAIL"
     assert "there is no [engines.gpu]" in finding.detail
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 import pytest
 from reading_pages import Page
 
+from expectations.words import Words
 from spira_tasks.reports import charts, figures
-from spira_tasks.reports.charts import Bar, Heading, Interval, Line, Mark, Stack
+from spira_tasks.reports.charts import Bar, Heading, Interval, Mark, Stack
 from spira_tasks.reports.facts import Counts
-from spira_tasks.reports.texts import Texts
 
 HEADING = Heading("sites", "By site", "How many people")
 TICKS = [Mark(0, "0"), Mark(0.5, "0.5"), Mark(1, "1")]
@@ -64,8 +64,8 @@ def test_nothing_at_all_still_makes_a_chart(value: float | None) -> None:
         charts.stacked(HEADING, [], []),
         charts.stacked(HEADING, ["x"], [Stack("a", [value], ["none"], "0")]),
         charts.intervals(HEADING, [], TICKS),
-        charts.lines(HEADING, [], [], [Line("a", [], [])], TICKS),
-        charts.lines(HEADING, ["r"], ["d"], [Line("a", [value], ["none"])], TICKS),
+        charts.lines(HEADING, [], [], [], TICKS),
+        charts.lines(HEADING, [("r", "d")], [value], ["none"], TICKS),
     ):
         page = Page(chart)
         assert page.problems == []
@@ -86,7 +86,7 @@ def test_categories_beyond_the_colours_are_one() -> None:
     counts = Counts(
         ("site", "device"), "subjects", ("#1",), names, (tuple(range(10, 19)),), (126,), (), 126
     )
-    figure = figures.of_counts(Texts("en"), counts, "many")
+    figure = figures.of_counts(Words("en"), counts, "many")
     assert len(drawn(figure.chart, "rect", "part")) == charts.N_COLOURS
     assert len(figure.columns) == 1 + 9 + 1  # the table keeps them apart
 
@@ -101,26 +101,17 @@ def test_an_interval_keeps_within_its_axis() -> None:
 
 
 def test_one_run_is_one_point_in_the_middle() -> None:
-    chart = charts.lines(HEADING, ["only"], ["today"], [Line("rate", [0.5], ["50 %"])], TICKS)
+    chart = charts.lines(HEADING, [("only", "today")], [0.5], ["50 %"], TICKS)
     (point,) = drawn(chart, "circle", "c1")
     assert float(point["cx"].rstrip("%")) == pytest.approx((charts.FIRST + charts.LAST) / 2)
     assert drawn(chart, "line", "series") == []
 
 
 def test_a_run_without_a_value_leaves_a_gap() -> None:
-    line = Line("AUC", [0.5, None, 0.6, 0.7], ["", "", "", ""])
-    chart = charts.lines(HEADING, list("abcd"), list("1234"), [line], TICKS)
+    runs = [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]
+    chart = charts.lines(HEADING, runs, [0.5, None, 0.6, 0.7], [""] * 4, TICKS)
     assert len(drawn(chart, "line", "series")) == 1
     assert len(drawn(chart, "circle", "c1")) == 3
-
-
-def test_series_differ_in_more_than_colour() -> None:
-    series = [Line(name, [0.1, 0.2], ["", ""]) for name in ("one", "two", "three")]
-    page = Page(charts.lines(HEADING, ["a", "b"], ["1", "2"], series, TICKS))
-    shapes = {path["d"] for path in page.all("path")} | (
-        {"circle"} if page.all("circle") else set()
-    )
-    assert len(shapes) == 3
 
 
 def test_thirty_categories_with_long_names_stay_apart_and_keep_their_names() -> None:
@@ -138,16 +129,10 @@ def test_thirty_categories_with_long_names_stay_apart_and_keep_their_names() -> 
 
 def test_the_first_and_the_last_day_stand_under_the_axis() -> None:
     days = [f"2026-11-{day:02d}" for day in range(1, 31)]
-    line = Line("rate", [0.9] * 30, ["90 %"] * 30)
-    ticks = [
-        (text["text-anchor"], words)
-        for text, words in zip(
-            Page(charts.lines(HEADING, days, days, [line], TICKS)).all("text"),
-            [w for tag, w in Page(charts.lines(HEADING, days, days, [line], TICKS)).words
-             if tag == "text"],
-            strict=True,
-        )
-    ]  # fmt: skip
+    runs = [(day, day) for day in days]
+    page = Page(charts.lines(HEADING, runs, [0.9] * 30, ["90 %"] * 30, TICKS))
+    shown = [words for tag, words in page.words if tag == "text"]
+    ticks = list(zip([text["text-anchor"] for text in page.all("text")], shown, strict=True))
     assert ticks[len(TICKS) :] == [("start", days[0]), ("end", days[-1])]
 
 
@@ -157,7 +142,7 @@ def test_names_are_escaped() -> None:
         charts.bars(Heading("n", evil, evil), [Bar(evil, 1, evil)]),
         charts.stacked(HEADING, [evil], [Stack(evil, [1], [evil], evil)]),
         charts.intervals(HEADING, [Interval(evil, 0.5, 0.1, 0.9, evil)], TICKS, [Mark(0.5, evil)]),
-        charts.lines(HEADING, [evil], [evil], [Line(evil, [0.5], [evil])] * 2, TICKS),
+        charts.lines(HEADING, [(evil, evil)], [0.5], [evil], TICKS),
     ):
         page = Page(chart)
         assert page.problems == []
@@ -170,7 +155,7 @@ def test_names_are_escaped() -> None:
     [(0, 1), (0, 8), (0, 5), (90, 100), (-24, -20), (7000, 7800), (0.6, 0.95), (3, 3)],
 )
 def test_ticks_are_round_and_enclose_the_values(low: float, high: float) -> None:
-    ticks = figures._ticks(Texts("en"), low, high)
+    ticks = figures._ticks(Words("en"), low, high)
     values = [tick.value for tick in ticks]
     assert values[0] <= low + 1e-9
     assert values[-1] >= high - 1e-9

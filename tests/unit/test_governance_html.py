@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-import pytest
-from spira_governance_html import step_page
+from spira.governance_pages import step_page
 
 RECORD = {
     "state": "done",
@@ -29,11 +26,3 @@ def test_a_check_is_told_in_plain_words_beside_its_code() -> None:
     assert "Better than chance" in page.split("<details>")[1]
     assert "<td><code>expect_&lt;the&gt;_moon</code>" in page  # nobody has words for it
     assert "3 of 8" not in page
-
-
-def test_where_the_words_are_not_at_hand_the_codes_are_shown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "expectations.plain", None)
-    page = step_page("first", "promote", RECORD)
-    assert "<td><code>sensitivity_floor</code>" in page

@@ -13,19 +13,18 @@ from run_facts import (
     AT,
     BY_REASON,
     BY_SITE,
-    document,
     facts,
     history,
     summary,
     verdict,
 )
 
-from expectations.catalogue import committed
+from expectations.words import LANGUAGES, Words, texts
+from expectations.words.catalogue import committed
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.intake.releases import RELEASABLE
-from spira_tasks.reports import pages, tables
-from spira_tasks.reports.document import Paragraph, Section, Text
+from spira_tasks.reports import documents, pages, tables
 from spira_tasks.reports.facts import (
     Change,
     History,
@@ -36,7 +35,6 @@ from spira_tasks.reports.facts import (
     Since,
     StepFacts,
 )
-from spira_tasks.reports.texts import LANGUAGES, Texts, catalogue
 from spira_tasks.stages.ingest import NOT_PERMITTED, UNNAMED
 
 SCRIPT = "<script>alert(1)</script>"
@@ -48,8 +46,6 @@ def render(
     pages.render(
         run or facts(),
         history() if runs is None else runs,
-        document(),
-        document("model_card"),
         folder,
         built_at=AT,
         **options,
@@ -77,7 +73,7 @@ def words(folder: Path, name: str) -> str:
 
 
 def test_every_page_is_there_in_both_languages_and_the_root_is_the_overview(tmp_path: Path) -> None:
-    names = pages.render(facts(), history(), document(), document("model_card"), tmp_path)
+    names = pages.render(facts(), history(), tmp_path)
     expected = {f"{page}.{language}.html" for page in pages.PAGES for language in LANGUAGES}
     assert set(names) == expected | {"index.html"} == {path.name for path in tmp_path.iterdir()}
     index, overview = (tmp_path / name for name in ("index.html", "overview.pt.html"))
@@ -159,7 +155,7 @@ def test_a_run_of_airflow_is_linked_by_its_escaped_name(tmp_path: Path) -> None:
     assert "../manual__2026-11-21T17%3A00%3A00%2B00%3A00/verdict.pt.html" in hrefs
 
 
-def test_nothing_in_the_facts_becomes_html(tmp_path: Path) -> None:
+def test_nothing_in_the_facts_becomes_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = replace(BY_SITE, rows=(SCRIPT, "<img src=x onerror=alert(1)>", "other"))
     run = facts(
         run_id=SCRIPT, triggered_by=SCRIPT, composition=(evil,), missing=(SCRIPT,), steps=(
@@ -175,42 +171,65 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path) -> None:
         model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), {}, SCRIPT, {SCRIPT: SCRIPT}, {}),
     )  # fmt: skip
     written = f"{SCRIPT} [x](https://x.example) ![y](//z) <https://y.example>"
-    by_hand = Paragraph(Text(written, written), by_hand=True)
-    sheet = replace(document(), sections=(Section("x", Text("a", "a"), (by_hand,)),))
+    write(tmp_path / "docs", "datasheet/uses.pt", written)
+    write(tmp_path / "docs", "model_card/ethical.en", written)
+    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
+    site = tmp_path / "site"
+    site.mkdir()
     runs = History((summary(SCRIPT, version=SCRIPT, verdicts_by_suite={SCRIPT: (1, 0, 0)}),))
-    pages.render(run, runs, sheet, sheet, tmp_path)
-    for path in tmp_path.iterdir():
+    pages.render(run, runs, site)
+    for path in site.iterdir():
         page = read(path)
         assert page.problems == [], path.name
         assert outside(path.read_text()) == [], path.name
         assert not any("onerror" in attributes for _, attributes in page.tags), path.name
 
 
-def test_what_people_wrote_is_markdown_without_links_and_below_the_sections(site: Path) -> None:
-    page = read(site / "datasheet.pt.html")
+def write(folder: Path, name: str, text: str) -> None:
+    file = folder / f"{name}.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_what_people_wrote_is_markdown_below_the_sections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "docs", "datasheet/uses.pt", "# Título\n\nEscrito **à mão**.")
+    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
+    render(tmp_path)
+    page = read(tmp_path / "datasheet.pt.html")
     assert ("h3", "Título") in page.words
     assert ("strong", "à mão") in page.words
 
 
-def test_each_language_tells_what_is_missing_in_it(site: Path) -> None:
-    for language in LANGUAGES:
-        codes = [
-            word for tag, word in read(site / f"datasheet.{language}.html").words if tag == "code"
-        ]
-        assert f"docs/motivation.{language}.md" in codes
-        assert sum(code.endswith(".md") for code in codes) == 1
+def test_each_language_names_the_parts_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "docs", "datasheet/uses.en", "To learn.\n")
+    write(tmp_path / "docs", "datasheet/distribution.pt", " \n")  # empty is as good as absent
+    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
+    render(tmp_path)
+    for language, n_missing in (("pt", 7), ("en", 6)):
+        page = read(tmp_path / f"datasheet.{language}.html")
+        paths = [word for tag, word in page.words if tag == "code" and word.endswith(".md")]
+        other = {"pt": "en", "en": "pt"}[language]
+        assert len(paths) == n_missing
+        assert not any(path.endswith(f".{other}.md") for path in paths)
+        assert "To learn." in page.text  # in the other language rather than not at all
+        assert Words(language)("document.missing", n=n_missing) in page.text
+    assert "docs/governance/datasheet/uses.pt.md" in words(tmp_path, "datasheet.pt.html")
 
 
 def test_both_languages_have_every_text_with_the_same_places() -> None:
-    for key, texts in catalogue().items():
-        assert set(texts) == set(LANGUAGES), key
-        places = [sorted(re.findall(r"{\w+}", texts[language])) for language in LANGUAGES]
+    for key, both in texts().items():
+        assert set(both) == set(LANGUAGES), key
+        places = [set(re.findall(r"{\w+}", both[language])) for language in LANGUAGES]
         assert places[0] == places[1], key
-        assert all(text.strip() for text in texts.values()), key
+        assert all(text.strip() for text in both.values()), key
 
 
 def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
-    t = Texts("pt")
+    t = Words("pt")
     gates = {step.config["suite"] for step in TRAINING if step.stage == "validate"}
     suites = {suite for suite, _ in committed()} | {f"{gate}_gate" for gate in gates}
     lacking = [
@@ -224,6 +243,9 @@ def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
             ("task", COLUMNS["task"].values),
             ("sex", COLUMNS["sex"].values),
             ("counts", ["_".join(by) for by in tables.COMPOSITION]),
+            ("people", ["_".join(by) for by in tables.COMPOSITION]),
+            ("datasheet", documents.SECTIONS["datasheet"]),
+            ("model_card", documents.SECTIONS["model_card"]),
         )
         for name in names
         if not t.has(key := f"{kind}.{name}")
@@ -234,10 +256,10 @@ def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
 def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch: Any) -> None:
     marked = {
         key: {language: f"⟦{text}⟧" if key != "html_language" else text
-              for language, text in texts.items()}
-        for key, texts in catalogue().items()
+              for language, text in both.items()}
+        for key, both in texts().items()
     }  # fmt: skip
-    monkeypatch.setattr(pages, "Texts", lambda language: Texts(language, marked))
+    monkeypatch.setattr(pages, "Words", lambda language: Words(language, marked))
     names = [StepFacts("⟦s⟧", "⟦s⟧", "done", 4.9, False, "⟦k⟧", AT, outputs={"⟦o⟧": "⟦d⟧"})]
     run = facts(
         run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",), drift=(),
@@ -249,7 +271,7 @@ def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch:
         releases=(Release("⟦x⟧", "⟦w⟧", "⟦b⟧", AT),),
     )  # fmt: skip
     runs = History((summary("⟦r⟧", verdicts_by_suite={"⟦s⟧": (1, 0, 0)}),))
-    pages.render(run, runs, document(), document("model_card"), tmp_path)
+    pages.render(run, runs, tmp_path)
     for page in ("overview", "verdict", "data", "provenance"):
         found = read(tmp_path / f"{page}.pt.html")
         read_aloud = [word for tag, word in found.words if tag != "code" and word[-1] != "…"]
@@ -259,7 +281,7 @@ def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch:
             text = shorter
         text = re.sub(r"\bSPIRA\b|\bUTC\b|(?<=\d\xa0)s\b", "", text)
         left = set(re.findall(r"\b[^\W\d_]{2,}\b", text))
-        assert left <= {"epochs", "train", "materialize"}, (page, left)
+        assert left <= {"epochs", "train", "materialize", "de", "novembro"}, (page, left)
 
 
 def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
@@ -267,9 +289,9 @@ def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
     assert "0.52 (0.33–0.79)" in words(site, "verdict.en.html")
     assert "2026-11-21 17:00 UTC" in words(site, "verdict.en.html")
     assert "21 de novembro de 2026" in words(site, "verdict.pt.html")
-    pt, en = Texts("pt"), Texts("en")
+    pt, en = Words("pt"), Words("en")
     assert (pt.number(1234567.5, 1), en.number(1234567.5, 1)) == ("1.234.567,5", "1,234,567.5")
-    assert [en.statistic(value) for value in (0.05, 0.6428, -0.125, 12345.6, 3e-9, 7.0, None)] == [
+    assert [en.digits(value) for value in (0.05, 0.6428, -0.125, 12345.6, 3e-9, 7.0, None)] == [
         "0.05", "0.643", "−0.125", "12,300", "3.0·10^−9", "7", "–"
     ]  # fmt: skip
     assert [pt.duration(seconds) for seconds in (0.27, 75, 3720)] == [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from reading_pages import barriers, outside, read
 from run_facts import facts, history
-from spira_site_files import PACK as NAME_OF_PACK
 
+from spira.store import PACK as NAME_OF_PACK
 from spira_tasks.artifacts import Store
 from spira_tasks.reports import pack, pages, site
 

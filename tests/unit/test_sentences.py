@@ -8,11 +8,11 @@ import pytest
 from run_facts import facts, verdict, waived
 
 from expectations.promotion import compare, judge
+from expectations.words import LANGUAGES, Words
 from spira_tasks.reports import sentences
 from spira_tasks.reports.facts import RunFacts, StepFacts
-from spira_tasks.reports.texts import LANGUAGES, Texts
 
-EN = Texts("en")
+EN = Words("en")
 
 
 def why(run: RunFacts) -> str:
@@ -52,7 +52,7 @@ def test_an_expectation_that_fails_is_told_in_plain_words_with_what_was_found() 
 
 
 def test_a_verdict_that_nobody_knows_any_more_keeps_its_own_words_and_language() -> None:
-    said = sentences.explain(Texts("pt"), verdict("expect_the_moon(size)", "warn"))
+    said = sentences.explain(Words("pt"), verdict("expect_the_moon(size)", "warn"))
     assert (said.text, said.language) == (
         "expect_the_moon(size): 12 of 61 rows are unexpected", "en"
     )  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_promotion_in_spite_of_warnings_and_waivers_does_not_say_that_all_pass
 def test_a_waived_check_is_told_with_who_and_why_and_not_among_other_warnings(
     language: str,
 ) -> None:
-    run, t = facts(verdicts=(waived(), verdict("sensitivity_floor", "warn"))), Texts(language)
+    run, t = facts(verdicts=(waived(), verdict("sensitivity_floor", "warn"))), Words(language)
     (one,) = sentences.waived(t, run)
     assert (one.by, one.on, one.why) == ("cli:ana", t.day("2026-11-21"), "one telephone yet")
     assert one.check.language == one.found.language == language
@@ -134,7 +134,7 @@ def test_an_unfinished_run_says_what_comes_next() -> None:
 def test_the_test_is_told_in_numbers_of_people(language: str) -> None:
     evaluation = facts().evaluation
     assert evaluation is not None
-    said = sentences.in_words(Texts(language), evaluation)
+    said = sentences.in_words(Words(language), evaluation)
     assert len(said) == 4
     if language == "en":
         assert said[0] == (
@@ -169,7 +169,7 @@ def test_every_gate_of_the_promotion_has_its_sentence(
     found = [one for one in (*judge(bad), compare(against)) if one.verdict != "pass"]
     assert len(found) >= 6
     for one in found:
-        said = sentences.explain(Texts(language), vars(one))
+        said = sentences.explain(Words(language), vars(one))
         assert said.language == language, one.name
         assert one.name not in said.text
         assert "did not hold" not in said.text, one.name

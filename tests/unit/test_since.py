@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from reading_pages import read
-from run_facts import AT, document, facts, history, summary
+from run_facts import AT, facts, history, summary
 
 from spira_tasks.artifacts import Store
 from spira_tasks.reports import pages
@@ -66,12 +66,12 @@ def test_a_run_whose_records_are_bare_or_gone_is_compared_by_what_is_left(store:
 def test_the_page_says_what_is_the_same_and_never_that_of_two_hidden_counts(
     tmp_path: Path,
 ) -> None:
-    pages.render(facts(), history(), document(), document("model_card"), tmp_path, built_at=AT)
+    pages.render(facts(), history(), tmp_path, built_at=AT)
     page = read(tmp_path / "provenance.en.html").text
     assert "The run that ended before this one is run-1." in page
     assert f"Versions of the libraries (lock file) {'c8' * 6} the same" in page
     assert "In quarantine <5 <5" in page
     assert "Code of the step: Training" in page
     assert "Setting train.epochs 6 4" in page
-    pages.render(facts(since=None), history(), document(), document("model_card"), tmp_path)
+    pages.render(facts(since=None), history(), tmp_path)
     assert "Since the run before" not in read(tmp_path / "provenance.en.html").text

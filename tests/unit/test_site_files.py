@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from spira_records import summary
-from spira_site_files import Damaged, SiteFiles
 
+from spira.store import Damaged, StoreReader, summary
 from spira_tasks.artifacts import Store
 from spira_tasks.reports.site import point_to
 
 
 @pytest.fixture
-def site(place: str, tmp_path: Path) -> SiteFiles:
+def site(place: str, tmp_path: Path) -> StoreReader:
     """The site of one run, ``first``, in a folder and in a bucket."""
     folder = tmp_path / "site"
     (folder / "data-docs").mkdir(parents=True)
@@ -23,10 +22,10 @@ def site(place: str, tmp_path: Path) -> SiteFiles:
     store = Store(place)
     point_to(store, "first", store.put_directory(folder))
     store.write_record("first", "ingest", {"state": "done"})
-    return SiteFiles(place, os.environ)
+    return StoreReader(place, os.environ)
 
 
-def test_every_file_of_the_newest_site_is_found(site: SiteFiles) -> None:
+def test_every_file_of_the_newest_site_is_found(site: StoreReader) -> None:
     assert site.latest() == "first"
     names = site.names("first")
     assert names is not None
@@ -36,7 +35,7 @@ def test_every_file_of_the_newest_site_is_found(site: SiteFiles) -> None:
 
 
 def test_the_pack_is_the_zip_at_the_root_of_the_site(
-    place: str, site: SiteFiles, tmp_path: Path
+    place: str, site: StoreReader, tmp_path: Path
 ) -> None:
     assert site.pack("first") == site.pack("second") == site.pack("../first") == ""
     folder = tmp_path / "with-a-pack"
@@ -49,13 +48,13 @@ def test_the_pack_is_the_zip_at_the_root_of_the_site(
 
 
 @pytest.mark.parametrize("run_id", ["second", "", "..", "../first", ".first", "first/", "a\0", "/"])
-def test_there_is_no_other_run(site: SiteFiles, run_id: str) -> None:
+def test_there_is_no_other_run(site: StoreReader, run_id: str) -> None:
     assert site.names(run_id) is None
     assert site.record(run_id, "ingest") is None
     assert site.record("first", f"../first/{run_id}") is None
 
 
-def test_what_is_missing_is_not_handed_on(site: SiteFiles) -> None:
+def test_what_is_missing_is_not_handed_on(site: StoreReader) -> None:
     with pytest.raises(Damaged, match="missing"):
         site.content("0" * 64)
 
@@ -67,7 +66,7 @@ def test_what_is_damaged_is_not_handed_on(tmp_path: Path) -> None:
     file.chmod(0o644)
     file.write_text("what was forged")
     with pytest.raises(Damaged, match="does not have the content"):
-        SiteFiles(store.url, {}).content(digest.removeprefix("sha256:"))
+        StoreReader(store.url, {}).content(digest.removeprefix("sha256:"))
 
 
 @pytest.mark.parametrize(

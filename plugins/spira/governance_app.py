@@ -1,0 +1,188 @@
+"""Serve the governance site to whoever may read the runs of the training DAG, and nobody else.
+
+Airflow asks for no login on the pages of a plugin, so every route here does: without one the answer
+is 401 for any path, whether there is something or not.  Files go through routes and not through a
+mount, because a mount has no dependencies.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import posixpath
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from urllib.parse import quote
+
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
+from airflow.api_fastapi.core_api.security import (
+    GetUserDep,
+    requires_access_dag,
+    requires_access_view,
+)
+from airflow.models.log import Log
+from airflow.utils.session import create_session
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from spira.governance_pages import message, run_page, step_page
+from spira.store import PACK, RUN_ID, Damaged, own_store
+from spira_tasks.contract.pipelines import REPORT, TRAINING
+
+DAG = "spira_continuous_training"
+METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
+
+# No script, and nothing from another host, whatever a page asks for: the Data Docs of Great
+# Expectations ask for a lot.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".txt": "text/plain; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}  # anything else is handed over to be saved
+READ = ["GET", "HEAD"]
+PACK_EVENT = "spira_report_pack"
+# Whoever may read these runs sees what these steps said; an erasure is another DAG's.
+SHOWN = {step.name for step in (*TRAINING, *REPORT)}
+
+
+def build() -> FastAPI:
+    """The application, to be mounted by Airflow."""
+    app = FastAPI(
+        title="SPIRA governance",
+        dependencies=[
+            Depends(requires_access_view(AccessView.PLUGINS)),
+            Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=DAG)),
+        ],
+        openapi_url=None,  # neither this nor the pages that go with it would ask for a login
+        redirect_slashes=False,
+    )
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(OSError, _store_is_away)
+    app.add_exception_handler(Damaged, _damaged)
+    app.middleware("http")(_with_headers)
+    app.api_route("/", methods=READ)(overview)
+    app.api_route("/runs/{run_id}/", methods=READ)(run)
+    app.api_route("/runs/{run_id}/pack", methods=READ)(pack)
+    app.api_route("/runs/{run_id}/{name:path}", methods=READ)(file)
+    app.api_route("/tasks/{run_id}/{task_id}", methods=READ)(task)
+    app.api_route("/{anything:path}", methods=METHODS)(nothing)
+    return app
+
+
+def overview(request: Request) -> Response:
+    """Go to the overview that was made last."""
+    run_id = own_store().latest()
+    if not RUN_ID.fullmatch(run_id):
+        return HTMLResponse(message("no_report"))
+    return RedirectResponse(f"runs/{quote(run_id, safe='')}/{_page('overview', request)}")
+
+
+def run(run_id: str, request: Request) -> Response:
+    """Go to the verdict page of a run; while it has none, say what its steps have said so far."""
+    files = own_store()
+    if files.names(run_id) is not None:
+        return RedirectResponse(_page("verdict", request))
+    records = {step.name: files.record(run_id, step.name) for step in TRAINING}
+    if not any(records.values()):
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return HTMLResponse(run_page(run_id, records))
+
+
+def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
+    """The site of a run as one signed zip, under the name that it is to be saved by."""
+    name = own_store().pack(run_id)
+    if not name:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return file(run_id, name, request, user)
+
+
+def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response:
+    """A file of a run's site; handing over the pack is logged first."""
+    files = own_store()
+    names = files.names(run_id)
+    if names is None:
+        return run(run_id, request)
+    if name not in names:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    kind = TYPES.get(posixpath.splitext(name)[1].lower())
+    if kind is not None:
+        return Response(files.content(names[name]), media_type=kind)
+    content = files.content(names[name])
+    if PACK.fullmatch(name) and request.method != "HEAD":
+        _log_export(run_id, name, names[name], user)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    saved = f"attachment; filename*=UTF-8''{quote(posixpath.basename(name), safe='')}"
+    return Response(content, media_type=kind, headers={"Content-Disposition": saved})
+
+
+def task(run_id: str, task_id: str) -> Response:
+    """What one step said: its verdict, its counts, its reasons."""
+    record = own_store().record(run_id, task_id) if task_id in SHOWN else None
+    if record is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return HTMLResponse(step_page(run_id, task_id, record))
+
+
+def nothing() -> Response:
+    """Any other path and method, so that it asks for a login too."""
+    raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+def _log_export(run_id: str, name: str, digest: str, user: GetUserDep) -> None:
+    """Write who takes a pack into Airflow's own audit log: the key here may not write the store's.
+
+    What cannot be logged is not handed over.
+    """
+    entry = Log(
+        PACK_EVENT,
+        owner=user.get_name(),
+        owner_display_name=user.get_name(),
+        extra=json.dumps({"file": name, "sha256": digest}),
+        dag_id=DAG,
+        run_id=run_id,
+    )
+    with create_session(scoped=False) as session:
+        session.add(entry)
+
+
+def _page(name: str, request: Request) -> str:
+    """The file of a page, in the language that the browser asks for first."""
+    asked = request.headers.get("accept-language", "").lower()
+    return f"{name}.{'pt' if asked.startswith('pt') else 'en'}.html"
+
+
+async def _with_headers(
+    request: Request, answer: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await answer(request)
+    response.headers.update(HEADERS)
+    return response
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    name = {401: "login", 403: "forbidden", 404: "not_found", 405: "not_found"}.get(status, "login")
+    return HTMLResponse(message(name), status, getattr(error, "headers", None))
+
+
+async def _store_is_away(request: Request, error: Exception) -> Response:
+    return HTMLResponse(message("away", str(error)), HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _damaged(request: Request, error: Exception) -> Response:
+    return HTMLResponse(message("damaged", str(error)), HTTPStatus.INTERNAL_SERVER_ERROR)

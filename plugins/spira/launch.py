@@ -1,0 +1,123 @@
+"""Turn a step into an Airflow operator; the command line is the same in every runtime."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from datetime import timedelta
+from tempfile import TemporaryFile
+from typing import Any
+
+from airflow.sdk import BaseOperator, Context
+
+from spira.links import LINKS
+from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure
+from spira.site import Site
+from spira.store import shown
+from spira_tasks.contract.step import Step
+
+RUNTIMES = ("process", "docker", "kubernetes")
+GPU_POOL = "spira_gpu"  # a slot is a GPU: a step waits for as many as it asks for
+# Retries of a task.  What a gate refused, or a person has to mend, is never retried (outcome.py).
+RETRIES: dict[str, Any] = {
+    "retries": 4,
+    "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
+    "retry_exponential_backoff": 2.0,  # the factor
+    "max_retry_delay": timedelta(minutes=15),
+}
+
+log = logging.getLogger("spira.step")
+
+
+def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseOperator:
+    """The operator that runs ``step`` of ``pipeline`` under ``SPIRA_RUNTIME``.
+
+    Raises
+    ------
+    ValueError
+        When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
+    """
+    site = Site.from_environment()
+    resources = site.resources(step)
+    common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}
+    if resources.queue:
+        common["queue"] = resources.queue
+    if runtime == "process":
+        return ProcessStepOperator(**common)
+    if runtime not in RUNTIMES:
+        raise ValueError(f"SPIRA_RUNTIME is {runtime!r}; it must be one of {', '.join(RUNTIMES)}")
+    common |= {
+        "limits": resources,  # BaseOperator has a ``resources`` of its own
+        "store": _bucket(),
+        "image": os.environ.get("SPIRA_TASKS_IMAGE", "spira-tasks:0.2.0"),
+        "execution_timeout": timedelta(minutes=resources.minutes),
+    }
+    if runtime == "kubernetes":
+        from spira.kubernetes import StepPodOperator
+
+        return StepPodOperator(**common)
+    from spira.docker import StepDockerOperator
+
+    n_lent = int(os.environ.get("SPIRA_GPUS") or 0)
+    if resources.n_gpus and (n_lent or not resources.gpu_optional):
+        common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
+    return StepDockerOperator(
+        place=site.place(resources),
+        network=os.environ.get("SPIRA_NETWORK", "spira_steps"),
+        user=os.environ.get("SPIRA_CONTAINER_USER", "10001:10001"),
+        **common,
+    )
+
+
+def _bucket() -> str:
+    store = os.environ.get("SPIRA_STORE", "")
+    if not store.startswith("s3://"):
+        raise ValueError(
+            f"SPIRA_STORE is {store!r}: containers share nothing but an S3 store, so it must be "
+            "s3://bucket/prefix (or set SPIRA_RUNTIME=process)"
+        )
+    return store
+
+
+class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
+    """Run a step as a process of this machine: no container, no service."""
+
+    operator_extra_links = LINKS
+    ui_color = "#d7e8f4"
+
+    def __init__(self, *, pipeline: tuple[Step, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pipeline = pipeline
+        self.process: subprocess.Popen[str] | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        step = configured_step(self.task_id, self.pipeline, context["params"])
+        python = os.environ.get("SPIRA_PYTHON", sys.executable)
+        last_lines: deque[str] = deque(maxlen=N_LAST_LINES)
+        with TemporaryFile("w+") as stdout:
+            self.process = subprocess.Popen(
+                command_line(python, step, context["run_id"]),
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "SPIRA_ACTOR": actor(context)},
+                start_new_session=True,  # so that a kill reaches what the step started
+            )
+            assert self.process.stderr is not None  # noqa: S101  (it is a pipe)
+            for line in self.process.stderr:
+                log.info("%s", line.rstrip())
+                last_lines.append(line)
+            status = self.process.wait()
+            stdout.seek(0)
+            if status == 0:
+                return shown(json.loads(stdout.read()))
+        raise failure(step.name, status, "".join(last_lines))
+
+    def on_kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)

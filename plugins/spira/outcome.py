@@ -1,0 +1,108 @@
+"""How every runtime starts a step, and what its exit status means for Airflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from spira.store import StoreReader, explanation, shown
+from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
+from spira_tasks.contract.pipelines import configured
+from spira_tasks.contract.step import Step
+
+N_LAST_LINES = 12  # of a failed step's log in the message
+STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
+FINAL = {
+    EXIT_REJECTED: "a gate refused the data or the model",
+    EXIT_CONFIG: "its configuration is wrong",
+    EXIT_BUG: "an error ended it that a retry does not mend",
+}
+TRANSIENT = {
+    EXIT_UNAVAILABLE: "a service did not answer",
+    128 + 9: "it was killed from outside (SIGKILL)",
+    128 + 15: "it was stopped from outside (SIGTERM)",
+}
+
+log = logging.getLogger("spira.step")
+
+
+def configured_step(name: str, pipeline: tuple[Step, ...], params: Mapping[str, Any]) -> Step:
+    """The step of this name as the parameters of the DAG run configure it.
+
+    Raises
+    ------
+    AirflowFailException
+        When a parameter or a setting is not known.
+    """
+    try:
+        return configured(name, pipeline, params)
+    except ValueError as error:
+        raise AirflowFailException(str(error)) from None
+
+
+def command_line(python: str, step: Step, run_id: str) -> list[str]:
+    """The command that starts a step in every runtime.  SPIRA_STORE is in the environment."""
+    return [python, "-m", "spira_tasks", "run", "--run-id", run_id, step.to_json()]
+
+
+def actor(context: Mapping[str, Any]) -> str:
+    """Who started the run, for the audit log: an Airflow user, or Airflow itself."""
+    user = getattr(context.get("dag_run"), "triggering_user_name", None)
+    return f"airflow:{user or 'scheduler'}"
+
+
+def failure(step: str, status: int, reason: str) -> AirflowException:
+    """The exception to raise for a step that ended with ``status``.
+
+    After 65, 78 and 1 a retry cannot help: it is an ``AirflowFailException``, and the task fails
+    for good.  After any other status Airflow retries, as the DAG says.
+    """
+    what = FINAL.get(status) or TRANSIENT.get(status) or "for no reason that is known here"
+    message = f"step {step!r} ended with status {status}: {what}"
+    if reason:
+        message += f"\n{reason}"
+    return AirflowFailException(message) if status in FINAL else AirflowException(message)
+
+
+def result_of(store: str, run_id: str, step: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What Airflow's page shows of a finished step: a few hundred bytes of its record."""
+    try:
+        record = StoreReader(store, environment).record(run_id, step)
+    except OSError as error:
+        raise AirflowException(f"step {step!r} is done, but {error}") from None
+    if record is None:
+        raise AirflowException(f"step {step!r} left no record in {store}")
+    return shown(record)
+
+
+def reason_of(store: str, run_id: str, step: str, environment: Mapping[str, str]) -> str:
+    """Why a step failed, by its record; empty when the store has none or does not answer."""
+    try:
+        return explanation(StoreReader(store, environment).record(run_id, step) or {})
+    except OSError as error:
+        log.warning("the reason is taken from the last lines of the log: %s", error)
+        return ""
+
+
+def memory_limit(limits: Sequence[int], n_times: int) -> int:
+    """The limit, in MiB, of a step that has run out of memory ``n_times``."""
+    return limits[min(n_times, len(limits) - 1)]
+
+
+def out_of_memory(
+    step: str, limits: Sequence[int], n_times: int, seen: str = ""
+) -> AirflowException:
+    """The exception to raise when a step has run out of memory for the ``n_times``-th time.
+
+    ``seen`` is what the runtime can add, such as the peak that it saw.
+    """
+    limit, larger = memory_limit(limits, n_times - 1), memory_limit(limits, n_times)
+    message = f"step {step!r} ran out of memory: its limit is {limit} MiB{seen and ', ' + seen}"
+    if larger > limit:
+        return AirflowException(f"{message}; the next try has {larger} MiB")
+    return AirflowFailException(
+        f"{message}; give it more by memory_mib under [steps.{step}] in the site file"
+    )

@@ -1,0 +1,173 @@
+"""Read what steps left in the store: their records, and the governance site of a run.
+
+The store is the only messenger between a step and Airflow.  Nothing is taken from a container's
+output, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+SHOWN = ("key", "state", "found", "seconds", "metrics", "verdicts")
+RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+PACK = re.compile(r"spira-report-[A-Za-z0-9._-]+\.zip")
+REPORT = "report"  # the step whose output ``site`` is the site
+
+
+class Damaged(OSError):
+    """A file of the store is missing, or does not have the content that its name promises."""
+
+
+class StoreReader:
+    """The records and the sites of all runs of a store.
+
+    Parameters
+    ----------
+    store : str
+        A folder, or ``s3://bucket/prefix``.
+    environment : mapping of str to str
+        SPIRA_S3_ENDPOINT and the keys, where the store is in a bucket.
+
+    Every method raises OSError when the store does not answer, and Damaged.
+    """
+
+    def __init__(self, store: str, environment: Mapping[str, str]) -> None:
+        self._store = store
+        self._environment = environment
+
+    def latest(self) -> str:
+        """The run with the newest site; empty when there is none."""
+        pointer = self._json("site/latest.json") or {}
+        return str(pointer.get("run_id", ""))
+
+    def names(self, run_id: str) -> dict[str, str] | None:
+        """File name to SHA-256 (hex) of a run's newest site; None when the run has none.
+
+        A name in a URL is looked up here, and in no folder.
+        """
+        if not RUN_ID.fullmatch(run_id):
+            return None
+        own = (self.record(run_id, REPORT) or {}).get("outputs")
+        # another run, such as one of spira_governance_report, may have built it again
+        digest = (self._json(f"site/runs/{run_id}.json") or own or {}).get("site")
+        if digest is None:
+            return None
+        match = DIGEST.fullmatch(str(digest))
+        if match is None:
+            raise Damaged(f"runs/{run_id}/{REPORT}.json names no artifact")
+        tree = self._verified(f"trees/{match[1]}.json", match[1])
+        return {name: file for name, file, _ in json.loads(tree)}
+
+    def pack(self, run_id: str) -> str:
+        """Name of the zip among the files of a run's newest site; empty when it has none."""
+        return next(filter(PACK.fullmatch, self.names(run_id) or ()), "")
+
+    def content(self, hexdigest: str) -> bytes:
+        """A file by its SHA-256, as ``names`` has it."""
+        return self._verified(f"blobs/{hexdigest[:2]}/{hexdigest}", hexdigest)
+
+    def record(self, run_id: str, step: str) -> dict[str, Any] | None:
+        """The record of a step of a run; None when there is none, or the name cannot have one."""
+        if not (RUN_ID.fullmatch(run_id) and RUN_ID.fullmatch(step)):
+            return None
+        return self._json(f"runs/{run_id}/{step}.json")
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        content = self._read(name)
+        try:
+            return None if content is None else dict(json.loads(content))
+        except ValueError:
+            raise Damaged(f"{name} is not JSON") from None
+
+    def _verified(self, name: str, hexdigest: str) -> bytes:
+        content = self._read(name)
+        if content is None:
+            raise Damaged(f"{name} is missing")
+        if sha256(content).hexdigest() != hexdigest:
+            raise Damaged(f"{name} does not have the content that its name promises")
+        return content
+
+    def _read(self, name: str) -> bytes | None:
+        """The content of a file, or None; ``name`` must never be what a browser sent."""
+        if not self._store.startswith("s3://"):
+            file = Path(self._store) / name
+            return file.read_bytes() if file.is_file() else None
+        from minio.error import MinioException, S3Error
+        from urllib3.exceptions import HTTPError
+
+        from spira_tasks.s3_client import Service
+
+        place = urlsplit(self._store)
+        path = f"{place.path.strip('/')}/{name}".lstrip("/")
+        service = Service.from_environment(self._environment)
+        client = service.client(n_retries=5, backoff_seconds=0.5)
+        try:
+            with client.get_object(place.netloc, path) as response:
+                return bytes(response.read())
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                return None
+            raise OSError(f"S3 refused to read {self._store}: {error.code}") from None
+        except (MinioException, HTTPError) as error:
+            raise OSError(f"S3 does not answer: {type(error).__name__}") from None
+
+
+def own_store() -> StoreReader:
+    """The store of SPIRA_STORE; a bucket's keys come from Airflow's connections.
+
+    Raises
+    ------
+    OSError
+        When SPIRA_STORE is not set, or no connection has its keys.
+    """
+    store = os.environ.get("SPIRA_STORE")
+    if not store:
+        raise OSError("SPIRA_STORE is not set where Airflow's api-server runs")
+    if not store.startswith("s3://"):
+        return StoreReader(store, {})
+    from airflow.sdk.exceptions import AirflowException
+
+    from spira.access import secrets_of
+    from spira_tasks.contract.step import Resources
+
+    try:
+        return StoreReader(store, secrets_of(Resources(access="store")))
+    except AirflowException as error:
+        raise OSError(str(error)) from None
+
+
+def shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What Airflow's page shows of a record: a few hundred bytes, the verdict first."""
+    fields = {name: record[name] for name in SHOWN if name in record}
+    mlflow_run = record.get("provenance", {}).get("mlflow_run", "")
+    return summary(record) | fields | {"mlflow_run": mlflow_run}
+
+
+def summary(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of a gate and its counts; empty for a step that is no gate."""
+    verdicts = [one["verdict"] for one in record.get("verdicts", ())]
+    if not verdicts:
+        return {}
+    counts = {word: verdicts.count(word) for word in ("block", "warn", "pass")}
+    return {
+        "verdict": next(word for word, count in counts.items() if count),
+        "n_blocked": counts["block"],
+        "n_warnings": counts["warn"],
+        "n_passed": counts["pass"],
+    }
+
+
+def explanation(record: Mapping[str, Any]) -> str:
+    """Why a step failed or refused, in the words of its record; empty when it did neither."""
+    if record.get("message"):
+        return str(record["message"])
+    blocking = [found for found in record.get("verdicts", ()) if found["verdict"] == "block"]
+    return "\n".join(f"- {verdict['name']}: {verdict['reason']}" for verdict in blocking)

@@ -1,0 +1,125 @@
+"""Who gets which key: the one table for the plugins, the bootstrap, the doctor and the tests.
+
+A step names its access (``Resources.access``).  The access names a user of the S3 service, and the
+other services whose keys the step gets.  Airflow keeps the keys as connections: ``spira_s3_<user>``
+for each user of S3, ``spira_s3`` where one of these is missing and for Airflow itself, which reads
+the store, and ``spira_<service>`` for each other service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+STORE, DATA, MODELS = "spira-store", "spira-data", "spira-mlflow"  # buckets
+
+# User of the S3 service: what it may do with which bucket, read ("r") or read and write ("rw").
+GRANTS: Mapping[str, Mapping[str, str]] = {
+    "store": {STORE: "rw"},
+    "data": {STORE: "rw", DATA: "r"},
+    "models": {STORE: "rw", MODELS: "rw"},
+    "airflow": {STORE: "r"},
+    "mlflow": {MODELS: "r"},
+}
+
+# Role of Postgres: the databases that it owns.
+DATABASES: Mapping[str, tuple[str, ...]] = {
+    "airflow": ("airflow",),
+    "mlflow": ("mlflow", "mlflow_auth"),
+}
+
+# Service: a field of its connection, or of the connection's extra, and the variable that holds it.
+# ``map`` is the file of the engine's host that a rotation of the pseudonyms' key left (ADR 15).
+CONNECTIONS: Mapping[str, Mapping[str, str]] = {
+    "s3": {
+        "host": "SPIRA_S3_ENDPOINT",
+        "login": "SPIRA_S3_ACCESS_KEY",
+        "password": "SPIRA_S3_SECRET_KEY",
+        "region": "SPIRA_S3_REGION",
+    },
+    "mlflow": {
+        "host": "MLFLOW_TRACKING_URI",
+        "login": "MLFLOW_TRACKING_USERNAME",
+        "password": "MLFLOW_TRACKING_PASSWORD",
+    },
+    "pseudonyms": {"password": "SPIRA_PSEUDONYM_KEY", "map": "SPIRA_PSEUDONYM_MAP"},
+    "signing": {"password": "SPIRA_SIGNING_KEY"},
+}
+REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
+
+# Files under secrets/ that the servers read, by the folder that each server mounts.
+SECRET_FILES: Mapping[str, tuple[str, ...]] = {
+    "postgres": ("password",),
+    "airflow": (
+        "database",
+        "fernet_key",
+        "jwt_secret",
+        "api_secret_key",
+        "admin_password",
+        "connections.json",
+    ),
+    "mlflow": ("backend_uri", "basic_auth.ini", "flask_secret", "s3.json"),
+    "s3": ("identities.json",),
+}
+
+
+@dataclass(frozen=True)
+class Access:
+    """The user of S3, and the other services, whose keys a step or a person gets."""
+
+    s3_user: str
+    services: tuple[str, ...] = ()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of all variables that may be set."""
+        return tuple(
+            name for service in ("s3", *self.services) for name in CONNECTIONS[service].values()
+        )
+
+
+STEP_ACCESS: Mapping[str, Access] = {
+    "store": Access("store"),
+    "data": Access("data", ("pseudonyms",)),
+    "models": Access("models", ("mlflow",)),
+    "governance": Access("models", ("mlflow", "signing")),
+}
+COMMAND_LINE = Access("models", ("mlflow", "pseudonyms", "signing"))  # a person on the host
+
+
+def variables(
+    access: Access, connection: Callable[[str], Mapping[str, Any] | None]
+) -> dict[str, str]:
+    """The environment by which a step or a person with this access reaches the services.
+
+    Parameters
+    ----------
+    access : Access
+    connection : callable
+        The fields of Airflow's connection of a name, those of its extra included; None where there
+        is no such connection.  Services other than S3 may have none.
+
+    Raises
+    ------
+    LookupError
+        When there is no connection for S3; says what to do.
+    """
+    found: dict[str, str] = {}
+    for service in ("s3", *access.services):
+        fields = connection(f"spira_s3_{access.s3_user}") if service == "s3" else None
+        fields = fields or connection(f"spira_{service}")
+        if fields is None and service == "s3":
+            raise LookupError(
+                "there is no Airflow connection spira_s3: add it (Admin, Connections), with the URL"
+                " of the S3 service as host and its keys as login and password"
+            )
+        for field, name in CONNECTIONS[service].items():
+            if value := (fields or {}).get(field):
+                found[name] = str(value)
+    return found
+
+
+def secrets(environment: Mapping[str, str]) -> list[str]:
+    """The values of an environment that nobody may see."""
+    return [v for name, v in environment.items() if name.endswith(("_KEY", "_PASSWORD")) and v]

@@ -1,0 +1,125 @@
+"""One table says who gets which key; compose, the bootstrap and the docs agree with it."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spira_tasks.contract.access import (
+    CONNECTIONS,
+    DATABASES,
+    GRANTS,
+    SECRET_FILES,
+    STEP_ACCESS,
+    variables,
+)
+from spira_tasks.contract.pipelines import ALL_STEPS
+from spira_tasks.provenance import ROOT
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+SHOWN_BY_CODE = re.compile(r"`([^`]+)`")
+
+
+def rows(document: str) -> list[list[list[str]]]:
+    """The code words of each cell, of each row of the tables of a document."""
+    lines = (ROOT / "docs" / document).read_text().splitlines()
+    cells = [line.strip("|").split("|") for line in lines if line.startswith("| `")]
+    return [[SHOWN_BY_CODE.findall(cell) for cell in row] for row in cells]
+
+
+def steps_with(*accesses: str) -> set[str]:
+    return {step.name for step in ALL_STEPS if step.resources.access in accesses}
+
+
+def test_every_access_names_a_user_and_services_that_exist() -> None:
+    for access in STEP_ACCESS.values():
+        assert access.s3_user in GRANTS
+        assert set(access.services) <= set(CONNECTIONS)
+    assert {step.resources.access for step in ALL_STEPS} <= set(STEP_ACCESS)
+
+
+def test_every_file_that_a_server_reads_is_made_and_mounted(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "docker/bootstrap.py", "secrets", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    for folder, names in SECRET_FILES.items():
+        for name in names:
+            assert (tmp_path / folder / name).read_text()
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_compose_reads_no_secret_that_the_table_lacks(service: str) -> None:
+    """Profiles besides: their servers need not run."""
+    described = COMPOSE["services"][service]
+    volumes = [volume for volume in described.get("volumes", ()) if isinstance(volume, str)]
+    mounted = [re.search(r"/(\w+):/run/secrets:ro$", volume) for volume in volumes]
+    folders = [found[1] for found in mounted if found]
+    assert len(folders) <= 1
+    if folders and folders[0] not in ("redis", "tls"):
+        text = yaml.safe_dump(described).replace("\n", " ")
+        read = set(re.findall(r"/run/secrets/([\w.]+)", text)) - {"broker_url", "result_backend"}
+        assert read <= set(SECRET_FILES[folders[0]])
+
+
+def test_the_mlflow_server_reads_no_secret_that_the_table_lacks() -> None:
+    text = (ROOT / "docker/serve_mlflow.py").read_text()
+    assert set(re.findall(r'secrets / "([\w.]+)"', text)) == set(SECRET_FILES["mlflow"])
+
+
+def test_the_document_of_production_says_who_gets_which_key() -> None:
+    found = {row[0][0]: set(row[1]) for row in rows("production.md") if len(row) == 3}
+    assert found["spira_s3_data"] == steps_with("data")
+    assert found["spira_s3_models"] == steps_with("models", "governance")
+    assert found["spira_s3_store"] == set()  # all others
+    files = {row[0][0] for row in rows("production.md") if len(row) == 2}
+    for folder in SECRET_FILES:
+        assert any(name.startswith(f"{folder}/") for name in files)
+    for role in DATABASES:
+        assert f"`bootstrap/{role}_password`" in (ROOT / "docs/production.md").read_text()
+
+
+def test_the_document_of_kubernetes_says_who_gets_which_key() -> None:
+    found = {row[0][0]: row[1:] for row in rows("kubernetes.md") if len(row) == 3}
+    assert set(found) == {f"spira-{access}" for access in STEP_ACCESS}
+    named: list[str] = []
+    for name, access in STEP_ACCESS.items():
+        steps, keys = found[f"spira-{name}"]
+        assert set(steps) == (set() if name == "store" else steps_with(name))  # most steps
+        named += keys  # a row says "the same as", and what is added
+        assert set(access.variables) <= {*named, "SPIRA_PSEUDONYM_MAP"}
+
+
+def test_the_command_line_of_production_gets_its_keys_and_no_others() -> None:
+    connections = {
+        name: {"host": f"{name} host", "login": f"{name} login", "password": f"{name} password"}
+        for name in ("spira_s3", "spira_s3_data", "spira_s3_models", "spira_mlflow")
+    }
+    connections["spira_s3_models"]["extra"] = {"region": "eu-1"}  # type: ignore[assignment]
+    connections["spira_pseudonyms"] = {"password": "p", "extra": {"map": "/m"}}  # type: ignore[dict-item]
+    connections["spira_signing"] = {"password": "s"}
+    environment = runpy.run_path(str(ROOT / "docker/command_line.py"))["environment"]
+    assert environment(connections) == {
+        "SPIRA_S3_ENDPOINT": "spira_s3_models host",
+        "SPIRA_S3_ACCESS_KEY": "spira_s3_models login",
+        "SPIRA_S3_SECRET_KEY": "spira_s3_models password",
+        "SPIRA_S3_REGION": "eu-1",
+        "MLFLOW_TRACKING_URI": "spira_mlflow host",
+        "MLFLOW_TRACKING_USERNAME": "spira_mlflow login",
+        "MLFLOW_TRACKING_PASSWORD": "spira_mlflow password",
+        "SPIRA_PSEUDONYM_KEY": "p",
+        "SPIRA_SIGNING_KEY": "s",
+    }
+
+
+def test_without_a_connection_for_s3_nothing_is_handed_on() -> None:
+    def none(_: str) -> dict[str, Any] | None:
+        return None
+
+    with pytest.raises(LookupError, match="no Airflow connection spira_s3"):
+        variables(STEP_ACCESS["store"], none)
