@@ -57,13 +57,27 @@ def no_trials() -> Expectation:
 
 def consent_granted(aspect: str = "") -> Expectation:
     why = "no consent, no use"
-    given = {"action": QUARANTINE, "firm": True, "value_set": ["granted"]}
-    return in_set("consent_status", why, PRIVACY, aspect, **given)
+    return gxe.ExpectColumnValuesToBeInSet(
+        column="consent_status",
+        value_set=["granted"],
+        meta=note(why, PRIVACY, aspect, QUARANTINE, firm=True),
+    )
 
 
 def filled(frame: pd.DataFrame) -> set[str]:
     """Columns that hold at least one value: the published layout leaves the clinical ones empty."""
     return {str(column) for column in frame if frame[column].notna().any()}
+
+
+def optional(present: set[str], *expectations: Expectation) -> list[Expectation]:
+    """Those expectations of which all columns are in ``present``."""
+    names = ("column", "column_A", "column_B")
+    return [
+        expectation
+        for expectation in expectations
+        if {getattr(expectation, name) for name in names if hasattr(expectation, name)} <= present
+        and {*getattr(expectation, "column_list", ())} <= present
+    ]
 
 
 def mostly(n: int, fraction: float) -> float:

@@ -6,6 +6,7 @@ Those of one suite alone are beside it: ``training_set`` (classes against what i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,12 +26,31 @@ from great_expectations.expectations.metrics.map_metric_provider import (
     column_pair_condition_partial,
     multicolumn_condition_partial,
 )
+from great_expectations.expectations.metrics.metric_provider import metric_value
+from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from numpy.typing import NDArray
 
 from expectations.personal import holds_personal_data
 
 SAME_SECONDS = 0.25  # a copy through another codec keeps its length up to its padding
 BLOCK = 2048  # rows compared at a time: 2048 x 20,000 cosines are 160 MB
+
+
+class TableMetric(TableMetricProvider):
+    """A metric of a whole table: ``of(frame, …)``, with the values of ``value_keys`` by name."""
+
+    of: ClassVar[Callable[..., Any]]
+
+    @metric_value(engine=PandasExecutionEngine)
+    def _pandas(
+        cls,
+        execution_engine: PandasExecutionEngine,
+        metric_domain_kwargs: dict[str, Any],
+        metric_value_kwargs: dict[str, Any],
+        **_: object,
+    ) -> Any:
+        frame, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type="table")
+        return cls.of(frame, **metric_value_kwargs)
 
 
 class _PairExpectation(ColumnPairMapExpectation):

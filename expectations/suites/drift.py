@@ -11,13 +11,11 @@ from typing import Any, ClassVar
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import BatchExpectation
-from great_expectations.expectations.metrics.metric_provider import metric_value
-from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 
 from expectations.limits import CLINICAL, DATA
 from expectations.notes import note
+from expectations.suites.custom import TableMetric
 
 VERSION = "2026-11-21"
 MAX_EFFECT = 0.2  # Wasserstein distance in standard deviations of the reference
@@ -47,20 +45,13 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
     return gx.ExpectationSuite(name="drift", expectations=expectations, meta={"version": VERSION})
 
 
-class RowOfFeature(TableMetricProvider):
+class RowOfFeature(TableMetric):
     metric_name = "table.row_of_feature"
     value_keys = ("column",)
 
-    @metric_value(engine=PandasExecutionEngine)
-    def _pandas(
-        cls,
-        execution_engine: PandasExecutionEngine,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        **_: object,
-    ) -> dict[str, Any]:
-        frame, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type="table")
-        (row,) = frame[frame["feature"] == metric_value_kwargs["column"]].to_dict("records")
+    @staticmethod
+    def of(frame: pd.DataFrame, column: str) -> dict[str, Any]:
+        (row,) = frame[frame["feature"] == column].to_dict("records")
         return dict(row)
 
 

@@ -33,6 +33,7 @@ from expectations.suites.common import (
     no_trials,
     not_empty,
     not_null,
+    optional,
     unique,
 )
 from expectations.suites.custom import (
@@ -74,13 +75,11 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
 
 def _identity(present: set[str]) -> list[Expectation]:
     """Which recording, whose, from where: nothing works without it."""
-    expectations = [
+    contract = [name for name in COLUMNS if name not in RAW]
+    return [
         not_empty(),
         gxe.ExpectTableColumnsToMatchSet(
-            column_set=[
-                *(name for name in COLUMNS if name not in RAW),
-                *("subject_id", "label", "audio_sha256", "waveform"),
-            ],
+            column_set=[*contract, "subject_id", "label", "audio_sha256", "waveform"],
             exact_match=False,
             meta=note("a column of the record contract is missing: ingest made another table"),
         ),
@@ -90,9 +89,8 @@ def _identity(present: set[str]) -> list[Expectation]:
             "subject_id", "a recording of nobody cannot be split by subject", action=QUARANTINE
         ),
         not_null("task", "models are of one task", action=QUARANTINE),
-    ]
-    if "session_id" in present:
-        expectations += [
+        *optional(
+            present,
             gxe.ExpectCompoundColumnsToBeUnique(
                 column_list=["session_id", "task"],
                 ignore_row_if="any_value_is_missing",
@@ -103,82 +101,72 @@ def _identity(present: set[str]) -> list[Expectation]:
                 column_B="subject_id",
                 meta=note("two people in a session: one has the other's label", action=QUARANTINE),
             ),
-        ]
-    if "hospital_id" in present:
-        expectations.append(
             matches(
                 "hospital_id",
                 "typed by hand, a site gets several names, and its patients several ids",
                 severity="warning",
                 regex=r"^[A-Za-z0-9._-]{1,40}$",
-            )
-        )
-    return expectations
+            ),
+        ),
+    ]
 
 
 def _privacy(present: set[str]) -> list[Expectation]:
     """Nothing that leads to a person: pseudonyms, and nothing else in any text."""
-    expectations: list[Expectation] = [
+    number = "anything else may be a hospital number"
+    why = "few are older, and known by it: write 90 for all of them"
+    return [
         ExpectColumnsToBeAbsent(
             column_list=[*RAW],
             meta=note("raw identifiers are never kept", PRIVACY, firm=True),
         ),
+        *optional(
+            present,
+            *(
+                matches(column, number, PRIVACY, action=QUARANTINE, firm=True, regex=HEX64_REGEX)
+                for column in ("subject_id", "collector_pid")
+            ),
+            between("age", why, PRIVACY, "coarse", severity="warning", max_value=OLDEST_AGE),
+        ),
+        *(
+            ExpectColumnValuesToHoldNoPersonalData(
+                column=column,
+                is_identifier=column in IDENTIFIERS,
+                meta=note("personal numbers must not be kept", PRIVACY, "", QUARANTINE, firm=True),
+            )
+            for column in sorted(present)
+            if column in FREE_TEXT or is_extra(column)
+        ),
     ]
-    expectations += [
-        matches(
-            column,
-            "anything else may be a hospital number",
-            PRIVACY,
-            action=QUARANTINE,
-            firm=True,
-            regex=HEX64_REGEX,
-        )
-        for column in ("subject_id", "collector_pid")
-        if column in present
-    ]
-    expectations += [
-        ExpectColumnValuesToHoldNoPersonalData(
-            column=column,
-            is_identifier=column in IDENTIFIERS,
-            meta=note("personal numbers must not be kept", PRIVACY, "", QUARANTINE, firm=True),
-        )
-        for column in sorted(present)
-        if column in FREE_TEXT or is_extra(column)
-    ]
-    if "age" in present:
-        why = "few are older, and known by it: write 90 for all of them"
-        expectations.append(
-            between("age", why, PRIVACY, "coarse", severity="warning", max_value=OLDEST_AGE)
-        )
-    return expectations
 
 
 def _values(present: set[str]) -> list[Expectation]:
     """Only the values of the contract, in the columns that have a list of them."""
-    expectations = [
-        in_set(
-            name,
-            "the values of the record contract",
-            action=QUARANTINE,
-            value_set=[int(value) for value in column.values]
-            if column.kind == "whole"
-            else list(column.values),
-        )
-        for name, column in COLUMNS.items()
-        if column.values and name in present
-    ]
-    expectations.append(no_trials())
-    if "cid10" in present:
-        expectations.append(
+    return [
+        no_trials(),
+        *optional(
+            present,
+            *(
+                in_set(
+                    name,
+                    "the values of the record contract",
+                    action=QUARANTINE,
+                    value_set=[
+                        int(value) if column.kind == "whole" else value for value in column.values
+                    ],
+                )
+                for name, column in COLUMNS.items()
+                if column.values
+            ),
             matches(
                 "cid10",
                 "a code of the ICD-10",
                 CLINICAL,
                 severity="warning",
                 regex=r"^[A-Z]\d{2}(?:\.\d{1,2})?$",
-            )
-        )
-    return expectations
+            ),
+        ),
+    ]
 
 
 def _plausibility(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
@@ -227,46 +215,36 @@ def _plausibility(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
 
 def _consistency(present: set[str]) -> list[Expectation]:
     """Values of one recording that must not contradict one another."""
-    expectations: list[Expectation] = []
-    if "collected_at" in present:
-        expectations.append(
-            between(
-                "collected_at",
-                "before SPIRA began: a clock that was never set",
-                action=QUARANTINE,
-                min_value=f"{FIRST_DAY} 00:00:00",
-            )
-        )
-    if {"ingested_at", "collected_at"} <= present:
-        expectations.append(
-            gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-                column_A="ingested_at",
-                column_B="collected_at",
-                or_equal=True,
-                ignore_row_if="either_value_is_missing",
-                meta=note("nothing arrives before it is recorded", action=QUARANTINE),
-            )
-        )
-    if {"bp_sys", "bp_dia"} <= present:
-        expectations.append(
-            gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-                column_A="bp_sys",
-                column_B="bp_dia",
-                ignore_row_if="either_value_is_missing",
-                severity="warning",
-                meta=note("systolic and diastolic exchanged", CLINICAL),
-            )
-        )
-    if {"spo2_at", "collected_at"} <= present:
-        expectations.append(
-            ExpectColumnPairTimesToBeClose(
-                column_A="spo2_at",
-                column_B="collected_at",
-                max_minutes=SPO2_MINUTES,
-                severity="warning",
-                meta=note("a saturation of another hour says little of this voice", CLINICAL),
-            )
-        )
+    expectations = optional(
+        present,
+        between(
+            "collected_at",
+            "before SPIRA began: a clock that was never set",
+            action=QUARANTINE,
+            min_value=f"{FIRST_DAY} 00:00:00",
+        ),
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A="ingested_at",
+            column_B="collected_at",
+            or_equal=True,
+            ignore_row_if="either_value_is_missing",
+            meta=note("nothing arrives before it is recorded", action=QUARANTINE),
+        ),
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A="bp_sys",
+            column_B="bp_dia",
+            ignore_row_if="either_value_is_missing",
+            severity="warning",
+            meta=note("systolic and diastolic exchanged", CLINICAL),
+        ),
+        ExpectColumnPairTimesToBeClose(
+            column_A="spo2_at",
+            column_B="collected_at",
+            max_minutes=SPO2_MINUTES,
+            severity="warning",
+            meta=note("a saturation of another hour says little of this voice", CLINICAL),
+        ),
+    )
     if {"ri_clinical", "spo2", "on_oxygen"} <= present:
         why = "a control who lacks oxygen, or a patient without any sign: look at the label again"
         expectations.append(

@@ -1,7 +1,7 @@
 """S3: what must hold of a table that a model is trained and tested on.
 
 The classes must differ in little but the voice: not in device, site, channel, prompt or age.  Each
-task is judged by itself, and the worst of them counts.
+task is checked by itself, and the worst of them counts.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import Any, ClassVar
 import great_expectations as gx
 import great_expectations.expectations as gxe
 import pandas as pd
-from great_expectations.execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import BatchExpectation, Expectation
-from great_expectations.expectations.metrics.metric_provider import metric_value
-from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from great_expectations.expectations.row_conditions import Column
 
 from expectations.limits import (
@@ -43,7 +40,11 @@ from expectations.suites.common import (
     not_null,
     unique,
 )
-from expectations.suites.custom import ExpectNoNearDuplicates, ExpectOneValuePerGroup
+from expectations.suites.custom import (
+    ExpectNoNearDuplicates,
+    ExpectOneValuePerGroup,
+    TableMetric,
+)
 from spira_tasks.evaluation.association import Found, of_task
 from spira_tasks.intake.record_contract import COLUMNS
 
@@ -51,7 +52,7 @@ VERSION = "2026-11-21.3"
 
 SPLITS = ("train", "validation", "test")
 
-# How a recording was made, and where: it blocks where it tells the label.
+# How a recording was made, and where: blocks where it predicts the label.
 CHANNEL = (
     *("unit", "hospital_id", "collector_pid", "app", "app_version", "prompt_version"),
     *("device_model", "os", "capture_ns", "capture_agc", "capture_aec"),
@@ -62,7 +63,7 @@ PERSON = ("sex", "age", "mask_type")
 # What the room sounds like before anybody speaks.
 AMBIENT = ("level_dbfs", "bandwidth_hz")
 LEARNED = "goes with the label: a network may learn it instead of the illness"
-# Patients' voice notes come without what an app writes down: what is empty tells the channel too.
+# Patients' voice notes come without what an app writes down: an empty field shows the channel too.
 EMPTY_TOO = "; an empty field counts as a value of its own"
 
 
@@ -130,7 +131,7 @@ def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
     expectations: list[Expectation] = []
 
     def weak(column: str, strong: bool, task: str = "") -> None:
-        """Told beyond the weak bound; where ``strong``, blocked beyond the strong one."""
+        """Warn beyond the weak bound; where ``strong``, block beyond the strong bound."""
         is_channel = column in CHANNEL
         about = {"column": column, "task": task, "missing_is_a_level": is_channel}
         why = LEARNED + EMPTY_TOO if is_channel else LEARNED
@@ -232,33 +233,33 @@ def _classes(n_subjects: int) -> list[Expectation]:
     return expectations
 
 
-class PeopleByClass(TableMetricProvider):
-    """All statistics of this module for one column, by the task."""
+class PeopleByClass(TableMetric):
+    """All statistics of ``spira_tasks.evaluation.association`` for one column, by the task."""
 
     metric_name = "table.people_by_class"
     value_keys = ("column", "label", "group", "task", "missing_is_a_level")
 
-    @metric_value(engine=PandasExecutionEngine)
-    def _pandas(
-        cls,
-        execution_engine: PandasExecutionEngine,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        **_: object,
+    @staticmethod
+    def of(
+        frame: pd.DataFrame,
+        *,
+        column: str,
+        label: str,
+        group: str,
+        task: str,
+        missing_is_a_level: bool,
     ) -> dict[str, Found]:
-        frame, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type="table")
-        column, label, group, only, missing = (metric_value_kwargs[key] for key in cls.value_keys)
-        if only:
-            frame = frame[frame["task"] == only]
-        needed = [label] if missing else [label, column]
+        if task:
+            frame = frame[frame["task"] == task]
+        needed = [label] if missing_is_a_level else [label, column]
         return {
-            str(task): of_task(rows[column], rows[label].astype(float) == 1, rows[group])
-            for task, rows in frame.dropna(subset=needed).groupby("task", dropna=False)
+            str(each): of_task(rows[column], rows[label].astype(float) == 1, rows[group])
+            for each, rows in frame.dropna(subset=needed).groupby("task", dropna=False)
         }
 
 
 class _AboutPeople(BatchExpectation):
-    """The common part: one statistic of a column, and the most that it may be."""
+    """The common part: one statistic of a column, and the most that it may be in any task."""
 
     column: str
     label: str = "label"
@@ -275,22 +276,22 @@ class _AboutPeople(BatchExpectation):
 
     def _validate(self, metrics: Mapping[str, Any], **_: object) -> dict[str, Any]:
         found: Mapping[str, Found] = metrics[PeopleByClass.metric_name]
-        judged = [(task, one) for task, of in found.items() for one in of[self.statistic]]
+        values = [(task, value) for task, of in found.items() for value in of[self.statistic]]
         task, worst = max(
-            judged,
-            key=lambda one: one[1]["value"] - self._allowed(one[1]),
+            values,
+            key=lambda of: of[1]["value"] - self._allowed(of[1]),
             default=("", {"value": 0.0, "n": 0}),  # of an empty table
         )
         details: dict[str, Any] = {"max_value": self._allowed(worst), "n": worst["n"]}
-        if task in COLUMNS["task"].values:  # any other is a cell of the table, and is not told
+        if task in COLUMNS["task"].values:  # any other is a cell of the table
             details["task"] = task
         return {
             "success": bool(worst["value"] <= details["max_value"]),
             "result": {"observed_value": worst["value"], "details": details},
         }
 
-    def _allowed(self, one: Mapping[str, float]) -> float:
-        return max(self.max_value, one.get("chance", 0.0))
+    def _allowed(self, value: Mapping[str, float]) -> float:
+        return max(self.max_value, value.get("chance", 0.0))
 
 
 class ExpectAssociationWithLabelToBeWeak(_AboutPeople):
