@@ -13,7 +13,7 @@ os.environ |= {
     "AWS_ACCESS_KEY_ID": key["accessKey"],  # to show artifacts; the steps write them themselves
     "AWS_SECRET_ACCESS_KEY": key["secretKey"],
     **({"AWS_DEFAULT_REGION": region} if (region := os.environ.get("SPIRA_S3_REGION")) else {}),
-    # Background jobs of MLflow's own: nobody here asks for one, and each takes 170 MB.
+    # MLflow's own background jobs, which are not used and take 170 MB each.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 os.execvp(  # noqa: S606

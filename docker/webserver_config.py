@@ -1,4 +1,4 @@
-"""Who may enter Airflow's page: users with a password, kept in its database; nobody else.
+"""Logins of Airflow's page: users with a password, kept in its database.
 
 Read by Airflow's FAB auth manager.  A hospital's own directory (LDAP, OAuth) is set up here:
 mount another file over /opt/airflow/webserver_config.py.

@@ -19,14 +19,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
@@ -46,7 +45,6 @@ from spira_tasks.contract.access import DATABASES
 FORMAT = 1
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 CHUNK_BYTES = 1 << 20
-DONE = ".done"  # the last object of a stream, with the count; without it the stream was cut
 # Results come first: what they refer to exists already, and is copied after them.
 # GOVERNANCE is what people decided and did, which cannot be computed again.  The audit log comes
 # after the documents that quote its events: the platform goes on working meanwhile.
@@ -145,75 +143,44 @@ class Platform:
             parts.append(("mlflow", models, f"{artifacts}/" if artifacts else ""))
         return parts
 
-    @contextmanager
-    def objects(
-        self, action: str, parts: Sequence[tuple[str, str, str]], **options: Any
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """A container that copies objects by its standard input or output; gone afterwards."""
+    def objects(self, action: str, everything: bool, folder: Path, failure: str) -> Any:
+        """Run ``backup_store.py`` on the objects and the files of ``folder``; its answer.
+
+        Raises
+        ------
+        Refused
+            Says ``failure``; the program itself has printed the reason.
+        """
         name = f"spira-backup-{uuid4().hex[:12]}"
+        access = "" if action == "export" else ",readonly"
         command = self.docker.run_command(
             self.settings["SPIRA_TASKS_IMAGE"],
             (ROOT / "scripts/backup_store.py").read_text(),
             name=name,
-            more=["--interactive"],
-            arguments=[action, json.dumps(parts)],
+            user=f"{os.getuid()}:{os.getgid()}",
+            more=["--interactive", f'--mount=type=bind,"source={folder}",target=/backup{access}'],
+            arguments=[action, json.dumps(self.parts(everything))],
             **s3_options(self.settings),
         )
-        process = subprocess.Popen(command, **options)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None  # noqa: S101  (it is a pipe)
         try:
-            yield process
+            answer = process.stdout.read()
+            if process.wait():
+                raise Refused(f"{failure}; the reason is above")
+            return json.loads(answer)
         finally:
             if process.poll() is None:
                 process.kill()
                 self.docker("rm", "--force", name)
-            process.wait()
-
-    def export(
-        self, parts: Sequence[tuple[str, str, str]], take: Callable[[str, IO[bytes]], object]
-    ) -> int:
-        """Hand every object of the parts to ``take``; return how many there were."""
-        n_taken, n_sent = 0, -1
-        with self.objects("export", parts, stdout=subprocess.PIPE) as process:
-            try:
-                with tarfile.open(fileobj=process.stdout, mode="r|", bufsize=CHUNK_BYTES) as files:
-                    for member in files:
-                        content = files.extractfile(member)
-                        if content is None or not is_safe(member.name):
-                            raise Refused(f"an object's name cannot be a file: {member.name!r}")
-                        if member.name == DONE:
-                            n_sent = int(content.read())
-                            break
-                        take(member.name, content)
-                        n_taken += 1
-            except tarfile.TarError:
-                pass  # the exit status and the count show it
-            for _ in iter(lambda: process.stdout.read(CHUNK_BYTES), b""):  # type: ignore[union-attr]
-                pass
-            if process.wait() or n_sent != n_taken:
-                raise Refused("the objects could not be read to the end; the reason is above")
-        return n_taken
-
-
-def is_safe(name: str) -> bool:
-    """Whether a name of an object can be the path of a file in the backup."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and str(path) == name
+                process.wait()
 
 
 # -- the folder of a backup ------------------------------------------------------------------
 
 
-def copied(source: IO[bytes], file: Path) -> dict[str, Any]:
-    """Write a stream to a file; return its entry in the manifest."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("xb") as target:
-        entry = hashed(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-    return entry
-
-
 def hashed(source: IO[bytes], target: IO[bytes] | None = None) -> dict[str, Any]:
+    """The entry of a stream in the manifest; writes it to ``target`` too."""
     digest, size = hashlib.sha256(), 0
     while chunk := source.read(CHUNK_BYTES):
         digest.update(chunk)
@@ -298,11 +265,9 @@ def back_up(platform: Platform, target: Path, everything: bool) -> None:
             databases[database] = {"tables": platform.n_tables(database)}
             say(f"database {database}: {files[name]['size'] / 1e6:.1f} MB")
 
-        def take(name: str, content: IO[bytes]) -> None:
-            files[name] = copied(content, folder / name)
-
         say("store" + (" and MLflow's artifacts" if everything else ""))
-        platform.export(parts, take)
+        failure = "the objects could not be read to the end"
+        files |= platform.objects("export", everything, folder, failure)
         counts = Counter(
             next(part for part, _, _ in parts if name.startswith(f"{part}/"))
             for name in files
@@ -342,7 +307,11 @@ def dump(platform: Platform, database: str, file: Path) -> dict[str, Any]:
     process = platform.postgres(
         "pg_dump", *CONNECT, "--format=custom", database, stdout=subprocess.PIPE
     )
-    entry = copied(process.stdout, file)  # type: ignore[arg-type]
+    file.parent.mkdir(exist_ok=True)
+    with file.open("xb") as target:
+        entry = hashed(process.stdout, target)  # type: ignore[arg-type]
+        target.flush()
+        os.fsync(target.fileno())
     if process.wait():
         raise Refused(f"pg_dump of {database} failed; the reason is above")
     return entry

@@ -204,7 +204,7 @@ class Docker:
         """
         sources = [
             # --mount, because --volume creates a folder for a missing source
-            f"--mount=type=bind,source={source},target={target},readonly"
+            f'--mount=type=bind,"source={source}",target={target},readonly'
             for source, target in (mounts or {}).items()
         ]
         return [

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the two images, tagged with the version and with the git revision; say how large they are.
+# Build the two images, tagged with the version and with the git revision, and print their sizes.
 #
 #   scripts/images.sh                     both, from python:3.11-slim-bookworm and the package index
 #   SPIRA_DEVICE=cpu SPIRA_TORCH_INDEX_URL=... scripts/images.sh      torch without CUDA

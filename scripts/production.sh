@@ -30,7 +30,7 @@ up)
 
 Airflow   $(setting SPIRA_AIRFLOW_PAGE)   user admin, password in secrets/airflow/admin_password
 MLflow    $(setting SPIRA_MLFLOW_PAGE)   user admin, password in secrets/mlflow/admin_password
-make doctor            tells what is wrong, and how to mend it
+make doctor            shows what is wrong, and what to do
 make production-down   stops it; nothing is lost
 TEXT
   ;;

@@ -13,25 +13,19 @@ those of the same name.
 
 from __future__ import annotations
 
-import io
-import json
 import re
-import subprocess
 import sys
-import tarfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.backup import (
     CONNECT,
-    DONE,
     OWNERS,
     Platform,
     Refused,
     command_line,
-    hashed,
     read_manifest,
     run,
     say,
@@ -46,19 +40,28 @@ def restore(platform: Platform, folder: Path, force: bool) -> None:
     manifest = read_manifest(folder)
     kind = "everything" if manifest["everything"] else "what cannot be computed again"
     say(f"{len(manifest['files'])} files as they were on {manifest['made_at']}: {kind}")
-    check(platform, manifest, force)
+    check(platform, manifest, folder, force)
     for database in manifest["databases"]:
         say(f"loading database {database}")
         load(platform, database, folder / f"postgres/{database}.dump")
+    everything = manifest["everything"]
     say("putting objects")
-    put_objects(platform, manifest, folder)
+    failure = "the objects could not be put, and the databases are as they were"
+    platform.objects("import", everything, folder, failure)
     say("reading the objects again")
-    compare_objects(platform, manifest)
+    there = platform.objects("hash", everything, folder, "the objects could not be read again")
+    objects = {
+        name: file for name, file in manifest["files"].items() if not name.startswith("postgres/")
+    }
+    wrong = sorted(name for name, file in objects.items() if there.get(name) != file)
+    if wrong:
+        raise Refused(f"{len(wrong)} objects are not as in the backup: {wrong[:3]}")
+    say(f"  {len(there)} objects, all of the backup among them")
     swap(platform, list(manifest["databases"]))
     say(f"restored. Now, with the secrets of that time in place: {platform.settings.compose} up -d")
 
 
-def check(platform: Platform, manifest: dict[str, Any], force: bool) -> None:
+def check(platform: Platform, manifest: dict[str, Any], folder: Path, force: bool) -> None:
     """Refuse while services or steps use the data, and where data would be replaced unasked."""
     platform.check()
     others = sorted(set(platform.running) - set(MAY_RUN))
@@ -84,18 +87,11 @@ def check(platform: Platform, manifest: dict[str, Any], force: bool) -> None:
         fix = f"{platform.settings.compose} up -d --force-recreate bootstrap"
         raise Refused(f"there is no database {', '.join(sorted(missing))}; make it: {fix}")
     full = [f"database {name}" for name in manifest["databases"] if platform.n_tables(name)]
-    full += [f"s3 {name}" for name in filled(platform, manifest)]
+    failure = "S3 could not be looked at"
+    filled = platform.objects("filled", manifest["everything"], folder, failure)
+    full += [f"s3 {name}" for name in filled]
     if full and not force:
         raise Refused(f"not empty: {', '.join(full)}; --force puts the backup over it")
-
-
-def filled(platform: Platform, manifest: dict[str, Any]) -> list[str]:
-    parts = platform.parts(manifest["everything"])
-    with platform.objects("filled", parts, stdout=subprocess.PIPE) as process:
-        out, _ = process.communicate()
-        if process.returncode:
-            raise Refused("S3 could not be looked at; the reason is above")
-    return list(json.loads(out))
 
 
 def load(platform: Platform, database: str, dump: Path) -> None:
@@ -131,45 +127,6 @@ def swap(platform: Platform, databases: list[str]) -> None:
         f"WHERE datname IN ({named}) AND pid <> pg_backend_pid();\n"
         f"BEGIN;\n{renames}COMMIT;\n{drops}"
     )
-
-
-def put_objects(platform: Platform, manifest: dict[str, Any], folder: Path) -> None:
-    """Results last, so that what a result refers to is there before it."""
-    names = [name for name in manifest["files"] if not name.startswith("postgres/")]
-    names.sort(key=lambda name: (name.startswith("store/results/"), name))
-    parts = platform.parts(manifest["everything"])
-    with platform.objects("import", parts, stdin=subprocess.PIPE) as process:
-        try:
-            with tarfile.open(fileobj=process.stdin, mode="w|", bufsize=1 << 20) as archive:
-                for name in names:
-                    member = tarfile.TarInfo(name)
-                    member.size = manifest["files"][name]["size"]
-                    with (folder / name).open("rb") as content:
-                        archive.addfile(member, content)
-                end = str(len(names)).encode()
-                member = tarfile.TarInfo(DONE)
-                member.size = len(end)
-                archive.addfile(member, io.BytesIO(end))
-            process.stdin.close()  # type: ignore[union-attr]
-        except BrokenPipeError:
-            pass  # the program ended early, and its error is above
-        if process.wait():
-            raise Refused("the objects could not be put; the databases are as they were")
-
-
-def compare_objects(platform: Platform, manifest: dict[str, Any]) -> None:
-    expected = {
-        name: entry for name, entry in manifest["files"].items() if not name.startswith("postgres/")
-    }
-
-    def take(name: str, content: IO[bytes]) -> None:
-        if expected.get(name) == hashed(content):
-            del expected[name]
-
-    n_there = platform.export(platform.parts(manifest["everything"]), take)
-    if expected:
-        raise Refused(f"{len(expected)} objects are not as in the backup: {sorted(expected)[:3]}")
-    say(f"  {n_there} objects, all of the backup among them")
 
 
 def main() -> int:

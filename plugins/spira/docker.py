@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
@@ -30,7 +31,6 @@ from spira.engine import (
     PLATFORM,
     SAMPLE_SECONDS,
     START_SECONDS,
-    Ending,
     Engine,
     EngineLost,
     Identity,
@@ -47,12 +47,14 @@ from spira.outcome import (
     command_line,
     configured_step,
     failure,
+    leave_note,
     memory_limit,
     out_of_memory,
     reason_of,
     result_of,
 )
 from spira.site import Place, Site, platform_of
+from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
 
 ENDED = ("success", "failed")  # states of a DAG run
@@ -70,15 +72,15 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : tuple of Step
+    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     place : Place
-        Where its engine is.
+        The engine of the step.
     store : str
         URL of the store as the step sees it.
     network : str
-        Docker network of the container; S3 and MLflow should be all there is on it.
+        Docker network of the container, which should reach S3 and MLflow only.
     image, user : str
         As for DockerOperator.
     """
@@ -90,7 +92,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        pipeline: tuple[Step, ...],
+        pipeline: Pipeline,
         limits: Resources,
         place: Place,
         store: str,
@@ -103,7 +105,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self.limits = limits
         self.store = store
         self.network = network
-        self._after = ""  # when the last line was written that the log has
+        self._after = ""  # timestamp of the last line in the log
         self._timed_out = False
         self._identity: Identity | None = None
         self._secrets: dict[str, str] = {}
@@ -119,7 +121,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             self._timed_out = True  # Airflow calls on_kill now, which stops the container
             raise
         except NotFound:
-            raise AirflowException("somebody removed the container while it worked") from None
+            raise AirflowException("the container was removed while it ran") from None
         except (EngineLost, RequestException, DockerException) as error:
             raise AirflowException(
                 f"the Docker engine at {self.docker_url} does not answer as it should: {error}; "
@@ -127,7 +129,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             ) from error
 
     def on_kill(self) -> None:
-        """Stop what belongs to this try, and only that: a newer try may have taken it over."""
+        """Stop the container if this try still owns it: a newer try may have taken it over."""
         if self._identity is None:
             return  # stopped before there was a container
         try:
@@ -144,7 +146,15 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                     self._show(engine.lines(found["Id"], self._after))
 
     def _run(self, step: Step, context: Context) -> dict[str, Any]:
-        identity = self._identity = _identity(context, platform_of(self.store, self.network))
+        ti = context["ti"]
+        identity = self._identity = Identity(
+            dag=ti.dag_id,
+            task=ti.task_id,
+            run=ti.run_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            attempt=ti.try_number,
+            platform=platform_of(self.store, self.network),
+        )
         notes = context["task_state_store"]
         engine = connect(self.place)  # of its own: on_kill interrupts execute's requests
         n_times = int(notes.get("out_of_memory", 0))
@@ -163,13 +173,14 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             return record | {"peak_memory_mib": peak_mib}
         # The container stays for a person to look at; spira_maintenance removes it later.
         if ending.out_of_memory:
-            self._note(notes, "out_of_memory", n_times + 1)
+            leave_note(notes, "out_of_memory", n_times + 1)
             seen = f"the peak seen was {peak_mib} MiB (sampled every {SAMPLE_SECONDS:.0f} s)"
             raise out_of_memory(step.name, self.limits.memory_mib, n_times + 1, seen)
         reason = ""
         if ending.status in FINAL:
             reason = reason_of(self.store, context["run_id"], step.name, self._secrets)
-        raise failure(step.name, ending.status, reason or _last(ending, last_lines))
+        last_lines = [ending.error, *last_lines] if ending.error else last_lines
+        raise failure(step.name, ending.status, reason or "\n".join(last_lines))
 
     def _adopt(self, engine: Engine, identity: Identity, step: Step, notes: Any) -> str | None:
         """Take over the container that an earlier try left running or finished; remove others.
@@ -243,10 +254,10 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             if not self.limits.gpu_optional:
                 raise AirflowFailException(
                     f"step {step.name!r} needs {self.limits.n_gpus} GPU, and the engine at "
-                    f"{self.docker_url} lends none ({error}): install NVIDIA's container toolkit "
+                    f"{self.docker_url} has none ({error}): install NVIDIA's container toolkit "
                     "there, name another engine in the site file, or let gpu_optional be true"
                 ) from None
-            self.log.warning("the engine has no GPU to lend (%s): going on without", error)
+            self.log.warning("the engine has no GPU (%s): the step runs without", error)
             container = start(dataclasses.replace(self.limits, n_gpus=0))
         self.log.info("container %s of image %s", container[:12], self.image)
         return container
@@ -263,10 +274,12 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         for lines in engine.follow(container, self._after):
             if lines:
                 last_lines = (last_lines + self._show(lines))[-N_LAST_LINES:]
-                self._note(notes, "log_cursor", {"container": container, "at": self._after})
+                leave_note(notes, "log_cursor", {"container": container, "at": self._after})
             if time.monotonic() - sampled_at > SAMPLE_SECONDS:
                 sampled_at = time.monotonic()
-                peak_mib = max(peak_mib, self._memory_now(engine, container))
+                # The container may have just ended; engine.follow reports an engine that is away.
+                with suppress(APIError, RequestException):
+                    peak_mib = max(peak_mib, engine.memory_mib(container))
         return last_lines, peak_mib
 
     def _show(self, lines: list[Line]) -> list[str]:
@@ -277,29 +290,6 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             shown.append(text)
             self._after = line.at
         return shown
-
-    def _memory_now(self, engine: Engine, container: str) -> int:
-        try:
-            return engine.memory_mib(container)
-        except (APIError, RequestException):
-            return 0  # it has just ended, or the engine is away, which _follow finds out
-
-    def _note(self, notes: Any, name: str, value: Any) -> None:
-        """Leave a note for the next try, which without it shows some lines again."""
-        try:
-            notes.set(name, value)
-        except AirflowRuntimeError as error:
-            self.log.warning("Airflow did not store the note %s: %s", name, error)
-
-
-def _identity(context: Context, platform: str) -> Identity:
-    ti = context["ti"]
-    map_index = -1 if ti.map_index is None else ti.map_index
-    return Identity(ti.dag_id, ti.task_id, ti.run_id, map_index, ti.try_number, platform)
-
-
-def _last(ending: Ending, lines: list[str]) -> str:
-    return "\n".join([ending.error, *lines] if ending.error else lines)
 
 
 # -- maintenance -----------------------------------------------------------------------------

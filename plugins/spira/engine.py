@@ -85,7 +85,7 @@ class EngineLost(Exception):
 
 
 class NoGPU(Exception):
-    """The engine has no GPU, or no runtime that can lend one."""
+    """The engine has no GPU, or no runtime that passes one to containers."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class Engine:
         EngineLost
             When the engine does not answer for LOST_SECONDS.
         NotFound
-            When somebody removed the container.
+            When the container was removed.
         """
         lost_at: float | None = None
         pause = 0.1

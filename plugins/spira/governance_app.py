@@ -1,8 +1,8 @@
-"""Serve the governance site to whoever may read the runs of the training DAG, and nobody else.
+"""Serve the governance site, only to users who may read the runs of the training DAG.
 
-Airflow asks for no login on the pages of a plugin, so every route here does: without one the answer
-is 401 for any path, whether there is something or not.  Files go through routes and not through a
-mount, because a mount has no dependencies.
+Airflow asks for no login on the pages of a plugin, so every route here does: without a login any
+path answers 401, whether it exists or not.  Files are served by routes and not by a mount, because
+a mount has no dependencies.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from spira.governance_pages import message, run_page, step_page
 from spira.store import PACK, RUN_ID, Damaged, own_store
-from spira_tasks.contract.pipelines import REPORT, TRAINING
+from spira_tasks.contract.pipelines import TRAINING
 
 DAG = "spira_continuous_training"
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
 
-# No script, and nothing from another host, whatever a page asks for: the Data Docs of Great
-# Expectations ask for a lot.
+# A page can run no script and load nothing from another host: the Data Docs of Great Expectations
+# would do both.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -53,11 +53,11 @@ TYPES = {
     ".md": "text/plain; charset=utf-8",
     ".svg": "image/svg+xml",
     ".png": "image/png",
-}  # anything else is handed over to be saved
+}  # other files are downloads
 READ = ["GET", "HEAD"]
 PACK_EVENT = "spira_report_pack"
-# Whoever may read these runs sees what these steps said; an erasure is another DAG's.
-SHOWN = {step.name for step in (*TRAINING, *REPORT)}
+# The steps of the DAG whose runs a user must be allowed to read; an erasure is another DAG's.
+SHOWN = {step.name for step in TRAINING.all_steps}
 
 
 def build() -> FastAPI:
@@ -68,7 +68,7 @@ def build() -> FastAPI:
             Depends(requires_access_view(AccessView.PLUGINS)),
             Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=DAG)),
         ],
-        openapi_url=None,  # neither this nor the pages that go with it would ask for a login
+        openapi_url=None,  # it and its pages would ask for no login
         redirect_slashes=False,
     )
     app.add_exception_handler(StarletteHTTPException, _refused)
@@ -85,7 +85,7 @@ def build() -> FastAPI:
 
 
 def overview(request: Request) -> Response:
-    """Go to the overview that was made last."""
+    """Redirect to the newest overview."""
     run_id = own_store().latest()
     if not RUN_ID.fullmatch(run_id):
         return HTMLResponse(message("no_report"))
@@ -93,7 +93,7 @@ def overview(request: Request) -> Response:
 
 
 def run(run_id: str, request: Request) -> Response:
-    """Go to the verdict page of a run; while it has none, say what its steps have said so far."""
+    """Redirect to the verdict page of a run; before its report, show the verdicts so far."""
     files = own_store()
     if files.names(run_id) is not None:
         return RedirectResponse(_page("verdict", request))
@@ -104,7 +104,7 @@ def run(run_id: str, request: Request) -> Response:
 
 
 def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
-    """The site of a run as one signed zip, under the name that it is to be saved by."""
+    """The site of a run as one signed zip, under its own file name."""
     name = own_store().pack(run_id)
     if not name:
         raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -112,7 +112,7 @@ def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
 
 
 def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response:
-    """A file of a run's site; handing over the pack is logged first."""
+    """A file of a run's site; a download of the pack is logged first."""
     files = own_store()
     names = files.names(run_id)
     if names is None:
@@ -131,7 +131,7 @@ def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response
 
 
 def task(run_id: str, task_id: str) -> Response:
-    """What one step said: its verdict, its counts, its reasons."""
+    """The page of a step: its verdict, its counts, its reasons."""
     record = own_store().record(run_id, task_id) if task_id in SHOWN else None
     if record is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -139,14 +139,14 @@ def task(run_id: str, task_id: str) -> Response:
 
 
 def nothing() -> Response:
-    """Any other path and method, so that it asks for a login too."""
+    """Any other path and method: they ask for a login too."""
     raise HTTPException(HTTPStatus.NOT_FOUND)
 
 
 def _log_export(run_id: str, name: str, digest: str, user: GetUserDep) -> None:
-    """Write who takes a pack into Airflow's own audit log: the key here may not write the store's.
+    """Log a download in Airflow's audit log: the key here may not write the store's.
 
-    What cannot be logged is not handed over.
+    A download that cannot be logged fails.
     """
     entry = Log(
         PACK_EVENT,
@@ -161,7 +161,7 @@ def _log_export(run_id: str, name: str, digest: str, user: GetUserDep) -> None:
 
 
 def _page(name: str, request: Request) -> str:
-    """The file of a page, in the language that the browser asks for first."""
+    """The file of a page in the browser's preferred language."""
     asked = request.headers.get("accept-language", "").lower()
     return f"{name}.{'pt' if asked.startswith('pt') else 'en'}.html"
 

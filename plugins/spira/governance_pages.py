@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
+from expectations.words import verdicts as words
 from expectations.words import words_of
-from expectations.words.verdicts import description
 from spira.store import explanation, summary
-from spira_tasks.contract.small_cells import reason_of, without_few
+from spira_tasks.contract.record import verdicts_of
 
 HERE = Path(__file__).parent
 
@@ -50,14 +50,7 @@ def _environment() -> Environment:
         "pt": words_of("pt"),
         "summary": summary,
         "explanation": explanation,
-        "without_few": without_few,
-        "reason_of": reason_of,
-        "check_titles": _titles,
+        "verdicts_of": verdicts_of,
+        "of_verdict": words,
     }
     return environment
-
-
-def _titles(verdict: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a check looks at, in plain words of both languages; empty when it has none."""
-    english, portuguese = description(verdict, "en"), description(verdict, "pt")
-    return (english.title, portuguese.title) if english and portuguese else ()

@@ -19,7 +19,7 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     PodPhase,
 )
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiException  # type: ignore[import-untyped, unused-ignore]
 from kubernetes.client import models as k8s
 from urllib3.exceptions import HTTPError
@@ -34,13 +34,15 @@ from spira.outcome import (
     command_line,
     configured_step,
     failure,
+    leave_note,
     memory_limit,
     out_of_memory,
     reason_of,
     result_of,
 )
 from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
-from spira_tasks.contract.step import Resources, Step
+from spira_tasks.contract.pipelines import Pipeline
+from spira_tasks.contract.step import Resources
 
 USER = 10001  # the image's own
 START_SECONDS = 15 * 60  # from scheduling to the first line, with the pull of the image
@@ -80,7 +82,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : tuple of Step
+    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     store : str
@@ -91,9 +93,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
     operator_extra_links = LINKS
     ui_color = "#dcd7f4"
 
-    def __init__(
-        self, *, pipeline: tuple[Step, ...], limits: Resources, store: str, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, pipeline: Pipeline, limits: Resources, store: str, **kwargs: Any) -> None:
         n_gpus = 0 if limits.gpu_optional else limits.n_gpus
         super().__init__(
             name=f"spira-{kwargs['task_id']}".replace("_", "-"),
@@ -141,7 +141,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             raise self._not_started(error) from None
         except ApiException as error:
             if error.status == 404 and self.pod is not None:
-                raise AirflowException("somebody removed the pod while it worked") from None
+                raise AirflowException("the pod was removed while it ran") from None
             raise AirflowException(
                 f"the Kubernetes API refused: {error.status} {error.reason}; see that Airflow may "
                 f"work with pods in the namespace {self.namespace!r} (docs/kubernetes.md)"
@@ -188,7 +188,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         return pod
 
     def on_kill(self) -> None:
-        """Stop the pod of this try, and only that: a newer try may have taken it over."""
+        """Stop the pod if this try still owns it: a newer try may have taken it over."""
         if self.pod is None:
             return
         try:
@@ -228,10 +228,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             )
         if ended.reason == "OOMKilled":
             n_times = int(context["task_state_store"].get("out_of_memory", 0)) + 1
-            try:
-                context["task_state_store"].set("out_of_memory", n_times)
-            except AirflowRuntimeError as error:
-                self.log.warning("Airflow did not store the note, so the limit stays: %s", error)
+            leave_note(context["task_state_store"], "out_of_memory", n_times)
             return out_of_memory(name, self.limits.memory_mib, n_times)
         reason = ""
         if ended.exit_code in FINAL:

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
 from spira.store import StoreReader, explanation, shown
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
-from spira_tasks.contract.pipelines import configured
+from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
 
 N_LAST_LINES = 12  # of a failed step's log in the message
@@ -18,7 +18,7 @@ STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
 FINAL = {
     EXIT_REJECTED: "a gate refused the data or the model",
     EXIT_CONFIG: "its configuration is wrong",
-    EXIT_BUG: "an error ended it that a retry does not mend",
+    EXIT_BUG: "an error ended it that a retry does not correct",
 }
 TRANSIENT = {
     EXIT_UNAVAILABLE: "a service did not answer",
@@ -29,7 +29,7 @@ TRANSIENT = {
 log = logging.getLogger("spira.step")
 
 
-def configured_step(name: str, pipeline: tuple[Step, ...], params: Mapping[str, Any]) -> Step:
+def configured_step(name: str, pipeline: Pipeline, params: Mapping[str, Any]) -> Step:
     """The step of this name as the parameters of the DAG run configure it.
 
     Raises
@@ -38,7 +38,7 @@ def configured_step(name: str, pipeline: tuple[Step, ...], params: Mapping[str, 
         When a parameter or a setting is not known.
     """
     try:
-        return configured(name, pipeline, params)
+        return pipeline.from_params(params).step(name)
     except ValueError as error:
         raise AirflowFailException(str(error)) from None
 
@@ -85,6 +85,14 @@ def reason_of(store: str, run_id: str, step: str, environment: Mapping[str, str]
     except OSError as error:
         log.warning("the reason is taken from the last lines of the log: %s", error)
         return ""
+
+
+def leave_note(notes: Any, name: str, value: Any) -> None:
+    """Leave a note for the next try; without it that try repeats log lines or a memory limit."""
+    try:
+        notes.set(name, value)
+    except AirflowRuntimeError as error:
+        log.warning("Airflow did not store the note %s: %s", name, error)
 
 
 def memory_limit(limits: Sequence[int], n_times: int) -> int:

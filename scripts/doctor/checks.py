@@ -324,7 +324,7 @@ def _no_answer(what: str, answer: Answer, url: str) -> Finding:
         return fail(what, f"{url}: {last_line(answer.err)}", advice)
     if any(word in error for word in ("cannot connect", "refused", "no such host")):
         advice = f"start it (sudo systemctl start docker), or correct the address {url}"
-        return fail(what, f"nobody answers at {url}", advice)
+        return fail(what, f"no engine answers at {url}", advice)
     advice = "see what the engine says: journalctl -u docker"
     return fail(what, f"{url}: {last_line(answer.err)}", advice)
 
@@ -425,7 +425,7 @@ def gpus(docker: Docker, settings: Settings) -> Iterator[Finding]:
     """GPUs that containers can have, on the engine where the step ``train`` runs."""
     what, n_slots = "GPU", settings["SPIRA_GPUS"]
     known = _site(settings)
-    resources = known.resources(next(step for step in TRAINING if step.name == "train"))
+    resources = known.resources(TRAINING.step("train"))
     if resources.engine:
         docker = Docker(*_options(known.place(resources), settings))
     image = settings["SPIRA_TASKS_IMAGE"]

@@ -153,7 +153,7 @@ class Bucket:
 
     @contextmanager
     def _client(self) -> Iterator[Minio]:
-        """Lend the client of this process; turn what goes wrong into errors that say what to do."""
+        """The client of this process; its errors become errors that say what to do."""
         endpoint = self._service.endpoint
         try:
             yield _client_of(os.getpid(), self._service)

@@ -121,5 +121,5 @@ def variables(
 
 
 def secrets(environment: Mapping[str, str]) -> list[str]:
-    """The values of an environment that nobody may see."""
+    """The values of an environment that logs must not show."""
     return [v for name, v in environment.items() if name.endswith(("_KEY", "_PASSWORD")) and v]

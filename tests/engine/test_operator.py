@@ -185,7 +185,7 @@ def test_a_step_that_needs_a_gpu_fails_for_good_where_there_is_none(task: Task) 
 def test_a_step_that_can_do_without_a_gpu_does(task: Task) -> None:
     task.execute("say('by hand')", limits=replace(SMALL, n_gpus=1, gpu_optional=True))
     assert "by hand" in task.log()
-    assert any("no GPU to lend" in line for line in task.log())
+    assert any("the engine has no GPU" in line for line in task.log())
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_a_container_that_is_removed_under_way_is_tried_again(task: Task) -> Non
         task.engine.remove(found["Id"])
         error = work.exception(20)
     assert type(error) is AirflowException
-    assert any(words in str(error) for words in ("somebody removed", "status 137"))
+    assert any(words in str(error) for words in ("container was removed", "status 137"))

@@ -153,7 +153,7 @@ def test_three_ways_to_have_no_gpu(error: str, level: str, text: str) -> None:
     [
         (Answer(127, "", "there is no program docker"), "no program", "install"),
         (Answer(1, "", "permission denied while trying to connect"), "may not", "usermod"),
-        (Answer(1, "", "Cannot connect to the Docker daemon"), "nobody answers", "start it"),
+        (Answer(1, "", "Cannot connect to the Docker daemon"), "no engine answers", "start it"),
         (Answer(124, "", "no answer within 20 s"), "no answer", "restart"),
         (Answer(1, "", "remote error: tls: bad certificate"), "tls", "ca.pem"),
     ],
@@ -295,7 +295,7 @@ def test_what_is_wrong_before_the_first_start(tmp_path: Path, env_file: Path) ->
     assert "another program holds it" in done.stdout
     assert f"write DOCKER_GID={group}" in done.stdout
     assert "image spira-airflow:none: make images" in done.stdout
-    assert "nobody answers at tcp://127.0.0.1:1" in done.stdout
+    assert "no engine answers at tcp://127.0.0.1:1" in done.stdout
     assert f"steps may not read {closed}" in done.stdout
 
 

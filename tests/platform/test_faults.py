@@ -204,7 +204,7 @@ def test_out_of_memory_is_told_and_tried_with_the_larger_limit(
     assert run.states["train"] == ("success", 2)
     log = run.log("train", 1)
     assert "ran out of memory: its limit is 200 MiB" in log
-    assert "MiB was the most seen" in log
+    assert "the peak seen was " in log
     assert "the next try has 4096 MiB" in log
     assert outputs(run) == reference
     ran_once(run, *UPSTREAM, "materialize")

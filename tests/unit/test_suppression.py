@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from spira_tasks.contract.small_cells import MIN_CELL, reason_of, without_few
-from spira_tasks.reports import judged
+from spira_tasks.contract.verdict import MIN_CELL, Number, Verdict, suppress
 from spira_tasks.reports.suppression import one_way, two_way
 
 
@@ -80,39 +78,29 @@ def test_two_ones_under_a_known_total_hide_a_third_number() -> None:
     assert one_way("site", "subjects", {"a": 1, "b": 1, "c": 50}).cells == ((None,),) * 3
 
 
-def test_a_count_of_people_is_told_from_a_count_of_versions() -> None:
-    few = "3 observed, at least 1 expected (both classes are needed on every side)"
-    people = "expect_column_unique_value_count_to_be_between(subject_id, patients test)"
-    versions = "expect_column_unique_value_count_to_be_between(label_version)"
-    assert reason_of({"name": people, "reason": few}).startswith("fewer than 5 observed")
-    assert reason_of({"name": versions, "reason": few}) == few
-    (verdict,) = judged.verdicts(
-        {
-            "step": "check_training_set",
-            "verdicts": [
-                {"name": people, "reason": few, "verdict": "pass", "statistic": 3.0, "n": None}
-            ],
-        }
-    )
-    assert verdict["statistic"] is None
+@given(st.integers(0, 8), st.integers(0, 40))
+def test_no_number_of_a_verdict_reveals_a_small_count(n_small: int, n: int) -> None:
+    verdict = Verdict(
+        "v", "warn", observed=Number(n_small / n if n else 0.0, "share"), n=n,
+        numbers={
+            "n_unexpected": Number(n_small, "rows"), "people": Number(n_small, "people"),
+            "versions": Number(n_small, "items"), "rate": Number(0.5, "rate", 0.4, 0.6),
+        },
+    )  # fmt: skip
+    shown = suppress(verdict)
+    assert suppress(shown) == shown
+    few = 0 < n < MIN_CELL
+    for name in ("n_unexpected", "people"):
+        assert (shown.numbers[name].value is None) is (few or 0 < n_small < MIN_CELL)
+        assert shown.numbers[name].unit == verdict.numbers[name].unit
+    if n >= n_small > 0 and n:
+        assert shown.observed is not None
+        assert (shown.observed.value is None) is (few or n_small < MIN_CELL)
+    assert (shown.numbers["rate"] == Number(None, "rate")) is few
+    assert few or shown.numbers["versions"].value == n_small
 
 
-@pytest.mark.parametrize(
-    ("reason", "told"),
-    [
-        ("3 of 80 rows are unexpected in spo2", "fewer than 5 rows are unexpected in spo2"),
-        ("0 of 80 rows are unexpected in spo2", "0 of 80 rows are unexpected in spo2"),
-        ("13 of 80 rows are unexpected", "13 of 80 rows are unexpected"),
-        (
-            "4 patients and 17 controls to test on",
-            "fewer than 5 patients and 17 controls to test on",
-        ),
-        ("1 observed, at least 1 expected", "1 observed, at least 1 expected"),
-        (
-            "8 of 240 recordings are faulty, 9 would be tolerated: 7 silent, 1 truncated; see",
-            "8 of 240 recordings are faulty, 9 would be tolerated; see",
-        ),
-    ],
-)
-def test_a_verdict_says_small_counts_in_words(reason: str, told: str) -> None:
-    assert without_few(reason) == told
+def test_a_table_in_full_has_every_count() -> None:
+    pairs = {("patients", "positive"): 38, ("patients", "negative"): 2}
+    table = two_way(("label", "call"), "recordings", pairs, in_full=True)
+    assert (table.cells, table.row_totals, table.total) == (((38, 2),), (40,), 40)
