@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -98,10 +98,10 @@ class Item:
 
 @dataclass
 class Plan:
-    """What goes, and the recordings, of which the own time is over, that leave tables that stay."""
+    """What goes, and what is taken out of tables that stay."""
 
-    items: list[Item] = field(default_factory=list)
-    expired: Holding = field(default_factory=Holding)
+    items: list[Item]
+    expired: Holding  # recordings whose own ``retention_until`` is over
 
     def summary(self) -> list[dict[str, Any]]:
         """Count, bytes and oldest use by class."""
@@ -157,11 +157,17 @@ def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = No
     ----------
     now : float, optional
         Unix time to plan for, by default the present: a later one shows what would go then.
+
+    Raises
+    ------
+    ArtifactCorrupt
+        When a record of a run is damaged: it may be what keeps an artifact.
     """
     now = time.time() if now is None else now
     survey = Survey(store)
-    runs = list(store.runs)
     records = {entry.name: entry for entry in store.entries("runs")}
+    in_threads(store.documents.read, records)  # raises for a damaged one: what it used must stay
+    runs = list(store.runs)
     results = [
         (entry, set((store.documents.read(entry.name) or {}).get("outputs", {}).values()))
         for entry in store.entries("results")

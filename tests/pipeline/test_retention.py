@@ -16,7 +16,7 @@ from test_erasure import erase, fill, table
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance import audit, decisions, inventory, retention
 from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.verification import verify
@@ -161,6 +161,17 @@ def test_a_run_under_a_legal_hold_stays_whole(store: Store, tmp_path: Path) -> N
     before = names(store)
     sweep(store, write_policy(tmp_path / "p", hold='runs = ["r"]'), 2900)
     assert names(store) == before
+
+
+def test_a_damaged_record_of_a_run_stops_the_plan(store: Store) -> None:
+    """It may be what keeps an artifact; it is left where it is, to be restored."""
+    record = Path(store.url) / "runs/r/split.json"
+    record.chmod(0o644)
+    record.write_text("")
+    rules = retention.read_policy(store)
+    with pytest.raises(ArtifactCorrupt, match=r"runs/r/split\.json .* restore it from a backup"):
+        retention.plan(store, tracking_uri(store), rules)
+    assert record.exists()
 
 
 def test_killed_half_way_it_goes_on(store: Store, tmp_path: Path) -> None:
