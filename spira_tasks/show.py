@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expectations.words import verdicts as words
+from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import Run, StepRecord
-from spira_tasks.contract.verdict import Number, Verdict, explain, suppress
+from spira_tasks.contract.verdict import Number, Verdict, suppress
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.runner import tracking_uri
@@ -102,7 +102,7 @@ def render(run_id: str, store: Store, reports: list[Path]) -> None:
         if shown:
             table = _table()
             for verdict in shown:
-                text = f"{verdict.id}: {words.sentence(verdict, 'en')}"
+                text = f"{verdict.id}: {sentence(verdict, 'en')}"
                 table.add_row(MARKS[verdict.status], escape(text))
             console.print(f"\n[bold]{record.step}[/]\n", table, sep="")
     for record in run.steps.values():
@@ -141,7 +141,7 @@ def _verdict(stored: Verdict) -> dict[str, Any]:
         "high": observed.high,
         "threshold": verdict.threshold,
         "n": verdict.n,
-        "reason": explain(verdict),
+        "reason": sentence(verdict, "en"),
         "severity": verdict.severity,
         "suite": verdict.suite,
         "waiver": verdict.waiver and asdict(verdict.waiver),

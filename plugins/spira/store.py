@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from spira_tasks.contract.record import verdicts_of
-from spira_tasks.contract.verdict import explain, suppress
+from spira_tasks.contract.verdict import suppress
 
 SHOWN = ("key", "state", "found", "seconds", "metrics")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
@@ -177,4 +177,7 @@ def explanation(record: Mapping[str, Any]) -> str:
     """Why a step failed or refused; empty when it did neither."""
     if record.get("message"):
         return str(record["message"])
-    return "\n".join(f"- {explain(verdict)}" for verdict in verdicts_of(record) if verdict.stops)
+    from expectations.words.verdicts import sentence
+
+    stopping = [verdict for verdict in verdicts_of(record) if verdict.stops]
+    return "\n".join(f"- {verdict.id}: {sentence(verdict, 'en')}" for verdict in stopping)
