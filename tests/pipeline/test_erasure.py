@@ -82,7 +82,7 @@ def test_a_finished_run_keeps_no_byte_of_who_is_erased(
             "report": "evaluate.report",
         },
     )
-    with pytest.raises(GateRejected, match="contains_erased_subject: people in its data"):
+    with pytest.raises(GateRejected, match=r"contains_erased_subject: .*fewer than 5"):
         run_step(promote, run_id, store)
 
 
