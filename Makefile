@@ -28,10 +28,10 @@ up: setup  ## Airflow's page, MLflow's page and the governance site; Ctrl-C stop
 	@. ./env.sh; exec python scripts/up.py $(ARGUMENTS)
 
 test: setup  ## the tests that need only Python; those that need a Docker engine if there is one
-	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m "not s3 and not slow"
+	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m "not slow"
 
-test-rest: setup  ## the tests that need an S3 server, the production images or more time
-	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m "s3 or slow"
+test-rest: setup  ## the tests that need the production images, a browser or more time
+	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m slow
 
 test-all: test test-rest  ## every test
 

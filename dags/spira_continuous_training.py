@@ -13,9 +13,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, Param
 
 from spira.launch import RETRIES, step_operator
-from spira_tasks.contract.pipelines import REPORT, TRAINING
-
-STEPS = (*TRAINING, *REPORT)
+from spira_tasks.contract.pipelines import TRAINING
 
 with DAG(
     dag_id="spira_continuous_training",
@@ -78,12 +76,12 @@ with DAG(
     },
 ) as dag:
     runtime = os.environ.get("SPIRA_RUNTIME", "process")
-    tasks = {step.name: step_operator(step, STEPS, runtime) for step in TRAINING}
+    tasks = {step.name: step_operator(step, TRAINING, runtime) for step in TRAINING}
     for step in TRAINING:
         for upstream in step.upstream:
             tasks[upstream] >> tasks[step.name]
 
     # The report runs last, also after a failure.  As a teardown it does not change the state of the
     # run: a refused run stays failed, and a failed report does not make a run fail.
-    (report,) = (step_operator(step, STEPS, runtime) for step in REPORT)
+    (report,) = (step_operator(step, TRAINING, runtime) for step in TRAINING.teardown)
     list(tasks.values()) >> report.as_teardown(on_failure_fail_dagrun=False)

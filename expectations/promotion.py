@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Status, Unit, Verdict
 
 OWNER = "clinical lead (not yet signed)"
 
@@ -46,7 +46,7 @@ MAX_SENSITIVITY_LOSS = 0.05
 """A better AUC does not pay for patients missed at the operating point."""
 
 
-def judge(evaluation: Mapping[str, Any]) -> list[Verdict]:
+def verdicts(evaluation: Mapping[str, Any]) -> list[Verdict]:
     """Is the model sound?  ``evaluation`` is the content of ``evaluation.json``."""
     return [
         enough_subjects(evaluation),
@@ -60,95 +60,95 @@ def judge(evaluation: Mapping[str, Any]) -> list[Verdict]:
 
 
 def enough_subjects(evaluation: Mapping[str, Any]) -> Verdict:
-    n = min(evaluation["n_patients"], evaluation["n_controls"])
+    n_patients, n_controls = evaluation["n_patients"], evaluation["n_controls"]
+    n = min(n_patients, n_controls)
     return Verdict(
-        name="enough_test_subjects",
-        verdict="pass" if n >= MIN_SUBJECTS_PER_CLASS else "block",
-        statistic=n,
+        "enough_test_subjects",
+        "pass" if n >= MIN_SUBJECTS_PER_CLASS else "insufficient",
+        observed=Number(n, "people"),
         threshold=MIN_SUBJECTS_PER_CLASS,
         n=evaluation["n_subjects"],
-        reason=f"{evaluation['n_patients']} patients and {evaluation['n_controls']} controls to "
-        f"test on; at least {MIN_SUBJECTS_PER_CLASS} of each are needed",
+        n_unit="people",
+        numbers={
+            "n_patients": Number(n_patients, "people"),
+            "n_controls": Number(n_controls, "people"),
+        },
+        severity="critical",
     )
 
 
 def above_chance(evaluation: Mapping[str, Any]) -> Verdict:
     auc = evaluation["conditions"]["clean"]["auc"]
     return Verdict(
-        name="auc_above_chance",
-        verdict="pass" if auc["low"] > MIN_AUC_LOW else "block",
-        statistic=auc["value"],
-        low=auc["low"],
-        high=auc["high"],
+        "auc_above_chance",
+        "pass" if auc["low"] > MIN_AUC_LOW else "block",
+        observed=_estimate(auc),
         threshold=MIN_AUC_LOW,
-        n=evaluation["n_subjects"],
-        reason=f"AUC {_interval(auc)}; its lower bound must exceed {MIN_AUC_LOW}",
+        n=_smaller_class(evaluation),
+        n_unit="people",
     )
 
 
 def ward_noise_counterfactual(evaluation: Mapping[str, Any]) -> Verdict:
-    """The decisive one: put ward noise on some people and see whether the answer follows it."""
+    """The decisive one: put ward noise on some people and see whether the answer follows it.
+
+    Without ward noise nobody knows whether the model hears the illness or the ward.
+    """
     drops = evaluation["drop_in_balanced_accuracy"]
-    if not drops:
-        return Verdict(
-            name="ward_noise_counterfactual",
-            verdict="block",
-            threshold=MAX_NOISE_DROP,
-            n=evaluation["n_subjects"],
-            reason="no ward noise came with the data, so nobody knows whether the model hears the "
-            "illness or the ward; add ward_noise.csv",
-        )
-    condition, worst = max(drops.items(), key=lambda item: (item[1]["low"], item[1]["value"]))
-    verdict = "block" if worst["low"] > MAX_NOISE_DROP else "pass"
-    if verdict == "pass" and max(drop["value"] for drop in drops.values()) > MAX_NOISE_DROP:
-        verdict = "warn"
+    status: Status = "insufficient"
+    observed: Number | None = None
+    condition: tuple[str, ...] = ()
+    if drops:
+        name, worst = max(drops.items(), key=lambda item: (item[1]["low"], item[1]["value"]))
+        observed, condition = _estimate(worst, "rate"), (name,)
+        status = "block" if worst["low"] > MAX_NOISE_DROP else "pass"
+        if status == "pass" and max(drop["value"] for drop in drops.values()) > MAX_NOISE_DROP:
+            status = "warn"
     return Verdict(
-        name="ward_noise_counterfactual",
-        verdict=verdict,  # type: ignore[arg-type]
-        statistic=worst["value"],
-        low=worst["low"],
-        high=worst["high"],
+        "ward_noise_counterfactual",
+        status,
+        observed=observed,
         threshold=MAX_NOISE_DROP,
-        n=evaluation["n_subjects"],
-        reason=f"with {condition.replace('_', ' on ')} balanced accuracy falls by "
-        f"{_interval(worst)}; more than {MAX_NOISE_DROP} is not tolerated",
+        n=_smaller_class(evaluation),
+        n_unit="people",
+        names={"condition": condition},
+        severity="critical",
     )
 
 
 def not_degenerate(evaluation: Mapping[str, Any]) -> Verdict:
+    """Whether the model answers both ways, and finds more than half of each class."""
     counts, n = evaluation["confusion"], evaluation["n_recordings"]
     rate = (counts["true_positives"] + counts["false_positives"]) / n
     clean = evaluation["conditions"]["clean"]
     worst = min(clean["sensitivity"]["value"], clean["specificity"]["value"])
     return Verdict(
-        name="not_degenerate",
-        verdict="pass" if 0.1 <= rate <= 0.9 and worst > 0.5 else "block",
-        statistic=worst,
+        "not_degenerate",
+        "pass" if 0.1 <= rate <= 0.9 and worst > 0.5 else "block",
+        observed=Number(worst, "rate"),
         threshold=0.5,
-        n=n,
-        reason=f"{rate:.0%} are called positive (10–90 % allowed); sensitivity and specificity are "
-        f"at least {worst:.2f} (more than 0.5 demanded)",
+        n=_smaller_class(evaluation),
+        n_unit="people",
+        numbers={"positive": Number(rate, "rate")},
     )
 
 
 def floor(evaluation: Mapping[str, Any], metric: str, minimum: float, n: int) -> Verdict:
+    """Whether the lower bound of a rate reaches its floor, where ``n`` people can show that."""
     estimate = evaluation["conditions"]["clean"][metric]
+    status: Status = "insufficient"
     if estimate["low"] >= minimum:
-        verdict, meaning = "pass", "reached"
+        status = "pass"
     elif n >= MIN_SUBJECTS_TO_VALIDATE:
-        verdict, meaning = "block", "not reached"
-    else:
-        verdict, meaning = "warn", f"provisional, for {n} subjects of the class cannot tell"
+        status = "block"
     return Verdict(
-        name=f"{metric}_floor",
-        verdict=verdict,  # type: ignore[arg-type]
-        statistic=estimate["value"],
-        low=estimate["low"],
-        high=estimate["high"],
+        f"{metric}_floor",
+        status,
+        observed=_estimate(estimate, "rate"),
         threshold=minimum,
         n=n,
-        reason=f"{metric} {_interval(estimate)} against a floor of {minimum} "
-        f"for the lower bound: {meaning}",
+        n_unit="people",
+        severity="warning",
     )
 
 
@@ -156,26 +156,22 @@ def calibrated(evaluation: Mapping[str, Any]) -> Verdict:
     error, n = evaluation["expected_calibration_error"], evaluation["n_recordings"]
     limit = 1.27 / n**0.5 + CALIBRATION_MARGIN
     return Verdict(
-        name="calibration",
-        verdict="pass" if error <= limit else "warn",
-        statistic=error,
+        "calibration",
+        "pass" if error <= limit else "warn",
+        observed=Number(error),
         threshold=round(limit, 4),
-        n=n,
-        reason=f"expected calibration error {error:.3f}; up to {limit:.3f} is tolerated at this n",
+        n=_smaller_class(evaluation),
+        n_unit="people",
     )
 
 
 def nobody_erased(n_erased: int) -> Verdict:
     """Did the model learn from somebody who has had their data erased (LGPD art. 18)?"""
     return Verdict(
-        name="contains_erased_subject",
-        verdict="block" if n_erased else "pass",
-        statistic=float(n_erased),
+        "contains_erased_subject",
+        "block" if n_erased else "pass",
+        observed=Number(n_erased, "people"),
         threshold=0.0,
-        n=n_erased,
-        reason=f"people in its data who have been erased since: {n_erased}; train again"
-        if n_erased
-        else "nobody in its data has been erased",
         severity="critical",
     )
 
@@ -186,14 +182,11 @@ def behind_its_gates(missed: Sequence[str]) -> Verdict:
     The pipeline is wired so.  A step that is run by hand may read anything.
     """
     return Verdict(
-        name="behind_its_gates",
-        verdict="block" if missed else "pass",
-        statistic=float(len(missed)),
+        "behind_its_gates",
+        "block" if missed else "pass",
+        observed=Number(len(missed), "items"),
         threshold=0.0,
-        reason=f"no record says that its data came through {', '.join(missed)}; train by the "
-        "pipeline"
-        if missed
-        else "its data came through every gate",
+        names={"gates": tuple(missed)},
         severity="critical",
     )
 
@@ -205,26 +198,26 @@ def compare(comparison: Mapping[str, Any]) -> Verdict:
     with its interval), ``confidence`` (share of resamples with a gain) and ``sensitivity_loss``.
     Never blocks: a challenger that is no better is kept as challenger.
     """
-    gain, confidence = comparison["gain"], comparison["confidence"]
+    loss, confidence = comparison["sensitivity_loss"], comparison["confidence"]
+    misses = {"sensitivity_loss": Number(loss, "rate")} if loss > MAX_SENSITIVITY_LOSS else {}
     better = confidence >= MIN_CONFIDENCE_OF_GAIN
-    misses = comparison["sensitivity_loss"] > MAX_SENSITIVITY_LOSS
-    reason = (
-        f"AUC differs from that of champion version {comparison['champion']} by {_interval(gain)}, "
-        f"a gain in {confidence:.0%} of resamples ({MIN_CONFIDENCE_OF_GAIN:.0%} demanded)"
-    )
-    if misses:
-        reason += f"; sensitivity is {comparison['sensitivity_loss']:.2f} lower"
     return Verdict(
-        name="better_than_champion",
-        verdict="pass" if better and not misses else "warn",
-        statistic=gain["value"],
-        low=gain["low"],
-        high=gain["high"],
+        "better_than_champion",
+        "pass" if better and not misses else "warn",
+        observed=_estimate(comparison["gain"]),
         threshold=MIN_CONFIDENCE_OF_GAIN,
         n=comparison["n_subjects"],
-        reason=reason,
+        n_unit="people",
+        numbers={"confidence": Number(confidence, "rate")} | misses,
+        names={"champion": (str(comparison["champion"]),)},
     )
 
 
-def _interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.2f} ({estimate['low']:.2f} to {estimate['high']:.2f})"
+def _estimate(estimate: Mapping[str, float], unit: Unit = "statistic") -> Number:
+    return Number(estimate["value"], unit, estimate["low"], estimate["high"])
+
+
+def _smaller_class(evaluation: Mapping[str, Any]) -> int:
+    """What measures of both classes rest on: the smaller one decides what may be shown."""
+    n: int = min(evaluation["n_patients"], evaluation["n_controls"])
+    return n

@@ -1,13 +1,11 @@
-"""How configuration is written: frozen, strict, units in the names."""
+"""What a stage declares: its configuration (frozen, strict, units in the names) and its nature."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from spira_tasks.contract.verdict import Verdict
 
 Seconds = Annotated[float, Field(gt=0)]
 SampleRateHz = Annotated[int, Field(ge=8_000, le=192_000)]
@@ -20,36 +18,22 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def standard_limits(
-    config: StageConfig,
-    upper: Iterable[str],
-    lower: Iterable[str] = (),
-    others: Iterable[str] = (),
-    suite: str = "",
-) -> Verdict:
-    """Whether nobody widened the limits of a gate for this run: it is told wherever verdicts are.
+@dataclass(frozen=True)
+class StageSpec:
+    """What the runner has to know of a stage.
 
-    Parameters
+    Attributes
     ----------
-    upper, lower : iterable of str
-        Settings that let more through the higher, or the lower, they are.
-    others : iterable of str
-        What else was set so that more is let through, in words.
+    outside : bool
+        Whether the stage changes or reads something besides its inputs: the model registry, other
+        runs, the store.  It is given ``PlatformWork``.  Its result is never taken from the store:
+        it is called every time, does nothing a second time, and says so by ``Outcome.changed``.
+    decisions : tuple of str
+        Kinds of decisions of people that come as inputs of these names, without being wired.
+    audit : str
+        The action under which the audit log keeps the outcome; empty for none.
     """
-    fields = type(config).model_fields
-    widened = [
-        f"{name} is {value:g}, the standard is {fields[name].default:g}"
-        for names, sign in ((upper, 1), (lower, -1))
-        for name in names
-        if sign * ((value := getattr(config, name)) - fields[name].default) > 0
-    ]
-    widened += others
-    return Verdict(
-        "standard_limits",
-        "warn" if widened else "pass",
-        statistic=float(len(widened)),
-        threshold=0.0,
-        reason="; ".join(widened) or "the limits of this step are the standard ones, or stricter",
-        severity="warning",
-        suite=suite,
-    )
+
+    outside: bool = False
+    decisions: tuple[Literal["releases", "waivers", "erasures", "approvals", "refusals"], ...] = ()
+    audit: str = ""

@@ -16,7 +16,7 @@ from great_expectations.core.expectation_validation_result import (
 from great_expectations.render.renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 
-from spira_tasks.contract.small_cells import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.quality import columns_of
 
 CUSTOM = tuple(

@@ -6,8 +6,8 @@ import hashlib
 import json
 import numbers
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import great_expectations as gx
 import pandas as pd
@@ -20,13 +20,13 @@ from great_expectations.data_context.types.base import (
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from expectations.notes import DEFAULT_ACTION
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Status, Unit, Verdict
 
 SuiteFor = Callable[[pd.DataFrame], gx.ExpectationSuite]  # thresholds depend on the table's size
 
 # What failing leads to.  The suite's own ``success`` is false for a failed warning too, so it is
 # never asked.  Rows that go into quarantine end nothing by themselves: the gate counts them.
-ON_FAILURE: Mapping[tuple[str, str], Literal["pass", "warn", "block"]] = {
+ON_FAILURE: Mapping[tuple[str, str], Status] = {
     ("critical", "block"): "block",
     ("critical", "quarantine"): "warn",
     ("critical", "annotate"): "warn",
@@ -64,7 +64,7 @@ class Report:
     reasons : mapping of str to str
         Code of a reason to the rationale of its expectation.
     firm : frozenset of str
-        Names of verdicts and codes of reasons that nobody may set aside.
+        Codes of reasons that nobody may release a row from.
     validation : mapping
         Great Expectations' own result as JSON, without rows, values, times and random names.
     """
@@ -108,7 +108,7 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
     results = sorted(validation.results, key=lambda r: verdict_name(r.expectation_config))
     configs = [result.expectation_config for result in results]
     verdicts = [_verdict(result, suite.name) for result in results]
-    names = [verdict.name for verdict in verdicts]
+    names = [verdict.id for verdict in verdicts]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RuntimeError(f"suite {suite.name}: give {sorted(twice)} different aspects")
     return Report(
@@ -119,7 +119,7 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
         tuple(verdicts),
         _faults(results),
         {reason_code(c): str((c.meta or {}).get("rationale", "")) for c in configs},
-        _firm(configs),
+        frozenset(reason_code(c) for c in configs if (c.meta or {}).get("firm")),
         _plain(suite.name, results),
     )
 
@@ -177,57 +177,58 @@ def _faults(results: Iterable[ExpectationValidationResult]) -> dict[int, tuple[s
     return {row: tuple(dict.fromkeys(codes[row])) for row in sorted(codes)}
 
 
-def _firm(configs: Iterable[ExpectationConfiguration]) -> frozenset[str]:
-    firm = [config for config in configs if (config.meta or {}).get("firm")]
-    return frozenset(text for c in firm for text in (verdict_name(c), reason_code(c)))
-
-
 def _verdict(result: ExpectationValidationResult, suite: str) -> Verdict:
     """Counts, statistics and names; never a value of the table."""
     config = result.expectation_config
-    columns = columns_of(config.kwargs)
     meta = config.meta or {}
     name = verdict_name(config)
     _refuse_unevaluated(name, result.exception_info)
     severity, action = config.severity.value, action_of(config)
-    verdict = "pass" if result.success else ON_FAILURE[str(severity), action]
-    rationale = str(meta.get("rationale", ""))
-    told: dict[str, Any] = {"severity": severity, "suite": suite}
-
     found: Mapping[str, Any] = result.result
+    details: Mapping[str, Any] = found.get("details") or {}
+    verdict = Verdict(
+        name,
+        "pass" if result.success else ON_FAILURE[str(severity), action],
+        names={"task": (details["task"],)} if details.get("task") else {},
+        suite=suite,
+        severity=severity,
+        kind=config.type,
+        columns=tuple(columns_of(config.kwargs)),
+        aspect=str(meta.get("aspect") or ""),
+        firm=bool(meta.get("firm")),
+    )
     if "element_count" in found:  # looked at row by row
         n = int(found["element_count"]) - int(found.get("missing_count", 0))
         n_unexpected = int(found["unexpected_count"])
-        allowed = 1 - float(config.kwargs.get("mostly", 1))
-        reason = f"{n_unexpected} of {n} rows are unexpected in {', '.join(columns)}"
-        if action == "quarantine" and not result.success:
-            reason += ", and belong into quarantine"
-        return Verdict(
-            name=name,
-            verdict=verdict,
-            statistic=n_unexpected / n if n else 0.0,
-            threshold=round(allowed, 6),
+        return replace(
+            verdict,
+            observed=Number(n_unexpected / n if n else 0.0, "share"),
+            threshold=round(1 - float(config.kwargs.get("mostly", 1)), 6),
             n=n,
-            reason=f"{reason} ({rationale})",
-            **told,
+            numbers={"n_unexpected": Number(n_unexpected, "rows")},
         )
-    details: Mapping[str, Any] = found.get("details") or {}
     low = config.kwargs.get("min_value")
     high = details.get("max_value", config.kwargs.get("max_value"))
     statistic = _aggregate(found)
-    where = f" in {details['task']}" if details.get("task") else ""
     violated = low if low is not None and statistic is not None and statistic < low else high
-    return Verdict(
-        name=name,
-        verdict=verdict,
-        statistic=statistic,
+    bounds = {"min": low, "max": high}
+    return replace(
+        verdict,
+        observed=None if statistic is None else Number(statistic, unit_of(config)),
         threshold=None if violated is None else float(violated),
         n=details.get("n"),
-        reason=rationale
-        if statistic is None
-        else f"{statistic:.4g} observed{where}{_bounds(low, high)} ({rationale})",
-        **told,
+        n_unit="people",
+        numbers={n: Number(float(bound)) for n, bound in bounds.items() if bound is not None},
     )
+
+
+def unit_of(config: ExpectationConfiguration) -> Unit:
+    """What the aggregate of an expectation counts."""
+    if config.type == "expect_table_row_count_to_be_between":
+        return "rows"
+    if config.type == "expect_column_unique_value_count_to_be_between":
+        return "people" if columns_of(config.kwargs) == ["subject_id"] else "items"
+    return "statistic"
 
 
 def _aggregate(found: Mapping[str, Any]) -> float | None:
@@ -239,12 +240,6 @@ def _aggregate(found: Mapping[str, Any]) -> float | None:
 def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
     named = [kwargs[key] for key in ("column", "column_A", "column_B") if kwargs.get(key)]
     return [str(column) for column in [*named, *kwargs.get("column_list", ())]]
-
-
-def _bounds(low: float | None, high: float | None) -> str:
-    parts = [f"at least {low:.4g}"] if low is not None else []
-    parts += [f"at most {high:.4g}"] if high is not None else []
-    return f", {' and '.join(parts)} expected" if parts else ""
 
 
 def _refuse_unevaluated(name: str, info: Mapping[str, Any] | None) -> None:

@@ -21,9 +21,11 @@ from pydantic import ValidationError
 
 from spira_tasks import provenance, scratch
 from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
-from spira_tasks.config import StageConfig
+from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome, Result
+from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
+from spira_tasks.contract.verdict import explain
 from spira_tasks.errors import (
     ArtifactCorrupt,
     ConfigError,
@@ -31,32 +33,22 @@ from spira_tasks.errors import (
     ServiceUnavailable,
     SpiraError,
 )
-from spira_tasks.governance import audit, decisions, gates
+from spira_tasks.governance import audit, decisions
 from spira_tasks.live_metrics import LiveMetrics
-from spira_tasks.work import Record, Work
+from spira_tasks.work import PlatformWork, Record, Work
 
 log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
-    """What every module of ``spira_tasks.stages`` offers.
-
-    A module may also say
-
-    * ``EFFECT = True``: the stage changes or looks at something besides its inputs (the model
-      registry, other runs), so its result is never taken from the store; it is called every time,
-      does nothing a second time, and says so by ``Outcome.changed``;
-    * ``HEEDS = ("releases", …)``: kinds of decisions of people that come as inputs of these names,
-      without being wired;
-    * ``AUDIT = "gate"``: the action under which the audit log keeps what it came to.
-    """
+    """What every module of ``spira_tasks.stages`` offers; ``SPEC`` where it is not the default."""
 
     __name__: str
     Inputs: type[Any]  # dataclass of Directory: files to read
     Outputs: type[Any]  # dataclass of Path: empty folders to fill
     Config: type[StageConfig]
 
-    def run(self, inputs: Any, config: Any, outputs: Any, work: Work) -> Outcome: ...
+    def run(self, inputs: Any, config: Any, outputs: Any, work: Any) -> Outcome: ...
 
 
 def run_step(step: Step, run_id: str, store: Store) -> Result:
@@ -65,56 +57,71 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
     Raises
     ------
     GateRejected
-        When a verdict of the result blocks; the result is stored all the same.
+        When a verdict of the result ends the run; the result is stored all the same.
     """
     started = time.monotonic()
-    record: Record = {"step": step.name, "stage": step.stage, "inputs": dict(step.inputs)}
+    known: dict[str, Any] = {}  # fields of the record, as far as they are known
+
+    def close(state: State, **fields: Any) -> None:
+        record = StepRecord(
+            step=step.name,
+            stage=step.stage,
+            state=state,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started, 3),
+            inputs=dict(step.inputs),
+            **known,
+            **fields,
+        )
+        store.runs.write(run_id, record)
+
     try:
-        result, found = _find_or_compute(step, run_id, store, record)
+        result, found = _find_or_compute(step, run_id, store, known)
     except BaseException as error:
         if isinstance(error, ArtifactCorrupt):
             _forget(run_id, store)
         error = _named(error)
         message = str(error) if isinstance(error, SpiraError) else ""
-        record |= {"state": "failed", "error": type(error).__name__, "message": message}
         try:
             if isinstance(error, GateRejected):  # before there was anything to give verdicts on
                 refused = {"run": run_id, "step": step.name, "state": "refused"}
-                record["audit"] = dataclasses.asdict(
-                    audit.record(store, getattr(_load(step.stage), "AUDIT", "gate"), refused)
-                )
-            _close(store, run_id, record, started)
+                known["audit"] = audit.record(store, _spec(step.stage).audit or "gate", refused)
+            close("failed", error=type(error).__name__, message=message)
         except ServiceUnavailable as lost:
             log.warning("%s: its record could not be written: %s", step.name, lost)
         raise error
-    record |= json.loads(result.to_json()) | {
-        "state": "blocked" if result.blocking else "done",
-        "found": found,
-        "seconds_computing": result.seconds,
-    }
-    if action := getattr(_load(step.stage), "AUDIT", ""):
-        record["audit"] = dataclasses.asdict(audit.record(store, action, _event(run_id, record)))
-    _close(store, run_id, record, started)
-    if result.blocking:
-        listing = "".join(f"\n  - {verdict.name}: {verdict.reason}" for verdict in result.blocking)
+    state: State = "blocked" if result.stopping else "done"
+    if action := _spec(step.stage).audit:
+        event = _event(run_id, step.name, state, found, result)
+        known["audit"] = audit.record(store, action, event)
+    close(
+        state,
+        found=found,
+        outputs=result.outputs,
+        metrics=result.metrics,
+        verdicts=result.verdicts,
+        seconds_computing=result.seconds,
+        provenance=result.provenance,
+    )
+    if result.stopping:
+        listing = "".join(f"\n  - {explain(verdict)}" for verdict in result.stopping)
         raise GateRejected(f"step {step.name!r} blocks the run:{listing}")
     return result
 
 
-def _event(run_id: str, record: Record) -> Record:
+def _event(run_id: str, step: str, state: State, found: bool, result: Result) -> Record:
     """What the audit log keeps of a step: counts, digests and names."""
-    verdicts = [(verdict["verdict"], verdict["name"]) for verdict in record["verdicts"]]
     return {
         "run": run_id,
-        "step": record["step"],
-        "key": record["key"],
-        "state": record["state"],
-        "found": record["found"],
-        "outputs": record["outputs"],
-        "metrics": record["metrics"],
-        "n_passed": sum(verdict == "pass" for verdict, _ in verdicts),
-        "warnings": [name for verdict, name in verdicts if verdict == "warn"],
-        "blocked_by": [name for verdict, name in verdicts if verdict == "block"],
+        "step": step,
+        "key": result.key,
+        "state": state,
+        "found": found,
+        "outputs": dict(result.outputs),
+        "metrics": dict(result.metrics),
+        "n_passed": sum(verdict.status == "pass" for verdict in result.verdicts),
+        "warnings": [one.id for one in result.verdicts if one.status != "pass" and not one.stops],
+        "blocked_by": [one.id for one in result.stopping],
     }
 
 
@@ -138,16 +145,16 @@ def check(step: Step) -> None:
 def resolve(reference: str, run_id: str, store: Store) -> str:
     """Turn ``"<step>.<output>"`` into the digest that step produced in this run."""
     name, _, output = reference.partition(".")
-    record = store.read_record(run_id, name)
-    if record is None or record["state"] == "failed":
+    record = store.runs.step(run_id, name)
+    if record is None or record.state == "failed":
         raise ConfigError(
             f"input {reference!r}: step {name!r} has not finished in run {run_id!r}; run it first"
         )
-    if record["state"] == "blocked":
+    if record.state == "blocked":
         raise GateRejected(f"input {reference!r}: step {name!r} blocked run {run_id!r}")
-    if output not in record["outputs"]:
-        raise ConfigError(f"input {reference!r}: {name!r} has only {sorted(record['outputs'])}")
-    return cast(str, record["outputs"][output])
+    if output not in record.outputs:
+        raise ConfigError(f"input {reference!r}: {name!r} has only {sorted(record.outputs)}")
+    return record.outputs[output]
 
 
 def _forget(run_id: str, store: Store) -> None:
@@ -156,10 +163,9 @@ def _forget(run_id: str, store: Store) -> None:
     A table may name the damaged blob, so its own step has to run again; what every recording is
     remembered by makes that cheap.
     """
-    for name in store.record_names(run_id):
-        record = store.read_record(run_id, name)
-        if record and record.get("key"):
-            store.forget_result(record["key"])
+    for record in store.runs.read(run_id).steps.values():
+        if record.key:
+            store.forget_result(record.key)
 
 
 def tracking_uri(store: Store) -> str:
@@ -171,28 +177,31 @@ def tracking_uri(store: Store) -> str:
     return f"sqlite:///{folder.resolve() / 'mlflow' / 'mlflow.db'}"
 
 
-def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> tuple[Result, bool]:
-    stage = _load(step.stage)
+def _find_or_compute(
+    step: Step, run_id: str, store: Store, known: dict[str, Any]
+) -> tuple[Result, bool]:
+    stage, spec = _load(step.stage), _spec(step.stage)
     config = _configure(stage, step)
-    record["config"] = config.model_dump(mode="json")
+    known["config"] = config.model_dump(mode="json")
     inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
-    _check_names(stage, step, inputs)
-    heeded = {kind: decisions.in_force(store, kind) for kind in getattr(stage, "HEEDS", ())}
-    inputs |= heeded
+    _check_names(stage, spec, step, inputs)
+    applied: dict[str, Directory] = {
+        kind: decisions.in_force(store, kind) for kind in spec.decisions
+    }
+    inputs |= applied
     # by name, for afterwards: a decision that is withdrawn later is then still known
-    record["heeded"] = {
-        kind: [name.removesuffix(".json") for name in directory.names]
-        for kind, directory in heeded.items()
+    known["decisions"] = {
+        kind: tuple(name.removesuffix(".json") for name in directory.names)
+        for kind, directory in applied.items()
     }
 
     code = provenance.code_digest(stage.__name__)
     packages = provenance.packages_digest(stage.__name__)
     digests = {name: directory.digest for name, directory in inputs.items()}
-    key = provenance.result_key(step.stage, code, packages, digests, record["config"])
-    record["key"] = key
+    key = provenance.result_key(step.stage, code, packages, digests, known["config"])
+    known["key"] = key
 
-    has_effect = getattr(stage, "EFFECT", False)
-    result = None if has_effect else store.find_result(key)
+    result = None if spec.outside else store.find_result(key)
     if result is not None:
         log.info("%s: found %s", step.name, key[:12])
         return result, True
@@ -220,7 +229,7 @@ def _find_or_compute(step: Step, run_id: str, store: Store, record: Record) -> t
             "mlflow_run": outcome.mlflow_run or work.track.mlflow_run,
         },
     )
-    if not has_effect:
+    if not spec.outside:
         store.save_result(result)
         _delete(work.checkpoint, step)
         result = store.find_result(key) or result  # another process may have been first
@@ -264,17 +273,11 @@ def _work(step: Step, run_id: str, store: Store, key: str, runs: str) -> Work:
         return record
 
     uri = tracking_uri(store)
-    return Work(
-        key=key,
-        blobs=store.blobs,
-        remember=remember,
-        checkpoint=store.checkpoint(key),
-        track=LiveMetrics(uri, key, f"{run_id}/{step.name}"),
-        tracking_uri=uri,
-        gates_missed=lambda classifier: gates.missed_by(store, classifier),
-        run_id=run_id,
-        store=store,
-    )
+    track = LiveMetrics(uri, key, f"{run_id}/{step.name}")
+    common = (key, store.blobs, remember, store.checkpoint(key), track)
+    if _spec(step.stage).outside:
+        return PlatformWork(*common, run_id=run_id, store=store, tracking_uri=uri)
+    return Work(*common)
 
 
 def _open(reference: str, run_id: str, store: Store) -> Directory:
@@ -295,6 +298,11 @@ def _load(stage: str) -> Stage:
         raise ConfigError(f"there is no stage {stage!r}") from error
 
 
+def _spec(stage: str) -> StageSpec:
+    spec: StageSpec = getattr(_load(stage), "SPEC", StageSpec())
+    return spec
+
+
 def _configure(stage: Stage, step: Step) -> StageConfig:
     try:
         return stage.Config.model_validate_json(json.dumps(dict(step.config)))
@@ -309,17 +317,12 @@ def _configure(stage: Stage, step: Step) -> StageConfig:
         ) from None
 
 
-def _check_names(stage: Stage, step: Step, inputs: Mapping[str, Directory]) -> None:
-    wanted = {field.name for field in dataclasses.fields(stage.Inputs)}
-    wanted -= set(getattr(stage, "HEEDS", ()))
+def _check_names(
+    stage: Stage, spec: StageSpec, step: Step, inputs: Mapping[str, Directory]
+) -> None:
+    wanted = {field.name for field in dataclasses.fields(stage.Inputs)} - set(spec.decisions)
     if wanted != set(inputs):
         raise ConfigError(
             f"step {step.name!r}: stage {step.stage!r} takes the inputs {sorted(wanted)}, "
             f"not {sorted(inputs)}"
         )
-
-
-def _close(store: Store, run_id: str, record: Record, started: float) -> None:
-    record["seconds"] = round(time.monotonic() - started, 3)
-    record["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    store.write_record(run_id, record["step"], record)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.record import verdicts_of
+from spira_tasks.contract.verdict import Number, Verdict, explain, suppress
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.runner import tracking_uri
@@ -22,7 +25,12 @@ CONDITIONS = {
     "_noise_patients": "  patients only",
 }
 COLOURS = {"promoted": "green", "kept": "cyan", "blocked": "red", "failed": "red"}
-MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "block": "[red]block[/]"}
+MARKS = {
+    "pass": "[green]pass[/]",
+    "warn": "[yellow]warn[/]",
+    "insufficient": "[yellow]insufficient[/]",
+    "block": "[red]block[/]",
+}
 
 
 def describe(run_id: str, store: Store) -> dict[str, Any]:
@@ -34,7 +42,9 @@ def describe(run_id: str, store: Store) -> dict[str, Any]:
         "data": _data(records),
         "outcome": _outcome(records),
         "steps": [
-            {"name": r["step"]} | {name: ({**empty, **r})[name] for name in STEP_FIELDS}
+            {"name": r["step"]}
+            | {name: ({**empty, **r})[name] for name in STEP_FIELDS}
+            | {"verdicts": [_verdict(one) for one in verdicts_of(r)]}
             for r in records
         ],
         "model": _model(records, store),
@@ -85,6 +95,25 @@ def render(description: dict[str, Any], run_id: str, store: Store, reports: list
         console.print("\n[bold]reports[/]")
         for path in reports:
             console.print(f"  {path}", soft_wrap=True)
+
+
+def _verdict(stored: Verdict) -> dict[str, Any]:
+    """The fields that ``docs/run.md`` promises, without small counts."""
+    verdict = suppress(stored)
+    observed = verdict.observed or Number(None)
+    return {
+        "name": verdict.id,
+        "verdict": verdict.status,
+        "statistic": observed.value,
+        "low": observed.low,
+        "high": observed.high,
+        "threshold": verdict.threshold,
+        "n": verdict.n,
+        "reason": explain(verdict),
+        "severity": verdict.severity,
+        "suite": verdict.suite,
+        "waiver": verdict.waiver and asdict(verdict.waiver),
+    }
 
 
 def _records(run_id: str, store: Store) -> list[dict[str, Any]]:
@@ -202,7 +231,7 @@ def _render_verdicts(console: Any, description: dict[str, Any]) -> None:
             continue
         table = Table(box=None, pad_edge=False, show_header=False)
         for verdict in notable:
-            table.add_row(MARKS[verdict["verdict"]], f"{verdict['name']}: {verdict['reason']}")
+            table.add_row(MARKS[verdict["verdict"]], verdict["reason"])
         console.print(f"\n[bold]{step['name']}[/]")
         console.print(table)
 

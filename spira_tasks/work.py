@@ -21,7 +21,7 @@ class Track(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """A stage's access to big things, to earlier work, and to the eyes that watch it.
+    """What every stage has: big things, earlier work, and progress.
 
     Attributes
     ----------
@@ -31,20 +31,13 @@ class Work:
         Waveforms and feature matrices, by digest: written and read one by one.
     remember : callable
         ``remember(parts, make)`` returns the JSON record that ``make()`` returned the first time
-        it was called with these parts by this code; so one recording is never worked on twice.
-        Parts and records are plain JSON; digests of blobs inside a record are kept alive by it.
+        it was called with these parts by this code, so that one recording is never worked on
+        twice.  Parts and records are plain JSON; a record keeps the blobs that it names alive.
     checkpoint : Checkpoint
-        Where a stage may keep its state, for a later try at the same result to go on from.  Gone
-        once the result is stored; the result must not depend on it.
+        Where a stage may keep its state, for a retry to go on from.  It is deleted once the result
+        is stored; the result must not depend on it.
     track : callable
-        ``track(number, metrics)`` shows the numbers of an epoch in MLflow while they come.
-    tracking_uri : str
-        Where MLflow is, for the stages that register and promote.
-    gates_missed : callable
-        ``gates_missed(classifier)`` names the gates that a classifier did not come through.
-    run_id, store : str, Store
-        For the stages of governance alone, which report on runs and erase from the store; every
-        other stage knows neither (a test holds them to it).
+        ``track(number, metrics)`` shows the numbers of an epoch in MLflow while training runs.
     """
 
     key: str
@@ -52,7 +45,21 @@ class Work:
     remember: Callable[[Mapping[str, Any], Callable[[], Record]], Record]
     checkpoint: Checkpoint
     track: Track
-    tracking_uri: str
-    gates_missed: Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class PlatformWork(Work):
+    """What a stage has that acts outside of its outputs (``StageSpec.outside``).
+
+    Attributes
+    ----------
+    run_id : str
+        The run that the step belongs to.
+    store : Store
+    tracking_uri : str
+        Where MLflow is.
+    """
+
     run_id: str
     store: Store
+    tracking_uri: str

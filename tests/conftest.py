@@ -1,13 +1,10 @@
-"""Fixtures that more than one test module uses: one finished run, and a real S3 server."""
+"""Fixtures that more than one test module uses: one finished run, and an S3 server."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import random
 import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +15,13 @@ from uuid import uuid4
 import pytest
 from production import Production, production, why_not
 from production import Run as DagRun
+from s3_servers import S3Server, client_of, seaweedfs
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import GateRejected
 from spira_tasks.runner import run_step
@@ -44,8 +42,7 @@ SETTINGS = {
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-S3_PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
-S3_PORTS = 10
+BUCKET = "tests"
 
 
 ENGINE_IN_USE = Path(tempfile.gettempdir()) / "spira-test-engine.lock"
@@ -134,7 +131,7 @@ def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One run of the whole pipeline; its model has learned next to nothing, and is refused."""
     store = Store(str(tmp_path_factory.mktemp("store")))
     results, refusal = {}, ""
-    for step in configure(TRAINING, data=str(cohort), settings=SETTINGS):
+    for step in TRAINING.configure(data=str(cohort), settings=SETTINGS):
         try:
             results[step.name] = run_step(step, "first", store)
         except GateRejected as error:
@@ -142,38 +139,15 @@ def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run("first", store, cohort, results, refusal)
 
 
-@dataclass(frozen=True)
-class S3Server:
-    endpoint: str
-    access_key: str
-    secret_key: str
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Ceph's S3 gateway, started once per session on free ports."""
-    if not all(shutil.which(program) for program in S3_PROGRAMS):
-        pytest.skip(
-            "S3 server not installed: apt-get install radosgw ceph-mon ceph-osd ceph-common"
-        )
-    folder = tmp_path_factory.mktemp("s3-server")
-    port, access_key, secret_key = _free_ports(S3_PORTS), uuid4().hex[:20], uuid4().hex
-    script = Path(__file__).with_name("s3_server.sh")
-    process = subprocess.Popen(
-        # with pdeathsig the server ends even when pytest is killed
-        ["setpriv", "--pdeathsig", "TERM", "--", script, folder, str(port), access_key, secret_key],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()  # the script gives up by itself after some minutes
-        assert line.startswith("READY "), f"the S3 server did not start; see {folder}/log"
-        yield S3Server(line.split()[1], access_key, secret_key)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        shutil.rmtree(folder / "osd", ignore_errors=True)  # its disk; the logs stay
+    """SeaweedFS, started once per process, with one bucket for all tests.
+
+    Every bucket takes volumes of its own, of which a server has so many.
+    """
+    with seaweedfs(tmp_path_factory.mktemp("s3-server")) as server:
+        client_of(server).make_bucket(BUCKET)
+        yield server
 
 
 @pytest.fixture
@@ -188,14 +162,8 @@ def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Se
 
 @pytest.fixture
 def bucket(s3_environment: S3Server) -> str:
-    """Make a fresh, empty bucket; return the URL of a place in it."""
-    from minio import Minio
-
-    name = f"test-{uuid4().hex}"
-    host = s3_environment.endpoint.removeprefix("http://")
-    client = Minio(host, s3_environment.access_key, s3_environment.secret_key, secure=False)
-    client.make_bucket(name)
-    return f"s3://{name}/some/prefix"
+    """Return the URL of an empty place in a bucket."""
+    return f"s3://{BUCKET}/{uuid4().hex}/some/prefix"
 
 
 @pytest.fixture(scope="session")
@@ -235,29 +203,9 @@ def reference(platform: Production, readable_cohort: Path) -> dict[str, dict[str
     return outputs(run)
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(params=["folder", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store: the same test runs on a folder and on a bucket."""
     if request.param == "folder":
         return str(tmp_path / "store")
     return str(request.getfixturevalue("bucket"))
-
-
-def _free_ports(count: int) -> int:
-    """Return the first of ``count`` neighbouring ports that nobody listens on."""
-    rng = random.Random(os.getpid())  # parallel sessions look in different places
-    for _ in range(100):
-        first = rng.randrange(20_000, 30_000, count)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-    raise AssertionError("no free ports for the S3 server between 20000 and 30000")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -32,6 +32,6 @@ def gate(tmp_path: Path, store: Store) -> Gate:
             else:
                 frame.to_parquet(folder / "recordings.parquet", index=False)
             digests[name] = store.put_directory(folder)
-        return run_step(Step("check", "validate", digests, {"suite": suite}), "r", store)
+        return run_step(Step("check", "validate", digests, {"gate": suite}), "r", store)
 
     return send

@@ -86,7 +86,7 @@ def context_of(task: str, *, attempt: int = 1, notes: Notes | None = None) -> di
 
 
 def operator_of(task: str) -> StepPodOperator:
-    step = next(step for step in TRAINING if step.name == task)
+    step = TRAINING.step(task)
     operator = step_operator(step, TRAINING, "kubernetes")
     assert isinstance(operator, StepPodOperator)
     return operator

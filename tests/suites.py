@@ -161,9 +161,9 @@ def failing(make: quality.SuiteFor, table: Table) -> dict[str, str]:
     """
     report = quality.check(table, make(table))
     return {
-        v.name: "quarantine" if (v.severity, v.verdict) == ("critical", "warn") else v.verdict
+        v.id: "quarantine" if (v.severity, v.status) == ("critical", "warn") else v.status
         for v in report.verdicts
-        if v.verdict != "pass"
+        if v.status != "pass"
     }
 
 

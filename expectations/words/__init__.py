@@ -20,7 +20,7 @@ from typing import Literal
 from babel.dates import format_date
 from babel.numbers import format_decimal, format_percent
 
-from spira_tasks.contract.small_cells import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL
 
 Language = Literal["pt", "en"]
 LANGUAGES: tuple[Language, ...] = ("pt", "en")

@@ -54,6 +54,7 @@ from spira.outcome import (
     result_of,
 )
 from spira.site import Place, Site, platform_of
+from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
 
 ENDED = ("success", "failed")  # states of a DAG run
@@ -71,7 +72,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : tuple of Step
+    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     place : Place
@@ -91,7 +92,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        pipeline: tuple[Step, ...],
+        pipeline: Pipeline,
         limits: Resources,
         place: Place,
         store: str,

@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from spira.governance_pages import message, run_page, step_page
 from spira.store import PACK, RUN_ID, Damaged, own_store
-from spira_tasks.contract.pipelines import REPORT, TRAINING
+from spira_tasks.contract.pipelines import TRAINING
 
 DAG = "spira_continuous_training"
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
@@ -57,7 +57,7 @@ TYPES = {
 READ = ["GET", "HEAD"]
 PACK_EVENT = "spira_report_pack"
 # The steps of the DAG whose runs a user must be allowed to read; an erasure is another DAG's.
-SHOWN = {step.name for step in (*TRAINING, *REPORT)}
+SHOWN = {step.name for step in TRAINING.all_steps}
 
 
 def build() -> FastAPI:

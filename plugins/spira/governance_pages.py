@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader
 from expectations.words import words_of
 from expectations.words.verdicts import description
 from spira.store import explanation, summary
-from spira_tasks.contract.small_cells import reason_of, without_few
+from spira_tasks.contract.record import verdicts_of
+from spira_tasks.contract.verdict import Verdict, explain
 
 HERE = Path(__file__).parent
 
@@ -50,14 +51,15 @@ def _environment() -> Environment:
         "pt": words_of("pt"),
         "summary": summary,
         "explanation": explanation,
-        "without_few": without_few,
-        "reason_of": reason_of,
+        "verdicts_of": verdicts_of,
+        "explain": explain,
         "check_titles": _titles,
     }
     return environment
 
 
-def _titles(verdict: Mapping[str, Any]) -> tuple[str, ...]:
+def _titles(verdict: Verdict) -> tuple[str, ...]:
     """What a check looks at, in plain words of both languages; empty when it has none."""
-    english, portuguese = description(verdict, "en"), description(verdict, "pt")
+    known = {"name": verdict.id, "suite": verdict.suite, "threshold": verdict.threshold}
+    english, portuguese = description(known, "en"), description(known, "pt")
     return (english.title, portuguese.title) if english and portuguese else ()

@@ -41,7 +41,8 @@ from spira.outcome import (
     result_of,
 )
 from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
-from spira_tasks.contract.step import Resources, Step
+from spira_tasks.contract.pipelines import Pipeline
+from spira_tasks.contract.step import Resources
 
 USER = 10001  # the image's own
 START_SECONDS = 15 * 60  # from scheduling to the first line, with the pull of the image
@@ -81,7 +82,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : tuple of Step
+    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     store : str
@@ -92,9 +93,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
     operator_extra_links = LINKS
     ui_color = "#dcd7f4"
 
-    def __init__(
-        self, *, pipeline: tuple[Step, ...], limits: Resources, store: str, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, pipeline: Pipeline, limits: Resources, store: str, **kwargs: Any) -> None:
         n_gpus = 0 if limits.gpu_optional else limits.n_gpus
         super().__init__(
             name=f"spira-{kwargs['task_id']}".replace("_", "-"),

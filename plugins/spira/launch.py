@@ -19,6 +19,7 @@ from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure
 from spira.site import Site
 from spira.store import shown
+from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
@@ -34,7 +35,7 @@ RETRIES: dict[str, Any] = {
 log = logging.getLogger("spira.step")
 
 
-def step_operator(step: Step, pipeline: tuple[Step, ...], runtime: str) -> BaseOperator:
+def step_operator(step: Step, pipeline: Pipeline, runtime: str) -> BaseOperator:
     """The operator that runs ``step`` of ``pipeline`` under ``SPIRA_RUNTIME``.
 
     Raises
@@ -90,7 +91,7 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
     operator_extra_links = LINKS
     ui_color = "#d7e8f4"
 
-    def __init__(self, *, pipeline: tuple[Step, ...], **kwargs: Any) -> None:
+    def __init__(self, *, pipeline: Pipeline, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.process: subprocess.Popen[str] | None = None

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from spira.store import StoreReader, explanation, shown
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
-from spira_tasks.contract.pipelines import configured
+from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
 
 N_LAST_LINES = 12  # of a failed step's log in the message
@@ -29,7 +29,7 @@ TRANSIENT = {
 log = logging.getLogger("spira.step")
 
 
-def configured_step(name: str, pipeline: tuple[Step, ...], params: Mapping[str, Any]) -> Step:
+def configured_step(name: str, pipeline: Pipeline, params: Mapping[str, Any]) -> Step:
     """The step of this name as the parameters of the DAG run configure it.
 
     Raises
@@ -38,7 +38,7 @@ def configured_step(name: str, pipeline: tuple[Step, ...], params: Mapping[str, 
         When a parameter or a setting is not known.
     """
     try:
-        return configured(name, pipeline, params)
+        return pipeline.from_params(params).step(name)
     except ValueError as error:
         raise AirflowFailException(str(error)) from None
 

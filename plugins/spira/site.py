@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from spira_tasks.contract.access import STEP_ACCESS
-from spira_tasks.contract.pipelines import ALL_STEPS
+from spira_tasks.contract.pipelines import PIPELINES
 from spira_tasks.contract.step import Resources, Step
 
 LOCAL_ENGINE = "unix:///var/run/docker.sock"
@@ -85,7 +85,11 @@ class Site:
             engine = fields.get("engine", "")
             if engine not in engines:
                 raise ValueError(f"{file}, steps.{name}: there is no [engines.{engine}]")
-        _known(steps, [step.name for step in ALL_STEPS], f"{file}, steps")
+        _known(
+            steps,
+            [step.name for pipeline in PIPELINES.values() for step in pipeline.all_steps],
+            f"{file}, steps",
+        )
         return cls(engines, steps)
 
     def resources(self, step: Step) -> Resources:

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-SHOWN = ("key", "state", "found", "seconds", "metrics", "verdicts")
+from spira_tasks.contract.record import verdicts_of
+from spira_tasks.contract.verdict import explain, suppress
+
+SHOWN = ("key", "state", "found", "seconds", "metrics")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 PACK = re.compile(r"spira-report-[A-Za-z0-9._-]+\.zip")
@@ -148,15 +151,20 @@ def shown(record: Mapping[str, Any]) -> dict[str, Any]:
     """What Airflow's page shows of a record: a few hundred bytes, the verdict first."""
     fields = {name: record[name] for name in SHOWN if name in record}
     mlflow_run = record.get("provenance", {}).get("mlflow_run", "")
-    return summary(record) | fields | {"mlflow_run": mlflow_run}
+    verdicts = [suppress(verdict).to_dict() for verdict in verdicts_of(record)]
+    return summary(record) | fields | {"verdicts": verdicts, "mlflow_run": mlflow_run}
 
 
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict of a gate and its counts; empty for a step that is no gate."""
-    verdicts = [one["verdict"] for one in record.get("verdicts", ())]
+    verdicts = verdicts_of(record)
     if not verdicts:
         return {}
-    counts = {word: verdicts.count(word) for word in ("block", "warn", "pass")}
+    counts = {
+        "block": sum(verdict.stops for verdict in verdicts),
+        "warn": sum(verdict.status != "pass" and not verdict.stops for verdict in verdicts),
+        "pass": sum(verdict.status == "pass" for verdict in verdicts),
+    }
     return {
         "verdict": next(word for word, count in counts.items() if count),
         "n_blocked": counts["block"],
@@ -166,8 +174,7 @@ def summary(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def explanation(record: Mapping[str, Any]) -> str:
-    """Why a step failed or refused, in the words of its record; empty when it did neither."""
+    """Why a step failed or refused; empty when it did neither."""
     if record.get("message"):
         return str(record["message"])
-    blocking = [found for found in record.get("verdicts", ()) if found["verdict"] == "block"]
-    return "\n".join(f"- {verdict['name']}: {verdict['reason']}" for verdict in blocking)
+    return "\n".join(f"- {explain(verdict)}" for verdict in verdicts_of(record) if verdict.stops)

@@ -425,7 +425,7 @@ def gpus(docker: Docker, settings: Settings) -> Iterator[Finding]:
     """GPUs that containers can have, on the engine where the step ``train`` runs."""
     what, n_slots = "GPU", settings["SPIRA_GPUS"]
     known = _site(settings)
-    resources = known.resources(next(step for step in TRAINING if step.name == "train"))
+    resources = known.resources(TRAINING.step("train"))
     if resources.engine:
         docker = Docker(*_options(known.place(resources), settings))
     image = settings["SPIRA_TASKS_IMAGE"]

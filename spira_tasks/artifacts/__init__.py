@@ -44,6 +44,7 @@ from spira_tasks.artifacts.blobs import (
 )
 from spira_tasks.artifacts.checkpoints import Checkpoint
 from spira_tasks.artifacts.documents import Documents
+from spira_tasks.artifacts.runs import Runs
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
@@ -69,6 +70,7 @@ class Store:
         self.url = self._backend.url
         self.blobs = Blobs(self._backend)
         self.documents = Documents(self._backend)
+        self.runs = Runs(self._backend, _checked)
 
     def put_directory(self, folder: Path) -> str:
         """Store every file under ``folder``; return the digest of the artifact."""
@@ -148,29 +150,17 @@ class Store:
         blobs = {digest: size for digest, size in sizes.items() if size is not None}
         self._backend.write(_memo(key), canonical_json({"record": record, "blobs": blobs}))
 
-    def write_record(self, run_id: str, name: str, record: Mapping[str, Any]) -> None:
-        """Write ``runs/<run_id>/<name>.json`` over what was there, whole or not at all."""
-        self._backend.write(
-            f"runs/{_checked(run_id)}/{_checked(name)}.json", canonical_json(record)
-        )
-
     def read_record(self, run_id: str, name: str) -> dict[str, Any] | None:
         """Return a record of a run, or None when there is none."""
-        return self._record(_record_name(run_id, name))
+        return self._record(f"runs/{_checked(run_id)}/{_checked(name)}.json")
 
     def record_names(self, run_id: str) -> list[str]:
         """Return the names of the records of a run, sorted."""
-        folder = f"runs/{_checked(run_id)}"
-        names = [entry.name.removeprefix(f"{folder}/") for entry in self._backend.entries(folder)]
-        return sorted(name.removesuffix(".json") for name in names)
+        return sorted(self.runs.read(run_id).steps)
 
     def run_ids(self) -> list[str]:
         """Return the runs that have left a record, the one that last wrote one at the end."""
-        newest: dict[str, float] = {}
-        for entry in self._backend.entries("runs"):
-            run_id = entry.name.split("/")[1]
-            newest[run_id] = max(entry.modified, newest.get(run_id, 0.0))
-        return sorted(newest, key=lambda run_id: (newest[run_id], run_id))
+        return self.runs.ids()
 
     def files(self, digest: str) -> dict[str, str]:
         """The files of an artifact: name to digest, whether their content is still there or not."""
@@ -239,10 +229,6 @@ def _checked(name: str) -> str:
 
 def _tree_name(digest: str) -> str:
     return f"trees/{hex_of(digest)}.json"
-
-
-def _record_name(run_id: str, name: str) -> str:
-    return f"runs/{_checked(run_id)}/{_checked(name)}.json"
 
 
 def _memo(key: str) -> str:

@@ -22,13 +22,14 @@ from spira_tasks.commands import (
     find_run,
     open_store,
 )
-from spira_tasks.contract import pipelines
+from spira_tasks.contract.pipelines import PIPELINES, REPORT, TRAINING, Pipeline
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
 
+TAKING_DATA = [name for name, pipeline in PIPELINES.items() if pipeline.entry]
 TODAY = ("as_of", "pseudonym_key_id")  # of ingest: each run takes its own
 
 app = Commands()
@@ -51,10 +52,10 @@ def _setting(text: str) -> tuple[str, Any]:
         return target, value
 
 
-def _pipeline(name: str) -> tuple[Step, ...]:
-    if name not in pipelines.PIPELINES:
-        raise BadParameter(f"{name!r} is none of {', '.join(sorted(pipelines.PIPELINES))}")
-    return pipelines.PIPELINES[name]
+def _pipeline(name: str) -> Pipeline:
+    if name not in TAKING_DATA:
+        raise BadParameter(f"{name!r} is none of {', '.join(TAKING_DATA)}")
+    return PIPELINES[name]
 
 
 class CohortCommand(Command):
@@ -113,9 +114,7 @@ def cohort(
 
 @app.command("pipeline")
 def run_pipeline(
-    steps: Annotated[
-        Any, Argument(metavar="NAME", parser=_pipeline, help=", ".join(sorted(pipelines.PIPELINES)))
-    ],
+    steps: Annotated[Any, Argument(metavar="NAME", parser=_pipeline, help=", ".join(TAKING_DATA))],
     data: Annotated[str, Option(help="folder or s3://bucket/prefix to ingest")],
     settings: Annotated[
         list[Any] | None,
@@ -133,7 +132,7 @@ def run_pipeline(
     if sites := os.environ.get("SPIRA_SITES", "").replace(",", " ").split():
         changed.setdefault("ingest.sites", sites)
     try:
-        configured = pipelines.configure(steps, data=data, settings=changed)
+        configured = steps.configure(data=data, settings=changed)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return run_steps(configured, open_store(store), run_id, as_json=as_json, reports=reports)
@@ -152,7 +151,7 @@ def show(
 
 
 def run_steps(
-    steps: tuple[Step, ...],
+    steps: Pipeline,
     store: Store,
     run_id: str | None,
     *,
@@ -188,7 +187,7 @@ def _report(run_id: str, store: Store) -> Path | None:
     from spira_tasks.commands.report import folder_of, put
     from spira_tasks.runner import run_step
 
-    (step,) = pipelines.REPORT
+    (step,) = REPORT
     try:
         site = store.directory(run_step(step, run_id, store).outputs["site"])
     except SpiraError as error:
@@ -204,22 +203,22 @@ def _report(run_id: str, store: Store) -> Path | None:
         return put(folder, folder_of(store, run_id))
 
 
-def steps_of(run_id: str, store: Store) -> tuple[Step, ...]:
+def steps_of(run_id: str, store: Store) -> Pipeline:
     """Return the steps of a training run, to be run again on the data of today.
 
     Steps that the run did not reach have the configuration of the pipeline.
     """
-    records = {name: store.read_record(run_id, name) or {} for name in store.record_names(run_id)}
-    if "ingest" not in records:
+    recorded = store.runs.read(run_id)
+    if "ingest" not in recorded.steps:
         raise ConfigError(f"run {run_id!r} took no recordings in: there is nothing to run again")
     settings = {
         f"{step.name}.{key}": value
-        for step in pipelines.TRAINING
-        for key, value in records.get(step.name, {}).get("config", {}).items()
+        for step in TRAINING
+        for key, value in recorded.config(step.name).items()
         if not (step.name == "ingest" and key in TODAY)
     }
-    data = records["ingest"]["inputs"]["data"]
-    return pipelines.configure(pipelines.TRAINING, data=data, settings=settings)
+    data = recorded.steps["ingest"].inputs["data"]
+    return TRAINING.configure(data=data, settings=settings)
 
 
 def _show(run_id: str, store: Store, *, as_json: bool, reports: Path | None) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
-from expectations.words import catalogue
 from spira_tasks.artifacts import Store
 from spira_tasks.commands import (
     AsJson,
@@ -19,6 +18,7 @@ from spira_tasks.commands import (
     open_store,
     print_records,
 )
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, heeded
 
@@ -87,7 +87,7 @@ def waive_check(
 ) -> None:
     """Waive a check."""
     opened = open_store(store)
-    runs = opened.run_ids()[-10:] if run is None else [find_run(run, opened)]
+    runs = opened.runs.ids()[-10:] if run is None else [find_run(run, opened)]
     held_back = _held_back(opened, runs)
     verdict = held_back.get((suite, name))
     if verdict is None:
@@ -96,7 +96,7 @@ def waive_check(
         raise ConfigError(
             f"{name!r} of the suite {suite!r} held back {which}; what did: {others or 'nothing'}"
         )
-    if is_firm(name):
+    if verdict.firm:
         raise ConfigError(
             f"{name!r} protects people or shows a fault of the platform: nobody may waive it; "
             "mend what it found"
@@ -107,8 +107,8 @@ def waive_check(
     about = heeded.waiver_of(verdict, until.isoformat(), limit)
     if about is None:
         raise ConfigError(
-            f"{name!r} measured {verdict.get('statistic')} against "
-            f"{verdict.get('threshold')}: a waiver would excuse "
+            f"{name!r} measured {verdict.observed and verdict.observed.value} against "
+            f"{verdict.threshold}: a waiver would excuse "
             + ("everything" if limit is None else "less than that with this --limit")
         )
     _, new = decisions.decide(opened, "waivers", about, why)
@@ -133,24 +133,12 @@ def withdraw(suite: Suite, name: Name, why: Why, store: StoreUrl = None) -> None
     print(f"{name} of {suite} blocks again, from the next run on")
 
 
-def is_firm(name: str) -> bool:
-    """Whether a gate would not apply a waiver of this check."""
-    from spira_tasks.stages.validate import CONSERVED
-
-    known = [entry.firm for (_, key), entry in catalogue.committed().items() if key == name]
-    kind, _, rest = name.removesuffix(")").partition("(")
-    firm = any(known) if known else catalogue.is_firm(kind, (rest.partition(", ")[0],))
-    return firm or name == CONSERVED
-
-
-def _held_back(store: Store, runs: Iterable[str]) -> dict[tuple[str, str], Mapping[str, Any]]:
+def _held_back(store: Store, runs: Iterable[str]) -> dict[tuple[str, str], Verdict]:
     """Return the last verdict of each check that blocked a run, or would have but for a waiver."""
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for run_id in runs:
-        for step in store.record_names(run_id):
-            record = store.read_record(run_id, step) or {}
-            for verdict in record.get("verdicts", ()):
-                held_back = verdict["verdict"] == "block" or verdict.get("waiver")
-                if verdict.get("suite") and held_back:
-                    found[verdict["suite"], verdict["name"]] = verdict
-    return found
+    return {
+        (verdict.suite, verdict.id): verdict
+        for run_id in runs
+        for record in store.runs.read(run_id).steps.values()
+        for verdict in record.verdicts
+        if verdict.suite and (verdict.stops or verdict.waiver)
+    }

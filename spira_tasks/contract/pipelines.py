@@ -2,196 +2,264 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spira_tasks.contract.step import Resources, Step
 
-# A gate hands its input on, without the rows that went into quarantine.  Later steps read the
-# gate's output and never what came before it (a test forbids it), so data flow alone puts every
-# step behind its gate.
-TRAINING = (
-    Step(
-        "ingest",
-        "ingest",
-        inputs={"data": "folder:."},
-        resources=Resources(access="data", scratch_mib=2048, memory_mib=(4096,)),
-    ),
-    Step(
-        "check_recordings",
-        "validate",
-        inputs={"table": "ingest.recordings", "source": "ingest.report"},
-        config={"suite": "recordings"},
-    ),
-    Step(
-        "check_ward_noise",
-        "validate",
-        inputs={"table": "ingest.ward_noise", "source": "check_recordings.table"},
-        config={"suite": "ward_noise"},
-    ),
-    Step("split", "split", inputs={"recordings": "check_recordings.table"}),
-    Step(
-        "check_training_set",
-        "validate",
-        inputs={"table": "split.recordings", "source": "check_recordings.table"},
-        config={"suite": "training_set"},
-    ),
-    Step("materialize", "materialize", inputs={"recordings": "check_training_set.table"}),
-    Step(
-        "check_features",
-        "validate",
-        inputs={"table": "materialize.features", "source": "check_training_set.table"},
-        config={"suite": "features"},
-    ),
-    Step(
-        "check_drift",
-        "drift",
-        inputs={"recordings": "check_training_set.table", "features": "check_features.table"},
-        resources=Resources(access="models"),  # the champion's training set is the reference
-    ),
-    Step(
-        "train",
-        "train",
-        inputs={
-            "recordings": "check_drift.recordings",
-            "features": "check_features.table",
-            "ward_noise": "check_ward_noise.table",
-        },
-        resources=Resources(
-            access="models",  # its epochs are shown in MLflow while they come
-            n_gpus=1,
-            gpu_optional=True,
-            memory_mib=(4096, 8192),
-            shm_mib=256,
-            minutes=24 * 60,
-        ),
-    ),
-    Step(
-        "evaluate",
-        "evaluate",
-        inputs={
-            "recordings": "check_drift.recordings",
-            "features": "check_features.table",
-            "ward_noise": "check_ward_noise.table",
-            "model": "train.model",
-        },
-    ),
-    Step(
-        "register",
-        "register",
-        inputs={
-            "recordings": "check_drift.recordings",
-            "model": "train.model",
-            "classifier": "evaluate.classifier",
-            "report": "evaluate.report",
-        },
-        resources=Resources(access="models"),
-    ),
-    Step(
-        "promote",
-        "promote",
-        inputs={
-            "recordings": "check_drift.recordings",
-            "registration": "register.registration",
-            "report": "evaluate.report",
-        },
-        resources=Resources(access="models"),
-    ),
-)
+HANDED_ON = {"validate": "table", "drift": "recordings"}
+"""Stages that are gates: the input that a gate hands on, as its output of the same name."""
 
-ERASURE = (Step("erase", "erase", resources=Resources(access="governance", memory_mib=(2048,))),)
+FIXED = ("gate",)
+"""Keys of a configuration that no run may change: they decide which gate a step is."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Steps that belong together, and what a person may choose when starting them.
+
+    Attributes
+    ----------
+    name : str
+    steps : tuple of Step
+        In an order in which they can run.
+    teardown : tuple of Step
+        Run after all others, whatever became of them; they read no output of the others.
+    options : mapping of str to str
+        What a form asks for by a short name, to the setting ``"<step>.<key>"``.
+    entry : str
+        Where data enters, ``"<step>.<input>"``; empty where none does.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    teardown: tuple[Step, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    entry: str = ""
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        return (*self.steps, *self.teardown)
+
+    @property
+    def gates(self) -> tuple[Step, ...]:
+        """The steps that hand their input on only when it may be used."""
+        return tuple(step for step in self.steps if step.stage in HANDED_ON)
+
+    def step(self, name: str) -> Step:
+        return next(step for step in self.all_steps if step.name == name)
+
+    def order(self, name: str) -> int:
+        """Place of a step; a step of another pipeline comes last."""
+        names = [step.name for step in self.all_steps]
+        return names.index(name) if name in names else len(names)
+
+    def gates_behind(self, reference: str) -> list[tuple[Step, str]]:
+        """The gates that a table came through, the last first.
+
+        Parameters
+        ----------
+        reference : str
+            ``"<step>.<output>"``, what a step reads.
+
+        Returns
+        -------
+        list of (Step, str)
+            The gate, and the input of it that the gate before handed on: the table itself, or the
+            ``source`` that the table was made from.
+        """
+        gate = self.step(reference.partition(".")[0])
+        if gate not in self.gates:
+            return []
+        for name in (HANDED_ON[gate.stage], "source"):
+            if earlier := self.gates_behind(gate.inputs.get(name, reference.partition(".")[0])):
+                return [(gate, name), *earlier]
+        return [(gate, HANDED_ON[gate.stage])]
+
+    def configure(
+        self, *, data: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Pipeline:
+        """The pipeline for one run.
+
+        Parameters
+        ----------
+        data : str, optional
+            Where the recordings are: a folder, or ``s3://bucket/prefix``.
+        settings : mapping of str to JSON value, optional
+            ``"<step>.<key>"`` to the value that this key of the step's configuration takes.
+
+        Raises
+        ------
+        ValueError
+            When a setting does not name a step of the pipeline, or would make another gate of one.
+        """
+        by_name = {step.name: step for step in self.all_steps}
+        if data is not None and self.entry:
+            name, _, key = self.entry.partition(".")
+            place = data if data.startswith(("s3://", "folder:")) else f"folder:{data}"
+            by_name[name] = replace(by_name[name], inputs={**by_name[name].inputs, key: place})
+        for target, value in (settings or {}).items():
+            name, dot, key = target.partition(".")
+            if not dot or name not in by_name:
+                raise ValueError(
+                    f"setting {target!r}: write <step>.<key>=<value>, with a step of "
+                    f"{', '.join(by_name)}"
+                )
+            step = by_name[name]
+            if step.config.get(key, value) != value and key in FIXED:
+                raise ValueError(
+                    f"setting {target!r}: the pipeline sets {key}; another value would leave a "
+                    "gate out"
+                )
+            by_name[name] = replace(step, config={**step.config, key: value})
+        return replace(
+            self,
+            steps=tuple(by_name[step.name] for step in self.steps),
+            teardown=tuple(by_name[step.name] for step in self.teardown),
+        )
+
+    def from_params(self, params: Mapping[str, Any]) -> Pipeline:
+        """The pipeline as the parameters of a DAG run want it.
+
+        ``params`` holds ``data`` where data enters, any of ``options``, and ``settings`` as in
+        ``configure``; one that is None leaves the stage's own default.
+
+        Raises
+        ------
+        ValueError
+            When a parameter or a setting is not known.
+        """
+        names = [*(["data"] if self.entry else []), *self.options, "settings"]
+        if unknown := sorted(set(params) - set(names)):
+            raise ValueError(
+                f"unknown parameters {', '.join(unknown)}; the DAG takes {', '.join(names)}"
+            )
+        short = {target: params.get(name) for name, target in self.options.items()}
+        settings = {target: value for target, value in short.items() if value is not None}
+        return self.configure(
+            data=params.get("data"), settings={**settings, **(params.get("settings") or {})}
+        )
+
 
 # Reports on a run whatever became of it, so it reads no output and waits for none.
-REPORT = (Step("report", "report", resources=Resources(access="governance", memory_mib=(2048,))),)
+_REPORT = Step("report", "report", resources=Resources(access="governance", memory_mib=(2048,)))
 
-FIXED = ("suite",)  # of the configuration: which gate a step is
+# Every step reads what the gate before it handed on, and never what came before the gate: data
+# flow alone puts every step behind its gate (a test checks it).
+TRAINING = Pipeline(
+    "training",
+    (
+        Step(
+            "ingest",
+            "ingest",
+            inputs={"data": "folder:."},
+            resources=Resources(access="data", scratch_mib=2048, memory_mib=(4096,)),
+        ),
+        Step(
+            "check_recordings",
+            "validate",
+            inputs={"table": "ingest.recordings", "source": "ingest.report"},
+            config={"gate": "recordings"},
+        ),
+        Step(
+            "check_ward_noise",
+            "validate",
+            inputs={"table": "ingest.ward_noise", "source": "check_recordings.table"},
+            config={"gate": "ward_noise"},
+        ),
+        Step("split", "split", inputs={"recordings": "check_recordings.table"}),
+        Step(
+            "check_training_set",
+            "validate",
+            inputs={"table": "split.recordings", "source": "check_recordings.table"},
+            config={"gate": "training_set"},
+        ),
+        Step("materialize", "materialize", inputs={"recordings": "check_training_set.table"}),
+        Step(
+            "check_features",
+            "validate",
+            inputs={"table": "materialize.features", "source": "check_training_set.table"},
+            config={"gate": "features"},
+        ),
+        Step(
+            "check_drift",
+            "drift",
+            inputs={"recordings": "check_training_set.table", "features": "check_features.table"},
+            resources=Resources(access="models"),  # the champion's training set is the reference
+        ),
+        Step(
+            "train",
+            "train",
+            inputs={
+                "recordings": "check_drift.recordings",
+                "features": "check_features.table",
+                "ward_noise": "check_ward_noise.table",
+            },
+            resources=Resources(
+                access="models",  # its epochs are shown in MLflow while they come
+                n_gpus=1,
+                gpu_optional=True,
+                memory_mib=(4096, 8192),
+                shm_mib=256,
+                minutes=24 * 60,
+            ),
+        ),
+        Step(
+            "evaluate",
+            "evaluate",
+            inputs={
+                "recordings": "check_drift.recordings",
+                "features": "check_features.table",
+                "ward_noise": "check_ward_noise.table",
+                "model": "train.model",
+            },
+        ),
+        Step(
+            "register",
+            "register",
+            inputs={
+                "recordings": "check_drift.recordings",
+                "model": "train.model",
+                "classifier": "evaluate.classifier",
+                "report": "evaluate.report",
+            },
+            resources=Resources(access="models"),
+        ),
+        Step(
+            "promote",
+            "promote",
+            inputs={
+                "recordings": "check_drift.recordings",
+                "registration": "register.registration",
+                "report": "evaluate.report",
+            },
+            resources=Resources(access="models"),
+        ),
+    ),
+    teardown=(_REPORT,),
+    options={
+        "epochs": "train.epochs",
+        "seed": "train.seed",
+        "model": "train.model",
+        "feature": "materialize.feature",
+        "sites": "ingest.sites",
+    },
+    entry="ingest.data",
+)
 
-PIPELINES = {"training": TRAINING}
-ALL_STEPS = (*TRAINING, *ERASURE, *REPORT)  # what a site file may speak of
+ERASURE = Pipeline(
+    "erasure",
+    (Step("erase", "erase", resources=Resources(access="governance", memory_mib=(2048,))),),
+    options={"subject": "erase.subject", "reason": "erase.reason"},
+)
 
-# What the form of a DAG asks for by a short name; everything else is a setting.
-OPTIONS = {
-    "epochs": "train.epochs",
-    "seed": "train.seed",
-    "model": "train.model",
-    "feature": "materialize.feature",
-    "sites": "ingest.sites",
-    "subject": "erase.subject",
-    "reason": "erase.reason",
-    "run": "report.run",
-}
+REPORT = Pipeline("report", (_REPORT,), options={"run": "report.run"})
 
-
-def configure(
-    steps: tuple[Step, ...], *, data: str | None = None, settings: Mapping[str, Any] | None = None
-) -> tuple[Step, ...]:
-    """The steps of a pipeline for one run.
-
-    Parameters
-    ----------
-    steps : tuple of Step
-    data : str, optional
-        Where the recordings are: a folder, or ``s3://bucket/prefix``.
-    settings : mapping of str to JSON value, optional
-        ``"<step>.<key>"`` to the value that this key of the step's configuration takes.
-
-    Raises
-    ------
-    ValueError
-        When a setting does not name a step of the pipeline, or would make another gate of one.
-    """
-    by_name = {step.name: step for step in steps}
-    if data is not None:
-        by_name["ingest"] = with_data(by_name["ingest"], data)
-    for target, value in (settings or {}).items():
-        name, dot, key = target.partition(".")
-        if not dot or name not in by_name:
-            raise ValueError(
-                f"setting {target!r}: write <step>.<key>=<value>, with a step of "
-                f"{', '.join(by_name)}"
-            )
-        step = by_name[name]
-        if step.config.get(key, value) != value and key in FIXED:
-            raise ValueError(
-                f"setting {target!r}: the pipeline sets {key}; another would leave a gate out"
-            )
-        by_name[name] = dataclasses.replace(step, config={**step.config, key: value})
-    return tuple(by_name.values())
-
-
-def from_params(steps: tuple[Step, ...], params: Mapping[str, Any]) -> tuple[Step, ...]:
-    """The steps of a pipeline as the parameters of a DAG run want them.
-
-    ``params`` holds ``data``, any of ``OPTIONS``, and ``settings`` as in ``configure``; one that
-    is None leaves the stage's own default.
-
-    Raises
-    ------
-    ValueError
-        When a parameter or a setting is not known.
-    """
-    names = {step.name for step in steps}
-    options = {name: to for name, to in OPTIONS.items() if to.partition(".")[0] in names}
-    taken = [*(["data"] if "ingest" in names else []), *options, "settings"]
-    unknown = sorted(set(params) - set(taken))
-    if unknown:
-        raise ValueError(
-            f"unknown parameters {', '.join(unknown)}; the DAG takes {', '.join(taken)}"
-        )
-    short = {target: params.get(name) for name, target in options.items()}
-    settings = {target: value for target, value in short.items() if value is not None}
-    return configure(
-        steps, data=params.get("data"), settings={**settings, **(params.get("settings") or {})}
-    )
-
-
-def configured(name: str, steps: tuple[Step, ...], params: Mapping[str, Any]) -> Step:
-    """The step of this name, as ``from_params`` makes it."""
-    return next(step for step in from_params(steps, params) if step.name == name)
-
-
-def with_data(step: Step, data: str) -> Step:
-    """The step reading its ``data`` from a folder or an ``s3://`` prefix."""
-    reference = data if data.startswith(("s3://", "folder:")) else f"folder:{data}"
-    return dataclasses.replace(step, inputs={**step.inputs, "data": reference})
+PIPELINES = {pipeline.name: pipeline for pipeline in (TRAINING, ERASURE, REPORT)}

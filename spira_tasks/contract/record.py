@@ -1,10 +1,11 @@
-"""What a step leaves behind: the outcome of its stage, and the stored result."""
+"""What a stage returns, and the result that the store keeps of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from spira_tasks.contract.verdict import Verdict
 
@@ -47,8 +48,9 @@ class Result:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def blocking(self) -> tuple[Verdict, ...]:
-        return tuple(verdict for verdict in self.verdicts if verdict.verdict == "block")
+    def stopping(self) -> tuple[Verdict, ...]:
+        """The verdicts that end the run."""
+        return tuple(verdict for verdict in self.verdicts if verdict.stops)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -56,5 +58,9 @@ class Result:
     @classmethod
     def from_json(cls, text: str) -> Result:
         fields = json.loads(text)
-        verdicts = tuple(Verdict(**verdict) for verdict in fields.pop("verdicts", ()))
-        return cls(**fields, verdicts=verdicts)
+        return cls(**fields | {"verdicts": verdicts_of(fields)})
+
+
+def verdicts_of(fields: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    """The verdicts of a stored result or record."""
+    return tuple(Verdict.from_dict(one) for one in fields.get("verdicts", ()))

@@ -1,52 +1,181 @@
-"""A verdict: what one expectation or one statistical gate says, as data."""
+"""A verdict: what one expectation or one statistical gate says, as data.
+
+A verdict holds names of the platform and numbers with units, never a value of a patient and never
+a sentence.  ``expectations.words`` turns it into words, in two languages; ``suppress`` hides small
+counts.  Both happen once, where a verdict leaves the store for a reader.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+Status = Literal["pass", "warn", "block", "insufficient"]
+Severity = Literal["critical", "warning", "info", ""]
+Unit = Literal["people", "recordings", "rows", "sites", "items", "share", "rate", "statistic"]
+
+MIN_CELL = 5
+"""Counts of 1 to 4 people are suppressed: who knows the ward may know the person."""
+
+COUNTS = ("people", "recordings", "rows")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number with its unit and, where there is one, its 95 % interval.
+
+    Attributes
+    ----------
+    value, low, high : float or None
+        None where nothing was measured, or where ``suppress`` took it away.
+    unit : str
+        ``people``, ``recordings`` and ``rows`` count what belongs to persons; ``sites`` and
+        ``items`` count anything else.  A ``share`` is the part of ``n`` that does not hold, so it
+        reveals a count.  A ``rate`` is how often a model is right or changes its answer.
+        ``statistic`` is everything else.
+    """
+
+    value: float | None
+    unit: Unit = "statistic"
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """Who lets a check pass that would block, when, why, and until which day (ISO 8601)."""
+
+    by: str
+    at: str
+    why: str
+    until: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one expectation or one statistical gate said.
-
-    Holds counts, statistics and column names, never a value of a patient: verdicts reach logs,
-    Airflow's page and reports.
+    """What one check says.
 
     Attributes
     ----------
-    name : str
-        Stable identifier, for example ``"ward_noise_counterfactual"``.
-    verdict : {"pass", "warn", "block"}
-        ``warn`` is carried to the reports, ``block`` ends the run.
-    severity : {"critical", "warning", "info", ""}
-        How much it matters when it does not hold, whatever was decided about it here: a critical
-        expectation does not block where the rows at fault went into quarantine, or where a person
-        waived it.  Empty for a statistical gate, which has rules of its own.
+    id : str
+        Stable and unique in its suite, such as ``"ward_noise_counterfactual"`` or
+        ``"expect_column_values_to_be_between(age)"``.  Nobody parses it.
+    status : {"pass", "warn", "block", "insufficient"}
+        ``insufficient``: there is too little to judge on.
+    observed : Number, optional
+        What was measured.
+    threshold : float, optional
+        What ``observed`` was compared with, in the same unit.
+    n : int, optional
+        How many of ``n_unit`` the measurement rests on.
+    numbers : mapping of str to Number
+        Whatever else the words name.
+    names : mapping of str to tuple of str
+        Names of the platform that the words need: tasks, conditions, gates, settings.
     suite : str
-        Which suite it belongs to; empty outside suites.
-    statistic, low, high : float or None
-        The estimate and its 95 % interval, where there is one.
-    threshold : float or None
-        What the statistic was held against.
-    n : int or None
-        How many rows, recordings or subjects the statistic rests on.
-    reason : str
-        One sentence a person can act on.
-    waiver : mapping of str to str, or None
-        ``by``, ``at`` and ``why`` of the person who let it pass where it would have blocked, and
-        ``until`` when.
+        The suite it belongs to; empty for a gate outside suites.
+    severity : {"critical", "warning", "info", ""}
+        How much it matters when it does not hold, whatever the status is: a critical expectation
+        does not block where its rows went into quarantine or a person waived it.
+    kind, columns, aspect : str, tuple of str, str
+        Of an expectation: its type, its columns, and what separates it from another of the same
+        type on the same columns.
+    firm : bool
+        Whether nobody may waive it.
+    waiver : Waiver, optional
+        The decision that turned a block into this warning.
     """
 
-    name: str
-    verdict: Literal["pass", "warn", "block"]
-    statistic: float | None = None
-    low: float | None = None
-    high: float | None = None
+    id: str
+    status: Status
+    observed: Number | None = None
     threshold: float | None = None
     n: int | None = None
-    reason: str = ""
-    severity: Literal["critical", "warning", "info", ""] = ""
+    n_unit: Unit = "rows"
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     suite: str = ""
-    waiver: Mapping[str, str] | None = None
+    severity: Severity = ""
+    kind: str = ""
+    columns: tuple[str, ...] = ()
+    aspect: str = ""
+    firm: bool = False
+    waiver: Waiver | None = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether it ends the run: it blocks, or a critical question cannot be answered."""
+        return self.status == "block" or (
+            self.status == "insufficient" and self.severity == "critical"
+        )
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Verdict:
+        """Read a stored verdict; one from before 0.3 has flat numbers and a sentence."""
+        if "verdict" in fields:
+            return cls(
+                id=fields["name"],
+                status=fields["verdict"],
+                observed=Number(fields["statistic"], low=fields.get("low"), high=fields.get("high"))
+                if fields.get("statistic") is not None
+                else None,
+                threshold=fields.get("threshold"),
+                n=fields.get("n"),
+                suite=fields.get("suite", ""),
+                severity=fields.get("severity", ""),
+                waiver=Waiver(**fields["waiver"]) if fields.get("waiver") else None,
+            )
+        observed, waiver = fields.get("observed"), fields.get("waiver")
+        return cls(
+            **dict(fields)
+            | {
+                "observed": Number(**observed) if observed else None,
+                "numbers": {name: Number(**one) for name, one in fields["numbers"].items()},
+                "names": {name: tuple(some) for name, some in fields["names"].items()},
+                "columns": tuple(fields["columns"]),
+                "waiver": Waiver(**waiver) if waiver else None,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def is_small(count: float | None) -> bool:
+    """Whether a count of people, or of what belongs to them, may not be shown."""
+    return count is not None and 0 < count < MIN_CELL
+
+
+def suppress(verdict: Verdict) -> Verdict:
+    """The verdict without any number that reveals a count of 1 to 4 people.
+
+    Where the measurement rests on so few, none of its numbers is kept.  A suppressed number keeps
+    its unit and loses its value, so that the words can say that there is one.
+    """
+    few = is_small(verdict.n)
+
+    def kept(number: Number) -> Number:
+        share_of = round((number.value or 0) * (verdict.n or 0)) if number.unit == "share" else 0
+        hidden = few or (number.unit in COUNTS and is_small(number.value)) or is_small(share_of)
+        return Number(None, number.unit) if hidden else number
+
+    return replace(
+        verdict,
+        observed=verdict.observed and kept(verdict.observed),
+        n=None if few else verdict.n,
+        numbers={name: kept(number) for name, number in verdict.numbers.items()},
+    )
+
+
+def explain(verdict: Verdict) -> str:
+    """The data of a verdict on one line, without small counts."""
+    shown = suppress(verdict)
+    parts = []
+    if shown.observed is not None and shown.observed.value is not None:
+        parts.append(f"observed {shown.observed.value:.4g}")
+    if shown.threshold is not None:
+        parts.append(f"limit {shown.threshold:.4g}")
+    if shown.n is not None:
+        parts.append(f"n {shown.n} {shown.n_unit}")
+    return f"{shown.id}: {shown.status}" + (f" ({', '.join(parts)})" if parts else "")

@@ -25,6 +25,7 @@ from typing import Any
 
 from spira_tasks.artifacts import Documents, Store
 from spira_tasks.artifacts.blobs import canonical_json
+from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import agreement
 
@@ -33,14 +34,6 @@ NOTHING = "0" * 64  # the hash before the first event
 TRIES = 200  # of finding a free number: as many writers at once have never been seen
 VARIABLE = "SPIRA_ACTOR"
 ACTOR = re.compile(r"[\w.@:+ -]{1,120}")
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """Names an event so that it can neither be changed nor removed unseen."""
-
-    number: int
-    hash: str
 
 
 @dataclass(frozen=True)

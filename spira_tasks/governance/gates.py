@@ -87,7 +87,7 @@ def _readings(steps: Sequence[Made], gate: Gate, digest: str) -> list[Mapping[st
         for record, inputs in steps
         if record["stage"] == gate.stage
         and record["state"] == "done"
-        and (not gate.suite or record.get("config", {}).get("suite") == gate.suite)
+        and (not gate.suite or (record.get("config") or {}).get("gate") == gate.suite)
         and record["outputs"].get(gate.output) == digest
     ]
 

@@ -62,15 +62,12 @@ def tombstone_tag(subject_id: str) -> str:
     return sha256(b"spira.erased/1\0" + subject_id.encode()).hexdigest()[:32]
 
 
-def waiver_of(
-    verdict: Mapping[str, Any], until: str, limit: float | None = None
-) -> dict[str, str] | None:
+def waiver_of(verdict: Verdict, until: str, limit: float | None = None) -> dict[str, str] | None:
     """What a waiver of a verdict is about: the check, how bad it may get, and until when.
 
     Parameters
     ----------
-    verdict : mapping
-        As a run stores it.
+    verdict : Verdict
     until : str
         The last day, ISO 8601.
     limit : float, optional
@@ -82,12 +79,13 @@ def waiver_of(
         None where the verdict has no number, or the limit is better than what was seen: such a
         waiver would excuse everything, or nothing.
     """
-    seen, threshold = verdict.get("statistic"), verdict.get("threshold")
+    seen = verdict.observed.value if verdict.observed else None
+    threshold = verdict.threshold
     if seen is None or not math.isfinite(seen if limit is None else limit):
         return None
     about = {
-        "suite": str(verdict["suite"]),
-        "expectation": str(verdict["name"]),
+        "suite": verdict.suite,
+        "expectation": verdict.id,
         "side": _side(seen, threshold),
         "limit": repr(float(seen if limit is None else limit)),
         "until": until,
@@ -98,10 +96,11 @@ def waiver_of(
 def excuses(about: Mapping[str, str], verdict: Verdict) -> bool:
     """Whether a waiver is about this check, and the check is no worse than what was signed for."""
     return (
-        (about["suite"], about["expectation"]) == (verdict.suite, verdict.name)
+        (about["suite"], about["expectation"]) == (verdict.suite, verdict.id)
         and {"side", "limit", "until"} <= set(about)  # older ones excused everything, for ever
-        and verdict.statistic is not None
-        and _within(about, verdict.statistic, verdict.threshold)
+        and verdict.observed is not None
+        and verdict.observed.value is not None
+        and _within(about, verdict.observed.value, verdict.threshold)
     )
 
 

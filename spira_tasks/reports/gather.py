@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.small_cells import MIN_CELL, without_few
+from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
 from spira_tasks.reports import judged, tables
@@ -204,7 +204,7 @@ def _steps(records: Mapping[str, Record]) -> tuple[StepFacts, ...]:
                 key=record.get("key", ""),
                 finished_at=record["finished_at"],
                 error=record.get("error", ""),
-                message=without_few(record.get("message", "")),
+                message=record.get("message", ""),
                 outputs=record.get("outputs", {}),
             )
         )

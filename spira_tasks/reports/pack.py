@@ -15,9 +15,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import signing
-from spira_tasks.governance.audit import Anchor
 
 MANIFEST = "manifest.json"
 FORMAT = "spira-report/1"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expectations.words import Words, catalogue, verdicts
+from expectations.words import Words, verdicts
 from expectations.words.suites import Description
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts
 
@@ -217,11 +217,7 @@ def _next(t: Words, facts: RunFacts, stopping: Sequence[Mapping[str, Any]]) -> s
 
 def _is_firm(verdict: Mapping[str, Any]) -> bool:
     """Whether no waiver would count against a check."""
-    known = catalogue.committed().get((verdict["suite"], verdict["name"]))
-    if known is not None:
-        return known.firm
-    kind, _, rest = verdict["name"].removesuffix(")").partition("(")
-    return catalogue.is_firm(kind, (rest.partition(", ")[0],))
+    return bool(verdict["firm"])
 
 
 def _numbers(t: Words, verdict: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from spira_tasks.contract.small_cells import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.reports.facts import Count, Counts
 
 if TYPE_CHECKING:

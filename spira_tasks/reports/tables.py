@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spira_tasks.contract.small_cells import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
 from spira_tasks.reports.facts import (
     Count,

@@ -12,25 +12,24 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from spira_tasks.config import Fraction, StageConfig
+from spira_tasks.config import Fraction, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Status, Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
-    from spira_tasks.work import Record, Work
+    from spira_tasks.work import PlatformWork, Record
 
-EFFECT = True  # it looks at the registry: which model is champion
-AUDIT = "gate"
+SPEC = StageSpec(outside=True, audit="gate")  # the registry says which model is champion
 
 NUMBERS = (
     *("age", "spo2", "heart_rate", "resp_rate", "temp", "duration_seconds", "level_dbfs", "peak"),
@@ -69,7 +68,7 @@ class Config(StageConfig):
     n_threads: PositiveInt = 2
 
 
-def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_tasks.tracking import Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -81,7 +80,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     def make() -> Record:
         first_time.append(True)
         found = compared(made, inputs, config, work) if champion else {"state": "no champion"}
-        return found | judged(found)
+        return found | verdicts_on(found)
 
     parts = {
         "recordings": inputs.recordings.digest,
@@ -92,7 +91,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     }
     found = work.remember(parts, make)  # a pure function of two sets: never made twice
     table = table_of(found)
-    verdicts = (enough(found, config), *(Verdict(**verdict) for verdict in found["verdicts"]))
+    verdicts = (enough(found, config), *map(Verdict.from_dict, found["verdicts"]))
 
     for name in inputs.recordings.names:
         (outputs.recordings / name).parent.mkdir(parents=True, exist_ok=True)
@@ -104,17 +103,17 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         "reference": reference,
         **found["suite"],
         "features": found.get("rows", []),
-        "verdicts": [asdict(verdict) for verdict in verdicts],
+        "verdicts": [verdict.to_dict() for verdict in verdicts],
     }
     (outputs.report / "drift.json").write_text(json.dumps(content, indent=1, sort_keys=True))
-    n_by_verdict = Counter(verdict.verdict for verdict in verdicts)
+    n_by_status = Counter(verdict.status for verdict in verdicts)
     return Outcome(
         {
             "n_features": len(table),
             "n_compared": int(table["compared"].sum()),
             "n_new_people": found.get("n_new", 0),
-            "n_warnings": n_by_verdict["warn"],
-            "n_blocked": n_by_verdict["block"],
+            "n_warnings": n_by_status["warn"],
+            "n_blocked": n_by_status["block"],
         },
         verdicts,
         changed=bool(first_time),
@@ -122,33 +121,24 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 
 def enough(found: Mapping[str, Any], config: Config) -> Verdict:
-    """Whether anything could be compared, and if not, why."""
-    n = found.get("n_new", 0)
-    verdict, reason = {
-        "no champion": ("pass", "there is no champion yet: nothing to compare with"),
-        "no reference": (
-            "warn",
-            "the champion's training set is not in the store, or was erased: train and promote "
-            "again to have a reference",
-        ),
-        "few": (
-            "pass",
-            f"{n} people are not in the champion's training set; fewer than {config.min_people} "
-            "tell nothing",
-        ),
-        "compared": ("pass", f"{n} people are not in the champion's training set"),
-    }[found["state"]]
+    """Whether anything could be compared, and if not, why.
+
+    Nothing is wrong where there is no champion, or where nobody or few people are new.  A
+    reference that was lost has to be made again: train and promote.
+    """
+    status: dict[str, Status] = {"compared": "pass", "no champion": "pass", "few": "insufficient"}
     return Verdict(
         "drift_reference",
-        verdict,  # type: ignore[arg-type]
-        n=n,
-        reason=reason,
+        status.get(found["state"], "warn"),
+        observed=Number(found.get("n_new", 0), "people"),
+        threshold=float(config.min_people),
+        names={"state": (found["state"],)},
         severity="warning",
         suite="drift",
     )
 
 
-def judged(found: Record) -> Record:
+def verdicts_on(found: Record) -> Record:
     """What the suite says of the comparison."""
     from expectations import drift
     from spira_tasks import quality
@@ -157,7 +147,7 @@ def judged(found: Record) -> Record:
     report = quality.check(table, drift.suite(table))
     return {
         "suite": {"suite": report.suite, "version": report.version, "digest": report.digest},
-        "verdicts": [asdict(verdict) for verdict in report.verdicts],
+        "verdicts": [verdict.to_dict() for verdict in report.verdicts],
     }
 
 
@@ -170,7 +160,7 @@ def table_of(found: Record) -> pd.DataFrame:
     return pd.DataFrame(found.get("rows", []), columns=[*COLUMNS]).astype(COLUMNS)
 
 
-def compared(made: Mapping[str, str], inputs: Inputs, config: Config, work: Work) -> Record:
+def compared(made: Mapping[str, str], inputs: Inputs, config: Config, work: PlatformWork) -> Record:
     """New people beside those of the champion's ``made``: plain JSON, no value of anybody in it."""
     import pandas as pd
 
@@ -208,7 +198,7 @@ def has(name: str, new: pd.DataFrame, old: pd.DataFrame) -> bool:
 
 
 def model_rows(
-    made: Mapping[str, str], new: pd.DataFrame, inputs: Inputs, config: Config, work: Work
+    made: Mapping[str, str], new: pd.DataFrame, inputs: Inputs, config: Config, work: PlatformWork
 ) -> list[Record]:
     """What the champion is given of new people, and what it answers; none where it cannot be asked.
 

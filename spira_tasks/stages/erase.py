@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from spira_tasks.config import StageConfig
+from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
-    from spira_tasks.work import Work
+    from spira_tasks.work import PlatformWork
 
-EFFECT = True  # it deletes
+SPEC = StageSpec(outside=True)  # it deletes
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Config(StageConfig):
     reason: Annotated[str, Field(min_length=10, max_length=500)]
 
 
-def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_tasks.governance import certificates, erasure
     from spira_tasks.governance.inventory import Holding
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from spira_tasks.config import Fraction, Seconds, StageConfig, standard_limits
+from spira_tasks.config import Fraction, Seconds, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.errors import ConfigError
+from spira_tasks.gating import quarantine, rules
+from spira_tasks.gating.quarantine import Refusal
 from spira_tasks.intake import pseudonyms
 from spira_tasks.intake.pseudonyms import pseudonym
 
@@ -34,8 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AUDIT = "ingest"
-HEEDS = ("releases", "erasures")
+SPEC = StageSpec(decisions=("releases", "erasures"), audit="ingest")
 
 # Not faults of the data: rows that nobody may use.  They do not count against a cohort.
 NOT_PERMITTED = ("consent_withdrawn", "consent_pending", "retention_expired", "erased")
@@ -130,13 +131,16 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse({r: fault for r, fault in other_bytes(table).items() if not is_released(r, fault[0])})
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
-    refused = quarantine(rows, subjects, faults)
+    refusals = {row: refusal(*faults[row]) for row in sorted(faults)}
+    refused = quarantine.table(
+        rows.loc[list(refusals)].assign(subject_id=subjects.loc[list(refusals)]), refusals
+    )
     bank, refused_noises = listener.ward_noises(
         incoming.ward_noise, ears, config.evaluation_noise_fraction
     )
 
     table.to_parquet(outputs.recordings / "recordings.parquet", index=False)
-    refused.to_parquet(outputs.quarantine / "quarantine.parquet", index=False)
+    refused.to_parquet(outputs.quarantine / quarantine.FILE, index=False)
     refused_noises.to_parquet(outputs.quarantine / "ward_noise.parquet", index=False)
     bank.to_parquet(outputs.ward_noise / "ward_noise.parquet", index=False)
     metrics = {
@@ -154,6 +158,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     for reason, n in report["n_by_reason"].items():
         log.warning("ingest: %d recordings in quarantine: %s", n, reason)
     return Outcome(metrics, verdicts(table, refused, refused_noises, config))
+
+
+def refusal(reason: str, detail: str) -> Refusal:
+    return Refusal(reason, detail, unnamed=reason in UNNAMED, forgotten=reason == "erased")
 
 
 def without_subject(table: pd.DataFrame) -> Faults:
@@ -238,32 +246,6 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
     return table[columns].sort_values("record_id", ignore_index=True)
 
 
-def quarantine(rows: pd.DataFrame, subjects: pd.Series, faults: Faults) -> pd.DataFrame:
-    """One row a refused recording: its number in the table that came, and why.
-
-    Names of records, sites and tasks are kept only where they surely hold nothing else; the
-    pseudonym, so that an erasure finds the row.
-    """
-    import pandas as pd
-
-    from spira_tasks.intake.record_contract import COLUMNS, HEX64, NAME
-
-    refused = rows.loc[sorted(faults)].reindex(columns=["record_id", "hospital_id", "task"])
-    told = pd.DataFrame.from_dict(faults, orient="index", columns=["reason", "detail"])
-    refused = refused.join(told.astype("str"))
-    telling = refused["reason"].isin(UNNAMED)
-    well_named = refused["record_id"].str.fullmatch(NAME.pattern).fillna(False).astype(bool)
-    refused["record_id"] = refused["record_id"].where(well_named & ~telling)
-    refused["hospital_id"] = refused["hospital_id"].where(~telling)
-    whose = subjects.loc[refused.index]
-    known = whose.str.fullmatch(HEX64.pattern).fillna(False).astype(bool)
-    refused["subject_id"] = whose.where(known & (refused["reason"] != "erased"))
-    refused["task"] = refused["task"].where(refused["task"].isin(COLUMNS["task"].values))
-    refused.insert(0, "row", refused.index.astype("int64"))
-    columns = ["row", "record_id", "reason", "detail", "hospital_id", "task", "subject_id"]
-    return refused[columns].astype(dict.fromkeys(columns[1:], "str"))
-
-
 def counts(table: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
     """Numbers of recordings by what they are, and of refused ones by why and whence."""
 
@@ -288,58 +270,33 @@ def verdicts(
 
     Rows that may not be used (consent, retention) are no fault of the data and do not count.
     """
-    from expectations.limits import tolerated
-
     faulty = refused[~refused["reason"].isin(NOT_PERMITTED)]
-    n, n_faulty = len(table) + len(faulty), len(faulty)
-    n_tolerated = tolerated(n, config.max_quarantine_fraction)
-    reasons = ", ".join(f"{k} {reason}" for reason, k in faulty["reason"].value_counts().items())
-    bad_sites = 0
-    for site, k in faulty["hospital_id"].value_counts().items():
-        n_site = k + int((table["hospital_id"] == site).sum())
-        bad_sites += k > tolerated(n_site, config.max_site_quarantine_fraction)
+    n_sites = int(table["hospital_id"].nunique())
     unseen = set(table["hospital_id"].dropna()) - set(config.sites) if config.sites else set()
     return (
-        Verdict(
-            "quarantine_share",
-            "block" if n_faulty > n_tolerated or table.empty else "pass",
-            statistic=n_faulty / n if n else None,
-            threshold=config.max_quarantine_fraction,
-            n=n,
-            reason=f"{n_faulty} of {n} recordings are faulty, {n_tolerated} would be tolerated"
-            + (f": {reasons}; see quarantine.parquet" if reasons else "")
-            + ("; nothing is left to work with" if table.empty else ""),
-        ),
-        Verdict(
-            "quarantine_share_by_site",
-            "block" if bad_sites else "pass",
-            statistic=float(bad_sites),
-            threshold=config.max_site_quarantine_fraction,
-            n=int(table["hospital_id"].nunique()),
-            reason=f"{bad_sites} sites have too many faulty recordings; see ingest.json",
+        *rules.shares(
+            table,
+            faulty,
+            max_fraction=config.max_quarantine_fraction,
+            max_site_fraction=config.max_site_quarantine_fraction,
+            emptied=table.empty,
         ),
         Verdict(
             "known_sites",
             "warn" if unseen else "pass",
-            statistic=float(len(unseen)),
-            n=int(table["hospital_id"].nunique()),
-            reason=f"recordings came from {len(unseen)} sites that are not in `sites`: onboard "
-            "them, or correct hospital_id"
-            if unseen
-            else "all sites are known"
-            if config.sites
-            else "no list of sites is set up (SPIRA_SITES), so none could be missed in it",
+            observed=Number(len(unseen), "sites") if config.sites else None,
+            n=n_sites,
+            n_unit="sites",
         ),
-        standard_limits(
+        rules.standard_limits(
             config,
             ("max_quarantine_fraction", "max_site_quarantine_fraction", "max_duration_seconds"),
             ("min_duration_seconds",),
-            ["as_of is a day of the past"] if config.as_of < _today() else [],
+            ["as_of"] if config.as_of < _today() else [],
         ),
         Verdict(
             "ward_noise_files",
             "warn" if len(refused_noises) else "pass",
-            statistic=float(len(refused_noises)),
-            reason=f"{len(refused_noises)} ward noises could not be used",
+            observed=Number(len(refused_noises), "items"),
         ),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, NonNegativeInt
 
-from spira_tasks.config import StageConfig
+from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ServiceUnavailable
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
     from spira_tasks.governance.heeded import Decision
     from spira_tasks.tracking import Registered, Tracker
-    from spira_tasks.work import Work
+    from spira_tasks.work import PlatformWork
 
-EFFECT = True  # it moves the champion
-AUDIT = "promotion"
-HEEDS = ("erasures", "approvals", "refusals")
+# it moves the champion
+SPEC = StageSpec(outside=True, decisions=("erasures", "approvals", "refusals"), audit="promotion")
 
 
 @dataclass(frozen=True)
@@ -50,23 +49,24 @@ class Config(StageConfig):
     require_approval: bool = False
 
 
-def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    from expectations.promotion import OWNER, behind_its_gates, judge, nobody_erased
-    from spira_tasks.governance import heeded
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
+    from expectations.promotion import OWNER, behind_its_gates, nobody_erased
+    from expectations.promotion import verdicts as sound
+    from spira_tasks.governance import gates, heeded
     from spira_tasks.tracking import CHAMPION, Tracker
 
     tracker = Tracker(work.tracking_uri)
     registration = json.loads(inputs.registration.path("registration.json").read_text())
     challenger = tracker.find_version(registration["classifier"])
     assert challenger is not None  # noqa: S101  (the step before registered it)
-    verdicts = judge(json.loads(inputs.report.path("evaluation.json").read_text()))
+    verdicts = sound(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
-    verdicts.append(behind_its_gates(work.gates_missed(challenger.classifier)))
+    verdicts.append(behind_its_gates(gates.missed_by(work.store, challenger.classifier)))
     refusal = heeded.said_of(challenger.classifier, heeded.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))
 
-    if any(verdict.verdict == "block" for verdict in verdicts):
+    if any(verdict.stops for verdict in verdicts):
         outcome = "blocked"
     elif CHAMPION in challenger.aliases:
         outcome = "promoted"
@@ -76,9 +76,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             approval = heeded.said_of(challenger.classifier, heeded.read(inputs.approvals))
             last.append(approved(challenger, approval))
         verdicts += last
-        outcome = "promoted" if all(one.verdict == "pass" for one in last) else "kept"
+        outcome = "promoted" if all(one.status == "pass" for one in last) else "kept"
 
-    blocking = ", ".join(verdict.name for verdict in verdicts if verdict.verdict == "block")
+    blocking = ", ".join(verdict.id for verdict in verdicts if verdict.stops)
     tags = {"spira.outcome": outcome, "spira.blocked_by": blocking}
     if challenger.was_champion or outcome == "promoted":
         tags["spira.was_champion"] = "true"  # whatever becomes of it
@@ -91,7 +91,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     decision = {
         "outcome": outcome,
         "owner_of_thresholds": OWNER,
-        "verdicts": [asdict(verdict) for verdict in verdicts],
+        "verdicts": [verdict.to_dict() for verdict in verdicts],
     }
     (outputs.decision / "decision.json").write_text(json.dumps(decision, indent=1, sort_keys=True))
     return Outcome(
@@ -122,26 +122,21 @@ def put_into_use(challenger: Registered, tracker: Tracker) -> None:
 
 
 def refused(challenger: Registered, refusal: Decision) -> Verdict:
+    """A person refused the version; ``model approve`` lifts it."""
     from spira_tasks.governance.heeded import REFUSED
 
-    return Verdict(
-        name=REFUSED,
-        verdict="block",
-        severity="critical",
-        reason=f"refused by {refusal.by} on {refusal.at[:10]}: {refusal.why}; what lifts it: "
-        f"python -m spira_tasks model approve {challenger.version}",
-    )
+    names = {"version": (challenger.version,)} | by_whom(refusal)
+    return Verdict(REFUSED, "block", names=names, severity="critical")
 
 
 def approved(challenger: Registered, approval: Decision | None) -> Verdict:
-    if approval is None:
-        reason = (
-            "nobody has approved it yet, and this run waits for that: python -m spira_tasks model "
-            f"approve {challenger.version}, then run it again"
-        )
-        return Verdict("approved_by_a_person", "warn", reason=reason)
-    reason = f"approved by {approval.by} on {approval.at[:10]}: {approval.why}"
-    return Verdict("approved_by_a_person", "pass", reason=reason)
+    """Whether a person approved the version, where the run waits for that."""
+    names = {"version": (challenger.version,)} | (by_whom(approval) if approval else {})
+    return Verdict("approved_by_a_person", "pass" if approval else "warn", names=names)
+
+
+def by_whom(decision: Decision) -> dict[str, tuple[str, ...]]:
+    return {"by": (decision.by,), "at": (decision.at[:10],), "why": (decision.why,)}
 
 
 def n_erased(challenger: Registered, inputs: Inputs) -> int:
@@ -162,7 +157,7 @@ def n_erased(challenger: Registered, inputs: Inputs) -> int:
 
 
 def beats_champion(
-    challenger: Registered, tracker: Tracker, inputs: Inputs, config: Config, work: Work
+    challenger: Registered, tracker: Tracker, inputs: Inputs, config: Config, work: PlatformWork
 ) -> Verdict:
     """Compare with the champion on the test subjects of today, one pair of scores a person."""
     import pandas as pd
@@ -175,13 +170,10 @@ def beats_champion(
     stopped = REFUSED in challenger.tags.get("spira.blocked_by", "")
     if challenger.was_champion and not stopped:
         return Verdict(
-            name="better_than_champion",
-            verdict="warn",
-            reason=f"version {challenger.version} was champion before and was replaced; only a "
-            "person brings it back, by refusing the champion: python -m spira_tasks model refuse",
+            "better_than_champion", "warn", names={"was_champion": (challenger.version,)}
         )
     if champion is None:
-        return Verdict("better_than_champion", "pass", reason="there is no champion yet")
+        return Verdict("better_than_champion", "pass")
     recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     predictions = pd.read_parquet(inputs.report.path("predictions.parquet"))
     evaluation = json.loads(inputs.report.path("evaluation.json").read_text())
@@ -196,7 +188,7 @@ def beats_champion(
 
 
 def score(
-    champion: Registered, tracker: Tracker, recordings: pd.DataFrame, work: Work
+    champion: Registered, tracker: Tracker, recordings: pd.DataFrame, work: PlatformWork
 ) -> pd.DataFrame:
     """What the champion says of every test subject, through the door that serving uses."""
     import numpy as np

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PositiveInt
 
 from spira_tasks import scratch
-from spira_tasks.config import StageConfig
+from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Verdict
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
     from spira_tasks.tracking import Registered, Tracker
-    from spira_tasks.work import Work
+    from spira_tasks.work import PlatformWork
 
-EFFECT = True  # it changes the registry
+SPEC = StageSpec(outside=True)  # it changes the registry
 
 PARITY_TOLERANCE = 1e-5  # of a probability, between the store's classifier and the registry's
 
@@ -44,7 +44,7 @@ class Config(StageConfig):
     n_parity_recordings: PositiveInt = 5
 
 
-def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_tasks.tracking import MODEL, Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -117,8 +117,8 @@ def copy_source(folder: Path) -> Path:
     return package
 
 
-def serving_parity(inputs: Inputs, config: Config, model: Any, work: Work) -> Verdict:
-    """Does the model that the registry returns say what the evaluation said?"""
+def serving_parity(inputs: Inputs, config: Config, model: Any, work: PlatformWork) -> Verdict:
+    """Whether the model that the registry returns answers as the evaluated one did."""
     import numpy as np
     import pandas as pd
 
@@ -134,10 +134,10 @@ def serving_parity(inputs: Inputs, config: Config, model: Any, work: Work) -> Ve
         served = float(model.predict(waveform[None, :])["probability"].iloc[0])
         difference = max(difference, abs(served - row.clean))
     return Verdict(
-        name="serving_parity",
-        verdict="pass" if difference <= PARITY_TOLERANCE else "block",
-        statistic=difference,
+        "serving_parity",
+        "pass" if difference <= PARITY_TOLERANCE else "block",
+        observed=Number(difference),
         threshold=PARITY_TOLERANCE,
         n=len(sample),
-        reason=f"the registered model differs from the evaluated one by {difference:.1g} at most",
+        n_unit="recordings",
     )

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spira_tasks import scratch
-from spira_tasks.config import StageConfig
+from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
-    from spira_tasks.work import Work
+    from spira_tasks.work import PlatformWork
 
-EFFECT = True  # it looks at other steps, the registry and the audit log
-AUDIT = "report"
+# it reads other steps, the registry and the audit log
+SPEC = StageSpec(outside=True, audit="report")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Config(StageConfig):
     run: str = ""
 
 
-def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_tasks.governance import audit
     from spira_tasks.reports import pack, site
     from spira_tasks.reports.gather import latest_run

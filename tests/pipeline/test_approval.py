@@ -82,10 +82,10 @@ class Registry:
         suites |= {"check_ward_noise": "ward_noise"}
         source = {"source": f"sha256:{'d' * 64}"}
         steps = [
-            (name, "validate", source, {"table": read[table]}, {"suite": name[6:]})
+            (name, "validate", source, {"table": read[table]}, {"gate": name[6:]})
             for name, table in suites.items()
         ]
-        suite = {"suite": "recordings"}
+        suite = {"gate": "recordings"}
         steps += [("check_recordings", "validate", {}, {"table": source["source"]}, suite)]
         steps += [
             ("check_drift", "drift", {}, {"recordings": read["recordings"]}, {}),
@@ -201,15 +201,15 @@ def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(
     registry.add(1)
     waiting = registry.promote(1, require_approval=True)
     assert waiting.metrics["kept"]
-    (verdict,) = [one for one in waiting.verdicts if one.name == "approved_by_a_person"]
-    assert verdict.verdict == "warn"
-    assert "model approve 1" in verdict.reason
+    (verdict,) = [one for one in waiting.verdicts if one.id == "approved_by_a_person"]
+    assert verdict.status == "warn"
+    assert verdict.names["version"] == ("1",)
     assert registry.champion() is None
     assert registry.model("approve", "1", "--why", WHY) == 0
     assert registry.champion() is None  # a person says yes, the gate acts
     done = registry.promote(1, require_approval=True)
     assert done.metrics["promoted"]
-    assert {one.name: one.verdict for one in done.verdicts}["approved_by_a_person"] == "pass"
+    assert {one.id: one.status for one in done.verdicts}["approved_by_a_person"] == "pass"
     assert registry.champion() == "1"
 
 
@@ -217,7 +217,7 @@ def test_promotion_asks_nobody_where_it_need_not(registry: Registry) -> None:
     registry.add(1)
     result = registry.promote(1)
     assert registry.champion() == "1"
-    assert not [one for one in result.verdicts if one.name.endswith("by_a_person")]
+    assert not [one for one in result.verdicts if one.id.endswith("by_a_person")]
 
 
 def test_an_approval_overrides_neither_a_gate_nor_an_erasure(
@@ -243,7 +243,7 @@ def test_who_was_champion_and_was_replaced_stays_so_however_often_it_is_run(
     for _ in range(2):
         again = registry.promote(1)
         assert again.metrics["kept"]
-        assert "only a person brings it back" in again.verdicts[-1].reason
+        assert again.verdicts[-1].names["was_champion"] == ("1",)
 
 
 def test_the_list_and_the_trace_tell_what_people_said(

@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
-from conftest import S3Server
-from minio import Minio
+from s3_servers import S3Server, client_of
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -32,7 +31,6 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPIRA_S3_SECRET_KEY", "a secret key")
 
 
-@pytest.mark.s3
 def test_the_same_files_have_the_same_digest_in_a_folder_and_in_a_bucket(
     bucket: str, tmp_path: Path
 ) -> None:
@@ -45,7 +43,6 @@ def test_the_same_files_have_the_same_digest_in_a_folder_and_in_a_bucket(
     assert len(digests) == 1
 
 
-@pytest.mark.s3
 def test_a_file_larger_than_one_upload_comes_back_whole(bucket: str, tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     content = bytes(range(256)) * 50_000  # the client sends more than 5 MiB in parts
@@ -79,7 +76,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.s3
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_fetched_files_are_private_and_gone_when_the_process_or_worker_ends(
     bucket: str, tmp_path: Path, start_method: str
@@ -97,7 +93,6 @@ def test_fetched_files_are_private_and_gone_when_the_process_or_worker_ends(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-@pytest.mark.s3
 @pytest.mark.parametrize("variable", SECRETS)
 def test_a_wrong_key_is_refused_without_showing_it(
     bucket: str, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -110,14 +105,12 @@ def test_a_wrong_key_is_refused_without_showing_it(
     assert not any(os.environ[name] in shown for name in SECRETS)
 
 
-@pytest.mark.s3
 def test_a_bucket_that_does_not_exist_is_not_created(s3_environment: S3Server) -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"there is no bucket 'nobody-made-it'.*create it"):
             Store("s3://nobody-made-it/prefix")
 
 
-@pytest.mark.s3
 def test_a_store_does_not_show_its_keys(bucket: str, s3_environment: S3Server) -> None:
     store = Store(bucket)
     shown = f"{store!r} {vars(store)!r} {vars(store._backend)!r}"
@@ -199,14 +192,11 @@ def test_a_server_that_does_not_speak_s3_is_a_wrong_endpoint(gateway: type[Gatew
 
 def presigned(server: S3Server, bucket: str, method: str) -> str:
     """An address that lets whoever has it do one thing for a minute."""
-    client = Minio(
-        server.endpoint.removeprefix("http://"), server.access_key, server.secret_key, secure=False
-    )
-    name = bucket.removeprefix("s3://").partition("/")[0]
-    return client.get_presigned_url(method, name, "some/object", expires=timedelta(minutes=1))
+    name, _, prefix = bucket.removeprefix("s3://").partition("/")
+    there = f"{prefix}/some/object"
+    return client_of(server).get_presigned_url(method, name, there, expires=timedelta(minutes=1))
 
 
-@pytest.mark.s3
 def test_a_signed_address_works_until_it_is_changed(bucket: str, s3_environment: S3Server) -> None:
     put, get = (presigned(s3_environment, bucket, method) for method in ("PUT", "GET"))
     assert urllib3.request("PUT", put, body=b"content").status == 200
@@ -215,7 +205,6 @@ def test_a_signed_address_works_until_it_is_changed(bucket: str, s3_environment:
         assert urllib3.request("GET", changed).status == 403
 
 
-@pytest.mark.s3
 def test_an_upload_that_breaks_off_leaves_nothing(bucket: str, s3_environment: S3Server) -> None:
     url = urlsplit(presigned(s3_environment, bucket, "PUT"))
     assert url.hostname is not None

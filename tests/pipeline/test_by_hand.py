@@ -10,7 +10,7 @@ import pandas as pd
 from conftest import SETTINGS, Run
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.governance import gates
 from spira_tasks.runner import run_step
 
@@ -32,7 +32,7 @@ def test_a_model_trained_by_hand_on_what_no_gate_handed_on_is_known(
     rows.drop(learned[:1]).to_parquet(tmp_path / "own/recordings.parquet")
     own = store.put_directory(tmp_path / "own")
     made = {name: result.outputs for name, result in finished.results.items()}
-    for step in configure(TRAINING, settings=SETTINGS):
+    for step in TRAINING.configure(settings=SETTINGS):
         if step.name in {"train", "evaluate"}:
             references = {name: ref.split(".") for name, ref in step.inputs.items()}
             inputs = {name: made[of][output] for name, (of, output) in references.items()}

@@ -16,7 +16,7 @@ from conftest import SETTINGS, Run
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.exits import EXIT_CONFIG, EXIT_REJECTED
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import Result
 from spira_tasks.provenance import ROOT
 
@@ -37,7 +37,7 @@ def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
 def test_finding_a_result_imports_neither_torch_nor_great_expectations(finished: Run) -> None:
     steps = [
         step.to_json()
-        for step in configure(TRAINING, data=str(finished.cohort), settings=SETTINGS)
+        for step in TRAINING.configure(data=str(finished.cohort), settings=SETTINGS)
         if step.name != "promote"
     ]
     script = f"""
@@ -57,7 +57,7 @@ assert not heavy, heavy
 
 
 def test_stdout_carries_the_result_and_nothing_else(finished: Run) -> None:
-    step = configure(TRAINING, data=str(finished.cohort), settings=SETTINGS)[0]
+    step = TRAINING.configure(data=str(finished.cohort), settings=SETTINGS).step("ingest")
     process = command("run", "--store", finished.store.url, "--run-id", "out", step.to_json())
     assert process.returncode == 0
     assert Result.from_json(process.stdout).stage == "ingest"

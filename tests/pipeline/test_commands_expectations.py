@@ -252,7 +252,7 @@ def two_runs(tmp_path: Path) -> Store:
             "source": store.put_directory(source),
         }
         with pytest.raises(GateRejected):  # the template's sounds are no sounds
-            run_step(Step("check", "validate", inputs, {"suite": "recordings"}), run, store)
+            run_step(Step("check", "validate", inputs, {"gate": "recordings"}), run, store)
     return store
 
 

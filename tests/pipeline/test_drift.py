@@ -19,6 +19,7 @@ from spira_tasks import drift_rows, quality
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
+from spira_tasks.contract.verdict import Number
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
 from spira_tasks.speech.features import FeatureSpec
@@ -91,7 +92,7 @@ def compare(
 
 def told(result: Result) -> dict[str, str]:
     return {
-        verdict.name: verdict.reason for verdict in result.verdicts if verdict.verdict != "pass"
+        v.id: ", ".join(v.names.get("state", ())) for v in result.verdicts if v.status == "warn"
     }
 
 
@@ -109,10 +110,7 @@ def champion(store: Store, tmp_path: Path) -> Table:
 def test_without_a_champion_there_is_nothing_to_compare_with(store: Store, tmp_path: Path) -> None:
     result = compare(store, others(), tmp_path / "new")
     (verdict,) = result.verdicts
-    assert (verdict.verdict, verdict.reason) == (
-        "pass",
-        "there is no champion yet: nothing to compare with",
-    )
+    assert (verdict.status, verdict.names["state"]) == ("pass", ("no champion",))
     assert result.outputs["recordings"] == put(store, tmp_path / "again", others())
     table = store.directory(result.outputs["report"]).path("drift.parquet")
     assert len(pd.read_parquet(table)) == 0
@@ -146,7 +144,7 @@ def test_older_people_from_a_new_site_are_told_and_block_nothing(
         "expect_feature_to_be_as_before(hospital_id)",
         "expect_no_new_categories(hospital_id)",
     }
-    assert result.blocking == ()
+    assert result.stopping == ()
     left = json.dumps(content(store, result)) + json.dumps(store.read_record("r", "check_drift"))
     assert "Planted" not in left
     (age,) = [row for row in content(store, result)["features"] if row["feature"] == "age"]
@@ -160,14 +158,15 @@ def test_few_new_people_tell_nothing(store: Store, champion: Table, tmp_path: Pa
     result = compare(store, pd.concat([champion, new]), tmp_path / "few")
     assert told(result) == {}
     assert result.metrics["n_compared"] == 0
-    assert "20 people are not in" in result.verdicts[0].reason
+    assert result.verdicts[0].status == "insufficient"
+    assert result.verdicts[0].observed == Number(20, "people")
 
 
 def test_a_reference_that_is_gone_is_told(store: Store, champion: Table, tmp_path: Path) -> None:
     for tree in (Path(store.url) / "trees").glob("*.json"):
         tree.unlink()
     result = compare(store, others(), tmp_path / "new")
-    assert "was erased" in told(result)["drift_reference"]
+    assert told(result) == {"drift_reference": "no reference"}
 
 
 def test_the_second_time_nothing_is_compared_and_the_bytes_are_the_same(
@@ -211,7 +210,7 @@ def test_chance_seldom_looks_like_drift(n_people: int) -> None:
             )
         table = pd.DataFrame(rows(*tables))
         report = quality.check(table, drift_suite.suite(table))
-        alarms += sum(v.verdict == "warn" for v in report.verdicts)
+        alarms += sum(v.status == "warn" for v in report.verdicts)
         beyond_fixed += int((table["effect"][2:] > 0.1).sum())
         looks += 5
     assert alarms <= 5, f"{alarms} of {looks}"
@@ -288,7 +287,7 @@ def test_features_unlike_those_of_the_champion_are_told_with_what_it_answers(
         "expect_coefficients_to_be_as_before(coefficients)",
         "expect_positive_rate_to_be_as_before(positive_rate)",
     }
-    assert result.blocking == ()
+    assert result.stopping == ()
 
 
 def test_a_champion_that_takes_other_features_is_not_asked(

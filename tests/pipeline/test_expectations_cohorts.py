@@ -13,7 +13,7 @@ from suites import BETWEEN, COUNT, LEVEL, REGEX, WEAK
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
 from spira_tasks.cohort.recorder import FAULTS
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
 from spira_tasks.runner import run_step
@@ -23,7 +23,7 @@ GATE = Step(
     "gate",
     "validate",
     {"table": "ingest.recordings", "source": "ingest.report"},
-    {"suite": "recordings"},
+    {"gate": "recordings"},
 )
 
 
@@ -32,7 +32,7 @@ def test_a_clean_synthetic_cohort_is_not_blocked(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     ingest = run_step(Step("ingest", "ingest", {"data": f"folder:{tmp_path}/data"}), "r", store)
     assert ingest.metrics["n_quarantined"] == 0
-    assert {verdict.verdict for verdict in ingest.verdicts} == {"pass"}
+    assert {verdict.status for verdict in ingest.verdicts} == {"pass"}
     assert run_step(GATE, "r", store).metrics["n_blocked"] == 0
 
 
@@ -71,7 +71,7 @@ def test_every_fault_of_a_delivery_is_put_aside_or_reported(tmp_path: Path) -> N
     assert found == REASONS
     gate = dataclasses.replace(GATE, config={**GATE.config, **config})
     verdicts = run_step(gate, "r", store).verdicts  # useless recordings by themselves end nothing
-    failed = {verdict.name for verdict in verdicts if verdict.verdict == "warn"}
+    failed = {verdict.id for verdict in verdicts if verdict.status == "warn"}
     assert set(REPORTED.values()) <= failed
 
 
@@ -79,7 +79,7 @@ def until_training_set(folder: Path, **cohort: object) -> dict[str, str]:
     """What the gate of the training set says of a cohort, without passes."""
     write_cohort(folder / "data", progress=False, **cohort)  # type: ignore[arg-type]
     store = Store(str(folder / "store"))
-    for step in configure(TRAINING, data=str(folder / "data")):
+    for step in TRAINING.configure(data=str(folder / "data")):
         try:
             run_step(step, "r", store)
         except GateRejected:
@@ -88,7 +88,7 @@ def until_training_set(folder: Path, **cohort: object) -> dict[str, str]:
             break
     record = store.read_record("r", "check_training_set")
     assert record is not None
-    return {v["name"]: v["verdict"] for v in record["verdicts"] if v["verdict"] != "pass"}
+    return {v["id"]: v["status"] for v in record["verdicts"] if v["status"] != "pass"}
 
 
 def test_a_small_cohort_without_a_confound_is_told_only_that_it_is_small(tmp_path: Path) -> None:

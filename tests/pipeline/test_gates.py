@@ -12,7 +12,8 @@ from expectations import promotion
 from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance.decisions import decide
 from spira_tasks.governance.heeded import waiver_of
@@ -27,7 +28,7 @@ def run(folder: Path, run_id: str, **settings: object) -> dict[str, Any]:
     store = Store(str(folder / "store"))
     changed = {f"train.{name}": value for name, value in settings.items()}
     try:
-        for step in configure(TRAINING, data=str(folder / "c"), settings=changed):
+        for step in TRAINING.configure(data=str(folder / "c"), settings=changed):
             run_step(step, run_id, store)
     except GateRejected:
         pass  # told by the description
@@ -37,6 +38,12 @@ def run(folder: Path, run_id: str, **settings: object) -> dict[str, Any]:
 
 def verdicts(description: dict[str, Any]) -> dict[str, Any]:
     return {verdict["name"]: verdict for verdict in description["by_name"]["promote"]["verdicts"]}
+
+
+def better(folder: Path, run_id: str) -> Verdict:
+    """What the promotion found beside the champion."""
+    verdicts = Store(str(folder / "store")).runs.read(run_id).steps["promote"].verdicts
+    return next(verdict for verdict in verdicts if verdict.id == "better_than_champion")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -72,8 +79,8 @@ def seen(ward: Path) -> dict[str, Any]:
     """
     description = run(ward, "seen", **HEARS_THE_WARD)
     store = Store(str(ward / "store"))
-    for verdict in description["by_name"]["check_training_set"]["verdicts"]:
-        if verdict["verdict"] == "block":
+    for verdict in store.runs.read("seen").steps["check_training_set"].verdicts:
+        if verdict.stops:
             about = waiver_of(verdict, "2999-12-31")
             assert about is not None
             decide(store, "waivers", about, "to see whether the later gates hold without this one")
@@ -114,10 +121,10 @@ def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_
     second = run(ward, "second", seed=43, **HEARS_THE_WARD)
     assert second["outcome"] == "kept"
     assert second["model"]["aliases"] == ["challenger"]
-    assert "champion version 1" in verdicts(second)["better_than_champion"]["reason"]
+    assert better(ward, "second").names["champion"] == ("1",)
 
     tracker = Tracker(tracking_uri(Store(str(ward / "store"))))
     tracker.promote("2")  # a person moves the alias
     again = run(ward, "again", **HEARS_THE_WARD)
     assert again["outcome"] == "kept"
-    assert "only a person brings it back" in verdicts(again)["better_than_champion"]["reason"]
+    assert better(ward, "again").names["was_champion"] == ("1",)

@@ -61,16 +61,16 @@ def spoilt(store: Store, features: Result, folder: Path, **spec: object) -> tupl
 
 
 def gate(table: str, source: str, suite: str = "features") -> Step:
-    return Step("check", "validate", {"table": table, "source": source}, {"suite": suite})
+    return Step("check", "validate", {"table": table, "source": source}, {"gate": suite})
 
 
 def test_features_that_today_s_code_makes_pass(
     store: Store, features: Result, recordings: str
 ) -> None:
     result = run_step(gate(features.outputs["features"], recordings), "r", store)
-    assert {verdict.verdict for verdict in result.verdicts} == {"pass"}
+    assert {verdict.status for verdict in result.verdicts} == {"pass"}
     assert result.outputs["table"] == features.outputs["features"]
-    (parity,) = [v for v in result.verdicts if "parity" in v.name]
+    (parity,) = [v for v in result.verdicts if "parity" in v.id]
     assert parity.n == 5
 
 
@@ -127,13 +127,13 @@ def test_a_silent_noise_is_put_aside_and_short_ones_are_told(
     store: Store, recordings: str, tmp_path: Path
 ) -> None:
     good = run_step(gate(bank(store, tmp_path / "a", 9.0), recordings, "ward_noise"), "r", store)
-    assert {verdict.verdict for verdict in good.verdicts} == {"pass"}
+    assert {verdict.status for verdict in good.verdicts} == {"pass"}
     step = gate(bank(store, tmp_path / "b", 4.0, peak=1e-4), recordings, "ward_noise")
     result = run_step(step, "r", store)
     assert result.metrics["n_quarantined"] == 1
     aside = store.directory(result.outputs["quarantine"]).path("quarantine.parquet")
     assert list(pd.read_parquet(aside)["record_id"]) == ["noise-0"]
-    told = {verdict.name for verdict in result.verdicts if verdict.verdict == "warn"}
+    told = {verdict.id for verdict in result.verdicts if verdict.status == "warn"}
     assert any("duration_seconds, longest_recording_seconds" in name for name in told)
 
 

@@ -75,8 +75,8 @@ def test_rows_at_fault_are_put_aside_and_the_others_go_on(store: Store, gate: Ga
     assert set(aside["suite"]) == {"metadata"}
     kept = made(store, "table")["recordings.parquet"]
     pd.testing.assert_frame_equal(kept, table.iloc[2:].reset_index(drop=True))
-    verdict = next(v for v in result.verdicts if v.name == CHECK)
-    assert (verdict.verdict, verdict.severity, verdict.suite) == ("warn", "critical", "metadata")
+    verdict = next(v for v in result.verdicts if v.id == CHECK)
+    assert (verdict.status, verdict.severity, verdict.suite) == ("warn", "critical", "metadata")
 
 
 def test_the_same_table_gives_the_same_bytes_anywhere(
@@ -85,7 +85,7 @@ def test_the_same_table_gives_the_same_bytes_anywhere(
     first = gate(hot(2))
     other = Store(str(tmp_path / "other"))
     digests = {n: other.put_directory(tmp_path / n) for n in ("table", "source")}
-    again = run_step(Step("check", "validate", digests, {"suite": "recordings"}), "r", other)
+    again = run_step(Step("check", "validate", digests, {"gate": "recordings"}), "r", other)
     assert again.outputs == first.outputs
     assert again.key == first.key
 
@@ -156,6 +156,6 @@ def test_a_gate_takes_one_table(store: Store, tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "notes.txt").write_text("no table")
     digest = store.put_directory(tmp_path / "t")
-    step = Step("check", "validate", {"table": digest, "source": digest}, {"suite": "features"})
+    step = Step("check", "validate", {"table": digest, "source": digest}, {"gate": "features"})
     with pytest.raises(ConfigError, match="0 parquet files"):
         run_step(step, "r", store)

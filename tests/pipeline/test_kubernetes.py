@@ -29,7 +29,7 @@ from pods import (
 from spira.access import secrets_of
 from spira.outcome import command_line
 from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
-from spira_tasks.contract.pipelines import TRAINING, configured
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.step import Resources
 from spira_tasks.provenance import ROOT
 
@@ -65,7 +65,7 @@ def test_the_schema_check_can_fail(change: Callable[[dict[str, Any]], None]) -> 
 def test_a_pod_runs_the_command_line_of_every_runtime(task: str) -> None:
     (container,) = pod_of(task)["spec"]["containers"]
     words = [expanded(word, VALUES) for word in container["command"]]
-    assert words == command_line("python", configured(task, TRAINING, PARAMS), RUN_ID)
+    assert words == command_line("python", TRAINING.from_params(PARAMS).step(task), RUN_ID)
     assert not container.get("args")
 
 

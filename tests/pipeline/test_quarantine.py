@@ -152,7 +152,7 @@ def test_the_ledger_tells_by_which_version_a_gate_refused_and_when_it_takes_agai
     def checked(run_id: str, day: int) -> None:
         ward.ingest(run_id)
         inputs = {"table": "ingest.recordings", "source": "ingest.report"}
-        config = {"suite": "recordings", **LIMIT}
+        config = {"gate": "recordings", **LIMIT}
         run_step(Step("check_recordings", "validate", inputs, config), run_id, ward.store)
         dated(ward.store, run_id, day)
 

@@ -17,7 +17,7 @@ import torch
 from conftest import SETTINGS, Run
 
 from spira_tasks.artifacts import Checkpoint, Store
-from spira_tasks.contract.pipelines import TRAINING, configure
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ServiceUnavailable
@@ -33,7 +33,7 @@ N_EPOCHS = 5  # a signal that is sent after the second arrives before the end
 def training(**settings: Any) -> Step:
     changed = {f"train.{name}": value for name, value in settings.items()}
     values = {**SETTINGS, "train.epochs": N_EPOCHS, "train.patience_epochs": N_EPOCHS, **changed}
-    steps = configure(TRAINING, data="unused", settings=values)
+    steps = TRAINING.configure(data="unused", settings=values)
     return next(step for step in steps if step.name == "train")
 
 

@@ -18,7 +18,7 @@ from spira.store import StoreReader, explanation, shown
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.step import Resources, Step
 
-TRAIN = next(step for step in TRAINING if step.name == "train")
+TRAIN = TRAINING.step("train")
 PLAIN = next(step for step in TRAINING if not step.resources.n_gpus)
 
 

@@ -129,6 +129,7 @@ def test_a_container_can_do_next_to_nothing(platform: Production, readable_cohor
     assert "NoNewPrivs:\t1" in status
     for host_name, port, reachable in (
         ("s3", 8333, True),
+        *((("s3", port, False)) for port in (8080, 8888, 9333)),  # its parts, which ask no key
         ("mlflow", 5000, True),
         ("postgres", 5432, False),
         (platform.address_of("postgres"), 5432, False),

@@ -24,6 +24,7 @@ from expectations.association import (
     one_class_share,
 )
 from spira_tasks import quality
+from spira_tasks.contract.verdict import Verdict
 
 
 @pytest.mark.parametrize("column", ["device_model", "hospital_id", "capture_ns", "prompt_version"])
@@ -140,13 +141,17 @@ def test_channels_that_tell_the_label_in_one_task_alone_block(sentence_is: str) 
         values = (True, False) if column == "capture_ns" else ("one", "other")
         table.loc[sentence & ill, column], table.loc[sentence & ~ill, column] = values
     report = quality.check(table, training_set.suite(table))
-    found = {v.name: v for v in report.verdicts if v.verdict != "pass"}
+    found = {v.id: v for v in report.verdicts if v.status != "pass"}
     for column in CHANNEL_OF_SENTENCES:
-        assert found[f"{WEAK}({column}, told)"].verdict == "block"
-        assert found[f"{WEAK}({column}, told)"].statistic == pytest.approx(1.0)
+        assert found[f"{WEAK}({column}, told)"].status == "block"
+        assert value(found[f"{WEAK}({column}, told)"]) == pytest.approx(1.0)
         assert found[f"{WEAK}({column}, told)"].n == 200  # people
-        assert "in SENTENCE" in found[f"{WEAK}({column}, told)"].reason
-        assert found[f"{LEVEL}({column})"].verdict == "block"
+        assert found[f"{WEAK}({column}, told)"].names == {"task": ("SENTENCE",)}
+        assert found[f"{LEVEL}({column})"].status == "block"
+
+
+def value(verdict: Verdict) -> float | None:
+    return verdict.observed and verdict.observed.value
 
 
 def repeated(n_times: int) -> Table:
@@ -167,9 +172,9 @@ def test_a_device_that_every_patient_and_no_control_has_once_blocks() -> None:
     table = repeated(5)
     table["app_version"] = np.where((table["label"] == 1) & (table.index % 5 == 4), "old", "new")
     report = quality.check(table, training_set.suite(table))
-    found = {v.name: v for v in report.verdicts if v.verdict == "block"}
+    found = {v.id: v for v in report.verdicts if v.status == "block"}
     assert set(found) == {f"{WEAK}(app_version, told)", f"{LEVEL}(app_version)"}
-    assert found[f"{WEAK}(app_version, told)"].statistic == pytest.approx(1.0)
+    assert value(found[f"{WEAK}(app_version, told)"]) == pytest.approx(1.0)
 
 
 def test_a_device_that_all_have_and_patients_nearly_always_blocks() -> None:

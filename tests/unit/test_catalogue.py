@@ -49,7 +49,7 @@ def test_the_catalogue_has_every_expectation_that_a_gate_tells(suites: list[Suit
     from expectations import audio
 
     table = catalogue.template(40)
-    told = {verdict.name for verdict in quality.check(table, audio.suite(table)).verdicts}
+    told = {verdict.id for verdict in quality.check(table, audio.suite(table)).verdicts}
     (listed,) = (suite for suite in suites if suite.name == "audio")
     assert told == {entry.name for entry in listed.expectations}
 

@@ -140,7 +140,7 @@ def test_a_blocked_run_keeps_its_table_and_its_verdicts(book: Book) -> None:
         "blocked",
         outputs={"table": table},
         verdicts=[asdict(verdict)],
-        config={"suite": "training_set"},
+        config={"gate": "training_set"},
     )
     facts = facts_of(book)
     assert facts.outcome == "blocked"

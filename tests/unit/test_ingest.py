@@ -19,6 +19,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.speech.audio import read_pcm16
+from spira_tasks.stages.ingest import NOT_PERMITTED
 
 __all__ = ["cohort", "store"]  # the fixtures
 
@@ -168,11 +169,11 @@ def test_too_many_bad_rows_block(spoiled: tuple[list[Row], Ingested]) -> None:
     _, made = spoiled
     assert made.blocked
     verdict = made.verdicts["quarantine_share"]
-    assert verdict["verdict"] == "block"
+    assert verdict["status"] == "block"
     n_not_permitted = 3  # pending, withdrawn, expired: nobody's mistake
     assert verdict["n"] == 2 + 2 * len(FAULTS) - n_not_permitted
-    assert "2 truncated" not in verdict["reason"]
-    assert "1 truncated" in verdict["reason"]
+    assert "truncated" in verdict["names"]["reasons"]
+    assert not set(NOT_PERMITTED) & set(verdict["names"]["reasons"])
 
 
 def test_what_is_stored_and_logged_quotes_no_cell(
@@ -203,7 +204,7 @@ def test_nothing_left_blocks_however_tolerant_one_is(cohort: Cohort, store: Stor
         row["consent_status"] = "pending"
     made = Ingested(cohort.write(), store, max_quarantine_fraction=1.0)
     assert made.blocked
-    assert "nothing is left" in made.verdicts["quarantine_share"]["reason"]
+    assert made.verdicts["quarantine_share"]["numbers"]["n_left"]["value"] == 0
     assert len(made.table("recordings")) == 0
     assert set(COLUMNS) & set(made.table("recordings"))  # an empty table has its columns
 
@@ -213,35 +214,34 @@ def test_a_bad_site_blocks_where_the_share_in_all_does_not(tmp_path: Path, store
     for row in cohort.rows[:6]:
         row["hospital_id"], row["age"] = "site-c", ""
     made = Ingested(cohort.write(), store, max_quarantine_fraction=0.1)
-    assert made.verdicts["quarantine_share"]["verdict"] == "pass"
-    assert made.verdicts["quarantine_share_by_site"]["verdict"] == "block"
+    assert made.verdicts["quarantine_share"]["status"] == "pass"
+    assert made.verdicts["quarantine_share_by_site"]["status"] == "block"
 
 
 def test_whoever_widens_a_limit_is_told_of_where_verdicts_are(cohort: Cohort, store: Store) -> None:
     data, today = cohort.write(), datetime.now(UTC).date().isoformat()
     standard = Ingested(data, store, as_of=today).verdicts["standard_limits"]
-    assert standard["verdict"] == "pass"
+    assert standard["status"] == "pass"
     stricter = Ingested(data, store, run_id="r2", as_of=today, max_quarantine_fraction=0.01)
-    assert stricter.verdicts["standard_limits"]["verdict"] == "pass"
+    assert stricter.verdicts["standard_limits"]["status"] == "pass"
     wider = Ingested(data, store, run_id="r3", max_quarantine_fraction=1.0, as_of="2026-01-02")
     verdict = wider.verdicts["standard_limits"]
-    assert (verdict["verdict"], verdict["statistic"]) == ("warn", 2)
-    assert "max_quarantine_fraction is 1, the standard is 0.05" in verdict["reason"]
-    assert "as_of is a day of the past" in verdict["reason"]
+    assert (verdict["status"], verdict["observed"]["value"]) == ("warn", 2)
+    assert verdict["names"]["limits"] == ["max_quarantine_fraction", "as_of"]
+    assert verdict["numbers"]["max_quarantine_fraction"]["value"] == 1
+    assert verdict["numbers"]["max_quarantine_fraction.standard"]["value"] == 0.05
 
 
 def test_a_site_that_is_not_set_up_is_taken_and_warned_of(cohort: Cohort, store: Store) -> None:
     data = cohort.write()
     sites = sorted({row["hospital_id"] for row in cohort.rows})
     known = Ingested(data, store, sites=sites).verdicts["known_sites"]
-    assert (known["verdict"], known["reason"]) == ("pass", "all sites are known")
+    assert (known["status"], known["observed"]["value"]) == ("pass", 0)
     nobody = Ingested(data, store, run_id="r2").verdicts["known_sites"]
-    assert "no list of sites is set up" in nobody["reason"]
+    assert (nobody["status"], nobody["observed"]) == ("pass", None)
     new = Ingested(data, store, run_id="r3", sites=sites[1:])
-    assert (new.verdicts["known_sites"]["verdict"], new.verdicts["known_sites"]["statistic"]) == (
-        "warn",
-        1,
-    )
+    unknown = new.verdicts["known_sites"]
+    assert (unknown["status"], unknown["observed"]["value"]) == ("warn", 1)
     assert new.metrics["n_quarantined"] == 0
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import re
-from pathlib import Path
 
 import pytest
 
-from spira_tasks.contract.pipelines import ALL_STEPS, OPTIONS, TRAINING, configure, from_params
+from spira_tasks.config import StageSpec
+from spira_tasks.contract.pipelines import HANDED_ON, PIPELINES, TRAINING
 from spira_tasks.contract.record import Result
+from spira_tasks.contract.run import Anchor, StepRecord
 from spira_tasks.contract.step import Step
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Verdict, Waiver
+from spira_tasks.work import Work
 
-EVERY_STEP = {step.name: step for step in ALL_STEPS}
 GATED = {
     step.inputs["table"]: f"{step.name}.table" for step in TRAINING if step.stage == "validate"
 }
@@ -32,10 +32,9 @@ def test_every_input_is_an_output_of_an_earlier_step() -> None:
     earlier: dict[str, set[str]] = {}
     for step in TRAINING:
         stage = importlib.import_module(f"spira_tasks.stages.{step.stage}")
-        heeded = set(getattr(stage, "HEEDS", ()))
-        assert {field.name for field in dataclasses.fields(stage.Inputs)} - heeded == set(
-            step.inputs
-        )
+        decisions = set(getattr(stage, "SPEC", StageSpec()).decisions)
+        names = {field.name for field in dataclasses.fields(stage.Inputs)}
+        assert names - decisions == set(step.inputs)
         for reference in step.inputs.values():
             if ":" not in reference:
                 name, _, output = reference.partition(".")
@@ -47,48 +46,91 @@ def test_every_default_configuration_is_valid_and_every_option_exists() -> None:
     for step in TRAINING:
         config = importlib.import_module(f"spira_tasks.stages.{step.stage}").Config
         config.model_validate(dict(step.config))
-    for target in OPTIONS.values():
-        name, _, key = target.partition(".")
-        config = importlib.import_module(f"spira_tasks.stages.{EVERY_STEP[name].stage}").Config
-        assert key in config.model_fields
+    for pipeline in PIPELINES.values():
+        for target in pipeline.options.values():
+            name, _, key = target.partition(".")
+            stage = pipeline.step(name).stage
+            config = importlib.import_module(f"spira_tasks.stages.{stage}").Config
+            assert key in config.model_fields
+
+
+def test_gates_are_the_steps_whose_stage_hands_its_input_on() -> None:
+    assert [step.name for step in TRAINING.gates] == [
+        *("check_recordings", "check_ward_noise", "check_training_set"),
+        *("check_features", "check_drift"),
+    ]
+    for gate in TRAINING.gates:
+        stage = importlib.import_module(f"spira_tasks.stages.{gate.stage}")
+        for fields in (stage.Inputs, stage.Outputs):
+            assert HANDED_ON[gate.stage] in {field.name for field in dataclasses.fields(fields)}
+
+
+def test_the_gates_behind_an_input_are_derived_from_the_wiring() -> None:
+    def behind(step: str, name: str) -> list[tuple[str, str]]:
+        gates = TRAINING.gates_behind(TRAINING.step(step).inputs[name])
+        return [(gate.name, link) for gate, link in gates]
+
+    assert behind("train", "recordings") == [
+        ("check_drift", "recordings"),
+        ("check_training_set", "source"),
+        ("check_recordings", "table"),
+    ]
+    assert behind("train", "features")[0] == ("check_features", "source")
+    assert behind("evaluate", "ward_noise")[0] == ("check_ward_noise", "source")
+    assert behind("evaluate", "model") == []
 
 
 def test_a_run_is_configured_by_short_names_and_by_settings() -> None:
     params = {"data": "/d", "epochs": 5, "seed": None, "settings": {"train.batch_size": 8}}
-    steps = {step.name: step for step in from_params(TRAINING, params)}
+    steps = {step.name: step for step in TRAINING.from_params(params)}
     assert steps["ingest"].inputs["data"] == "folder:/d"
     assert steps["train"].config == {"epochs": 5, "batch_size": 8}
 
 
 def test_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown parameters epoch; the DAG takes data, epochs"):
-        from_params(TRAINING, {"epoch": 5})
+        TRAINING.from_params({"epoch": 5})
     with pytest.raises(ValueError, match=r"'training\.epochs': write <step>.<key>=<value>"):
-        configure(TRAINING, settings={"training.epochs": 5})
+        TRAINING.configure(settings={"training.epochs": 5})
 
 
 def test_a_setting_cannot_make_another_gate_of_a_gate() -> None:
     with pytest.raises(ValueError, match="would leave a gate out"):
-        configure(TRAINING, settings={"check_training_set.suite": "recordings"})
-    configure(TRAINING, settings={"check_training_set.suite": "training_set"})  # of an earlier run
+        TRAINING.configure(settings={"check_training_set.gate": "recordings"})
+    TRAINING.configure(settings={"check_training_set.gate": "training_set"})  # of an earlier run
 
 
 def test_a_bucket_is_data_as_well_as_a_folder() -> None:
-    assert configure(TRAINING, data="s3://b/p")[0].inputs["data"] == "s3://b/p"
+    assert TRAINING.configure(data="s3://b/p").step("ingest").inputs["data"] == "s3://b/p"
 
 
 def test_records_survive_the_trip_through_json() -> None:
     for step in TRAINING:
         assert Step.from_json(step.to_json()) == step
-    result = Result("s", "k", {"o": "sha256:0"}, {"m": 1.0}, (Verdict("v", "warn", low=0.5),), 2.0)
+    verdict = Verdict(
+        "v",
+        "warn",
+        observed=Number(0.7, "rate", 0.5, 0.9),
+        numbers={"n_refused": Number(3, "rows")},
+        names={"reasons": ("bad_value",)},
+        columns=("age",),
+        waiver=Waiver("cli:ana", "2026-11-21", "a written reason", "2026-12-31"),
+    )
+    result = Result("s", "k", {"o": "sha256:0"}, {"m": 1.0}, (verdict,), 2.0)
     assert Result.from_json(result.to_json()) == result
+    record = StepRecord(
+        "train", "train", "done", "2026-11-21T00:00:00+00:00", 1.0, audit=Anchor(3, "a")
+    )
+    assert StepRecord.from_json(record.to_json()) == record
 
 
-def test_only_stages_of_governance_know_the_run_or_the_store() -> None:
-    stages = Path(importlib.import_module("spira_tasks.stages").__file__ or "").parent
-    knowing = {
-        file.stem
-        for file in stages.glob("*.py")
-        if {"work.run_id", "work.store"} & set(re.findall(r"work\.\w+", file.read_text()))
+def test_only_stages_that_act_outside_are_given_the_run_and_the_store() -> None:
+    outside = set()
+    for step in (step for pipeline in PIPELINES.values() for step in pipeline.all_steps):
+        stage = importlib.import_module(f"spira_tasks.stages.{step.stage}")
+        if getattr(stage, "SPEC", StageSpec()).outside:
+            outside.add(step.stage)
+    assert outside == {"drift", "register", "promote", "erase", "report"}
+    assert {field.name for field in dataclasses.fields(Work)} == {
+        *("key", "blobs", "remember", "checkpoint", "track")
     }
-    assert knowing == {"drift", "erase", "report"}

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expectations.promotion import compare, judge
+from expectations.promotion import compare
+from expectations.promotion import verdicts as judge
 from spira_tasks.stages.evaluate import Config, measure_conditions
 
 
@@ -28,7 +29,7 @@ def evaluation(
 
 
 def verdicts(report: dict[str, Any]) -> dict[str, str]:
-    return {verdict.name: verdict.verdict for verdict in judge(report)}
+    return {verdict.id: verdict.status for verdict in judge(report)}
 
 
 LABELS = np.repeat([0.0, 1.0], 54)  # the published test set: 54 controls, 54 patients
@@ -56,7 +57,7 @@ def test_a_sound_model_passes_and_is_called_provisional() -> None:
     found = verdicts(evaluation(clean, clean * 0.98, LABELS))
     assert "block" not in found.values()
     assert found["ward_noise_counterfactual"] == "pass"
-    assert found["sensitivity_floor"] == "warn"  # 0.87 of 54 patients: nobody knows yet
+    assert found["sensitivity_floor"] == "insufficient"  # 0.87 of 54 patients: nobody knows yet
 
 
 def test_guessing_is_blocked_whatever_the_seed() -> None:
@@ -65,16 +66,18 @@ def test_guessing_is_blocked_whatever_the_seed() -> None:
         assert verdicts(evaluation(clean, clean, LABELS))["auc_above_chance"] == "block"
 
 
-def test_without_ward_noise_nobody_can_say_so_it_is_blocked() -> None:
+def test_without_ward_noise_the_run_ends_because_the_question_has_no_answer() -> None:
     clean = scores(n_missed=2, n_false_alarms=2)
-    assert verdicts(evaluation(clean, None, LABELS))["ward_noise_counterfactual"] == "block"
+    found = {verdict.id: verdict for verdict in judge(evaluation(clean, None, LABELS))}
+    assert found["ward_noise_counterfactual"].status == "insufficient"
+    assert found["ward_noise_counterfactual"].stops
 
 
 def test_a_model_that_calls_everybody_a_patient_is_blocked() -> None:
     clean = 0.6 + 0.2 * LABELS + 0.1 * np.random.default_rng(1).uniform(0, 1, 108)
     found = verdicts(evaluation(clean, clean, LABELS))
     assert found["not_degenerate"] == "block"
-    assert found["specificity_floor"] == "warn"
+    assert found["specificity_floor"] == "insufficient"
 
 
 def test_floors_block_once_there_are_people_enough_to_tell() -> None:
@@ -89,8 +92,9 @@ def test_floors_block_once_there_are_people_enough_to_tell() -> None:
 def test_a_handful_of_test_subjects_promotes_nothing() -> None:
     keep = np.r_[0:6, 54:60]
     clean = scores(0, 0)[keep]
-    found = verdicts(evaluation(clean, clean, LABELS[keep]))
-    assert found["enough_test_subjects"] == "block"
+    found = {verdict.id: verdict for verdict in judge(evaluation(clean, clean, LABELS[keep]))}
+    assert found["enough_test_subjects"].status == "insufficient"
+    assert found["enough_test_subjects"].stops
 
 
 @pytest.mark.parametrize(
@@ -108,5 +112,5 @@ def test_the_champion_stays_unless_the_challenger_is_better_and_misses_nobody(
         "sensitivity_loss": sensitivity_loss,
     }
     before = copy.deepcopy(comparison)
-    assert compare(comparison).verdict == verdict
+    assert compare(comparison).status == verdict
     assert comparison == before

@@ -17,7 +17,7 @@ from great_expectations.expectations.row_conditions import Column
 
 from expectations.notes import QUARANTINE, note
 from spira_tasks import data_docs, quality
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Verdict
 
 FRAME = pd.DataFrame(
     {
@@ -42,22 +42,24 @@ def test_severity_decides_what_failing_means(severity: str, expected: str) -> No
         column="age", max_value=110, severity=severity, meta=note("nobody is older")
     )
     verdict = verdict_on(expectation)
-    assert verdict.verdict == expected
-    assert verdict.name == "expect_column_values_to_be_between(age)"
-    assert verdict.statistic == pytest.approx(1 / 3)  # an empty cell is no value
+    assert verdict.status == expected
+    assert verdict.id == "expect_column_values_to_be_between(age)"
+    assert verdict.observed
+    assert verdict.observed.value == pytest.approx(1 / 3)  # an empty cell is no value
     assert (verdict.n, verdict.threshold) == (3, 0)
-    assert verdict.reason == "1 of 3 rows are unexpected in age (nobody is older)"
+    assert verdict.numbers == {"n_unexpected": Number(1, "rows")}
+    assert (verdict.kind, verdict.columns) == ("expect_column_values_to_be_between", ("age",))
 
 
 def test_what_holds_passes_whatever_its_severity() -> None:
     expectation = gxe.ExpectColumnValuesToBeBetween(column="level", max_value=0)
-    assert verdict_on(expectation).verdict == "pass"
+    assert verdict_on(expectation).status == "pass"
 
 
 def test_a_share_may_be_tolerated() -> None:
     expectation = gxe.ExpectColumnValuesToBeBetween(column="age", max_value=110, mostly=0.6)
     verdict = verdict_on(expectation)
-    assert verdict.verdict == "pass"
+    assert verdict.status == "pass"
     assert verdict.threshold == pytest.approx(0.4)
 
 
@@ -66,11 +68,13 @@ def test_an_aggregate_is_held_against_its_bounds() -> None:
         column="level", min_value=-20, max_value=0, meta=note("loud enough", aspect="mean")
     )
     verdict = verdict_on(expectation)
-    assert verdict.verdict == "block"
-    assert verdict.name == "expect_column_mean_to_be_between(level, mean)"
-    assert verdict.statistic == pytest.approx(-21.5)
+    assert verdict.status == "block"
+    assert verdict.id == "expect_column_mean_to_be_between(level, mean)"
+    assert verdict.observed
+    assert verdict.observed.value == pytest.approx(-21.5)
     assert verdict.threshold == -20
-    assert verdict.reason == "-21.5 observed, at least -20 and at most 0 expected (loud enough)"
+    assert verdict.numbers == {"min": Number(-20.0), "max": Number(0.0)}
+    assert (verdict.columns, verdict.aspect) == (("level",), "mean")
 
 
 def test_no_value_of_a_patient_is_in_a_report() -> None:
@@ -85,7 +89,7 @@ def test_no_value_of_a_patient_is_in_a_report() -> None:
         ],
     )
     report = quality.check(pd.concat([FRAME, FRAME]), suite)
-    assert {verdict.verdict for verdict in report.verdicts} == {"block"}
+    assert {verdict.status for verdict in report.verdicts} == {"block"}
     text = json.dumps(asdict(report) | {"firm": sorted(report.firm)})
     assert "Planted" not in text
     assert "777" not in text
@@ -115,18 +119,17 @@ def test_rows_at_fault_are_named_by_number_and_end_nothing() -> None:
     codes = ("expect_column_values_to_be_between:age", "expect_column_values_to_match_regex:name")
     assert report.faults == {2: codes, 6: codes}
     assert report.reasons[codes[0]] == "nobody is older"
-    assert {(v.verdict, v.severity, v.suite) for v in report.verdicts} == {
+    assert {(v.status, v.severity, v.suite) for v in report.verdicts} == {
         ("warn", "critical", "aside")
     }
-    assert all("belong into quarantine" in verdict.reason for verdict in report.verdicts)
 
 
-def test_what_is_firm_is_told_by_its_name_and_its_reason() -> None:
+def test_a_firm_expectation_is_marked_in_its_verdict_and_its_reason() -> None:
     assert quality.check(FRAME, aside()).firm == frozenset()
-    assert quality.check(FRAME, aside(firm=True)).firm == {
-        "expect_column_values_to_be_between(age)",
-        "expect_column_values_to_be_between:age",
-    }
+    report = quality.check(FRAME, aside(firm=True))
+    assert report.firm == {"expect_column_values_to_be_between:age"}
+    firm = {verdict.id for verdict in report.verdicts if verdict.firm}
+    assert firm == {"expect_column_values_to_be_between(age)"}
 
 
 def test_a_suite_says_its_version_and_its_digest_follows_what_it_demands() -> None:

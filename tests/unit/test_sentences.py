@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from run_facts import facts, verdict, waived
 
-from expectations.promotion import compare, judge
+from expectations.promotion import compare
+from expectations.promotion import verdicts as judge
 from expectations.words import LANGUAGES, Words
 from spira_tasks.reports import sentences
 from spira_tasks.reports.facts import RunFacts, StepFacts

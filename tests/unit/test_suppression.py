@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from spira_tasks.contract.small_cells import MIN_CELL, reason_of, without_few
-from spira_tasks.reports import judged
+from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.reports.suppression import one_way, two_way
 
 
@@ -78,41 +76,3 @@ def test_one_small_cell_hides_the_next_smallest_of_its_line() -> None:
 def test_two_ones_under_a_known_total_hide_a_third_number() -> None:
     """2 = 1 + 1 has one solution."""
     assert one_way("site", "subjects", {"a": 1, "b": 1, "c": 50}).cells == ((None,),) * 3
-
-
-def test_a_count_of_people_is_told_from_a_count_of_versions() -> None:
-    few = "3 observed, at least 1 expected (both classes are needed on every side)"
-    people = "expect_column_unique_value_count_to_be_between(subject_id, patients test)"
-    versions = "expect_column_unique_value_count_to_be_between(label_version)"
-    assert reason_of({"name": people, "reason": few}).startswith("fewer than 5 observed")
-    assert reason_of({"name": versions, "reason": few}) == few
-    (verdict,) = judged.verdicts(
-        {
-            "step": "check_training_set",
-            "verdicts": [
-                {"name": people, "reason": few, "verdict": "pass", "statistic": 3.0, "n": None}
-            ],
-        }
-    )
-    assert verdict["statistic"] is None
-
-
-@pytest.mark.parametrize(
-    ("reason", "told"),
-    [
-        ("3 of 80 rows are unexpected in spo2", "fewer than 5 rows are unexpected in spo2"),
-        ("0 of 80 rows are unexpected in spo2", "0 of 80 rows are unexpected in spo2"),
-        ("13 of 80 rows are unexpected", "13 of 80 rows are unexpected"),
-        (
-            "4 patients and 17 controls to test on",
-            "fewer than 5 patients and 17 controls to test on",
-        ),
-        ("1 observed, at least 1 expected", "1 observed, at least 1 expected"),
-        (
-            "8 of 240 recordings are faulty, 9 would be tolerated: 7 silent, 1 truncated; see",
-            "8 of 240 recordings are faulty, 9 would be tolerated; see",
-        ),
-    ],
-)
-def test_a_verdict_says_small_counts_in_words(reason: str, told: str) -> None:
-    assert without_few(reason) == told

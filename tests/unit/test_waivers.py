@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from suites import Table, recordings, split
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance import decisions
 from spira_tasks.governance.decisions import decide
@@ -60,27 +60,26 @@ def test_a_waiver_turns_a_block_into_a_warning_that_says_who(store: Store, gate:
     sign(store, *CONFOUND)
     result = gate(table, "training_set")
     assert result.metrics["n_blocked"] == 0
-    waived = [verdict for verdict in result.verdicts if "waived by" in verdict.reason]
-    assert [verdict.verdict for verdict in waived] == ["warn", "warn"]
-    assert all(WHY in verdict.reason for verdict in waived)
-    assert all(verdict.waiver and verdict.waiver["why"] == WHY for verdict in waived)
-    assert sum(verdict.waiver is not None for verdict in result.verdicts) == 2
+    waived = [verdict for verdict in result.verdicts if verdict.waiver]
+    assert [verdict.status for verdict in waived] == ["warn", "warn"]
+    assert all(verdict.waiver and verdict.waiver.why == WHY for verdict in waived)
     report = store.directory(result.outputs["report"]).read("validation.json")
-    assert report.count(b"waived by") == 2
+    assert report.count(WHY.encode()) == 2
 
 
 def test_nobody_waives_an_erased_person(store: Store, gate: Gate) -> None:
     table = split(recordings()).drop(columns="erased")
     tag = tombstone_tag(table.loc[0, "subject_id"])
     decide(store, "erasures", {"tag": tag}, "she asked for it in writing")
-    with pytest.raises(GateRejected, match=r"in_set\(erased\): 2 of 240 rows"):
+    with pytest.raises(GateRejected, match=r"in_set\(erased\)"):
         gate(table, "training_set")
-    verdicts = (store.read_record("r", "check") or {})["verdicts"]
-    (verdict,) = [v for v in verdicts if v["name"].endswith("in_set(erased)")]
+    verdicts = store.runs.read("r").steps["check"].verdicts
+    (verdict,) = [v for v in verdicts if v.id.endswith("in_set(erased)")]
+    assert verdict.numbers == {"n_unexpected": Number(2, "rows")}
     about = waiver_of(verdict, "2999-12-31")  # by whoever goes round the command
     assert about is not None
     decide(store, "waivers", about, WHY)
-    with pytest.raises(GateRejected, match=r"in_set\(erased\): 2 of 240 rows"):
+    with pytest.raises(GateRejected, match=r"in_set\(erased\)"):
         gate(table, "training_set")
 
 
@@ -119,7 +118,7 @@ def test_a_waiver_ends_by_itself_and_can_be_signed_again(
     gate(table, "training_set")
     monkeypatch.setattr(decisions, "today", (day + timedelta(days=6)).isoformat)
     refuse(gate, table)
-    assert (store.read_record("r", "check") or {})["heeded"]["waivers"] == []
+    assert store.runs.read("r").steps["check"].decisions["waivers"] == ()
     assert main(["waive", "list", "--store", store.url]) == 0
     assert "(over)" in capsys.readouterr().out
     sign(store)
@@ -160,13 +159,13 @@ def test_what_is_worse_than_signed_for_is_told_by_the_side_of_the_threshold(
     seen: float, threshold: float | None, excused: tuple[float, ...], refused: tuple[float, ...]
 ) -> None:
     def verdict(statistic: float | None) -> Verdict:
-        return Verdict("e", "block", statistic=statistic, threshold=threshold, suite="s")
+        return Verdict("e", "block", Number(statistic), threshold=threshold, suite="s")
 
-    about = waiver_of(asdict(verdict(seen)), "2999-12-31")
+    about = waiver_of(verdict(seen), "2999-12-31")
     assert about is not None
     assert all(excuses(about, verdict(value)) for value in excused)
     assert not any(excuses(about, verdict(value)) for value in (*refused, None, float("nan")))
-    assert waiver_of(asdict(verdict(None)), "2999-12-31") is None
+    assert waiver_of(verdict(None), "2999-12-31") is None
 
 
 @pytest.mark.parametrize(
@@ -182,9 +181,10 @@ def test_what_a_gate_would_not_heed_cannot_be_waived(
 ) -> None:
     table = split(recordings()).drop(columns="erased")
     gate(table, "training_set")
-    record = store.read_record("r", "check") or {}
+    record = store.runs.read("r").steps["check"]
     suite = "training_set_gate" if name == "rows_conserved" else "training_set"
-    record["verdicts"].append({"name": name, "verdict": "block", "suite": suite})
-    store.write_record("r", "check", record)
+    (planted,) = [verdict for verdict in record.verdicts if verdict.id == name]
+    verdicts = (*record.verdicts, replace(planted, status="block"))
+    store.runs.write("r", replace(record, verdicts=verdicts))
     assert main(["waive", "check", suite, name, "--why", WHY, "--store", store.url]) == 78
     assert "nobody may waive it" in capsys.readouterr().err

@@ -2,13 +2,13 @@
 # A real S3 server for the tests, on this machine only: Ceph's gateway from Debian's packages.
 #
 #   apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-common
-#   s3_server.sh FOLDER PORT ACCESS_KEY SECRET_KEY
+#   ceph.sh FOLDER PORT ACCESS_KEY SECRET_KEY
 #
 # Runs in the foreground as any user and prints "READY http://127.0.0.1:PORT" after about six
 # seconds.  SIGTERM stops all of it.  Takes the ports PORT (S3), PORT+1 (monitor) and PORT+2 to
 # PORT+9 (storage).  It checks signatures and honours If-None-Match, which is what the tests are
 # about; between the daemons there is no authentication, so keep nothing of value in it.  The same
-# call starts it again on the folder of an earlier one.  S3_LISTEN: the gateway's address.
+# call starts it again on the folder of an earlier one.
 set -euo pipefail
 [ $# -eq 4 ] || { echo "usage: $0 FOLDER PORT ACCESS_KEY SECRET_KEY" >&2; exit 2; }
 umask 077
@@ -71,7 +71,7 @@ osd heartbeat grace = 3600
 [client]
 ms mon client mode = crc
 rgw data = $folder/rgw
-rgw frontends = beast endpoint=${S3_LISTEN:-127.0.0.1}:$port tcp_nodelay=1
+rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
 rgw thread pool size = 64
 CONF
 
@@ -123,7 +123,7 @@ wait_for 60 "${pids[0]}" osd_is_up || die "the disk does not come up"
 
 if [ ! -f "$folder/made" ]; then
   timeout 120 radosgw-admin --log-file="$folder/log/admin.log" user create \
-    --uid="${S3_USER:-tests}" --display-name=tests \
+    --uid="tests" --display-name=tests \
     --access-key="$access_key" --secret="$secret_key" >"$folder/log/admin.out" 2>&1 || die "no user"
   touch "$folder/made"
 fi

@@ -1,0 +1,159 @@
+"""What a run keeps of its steps: one typed record a step, in one order, with one outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.record import verdicts_of
+from spira_tasks.contract.verdict import Verdict
+
+State = Literal["done", "blocked", "failed"]
+RunOutcome = Literal["promoted", "kept", "blocked", "failed", "running"]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """An event of the audit log: its number and its hash."""
+
+    number: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a run keeps of one of its steps, whether it was computed, found, or failed.
+
+    Attributes
+    ----------
+    state : {"done", "blocked", "failed"}
+        ``blocked``: a verdict ended the run; the outputs are there all the same.
+    inputs : mapping of str to str
+        References, as the step has them.
+    config : mapping of str to JSON value
+        After validation, so defaults are in it.
+    decisions : mapping of str to tuple of str
+        Kind of decision to the names of those that were applied.
+    key : str
+        Of the result; empty when the step failed before it had one.
+    found : bool
+        Whether nothing had to be computed.
+    seconds, seconds_computing : float
+        What this run spent on the step; how long the computation took, the first time.
+    error, message : str
+        Of a failed step: the kind of the error, and its message where it is meant for a reader.
+    audit : Anchor, optional
+        The event of the audit log, where the stage writes one.
+    """
+
+    step: str
+    stage: str
+    state: State
+    finished_at: str
+    seconds: float
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    decisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    key: str = ""
+    found: bool = False
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    seconds_computing: float = 0.0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    message: str = ""
+    audit: Anchor | None = None
+
+    @property
+    def stopping(self) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if verdict.stops)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> StepRecord:
+        fields = json.loads(text)
+        audit = fields.get("audit")
+        decisions = fields.pop("heeded", None) or fields.get("decisions", {})  # name before 0.3
+        config = dict(fields.get("config", {}))
+        if fields["stage"] == "validate" and "suite" in config:  # name before 0.3
+            config["gate"] = config.pop("suite")
+        return cls(
+            **fields
+            | {
+                "config": config,
+                "verdicts": verdicts_of(fields),
+                "decisions": {kind: tuple(names) for kind, names in decisions.items()},
+                "audit": Anchor(**audit) if audit else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is recorded of one run of a pipeline.
+
+    Attributes
+    ----------
+    run_id : str
+    steps : mapping of str to StepRecord
+        In the order of the training pipeline; steps of another pipeline come last.
+    """
+
+    run_id: str
+    steps: Mapping[str, StepRecord]
+
+    @classmethod
+    def of(cls, run_id: str, records: Mapping[str, StepRecord]) -> Run:
+        ordered = sorted(
+            records.items(), key=lambda item: (TRAINING.order(item[0]), item[1].finished_at)
+        )
+        return cls(run_id, dict(ordered))
+
+    @property
+    def training(self) -> Run:
+        """The run without steps that are not of the training pipeline, such as the report."""
+        names = {step.name for step in TRAINING}
+        return Run(self.run_id, {name: one for name, one in self.steps.items() if name in names})
+
+    @property
+    def outcome(self) -> RunOutcome:
+        states = {record.state for record in self.steps.values()}
+        if "blocked" in states:
+            return "blocked"
+        if "failed" in states:
+            return "failed"
+        if "promote" not in self.steps:
+            return "running"
+        return "promoted" if self.steps["promote"].metrics["promoted"] else "kept"
+
+    @property
+    def finished_at(self) -> str:
+        return max((record.finished_at for record in self.steps.values()), default="")
+
+    def metrics(self, step: str) -> Mapping[str, float]:
+        return self.steps[step].metrics if step in self.steps else {}
+
+    def config(self, step: str) -> Mapping[str, Any]:
+        return self.steps[step].config if step in self.steps else {}
+
+    def digest(self, reference: str) -> str:
+        """The digest of ``"<step>.<output>"``; empty where the run did not make it.
+
+        A reference to something outside the run (``"sha256:…"``, ``"folder:…"``) is returned as
+        it is.
+        """
+        if ":" in reference:
+            return reference
+        step, _, output = reference.partition(".")
+        return self.steps[step].outputs.get(output, "") if step in self.steps else ""
+
+    def inputs(self, step: str) -> dict[str, str]:
+        """What a step read, by digest."""
+        references = self.steps[step].inputs.items()
+        return {name: self.digest(reference) for name, reference in references}

@@ -1,0 +1,167 @@
+"""The kinds of gate: which suites apply, what they need beside the table, what must be conserved.
+
+A new kind of gate is an entry here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.quality import SuiteFor
+
+Gate = Literal["recordings", "training_set", "features", "ward_noise"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a gate may look at beside its table.
+
+    Attributes
+    ----------
+    table, source : Directory
+        The artifact of the table, and what the table was made from.
+    erased_tags : frozenset of str
+        Tombstones of the people who had themselves erased.
+    blobs : Blobs
+    n_parity_recordings : int
+        How many recordings have their features computed again.
+    """
+
+    table: Directory
+    source: Directory
+    erased_tags: frozenset[str]
+    blobs: Blobs
+    n_parity_recordings: int
+
+
+Columns = dict[str, Any]  # name to a column that an expectation needs; it is not handed on
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one kind of gate does.
+
+    Attributes
+    ----------
+    suites : callable
+        Returns the functions that make the suites for a table; importing them takes seconds.
+    measure : callable
+        Columns that the expectations need and the table does not have.
+    lost_and_new : callable
+        How many records of the source are not in the table, and how many are new in it.
+    """
+
+    suites: Callable[[], list[SuiteFor]]
+    measure: Callable[[pd.DataFrame, Given], Columns]
+    lost_and_new: Callable[[pd.DataFrame, Given], tuple[int, int]]
+
+
+def _recordings_suites() -> list[SuiteFor]:
+    from expectations import audio, metadata
+
+    return [metadata.suite, audio.suite]
+
+
+def _training_set_suites() -> list[SuiteFor]:
+    from expectations import training_set
+
+    return [training_set.suite]
+
+
+def _features_suites() -> list[SuiteFor]:
+    from expectations import features
+
+    return [features.suite]
+
+
+def _ward_noise_suites() -> list[SuiteFor]:
+    from expectations import ward_noise
+
+    return [ward_noise.suite]
+
+
+def _nothing(frame: pd.DataFrame, given: Given) -> Columns:
+    return {}
+
+
+def _erased(frame: pd.DataFrame, given: Given) -> Columns:
+    from spira_tasks.governance.heeded import tombstone_tag
+
+    return {"erased": frame["subject_id"].map(tombstone_tag).isin(given.erased_tags)}
+
+
+def _longest_recording(frame: pd.DataFrame, given: Given) -> Columns:
+    import pandas as pd
+
+    longest = _recordings(given.source)["duration_seconds"].max()
+    return {"longest_recording_seconds": pd.Series(longest, frame.index, dtype="float64")}
+
+
+def _computed_again(frame: pd.DataFrame, given: Given) -> Columns:
+    """What the code that runs makes of the stored waveforms, beside what is in the table."""
+    from spira_tasks.corpus import parity
+    from spira_tasks.speech.features import FeatureSpec
+
+    spec = FeatureSpec.from_json(given.table.path("features.json").read_text())
+    waveforms = _recordings(given.source).set_index("record_id")["waveform"]
+    return {
+        "schema_of_code": hashlib.sha256(spec.to_json().encode()).hexdigest()[:16],
+        "n_frames_of_code": spec.n_frames,
+        "n_bins_of_code": spec.n_bins,
+        "parity_difference": parity(
+            frame["features"],
+            frame["record_id"].map(waveforms),
+            spec,
+            given.blobs,
+            given.n_parity_recordings,
+        ),
+    }
+
+
+def _against_ingest(frame: pd.DataFrame, given: Given) -> tuple[int, int]:
+    counts = json.loads(given.source.read("ingest.json"))
+    n_before = counts["n_rows"] - counts["n_quarantined"] - counts["n_excluded"]
+    return max(n_before - len(frame), 0), max(len(frame) - n_before, 0)
+
+
+def _against_recordings(frame: pd.DataFrame, given: Given) -> tuple[int, int]:
+    return _compare(_recordings(given.source), frame)
+
+
+def _against_recordings_of_tasks(frame: pd.DataFrame, given: Given) -> tuple[int, int]:
+    """Features are computed of some tasks only."""
+    before = _recordings(given.source)
+    tasks = before["task"][before["record_id"].isin(frame["record_id"])].unique()
+    return _compare(before[before["task"].isin(tasks)], frame)
+
+
+def _from_elsewhere(frame: pd.DataFrame, given: Given) -> tuple[int, int]:
+    """The source of ward noise is there for the lengths of recordings."""
+    return 0, 0
+
+
+def _recordings(source: Directory) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(source.path("recordings.parquet"))
+
+
+def _compare(before: pd.DataFrame, frame: pd.DataFrame) -> tuple[int, int]:
+    n_lost = int((~before["record_id"].isin(frame["record_id"])).sum())
+    return n_lost, len(frame) - (len(before) - n_lost)
+
+
+KINDS: dict[Gate, Kind] = {
+    "recordings": Kind(_recordings_suites, _nothing, _against_ingest),
+    "training_set": Kind(_training_set_suites, _erased, _against_recordings),
+    "features": Kind(_features_suites, _computed_again, _against_recordings_of_tasks),
+    "ward_noise": Kind(_ward_noise_suites, _longest_recording, _from_elsewhere),
+}
