@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from spira_tasks.contract.run import Anchor
+from spira_tasks.contract.verdict import Number, Status, Verdict, Waiver
 from spira_tasks.reports.facts import (
-    AuditAnchor,
     Change,
     Counts,
     Dataset,
-    Drift,
     Evaluation,
     History,
     Intake,
@@ -24,6 +24,7 @@ from spira_tasks.reports.facts import (
     SignalQuality,
     Since,
     StepFacts,
+    Tally,
 )
 
 AT = "2026-11-21T17:00:40+00:00"
@@ -54,25 +55,30 @@ SPLIT = Counts(
 )
 
 
-def verdict(name: str, word: str = "pass", **fields: Any) -> dict[str, Any]:
-    empty = dict.fromkeys(("statistic", "low", "high", "threshold", "n", "waiver"))
-    return {
-        **empty,
-        "name": name,
-        "verdict": word,
-        "reason": "12 of 61 rows are unexpected",
-        "severity": "",
-        "suite": "",
-        "step": "promote",
-        **fields,
-    }
+def verdict(id: str, status: Status = "pass", **fields: Any) -> Verdict:
+    """A verdict; a number for ``observed`` is taken for a share."""
+    observed = fields.pop("observed", None)
+    number = Number(observed, "share") if isinstance(observed, float) else observed
+    return Verdict(id, status, observed=number, **fields)
 
 
-def waived(name: str = "expect_no_level_of_one_class(device_model)") -> dict[str, Any]:
-    """A check that would have blocked, and that a person set aside."""
-    waiver = {"by": "cli:ana", "at": AT, "why": "one telephone yet"}
-    place = {"suite": "training_set", "step": "check_training_set"}
-    return verdict(name, "warn", severity="critical", waiver=waiver, **place)
+def rate(value: float, low: float | None = None, high: float | None = None) -> Number:
+    return Number(value, "rate", low, high)
+
+
+def rows(id: str, status: Status, n_unexpected: int, n: int, **fields: Any) -> Verdict:
+    """An expectation that was looked at row by row."""
+    numbers = {"n_unexpected": Number(n_unexpected, "rows")}
+    return verdict(
+        id, status, observed=n_unexpected / n, threshold=0.0, n=n, numbers=numbers, **fields
+    )
+
+
+def waived(id: str = "expect_no_level_of_one_class(device_model)", **fields: Any) -> Verdict:
+    """A check that would have blocked, and that a person waived."""
+    waiver = Waiver("cli:ana", AT, "one telephone yet")
+    place = {"severity": "critical", "suite": "training_set"}
+    return verdict(id, "warn", waiver=waiver, **place | fields)
 
 
 def facts(**changes: Any) -> RunFacts:
@@ -91,26 +97,35 @@ def facts(**changes: Any) -> RunFacts:
             StepFacts("ingest", "ingest", "done", 4.9, False, "ab" * 32, AT, outputs={"r": DIGEST}),
             StepFacts("promote", "promote", "blocked", 0.1, True, "cd" * 32, AT),
         ),
-        verdicts=(
-            verdict("quarantine_share", statistic=0.03, threshold=0.05, n=61, step="ingest"),
-            verdict(
-                "expect_column_values_to_be_between(age, possible)",
-                "warn",
-                statistic=0.2,
-                threshold=0.0,
-                n=61,
-                severity="warning",
-                suite="metadata",
-                step="check_recordings",
+        verdicts={
+            "ingest": (
+                verdict(
+                    "quarantine_share", observed=0.17, threshold=0.05, n=80, severity="critical",
+                    numbers={"n_refused": Number(13, "rows"), "n_tolerated": Number(14, "items")},
+                    names={"reasons": ("truncated", "too_short")},
+                ),
             ),
-            verdict("auc_above_chance", "block", statistic=0.52, low=0.33, high=0.79,
-                    threshold=0.6, n=17),
-            verdict("not_degenerate", "block", statistic=0.29, threshold=0.5, n=17),
-            verdict("sensitivity_floor", "warn", statistic=0.75, low=0.5, high=1.0,
-                    threshold=0.8, n=8),
-        ),
+            "check_recordings": (
+                rows(
+                    "expect_column_values_to_be_between(age, possible)", "warn", 12, 61,
+                    severity="warning", suite="metadata",
+                ),
+            ),
+            "promote": (
+                verdict("auc_above_chance", "block", observed=Number(0.52, low=0.33, high=0.79),
+                        threshold=0.6, n=8),
+                verdict("not_degenerate", "block", observed=rate(0.29), threshold=0.5, n=8),
+                verdict("sensitivity_floor", "insufficient", observed=rate(0.75, 0.5, 1.0),
+                        threshold=0.8, n=8, severity="warning"),
+            ),
+            "check_drift": (
+                verdict("expect_feature_to_be_as_before(snr_db)", "warn", observed=Number(0.4),
+                        threshold=0.2, n=61, suite="drift",
+                        kind="expect_feature_to_be_as_before", columns=("snr_db",)),
+            ),
+        },
         provenance=Provenance("8ed9ac387f4c", "c8" * 32, "3.11.7", "", {"ingest": "23" * 32}),
-        anchor=AuditAnchor(10, "2d" * 32),
+        anchor=Anchor(10, "2d" * 32),
         releases=(Release("too_short", "heard it: usable", "cli:ana", AT),),
         n_erasures=None,
         intake=Intake(
@@ -124,7 +139,6 @@ def facts(**changes: Any) -> RunFacts:
             SignalQuality("snr_db", "#1", 40, 44, 11.0, 16.0, 25.0),
             SignalQuality("snr_db", "other", None, None, None, None, None),
         ),
-        drift=(Drift("expect_x(snr_db)", "warn", 0.4, 0.2, 61, "moved"),),
         evaluation=Evaluation(
             17, 17, 8, 9, 0.52, 0.24, 0.24, BY_SITE,
             {name: dict.fromkeys(metrics, low) for name in conditions},
@@ -150,8 +164,8 @@ def facts(**changes: Any) -> RunFacts:
 
 def summary(run_id: str, **changes: Any) -> RunSummary:
     made = RunSummary(
-        run_id, AT, "blocked", 162, 4, 3, 61, 61, 13, Interval(0.52, 0.33, 0.79), "3",
-        {"metadata": (100, 1, 0), "audio": (50, 0, 0), "promote": (3, 2, 3)},
+        run_id, AT, "blocked", 61, 61, 13, Interval(0.52, 0.33, 0.79), "3",
+        {"metadata": Tally(100, 1, 0), "audio": Tally(50, 0, 0), "promote": Tally(3, 2, 3)},
     )  # fmt: skip
     return replace(made, **changes)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Literal
 
 from babel.dates import format_date
@@ -76,6 +77,11 @@ class Words:
 
     def has(self, key: str) -> bool:
         return key in self._texts
+
+    def names(self, key: str) -> set[str]:
+        """The names that a text has to be given."""
+        parts = Formatter().parse(self._texts[key][self.language])
+        return {name for _, name, _, _ in parts if name}
 
     def first(self, *keys: str, **values: object) -> str:
         """Return the first of these texts that there is; empty where there is none."""

@@ -66,7 +66,8 @@ def find(
 def title_of_reason(code: str, language: Language) -> str:
     """What an expectation looks at, by the code under which it put rows into quarantine."""
     for (suite, _), entry in catalogue.committed().items():
-        if f"{entry.type}:{'+'.join(entry.columns)}" == code:
+        of_entry = f"{entry.type}:{'+'.join(entry.columns)}"
+        if of_entry == code and entry.action == "quarantine":
             return describe(entry, suite, language).title
     return code
 

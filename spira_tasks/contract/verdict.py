@@ -153,7 +153,7 @@ def suppress(verdict: Verdict) -> Verdict:
     Where the measurement rests on so few, none of its numbers is kept.  A suppressed number keeps
     its unit and loses its value, so that the words can say that there is one.
     """
-    few = is_small(verdict.n)
+    few = verdict.n_unit in COUNTS and is_small(verdict.n)
 
     def kept(number: Number) -> Number:
         share_of = round((number.value or 0) * (verdict.n or 0)) if number.unit == "share" else 0

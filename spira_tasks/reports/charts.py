@@ -3,7 +3,7 @@
 Horizontal places are percentages and everything else is in pixels, so a chart is as wide as its
 column while its letters keep their size, on a phone as on paper, without any script.  Colours are
 classes of ``style.css``, which knows light, dark and print.  Each chart has a title and a
-description, and whoever calls puts the same numbers in a table beside it.
+description, and the caller puts the same numbers in a table beside it.
 
 A value that is None was suppressed or not measured: nothing is drawn for it, its text stands.
 """

@@ -12,11 +12,13 @@ be erased.  ``RunFacts.missing`` names what could not be read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-RunOutcome = Literal["promoted", "kept", "blocked", "failed", "running"]
+from spira_tasks.contract.run import Anchor, RunOutcome
+from spira_tasks.contract.verdict import Verdict
+
 Count = int | None  # None: suppressed
 
 
@@ -113,18 +115,6 @@ class SignalQuality:
     low: float | None
     median: float | None
     high: float | None
-
-
-@dataclass(frozen=True)
-class Drift:
-    """One comparison with the champion's training set; the columns of a verdict of that suite."""
-
-    name: str
-    verdict: Literal["pass", "warn", "block"]
-    statistic: float | None
-    threshold: float | None
-    n: int | None
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -261,14 +251,6 @@ class Since:
 
 
 @dataclass(frozen=True)
-class AuditAnchor:
-    """The newest event of the audit log when the facts were gathered."""
-
-    number: int
-    hash: str
-
-
-@dataclass(frozen=True)
 class RunFacts:
     """Everything that the pages show of one run.
 
@@ -278,10 +260,8 @@ class RunFacts:
         UTC, ISO 8601; empty where not known.
     synthetic : bool or None
         Whether the recordings are of invented people; None where no table tells.
-    verdicts : tuple of mapping
-        As ``spira_tasks.contract.Verdict`` is stored, plus ``step``; ``suite`` is never empty
-        where the step names one in its configuration.  What a person waived is in ``waiver`` and
-        not in ``reason``.
+    verdicts : mapping of str to tuple of Verdict
+        Step name to what its checks found, small counts suppressed.
     composition : tuple of Counts
         ``by``: ``("label",)``, ``("sex",)``, ``("age",)``, ``("site",)``, ``("device",)``,
         ``("sex", "label")``, ``("age", "label")``, ``("site", "label")``; of subjects.  Labels are
@@ -304,9 +284,9 @@ class RunFacts:
     synthetic: bool | None
     triggered_by: str
     steps: tuple[StepFacts, ...]
-    verdicts: tuple[Mapping[str, Any], ...]
+    verdicts: Mapping[str, tuple[Verdict, ...]]
     provenance: Provenance
-    anchor: AuditAnchor
+    anchor: Anchor
     releases: tuple[Release, ...] = ()
     n_erasures: Count = 0
     intake: Intake | None = None
@@ -314,13 +294,31 @@ class RunFacts:
     dataset: Dataset | None = None
     composition: tuple[Counts, ...] = ()
     signal_quality: tuple[SignalQuality, ...] = ()
-    drift: tuple[Drift, ...] = ()
     evaluation: Evaluation | None = None
     decision_outcome: str = ""  # promoted, kept, blocked; empty before the promotion's gate
     thresholds_owner: str = ""
     model: ModelFacts | None = None
     since: Since | None = None
     missing: tuple[str, ...] = ()
+
+    @property
+    def checks(self) -> list[Verdict]:
+        """The verdicts of all steps."""
+        return [verdict for verdicts in self.verdicts.values() for verdict in verdicts]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many checks passed, warned or found too little to tell, and ended the run."""
+
+    passed: int
+    warned: int
+    blocked: int
+
+    @classmethod
+    def of(cls, verdicts: Sequence[Verdict]) -> Tally:
+        tones = [tone(verdict) for verdict in verdicts]
+        return cls(tones.count("pass"), tones.count("warn"), tones.count("block"))
 
 
 @dataclass(frozen=True)
@@ -330,20 +328,23 @@ class RunSummary:
     run_id: str
     finished_at: str
     outcome: RunOutcome
-    n_passed: int
-    n_warned: int
-    n_blocked: int
     n_recordings: Count
     n_subjects: Count
     n_quarantined: Count
     auc: Interval | None
     version: str
-    verdicts_by_suite: Mapping[str, tuple[int, int, int]]  # passed, warned, blocked
+    by_suite: Mapping[str, Tally]
+
+    @property
+    def tally(self) -> Tally:
+        parts = [(one.passed, one.warned, one.blocked) for one in self.by_suite.values()]
+        return Tally(*(sum(numbers) for numbers in zip((0, 0, 0), *parts, strict=True)))
 
     @property
     def pass_rate(self) -> float | None:
-        n = self.n_passed + self.n_warned + self.n_blocked
-        return self.n_passed / n if n else None
+        one = self.tally
+        n = one.passed + one.warned + one.blocked
+        return one.passed / n if n else None
 
 
 @dataclass(frozen=True)
@@ -351,6 +352,11 @@ class History:
     """All runs that the store knows, the oldest first."""
 
     runs: tuple[RunSummary, ...] = ()
+
+
+def tone(verdict: Verdict) -> Literal["pass", "warn", "block"]:
+    """How a verdict is shown: by what it leads to."""
+    return "block" if verdict.stops else "pass" if verdict.status == "pass" else "warn"
 
 
 def setting(value: Any) -> str:

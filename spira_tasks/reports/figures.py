@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from expectations.words import UNKNOWN, Words
-from expectations.words.suites import title_of_reason
+from expectations.words import Words
+from expectations.words import verdicts as in_words
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.reports import charts
 from spira_tasks.reports.charts import Heading, Mark
 from spira_tasks.reports.facts import (
     Count,
     Counts,
-    Drift,
     Evaluation,
     Interval,
     RunSummary,
@@ -78,9 +78,7 @@ def of_counts(t: Words, counts: Counts, name: str, title: str = "") -> Figure:
 
 def category(t: Words, dimension: str, value: str) -> str:
     """Name a category; the reason of a gate names an expectation and its columns."""
-    if dimension == "reason" and value.startswith("expect_"):
-        return t("reason.of_gate", what=title_of_reason(value, t.language))
-    return t.name(dimension, value)
+    return in_words.reason(value, t.language) if dimension == "reason" else t.name(dimension, value)
 
 
 def of_evaluation(t: Words, evaluation: Evaluation) -> list[Figure]:
@@ -156,42 +154,31 @@ def of_signal(t: Words, quality: Sequence[SignalQuality]) -> list[Figure]:
     return figures
 
 
-def of_drift(t: Words, drift: Sequence[Drift], names: Sequence[str]) -> Figure | None:
-    """How far from the champion's training set, in units of what is tolerated at this n.
+def of_drift(t: Words, drift: Sequence[Verdict]) -> Figure | None:
+    """Distance from the champion's training set, in units of what is tolerated at this n.
 
     The chart holds what has a limit above zero, the table everything.  None where nothing could
     be compared.
     """
     bars = []
-    for one, name in zip(drift, names, strict=True):
-        if one.statistic is not None and one.threshold:
-            ratio = one.statistic / one.threshold
-            text = f"{t.digits(one.statistic)} / {t.digits(one.threshold)}"
-            tone = "c1" if one.verdict == "pass" else "c2"
-            bars.append(charts.Interval(name, ratio, 0.0, ratio, text, tone))
+    for one in drift:
+        if one.observed is not None and one.observed.value is not None and one.threshold:
+            ratio = one.observed.value / one.threshold
+            text = f"{in_words.observed(one, t.language)} / {in_words.limit(one, t.language)}"
+            bar_tone = "c1" if one.status == "pass" else "c2"
+            label = in_words.title(one, t.language)
+            bars.append(charts.Interval(label, ratio, 0.0, ratio, text, bar_tone))
     if not bars:
         return None
     largest = max(1.0, *(row.value for row in bars if row.value is not None))
-    title = t("data.drift_figure")
-    chart = charts.intervals(
-        Heading("drift", title, t("figure.drift")),
-        bars,
-        _ticks(t, 0, min(largest, 4.0), decimals=1),
-        [Mark(1, t("figure.limit"))],
-    )
+    heading = Heading("drift", t("data.drift_figure"), t("figure.drift"))
+    ticks = _ticks(t, 0, min(largest, 4.0), decimals=1)
+    chart = charts.intervals(heading, bars, ticks, [Mark(1, t("figure.limit"))])
+    shown = (in_words.title, in_words.mark, in_words.observed, in_words.limit, in_words.n)
+    table = tuple(tuple(part(one, t.language) for part in shown) for one in drift)
     columns = ("property", "verdict", "observed", "limit", "n")
-    table = tuple(
-        (
-            name,
-            t(f"mark.{one.verdict}"),
-            t.digits(one.statistic),
-            t.digits(one.threshold),
-            UNKNOWN if one.n is None else t.count(one.n),
-        )
-        for one, name in zip(drift, names, strict=True)
-    )
     header = tuple(t(f"column.{column}") for column in columns)
-    return Figure("drift", title, t("figure.drift"), chart, header, table)
+    return Figure("drift", heading.title, heading.description, chart, header, table)
 
 
 def of_runs(t: Words, runs: Sequence[RunSummary]) -> list[Figure]:

@@ -10,17 +10,17 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.verdict import MIN_CELL
+from spira_tasks.contract.run import Run, StepRecord
+from spira_tasks.contract.verdict import MIN_CELL, Verdict, suppress
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
-from spira_tasks.reports import judged, tables
+from spira_tasks.reports import tables
 from spira_tasks.reports.facts import (
-    AuditAnchor,
     Evaluation,
     History,
     Intake,
@@ -29,9 +29,9 @@ from spira_tasks.reports.facts import (
     Provenance,
     Release,
     RunFacts,
-    RunOutcome,
     RunSummary,
     StepFacts,
+    Tally,
 )
 from spira_tasks.reports.reading import Reader
 from spira_tasks.reports.suppression import count, two_way
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ORDER = {step.name: number for number, step in enumerate(TRAINING)}
 MAX_RUNS = 100  # in the pages that look over runs
 TABLES = (  # the furthest that a run came, first
     "check_training_set.table",
@@ -49,7 +48,6 @@ TABLES = (  # the furthest that a run came, first
     "check_recordings.table",
     "ingest.recordings",
 )
-Record = Mapping[str, Any]
 
 
 def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
@@ -62,42 +60,38 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     ServiceUnavailable
         When the store does not answer.
     """
-    records = run_records(store, run_id)
-    if not records:
+    run = store.runs.read(run_id).training
+    if not run.steps:
         raise ConfigError(f"store {store.url} has no record of a training run {run_id!r}")
-    reader = Reader(store, records)
+    reader = Reader(store, run)
     table = reader.table(TABLES, tables.COLUMNS)
     quarantine = reader.quarantine()
-    sites = tables.site_names(table, quarantine, _config(records, "ingest").get("sites", ()))
+    sites = tables.site_names(table, quarantine, run.config("ingest").get("sites", ()))
     if table is not None:
         table = tables.with_categories(table, sites)
-    anchor = audit.head(store.documents)
-    evaluation = _evaluation(reader, table)
-    verdicts = tuple(verdict for record in records.values() for verdict in judged.verdicts(record))
     promotion = reader.json("promote.decision", "decision.json") or {}
     return RunFacts(
         run_id=run_id,
-        outcome=outcome_of(records),
-        started_at=min(filter(None, map(_started, records.values())), default=""),
-        finished_at=_finished(records),
+        outcome=run.outcome,
+        started_at=min(map(_started, run.steps.values())),
+        finished_at=run.finished_at,
         synthetic=tables.is_synthetic(table),
-        triggered_by=_triggered_by(store, records),
-        steps=_steps(records),
-        verdicts=verdicts,
-        provenance=_provenance(records),
-        anchor=AuditAnchor(anchor.number, anchor.hash),
+        triggered_by=_triggered_by(store, run),
+        steps=_steps(run),
+        verdicts={name: tuple(map(suppress, one.verdicts)) for name, one in run.steps.items()},
+        provenance=_provenance(run),
+        anchor=audit.head(store.documents),
         releases=_releases(store),
         n_erasures=count(len(decisions.known(store, "erasures"))),
-        intake=_intake(reader, records),
+        intake=_intake(reader, run),
         quarantine=tables.quarantine(quarantine, sites),
-        dataset=tables.dataset(table, reader.digest("check_training_set.table")),
+        dataset=tables.dataset(table, run.digest("check_training_set.table")),
         composition=tables.composition(table),
         signal_quality=tables.signal_quality(table),
-        drift=judged.drift(verdicts),
-        evaluation=evaluation,
+        evaluation=_evaluation(reader, table),
         decision_outcome=str(promotion.get("outcome", "")),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
-        model=_model(reader, records, tracking_uri),
+        model=_model(reader, run, tracking_uri),
         missing=tuple(sorted(reader.missing)),
     )
 
@@ -117,121 +111,69 @@ def latest_run(store: Store) -> str:
     ConfigError
         When there is none.
     """
-    for run_id in reversed(store.run_ids()):
-        if set(store.record_names(run_id)) & set(ORDER):
+    for run_id in reversed(store.runs.ids()):
+        if store.runs.read(run_id).training.steps:
             return run_id
     raise ConfigError(f"store {store.url} has no training run yet; there is nothing to report on")
 
 
-def run_records(store: Store, run_id: str) -> dict[str, Record]:
-    """The records of the training's steps in a run, in the order of the pipeline."""
-    names = sorted(set(store.record_names(run_id)) & set(ORDER), key=ORDER.__getitem__)
-    read = {name: store.read_record(run_id, name) for name in names}
-    return {name: record for name, record in read.items() if record is not None}
-
-
-def outcome_of(records: Mapping[str, Record]) -> RunOutcome:
-    states = {record["state"] for record in records.values()}
-    if "blocked" in states:
-        return "blocked"
-    if "failed" in states:
-        return "failed"
-    if "promote" not in records:
-        return "running"
-    return "promoted" if records["promote"]["metrics"]["promoted"] else "kept"
-
-
 def _summary(store: Store, run_id: str) -> RunSummary | None:
-    records = run_records(store, run_id)
-    if not records:
+    run = store.runs.read(run_id).training
+    if not run.steps:
         return None
-    verdicts = [verdict for record in records.values() for verdict in judged.verdicts(record)]
-    by_suite = {
-        suite: _words([v for v in verdicts if (v["suite"] or v["step"]) == suite])
-        for suite in dict.fromkeys(v["suite"] or v["step"] for v in verdicts)
-    }
-    n_passed, n_warned, n_blocked = _words(verdicts)
-    ingest = _metrics(records, "ingest")
-    evaluation = _metrics(records, "evaluate")
+    by_suite: dict[str, list[Verdict]] = {}
+    for name, record in run.steps.items():
+        for verdict in record.verdicts:
+            by_suite.setdefault(verdict.suite or name, []).append(verdict)
+    ingest, evaluation = run.metrics("ingest"), run.metrics("evaluate")
     auc = [evaluation.get(name) for name in ("auc", "auc_low", "auc_high")]
+    n_quarantined = sum(int(run.metrics(step).get("n_quarantined", 0)) for step in run.steps)
     return RunSummary(
         run_id=run_id,
-        finished_at=_finished(records),
-        outcome=outcome_of(records),
-        n_passed=n_passed,
-        n_warned=n_warned,
-        n_blocked=n_blocked,
+        finished_at=run.finished_at,
+        outcome=run.outcome,
         n_recordings=count(int(ingest.get("n_recordings", 0))),
         n_subjects=count(int(ingest.get("n_subjects", 0))),
-        n_quarantined=count(
-            sum(int(_metrics(records, step).get("n_quarantined", 0)) for step in records)
-        ),
-        auc=None if auc[0] is None else Interval(*auc),
-        version=str(int(_metrics(records, "register").get("version", 0)) or ""),
-        verdicts_by_suite=by_suite,
+        n_quarantined=count(n_quarantined),
+        auc=None if auc[0] is None or not _is_published(evaluation) else Interval(*auc),
+        version=str(int(run.metrics("register").get("version", 0)) or ""),
+        by_suite={suite: Tally.of(verdicts) for suite, verdicts in by_suite.items()},
     )
 
 
-def _words(verdicts: list[dict[str, Any]]) -> tuple[int, int, int]:
-    words = [verdict["verdict"] for verdict in verdicts]
-    return words.count("pass"), words.count("warn"), words.count("block")
+def _is_published(sizes: Mapping[str, float]) -> bool:
+    """Whether measures of the test subjects are shown: both classes have enough people."""
+    return min(sizes.get("n_patients", 0), sizes.get("n_controls", 0)) >= MIN_CELL
 
 
-def _metrics(records: Mapping[str, Record], step: str) -> Mapping[str, float]:
-    return records.get(step, {}).get("metrics") or {}
-
-
-def _config(records: Mapping[str, Record], step: str) -> Mapping[str, Any]:
-    return records.get(step, {}).get("config") or {}
-
-
-def _steps(records: Mapping[str, Record]) -> tuple[StepFacts, ...]:
+def _steps(run: Run) -> tuple[StepFacts, ...]:
     """The steps that ran and, of a run that did not come to its end, those that did not."""
-    ended = "promote" in records
     steps = []
     for step in TRAINING:
-        record = records.get(step.name)
-        if record is None:
-            steps += [] if ended else [StepFacts(step.name, step.stage, "waiting")]
+        one = run.steps.get(step.name)
+        if one is None:
+            steps += [] if "promote" in run.steps else [StepFacts(step.name, step.stage, "waiting")]
             continue
-        steps.append(
-            StepFacts(
-                name=step.name,
-                stage=record["stage"],
-                state=record["state"],
-                seconds=record["seconds"],
-                found=record.get("found", False),
-                key=record.get("key", ""),
-                finished_at=record["finished_at"],
-                error=record.get("error", ""),
-                message=record.get("message", ""),
-                outputs=record.get("outputs", {}),
-            )
-        )
+        what = (one.step, one.stage, one.state, one.seconds, one.found, one.key, one.finished_at)
+        steps.append(StepFacts(*what, one.error, one.message, one.outputs))
     return tuple(steps)
 
 
-def _started(record: Record) -> str:
-    finished = datetime.fromisoformat(record["finished_at"])
-    return (finished - timedelta(seconds=record["seconds"])).isoformat(timespec="seconds")
+def _started(record: StepRecord) -> str:
+    finished = datetime.fromisoformat(record.finished_at)
+    return (finished - timedelta(seconds=record.seconds)).isoformat(timespec="seconds")
 
 
-def _finished(records: Mapping[str, Record]) -> str:
-    return max(str(record["finished_at"]) for record in records.values())
-
-
-def _triggered_by(store: Store, records: Mapping[str, Record]) -> str:
+def _triggered_by(store: Store, run: Run) -> str:
     """Who the audit log names for the first audited step."""
-    for record in records.values():
-        if "audit" in record:
-            name = f"{audit.FOLDER}/{record['audit']['number']:012d}.json"
-            return str((store.documents.read(name) or {}).get("actor", ""))
-    return ""
+    anchor = next((record.audit for record in run.steps.values() if record.audit), None)
+    name = f"{audit.FOLDER}/{anchor.number:012d}.json" if anchor else ""
+    return str((store.documents.read(name) or {}).get("actor", "")) if name else ""
 
 
-def _provenance(records: Mapping[str, Record]) -> Provenance:
+def _provenance(run: Run) -> Provenance:
     """Of the newest step; code by step."""
-    parts = {step: record.get("provenance") or {} for step, record in records.items()}
+    parts = {step: record.provenance for step, record in run.steps.items()}
     newest = max(parts.values(), key=lambda part: part.get("at", ""))
     return Provenance(
         git=newest.get("git", ""),
@@ -243,15 +185,15 @@ def _provenance(records: Mapping[str, Record]) -> Provenance:
 
 
 def _releases(store: Store) -> tuple[Release, ...]:
-    """Those in force now: what a run heeded is not in its records one by one."""
+    """Those in force now: which of them a run applied is not in its records one by one."""
     return tuple(
         Release(one.about.get("reason", ""), one.why, one.by, one.at)
         for one in decisions.known(store, "releases")
     )
 
 
-def _intake(reader: Reader, records: Mapping[str, Record]) -> Intake | None:
-    numbers = _metrics(records, "ingest")
+def _intake(reader: Reader, run: Run) -> Intake | None:
+    numbers = run.metrics("ingest")
     if not numbers:
         return None
     report = reader.json("ingest.report", "ingest.json") or {}
@@ -274,12 +216,14 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     report = reader.json("evaluate.report", "evaluation.json")
     if report is None:
         return None
-    sizes = ("n_recordings", "n_subjects", "n_patients", "n_controls")
     found = Evaluation(
-        *(count(report[name]) for name in sizes),
+        n_recordings=count(report["n_recordings"]),
+        n_subjects=count(report["n_subjects"]),
+        n_patients=count(report["n_patients"]),
+        n_controls=count(report["n_controls"]),
         slices=tables.slices(table, reader.predictions(), report["operating_point"]),
     )
-    if min(report["n_patients"], report["n_controls"]) < MIN_CELL:
+    if not _is_published(report):
         return found
     cells = {
         ("patients", "positive"): "true_positives",
@@ -305,7 +249,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     )
 
 
-def _model(reader: Reader, records: Mapping[str, Record], tracking_uri: str) -> ModelFacts | None:
+def _model(reader: Reader, run: Run, tracking_uri: str) -> ModelFacts | None:
     registration = reader.json("register.registration", "registration.json")
     if registration is None:
         return None
@@ -325,7 +269,7 @@ def _model(reader: Reader, records: Mapping[str, Record], tracking_uri: str) -> 
         classifier=registration["classifier"],
         aliases=None if version is None else version.aliases,
         tags={name: value for name, value in tags.items() if name.startswith("spira.")},
-        mlflow_run=(records["register"].get("provenance") or {}).get("mlflow_run", ""),
-        training=_config(records, "train"),
-        feature=_config(records, "materialize"),
+        mlflow_run=run.steps["register"].provenance.get("mlflow_run", ""),
+        training=run.config("train"),
+        feature=run.config("materialize"),
     )

@@ -1,7 +1,7 @@
-"""The governance site of a run: facts in, pages out that open anywhere and ask nobody for anything.
+"""The governance site of a run: facts in, pages out that need no network.
 
-Every page is one file with its style and its charts in it, in Portuguese and in English; a browser
-that has no network shows all of it.  The words are in ``texts.json``, the layout in ``templates``.
+Every page is one file with its style and its charts in it, in Portuguese and in English.  The words
+are in ``expectations.words``, the layout in ``templates``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from expectations.words import LANGUAGES, UNKNOWN, Words
+from expectations.words import verdicts as in_words
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.reports import documents, figures, sentences
-from spira_tasks.reports.facts import Change, History, RunFacts, RunSummary, setting
+from spira_tasks.reports.facts import Change, History, RunFacts, RunSummary, Tally, setting, tone
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
 INDEX = "index.html"  # the overview in Portuguese
@@ -107,7 +109,7 @@ def page_text(page: str, t: Words, context: Context, facts: RunFacts, built_at: 
 def _overview(t: Words, history: History, links_to_runs: bool) -> Context:
     runs = history.runs
     newest: Sequence[RunSummary] = runs[::-1][:N_COMPARED]
-    suites = dict.fromkeys(suite for run in newest for suite in run.verdicts_by_suite)
+    suites = dict.fromkeys(suite for run in newest for suite in run.by_suite)
     return {
         "runs": runs[::-1],
         "newest": newest,
@@ -144,25 +146,27 @@ def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
         roles = t("unknown") if model.aliases is None else ", ".join(model.aliases) or t("none")
         pairs.append(("aliases", roles))
     if facts.thresholds_owner:
-        pairs.append(("owner", sentences.owner(t, facts.thresholds_owner)))
+        pairs.append(
+            ("owner", t.first(f"owner.{facts.thresholds_owner}") or facts.thresholds_owner)
+        )
     pairs.append(("code", facts.provenance.git or UNKNOWN))
     return [(t(f"who.{name}"), value) for name, value in pairs]
 
 
 def _data(t: Words, facts: RunFacts) -> Context:
     intake, refused = facts.intake, facts.quarantine
-    told = []
+    tables = []
     if refused and refused.by_reason:
-        told.append(figures.of_counts(t, refused.by_reason, "by-reason"))
+        tables.append(figures.of_counts(t, refused.by_reason, "by-reason"))
     if refused and refused.by_site:
-        told.append(figures.of_counts(t, refused.by_site, "by-site", t("refused.site")))
+        tables.append(figures.of_counts(t, refused.by_site, "by-site", t("refused.site")))
     if refused and refused.by_site_and_reason:
-        told.append(figures.of_counts(t, refused.by_site_and_reason, "by-site-reason"))
-    drift_names = [sentences.title(t, vars(one)).text for one in facts.drift]
+        tables.append(figures.of_counts(t, refused.by_site_and_reason, "by-site-reason"))
+    drift = [one for one in facts.checks if one.suite == "drift"]
     return {
         "intake": _intake(t, facts) if intake else [],
         "by_task": figures.of_counts(t, intake.by_task, "by-task") if intake else None,
-        "quarantine": told,
+        "quarantine": tables,
         "refused_by_step": [
             (t.name("step", step), t.count(n))
             for step, n in (refused.n_by_step.items() if refused else ())
@@ -172,7 +176,7 @@ def _data(t: Words, facts: RunFacts) -> Context:
             for counts in facts.composition
         ],
         "signal": figures.of_signal(t, facts.signal_quality),
-        "drift": figures.of_drift(t, facts.drift, drift_names),
+        "drift": figures.of_drift(t, drift),
         "suites": _suites(t, facts.verdicts),
         "waived": sentences.waived(t, facts),
         "releases": [
@@ -196,48 +200,43 @@ def _intake(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
     return pairs
 
 
-def _suites(t: Words, verdicts: Sequence[Mapping[str, Any]]) -> list[Context]:
+def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> list[Context]:
     """Verdicts by suite; those of gates without a suite by step."""
-    by_suite: dict[str, list[Mapping[str, Any]]] = {}
-    for verdict in verdicts:
-        by_suite.setdefault(verdict["suite"] or verdict["step"], []).append(verdict)
+    by_suite: dict[str, list[Verdict]] = {}
+    for step, found in verdicts.items():
+        for verdict in found:
+            by_suite.setdefault(verdict.suite or step, []).append(verdict)
     suites = []
     for suite, found in by_suite.items():
         rows = [_verdict_row(t, one) for one in found]
-        words = [row["verdict"] for row in rows]
+        tones = {row["tone"] for row in rows}
         suites.append(
             {
                 "title": t.name("suite", suite),
-                "worst": next(word for word in ("block", "warn", "pass") if word in words),
-                "n_passed": words.count("pass"),
-                "n_warned": words.count("warn"),
-                "n_blocked": words.count("block"),
-                "notable": [row for row in rows if row["verdict"] != "pass"],
-                "passed": [row for row in rows if row["verdict"] == "pass"],
+                "worst": next(one for one in ("block", "warn", "pass") if one in tones),
+                "tally": Tally.of(found),
+                "notable": [row for row in rows if row["tone"] != "pass"],
+                "passed": [row for row in rows if row["tone"] == "pass"],
             }
         )
     return suites
 
 
-def _verdict_row(t: Words, verdict: Mapping[str, Any]) -> Context:
+def _verdict_row(t: Words, verdict: Verdict) -> Context:
+    language = t.language
+    gate = UNKNOWN if verdict.suite else t("severity.gate")
     return {
-        "title": sentences.title(t, verdict),
-        "details": sentences.details(t, verdict),
-        "why": None if verdict["verdict"] == "pass" else sentences.in_full(t, verdict),
-        "verdict": verdict["verdict"],
-        "mark": t(f"mark.{'waived' if verdict['waiver'] else verdict['verdict']}"),
-        "waived_by": sentences.waived_by(t, verdict),
-        "severity": _severity(t, verdict),
-        "observed": t.digits(verdict["statistic"]),
-        "limit": t.digits(verdict["threshold"]),
-        "n": UNKNOWN if verdict["n"] is None else t.count(verdict["n"]),
+        "title": in_words.title(verdict, language),
+        "details": in_words.description(verdict, language),
+        "found": "" if verdict.status == "pass" else in_words.found(verdict, language),
+        "tone": tone(verdict),
+        "mark": in_words.mark(verdict, language),
+        "waived_by": in_words.waived_by(verdict, language),
+        "severity": t(f"severity.{verdict.severity}") if verdict.severity else gate,
+        "observed": in_words.observed(verdict, language),
+        "limit": in_words.limit(verdict, language),
+        "n": in_words.n(verdict, language),
     }
-
-
-def _severity(t: Words, verdict: Mapping[str, Any]) -> str:
-    if verdict["severity"]:
-        return t(f"severity.{verdict['severity']}")
-    return UNKNOWN if verdict["suite"] else t("severity.gate")
 
 
 def _datasheet(t: Words, facts: RunFacts) -> Context:
@@ -266,13 +265,14 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
         "slices": documents.slice_rows(t, facts),
         "checks": [
             (
-                t.name("step", one["step"]),
-                sentences.title(t, one).text,
-                t(f"mark.{'waived' if one['waiver'] else one['verdict']}"),
-                sentences.explain(t, one).text,
+                t.name("step", step),
+                in_words.title(one, t.language),
+                in_words.mark(one, t.language),
+                in_words.sentence(one, t.language),
             )
-            for one in facts.verdicts
-            if one["verdict"] != "pass"
+            for step, found in facts.verdicts.items()
+            for one in found
+            if one.status != "pass"
         ],
         "waived": sentences.waived(t, facts),
     }

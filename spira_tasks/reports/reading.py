@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Directory, Store
+from spira_tasks.contract.run import Run
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance.inventory import read_file
 
@@ -27,15 +28,10 @@ class Reader:
         The outputs that the run made and that cannot be read any more.
     """
 
-    def __init__(self, store: Store, records: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, store: Store, run: Run) -> None:
         self._store = store
-        self._records = records
+        self.run = run
         self.missing: set[str] = set()
-
-    def digest(self, reference: str) -> str:
-        """The digest of an output; empty where the run did not make it."""
-        step, _, output = reference.partition(".")
-        return str(self._records.get(step, {}).get("outputs", {}).get(output, ""))
 
     def read(self, reference: str, name: str) -> bytes | None:
         """The content of one file of an output, or None."""
@@ -49,7 +45,7 @@ class Reader:
             return None
 
     def directory(self, reference: str) -> Directory | None:
-        digest = self.digest(reference)
+        digest = self.run.digest(reference)
         if not digest:
             return None
         try:
@@ -71,14 +67,14 @@ class Reader:
         return None
 
     def predictions(self) -> pd.DataFrame | None:
-        """What the model said of each test recording; None where it is not there."""
+        """The answers of the model on each test recording; None where they are gone."""
         content = self.read("evaluate.report", "predictions.parquet")
         return None if content is None else _columns(content, PREDICTIONS)
 
     def quarantine(self) -> dict[str, pd.DataFrame]:
         """Step to the reason and the site of each recording that it refused."""
         found = {}
-        for step in self._records:
+        for step in self.run.steps:
             content = self.read(f"{step}.quarantine", "quarantine.parquet")
             if content is not None:
                 found[step] = _columns(content, QUARANTINE)

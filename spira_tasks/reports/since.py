@@ -1,15 +1,13 @@
-"""What a run was made with, beside the run before it."""
+"""What made a run, compared with the run before it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.reports.facts import Change, History, RunSummary, Since, setting
-from spira_tasks.reports.gather import run_records
 
-Records = Mapping[str, Mapping[str, Any]]
 COUNTS = ("n_recordings", "n_subjects", "n_quarantined")
 
 
@@ -20,44 +18,41 @@ def compare(store: Store, run_id: str, history: History) -> Since | None:
     if place == 0:
         return None
     earlier, this = history.runs[place - 1], history.runs[place]
-    before, now = run_records(store, earlier.run_id), run_records(store, run_id)
+    before, now = (store.runs.read(name).training for name in (earlier.run_id, run_id))
     return Since(earlier.run_id, tuple(_changes(before, now, earlier, this)))
 
 
-def _changes(
-    before: Records, now: Records, earlier: RunSummary, this: RunSummary
-) -> Iterator[Change]:
+def _changes(before: Run, now: Run, earlier: RunSummary, this: RunSummary) -> Iterator[Change]:
     yield Change("recordings", "", _recordings(before), _recordings(now))
     for name in COUNTS:
         yield Change(name, "", getattr(earlier, name), getattr(this, name))
     for name in ("git", "lock"):
         yield Change(name, "", _made_with(before, name), _made_with(now, name))
-    for step in now:
-        if step in before:  # where one run did not come to a step, nothing is known to differ
-            yield from _of_step(step, before[step], now[step])
+    for step, record in now.steps.items():
+        if step in before.steps:  # where one run stopped before a step, nothing is known to differ
+            yield from _of_step(step, before.steps[step], record)
 
 
-def _of_step(step: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+def _of_step(step: str, before: StepRecord, now: StepRecord) -> Iterator[Change]:
     """The code of a step and its settings, where they are not the same."""
-    code = [_short((one.get("provenance") or {}).get("code", "")) for one in (before, now)]
+    code = [_short(one.provenance.get("code", "")) for one in (before, now)]
     if code[0] != code[1]:
         yield Change("code", step, *code)
-    old, new = before.get("config") or {}, now.get("config") or {}
+    old, new = before.config, now.config
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             values = (setting(one[name]) if name in one else "" for one in (old, new))
             yield Change("setting", f"{step}.{name}", *values)
 
 
-def _recordings(records: Records) -> str:
-    outputs = records.get("ingest", {}).get("outputs") or {}
-    return _short(outputs.get("recordings", "").removeprefix("sha256:"))
+def _recordings(run: Run) -> str:
+    return _short(run.digest("ingest.recordings").removeprefix("sha256:"))
 
 
-def _made_with(records: Records, name: str) -> str:
-    """As the newest step of a run says."""
-    parts = [record.get("provenance") or {} for record in records.values()]
-    newest = max(parts, key=lambda part: str(part.get("at", "")), default={})
+def _made_with(run: Run, name: str) -> str:
+    """As the newest step of a run has it."""
+    parts = [record.provenance for record in run.steps.values()]
+    newest = max(parts, key=lambda part: part.get("at", ""), default={})
     return _short(newest.get(name, ""))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from spira_tasks import provenance
 from spira_tasks.artifacts import Store
 from spira_tasks.reports import pack, pages, since
-from spira_tasks.reports.gather import gather, history, run_records
+from spira_tasks.reports.gather import gather, history
 from spira_tasks.reports.reading import Reader
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,9 @@ def point_to(store: Store, run_id: str, site: str) -> None:
 
 def _data_docs(store: Store, run_id: str, folder: Path) -> int:
     """Great Expectations' pages of every gate that left what they are made of."""
-    records = run_records(store, run_id)
-    reader = Reader(store, records)
+    reader = Reader(store, store.runs.read(run_id).training)
     found: dict[str, Mapping[str, Any]] = {}
-    for step in records:
+    for step in reader.run.steps:
         content = reader.read(f"{step}.report", "gx.json")
         if content is not None:
             found[step] = json.loads(content)

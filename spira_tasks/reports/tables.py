@@ -147,7 +147,7 @@ def quarantine(refused: Mapping[str, pd.DataFrame], sites: Mapping[str, str]) ->
     if table.empty:
         return Quarantine(n_by_step)
     code = table["reason"].astype("str").str.fullmatch(r"[\w(), .:+-]{1,200}")
-    told = pd.DataFrame(
+    counted = pd.DataFrame(
         {
             "reason": table["reason"].where(code, OTHER),
             "site": _replaced(table["hospital_id"], sites),
@@ -155,10 +155,10 @@ def quarantine(refused: Mapping[str, pd.DataFrame], sites: Mapping[str, str]) ->
     )
     return Quarantine(
         n_by_step,
-        by_reason=one_way("reason", "recordings", _counted(told, "reason", by_size=True)),
-        by_site=one_way("site", "recordings", _counted(told, "site")),
+        by_reason=one_way("reason", "recordings", _counted(counted, "reason", by_size=True)),
+        by_site=one_way("site", "recordings", _counted(counted, "site")),
         by_site_and_reason=two_way(
-            ("site", "reason"), "recordings", _counted_pairs(told, ("site", "reason"))
+            ("site", "reason"), "recordings", _counted_pairs(counted, ("site", "reason"))
         ),
     )
 
@@ -178,14 +178,14 @@ def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
     for measure, unit in MEASURES.items():
         for number, device in enumerate(devices):
             values = groups[device][measure].dropna()
-            told: list[float | None] = [None, None, None]
+            quartiles: list[float | None] = [None, None, None]
             if n_people[device] >= MIN_CELL and len(values) >= MIN_CELL:
-                told = [
+                quartiles = [
                     round(round(float(value) / unit) * unit, 2)
                     for value in values.quantile([0.25, 0.5, 0.75])
                 ]
             (n_subjects,), (n_recordings,) = people[number], recordings[number]
-            found.append(SignalQuality(measure, device, n_subjects, n_recordings, *told))
+            found.append(SignalQuality(measure, device, n_subjects, n_recordings, *quartiles))
     return tuple(found)
 
 
@@ -206,9 +206,12 @@ def slices(
         n_right = is_right.groupby([people[by], people["label"]]).sum()
         for group, numbers in zip(counts.rows, counts.cells, strict=True):
             cells = dict(zip(counts.columns, numbers, strict=True))
-            n_of = {name: cells.get(name, 0) for name in ("patients", "controls")}
-            rates = (_rate(int(n_right.get((group, name), 0)), n) for name, n in n_of.items())
-            found.append(Slice(by, group, *n_of.values(), *rates))
+            n_patients, n_controls = (cells.get(name, 0) for name in ("patients", "controls"))
+            sensitivity, specificity = (
+                _rate(int(n_right.get((group, name), 0)), n)
+                for name, n in (("patients", n_patients), ("controls", n_controls))
+            )
+            found.append(Slice(by, group, n_patients, n_controls, sensitivity, specificity))
     return tuple(found)
 
 

@@ -51,7 +51,7 @@ def test_an_expectation_is_shown_with_its_reason_and_owner(capsys: Output) -> No
 def test_a_gate_is_shown(capsys: Output) -> None:
     assert main(["expectations", "show", "serving_parity", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
-    assert shown["words"]["rationale"] == "What was judged must be what is used."
+    assert shown["words"]["rationale"] == "The model in use must be the model that was evaluated."
 
 
 @pytest.mark.parametrize("action", ["list", "show"])

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Page, chromium
-from run_facts import AT, BY_LABEL, BY_SITE, facts, history
+from run_facts import AT, BY_LABEL, BY_SITE, facts, history, verdict
 
+from spira_tasks.contract.verdict import Number
 from spira_tasks.reports import pages
-from spira_tasks.reports.facts import Drift, SignalQuality
+from spira_tasks.reports.facts import SignalQuality
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,7 +55,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             SignalQuality("bandwidth_hz", name, 9, 9, 7000.0, 7400.0 + number, 7900.0)
             for number, name in enumerate(rows)
         ),
-        drift=tuple(Drift(name, "warn", 0.4, 0.2, 61, "moved") for name in rows),
+        verdicts={
+            "check_drift": tuple(
+                verdict(name, "warn", observed=Number(0.4), threshold=0.2, n=61, suite="drift")
+                for name in rows
+            )
+        },
     )
     folder = tmp_path_factory.mktemp("site")
     pages.render(run, history(40), folder, built_at=AT)

@@ -20,9 +20,10 @@ from spira_tasks.contract.access import (
     STEP_ACCESS,
     variables,
 )
-from spira_tasks.contract.pipelines import ALL_STEPS
+from spira_tasks.contract.pipelines import PIPELINES
 from spira_tasks.provenance import ROOT
 
+ALL_STEPS = [step for pipeline in PIPELINES.values() for step in pipeline.all_steps]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SHOWN_BY_CODE = re.compile(r"`([^`]+)`")
 

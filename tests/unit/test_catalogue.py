@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from expectations.words.catalogue import COMMITTED, Entry, Suite, committed, fro
 from expectations.words.suites import describe, missing_texts, title_of_reason
 from expectations.words.verdicts import describe_gate, description
 from spira_tasks import quality
+from spira_tasks.contract.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 AGAIN = "\nmake document, and look at the changes"
@@ -107,7 +109,7 @@ def gates() -> set[str]:
         for node in ast.walk(module):
             if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Verdict"):
                 continue
-            given = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
+            given = [keyword.value for keyword in node.keywords if keyword.arg == "id"]
             for value in given or node.args[:1]:
                 known = constants.get(value.id) if isinstance(value, ast.Name) else value
                 if isinstance(known, ast.Constant):
@@ -130,7 +132,7 @@ def test_no_reason_is_translated_that_nobody_gives(suites: list[Suite]) -> None:
 
 def test_an_expectation_is_described_with_the_numbers_of_its_run() -> None:
     name = "expect_column_values_to_be_between(clipping_fraction, typical)"
-    verdict = {"name": name, "suite": "audio", "threshold": 0.15}
+    verdict = Verdict(name, "pass", threshold=0.15, suite="audio")
     described = {language: description(verdict, language) for language in LANGUAGES}
     assert described["en"] is not None
     assert described["en"].sentence == (
@@ -146,7 +148,11 @@ def test_an_expectation_is_described_with_the_numbers_of_its_run() -> None:
 
 def test_a_column_of_a_hospital_is_described_by_its_name() -> None:
     (name,) = (name for suite, name in committed() if suite == "metadata" and "x_extra" in name)
-    own = {"name": name.replace("x_extra", "x_shift"), "suite": "metadata"}
+    entry = committed()["metadata", name]
+    own = Verdict(
+        name.replace("x_extra", "x_shift"), "pass", suite="metadata",
+        kind=entry.type, columns=("x_shift",), aspect=entry.aspect,
+    )  # fmt: skip
     described = description(own, "pt")
     assert described is not None
     assert "x_shift" in described.sentence
@@ -155,13 +161,15 @@ def test_a_column_of_a_hospital_is_described_by_its_name() -> None:
 
 def test_a_feature_that_the_catalogue_does_not_list_is_described_as_its_kind_is() -> None:
     """Which features are compared, a run decides."""
-    verdict = {"name": "expect_feature_to_be_as_before(resp_rate)", "suite": "drift"}
+    kind = "expect_feature_to_be_as_before"
+    verdict = Verdict(
+        f"{kind}(resp_rate)", "warn", suite="drift", kind=kind, columns=("resp_rate",)
+    )
     described = description(verdict, "pt")
     assert described is not None
     assert "“frequência respiratória”" in described.sentence
-    assert (
-        description(verdict | {"name": "expect_feature_to_be_as_before(shoe_size)"}, "pt") is None
-    )
+    unknown = replace(verdict, id=f"{kind}(shoe_size)", columns=("shoe_size",))
+    assert description(unknown, "pt") is None
 
 
 def test_a_reason_of_the_quarantine_is_described_by_its_expectation() -> None:
@@ -174,7 +182,8 @@ def test_words_need_babel_and_the_contract_only() -> None:
     code = (
         "import sys; from expectations.words import verdicts; "
         "name = 'expect_column_values_to_be_between(age, possible)'; "
-        "assert verdicts.description({'name': name}, 'pt').rationale; "
+        "from spira_tasks.contract.verdict import Verdict; "
+        "assert verdicts.sentence(Verdict(name, 'warn'), 'pt'); "
         "allowed = ('spira_tasks.contract', 'expectations.words'); "
         "ours = {n for n in sys.modules if n.startswith(('spira_tasks.', 'expectations.'))}; "
         "others = {n for n in ours if not n.startswith(allowed)}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reading_pages import read
+from run_facts import rows
 
 from expectations.words import Words
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.record import Result
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import MIN_CELL, Number, Verdict, Waiver
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
-from spira_tasks.reports import documents, pages
+from spira_tasks.reports import documents, pages, tables
 from spira_tasks.reports.facts import Counts, RunFacts
 from spira_tasks.reports.gather import gather, history, latest_run
 from spira_tasks.reports.suppression import one_way
@@ -71,11 +75,9 @@ class Book:
 
     def step(self, name: str, state: str = "done", run: str = "first", **more: Any) -> None:
         stage = next((step.stage for step in TRAINING if step.name == name), name)
-        record = {"step": name, "stage": stage, "state": state, "inputs": {}, "config": {}}
-        record |= {"seconds": 2.0, "finished_at": f"2026-11-21T03:00:{len(name):02d}+00:00"}
-        if state != "failed":
-            record |= {"outputs": {}, "metrics": {}, "verdicts": [], "key": "0" * 64}
-        self.store.write_record(run, name, record | more)
+        record = {"step": name, "stage": stage, "state": state, "seconds": 2.0}
+        record |= {"finished_at": f"2026-11-21T03:00:{len(name):02d}+00:00"} | more
+        self.store.runs.write(run, StepRecord.from_json(json.dumps(record)))
 
     def ingest(self, table: pd.DataFrame, refused: pd.DataFrame | None = None, **more: Any) -> None:
         refused = pd.DataFrame({"reason": [], "hospital_id": []}) if refused is None else refused
@@ -133,58 +135,41 @@ def test_a_failed_step_is_told_with_its_reason(book: Book) -> None:
 
 
 def test_a_blocked_run_keeps_its_table_and_its_verdicts(book: Book) -> None:
-    verdict = Verdict("enough", "block", 0.1, n=30, reason="3 of 30 rows are unexpected in age")
+    few = {"n_unexpected": Number(3, "rows")}
+    verdict = Verdict("enough", "block", observed=Number(0.1, "share"), n=30, numbers=few)
     table = book.output(recordings=people())
     book.step(
         "check_training_set",
         "blocked",
         outputs={"table": table},
-        verdicts=[asdict(verdict)],
+        verdicts=[verdict.to_dict()],
         config={"gate": "training_set"},
     )
     facts = facts_of(book)
     assert facts.outcome == "blocked"
-    assert facts.verdicts[0]["suite"] == "training_set"
-    assert facts.verdicts[0]["reason"] == "fewer than 5 rows are unexpected in age"
-    assert facts.verdicts[0]["statistic"] is None  # times n it would be 3
+    (found,) = facts.verdicts["check_training_set"]
+    assert found.observed == Number(None, "share")  # times n it would be 3
+    assert found.numbers == {"n_unexpected": Number(None, "rows")}
     assert facts.dataset is not None
     assert facts.dataset.digest == table
+    page = page_of(book, "data.en.html")
+    assert "Rows that differ: fewer than 5 of 30." in page
 
 
-def test_a_record_from_before_suites_and_the_audit_log_can_be_told(book: Book) -> None:
+def test_a_record_from_before_suites_and_the_audit_log_can_be_read(book: Book) -> None:
     old = {"name": "auc", "verdict": "pass", "statistic": 0.9, "n": 40, "reason": "well"}
     book.step("promote", verdicts=[old], metrics={"promoted": True, "kept": False})
     facts = facts_of(book)
     assert facts.outcome == "promoted"
-    assert (facts.verdicts[0]["suite"], facts.verdicts[0]["severity"]) == ("", "")
+    (found,) = facts.checks
+    assert (found.id, found.suite, found.severity) == ("auc", "", "")
     assert facts.triggered_by == ""
     assert len(facts.steps) == 1  # a run that came to its end waits for nothing
 
 
-@pytest.mark.parametrize("old", [True, False], ids=["before the field", "now"])
-def test_who_waived_a_check_is_told_of_old_records_too(book: Book, old: bool) -> None:
-    why = "2 people have it: see the letter"
-    reason = f"both classes differ; waived by cli:ana on 2026-11-21: {why}"
-    waiver = {"by": "cli:ana", "at": "2026-11-21", "why": why}
-    verdict = asdict(Verdict("weak", "warn", n=40, reason=reason, waiver=waiver))
-    if old:
-        del verdict["waiver"]
-    book.step("check_training_set", verdicts=[verdict])
-    (found,) = facts_of(book).verdicts
-    assert found["reason"] == "both classes differ"
-    assert found["waiver"] == waiver | {"why": "fewer than 5 people have it: see the letter"}
-
-
-def test_a_result_from_before_waivers_were_a_field_can_be_read() -> None:
-    verdict = asdict(Verdict("weak", "warn", reason="both classes differ"))
-    del verdict["waiver"]
-    text = json.dumps({"stage": "s", "key": "k", "outputs": {}, "verdicts": [verdict]})
-    assert Result.from_json(text).verdicts == (Verdict(**verdict),)
-
-
 def test_what_was_erased_is_missing_and_holds_nothing_up(book: Book) -> None:
     book.ingest(people())
-    digest = book.store.read_record("first", "ingest")["outputs"]["recordings"]  # type: ignore[index]
+    digest = book.store.runs.read("first").digest("ingest.recordings")
     (blob,) = book.store.files(digest).values()
     book.store.delete(f"blobs/{blob[7:9]}/{blob[7:]}")
     facts = facts_of(book)
@@ -215,7 +200,7 @@ def test_configured_sites_have_their_names_others_numbers_and_rare_ones_neither(
     assert "east" not in str(facts)
 
 
-def test_only_categories_of_the_contract_and_bands_of_age_are_told(book: Book) -> None:
+def test_only_categories_of_the_contract_and_bands_of_age_are_shown(book: Book) -> None:
     odd = people(sex="x7", age=[17.0, 90.0] + [40.0] * 38, label=None)
     book.ingest(odd)
     facts = facts_of(book)
@@ -258,15 +243,15 @@ def test_decisions_of_people_are_told_without_whom_they_concern(book: Book) -> N
 def test_a_waiver_of_later_is_not_told_of_a_run_and_one_withdrawn_since_still_is(
     book: Book,
 ) -> None:
-    waiver = {"by": "cli:ana", "at": "2026-11-21T02:00:00+00:00", "why": WHY}
-    heeded = Verdict("weak", "warn", n=40, reason="x", suite="training_set", waiver=waiver)
-    other = Verdict("near", "warn", n=40, reason="x", suite="training_set")
-    book.step("check_training_set", verdicts=[asdict(heeded), asdict(other)])
+    waiver = Waiver("cli:ana", "2026-11-21T02:00:00+00:00", WHY)
+    applied = Verdict("weak", "warn", n=40, suite="training_set", waiver=waiver)
+    other = Verdict("near", "warn", n=40, suite="training_set")
+    book.step("check_training_set", verdicts=[applied.to_dict(), other.to_dict()])
     about = {"suite": "training_set", "expectation": "near"}
     decisions.decide(book.store, "waivers", about, WHY)
     facts = facts_of(book)
     assert str(facts).count(WHY) == 1
-    assert [one["waiver"] for one in facts.verdicts] == [waiver, None]
+    assert [one.waiver for one in facts.checks] == [waiver, None]
 
 
 def test_who_started_a_run_is_in_the_log(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,13 +298,99 @@ def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Bo
     assert "age: <18, 18-29, 30-44, 60-74, 75+" in listed
 
 
-def test_the_card_tells_what_the_checks_said_in_plain_words_with_numbers(book: Book) -> None:
+def evaluated(book: Book, labels: list[int], scores: list[float], sex: list[str]) -> RunFacts:
+    """A run whose test subjects have these labels and scores; positive from 0.5 on."""
+    table = people(len(labels), split="test", sex=sex, age=50, label=labels, hospital_id="north")
+    predictions = table[["subject_id", "split", "label"]].assign(clean=scores)
+    is_patient, is_positive = np.array(labels) == 1, np.array(scores) >= 0.5
+    n_patients, n_controls = int(is_patient.sum()), int((~is_patient).sum())
+    estimate = {"value": 0.875, "low": 0.75, "high": 0.9375}
+    metrics = dict.fromkeys(("auc", "sensitivity", "specificity", "balanced_accuracy"), estimate)
+    report = {
+        "n_recordings": len(labels), "n_subjects": len(labels),
+        "n_patients": n_patients, "n_controls": n_controls,
+        "operating_point": 0.5, "brier_score": 0.0625, "expected_calibration_error": 0.03125,
+        "conditions": {"clean": metrics, "noise_all": metrics},
+        "drop_in_balanced_accuracy": {"noise_all": estimate},
+        "confusion": {
+            "true_positives": int((is_patient & is_positive).sum()),
+            "false_negatives": int((is_patient & ~is_positive).sum()),
+            "false_positives": int((~is_patient & is_positive).sum()),
+            "true_negatives": int((~is_patient & ~is_positive).sum()),
+        },
+    }  # fmt: skip
+    book.ingest(table)
+    sizes = {"n_patients": n_patients, "n_controls": n_controls, "auc": 0.875}
+    outputs = {"report": book.output(evaluation=report, predictions=predictions)}
+    book.step("evaluate", outputs=outputs, metrics=sizes | {"auc_low": 0.75, "auc_high": 0.9375})
+    return facts_of(book)
+
+
+@given(
+    counts=st.tuples(*[st.integers(0, 14)] * 6),
+    wrong=st.lists(st.booleans(), min_size=6, max_size=6),
+)
+@settings(deadline=None, max_examples=25)
+def test_a_rate_is_published_exactly_where_enough_people_are_behind_it_and_counted(
+    counts: tuple[int, ...], wrong: list[bool]
+) -> None:
+    groups = [(sex, label) for sex in ("F", "M", "OTHER") for label in (0, 1)]
+    people_of = {group: n for group, n in zip(groups, counts, strict=True)}
+    labels = [label for (_, label), n in people_of.items() for _ in range(n)]
+    sex = [sex for (sex, _), n in people_of.items() for _ in range(n)]
+    if not labels:
+        return
+    table = pd.DataFrame(
+        {
+            "subject": [f"s{i}" for i in range(len(labels))], "sex": sex, "age": "45-59",
+            "site": "#1", "device": "#1", "label": np.where(labels, "patients", "controls"),
+        }
+    )  # fmt: skip
+    flips = dict(zip(groups, wrong, strict=True))
+    scores = [float(label != flips[one, label]) for one, label in zip(sex, labels, strict=True)]
+    predictions = pd.DataFrame(
+        {"subject_id": table["subject"], "split": "test", "label": labels, "clean": scores}
+    )
+    for one in tables.slices(table, predictions, 0.5):
+        for count, rate in ((one.n_patients, one.sensitivity), (one.n_controls, one.specificity)):
+            assert (rate is not None) is (count is not None and count >= tables.MIN_SLICE)
+            assert count is None or not 0 < count < MIN_CELL
+        if one.by == "sex" and one.sensitivity is not None:
+            assert one.n_patients == people_of[one.group, 1]
+            assert one.sensitivity.value == float(not flips[one.group, 1])
+
+
+def test_measures_are_published_where_both_classes_have_five_people(book: Book) -> None:
+    facts = evaluated(book, [1] * 5 + [0] * 20, [0.9] * 4 + [0.1] * 21, ["F"] * 25)
+    assert facts.evaluation is not None
+    assert facts.evaluation.is_published
+    assert facts.evaluation.confusion is not None
+    assert facts.evaluation.confusion.cells == ((4, 1), (0, 20))
+    assert history(book.store).runs[0].auc is not None
+
+
+def test_no_measure_is_published_of_fewer_and_the_report_is_made_all_the_same(book: Book) -> None:
+    """Eight recordings: no chart and no table fails on nothing."""
+    facts = evaluated(book, [1] * 4 + [0] * 4, [0.9] * 3 + [0.1] * 5, ["F", "M"] * 4)
+    assert facts.evaluation is not None
+    assert not facts.evaluation.is_published
+    assert facts.evaluation.confusion is facts.evaluation.brier_score is None
+    assert facts.evaluation.operating_point is None
+    assert history(book.store).runs[0].auc is None
+    for name in ("verdict.en.html", "model-card.en.html", "overview.en.html"):
+        page = read(book.folder.parent / "site" / name).text
+        numbers = {"0.88", "0.94", "87.5", "88", "0.062", "0.031", "0.500"}
+        assert not numbers & set(re.findall(r"\d+(?:\.\d+)?", page)), name
+    assert "fewer than 5 people of a class: no measure is shown" in page_of(book, "verdict.en.html")
+
+
+def test_the_card_has_what_the_checks_found_in_plain_words_with_numbers(book: Book) -> None:
     name = "expect_column_values_to_be_between(age, possible)"
-    verdict = Verdict(name, "warn", 0.2, threshold=0.0, n=61, reason="x", suite="metadata")
-    book.step("check_recordings", verdicts=[asdict(verdict)])
+    found = rows(name, "warn", 12, 61, suite="metadata")
+    book.step("check_recordings", verdicts=[found.to_dict()])
     card = page_of(book, "model-card.en.html")
     assert "Check of the recordings" in card
-    assert "This did not hold: In every recording, " in card
-    assert "Found: 0.2; limit: 0." in card
-    assert "Encontrado: 0,2; limite: 0." in page_of(book, "model-card.pt.html")
+    assert "This failed: In every recording, " in card
+    assert "Rows that differ: 12 of 61." in card
+    assert "Linhas que diferem: 12 de 61." in page_of(book, "model-card.pt.html")
     assert name not in card

@@ -1,28 +1,42 @@
-"""The pages that Airflow's server makes itself: what a step said, before there is a report."""
+"""The pages that Airflow's server makes itself: the verdict of a step, before there is a report."""
 
 from __future__ import annotations
 
+import json
+
 from spira.governance_pages import step_page
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import Number, Verdict
 
 RECORD = {
     "state": "done",
+    "step": "promote",
+    "stage": "promote",
+    "finished_at": "2026-11-21T12:00:00+00:00",
+    "seconds": 1.0,
     "verdicts": [
-        {
-            "name": "sensitivity_floor",
-            "verdict": "warn",
-            "reason": "3 of 8 patients",
-            "threshold": 0.8,
-        },
-        {"name": "auc_above_chance", "verdict": "pass", "reason": ""},
-        {"name": "expect_<the>_moon", "verdict": "block", "reason": "it is away"},
+        Verdict(
+            "contains_erased_subject", "block", observed=Number(3, "people"), severity="critical"
+        ).to_dict(),
+        Verdict("auc_above_chance", "pass", observed=Number(0.9, low=0.8, high=1.0)).to_dict(),
+        Verdict("expect_<the>_moon", "block").to_dict(),
+        {"name": "sensitivity_floor", "verdict": "warn", "reason": "3 of 8", "threshold": 0.8},
     ],
 }
 
 
-def test_a_check_is_told_in_plain_words_beside_its_code() -> None:
-    page = step_page("first", "promote", RECORD)
-    for words in ("Finds the patients", "Encontra os pacientes", "<code>sensitivity_floor</code>"):
-        assert words in page
+def test_a_check_is_described_in_both_languages_beside_its_id() -> None:
+    page = step_page("first", StepRecord.from_json(json.dumps(RECORD)))
+    for text in (
+        "No erased person in the data of the model",
+        "Nenhuma pessoa eliminada nos dados do modelo",
+        "<code>contains_erased_subject</code>",
+        "(LGPD art. 18): fewer than 5.",
+        "menos de 5.",
+        "Finds the patients",  # of a record from before 0.3
+    ):
+        assert text in page
     assert "Better than chance" in page.split("<details>")[1]
-    assert "<td><code>expect_&lt;the&gt;_moon</code>" in page  # nobody has words for it
+    assert "<code>expect_&lt;the&gt;_moon</code>" in page  # there are no words for it
+    assert "<the>" not in page
     assert "3 of 8" not in page

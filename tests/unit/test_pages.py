@@ -19,9 +19,11 @@ from run_facts import (
     verdict,
 )
 
+import expectations.words
 from expectations.words import LANGUAGES, Words, texts
 from expectations.words.catalogue import committed
 from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.verdict import Waiver
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.intake.releases import RELEASABLE
 from spira_tasks.reports import documents, pages, tables
@@ -34,6 +36,7 @@ from spira_tasks.reports.facts import (
     RunFacts,
     Since,
     StepFacts,
+    Tally,
 )
 from spira_tasks.stages.ingest import NOT_PERMITTED, UNNAMED
 
@@ -61,9 +64,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare() -> RunFacts:
     """A run that stopped before anything could be measured, of which the tables are gone."""
     return facts(
-        outcome="running", started_at="", synthetic=None, triggered_by="", verdicts=(),
+        outcome="running", started_at="", synthetic=None, triggered_by="", verdicts={},
         n_erasures=0, steps=(StepFacts("ingest", "ingest", "waiting"),), releases=(), intake=None,
-        quarantine=None, dataset=None, composition=(), signal_quality=(), drift=(),
+        quarantine=None, dataset=None, composition=(), signal_quality=(),
         evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="", since=None,
     )  # fmt: skip
 
@@ -162,10 +165,12 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path, monkeypatch: pytest.M
             StepFacts(SCRIPT, SCRIPT, "failed", error=SCRIPT, message=SCRIPT, key=SCRIPT),
         ),
         quarantine=Quarantine({SCRIPT: 9}, replace(BY_REASON, rows=(SCRIPT, "x")), evil, evil),
-        verdicts=(
-            verdict(SCRIPT, "block", reason=SCRIPT, suite=SCRIPT, step=SCRIPT),
-            verdict(SCRIPT, "warn", waiver={"by": SCRIPT, "at": AT, "why": SCRIPT}),
-        ),
+        verdicts={SCRIPT: (
+            verdict(SCRIPT, "block", suite=SCRIPT, names={SCRIPT: (SCRIPT,)}),
+            verdict(SCRIPT, "warn", waiver=Waiver(SCRIPT, AT, SCRIPT)),
+            verdict("approved_by_a_person", names={"version": (SCRIPT,), "by": (SCRIPT,),
+                    "at": (AT,), "why": (SCRIPT,)}),
+        )},
         releases=(Release(SCRIPT, SCRIPT, SCRIPT, AT),),
         since=Since(SCRIPT, (Change("setting", SCRIPT, SCRIPT, SCRIPT),)),
         model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), {}, SCRIPT, {SCRIPT: SCRIPT}, {}),
@@ -176,7 +181,7 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
     site = tmp_path / "site"
     site.mkdir()
-    runs = History((summary(SCRIPT, version=SCRIPT, verdicts_by_suite={SCRIPT: (1, 0, 0)}),))
+    runs = History((summary(SCRIPT, version=SCRIPT, by_suite={SCRIPT: Tally(1, 0, 0)}),))
     pages.render(run, runs, site)
     for path in site.iterdir():
         page = read(path)
@@ -230,7 +235,7 @@ def test_both_languages_have_every_text_with_the_same_places() -> None:
 
 def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
     t = Words("pt")
-    gates = {step.config["suite"] for step in TRAINING if step.stage == "validate"}
+    gates = {step.config["gate"] for step in TRAINING if step.stage == "validate"}
     suites = {suite for suite, _ in committed()} | {f"{gate}_gate" for gate in gates}
     lacking = [
         key
@@ -253,24 +258,27 @@ def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
     assert lacking == []
 
 
-def test_no_words_stand_in_the_templates_themselves(tmp_path: Path, monkeypatch: Any) -> None:
+def test_no_words_stand_in_the_templates_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     marked = {
         key: {language: f"⟦{text}⟧" if key != "html_language" else text
               for language, text in both.items()}
         for key, both in texts().items()
     }  # fmt: skip
-    monkeypatch.setattr(pages, "Words", lambda language: Words(language, marked))
+    monkeypatch.setattr(expectations.words, "texts", lambda: marked)
+    expectations.words.words_of.cache_clear()
+    request.addfinalizer(expectations.words.words_of.cache_clear)
     names = [StepFacts("⟦s⟧", "⟦s⟧", "done", 4.9, False, "⟦k⟧", AT, outputs={"⟦o⟧": "⟦d⟧"})]
     run = facts(
-        run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",), drift=(),
-        steps=tuple(names), verdicts=(
-            verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧"),
-            verdict("⟦v⟧", "warn", reason="⟦why⟧", suite="⟦s⟧",
-                    waiver={"by": "⟦b⟧", "at": AT, "why": "⟦w⟧"}),
-        ),
+        run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",),
+        steps=tuple(names), verdicts={"⟦p⟧": (
+            verdict("⟦v⟧", "warn", suite="⟦s⟧"),
+            verdict("⟦v⟧", "warn", suite="⟦s⟧", waiver=Waiver("⟦b⟧", AT, "⟦w⟧")),
+        )},
         releases=(Release("⟦x⟧", "⟦w⟧", "⟦b⟧", AT),),
     )  # fmt: skip
-    runs = History((summary("⟦r⟧", verdicts_by_suite={"⟦s⟧": (1, 0, 0)}),))
+    runs = History((summary("⟦r⟧", by_suite={"⟦s⟧": Tally(1, 0, 0)}),))
     pages.render(run, runs, tmp_path)
     for page in ("overview", "verdict", "data", "provenance"):
         found = read(tmp_path / f"{page}.pt.html")

@@ -1,4 +1,4 @@
-"""What a person set aside is seen by whoever reads the pages."""
+"""What a person waived is on the pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from expectations.words import LANGUAGES, Words
 from spira_tasks.reports import pages
 from spira_tasks.reports.facts import RunFacts
 
+VERDICTS = {
+    "check_training_set": (waived(),),
+    "promote": (verdict("calibration", "warn"),),
+}
+
 
 def words(folder: Path, name: str) -> str:
     return read(folder / name).text
@@ -21,11 +26,11 @@ def render(run: RunFacts, folder: Path) -> Path:
     return folder
 
 
-def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_told(
+def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_listed(
     tmp_path: Path,
 ) -> None:
     render(
-        facts(outcome="promoted", verdicts=(waived(), verdict("sensitivity_floor", "warn"))),
+        facts(outcome="promoted", verdicts=VERDICTS),
         tmp_path,
     )
     for language in LANGUAGES:
@@ -37,14 +42,14 @@ def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_
             told = words(tmp_path, f"{name}.{language}.html")
             assert "cli:ana" in told, name
             assert "one telephone yet" in told, name
-    assert "set aside by cli:ana on 21 November 2026: one telephone yet" in words(
+    assert "waived by cli:ana on 21 November 2026: one telephone yet" in words(
         tmp_path, "data.en.html"
     )
-    assert "Set aside" in words(tmp_path, "model-card.en.html")
+    assert "Waived by a person" in words(tmp_path, "model-card.en.html")
 
 
 def test_only_the_releases_are_said_to_be_those_of_the_day_of_the_report(tmp_path: Path) -> None:
-    render(facts(verdicts=(waived(),)), tmp_path)
+    render(facts(verdicts={"check_training_set": (waived(),)}), tmp_path)
     page = words(tmp_path, "data.en.html")
     waivers, releases = page[page.rindex("Decisions of people") :].split(
         "Releases from quarantine in force when this report was made", 1
@@ -54,14 +59,14 @@ def test_only_the_releases_are_said_to_be_those_of_the_day_of_the_report(tmp_pat
 
 
 def test_the_block_of_waivers_shuts_nobody_out_and_names_no_host(tmp_path: Path) -> None:
-    render(facts(verdicts=(waived(),)), tmp_path)
+    render(facts(verdicts={"check_training_set": (waived(),)}), tmp_path)
     for path in tmp_path.iterdir():
         assert barriers(read(path)) == [], path.name
         assert outside(path.read_text()) == [], path.name
 
 
-def test_without_a_waiver_nothing_is_said_to_be_set_aside(tmp_path: Path) -> None:
+def test_without_a_waiver_nothing_is_said_to_be_waived(tmp_path: Path) -> None:
     render(facts(), tmp_path)
     for name in ("verdict", "model-card"):
-        assert "et aside" not in words(tmp_path, f"{name}.en.html"), name
-    assert "No check of this run was set aside." in words(tmp_path, "data.en.html")
+        assert "aived by a person" not in words(tmp_path, f"{name}.en.html"), name
+    assert "No check of this run was waived." in words(tmp_path, "data.en.html")

@@ -1,4 +1,4 @@
-"""What changed from one run to the next, as the page of provenance tells it."""
+"""What changed from one run to the next, on the page of provenance."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from reading_pages import read
 from run_facts import AT, facts, history, summary
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import StepRecord
 from spira_tasks.reports import pages
 from spira_tasks.reports.facts import Change, History
 from spira_tasks.reports.since import compare
@@ -24,8 +25,8 @@ def store(tmp_path: Path) -> Store:
 
 def leave(store: Store, run: str, step: str, **fields: Any) -> None:
     made_with = {"at": AT, "code": "c" * 64, "lock": "d" * 64, "git": "0123456789ab"}
-    record = {"step": step, "outputs": {}, "config": {}, "provenance": made_with}
-    store.write_record(run, step, record | fields)
+    known = {"state": "done", "finished_at": AT, "seconds": 1.0, "provenance": made_with}
+    store.runs.write(run, StepRecord(step, step, **known | fields))
 
 
 def test_a_run_is_compared_with_the_one_that_ended_before_it(store: Store) -> None:
@@ -38,8 +39,8 @@ def test_a_run_is_compared_with_the_one_that_ended_before_it(store: Store) -> No
     found = compare(store, "new", RUNS)
     assert found is not None
     assert found.run_id == "old"
-    told = {(one.what, one.name): (one.before, one.now) for one in found.changes}
-    assert told == {
+    changes = {(one.what, one.name): (one.before, one.now) for one in found.changes}
+    assert changes == {
         ("recordings", ""): ("a" * 13, "b" * 13),
         ("n_recordings", ""): (50, 61),
         ("n_subjects", ""): (61, 61),
@@ -57,7 +58,7 @@ def test_the_first_run_and_one_that_is_not_known_have_none_before_them(store: St
 
 
 def test_a_run_whose_records_are_bare_or_gone_is_compared_by_what_is_left(store: Store) -> None:
-    store.write_record("new", "ingest", {"step": "ingest", "state": "failed"})
+    leave(store, "new", "ingest", state="failed", provenance={})
     found = compare(store, "new", RUNS)
     assert found is not None
     assert Change("git", "", "", "") in found.changes

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from spira_tasks.contract.verdict import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL, Number, Verdict, suppress
 from spira_tasks.reports.suppression import one_way, two_way
 
 
@@ -76,3 +76,31 @@ def test_one_small_cell_hides_the_next_smallest_of_its_line() -> None:
 def test_two_ones_under_a_known_total_hide_a_third_number() -> None:
     """2 = 1 + 1 has one solution."""
     assert one_way("site", "subjects", {"a": 1, "b": 1, "c": 50}).cells == ((None,),) * 3
+
+
+@given(st.integers(0, 8), st.integers(0, 40))
+def test_no_number_of_a_verdict_reveals_a_small_count(n_small: int, n: int) -> None:
+    verdict = Verdict(
+        "v", "warn", observed=Number(n_small / n if n else 0.0, "share"), n=n,
+        numbers={
+            "n_unexpected": Number(n_small, "rows"), "people": Number(n_small, "people"),
+            "versions": Number(n_small, "items"), "rate": Number(0.5, "rate", 0.4, 0.6),
+        },
+    )  # fmt: skip
+    shown = suppress(verdict)
+    assert suppress(shown) == shown
+    few = 0 < n < MIN_CELL
+    for name in ("n_unexpected", "people"):
+        assert (shown.numbers[name].value is None) is (few or 0 < n_small < MIN_CELL)
+        assert shown.numbers[name].unit == verdict.numbers[name].unit
+    if n >= n_small > 0 and n:
+        assert shown.observed is not None
+        assert (shown.observed.value is None) is (few or n_small < MIN_CELL)
+    assert (shown.numbers["rate"] == Number(None, "rate")) is few
+    assert few or shown.numbers["versions"].value == n_small
+
+
+def test_a_table_in_full_has_every_count() -> None:
+    pairs = {("patients", "positive"): 38, ("patients", "negative"): 2}
+    table = two_way(("label", "call"), "recordings", pairs, in_full=True)
+    assert (table.cells, table.row_totals, table.total) == (((38, 2),), (40,), 40)
