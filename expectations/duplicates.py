@@ -26,7 +26,7 @@ def near_pairs(
     Parameters
     ----------
     fingerprints : Series of str
-        Hex digits, as ``spira_tasks.speech.envelopes.fingerprint`` makes them; 7 is zero.
+        Hex digits, as ``spira_tasks.speech.probe.fingerprint`` makes them; 7 is zero.
     seconds : Series of float
         Durations: a pair has the same up to ``SAME_SECONDS``.
     min_cosine : float

@@ -124,7 +124,7 @@ AUDIO = (
 )
 ATYPICAL_FRACTION = 0.10  # of the recordings that a limit is about; beyond, it is reported
 NATIVE_RATES_HZ = (44_100, 48_000)  # of telephones that record as they can
-SAME_RECORDING = 0.985  # cosine of two fingerprints: see spira_tasks.speech.envelopes
+SAME_RECORDING = 0.985  # cosine of two fingerprints: see spira_tasks.speech.probe
 
 # The training set.
 MIN_SUBJECTS_PER_CLASS = 50  # fewer, and no operating point can be told from chance by much

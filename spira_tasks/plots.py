@@ -23,6 +23,7 @@ CONDITION_NAMES = {
     "noise_controls": "… on controls only",
     "noise_patients": "… on patients only",
 }
+DOTTED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": ":"}
 SYNTHETIC = "synthetic cohort: shows that the platform works, says nothing of medicine"
 
 
@@ -63,15 +64,11 @@ def roc(
     for scores, condition, colour in ((clean, "clean", BLUE), (noise, "noise_all", ORANGE)):
         if scores is None:
             continue
-        auc = report["conditions"][condition]["auc"]
         false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
-        axes.plot(
-            false_positive_rate,
-            true_positive_rate,
-            color=colour,
-            drawstyle="steps-post",
-            label=f"{CONDITION_NAMES[condition]}: AUC {interval(auc)}",
-        )
+        auc = interval(report["conditions"][condition]["auc"])
+        style = {"color": colour, "drawstyle": "steps-post"}
+        label = f"{CONDITION_NAMES[condition]}: AUC {auc}"
+        axes.plot(false_positive_rate, true_positive_rate, label=label, **style)
     point = report["conditions"]["clean"]
     axes.plot(
         1 - point["specificity"]["value"],
@@ -80,7 +77,7 @@ def roc(
         color=BLUE,
         label=f"operating point: probability {report['operating_point']:.2f}",
     )
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot([0, 1], [0, 1], **DOTTED)
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     return figure
@@ -96,44 +93,27 @@ def calibration(
     observed = np.array([labels[group].mean() for group in groups])
     error = [np.sqrt(rate * (1 - rate) / len(g)) for rate, g in zip(observed, groups, strict=True)]
     axes.errorbar(predicted, observed, yerr=error, fmt="o-", color=BLUE, capsize=3, linewidth=1)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot([0, 1], [0, 1], **DOTTED)
     axes.set(
         xlabel="predicted probability", ylabel="share of patients", xlim=(0, 1), ylim=(-0.02, 1.02)
     )
-    axes.text(
-        0.03,
-        0.92,
+    text = (
         f"{n_bins} groups of equal size, ± 1 standard error\n"
-        f"expected calibration error {report['expected_calibration_error']:.3f}, "
-        f"n = {len(labels)}",
-        fontsize=8,
-        transform=axes.transAxes,
+        f"expected calibration error {report['expected_calibration_error']:.3f}, n = {len(labels)}"
     )
+    axes.text(0.03, 0.92, text, fontsize=8, transform=axes.transAxes)
     return figure
 
 
 def confusion(report: dict[str, Any]) -> Figure:
     figure, axes = canvas("Confusion matrix of the test recordings")
-    counts = report["confusion"]
-    matrix = np.array(
-        [
-            [counts["true_negatives"], counts["false_positives"]],
-            [counts["false_negatives"], counts["true_positives"]],
-        ]
-    )
+    names = ("true_negatives", "false_positives", "false_negatives", "true_positives")
+    matrix = np.array([report["confusion"][name] for name in names]).reshape(2, 2)
     axes.imshow(matrix / matrix.sum(axis=1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):
         share = count / matrix[row].sum()
-        colour = "white" if share > 0.5 else "black"
-        axes.text(
-            column,
-            row,
-            f"{count}\n{share:.0%}",
-            ha="center",
-            va="center",
-            color=colour,
-            fontsize=13,
-        )
+        style = {"color": "white" if share > 0.5 else "black", "fontsize": 13}
+        axes.text(column, row, f"{count}\n{share:.0%}", ha="center", va="center", **style)
     axes.set(
         xticks=[0, 1],
         xticklabels=["called control", "called patient"],
@@ -166,7 +146,7 @@ def ward_noise(report: dict[str, Any]) -> Figure:
             capsize=3,
             label=metric.replace("_", " "),
         )
-    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(0.5, **DOTTED)
     axes.set(
         yticks=range(len(conditions)),
         yticklabels=[CONDITION_NAMES[name] for name in conditions],

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import verdicts_of
-from spira_tasks.contract.verdict import Number, Verdict, explain, suppress
+from spira_tasks.contract.verdict import Number, Verdict, suppress
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.runner import tracking_uri
@@ -109,7 +110,7 @@ def _verdict(stored: Verdict) -> dict[str, Any]:
         "high": observed.high,
         "threshold": verdict.threshold,
         "n": verdict.n,
-        "reason": explain(verdict),
+        "reason": sentence(verdict, "en"),
         "severity": verdict.severity,
         "suite": verdict.suite,
         "waiver": verdict.waiver and asdict(verdict.waiver),

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from spira_tasks.contract.run import StepRecord
-from spira_tasks.contract.verdict import explain, suppress
+from spira_tasks.contract.verdict import suppress
 
 SHOWN = ("key", "state", "found", "seconds", "metrics")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
@@ -184,4 +184,7 @@ def summary(record: StepRecord) -> dict[str, Any]:
 
 def explanation(record: StepRecord) -> str:
     """Why a step failed or refused; empty when it did neither."""
-    return record.message or "\n".join(f"- {explain(verdict)}" for verdict in record.stopping)
+    from expectations.words.verdicts import sentence
+
+    refused = [f"- {verdict.id}: {sentence(verdict, 'en')}" for verdict in record.stopping]
+    return record.message or "\n".join(refused)

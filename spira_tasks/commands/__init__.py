@@ -18,11 +18,20 @@ from spira_tasks.artifacts import Store, store_url
 from spira_tasks.errors import ConfigError
 
 T = TypeVar("T")
-StoreUrl = Annotated[
-    str | None,
+
+
+def _open_store(url: str) -> Store:
+    return Store(url or store_url())
+
+
+OpenStore = Annotated[
+    Store,
     Option(
         "--store",
         metavar="URL",
+        parser=_open_store,
+        default_factory=store_url,
+        show_default=False,
         help="folder or s3://bucket/prefix of the store (SPIRA_STORE; default .spira/store)",
     ),
 ]
@@ -89,11 +98,6 @@ def _declare(
     store: Annotated[str, Option(hidden=True, expose_value=False)] = "",
 ) -> None:
     """Declare what every command takes."""
-
-
-def open_store(url: str | None) -> Store:
-    """Open the store of ``--store``, or of the environment."""
-    return Store(url or store_url())
 
 
 def tracking_uri(store: Store) -> str:

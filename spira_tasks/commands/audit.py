@@ -1,4 +1,4 @@
-"""``audit``: print the log of what was done; verify it and the documents that quote it."""
+"""``audit``: print the audit log; verify it, and the decisions and certificates in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from spira_tasks.commands import AsJson, Commands, StoreUrl, open_store, print_json, print_records
+from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_records
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
@@ -22,19 +22,19 @@ examples:
 what verify finds:  python -m spira_tasks audit verify --help
 """
 FINDS = """\
-verify finds, by what is in the store alone:
-  an event that was changed, inserted, or taken out of the middle;
-  a lost end of the log, if a record, decision or certificate that is still there quotes it;
+verify finds, from the store alone:
+  an event that was changed, inserted, or removed from the middle;
+  a lost end of the log, if a record, decision or certificate in the store quotes it;
   a decision (waiver, release, tombstone of an erasure, approval, refusal, retention policy) or a
-  certificate of erasure that was changed, removed, put there by hand, or is there although it was
-  taken back; a signature on a certificate that does not fit.
-It says what to do where a command was killed between the log and its decision.
+  certificate of erasure that was changed, removed, added by hand, or restored after its withdrawal;
+  a wrong signature on a certificate.
+Where a command was killed between the log and its decision, it says what to do.
 
-Only an anchor that is kept elsewhere (--anchor; a report pack has one) finds that somebody with the
-store's keys wrote the log and all that quotes it anew, or cut off an end that nothing quotes.  No
-check finds an event appended in another's name: read the log (audit list).
+Only an anchor that is kept elsewhere (--anchor; a report pack has one) shows that a person with the
+store's keys rewrote the log and all that quotes it, or removed an end that nothing quotes.  No
+check finds an event appended in another person's name: read the log (audit list).
 
-exit status of verify: 0 all is as it was written, 65 it is not, 78 there is no log
+exit status of verify: 0 nothing was changed, 65 something was, 78 there is no log
 """
 SHOWN = (  # of the details of an event, in this order
     *("run", "step", "state"),
@@ -46,46 +46,44 @@ app = Commands("audit", "read or verify the audit log", EXAMPLES)
 
 @app.command("list")
 def list_events(
+    store: OpenStore,
     last: Annotated[int, Option(help="number of events")] = 50,
     action: Annotated[str | None, Option(help="only: gate, promotion, erasure, …")] = None,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> None:
     """Print events."""
-    opened = open_store(store)
-    found = [event for event in audit.events(opened) if action in (None, event.action)]
+    found = [event for event in audit.events(store) if action in (None, event.action)]
     print_records(
         found[-last:] if last > 0 else [],
         as_json=as_json,
         columns=["number", "at (UTC)", "actor", "action", "about"],
         row=lambda one: [str(one.number), one.at, one.actor, one.action, _summary(one.details)],
-        if_none=f"no event of the audit log of {opened.url} is to be shown",
+        if_none=f"no event of the audit log of {store.url} is to be shown",
     )
 
 
 @app.command("verify", examples=FINDS)
 def verify(
+    store: OpenStore,
     anchor: Annotated[
         list[str] | None,
         Option(metavar="NUMBER:HASH", help="an event noted elsewhere, to be found; repeatable"),
     ] = None,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> int:
     """Find changes of the log, decisions and certificates."""
-    opened = open_store(store)
     given = {f"--anchor {text[:20]}": audit.anchor_from(text) for text in anchor or ()}
-    found = audit.verify(opened, given)
-    if not found.n_events and not found.problems:  # nothing even quotes an event that is gone
+    found = audit.verify(store, given)
+    if not found.n_events and not found.problems:  # no document quotes a lost event either
         raise ConfigError(
-            f"there is no audit log at {opened.url}: no run has written there yet, or the store is "
+            f"there is no audit log at {store.url}: no run has written there yet, or the store is "
             "another one; name it by --store or SPIRA_STORE"
         )
     if as_json:
         print_json(asdict(found))
     else:
         n = f"{found.n_events} events, {found.n_anchors} anchors"
-        print(f"{opened.url}: {n}, {found.n_documents} decisions and certificates")
+        print(f"{store.url}: {n}, {found.n_documents} decisions and certificates")
         print(f"newest: {found.head.number}:{found.head.hash}")
         for problem in found.problems:
             print(f"  {problem}")

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, BadParameter, Option
 
 from spira_tasks.artifacts import Store, open_source
-from spira_tasks.commands import (
-    AsJson,
-    Commands,
-    StoreUrl,
-    open_store,
-    print_json,
-    print_table,
-    tracking_uri,
-)
+from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table, tracking_uri
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions
 from spira_tasks.governance.heeded import tombstone_tag
@@ -43,11 +35,12 @@ app = Commands()
 
 @app.command("erase", examples=EXAMPLES)
 def erase(
+    store: OpenStore,
     subject: Annotated[str, Argument(help="pseudonym or tag")] = "",
     number: Annotated[bool, Option("--number", help="ask for hospital and number")] = False,
     listed: Annotated[bool, Option("--list", help="print what was erased")] = False,
     certificate: Annotated[str, Option(help="print the certificate of an erasure")] = "",
-    reason: Annotated[str, Option(help="why, in words that name nobody; kept for ever")] = "",
+    reason: Annotated[str, Option(help="why, without names; kept for ever")] = "",
     yes: Annotated[bool, Option("--yes", help="do not ask again")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="only print what would go")] = False,
     absent: Annotated[
@@ -58,31 +51,29 @@ def erase(
     ] = "",
     form: Annotated[Literal["md", "html", "json"], Option("--format")] = "md",
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> int:
-    """Erase a person from the store (LGPD art. 18)."""
+    """Erase a person from the store (LGPD article 18)."""
     from spira_tasks.governance import certificates, erasure
 
     if sum(map(bool, (subject, number, listed, certificate))) != 1:
         raise BadParameter("name one of SUBJECT, --number, --list and --certificate")
-    opened = open_store(store)
     if listed:
-        return list_erasures(opened, as_json=as_json)
+        return list_erasures(store, as_json=as_json)
     if certificate:
-        return show_certificate(opened, certificate, form)
+        return show_certificate(store, certificate, form)
     if not reason and not dry_run:
-        raise ConfigError('say why: --reason "…", in words that name nobody')
+        raise ConfigError('say why, without names: --reason "…"')
     if number:
         subject = ask_for_subject()
     tag = erasure.tag_of(subject)
     known = erasure.known_from(subject, records_in(data, tag) if data else ())
     if dry_run:
-        return show_plan(opened, known, tag, as_json=as_json)
+        return show_plan(store, known, tag, as_json=as_json)
     decisions.checked_reason(reason)
     if not yes and not is_confirmed(tag):
         print("nothing was erased", file=sys.stderr)
         return 1
-    issued, changed = erasure.erase(opened, tracking_uri(opened), known, tag, reason, absent=absent)
+    issued, changed = erasure.erase(store, tracking_uri(store), known, tag, reason, absent=absent)
     if not changed:
         at = issued["finished"]["at"]
         print(f"already erased, {at}: nothing was left to do", file=sys.stderr)
@@ -124,7 +115,7 @@ def read_recordings(place: str, key: bytes) -> pd.DataFrame:
 def is_confirmed(tag: str) -> bool:
 
     if not sys.stdin.isatty():
-        raise ConfigError("this deletes for good and nobody is here to ask: say --yes")
+        raise ConfigError("this deletes for good, and there is no terminal to ask at: say --yes")
     return input(f"This deletes for good.  Type {tag[:6]} to go on: ").strip() == tag[:6]
 
 
@@ -173,7 +164,7 @@ def list_erasures(store: Store, *, as_json: bool) -> int:
         print_json({"erasures": rows, "champion_needs_retraining": bool(needs)})
         return 0
     if not rows:
-        print(f"nobody was erased from {store.url}")
+        print(f"no person was erased from {store.url}")
         return 0
     cells = [
         [

@@ -15,15 +15,8 @@ from expectations.words import Language as Code
 from expectations.words import verdicts, words_of
 from expectations.words.catalogue import Entry, Suite, from_json
 from expectations.words.suites import Description, describe, limit
-from spira_tasks.commands import (
-    AsJson,
-    Commands,
-    StoreUrl,
-    open_store,
-    print_json,
-    print_records,
-    print_table,
-)
+from spira_tasks.artifacts import Store
+from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_records, print_table
 from spira_tasks.errors import ConfigError
 
 EXAMPLES = """\
@@ -133,7 +126,7 @@ def _print_facts(described: Description, facts: dict[str, str], language: Code) 
 
 
 @app.command("diff")
-def diff(a: Side, b: Side, as_json: AsJson = False, store: StoreUrl = None) -> None:
+def diff(store: OpenStore, a: Side, b: Side, as_json: AsJson = False) -> None:
     """Print what was added, removed and changed from A to B."""
     (before, is_run_a), (after, is_run_b) = _version(a, store), _version(b, store)
     of_runs = is_run_a or is_run_b
@@ -196,7 +189,7 @@ def _described(entry: Entry, suite: Suite, language: Code) -> Description:
         ) from error
 
 
-def _version(text: str, store_url: str | None) -> tuple[list[Suite], bool]:
+def _version(text: str, store: Store) -> tuple[list[Suite], bool]:
     """Return the suites that ``text`` names, and whether they are those of a run."""
     if text == "now":
         return catalogue.suites(), False
@@ -207,7 +200,6 @@ def _version(text: str, store_url: str | None) -> tuple[list[Suite], bool]:
             raise ConfigError(
                 f"{text} is not what `expectations list --json` writes: make it again"
             ) from error
-    store = open_store(store_url)
     if text not in store.run_ids():
         raise ConfigError(
             f"{text!r} is no file, not `now`, and no run of {store.url}; name one of these"
@@ -225,7 +217,7 @@ def _version(text: str, store_url: str | None) -> tuple[list[Suite], bool]:
             )
     if not found:
         raise ConfigError(
-            f"run {text!r} keeps no suites: no gate of it came to an end, or it is "
-            "older than the keeping of them; name a newer run"
+            f"run {text!r} has no stored suites: none of its gates finished, or it is from before "
+            "suites were stored; name a newer run"
         )
     return sorted(found, key=lambda suite: suite.name), True

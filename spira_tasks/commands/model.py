@@ -6,15 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from spira_tasks.commands import (
-    AsJson,
-    Commands,
-    StoreUrl,
-    Why,
-    open_store,
-    print_records,
-    tracking_uri,
-)
+from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_records, tracking_uri
 from spira_tasks.governance import approval, heeded
 
 EXAMPLES = """\
@@ -34,15 +26,14 @@ app = Commands("model", "list, approve or refuse versions of the model", EXAMPLE
 
 
 @app.command("list")
-def list_versions(as_json: AsJson = False, store: StoreUrl = None) -> None:
+def list_versions(store: OpenStore, as_json: AsJson = False) -> None:
     """Print every version."""
-    opened = open_store(store)
     print_records(
-        approval.standings(opened, tracking_uri(opened)),
+        approval.standings(store, tracking_uri(store)),
         as_json=as_json,
         columns=["version", "aliases", "outcome", "blocked by", "", "by a person", "who and why"],
         row=_row,
-        if_none=f"the registry of {opened.url} has no version of the model",
+        if_none=f"the registry of {store.url} has no version of the model",
     )
 
 
@@ -60,12 +51,11 @@ def _row(standing: Any) -> list[str]:
 
 
 @app.command("approve")
-def approve(version: Annotated[str, VERSION], why: Why, store: StoreUrl = None) -> None:
+def approve(store: OpenStore, version: Annotated[str, VERSION], why: Why) -> None:
     """State that a version may serve."""
     from spira_tasks.tracking import CHAMPION
 
-    opened = open_store(store)
-    standing, new = approval.approve(opened, tracking_uri(opened), version, why)
+    standing, new = approval.approve(store, tracking_uri(store), version, why)
     registered = standing.registered
     print(f"{'approved' if new else 'it was approved already'}: version {registered.version}")
     if standing.refusal:
@@ -80,12 +70,11 @@ def approve(version: Annotated[str, VERSION], why: Why, store: StoreUrl = None) 
 
 
 @app.command("refuse")
-def refuse(version: Annotated[str, VERSION], why: Why, store: StoreUrl = None) -> None:
+def refuse(store: OpenStore, version: Annotated[str, VERSION], why: Why) -> None:
     """State that a version may not serve, and stop it."""
     from spira_tasks.tracking import CHAMPION
 
-    opened = open_store(store)
-    standing, new, instead = approval.refuse(opened, tracking_uri(opened), version, why)
+    standing, new, instead = approval.refuse(store, tracking_uri(store), version, why)
     registered = standing.registered
     print(f"{'refused' if new else 'it was refused already'}: version {registered.version}")
     if CHAMPION not in registered.aliases:

@@ -1,4 +1,4 @@
-"""``pseudonyms``: replace the key so that nobody changes side; print a person's tag."""
+"""``pseudonyms``: replace the key and keep every person's split; print a person's tag."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from spira_tasks.artifacts import Store
-from spira_tasks.commands import Commands, StoreUrl, open_store
+from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.commands.erase import ask_for_subject, read_recordings
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
@@ -29,7 +29,7 @@ examples:
   export SPIRA_PSEUDONYM_MAP=/safe/rekey.json; unset SPIRA_PSEUDONYM_KEY_OLD
   python -m spira_tasks pseudonyms tag
 
-Keep the map where the key is kept: whoever has both old and new pseudonyms can link them.  A second
+Keep the map where the key is kept: it links old and new pseudonyms.  A second
 rotation reads the map of the first from SPIRA_PSEUDONYM_MAP.  See docs/adr/0015-key-rotation.md.
 """
 LIST_COLUMNS = ("hospital_id", "patient_rgh")
@@ -41,6 +41,7 @@ app = Commands(
 
 @app.command("rotate")
 def rotate(
+    store: OpenStore,
     out: Annotated[Path, Option(help="the map to make")],
     data: Annotated[
         list[str] | None, Option(help="folder or s3:// prefix of recordings; repeatable")
@@ -56,11 +57,10 @@ def rotate(
             help="also where erased people are in none of these: ingest will take them",
         ),
     ] = False,
-    store: StoreUrl = None,
 ) -> None:
     """Make the re-key map from the old key to the new one."""
-    places, opened = data or [], open_store(store)
-    check_place(out, opened, places)
+    places = data or []
+    check_place(out, store, places)
     old, new = pseudonyms.key(pseudonyms.OLD_VARIABLE), pseudonyms.key()
     if not os.environ.get(pseudonyms.VARIABLE) or old == new:
         raise ConfigError(
@@ -77,14 +77,14 @@ def rotate(
     people = {now: first for now, first in known.items() if now != first}
     if not people:
         raise ConfigError("no hospital number was found: name folders by --data, lists by --list")
-    n_uncovered = len(uncovered_erasures(opened, known.values()))
+    n_uncovered = len(uncovered_erasures(store, known.values()))
     are_uncovered = (
         f"{n_uncovered} of the people who were erased are in none of these folders and lists: "
     )
     if n_uncovered and not uncovered_erasures_accepted:
         raise ConfigError(
-            are_uncovered + "under the new key nobody would know them, and they would be taken in "
-            "when they come again. No map was made. Name their hospital numbers in a list of the "
+            are_uncovered + "the new key would give them unknown pseudonyms, and ingest would take "
+            "them in again. No map was made. Name their hospital numbers in a list of the "
             "hospital (--list), or a folder that they are in (--data); or say "
             "--uncovered-erasures-accepted and see to it that the hospital sends nothing of theirs"
         )
@@ -92,12 +92,12 @@ def rotate(
     n_left_out = len(set(earlier.values()) - set(people.values()))
     keys = {"old_key": pseudonyms.id_of(old), "new_key": pseudonyms.id_of(new)}
     counts = {"n_people": len(people), "n_uncovered_erasures": n_uncovered}
-    audit.record(opened, "rotation", {**keys, **counts})
+    audit.record(store, "rotation", {**keys, **counts})
     print(f"{len(people)} people in {out}; set {pseudonyms.MAP_VARIABLE} to it for ingest")
     if n_left_out:
         print(
-            f"{n_left_out} people of the earlier map are not in these lists: they will be "
-            "strangers when they come again; name every folder and list that they came from",
+            f"{n_left_out} people of the earlier map are not in these lists: ingest will take them "
+            "for new people; name every folder and list that they came from",
             file=sys.stderr,
         )
     if n_uncovered:
@@ -105,13 +105,13 @@ def rotate(
 
 
 @app.command("tag")
-def tag(store: StoreUrl = None) -> None:
+def tag(store: OpenStore) -> None:
     """Ask for hospital and number; print the tag by which spira_erasure knows the person."""
     print(tombstone_tag(ask_for_subject()))
 
 
 def uncovered_erasures(store: Store, first: Iterable[str]) -> set[str]:
-    """Tags of the erasures in force that are of nobody with one of these first pseudonyms."""
+    """Return the tags of erasures in force that match none of these first pseudonyms."""
     in_force = {one.about["tag"] for one in decisions.known(store, "erasures")}
     return in_force - set(map(tombstone_tag, first))
 

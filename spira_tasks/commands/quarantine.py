@@ -1,4 +1,4 @@
-"""``quarantine``: list what was refused and why; release a recording; run a pipeline again."""
+"""``quarantine``: list refused recordings; release one; run a pipeline again."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from spira_tasks.commands import (
-    AsJson,
-    Commands,
-    StoreUrl,
-    Why,
-    find_run,
-    open_store,
-    print_records,
-)
+from spira_tasks.commands import AsJson, Commands, OpenStore, Why, find_run, print_records
 from spira_tasks.commands.runs import run_steps, steps_of
 from spira_tasks.governance import quarantine
 
@@ -25,11 +17,11 @@ examples:
   python -m spira_tasks quarantine list --reason too_short --site site-b --json
   python -m spira_tasks quarantine release rec-0012 --why "short, but the whole sentence is there"
   python -m spira_tasks quarantine withdraw rec-0012 --why "it was another recording"
-  python -m spira_tasks quarantine rerun latest        # the same run again, heeding the releases
+  python -m spira_tasks quarantine rerun latest        # the same run again, with the releases
 
 A release is written to the audit log with its reason. It lifts one refusal of one recording: one
 that is refused for something else stays in quarantine. Missing consent, personal data in a text
-and unreadable audio cannot be lifted; they are mended where the data come from.
+and unreadable audio cannot be lifted; they are corrected at the source of the data.
 """
 Record = Annotated[str, Argument(help="record_id, as the list shows it")]
 Reason = Annotated[str | None, Option(help="the code, where there are several")]
@@ -39,6 +31,7 @@ app = Commands("quarantine", "list, release and re-run what was refused", EXAMPL
 
 @app.command("list")
 def list_entries(
+    store: OpenStore,
     reason: Annotated[str | None, Option(help="only this reason")] = None,
     site: Annotated[str | None, Option(help="only this site")] = None,
     state: Annotated[
@@ -46,13 +39,11 @@ def list_entries(
     ] = None,
     last: Annotated[int, Option(help="number of entries")] = 100,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> None:
     """Print the ledger."""
-    opened = open_store(store)
     found = [
         entry
-        for entry in quarantine.ledger(opened)
+        for entry in quarantine.ledger(store)
         if reason in (None, entry.reason)
         and site in (None, entry.site)
         and state in (None, entry.state)
@@ -64,7 +55,7 @@ def list_entries(
         as_json=as_json,
         columns=[*columns, "first", "last", "released by"],
         row=_row,
-        if_none=f"no entry of the ledger of {opened.url} is to be shown",
+        if_none=f"no entry of the ledger of {store.url} is to be shown",
     )
     if found and not as_json:
         states = Counter(entry.state for entry in found)
@@ -84,27 +75,26 @@ def _row(entry: Any) -> list[str]:
 
 
 @app.command("release")
-def release(record: Record, why: Why, reason: Reason = None, store: StoreUrl = None) -> None:
+def release(store: OpenStore, record: Record, why: Why, reason: Reason = None) -> None:
     """Lift a refusal."""
-    entry, meaning = quarantine.release(open_store(store), record, reason, why)
+    entry, meaning = quarantine.release(store, record, reason, why)
     print(f"released {entry.record} from {entry.reason}: {meaning}")
     print("it counts from the next run on:  python -m spira_tasks quarantine rerun")
 
 
 @app.command("withdraw")
-def withdraw(record: Record, why: Why, reason: Reason = None, store: StoreUrl = None) -> None:
+def withdraw(store: OpenStore, record: Record, why: Why, reason: Reason = None) -> None:
     """Take a release back."""
-    entry = quarantine.withdraw(open_store(store), record, reason, why)
+    entry = quarantine.withdraw(store, record, reason, why)
     print(f"{entry.record} is refused for {entry.reason} again, from the next run on")
 
 
 @app.command("rerun")
 def rerun(
+    store: OpenStore,
     run: Annotated[str, Argument(help="its id")] = "latest",
     run_id: Annotated[str | None, Option(help="name of the new run")] = None,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> int:
     """Run a pipeline again."""
-    opened = open_store(store)
-    return run_steps(steps_of(find_run(run, opened), opened), opened, run_id, as_json=as_json)
+    return run_steps(steps_of(find_run(run, store), store), store, run_id, as_json=as_json)

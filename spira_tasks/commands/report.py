@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
-from spira_tasks.commands import Commands, StoreUrl, open_store, tracking_uri
+from spira_tasks.commands import Commands, OpenStore, tracking_uri
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
@@ -33,6 +33,7 @@ app = Commands()
 
 @app.command("report", examples=EXAMPLES)
 def report(
+    store: OpenStore,
     run: Annotated[str | None, Argument(help="its id, or latest")] = None,
     out: Annotated[
         Path | None, Option(help="folder (default: reports/RUN in the store, or in .spira)")
@@ -43,7 +44,6 @@ def report(
         str, Option(help="public key that has to have signed (default: of SPIRA_SIGNING_KEY)")
     ] = "",
     public_key: Annotated[bool, Option("--public-key", help="print the signing key")] = False,
-    store: StoreUrl = None,
 ) -> int:
     """Write the governance site of a run."""
     if verified is not None:
@@ -57,15 +57,14 @@ def report(
         raise ConfigError("which run? Give its id, or latest; --verify FILE checks a report")
     from spira_tasks.reports.gather import latest_run
 
-    opened = open_store(store)
-    run_id = latest_run(opened) if run == "latest" else run
-    target = out or (None if zip_file else folder_of(opened, run_id))
+    run_id = latest_run(store) if run == "latest" else run
+    target = out or (None if zip_file else folder_of(store, run_id))
     if target is not None:
         _replaceable(target)  # refused before the work, not after it
     with scratch.folder() as folder:
         site = folder / "site"
         site.mkdir()
-        _export(opened, run_id, site)
+        _export(store, run_id, site)
         if zip_file is not None:
             from spira_tasks.reports.pack import write_zip
 
@@ -78,7 +77,7 @@ def report(
     return 0
 
 
-def verify(file: Path, key: str, store: str | None) -> int:
+def verify(file: Path, key: str, store: Store) -> int:
     """Check a pack against itself, and its anchor against the audit log of the store."""
     from spira_tasks.governance import signing
     from spira_tasks.reports import pack
@@ -86,7 +85,7 @@ def verify(file: Path, key: str, store: str | None) -> int:
     found = pack.verify(file)
     problems = list(found.problems)
     print(f"report on run {found.run_id}, made at {found.made_at}: {found.n_files} files")
-    print(f"signed by the key {found.public_key or 'of nobody'}")
+    print(f"signed by the key {found.public_key or '(none)'}")
     wanted = key or (signing.public_key() if signing.has_own_key() else "")
     if wanted and not hmac.compare_digest(wanted.lower(), found.public_key):
         problems.append(f"it is not signed by the key {wanted}")
@@ -95,7 +94,7 @@ def verify(file: Path, key: str, store: str | None) -> int:
     elif not wanted:
         print("  whose key that is was not asked: give --key, as --public-key prints it there")
     if found.anchor is not None and found.anchor.number:
-        log = audit.verify(open_store(store), {"this report": found.anchor})
+        log = audit.verify(store, {"this report": found.anchor})
         wrong = [problem for problem in log.problems if "this report quotes" in problem]
         problems += wrong
         if not wrong:

@@ -12,9 +12,8 @@ from spira_tasks.artifacts import Store
 from spira_tasks.commands import (
     AsJson,
     Commands,
-    StoreUrl,
+    OpenStore,
     Why,
-    open_store,
     print_json,
     print_table,
     tracking_uri,
@@ -47,16 +46,16 @@ def _date(text: str) -> datetime:
 
 @app.command("plan")
 def show_plan(
+    store: OpenStore,
     policy: Annotated[str | None, Option(help="TOML, instead of the policy in force")] = None,
     on: Annotated[
         datetime | None, Option(parser=_date, metavar="DATE", help="as it will be on this day")
     ] = None,
     each: Annotated[bool, Option("--each", help="list every file")] = False,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> None:
     """Print what would be removed, and why."""
-    plan, rules = _plan(open_store(store), policy, on.timestamp() if on else None)
+    plan, rules = _plan(store, policy, on.timestamp() if on else None)
     if as_json:
         print_json(_as_json(plan, rules) | {"items": [asdict(item) for item in plan.items]})
         return
@@ -69,11 +68,10 @@ def show_plan(
 
 
 @app.command("apply")
-def apply(as_json: AsJson = False, store: StoreUrl = None) -> None:
+def apply(store: OpenStore, as_json: AsJson = False) -> None:
     """Remove it."""
-    opened = open_store(store)
-    plan, rules = _plan(opened)
-    retention.apply(opened, plan, rules)
+    plan, rules = _plan(store)
+    retention.apply(store, plan, rules)
     if as_json:
         print_json(_as_json(plan, rules))
     else:
@@ -81,9 +79,9 @@ def apply(as_json: AsJson = False, store: StoreUrl = None) -> None:
 
 
 @app.command("adopt")
-def adopt(file: Annotated[str, Argument(help="TOML")], why: Why, store: StoreUrl = None) -> None:
+def adopt(store: OpenStore, file: Annotated[str, Argument(help="TOML")], why: Why) -> None:
     """Put a policy into force."""
-    policy = retention_policy.adopt(open_store(store), file, why)
+    policy = retention_policy.adopt(store, file, why)
     print(f"in force: {file} (sha256 {policy.digest[:12]})")
     print("what it means:  python -m spira_tasks retention plan")
 

@@ -16,11 +16,10 @@ from spira_tasks.commands import (
     AsJson,
     Command,
     Commands,
+    OpenStore,
     ReportsFolder,
     RunId,
-    StoreUrl,
     find_run,
-    open_store,
 )
 from spira_tasks.contract.pipelines import PIPELINES, REPORT, TRAINING, Pipeline
 from spira_tasks.contract.step import Step
@@ -73,16 +72,16 @@ class CohortCommand(Command):
 
 @app.command("run")
 def run(
+    store: OpenStore,
     step: Annotated[
         Step, Argument(parser=_step, help="name, stage, inputs and config, as one JSON object")
     ],
     run_id: RunId = None,
-    store: StoreUrl = None,
 ) -> None:
     """Run one step, given as JSON, and print its result, the only line on stdout."""
     from spira_tasks.runner import run_step
 
-    print(run_step(step, run_id or "local", open_store(store)).to_json())
+    print(run_step(step, run_id or "local", store).to_json())
 
 
 @app.command("cohort", cls=CohortCommand)
@@ -114,7 +113,10 @@ def cohort(
 
 @app.command("pipeline")
 def run_pipeline(
-    steps: Annotated[Any, Argument(metavar="NAME", parser=_pipeline, help=", ".join(TAKING_DATA))],
+    store: OpenStore,
+    pipeline: Annotated[
+        Pipeline, Argument(metavar="NAME", parser=_pipeline, help=", ".join(TAKING_DATA))
+    ],
     data: Annotated[str, Option(help="folder or s3://bucket/prefix to ingest")],
     settings: Annotated[
         list[Any] | None,
@@ -125,29 +127,27 @@ def run_pipeline(
     run_id: RunId = None,
     reports: ReportsFolder = None,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> int:
     """Run a whole pipeline in this process, then print the run."""
     changed = dict(settings or ())
     if sites := os.environ.get("SPIRA_SITES", "").replace(",", " ").split():
         changed.setdefault("ingest.sites", sites)
     try:
-        configured = steps.configure(data=data, settings=changed)
+        configured = pipeline.configure(data=data, settings=changed)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return run_steps(configured, open_store(store), run_id, as_json=as_json, reports=reports)
+    return run_steps(configured, store, run_id, as_json=as_json, reports=reports)
 
 
 @app.command("show")
 def show(
+    store: OpenStore,
     run: Annotated[str, Argument(help="its id, or latest")],
     reports: ReportsFolder = None,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> None:
     """Print a run."""
-    opened = open_store(store)
-    _show(find_run(run, opened), opened, as_json=as_json, reports=reports)
+    _show(find_run(run, store), store, as_json=as_json, reports=reports)
 
 
 def run_steps(

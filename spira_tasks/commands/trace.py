@@ -9,15 +9,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from spira_tasks.commands import (
-    AsJson,
-    Commands,
-    StoreUrl,
-    open_store,
-    print_json,
-    print_table,
-    tracking_uri,
-)
+from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table, tracking_uri
 from spira_tasks.governance.lineage import Trace
 from spira_tasks.governance.picture import draw
 from spira_tasks.governance.trace import Lineage
@@ -38,14 +30,13 @@ app = Commands()
 
 @app.command("trace", examples=EXAMPLES)
 def trace(
+    store: OpenStore,
     name: Annotated[str, Argument(help="what to follow")],
     picture: Annotated[Path | None, Option(help="draw the graph")] = None,
     as_json: AsJson = False,
-    store: StoreUrl = None,
 ) -> None:
     """Follow a recording, subject, artifact, run or model."""
-    opened = open_store(store)
-    found = Lineage(opened, tracking_uri(opened)).trace(name)
+    found = Lineage(store, tracking_uri(store)).trace(name)
     if picture:
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_text(draw(found))

@@ -9,15 +9,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from spira_tasks.artifacts import Store
-from spira_tasks.commands import (
-    AsJson,
-    Commands,
-    StoreUrl,
-    Why,
-    find_run,
-    open_store,
-    print_records,
-)
+from spira_tasks.commands import AsJson, Commands, OpenStore, Why, find_run, print_records
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, heeded
@@ -43,24 +35,23 @@ app = Commands("waive", "let a run go on although a check of the data blocks it"
 
 
 @app.command("list")
-def list_waivers(as_json: AsJson = False, store: StoreUrl = None) -> None:
+def list_waivers(store: OpenStore, as_json: AsJson = False) -> None:
     """Print the waivers, also those that ended."""
-    opened = open_store(store)
     print_records(
-        decisions.known(opened, "waivers"),
+        decisions.known(store, "waivers"),
         as_json=as_json,
         columns=["suite", "check", "excuses", "until", "by", "since", "why"],
         row=lambda one: [
             *(one.about["suite"], one.about["expectation"], _limit(one.about), _until(one.about)),
             *(one.by, one.at[:10], one.why),
         ],
-        if_none=f"no check is waived in {opened.url}",
+        if_none=f"no check is waived in {store.url}",
     )
 
 
 def _limit(about: Mapping[str, str]) -> str:
     if "limit" not in about:
-        return "nothing any more"
+        return "nothing"
     side = {"above": "at most ", "below": "at least "}.get(about["side"], "")
     return f"{side}{float(about['limit']):.4g}"
 
@@ -75,6 +66,7 @@ def _until(about: Mapping[str, str]) -> str:
 
 @app.command("check")
 def waive_check(
+    store: OpenStore,
     suite: Suite,
     name: Name,
     why: Why,
@@ -83,12 +75,10 @@ def waive_check(
         float | None, Option(help="the worst value that is excused (default: the run's)")
     ] = None,
     days: Annotated[int, Option(help=f"today and this many days more, ≤ {MAX_DAYS}")] = DAYS,
-    store: StoreUrl = None,
 ) -> None:
     """Waive a check."""
-    opened = open_store(store)
-    runs = opened.runs.ids()[-10:] if run is None else [find_run(run, opened)]
-    held_back = _held_back(opened, runs)
+    runs = store.runs.ids()[-10:] if run is None else [find_run(run, store)]
+    held_back = _held_back(store, runs)
     verdict = held_back.get((suite, name))
     if verdict is None:
         others = ", ".join(sorted(f"{suite} {name!r}" for suite, name in held_back))
@@ -99,10 +89,10 @@ def waive_check(
     if verdict.firm:
         raise ConfigError(
             f"{name!r} protects people or shows a fault of the platform: nobody may waive it; "
-            "mend what it found"
+            "correct what it found"
         )
     if not 0 <= days <= MAX_DAYS:
-        raise ConfigError(f"--days is 0 to {MAX_DAYS}: whoever wants longer signs again")
+        raise ConfigError(f"--days is 0 to {MAX_DAYS}: sign again for longer")
     until = date.fromisoformat(decisions.today()) + timedelta(days=days)
     about = heeded.waiver_of(verdict, until.isoformat(), limit)
     if about is None:
@@ -111,30 +101,29 @@ def waive_check(
             f"{verdict.threshold}: a waiver would excuse "
             + ("everything" if limit is None else "less than that with this --limit")
         )
-    _, new = decisions.decide(opened, "waivers", about, why)
+    _, new = decisions.decide(store, "waivers", about, why)
     print(f"{'waived' if new else 'it was waived already'}: {name} of {suite}")
     print(f"it excuses {_limit(about)}, until {about['until']} (UTC)")
     print("it counts from the next run on:  python -m spira_tasks quarantine rerun")
 
 
 @app.command("withdraw")
-def withdraw(suite: Suite, name: Name, why: Why, store: StoreUrl = None) -> None:
+def withdraw(store: OpenStore, suite: Suite, name: Name, why: Why) -> None:
     """Take a waiver back."""
-    opened = open_store(store)
     signed = [
         one
-        for one in decisions.known(opened, "waivers")
+        for one in decisions.known(store, "waivers")
         if (one.about["suite"], one.about["expectation"]) == (suite, name)
     ]
     if not signed:
         raise ConfigError(f"{name!r} of the suite {suite!r} is not waived; see: waive list")
     for one in signed:
-        decisions.withdraw(opened, "waivers", one.about, why)
+        decisions.withdraw(store, "waivers", one.about, why)
     print(f"{name} of {suite} blocks again, from the next run on")
 
 
 def _held_back(store: Store, runs: Iterable[str]) -> dict[tuple[str, str], Verdict]:
-    """Return the last verdict of each check that blocked a run, or would have but for a waiver."""
+    """Return the last verdict of each check that blocked a run, or was waived in one."""
     return {
         (verdict.suite, verdict.id): verdict
         for run_id in runs
