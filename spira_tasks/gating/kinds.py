@@ -93,7 +93,7 @@ def _nothing(frame: pd.DataFrame, given: Given) -> Columns:
 
 
 def _erased(frame: pd.DataFrame, given: Given) -> Columns:
-    from spira_tasks.governance.heeded import tombstone_tag
+    from spira_tasks.governance.applied import tombstone_tag
 
     return {"erased": frame["subject_id"].map(tombstone_tag).isin(given.erased_tags)}
 
