@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 CLINICAL = "clinical lead (not yet signed)"
 DATA = "data engineering"
+PRIVACY = "data protection officer"
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_every_access_names_a_user_and_services_that_exist() -> None:
 
 
 def test_every_file_that_a_server_reads_is_made_and_mounted(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "docker/bootstrap.py", "secrets", tmp_path]
+    command = [sys.executable, str(ROOT / "docker/bootstrap.py"), "secrets", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     for folder, names in SECRET_FILES.items():
         for name in names:

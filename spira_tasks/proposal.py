@@ -12,14 +12,21 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 
+import pandas as pd
+
+from expectations.limits import AUDIO, IMPOSSIBLE
+from expectations.personal import holds_personal_data
+from spira_tasks.artifacts import Directory, open_source
 from spira_tasks.errors import GateRejected
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from spira_tasks.artifacts import Directory
+from spira_tasks.intake import layouts, pseudonyms
+from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
+from spira_tasks.progress import progress
+from spira_tasks.speech import audio
+from spira_tasks.speech.probe import Probe, probe
 
 SMALL = 5  # people; fewer are not told
 FEWEST = 20  # people for a range: fewer, and its ends would rest on one or two
@@ -67,10 +74,6 @@ def propose(place: str, *, audio: bool = False) -> str:
     GateRejected
         When its table cannot be read, or holds fewer than ``SMALL`` people.
     """
-    from spira_tasks.artifacts import open_source
-    from spira_tasks.intake import layouts, pseudonyms
-    from spira_tasks.intake.record_contract import typed
-
     data = open_source(place if place.startswith(("s3://", "folder:")) else f"folder:{place}")
     secret = pseudonyms.key()
     incoming = layouts.read(data, secret)
@@ -100,9 +103,6 @@ def propose(place: str, *, audio: bool = False) -> str:
 
 
 def _ranges(table: pd.DataFrame, people: pd.Series) -> str:
-    from expectations.limits import IMPOSSIBLE
-    from spira_tasks.intake.record_contract import COLUMNS
-
     lines = ["\nUNUSUAL = {\n"]
     for name, column in COLUMNS.items():
         if column.kind not in {"whole", "number"} or column.values:
@@ -157,8 +157,6 @@ def usual(
 
 
 def _completeness(table: pd.DataFrame, required: tuple[str, ...]) -> str:
-    from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS
-
     lines = ["\nCOMPLETE_FRACTION = {\n"]
     for name in COLUMNS:
         n_filled = int(table[name].notna().sum())
@@ -178,9 +176,6 @@ def filled_share(n: int, n_empty: int) -> float:
 
 
 def _categories(table: pd.DataFrame, people: pd.Series) -> str:
-    from expectations.personal import holds_personal_data
-    from spira_tasks.intake.record_contract import COLUMNS
-
     lines = ["\nCATEGORIES = {  # seen in at least a few people, the most frequent first\n"]
     for name, column in COLUMNS.items():
         if not column.values and column.kind != "flag" and name not in CODES:
@@ -202,15 +197,6 @@ def _categories(table: pd.DataFrame, people: pd.Series) -> str:
 
 def _audio(data: Directory, table: pd.DataFrame, people: pd.Series) -> str:
     """Ranges of what is measured on the files, by task."""
-    import os
-    from concurrent.futures import ThreadPoolExecutor
-    from pathlib import PurePosixPath
-
-    import pandas as pd
-
-    from expectations.limits import AUDIO
-    from spira_tasks.progress import progress
-
     measures = sorted({limit.column for limit in AUDIO})
     names = {str(PurePosixPath(name)): name for name in data.names}
     files = table["audio_uri"].map(lambda path: names.get(str(PurePosixPath(path)))).dropna()
@@ -239,11 +225,8 @@ def _audio(data: Directory, table: pd.DataFrame, people: pd.Series) -> str:
     return "".join([*lines, ")\n"])
 
 
-def _heard(data: Directory, name: str) -> Any:
+def _heard(data: Directory, name: str) -> Probe | None:
     """The measures of a file; None of one that cannot be used."""
-    from spira_tasks.speech import audio
-    from spira_tasks.speech.probe import probe
-
     try:
         sound = audio.decode(data.read(name), max_seconds=300)
         return probe(sound, audio.to_pcm16(sound))
