@@ -72,7 +72,7 @@ def test_every_expectation_is_told_in_both_languages() -> None:
 
 
 def test_a_missing_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(texts(), "rationale.no consent, no use")  # type: ignore[arg-type]
+    monkeypatch.delitem(texts(), "rationale.no consent, no use")
     assert any(text.startswith("rationale.no consent, no use") for text in missing_texts())
 
 
