@@ -208,17 +208,15 @@ def _version(text: str, store: Store) -> tuple[list[Suite], bool]:
             raise ConfigError(
                 f"{text} is not what `expectations list --json` writes: make it again"
             ) from error
-    if text not in store.run_ids():
+    if text not in store.runs.ids():
         raise ConfigError(
             f"{text!r} is no file, not `now`, and no run of {store.url}; name one of these"
         )
     found = []
-    for step in store.record_names(text):
-        record = store.read_record(text, step) or {}
-        report = (record.get("outputs") or {}).get("report")
-        if record.get("stage") != "validate" or not report:
+    for record in store.runs.read(text).steps.values():
+        if record.stage != "validate" or "report" not in record.outputs:
             continue
-        files = store.directory(report)
+        files = store.directory(record.outputs["report"])
         if "gx.json" in files.names:
             found += suites.of_gate(
                 json.loads(files.read("validation.json")), json.loads(files.read("gx.json"))
