@@ -141,7 +141,8 @@ def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(
     registry.add(1)
     assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
     assert "what serves is as before" in capsys.readouterr().out
-    with pytest.raises(GateRejected, match=f"refused_by_a_person: refused by .*{NOT_FIT}"):
+    refusal = f"refused_by_a_person: .* refused version 1 .*{NOT_FIT}"
+    with pytest.raises(GateRejected, match=refusal):
         registry.promote(1)
     (version,) = registry.tracker.versions()
     assert version.tags["spira.blocked_by"] == "refused_by_a_person"
