@@ -4,9 +4,12 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 # A process a core; what shares a fixture stays in one (tests/conftest.py).
 IN_PARALLEL := --numprocesses auto --maxprocesses 4
+# Only the tests that a change since a commit can touch:  make test SINCE=origin/main
+SINCE ?=
+PYTEST := python -m pytest -q $(IN_PARALLEL) $(if $(SINCE),--since=$(SINCE))
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo up test test-rest test-all check document lock clean \
+.PHONY: help setup demo up unit test test-rest test-all check document lock clean \
   images production-up production-down doctor backup restore
 
 help:  ## list the targets
@@ -27,11 +30,14 @@ demo: setup  ## make a synthetic cohort, run the DAG on it, say what came out
 up: setup  ## Airflow's page, MLflow's page and the governance site; Ctrl-C stops them
 	@. ./env.sh; exec python scripts/up.py $(ARGUMENTS)
 
+unit: setup  ## the tests that need Python alone: a minute
+	@. ./env.sh; $(PYTEST) tests/unit
+
 test: setup  ## the tests that need only Python; those that need a Docker engine if there is one
-	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m "not slow"
+	@. ./env.sh; $(PYTEST) -m "not slow"
 
 test-rest: setup  ## the tests that need the production images, a browser or more time
-	@. ./env.sh; python -m pytest -q $(IN_PARALLEL) -m slow
+	@. ./env.sh; $(PYTEST) -m slow
 
 test-all: test test-rest  ## every test
 

@@ -98,12 +98,13 @@ def trial(kind: str, n_rows: int) -> dict[str, Any]:
     from tempfile import TemporaryDirectory
 
     clock = Clock()
-    from expectations import audio, catalogue, metadata
+    from expectations.suites import audio, metadata
     from spira_tasks import data_docs, quality
+    from spira_tasks.suites import template
 
     clock.lap("import")
     cpu_before = time.process_time()
-    table = spoilt(catalogue.template(n_rows))
+    table = spoilt(template(n_rows))
     table_cpu_seconds = time.process_time() - cpu_before
     clock.lap("table")
     makers = [] if kind == "import" else [metadata.suite, audio.suite]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from expectations.catalogue import N_ROWS
 from expectations.words import Language, verdicts, words_of
-from expectations.words.catalogue import Entry, Suite
+from expectations.words.catalogue import N_ROWS, Entry, Suite
 from expectations.words.suites import describe, limit
 
 COLUMNS = ("expected", "severity", "action", "limit", "rationale", "owner")

@@ -19,8 +19,8 @@ from great_expectations.render.view import DefaultJinjaPageView
 from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.quality import columns_of
 
-CUSTOM = tuple(
-    f"expectations.{name}" for name in ("association", "clinical", "custom", "drift", "duplicates")
+OWN_EXPECTATIONS = tuple(
+    f"expectations.suites.{name}" for name in ("custom", "drift", "training_set")
 )
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PERSON = "subject_id"
@@ -45,7 +45,7 @@ def write(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> list[Pa
     list of Path
         The pages.
     """
-    for module in CUSTOM:  # what is not registered cannot be rendered
+    for module in OWN_EXPECTATIONS:  # what is not registered cannot be rendered
         importlib.import_module(module)
     folder.mkdir(parents=True, exist_ok=True)
     pages = []

@@ -25,7 +25,6 @@ from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome, Result
 from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
-from spira_tasks.contract.verdict import explain
 from spira_tasks.errors import (
     ArtifactCorrupt,
     ConfigError,
@@ -104,7 +103,9 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
         provenance=result.provenance,
     )
     if result.stopping:
-        listing = "".join(f"\n  - {explain(verdict)}" for verdict in result.stopping)
+        from expectations.words.verdicts import sentence
+
+        listing = "".join(f"\n  - {one.id}: {sentence(one, 'en')}" for one in result.stopping)
         raise GateRejected(f"step {step.name!r} blocks the run:{listing}")
     return result
 

@@ -6,7 +6,9 @@ from conftest import SETTINGS
 from production import Run, docker
 
 N_EPOCHS = 25  # long enough to be hit in the middle
-FAULTY = SETTINGS | {"train.epochs": N_EPOCHS, "train.patience_epochs": N_EPOCHS}
+STEPS = ("split", "materialize", "train", "evaluate", "register")
+SHORT = {name: value for name, value in SETTINGS.items() if name.startswith(STEPS)}
+FAULTY = SHORT | {"train.epochs": N_EPOCHS, "train.patience_epochs": N_EPOCHS}
 MIDDLE = {"materialize": "materialize: computing", "train": "epoch 3 of"}
 Outputs = dict[str, dict[str, str]]
 

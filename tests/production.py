@@ -28,9 +28,11 @@ from spira_tasks.intake.pseudonyms import DEMO_KEY
 
 ROOT = Path(__file__).resolve().parent.parent
 DAG = "spira_continuous_training"
+FAULTS = "spira_faults"  # tests/platform/faults_dag.py
 IMAGES = ("spira-postgres:local", "spira-s3:local", "spira-tasks:0.2.0", "spira-airflow:0.2.0")
 PORTS = {"AIRFLOW": 31080, "MLFLOW": 31500, "S3": 31333}  # none that conftest gives away
 ENDED = ("success", "failed")
+FILES = ("-f", "docker-compose.yaml", "-f", "tests/docker/faults.yaml")
 
 
 def why_not() -> str:
@@ -53,27 +55,32 @@ class Run:
 
     production: Production
     run_id: str
+    dag: str = DAG
+
+    @property
+    def path(self) -> str:
+        return f"dags/{self.dag}/dagRuns/{quote(self.run_id)}"
 
     @property
     def state(self) -> str:
-        return str(self.production.get(f"dags/{DAG}/dagRuns/{quote(self.run_id)}")["state"])
+        return str(self.production.get(self.path)["state"])
 
     @property
     def tasks(self) -> dict[str, dict[str, Any]]:
-        path = f"dags/{DAG}/dagRuns/{quote(self.run_id)}/taskInstances"
+        path = f"{self.path}/taskInstances"
         return {task["task_id"]: task for task in self.production.get(path)["task_instances"]}
 
     def log(self, task: str, attempt: int | None = None) -> str:
         """The log of one try of a task, or of all of its tries."""
         last = int(self.tasks[task]["try_number"])
         tries = [attempt] if attempt else range(1, last + 1)
-        path = f"dags/{DAG}/dagRuns/{quote(self.run_id)}/taskInstances/{task}/logs"
+        path = f"{self.path}/taskInstances/{task}/logs"
         content = [self.production.get(f"{path}/{n}?full_content=true")["content"] for n in tries]
         return "\n".join(_text(line) for lines in content for line in lines)
 
     def shown(self, task: str) -> dict[str, Any]:
         """What Airflow's page shows of a step."""
-        path = f"dags/{DAG}/dagRuns/{quote(self.run_id)}/taskInstances/{task}/xcomEntries"
+        path = f"{self.path}/taskInstances/{task}/xcomEntries"
         return dict(self.production.get(f"{path}/return_value")["value"])
 
     def wait(self, seconds: float = 600) -> str:
@@ -129,6 +136,9 @@ class Production:
     def __init__(self, folder: Path, name: str = "spira-test") -> None:
         self.name = name
         self.secrets = folder / "secrets"
+        self.given = folder / "given"
+        self.given.mkdir()
+        self.given.chmod(0o755)
         self.site = folder / "site.toml"
         self.site.write_text("")
         self.site.chmod(0o644)
@@ -139,6 +149,7 @@ class Production:
             "SPIRA_NETWORK": f"{name}_steps",
             "SPIRA_SECRETS": str(self.secrets),
             "SPIRA_SITE_FILE": str(self.site),
+            "SPIRA_TEST_GIVEN": str(self.given),
             "SPIRA_SCHEDULE": "",
             "SPIRA_RETRY_SECONDS": "2",
             "SPIRA_HEARTBEAT_TIMEOUT": "15",
@@ -157,7 +168,7 @@ class Production:
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SPIRA_", "AIRFLOW"))}
         return subprocess.run(
-            [ROOT / "scripts/compose.sh", "-p", self.name, *arguments],
+            [ROOT / "scripts/compose.sh", *FILES, "-p", self.name, *arguments],
             cwd=ROOT,
             env=inherited | {"SPIRA_ENV_FILE": str(self.settings)},
             capture_output=True,
@@ -181,8 +192,9 @@ class Production:
         if process.returncode:
             logs = self.compose("logs", "--tail=30", check=False).stdout
             raise AssertionError(f"compose up failed:\n{process.stderr[-3000:]}\n{logs[-6000:]}")
-        self.patiently(lambda: self.get(f"dags/{DAG}"), seconds=120)
-        self.call("PATCH", f"dags/{DAG}", {"is_paused": False})
+        for dag in (DAG, FAULTS):
+            self.patiently(lambda name=dag: self.get(f"dags/{name}"), seconds=120)
+            self.call("PATCH", f"dags/{dag}", {"is_paused": False})
 
     def down(self) -> None:
         steps = docker("ps", "-aq", "--filter", "label=spira.step").stdout.split()
@@ -246,10 +258,17 @@ class Production:
                 time.sleep(1)
 
     def trigger(self, run_id: str, data: Path, **settings: Any) -> Run:
-        conf = {"data": str(data), "settings": settings}
-        body = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
-        self.patiently(lambda: self.call("POST", f"dags/{DAG}/dagRuns", body))
-        return Run(self, run_id)
+        """Start the training on a folder of recordings."""
+        return self._start(Run(self, run_id), {"data": str(data), "settings": settings})
+
+    def trigger_faulty(self, run_id: str, **settings: Any) -> Run:
+        """Start the part of the training that faults are injected into."""
+        return self._start(Run(self, run_id, FAULTS), {"settings": settings})
+
+    def _start(self, run: Run, conf: dict[str, Any]) -> Run:
+        body = {"dag_run_id": run.run_id, "conf": conf, "logical_date": None}
+        self.patiently(lambda: self.call("POST", f"dags/{run.dag}/dagRuns", body))
+        return run
 
     def mlflow(self, path: str) -> dict[str, Any]:
         """What MLflow's REST API answers its admin."""

@@ -50,11 +50,11 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
     (folder / "data").mkdir()
     port = free_ports(N_PORTS)
     # Its parts do not say which port is taken, so each gets one that is free.
-    parts = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port")
-    parts = (*parts, "volume.port.grpc", "filer.port", "filer.port.grpc")
+    ports = [f"{part}.port" for part in ("s3", "master", "volume", "filer")]
+    ports += [f"{name}.grpc" for name in ports]
     command = [
-        *(Path(sys.executable).with_name("weed"), "-logtostderr=true", "server", "-s3"),
-        *(f"-{part}={port + number}" for number, part in enumerate(parts)),
+        *(str(Path(sys.executable).with_name("weed")), "-logtostderr=true", "server", "-s3"),
+        *(f"-{name}={port + number}" for number, name in enumerate(ports)),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data"),
         *(f"-s3.config={folder}/identities.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *("-volume.max=200", "-master.volumeSizeLimitMB=1024", "-master.telemetry=false"),

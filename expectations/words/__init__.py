@@ -18,9 +18,6 @@ from pathlib import Path
 from string import Formatter
 from typing import Literal
 
-from babel.dates import format_date
-from babel.numbers import format_decimal, format_percent
-
 from spira_tasks.contract.verdict import MIN_CELL
 
 Language = Literal["pt", "en"]
@@ -117,6 +114,8 @@ class Words:
 
     def percent(self, share: float | None, decimals: int = 0) -> str:
         """Write a share, 0 to 1, in percent."""
+        from babel.numbers import format_percent
+
         if share is None:
             return UNKNOWN
         places = "." + "0" * decimals if decimals else ""
@@ -146,6 +145,8 @@ class Words:
 
     def day(self, at: str) -> str:
         """Write the date in words: ``21 November 2026``."""
+        from babel.dates import format_date
+
         return format_date(datetime.fromisoformat(at), "long", self._locale) if at else UNKNOWN
 
     def listed(self, parts: list[str]) -> str:
@@ -154,6 +155,8 @@ class Words:
         return f"{', '.join(head)} {self('list.or')} {last}" if head else last
 
     def _written(self, value: float | None, pattern: str) -> str:
+        from babel.numbers import format_decimal
+
         if value is None:
             return UNKNOWN
         return format_decimal(value, pattern, self._locale).replace("-", "−")

@@ -2,7 +2,9 @@
 
 ``catalogue.json`` is the last catalogue that a person looked at and committed.  Pages read it where
 Great Expectations is not installed, and a change of a threshold shows in review as a change of it.
-``expectations.catalogue`` makes a new one from the suites.
+``spira_tasks.suites`` makes a new one.  Thresholds depend on the size of a table, so the suites are
+made for ``N_ROWS`` recordings with every column filled in: four of each person, half of the people
+patients.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+N_ROWS = 1000
 COMMITTED = Path(__file__).with_name("catalogue.json")
 
 

@@ -16,10 +16,10 @@ Layout, the same in a folder and in a bucket::
     corrupt/...                     what was found damaged, moved out of the way
 
 Only runs and checkpoints are overwritten, and only checkpoints are deleted: once the result is
-there.  Whoever deletes one by hand loses time and nothing else.  Two of ``spira_tasks.governance``
+there.  Deleting one by hand costs time and nothing else.  Two of ``spira_tasks.governance``
 delete what is finished: ``erasure``, on a person's demand, and ``retention``, by age.
 
-Whoever reads gets the content that the name promises, or an error: damage is never handed on.
+A reader gets the content that the name promises, or an error: damage is never handed on.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def find_run(name: str, store: Store) -> str:
     """Return the run of this id; ``latest`` is the training run that last wrote a record."""
     from spira_tasks.reports.gather import latest_run
 
-    known = store.run_ids()
+    known = store.runs.ids()
     run_id = latest_run(store) if name == "latest" and known else name
     if run_id not in known:
         recent = ", ".join(known[-5:]) or "none yet"

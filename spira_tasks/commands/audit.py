@@ -72,8 +72,10 @@ def verify(
     as_json: AsJson = False,
 ) -> int:
     """Find changes of the log, decisions and certificates."""
+    from spira_tasks.governance import verification
+
     given = {f"--anchor {text[:20]}": audit.anchor_from(text) for text in anchor or ()}
-    found = audit.verify(store, given)
+    found = verification.verify(store, given)
     if not found.n_events and not found.problems:  # no document quotes a lost event either
         raise ConfigError(
             f"there is no audit log at {store.url}: no run has written there yet, or the store is "
@@ -90,9 +92,9 @@ def verify(
         for note in found.notes:
             print(f"  note: {note}")
         if found.problems:
-            print("the log, or what it tells of, is not as it was written")
+            print("the log, a decision or a certificate is not as it was written")
         else:
-            print("the log is whole; decisions and certificates are as it tells")
+            print("the log is whole; decisions and certificates are as it records them")
     return EXIT_REJECTED if found.problems else 0
 
 

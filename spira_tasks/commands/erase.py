@@ -11,7 +11,7 @@ from spira_tasks.artifacts import Store, open_source
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table, tracking_uri
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions
-from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.intake import pseudonyms
 
 if TYPE_CHECKING:
@@ -120,10 +120,11 @@ def is_confirmed(tag: str) -> bool:
 
 
 def show_plan(store: Store, known: Holding, tag: str, *, as_json: bool) -> int:
-    from spira_tasks.governance import erasure, inventory
+    from spira_tasks.governance import erasure
+    from spira_tasks.governance.inventory import Survey
 
-    found = inventory.survey(store)
-    held = inventory.find(store, found, erasure.identified(store, found, known, tag))
+    survey = Survey(store)
+    held = survey.find(erasure.identified(survey, known, tag))
     plan = {
         "tag": tag,
         "n_recordings": len(held.records),

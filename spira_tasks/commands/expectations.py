@@ -10,7 +10,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from expectations import catalogue, document, proposal
+from expectations import document
 from expectations.words import Language as Code
 from expectations.words import verdicts, words_of
 from expectations.words.catalogue import Entry, Suite, from_json
@@ -128,9 +128,11 @@ def _print_facts(described: Description, facts: dict[str, str], language: Code) 
 @app.command("diff")
 def diff(store: OpenStore, a: Side, b: Side, as_json: AsJson = False) -> None:
     """Print what was added, removed and changed from A to B."""
+    from spira_tasks import suites
+
     (before, is_run_a), (after, is_run_b) = _version(a, store), _version(b, store)
     of_runs = is_run_a or is_run_b
-    changes = catalogue.diff(before, after, of_one_table=not of_runs)
+    changes = suites.diff(before, after, of_one_table=not of_runs)
     print_records(
         changes,
         as_json=as_json,
@@ -158,6 +160,8 @@ def propose(
     out: Annotated[Path | None, Option(help="default: print it")] = None,
 ) -> None:
     """Suggest ranges from a cohort, for a person to edit."""
+    from spira_tasks import proposal
+
     text = proposal.propose(data, audio=audio)
     if out is None:
         sys.stdout.write(text)
@@ -171,7 +175,9 @@ def propose(
 
 def _suites(name: str | None = None) -> list[Suite]:
     """Return the suites of the code as it is, or the suite of this name."""
-    every = catalogue.suites()
+    from spira_tasks import suites
+
+    every = suites.current()
     found = [suite for suite in every if name in (None, suite.name)]
     if not found:
         known = ", ".join(suite.name for suite in every)
@@ -191,8 +197,10 @@ def _described(entry: Entry, suite: Suite, language: Code) -> Description:
 
 def _version(text: str, store: Store) -> tuple[list[Suite], bool]:
     """Return the suites that ``text`` names, and whether they are those of a run."""
+    from spira_tasks import suites
+
     if text == "now":
-        return catalogue.suites(), False
+        return suites.current(), False
     if Path(text).is_file():
         try:
             return from_json(Path(text).read_text(encoding="utf-8")), False
@@ -200,19 +208,17 @@ def _version(text: str, store: Store) -> tuple[list[Suite], bool]:
             raise ConfigError(
                 f"{text} is not what `expectations list --json` writes: make it again"
             ) from error
-    if text not in store.run_ids():
+    if text not in store.runs.ids():
         raise ConfigError(
             f"{text!r} is no file, not `now`, and no run of {store.url}; name one of these"
         )
     found = []
-    for step in store.record_names(text):
-        record = store.read_record(text, step) or {}
-        report = (record.get("outputs") or {}).get("report")
-        if record.get("stage") != "validate" or not report:
+    for record in store.runs.read(text).steps.values():
+        if record.stage != "validate" or "report" not in record.outputs:
             continue
-        files = store.directory(report)
+        files = store.directory(record.outputs["report"])
         if "gx.json" in files.names:
-            found += catalogue.of_gate(
+            found += suites.of_gate(
                 json.loads(files.read("validation.json")), json.loads(files.read("gx.json"))
             )
     if not found:

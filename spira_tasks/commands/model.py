@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from typer import Argument
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_records, tracking_uri
-from spira_tasks.governance import approval, heeded
+from spira_tasks.governance import applied, approval
 
 EXAMPLES = """\
 examples:
@@ -63,7 +63,7 @@ def approve(store: OpenStore, version: Annotated[str, VERSION], why: Why) -> Non
     blocked_by = registered.tags.get("spira.blocked_by", "")
     if registered.contains_erased:
         print("it stays blocked: it learned from people who had their data erased")
-    elif blocked_by not in ("", heeded.REFUSED):
+    elif blocked_by not in ("", applied.REFUSED):
         print(f"it stays blocked by {blocked_by}: an approval overrides no gate")
     elif CHAMPION not in registered.aliases:
         print("it counts from the next run on:  python -m spira_tasks quarantine rerun RUN")

@@ -15,7 +15,7 @@ from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.commands.erase import ask_for_subject, read_recordings
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
-from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.intake import pseudonyms
 
 if TYPE_CHECKING:

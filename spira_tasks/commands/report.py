@@ -79,7 +79,7 @@ def report(
 
 def verify(file: Path, key: str, store: Store) -> int:
     """Check a pack against itself, and its anchor against the audit log of the store."""
-    from spira_tasks.governance import signing
+    from spira_tasks.governance import signing, verification
     from spira_tasks.reports import pack
 
     found = pack.verify(file)
@@ -94,7 +94,7 @@ def verify(file: Path, key: str, store: Store) -> int:
     elif not wanted:
         print("  whose key that is was not asked: give --key, as --public-key prints it there")
     if found.anchor is not None and found.anchor.number:
-        log = audit.verify(store, {"this report": found.anchor})
+        log = verification.verify(store, {"this report": found.anchor})
         wrong = [problem for problem in log.problems if "this report quotes" in problem]
         problems += wrong
         if not wrong:

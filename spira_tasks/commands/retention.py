@@ -18,9 +18,8 @@ from spira_tasks.commands import (
     print_table,
     tracking_uri,
 )
-from spira_tasks.governance import retention, retention_policy
-from spira_tasks.governance.retention import Plan
-from spira_tasks.governance.retention_policy import Policy
+from spira_tasks.governance import retention
+from spira_tasks.governance.retention import Plan, Policy
 
 EXAMPLES = """\
 examples:
@@ -81,14 +80,14 @@ def apply(store: OpenStore, as_json: AsJson = False) -> None:
 @app.command("adopt")
 def adopt(store: OpenStore, file: Annotated[str, Argument(help="TOML")], why: Why) -> None:
     """Put a policy into force."""
-    policy = retention_policy.adopt(store, file, why)
+    policy = retention.adopt_policy(store, file, why)
     print(f"in force: {file} (sha256 {policy.digest[:12]})")
     print("what it means:  python -m spira_tasks retention plan")
 
 
 def _plan(store: Store, policy: str | None = None, now: float | None = None) -> tuple[Plan, Policy]:
 
-    rules = retention_policy.read(store, policy)
+    rules = retention.read_policy(store, policy)
     return retention.plan(store, tracking_uri(store), rules, now), rules
 
 

@@ -224,9 +224,8 @@ def steps_of(run_id: str, store: Store) -> Pipeline:
 def _show(run_id: str, store: Store, *, as_json: bool, reports: Path | None) -> None:
     from spira_tasks import show as shown
 
-    description = shown.describe(run_id, store)
     if as_json:
-        print(json.dumps(description, indent=1))
+        print(json.dumps(shown.describe(run_id, store), indent=1))
     else:
         files = shown.export_reports(run_id, store, reports) if reports else []
-        shown.render(description, run_id, store, files)
+        shown.render(run_id, store, files)

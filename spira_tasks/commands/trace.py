@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table, tracking_uri
-from spira_tasks.governance.lineage import Trace
+from spira_tasks.contract.record import verdicts_of
 from spira_tasks.governance.picture import draw
-from spira_tasks.governance.trace import Lineage
+from spira_tasks.governance.trace import Lineage, Trace
 
 EXAMPLES = """\
 examples:
@@ -72,7 +72,7 @@ def _print(found: Trace) -> None:
             *(node.run, node.step, node.state, node.key[:12]),
             node.provenance.get("git", "")[:13] or "-",
             (node.provenance.get("image", "").partition(" ")[2] or "-")[:19],
-            _verdicts(node.verdicts),
+            node.verdict_counts,
             ", ".join(f"{k} {v[7:15]}" for k, v in sorted(node.outputs.items())),
         ]
         for node in found.nodes
@@ -80,7 +80,7 @@ def _print(found: Trace) -> None:
     columns = ["run", "step", "state", "key", "code", "image", "verdicts", "made"]
     print_table("steps", columns, steps)
     for decision in found.decisions:
-        blocked = [v["name"] for v in decision.get("verdicts", ()) if v["verdict"] == "block"]
+        blocked = [verdict.id for verdict in verdicts_of(decision) if verdict.stops]
         why = f": {', '.join(blocked)}" if blocked else ""
         print(f"decision in run {decision['run']}: {decision.get('outcome', 'not kept')}{why}")
     if found.by_persons:
@@ -116,8 +116,3 @@ def _print(found: Trace) -> None:
     print_table("", ["record", "subject", "task", "split", "role"], rows)
     if len(found.recordings) > MAX_ROWS:
         print(f"and {len(found.recordings) - MAX_ROWS} more: --json has all")
-
-
-def _verdicts(verdicts: tuple[Any, ...]) -> str:
-    counts = Counter(verdict["verdict"] for verdict in verdicts)
-    return ", ".join(f"{counts[name]} {name}" for name in ("pass", "warn", "block") if counts[name])

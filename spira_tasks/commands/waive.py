@@ -12,7 +12,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.commands import AsJson, Commands, OpenStore, Why, find_run, print_records
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import decisions, heeded
+from spira_tasks.governance import applied, decisions
 
 DAYS, MAX_DAYS = 90, 366
 
@@ -94,7 +94,7 @@ def waive_check(
     if not 0 <= days <= MAX_DAYS:
         raise ConfigError(f"--days is 0 to {MAX_DAYS}: sign again for longer")
     until = date.fromisoformat(decisions.today()) + timedelta(days=days)
-    about = heeded.waiver_of(verdict, until.isoformat(), limit)
+    about = applied.waiver_of(verdict, until.isoformat(), limit)
     if about is None:
         raise ConfigError(
             f"{name!r} measured {verdict.observed and verdict.observed.value} against "

@@ -166,16 +166,3 @@ def suppress(verdict: Verdict) -> Verdict:
         n=None if few else verdict.n,
         numbers={name: kept(number) for name, number in verdict.numbers.items()},
     )
-
-
-def explain(verdict: Verdict) -> str:
-    """The data of a verdict on one line, without small counts."""
-    shown = suppress(verdict)
-    parts = []
-    if shown.observed is not None and shown.observed.value is not None:
-        parts.append(f"observed {shown.observed.value:.4g}")
-    if shown.threshold is not None:
-        parts.append(f"limit {shown.threshold:.4g}")
-    if shown.n is not None:
-        parts.append(f"n {shown.n} {shown.n_unit}")
-    return f"{shown.id}: {shown.status}" + (f" ({', '.join(parts)})" if parts else "")

@@ -65,25 +65,25 @@ class Kind:
 
 
 def _recordings_suites() -> list[SuiteFor]:
-    from expectations import audio, metadata
+    from expectations.suites import audio, metadata
 
     return [metadata.suite, audio.suite]
 
 
 def _training_set_suites() -> list[SuiteFor]:
-    from expectations import training_set
+    from expectations.suites import training_set
 
     return [training_set.suite]
 
 
 def _features_suites() -> list[SuiteFor]:
-    from expectations import features
+    from expectations.suites import features
 
     return [features.suite]
 
 
 def _ward_noise_suites() -> list[SuiteFor]:
-    from expectations import ward_noise
+    from expectations.suites import ward_noise
 
     return [ward_noise.suite]
 
@@ -93,7 +93,7 @@ def _nothing(frame: pd.DataFrame, given: Given) -> Columns:
 
 
 def _erased(frame: pd.DataFrame, given: Given) -> Columns:
-    from spira_tasks.governance.heeded import tombstone_tag
+    from spira_tasks.governance.applied import tombstone_tag
 
     return {"erased": frame["subject_id"].map(tombstone_tag).isin(given.erased_tags)}
 

@@ -1,9 +1,9 @@
-"""What people say of a version of the model: that it is approved, or that it is refused.
+"""What people decide about a version of the model: that it is approved, or that it is refused.
 
 A refusal holds whatever the gates say: the version is not promoted, and where it is the champion,
-the one before it takes its place.  An approval lifts a refusal, and is what a promotion that waits
-for a person waits for; it overrides no gate.  Both are about the classifier, by its digest: a
-registry that was made anew counts its versions anew.
+the one before it takes its place.  An approval lifts a refusal, and a promotion that needs a person
+waits for it; it overrides no gate.  Both are about the classifier, by its digest: a registry that
+was made anew counts its versions anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
-from spira_tasks.governance.heeded import REFUSED, Decision, Kind, said_of
+from spira_tasks.governance.applied import REFUSED, Decision, Kind, on_classifier
 
 if TYPE_CHECKING:
     from spira_tasks.tracking import Registered
@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standing:
-    """A version of the model, and what people said of it."""
+    """A version of the model, and what people decided about it."""
 
     registered: Registered
     approval: Decision | None
     refusal: Decision | None
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a decision on this version is about."""
+        return {"version": self.registered.version, "classifier": self.registered.classifier}
 
 
 def standings(store: Store, tracking_uri: str) -> list[Standing]:
@@ -36,7 +41,9 @@ def standings(store: Store, tracking_uri: str) -> list[Standing]:
     approvals = decisions.known(store, "approvals")
     refusals = decisions.known(store, "refusals")
     return [
-        Standing(one, said_of(one.classifier, approvals), said_of(one.classifier, refusals))
+        Standing(
+            one, on_classifier(one.classifier, approvals), on_classifier(one.classifier, refusals)
+        )
         for one, _ in tracking.versions(tracking_uri)
     ]
 
@@ -55,16 +62,16 @@ def approve(store: Store, tracking_uri: str, version: str, why: str) -> tuple[St
     ConfigError
         When there is no such version, or the reason will not do.
     """
-    one = _one(standings(store, tracking_uri), store, version)
-    _, new = decisions.decide(store, "approvals", _about(one.registered), why)
-    _take_back(store, "refusals", one.registered, why)
-    return one, new
+    standing = _find(standings(store, tracking_uri), store, version)
+    _, new = decisions.decide(store, "approvals", standing.about, why)
+    _withdraw(store, "refusals", standing, why)
+    return standing, new
 
 
 def refuse(
     store: Store, tracking_uri: str, version: str, why: str
 ) -> tuple[Standing, bool, str | None]:
-    """Refuse a version, take its approval back and, where it serves, put another in its place.
+    """Refuse a version, withdraw its approval and, where it serves, put another in its place.
 
     Killed at any point, doing it again ends the same.
 
@@ -85,45 +92,41 @@ def refuse(
     from spira_tasks.tracking import CHAMPION, Tracker
 
     known = standings(store, tracking_uri)
-    one = _one(known, store, version)
-    about = _about(one.registered)
-    _, new = decisions.decide(store, "refusals", about, why)
-    _take_back(store, "approvals", one.registered, why)
-    if CHAMPION not in one.registered.aliases:
-        return one, new, None
+    standing = _find(known, store, version)
+    refused = standing.registered
+    _, new = decisions.decide(store, "refusals", standing.about, why)
+    _withdraw(store, "approvals", standing, why)
+    if CHAMPION not in refused.aliases:
+        return standing, new, None
     fit = [
         other.registered.version
         for other in known
-        if int(other.registered.version) < int(one.registered.version)
+        if int(other.registered.version) < int(refused.version)
         and other.registered.was_champion
         and not other.registered.contains_erased
         and other.refusal is None
     ]
     instead = fit[-1] if fit else None
-    audit.record(store, "demotion", {**about, "champion": instead or "none"})
+    audit.record(store, "demotion", {**standing.about, "champion": instead or "none"})
     tracker = Tracker(tracking_uri)
     tags = {"spira.outcome": "blocked", "spira.blocked_by": REFUSED, "spira.was_champion": "true"}
-    tracker.tag(one.registered.version, tags)
+    tracker.tag(refused.version, tags)
     tracker.demote(instead)
-    return one, new, instead
+    return standing, new, instead
 
 
-def _one(known: list[Standing], store: Store, version: str) -> Standing:
+def _find(known: list[Standing], store: Store, version: str) -> Standing:
     number = version.rpartition("/")[2].removeprefix("v")
-    for one in known:
-        if one.registered.version == number:
-            return one
-    numbers = ", ".join(one.registered.version for one in known) or "none yet"
+    for standing in known:
+        if standing.registered.version == number:
+            return standing
+    numbers = ", ".join(standing.registered.version for standing in known) or "none yet"
     raise ConfigError(
         f"the registry of {store.url} has no version {version!r} of the model; it has: {numbers}"
     )
 
 
-def _about(one: Registered) -> dict[str, str]:
-    return {"version": one.version, "classifier": one.classifier}
-
-
-def _take_back(store: Store, kind: Kind, version: Registered, why: str) -> None:
-    for one in decisions.known(store, kind):
-        if one.about["classifier"] == version.classifier:
-            decisions.withdraw(store, kind, one.about, why)
+def _withdraw(store: Store, kind: Kind, standing: Standing, why: str) -> None:
+    for decision in decisions.known(store, kind):
+        if decision.about["classifier"] == standing.registered.classifier:
+            decisions.withdraw(store, kind, decision.about, why)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from spira_tasks.artifacts import Store
-from spira_tasks.governance import agreement, audit, decisions, signing
+from spira_tasks.governance import audit, decisions, signing
 from spira_tasks.governance.inventory import Holding
 
-FOLDER = agreement.CERTIFICATES
+FOLDER = decisions.CERTIFICATES
+TEMPLATE = Path(__file__).with_name("certificate.md.jinja")
 
 NOT_COVERED = (
     "the hospital's own copy: the folder or bucket that recordings are taken from, and the chart",
@@ -29,6 +30,12 @@ NOT_COVERED = (
 def read(store: Store, tag: str) -> dict[str, Any] | None:
     """The certificate of the erasure with this tag, or None."""
     return store.documents.read(name_of(tag))
+
+
+def known(store: Store) -> list[dict[str, Any]]:
+    """Every certificate, the oldest first."""
+    found = [store.documents.read(name) for name in store.documents.names(FOLDER)]
+    return sorted((one for one in found if one), key=lambda one: str(one["finished"]["at"]))
 
 
 def name_of(tag: str) -> str:
@@ -59,10 +66,7 @@ def certify(
         "format": "spira.erasure/1",
         "tag": tag,
         "requested": {"at": tombstone.at, "by": tombstone.by, "why": tombstone.why},
-        "finished": {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "by": audit.actor(),
-        },
+        "finished": {"at": audit.now(), "by": audit.actor()},
         "store": store.url,
         "removed": removed,
         "dataset_versions": [
@@ -74,7 +78,7 @@ def certify(
         "not_covered": list(NOT_COVERED),
         "replaces": earlier["audit"] if earlier else None,
     }
-    digest = agreement.digest(content)
+    digest = decisions.digest(content)
     anchor = audit.record(store, "erasure", {"tag": tag, "what": "finished", "certificate": digest})
     signed = signing.sign(content | {"audit": asdict(anchor)})
     store.documents.write(name_of(tag), signed)
@@ -86,71 +90,23 @@ def datasets(certificate: dict[str, Any]) -> dict[str, list[str]]:
     return {one["digest"]: list(one["used_in"]) for one in certificate["dataset_versions"]}
 
 
-def names_all(certificate: dict[str, Any], versions: list[dict[str, Any]]) -> bool:
-    """Whether a certificate tells all of some versions of the model."""
-    told = {one["version"] for one in certificate["model_versions"]}
-    return all(one["version"] in told for one in versions)
-
-
-def known(store: Store) -> list[dict[str, Any]]:
-    """Every certificate, the oldest first."""
-    found = [store.documents.read(name) for name in store.documents.names(FOLDER)]
-    return sorted((one for one in found if one), key=lambda one: str(one["finished"]["at"]))
-
-
 def as_markdown(certificate: dict[str, Any]) -> str:
     """The certificate as a text to read, print and hand over."""
-    requested, finished, removed = (certificate[k] for k in ("requested", "finished", "removed"))
-    signature, anchor = certificate["signature"], certificate["audit"]
-    lines = [
-        "# Certificate of erasure",
-        "",
-        f"Subject (tag): `{certificate['tag']}`",
-        "",
-        f"- asked for: {requested['at']}, by {requested['by']}: {requested['why']}",
-        f"- finished: {finished['at']}, by {finished['by']}",
-        f"- store: {certificate['store']}",
-        "",
-        "## Removed",
-        "",
-        *(f"- {name.removeprefix('n_').replace('_', ' ')}: {n}" for name, n in removed.items()),
-        "",
-        "## Data sets that held the person",
-        "",
-        *(
-            f"- `{one['digest']}`" + (f": {', '.join(one['used_in'])}" if one["used_in"] else "")
-            for one in certificate["dataset_versions"]
-        ),
-        "",
-        "## Model versions that learned from the person",
-        "",
-        *(
-            f"- version {one['version']}"
-            + (f" ({', '.join(one['aliases'])})" if one["aliases"] else "")
-            + f", `{one['classifier']}`"
-            for one in certificate["model_versions"]
-        ),
-        "They are marked and may not be promoted; training again is needed."
-        if certificate["retraining_needed"]
-        else "None.",
-        "",
-        "## Not covered",
-        "",
-        *(f"- {line}" for line in certificate["not_covered"]),
-        "",
-        "## Proof",
-        "",
-        f"- event {anchor['number']} of the audit log, hash `{anchor['hash']}`",
-        f"- {signature['algorithm']} signature `{signature['value']}`",
-        f"- public key `{signature['public_key']}`"
-        + (" (the demonstration key: it proves nothing)" if signature["demonstration"] else ""),
-        f"- the signature fits: {'yes' if signing.is_signed(certificate) else 'NO'}",
-    ]
-    return "\n".join(lines) + "\n"
+    from jinja2 import StrictUndefined, Template
+
+    template = Template(
+        TEMPLATE.read_text("utf-8"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    text: str = template.render(certificate, is_signed=signing.is_signed(certificate))
+    return text
 
 
 def as_html(certificate: dict[str, Any]) -> str:
-    """The same as a page that asks nothing of the outside."""
+    """The same as a page that loads nothing from elsewhere."""
     text = escape(as_markdown(certificate))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Certificate of erasure</title>'

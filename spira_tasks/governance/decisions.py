@@ -1,28 +1,50 @@
-"""What people decided, as documents that steps heed: releases, waivers, erasures and so on.
+"""What people decided, as documents that steps apply: releases, waivers, erasures and so on.
 
-A stage says in ``HEEDS`` which kinds it wants; the runner gives it all decisions of that kind as
+A stage says in ``HEEDS`` which kinds it applies; the runner gives it all decisions of that kind as
 one more input.  So a decision is part of the key of every result that it could have changed, and
-deciding again what was decided changes nothing.  One whose last day is over is no longer given, so
-the key changes on that day and the step is done again without it.
+the same decision made twice changes nothing.  A decision whose last day is over is no longer given,
+so the key changes on that day and the step is computed again without it.
 
-The event comes first and holds the digest of the document.  Killed in between, a command leaves the
-two in disagreement, which ``audit verify`` tells; doing it again ends the same.
+The event of a decision holds the digest of its document and is written before it; the event of a
+withdrawal is written before the document goes.  So the log alone says which documents there should
+be and what is in them (``History``), and a command that was killed in between is finished by
+running it again.  Older events hold no digest: there the fields that they do hold are compared.
+The retention policy and certificates of erasure are documents of the same form.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
 
 from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Directory, Store
-from spira_tasks.errors import ConfigError
-from spira_tasks.governance import agreement, audit
-from spira_tasks.governance.heeded import Decision, Kind, decision_from, read
+from spira_tasks.artifacts.blobs import canonical_json
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.governance import audit
+from spira_tasks.governance.applied import Decision, Kind, read
+from spira_tasks.governance.audit import Event
 
+Document = Mapping[str, Any]
+
+ACTIONS: Mapping[Kind, str] = {
+    "releases": "release",
+    "waivers": "waiver",
+    "erasures": "erasure",
+    "approvals": "approval",
+    "refusals": "refusal",
+}
+CERTIFICATES = "certificates"
+POLICY = "decisions/retention.json"
+DIGEST = "document"  # the detail of an event with the digest of its document
 ERASED = "the person whose recording it was about was erased"
 MIN_REASON = 10  # characters: "ok" is no reason
+REPAIR = "restore it from a backup, or delete it and decide again"
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # what a changed document may raise
 
 
 def decide(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> tuple[Decision, bool]:
@@ -33,35 +55,40 @@ def decide(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> tupl
     ConfigError
         When the reason is too short, or holds something that looks like a personal number.
     """
-    decision = Decision(
-        kind,
-        dict(about),
-        checked_reason(why),
-        audit.actor(),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    decision = Decision(kind, dict(about), checked_reason(why), audit.actor(), audit.now())
     name = name_of(kind, about)
-    known = agreement.read(store, name)
-    if known is not None and not agreement.Told(audit.events(store)).problem(name, known):
-        return decision_from(known), False
-    content = asdict(decision)
-    details = _told(decision) | {agreement.DIGEST: agreement.digest(content)}
-    anchor = audit.record(store, agreement.ACTIONS[kind], details)
-    content |= {"audit": asdict(anchor)}
-    if known is None:
-        store.documents.write_once(name, content)
-    else:  # forged, or left by a withdrawal that was killed
-        store.documents.write(name, content)
+    known = read_document(store, name)
+    if known is not None and not History(audit.events(store)).problem(name, known):
+        return Decision.from_json(known), False
+    # one that is there was forged, or left by a withdrawal that was killed
+    publish(
+        store, name, ACTIONS[kind], _details(decision), asdict(decision), replace=known is not None
+    )
     return decision, True
+
+
+def publish(
+    store: Store,
+    name: str,
+    action: str,
+    details: Mapping[str, Any],
+    content: Document,
+    *,
+    replace: bool = True,
+) -> None:
+    """Write the event of a document, with its digest, and then the document, which quotes it."""
+    anchor = audit.record(store, action, {**details, DIGEST: digest(content)})
+    document = {**content, "audit": asdict(anchor)}
+    (store.documents.write if replace else store.documents.write_once)(name, document)
 
 
 def withdraw(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> bool:
     """Take a decision back; say whether there was one."""
-    decision = Decision(kind, dict(about), checked_reason(why), "", "")
+    details = _details(Decision(kind, dict(about), checked_reason(why), "", ""))
     name = name_of(kind, about)
-    if agreement.read(store, name) is None:
+    if read_document(store, name) is None:
         return False
-    audit.record(store, "withdrawal", _told(decision))
+    audit.record(store, "withdrawal", details)
     store.documents.delete(name)
     return True
 
@@ -106,12 +133,146 @@ def checked_reason(why: str) -> str:
     return why
 
 
-def _told(decision: Decision) -> dict[str, str]:
-    """What the log keeps of a decision: for ever, so not which recording, which may be erased."""
+def name_of(kind: Kind, about: Mapping[str, str]) -> str:
+    """The name of the document of a decision."""
+    return f"decisions/{kind}/{Decision(kind, about, '', '', '').id}.json"
+
+
+def read_document(store: Store, name: str) -> Document | None:
+    """A document; an empty one where it is no JSON object."""
+    try:
+        return store.documents.read(name)
+    except (ArtifactCorrupt, *MALFORMED):
+        return {}
+
+
+def digest(document: Document) -> str:
+    """Of what was decided: the document without the event that it quotes."""
+    content = {name: value for name, value in document.items() if name != "audit"}
+    return sha256(canonical_json(content)).hexdigest()
+
+
+class History:
+    """What the log says of documents.
+
+    Attributes
+    ----------
+    written : dict of str to list of Event
+        Every event that a document of this name was ever written for.
+    in_force : dict of str to list of Event
+        Those that the document there now may belong to: of a decision all since it was last
+        withdrawn, for two people may decide the same at once; of what is replaced only the newest.
+    withdrawn : dict of str to Event
+    """
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.written: dict[str, list[Event]] = defaultdict(list)
+        self.in_force: dict[str, list[Event]] = {}
+        self.withdrawn: dict[str, Event] = {}
+        self._last_erasure = 0
+        for event in events:
+            if not isinstance(event.details, Mapping):
+                continue
+            if event.action == "erasure":
+                self._last_erasure = event.number
+            if event.action == "withdrawal":
+                for kind in ACTIONS:
+                    name = f"decisions/{kind}/{event.details.get('decision')}.json"
+                    if self.in_force.pop(name, None):
+                        self.withdrawn[name] = event
+            elif name := _document_of(event):
+                self.written[name].append(event)
+                is_replaced = name == POLICY or name.startswith(f"{CERTIFICATES}/")
+                earlier = [] if is_replaced else self.in_force.get(name, [])
+                self.in_force[name] = [*earlier, event]
+
+    def problem(self, name: str, document: Document | None) -> str:
+        """What is wrong with a document, or with its absence, and what to do; empty if nothing."""
+        if name not in self.in_force:
+            return "" if document is None else self._unwanted(name)
+        newest = self.in_force[name][-1]
+        if document is None:
+            # a release may have gone with an erased person before that was an event
+            is_old = name.startswith("decisions/releases/") and DIGEST not in newest.details
+            if is_old and newest.number < self._last_erasure:
+                return ""
+            return f"{name} is missing, but event {newest.number} records it: {_again(name)}"
+        event = self.quoted(name, document)
+        if event is None:
+            return f"{name} is not the one that event {newest.number} records: {_again(name)}"
+        what = _difference(name, document, event)
+        return f"{name} was changed: {what} of event {event.number}; {REPAIR}" if what else ""
+
+    def is_genuine(self, name: str, document: Document) -> bool:
+        """Whether the document is as it was once written, in force or replaced since."""
+        event = _quoted(document, self.written.get(name, []))
+        return event is not None and not _difference(name, document, event)
+
+    def quoted(self, name: str, document: Document) -> Event | None:
+        """The event in force that a document quotes."""
+        return _quoted(document, self.in_force[name])
+
+    def _unwanted(self, name: str) -> str:
+        event = self.withdrawn.get(name)
+        if event is None:
+            return f"{name} is there, and no event records it: nobody decided it; delete it"
+        return (
+            f"{name} is there, but event {event.number} withdrew it: a command was killed, or "
+            "somebody put it back; withdraw it again"
+        )
+
+
+def _details(decision: Decision) -> dict[str, str]:
+    """What the log keeps of a decision: for ever, so without the recording, which may be erased."""
     about = {name: value for name, value in decision.about.items() if name != "record"}
     return {**about, "decision": decision.id, "why": decision.why}
 
 
-def name_of(kind: Kind, about: Mapping[str, str]) -> str:
-    """The name of the document of a decision."""
-    return f"decisions/{kind}/{Decision(kind, about, '', '', '').id}.json"
+def _document_of(event: Event) -> str:
+    """The name of the document that an event was written for; empty where there is none."""
+    if "decision" in event.details:
+        kinds = [kind for kind, action in ACTIONS.items() if action == event.action]
+        return f"decisions/{kinds[0]}/{event.details['decision']}.json" if kinds else ""
+    if event.action == "policy" and "retention" in event.details:
+        return POLICY
+    if event.action == "erasure" and "certificate" in event.details:
+        return f"{CERTIFICATES}/{event.details.get('tag')}.json"
+    return ""
+
+
+def _quoted(document: Document, events: Iterable[Event]) -> Event | None:
+    return next((e for e in events if document.get("audit") == asdict(e.anchor)), None)
+
+
+def _difference(name: str, document: Document, event: Event) -> str:
+    """In what a document differs from its event; empty when in nothing."""
+    try:
+        if name.startswith(f"{CERTIFICATES}/"):
+            from spira_tasks.governance.signing import is_signed
+
+            unsigned = {key: value for key, value in document.items() if key != "signature"}
+            if digest(unsigned) != event.details["certificate"]:
+                return "its digest is not that"
+            return "" if is_signed(document) else "its signature does not fit, unlike that"
+        if DIGEST in event.details:
+            return "" if digest(document) == event.details[DIGEST] else "its digest is not that"
+        if name == POLICY:
+            policy = sha256(document["policy"].encode()).hexdigest()
+            details: Mapping[str, str] = {"retention": policy, "why": document["why"]}
+        else:
+            details = _details(Decision.from_json(document))
+        is_same = document["by"] == event.actor and details.items() <= event.details.items()
+    except MALFORMED:
+        return "it is no longer one"
+    return "" if is_same else "what, who or why is not that"
+
+
+def _again(name: str) -> str:
+    """What to do when the document that the newest event records is not there."""
+    if name.startswith((f"{CERTIFICATES}/", "decisions/erasures/")):
+        command = "erase again"
+    elif name == POLICY:
+        command = "adopt the policy again"
+    else:
+        command = "decide it again"
+    return f"a command was killed, or somebody removed it; {command}"

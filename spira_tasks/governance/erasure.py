@@ -2,21 +2,21 @@
 
 1. a tombstone: from now on ingest refuses the subject, and nothing with it is promoted;
 2. a journal of what is to go, so that an erasure that was killed ends as one that was not;
-3. loose blobs, tables' rows, reports that quote a name, and whatever nobody can say whose it is:
-   orphaned blobs, damaged files, checkpoints, temporary files;
+3. loose blobs, tables' rows, reports that quote a name, and whatever may be the subject's for
+   nothing says whose it is: orphaned blobs, damaged files, checkpoints, temporary files;
 4. every version of the model that learned from the subject is marked, before anything goes and
    again at the end;
 5. everything is searched again, until nothing is found;
 6. a certificate that names nobody is signed, and the journal removed.
 
-Nothing of it knows a subject but by the pseudonym, and outside this process only the tombstone's
-tag is told.
+A subject is known here by the pseudonym only, and outside this process by the tombstone's tag only.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,17 +24,10 @@ from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
-from spira_tasks.governance import (
-    agreement,
-    audit,
-    certificates,
-    decisions,
-    inventory,
-    retention_policy,
-)
-from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance import audit, certificates, decisions, inventory, retention
+from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.governance.decisions import History
 from spira_tasks.governance.inventory import Holding, Survey
-from spira_tasks.governance.quoting import quoted_in
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +46,14 @@ def erase(
     Parameters
     ----------
     known : Holding
-        What the caller knows: the pseudonym, and names of recordings that no table may tell.
+        What the caller knows: the pseudonym, and names of recordings that no table may hold.
         Empty where only the tag is known.
     tag : str
         Of the tombstone.
     why : str
         The written reason; it is kept, so it names nobody.
     absent : bool
-        Go on where the store holds nothing of the subject: whoever comes later is refused.
+        Go on where the store holds nothing of the subject, who is refused from then on.
 
     Returns
     -------
@@ -75,29 +68,32 @@ def erase(
         When something is still left: it is being written to, or a service is away.
     """
     decisions.checked_reason(why)
-    if tag in retention_policy.read(store).held_subjects:
+    if tag in retention.read_policy(store).held_subjects:
         raise ConfigError(
             f"the subject {tag} is under a legal hold (retention policy): nothing may be erased "
             "before the hold ends"
         )
-    journal = store.documents.read(f"{JOURNALS}/{tag}.json")
+    journal = store.documents.read(_journal(tag))
     if journal is not None:
         known |= Holding.from_json(journal["holding"])
-    found = inventory.survey(store)
-    known = identified(store, found, known, tag)
-    held = inventory.find(store, found, known)
-    told = agreement.Told(audit.events(store))
-    certificate = _believed(certificates.read(store, tag), told, tag)
+    survey = Survey(store)
+    known = identified(survey, known, tag)
+    held = survey.find(known)
+    history = History(audit.events(store))
+    certificate = certificates.read(store, tag)
+    if certificate is not None and not history.is_genuine(certificates.name_of(tag), certificate):
+        log.warning("the certificate of %s is not the one in the audit log: it is made anew", tag)
+        certificate = None  # a forgery would be signed again
     if certificate is not None:
         known |= Holding(datasets=certificates.datasets(certificate))
     if not held and journal is None:
         if certificate is not None:
-            versions = mark(store, tracking_uri, tag, known.datasets)
+            marked = {one["version"] for one in mark(store, tracking_uri, tag, known.datasets)}
+            certified = {one["version"] for one in certificate["model_versions"]}
             is_clean = not _debris(store) and not scratch.left_behind()
-            is_whole = certificates.names_all(certificate, versions) and _agrees(store, told, tag)
-            if is_clean and is_whole:
+            if is_clean and marked <= certified and _agrees(store, history, tag):
                 return certificate, False
-        elif not absent and not _is_tombstoned(store, tag):
+        elif not absent and tag not in _tombstones(store):
             raise ConfigError(
                 f"{store.url} holds nothing of the subject with the tag {tag}; check what you "
                 "typed. To refuse somebody who has not come yet, say --absent"
@@ -109,11 +105,11 @@ def erase(
     mark(store, tracking_uri, tag, total.datasets)  # also should what follows never end
     for _ in range(N_PASSES):
         decisions.log_erased(store, held.documents)
-        inventory.strike(store, held | _bare(total))
+        inventory.strike(store, held | total.identity)
         _clear_debris(store)
-        found = inventory.survey(store)
-        held = inventory.find(store, found, _bare(total))
-        left = left_over(store, found, total)
+        survey = Survey(store)
+        held = survey.find(total.identity)
+        left = left_over(survey, total)
         if not held and not left:
             break
         total |= held
@@ -125,25 +121,16 @@ def erase(
         )
     versions = mark(store, tracking_uri, tag, total.datasets)
     certificate = certificates.certify(store, tag, total, versions, certificate)
-    store.documents.delete(f"{JOURNALS}/{tag}.json")
+    store.documents.delete(_journal(tag))
     return certificate, True
 
 
-def identified(store: Store, found: Survey, known: Holding, tag: str) -> Holding:
-    """``known`` with the pseudonym, where a table of the store tells it."""
+def identified(survey: Survey, known: Holding, tag: str) -> Holding:
+    """``known`` with the pseudonym, where a table of the store has it."""
     if known.subjects:
         return known
-    subject = inventory.subject_of(store, found, tag)
+    subject = survey.subject_of(tag)
     return known | Holding(subjects={subject}) if subject else known
-
-
-def left_over(store: Store, found: Survey, total: Holding) -> list[str]:
-    """What may hold something of the subject and is still there, by name."""
-    blobs = sorted(
-        digest for digest in total.blobs | set(total.tables) if store.blobs.exists(digest)
-    )
-    quoting = quoted_in(store, ("runs", "results"), total.names)
-    return [*blobs, *quoting, *sorted(inventory.orphans(store, found))]
 
 
 def mark(
@@ -158,19 +145,24 @@ def mark(
     """
     from spira_tasks import tracking
 
-    lineage = _recordings_of_classifiers(store)
+    made_of: dict[str, set[str]] = defaultdict(set)  # digest of a classifier to those of recordings
+    for run in store.runs:
+        for record in run.steps.values():
+            if classifier := record.outputs.get("classifier"):
+                made_of[classifier].add(run.inputs(record.step).get("recordings", ""))
+    others = [
+        {model["version"] for model in other["model_versions"]}
+        for other in certificates.known(store)
+        if other["tag"] != tag
+    ]
     marked = []
-    for version, made_from in tracking.versions(tracking_uri):
-        recordings = {made_from.get("recordings", ""), *lineage.get(version.classifier, ())}
+    for version, artifacts in tracking.versions(tracking_uri):
+        recordings = {artifacts.get("recordings", "")} | made_of[version.classifier]
         task = version.tags.get("spira.task", "")
         learned = {f"{split}/{task}" for split in LEARNED_FROM}
         if not any(learned & set(datasets.get(digest, ())) for digest in recordings):
             continue
-        n_erased = 1 + sum(
-            any(one["version"] == version.version for one in other["model_versions"])
-            for other in certificates.known(store)
-            if other["tag"] != tag
-        )
+        n_erased = 1 + sum(version.version in versions for versions in others)
         tags = {CONTAINS_ERASED: "true", N_ERASED: str(n_erased)}
         if any(version.tags.get(name) != value for name, value in tags.items()):
             tracking.Tracker(tracking_uri).tag(version.version, tags)
@@ -184,31 +176,14 @@ def mark(
     return marked
 
 
-def _recordings_of_classifiers(store: Store) -> dict[str, set[str]]:
-    """Digest of every classifier that a run made to those of the recordings it was made from."""
-    found: dict[str, set[str]] = {}
-    for run_id in store.run_ids():
-        records = {
-            name: store.read_record(run_id, name) or {} for name in store.record_names(run_id)
-        }
-        for record in records.values():
-            classifier = record.get("outputs", {}).get("classifier")
-            step, _, output = record.get("inputs", {}).get("recordings", "").partition(".")
-            recordings = records.get(step, {}).get("outputs", {}).get(output)
-            if classifier and recordings:
-                found.setdefault(classifier, set()).add(recordings)
-    return found
-
-
 def unfinished(store: Store) -> list[str]:
     """Tags of the erasures that were begun and have no certificate, or are begun anew."""
-    tags = {one.about["tag"] for one in decisions.known(store, "erasures")}
-    done = {str(one["tag"]) for one in certificates.known(store)}
+    certified = {str(one["tag"]) for one in certificates.known(store)}
     begun = {
         name.removeprefix(f"{JOURNALS}/").removesuffix(".json")
         for name in store.documents.names(JOURNALS)
     }
-    return sorted((tags - done) | begun)
+    return sorted((_tombstones(store) - certified) | begun)
 
 
 def versions_to_replace(tracking_uri: str) -> list[str]:
@@ -218,20 +193,46 @@ def versions_to_replace(tracking_uri: str) -> list[str]:
     return [
         version.version
         for version, _ in tracking.versions(tracking_uri)
-        if tracking.CHAMPION in version.aliases and version.tags.get(CONTAINS_ERASED) == "true"
+        if tracking.CHAMPION in version.aliases and version.contains_erased
     ]
 
 
+def tag_of(subject: str) -> str:
+    """The tombstone's tag of a pseudonym (64 hex digits), or the tag itself (32)."""
+    digits = subject.strip().lower()
+    if not digits or set(digits) - set("0123456789abcdef") or len(digits) not in (32, 64):
+        raise ConfigError(
+            "a subject is named by its pseudonym (64 hex digits) or by its tag (32 hex digits); "
+            "for a hospital number use --number, which asks for it"
+        )
+    return tombstone_tag(digits) if len(digits) == 64 else digits
+
+
+def known_from(subject: str, records: Iterable[str] = ()) -> Holding:
+    """What a caller knows of a subject who is named by a pseudonym or a tag."""
+    digits = subject.strip().lower()
+    return Holding({digits} if len(digits) == 64 else set(), set(records))
+
+
+def left_over(survey: Survey, total: Holding) -> list[str]:
+    """What may hold something of the subject and is still there, by name."""
+    store = survey.store
+    digests = total.blobs | set(total.tables)
+    blobs = sorted(digest for digest in digests if store.blobs.exists(digest))
+    texts = inventory.quoted_in(store, ("runs", "results"), total.names)
+    return [*blobs, *texts, *sorted(survey.orphans())]
+
+
 def _debris(store: Store) -> list[str]:
-    """Entries that may be the subject's, for nobody can say whose they are, in order of deletion.
+    """Entries that may be the subject's, for nothing says whose they are, in order of deletion.
 
     What is being written now is waited for, so that it is seen too.
     """
     abandoned = _abandoned(store)
-    unnamed = inventory.orphans(store, inventory.survey(store))
+    orphans = Survey(store).orphans()
     names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
-    blobs = [inventory.name_of(digest) for digest in sorted(unnamed)]
-    return [*names, *abandoned, *inventory.memos(store, unnamed), *blobs]
+    blobs = [inventory.name_of(digest) for digest in sorted(orphans)]
+    return [*names, *abandoned, *inventory.memos(store, orphans), *blobs]
 
 
 def _clear_debris(store: Store) -> None:
@@ -256,47 +257,19 @@ def _abandoned(store: Store) -> list[str]:
         time.sleep(0.2)
 
 
-def _bare(total: Holding) -> Holding:
-    """Who it is and what is theirs, without the places where it was."""
-    return Holding(total.subjects, total.records, total.sessions, total.blobs)
+def _journal(tag: str) -> str:
+    return f"{JOURNALS}/{tag}.json"
 
 
 def _write_journal(store: Store, tag: str, total: Holding) -> None:
-    store.documents.write(f"{JOURNALS}/{tag}.json", {"tag": tag, "holding": total.to_json()})
+    store.documents.write(_journal(tag), {"tag": tag, "holding": total.to_json()})
 
 
-def _is_tombstoned(store: Store, tag: str) -> bool:
-    return any(one.about["tag"] == tag for one in decisions.known(store, "erasures"))
+def _tombstones(store: Store) -> set[str]:
+    return {one.about["tag"] for one in decisions.known(store, "erasures")}
 
 
-def _believed(
-    certificate: dict[str, Any] | None, told: agreement.Told, tag: str
-) -> dict[str, Any] | None:
-    """A certificate, unless it is a forgery: what it says would be signed again."""
-    if certificate is None or told.is_genuine(certificates.name_of(tag), certificate):
-        return certificate
-    log.warning("the certificate of %s is not as the audit log tells: a new one is made", tag)
-    return None
-
-
-def _agrees(store: Store, told: agreement.Told, tag: str) -> bool:
-    """Whether tombstone and certificate are those that the log tells of."""
+def _agrees(store: Store, history: History, tag: str) -> bool:
+    """Whether tombstone and certificate are those that the log records."""
     names = (decisions.name_of("erasures", {"tag": tag}), certificates.name_of(tag))
-    return not any(told.problem(name, agreement.read(store, name)) for name in names)
-
-
-def tag_of(subject: str) -> str:
-    """The tombstone's tag of a pseudonym (64 hex digits), or the tag itself (32)."""
-    digits = subject.strip().lower()
-    if not digits or set(digits) - set("0123456789abcdef") or len(digits) not in (32, 64):
-        raise ConfigError(
-            "a subject is named by its pseudonym (64 hex digits) or by its tag (32 hex digits); "
-            "for a hospital number use --number, which asks for it"
-        )
-    return tombstone_tag(digits) if len(digits) == 64 else digits
-
-
-def known_from(subject: str, records: Iterable[str] = ()) -> Holding:
-    """What a caller who names a subject so knows of it."""
-    digits = subject.strip().lower()
-    return Holding({digits} if len(digits) == 64 else set(), set(records))
+    return not any(history.problem(name, decisions.read_document(store, name)) for name in names)

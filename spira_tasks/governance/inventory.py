@@ -1,22 +1,30 @@
-"""What the store holds of whom: tables, what their rows name, and copies with rows taken out.
+"""What the store holds of a person: tables, what their rows name, and texts that quote a name.
 
 A person is known by the column ``subject_id``; a recording by columns whose name begins with
 ``record``.  Waveforms and feature matrices are *loose* blobs: no artifact has them as a file, only
-rows of tables name them.
+rows of tables name them.  When a person is erased, a copy without their rows takes the place of a
+table; ``newest`` follows it.
+
+In a text, a name that is long and has a letter in it is looked for anywhere.  Any other, such as a
+session called ``3`` or ``2026-03-04``, nearly always means something else, the version of a model
+or a date, so it counts only where a field says that it names a session or a recording.
 """
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import DIGEST, hex_of, in_threads
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
-from spira_tasks.governance.heeded import tombstone_tag
-from spira_tasks.governance.quoting import quoted_in, quoting_of
+from spira_tasks.governance.applied import tombstone_tag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,33 +40,8 @@ NAMELESS = {
     "history.json",
     "decision.json",
 }
-
-
-@dataclass
-class Survey:
-    """All that the artifacts of a store are made of.
-
-    Attributes
-    ----------
-    trees : dict of str to dict
-        Digest of an artifact to its files, name to digest.
-    tables : set of str
-        Digests of the Parquet files, redacted copies among them; some may be gone.
-    texts : set of str
-        Digests of the other files that may quote a name.
-    places : dict of str to set of str
-        Digest of a table to the artifacts it is a file of, or stands in for one of.
-    """
-
-    trees: dict[str, dict[str, str]] = field(default_factory=dict)
-    tables: set[str] = field(default_factory=set)
-    texts: set[str] = field(default_factory=set)
-    places: dict[str, set[str]] = field(default_factory=dict)
-
-    @property
-    def blobs(self) -> set[str]:
-        """Every blob that is a file of an artifact, or stands for one."""
-        return self.tables.union(*(files.values() for files in self.trees.values()))
+N_LONG = 8  # characters of a name that is looked for anywhere
+NAMING = re.compile(r"record(_\w+)?|(session|subject)_id")  # fields whose values are names
 
 
 @dataclass
@@ -67,26 +50,18 @@ class Holding:
 
     Attributes
     ----------
-    subjects, records, sessions : set of str
-        The pseudonym (none or one), and the names of the recordings and sessions.
-    blobs : set of str
-        Digests of the loose blobs.
-    tables : dict of str to int
-        Digest of a table to how many of its rows are surely the subject's.
-    texts : set of str
-        Digests of reports that quote a name.
     documents : set of str
         Documents that quote a name: releases from quarantine, small records of work.
     datasets : dict of str to list of str
         Digest of an artifact with a table of the subject, to the ``"<split>/<task>"`` in it.
     """
 
-    subjects: set[str] = field(default_factory=set)
-    records: set[str] = field(default_factory=set)
+    subjects: set[str] = field(default_factory=set)  # the pseudonym: none or one
+    records: set[str] = field(default_factory=set)  # names
     sessions: set[str] = field(default_factory=set)
-    blobs: set[str] = field(default_factory=set)
-    tables: dict[str, int] = field(default_factory=dict)
-    texts: set[str] = field(default_factory=set)
+    blobs: set[str] = field(default_factory=set)  # digests of the loose ones
+    tables: dict[str, int] = field(default_factory=dict)  # digest to n rows surely the subject's
+    texts: set[str] = field(default_factory=set)  # digests of reports that quote a name
     documents: set[str] = field(default_factory=set)
     datasets: dict[str, list[str]] = field(default_factory=dict)
 
@@ -98,6 +73,11 @@ class Holding:
     def names(self) -> set[str]:
         return self.subjects | self.records | self.sessions
 
+    @property
+    def identity(self) -> Holding:
+        """Who it is and what is theirs, without the places where it was found."""
+        return Holding(self.subjects, self.records, self.sessions, self.blobs)
+
     def __or__(self, other: Holding) -> Holding:
         mine, theirs = self.__dict__, other.__dict__
         merged: dict[str, Any] = {name: mine[name] | theirs[name] for name in mine}
@@ -107,54 +87,115 @@ class Holding:
         return Holding(**merged)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            name: sorted(value) if isinstance(value, set) else value
-            for name, value in asdict(self).items()
-        }
+        return {k: sorted(v) if isinstance(v, set) else v for k, v in self.__dict__.items()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Holding:
-        parts: dict[str, Any] = {
-            name: set(value) if isinstance(value, list) else value
-            for name, value in content.items()
-        }
-        return cls(**parts)
+        sets = {name: set(value) for name, value in content.items() if isinstance(value, list)}
+        return cls(**content | sets)
 
 
-def survey(store: Store) -> Survey:
-    """List the artifacts of a store and their files."""
-    names = [entry.name for entry in store.entries("trees")]
-    digests = [f"sha256:{name.removeprefix('trees/').removesuffix('.json')}" for name in names]
-    found = Survey(dict(zip(digests, in_threads(store.files, digests), strict=True)))
-    copies = redactions(store)
-    for tree, files in found.trees.items():
-        for name, digest in files.items():
-            if name.endswith(".parquet"):
-                table: str | None = digest
-                while table is not None:
-                    found.tables.add(table)
-                    found.places.setdefault(table, set()).add(tree)
-                    table = copies.get(table)
-            elif not name.endswith(NOT_TEXT) and name not in NAMELESS:
-                found.texts.add(digest)
-    return found
+class Survey:
+    """What the artifacts of a store are made of, at the moment when it is made.
+
+    Attributes
+    ----------
+    entries : dict of str to Entry
+        Digest of an artifact to its own entry in the store.
+    trees : dict of str to dict
+        Digest of an artifact to its files, name to digest.
+    tables : dict of str to set of str
+        Digest of a Parquet file to the artifacts it is a file of, or stands in for one of;
+        redacted copies are among them, and some may be gone.
+    texts : set of str
+        Digests of the other files that may quote a name.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.entries = {digest_of_entry(entry.name): entry for entry in store.entries("trees")}
+        self.trees = dict(zip(self.entries, in_threads(store.files, self.entries), strict=True))
+        self.tables: dict[str, set[str]] = defaultdict(set)
+        self.texts: set[str] = set()
+        copies = redactions(store)
+        for tree, files in self.trees.items():
+            for name, digest in files.items():
+                if name.endswith(".parquet"):
+                    table: str | None = digest
+                    while table is not None:
+                        self.tables[table].add(tree)
+                        table = copies.get(table)
+                elif not name.endswith(NOT_TEXT) and name not in NAMELESS:
+                    self.texts.add(digest)
+
+    def read_tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Every table that is still there, with its digest."""
+        return read_tables(self.store, self.tables)
+
+    def subject_of(self, tag: str) -> str:
+        """The pseudonym of the subject with this tombstone's tag; empty when no table has it."""
+        for _, table in self.read_tables():
+            if "subject_id" in table:
+                for subject in table["subject_id"].dropna().unique():
+                    if tombstone_tag(subject) == tag:
+                        return str(subject)
+        return ""
+
+    def find(self, known: Holding) -> Holding:
+        """Everything of the subject that is in the store.
+
+        Parameters
+        ----------
+        known : Holding
+            The subject and, from the journal of an erasure that was cut short or from the
+            hospital's own table, names of recordings and blobs that no table holds any more.
+        """
+        store = self.store
+        held = Holding(set(known.subjects), set(known.records), set(known.sessions))
+        held.tables = dict.fromkeys(revived(store), 0)  # rows of erased people may be in them
+        for _, table in self.read_tables():
+            if "subject_id" in table and "record_id" in table:
+                own = table[table["subject_id"].isin(held.subjects)]
+                held.records |= set(own["record_id"].dropna())
+                held.sessions |= (
+                    set(own.get("session_id", own["record_id"]).dropna()) - held.records
+                )
+        loose = set(known.blobs)
+        for digest, table in self.read_tables():
+            own = table[_rows_of(table, held)]
+            if len(own):
+                held.tables[digest] = len(own)
+                loose |= mentioned(own)
+                parts = _roles(own)
+                for tree in self.tables[digest]:
+                    held.datasets[tree] = sorted({*held.datasets.get(tree, ()), *parts})
+        held.blobs = {digest for digest in loose - self._files() if store.blobs.exists(digest)}
+        texts = [name_of(text) for text in sorted(self.texts)]
+        held.texts = {digest_of_entry(name) for name in quoted(store, texts, held.names)}
+        held.documents = set(quoted_in(store, DELETABLE, held.names))
+        return held
+
+    def orphans(self) -> set[str]:
+        """Loose blobs that no row of any table names: of refused recordings, unfinished work."""
+        stored = {digest_of_entry(entry.name) for entry in self.store.entries("blobs")}
+        named = (mentioned(table) for _, table in self.read_tables())
+        return stored.difference(self._files(), *named)
+
+    def _files(self) -> set[str]:
+        """Every blob that is a file of an artifact, or stands in for one."""
+        return set(self.tables).union(*(files.values() for files in self.trees.values()))
 
 
 def redactions(store: Store) -> dict[str, str]:
     """Digest of every table that is gone to the digest of the copy that took its place."""
-    found = {}
-    for name in store.documents.names(REDACTIONS):
-        document = store.documents.read(name)
-        if document is not None:
-            old = name.removeprefix(f"{REDACTIONS}/").removesuffix(".json")
-            found[f"sha256:{old}"] = str(document["to"])
-    return found
+    documents = {name: store.documents.read(name) for name in store.documents.names(REDACTIONS)}
+    return {digest_of_entry(name): str(found["to"]) for name, found in documents.items() if found}
 
 
 def revived(store: Store) -> set[str]:
     """Tables that are there again although a copy took their place.
 
-    A step that was at work when the copy was made had the old one, and stored it once more.
+    A step that was at work when the copy was made had the old table, and stored it once more.
     """
     replaced = sorted(redactions(store))
     there = in_threads(store.blobs.exists, replaced)
@@ -162,7 +203,7 @@ def revived(store: Store) -> set[str]:
 
 
 def newest(store: Store, digest: str) -> str:
-    """The digest of a table, or of the copy that took its place when somebody was erased."""
+    """The digest of a table, or of the copy that took its place when a person was erased."""
     while not store.blobs.exists(digest):
         document = store.documents.read(f"{REDACTIONS}/{hex_of(digest)}.json")
         if document is None:
@@ -172,7 +213,7 @@ def newest(store: Store, digest: str) -> str:
 
 
 def read_table(store: Store, directory: str, name: str) -> pd.DataFrame:
-    """A table of an artifact, without the rows of who was erased since it was made.
+    """A table of an artifact, without the rows of people who were erased since it was made.
 
     Raises
     ------
@@ -194,7 +235,7 @@ def read_file(store: Store, directory: str, name: str) -> bytes:
     return store.blobs.read(newest(store, files[name]))
 
 
-def tables(store: Store, digests: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+def read_tables(store: Store, digests: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Every table that is still there.  A damaged one is set aside by the attempt."""
     import pandas as pd
 
@@ -205,101 +246,19 @@ def tables(store: Store, digests: Iterable[str]) -> Iterator[tuple[str, pd.DataF
             continue
 
 
-def subject_of(store: Store, found: Survey, tag: str) -> str:
-    """The pseudonym of the subject with this tombstone's tag; empty when no table knows one."""
-    for _, table in tables(store, found.tables):
-        if "subject_id" in table:
-            for subject in table["subject_id"].dropna().unique():
-                if tombstone_tag(subject) == tag:
-                    return str(subject)
-    return ""
-
-
-def find(store: Store, found: Survey, known: Holding) -> Holding:
-    """Everything of the subject that is in the store.
-
-    Parameters
-    ----------
-    known : Holding
-        The subject and, from the journal of an erasure that was cut short or from the hospital's
-        own table, names of recordings and blobs that no table may tell any more.
-    """
-    held = Holding(set(known.subjects), set(known.records), set(known.sessions))
-    held.tables = dict.fromkeys(revived(store), 0)  # whoever was erased may be in them
-    for _, table in tables(store, found.tables):
-        if "subject_id" in table and "record_id" in table:
-            own = table[table["subject_id"].isin(held.subjects)]
-            held.records |= set(own["record_id"].dropna())
-            held.sessions |= set(own.get("session_id", own["record_id"]).dropna()) - held.records
-    loose = set(known.blobs)
-    for digest, table in tables(store, found.tables):
-        mine = rows_of(table, held)
-        if mine.any():
-            held.tables[digest] = int(mine.sum())
-            loose |= mentioned(table[mine])
-            parts = roles(table[mine])
-            for tree in found.places[digest]:
-                held.datasets[tree] = sorted({*held.datasets.get(tree, ()), *parts})
-    held.blobs = {digest for digest in loose - found.blobs if store.blobs.exists(digest)}
-    texts = [name_of(text) for text in sorted(found.texts)]
-    held.texts = {_digest(name) for name in quoting_of(store, texts, held.names)}
-    held.documents = set(quoted_in(store, DELETABLE, held.names))
-    return held
-
-
-def rows_of(table: pd.DataFrame, held: Holding) -> pd.Series:
-    """Which rows are the subject's: True by row."""
-    import pandas as pd
-
-    mine = pd.Series(data=False, index=table.index)
-    for column in table.columns:
-        name = str(column)
-        if name == "subject_id":
-            mine |= table[column].isin(held.subjects)
-        elif name.startswith("record"):
-            mine |= table[column].isin(held.records)
-    return mine
-
-
-def roles(rows: pd.DataFrame) -> list[str]:
-    """In which split and task the rows are, where the table tells: ``["train/SENTENCE"]``."""
-    if not {"split", "task"} <= set(rows):
-        return []
-    if "label" in rows:
-        rows = rows[rows["label"].notna()]
-    return sorted({f"{row.split}/{row.task}" for row in rows.itertuples()})
-
-
 def mentioned(rows: pd.DataFrame) -> set[str]:
     """All digests in the cells of some rows."""
     cells = rows.select_dtypes(["str", "object"]).to_numpy().ravel()
     return {cell for cell in cells if isinstance(cell, str) and DIGEST.fullmatch(cell)}
 
 
-def redact(store: Store, digest: str, table: pd.DataFrame, mine: pd.Series) -> str:
-    """Put a copy without some rows in the place of a table; return the digest of the copy.
-
-    Killed at any point, doing it again ends the same.
-    """
-    rest = table[~mine].reset_index(drop=True)
-    for column in rest.select_dtypes("category"):
-        rest[column] = rest[column].cat.remove_unused_categories()
-    content = io.BytesIO()
-    rest.to_parquet(content, index=False)
-    copy = store.blobs.put(content.getvalue())
-    pointer = {"to": copy, "n_rows_removed": int(mine.sum())}
-    store.documents.write(f"{REDACTIONS}/{hex_of(digest)}.json", pointer)
-    store.blobs.delete(digest)
-    return copy
-
-
 def strike(store: Store, held: Holding) -> None:
     """Delete all of a holding; each part of it may be gone already."""
     again = revived(store) & set(held.tables)  # their copies are there
-    for digest, table in tables(store, set(held.tables) - again):
-        mine = rows_of(table, held)
-        if mine.any():
-            redact(store, digest, table, mine)
+    for digest, table in read_tables(store, set(held.tables) - again):
+        own = _rows_of(table, held)
+        if own.any():
+            _redact(store, digest, table, own)
     for name in memos(store, held.blobs):
         store.delete(name)
     in_threads(store.blobs.delete, sorted(held.blobs | held.texts | again))
@@ -310,20 +269,39 @@ def memos(store: Store, blobs: set[str]) -> list[str]:
     """Names of the small records that mention one of some blobs."""
     names = store.documents.names("memo")
     contents = in_threads(store.documents.read, names)
-    return [
-        name
-        for name, content in zip(names, contents, strict=True)
-        if content is not None and blobs & set(content.get("blobs", ()))
-    ]
+    pairs = zip(names, contents, strict=True)
+    return [name for name, found in pairs if found and blobs & set(found.get("blobs", ()))]
 
 
-def orphans(store: Store, found: Survey) -> set[str]:
-    """Loose blobs that no row of any table names: of refused recordings and unfinished work."""
-    named = set(found.blobs)
-    for _, table in tables(store, found.tables):
-        named |= mentioned(table)
-    stored = {_digest(entry.name) for entry in store.entries("blobs")}
-    return stored - named
+def quoted_in(store: Store, folders: Iterable[str], names: set[str]) -> list[str]:
+    """Which entries below some folders quote one of some names."""
+    return quoted(store, [entry.name for at in folders for entry in store.entries(at)], names)
+
+
+def quoted(store: Store, entries: list[str], names: set[str]) -> list[str]:
+    """Which of some entries of the store quote one of some names."""
+    quotes = quoting(names)
+    if quotes is None:
+        return []
+    found = in_threads(lambda name: quotes(store.read(name) or b""), entries)
+    return [name for name, is_quoting in zip(entries, found, strict=True) if is_quoting]
+
+
+def quoting(names: set[str]) -> Callable[[bytes], bool] | None:
+    """A test whether a text quotes one of some names; None where there are no names."""
+    if not names:
+        return None
+    long = {name for name in names if len(name) >= N_LONG and re.search("[A-Za-z]", name)}
+    anywhere = "|".join(sorted(re.escape(name) for name in long)) or "(?!)"
+    pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{anywhere})(?![A-Za-z0-9])".encode())
+    others = names - long
+
+    def quotes(text: bytes) -> bool:
+        if pattern.search(text):
+            return True
+        return bool(others) and not others.isdisjoint(_named(text))
+
+    return quotes
 
 
 def name_of(digest: str) -> str:
@@ -332,5 +310,72 @@ def name_of(digest: str) -> str:
     return f"blobs/{sha256[:2]}/{sha256}"
 
 
-def _digest(name: str) -> str:
-    return f"sha256:{name.rpartition('/')[2]}"
+def digest_of_entry(name: str) -> str:
+    """The digest in the name of a blob, an artifact or a redaction."""
+    return f"sha256:{name.rpartition('/')[2].removesuffix('.json')}"
+
+
+def _rows_of(table: pd.DataFrame, held: Holding) -> pd.Series:
+    """Which rows are the subject's: True by row."""
+    import pandas as pd
+
+    own = pd.Series(data=False, index=table.index)
+    for column in table.columns:
+        name = str(column)
+        if name == "subject_id":
+            own |= table[column].isin(held.subjects)
+        elif name.startswith("record"):
+            own |= table[column].isin(held.records)
+    return own
+
+
+def _roles(rows: pd.DataFrame) -> list[str]:
+    """In which split and task the rows are, where the table has them: ``["train/SENTENCE"]``."""
+    if not {"split", "task"} <= set(rows):
+        return []
+    if "label" in rows:
+        rows = rows[rows["label"].notna()]
+    return sorted({f"{row.split}/{row.task}" for row in rows.itertuples()})
+
+
+def _redact(store: Store, digest: str, table: pd.DataFrame, own: pd.Series) -> None:
+    """Put a copy without some rows in the place of a table.
+
+    Killed at any point, doing it again ends the same.
+    """
+    rest = table[~own].reset_index(drop=True)
+    for column in rest.select_dtypes("category"):
+        rest[column] = rest[column].cat.remove_unused_categories()
+    content = io.BytesIO()
+    rest.to_parquet(content, index=False)
+    pointer = {"to": store.blobs.put(content.getvalue()), "n_rows_removed": int(own.sum())}
+    store.documents.write(f"{REDACTIONS}/{hex_of(digest)}.json", pointer)
+    store.blobs.delete(digest)
+
+
+def _named(text: bytes) -> Iterator[str]:
+    """The values of the naming fields of a JSON or CSV text."""
+    decoded = text.decode("utf-8-sig", errors="replace")
+    try:
+        yield from _named_in(json.loads(decoded), naming=False)
+        return
+    except ValueError:  # not JSON
+        pass
+    try:
+        table = csv.DictReader(decoded.splitlines())
+        naming = [name for name in table.fieldnames or () if NAMING.fullmatch(name.strip())]
+        if naming:
+            yield from (row[name] for row in table for name in naming)
+    except csv.Error:  # neither
+        return
+
+
+def _named_in(value: Any, *, naming: bool) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _named_in(item, naming=NAMING.fullmatch(name) is not None)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _named_in(item, naming=naming)
+    elif naming and isinstance(value, str):
+        yield value

@@ -2,7 +2,7 @@
 
 Mark and sweep.  An artifact is kept while a run used it within the days of its class, while a
 registered version of the model came from it, while a legal hold covers it, or while it is young;
-blobs are kept by the artifacts and by the rows of their tables.  Whatever is left goes, what points
+blobs are kept by the artifacts and by the rows of their tables.  Everything else goes, what points
 before what is pointed at, so being killed leaves nothing but more to sweep.  ``audit/``,
 ``decisions/``, ``certificates/`` and the registry of models are never touched.
 """
@@ -10,40 +10,85 @@ before what is pointed at, so being killed leaves nothing but more to sweep.  ``
 from __future__ import annotations
 
 import time
+import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spira_tasks.artifacts import Store
-from spira_tasks.artifacts.blobs import hex_of, in_threads
-from spira_tasks.governance import audit, inventory
-from spira_tasks.governance.heeded import tombstone_tag
-from spira_tasks.governance.inventory import Holding, Survey
-from spira_tasks.governance.retention_policy import CLASSES, YOUNG_SECONDS, Policy
+from spira_tasks.artifacts.backends import Entry
+from spira_tasks.artifacts.blobs import in_threads
+from spira_tasks.contract.run import Run
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance import audit, decisions, inventory
+from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.governance.inventory import Holding, Survey, digest_of_entry, read_tables
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+ADOPTED = decisions.POLICY
+PACKAGED = Path(__file__).with_name("retention.toml")
+DAY = 86_400.0
+YOUNG_SECONDS = 2 * DAY  # the longest step takes one day
 ORDER = ("results", "runs", "trees", "redactions", "blobs", "checkpoints", "corrupt", "tmp")
-GARBAGE = "GARBAGE"  # what nothing refers to
+GARBAGE = "GARBAGE"  # the class of what nothing refers to
+
+
+class _Class(BaseModel):
+    days: Annotated[int, Field(strict=True, ge=0, description="0 for never")]
+
+
+class _LegalHold(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    runs: frozenset[str] = frozenset()
+    subjects: frozenset[str] = frozenset()
+
+
+class _File(BaseModel):
+    """The policy as a person writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner: str = ""
+    keep_for_models: Literal["all", "served"]
+    legal_hold: _LegalHold = _LegalHold()
+    CHART: _Class
+    RESEARCH: _Class
+    DERIVED: _Class
+    QUARANTINE: _Class
+    CHECKPOINTS: _Class
+    DAMAGED: _Class
+    RECORDS: _Class
+
+
+CLASSES = tuple(name for name in _File.model_fields if name.isupper())
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long things are kept, as the file of this digest says."""
+
+    days: Mapping[str, int]  # by class; 0 for never
+    keep_for_models: Literal["all", "served"]
+    held_runs: frozenset[str]
+    held_subjects: frozenset[str]  # by the tags of their tombstones
+    digest: str
+    source: str  # where it comes from, in words
+
+    def is_over(self, kind: str, age_seconds: float) -> bool:
+        """Whether the time of something of a class, last used so long ago, is over."""
+        days = self.days.get(kind, 0)
+        is_due = kind == GARBAGE or (days > 0 and age_seconds > days * DAY)
+        return is_due and age_seconds > YOUNG_SECONDS
 
 
 @dataclass(frozen=True)
 class Item:
-    """One entry of the store that goes.
-
-    Attributes
-    ----------
-    kind : str
-        Its class.
-    name : str
-        As the store names it.
-    size : int
-        Bytes.
-    last_used : float
-        Unix time.
-    """
+    """One entry of the store that goes: its class, its name there, bytes, and Unix time."""
 
     kind: str
     name: str
@@ -53,16 +98,10 @@ class Item:
 
 @dataclass
 class Plan:
-    """What goes, and what is taken out of tables that stay.
+    """What goes, and what is taken out of tables that stay."""
 
-    Attributes
-    ----------
-    expired : Holding
-        Recordings whose own ``retention_until`` is over.
-    """
-
-    items: list[Item] = field(default_factory=list)
-    expired: Holding = field(default_factory=Holding)
+    items: list[Item]
+    expired: Holding  # recordings whose own ``retention_until`` is over
 
     def summary(self) -> list[dict[str, Any]]:
         """Count, bytes and oldest use by class."""
@@ -78,73 +117,110 @@ class Plan:
         ]
 
 
-def plan(store: Store, tracking_uri: str, rules: Policy, now: float | None = None) -> Plan:
+def read_policy(store: Store, file: str | None = None) -> Policy:
+    """Read the policy: the file given, else the one adopted for the store, else the package's.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read, or says something that is not known.
+    """
+    adopted = None if file else store.documents.read(ADOPTED)
+    if adopted:
+        source = f"adopted by {adopted['by']} on {adopted['at'][:10]}"
+        return _parse(adopted["policy"].encode(), source)
+    source = file or "of the package: none was adopted"
+    return _parse(_content(Path(file or PACKAGED)), source)
+
+
+def adopt_policy(store: Store, file: str, why: str) -> Policy:
+    """Put a policy into force, for every command and every container that works on the store.
+
+    Raises
+    ------
+    ConfigError
+        When it is no policy, or the reason will not do.
+    """
+    content = _content(Path(file))
+    policy = _parse(content, file)
+    reason = decisions.checked_reason(why)
+    document = {"policy": content.decode(), "by": audit.actor(), "at": audit.now(), "why": reason}
+    details = {"retention": policy.digest, "why": reason}
+    decisions.publish(store, ADOPTED, "policy", details, document)
+    return policy
+
+
+def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = None) -> Plan:
     """Find out what goes; change nothing.
 
     Parameters
     ----------
     now : float, optional
-        Unix time to judge by, by default the present: a later one shows what would go then.
+        Unix time to plan for, by default the present: a later one shows what would go then.
+
+    Raises
+    ------
+    ArtifactCorrupt
+        When a record of a run is damaged: it may be what keeps an artifact.
     """
     now = time.time() if now is None else now
-    found = inventory.survey(store)
-    results = {
-        entry.name: (entry, store.documents.read(entry.name) or {})
+    survey = Survey(store)
+    records = {entry.name: entry for entry in store.entries("runs")}
+    in_threads(store.documents.read, records)  # raises for a damaged one: what it used must stay
+    runs = list(store.runs)
+    results = [
+        (entry, set((store.documents.read(entry.name) or {}).get("outputs", {}).values()))
         for entry in store.entries("results")
-    }
-    runs = _runs(store)
-    uses = {f"sha256:{_stem(entry.name)}": entry for entry in store.entries("trees")}
+    ]
+    uses = [
+        *results,
+        *((records[name], made) for run in runs for name, made in _made(run) if name in records),
+    ]
     last_used: dict[str, float] = {}
-    for used_at, document in [(entry.modified, document) for entry, document in results.values()]:
-        _use(last_used, document, used_at)
-    for _, used_at, document in runs:
-        _use(last_used, document, used_at)
+    for entry, trees in uses:
+        for tree in trees:
+            last_used[tree] = max(entry.modified, last_used.get(tree, 0.0))
 
-    held = _all_of({f"runs/{run_id}" for run_id in rules.held_runs}, runs)
-    protected = held | _for_models(store, tracking_uri, rules, runs) | _of_held(store, found, rules)
+    held = _all_of(run for run in runs if run.run_id in policy.held_runs)
+    protected = held | _for_models(tracking_uri, policy, runs) | _of_held_subjects(survey, policy)
     kept, going = set(), {}
-    for tree, files in found.trees.items():
-        kind = class_of(files) if tree in last_used else GARBAGE
-        used_at = last_used.get(tree, uses[tree].modified)
-        age = now - max(used_at, uses[tree].modified)
-        over = rules.is_over(kind, age) or (kind == GARBAGE and age > YOUNG_SECONDS)
-        if over and tree not in protected:
-            going[tree] = Item(kind, uses[tree].name, uses[tree].size, used_at)
+    for tree, entry in survey.entries.items():
+        kind = _class_of(survey.trees[tree]) if tree in last_used else GARBAGE
+        used_at = last_used.get(tree, entry.modified)
+        if policy.is_over(kind, now - max(used_at, entry.modified)) and tree not in protected:
+            going[tree] = Item(kind, entry.name, entry.size, used_at)
         else:
             kept.add(tree)
 
-    made = Plan()
-    made.items += [
-        Item(class_of_result(document, going), name, entry.size, entry.modified)
-        for name, (entry, document) in results.items()
-        if set(document.get("outputs", {}).values()) & set(going)
+    items = [
+        Item(next(item.kind for tree, item in going.items() if tree in trees), *_of(entry))
+        for entry, trees in results
+        if not going.keys().isdisjoint(trees)
     ]
-    made.items += _old_records(store, rules, runs, protected, now)
-    made.items += going.values()
-    made.items += _blobs(store, found, kept, going, now)
-    for folder, kind in (
-        ("checkpoints", "CHECKPOINTS"),
-        ("corrupt", "DAMAGED"),
-        ("tmp", "DAMAGED"),
+    items += [
+        Item("RECORDS", *_of(entry))
+        for name, entry in records.items()
+        if policy.is_over("RECORDS", now - entry.modified) and name not in protected
+    ]
+    items += going.values()
+    items += _unnamed_blobs(survey, kept, going, now)
+    for folder, kinds in (
+        ("checkpoints", ["CHECKPOINTS"]),
+        ("corrupt", ["DAMAGED"]),
+        ("tmp", ["DAMAGED", GARBAGE]),
     ):
-        made.items += [
-            Item(kind, entry.name, entry.size, entry.modified)
+        items += [
+            Item(kinds[0], *_of(entry))
             for entry in store.entries(folder)
-            if rules.is_over(kind, now - entry.modified)
-            or (folder == "tmp" and now - entry.modified > YOUNG_SECONDS)
+            if any(policy.is_over(kind, now - entry.modified) for kind in kinds)
         ]
-    tables = ((found.places[one], table) for one, table in inventory.tables(store, found.tables))
-    today = datetime.fromtimestamp(now, UTC).date()
-    records = _expired(tables, kept, held, rules.held_subjects, today)
-    if records:
-        made.expired = inventory.find(store, found, Holding(records=records))
-        made.expired.documents = {
-            name for name in made.expired.documents if not name.startswith("decisions/")
-        }
-    return made
+    names = _expired(survey, kept, held, policy, _day(now))
+    expired = survey.find(Holding(records=names)) if names else Holding()
+    expired.documents = {name for name in expired.documents if not name.startswith("decisions/")}
+    return Plan(items, expired)
 
 
-def apply(store: Store, made: Plan, rules: Policy) -> None:
+def apply(store: Store, made: Plan, policy: Policy) -> None:
     """Delete what was planned.  The event of the audit log comes first: nothing goes unlogged."""
     if not made.items and not made.expired:
         return
@@ -152,21 +228,65 @@ def apply(store: Store, made: Plan, rules: Policy) -> None:
         store,
         "retention",
         {
-            "policy": rules.digest,
+            "policy": policy.digest,
             "what": made.summary(),
             "n_recordings_expired": len(made.expired.records) if made.expired else 0,
         },
     )
-    names = [item.name for item in made.items]
     for folder in ORDER:
+        names = [item.name for item in made.items if item.name.startswith(f"{folder}/")]
         if folder == "blobs":
-            going = {f"sha256:{_stem(name)}" for name in names if name.startswith("blobs/")}
-            in_threads(store.delete, inventory.memos(store, going))
-        in_threads(store.delete, [name for name in names if name.startswith(f"{folder}/")])
+            in_threads(store.delete, inventory.memos(store, set(map(digest_of_entry, names))))
+        in_threads(store.delete, names)
     inventory.strike(store, made.expired)
 
 
-def class_of(files: Iterable[str]) -> str:
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the retention policy {path} cannot be read: {error.strerror}") from None
+
+
+def _parse(content: bytes, source: str) -> Policy:
+    try:
+        parsed = _File.model_validate(tomllib.loads(content.decode()))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigError(f"the retention policy {source} is wrong: {problems}") from None
+    except ValueError as error:
+        raise ConfigError(f"the retention policy {source} is not TOML: {error}") from None
+    return Policy(
+        {kind: getattr(parsed, kind).days for kind in CLASSES},
+        parsed.keep_for_models,
+        parsed.legal_hold.runs,
+        parsed.legal_hold.subjects,
+        sha256(content).hexdigest(),
+        source,
+    )
+
+
+def _made(run: Run) -> list[tuple[str, set[str]]]:
+    """The name of each record of a run, and the artifacts that its step put out."""
+    return [
+        (f"runs/{run.run_id}/{step}.json", set(record.outputs.values()))
+        for step, record in run.steps.items()
+    ]
+
+
+def _all_of(runs: Iterable[Run]) -> set[str]:
+    """The records of some runs and all that they put out."""
+    return {name for run in runs for record, made in _made(run) for name in (record, *made)}
+
+
+def _of(entry: Entry) -> tuple[str, int, float]:
+    return entry.name, entry.size, entry.modified
+
+
+def _class_of(files: Iterable[str]) -> str:
     """The class of an artifact, by the names of its files."""
     names = set(files)
     if "quarantine.parquet" in names:
@@ -174,129 +294,78 @@ def class_of(files: Iterable[str]) -> str:
     return "RESEARCH" if names & {"recordings.parquet", "ward_noise.parquet"} else "DERIVED"
 
 
-def class_of_result(document: Mapping[str, Any], going: Mapping[str, Item]) -> str:
-    return next(going[tree].kind for tree in document["outputs"].values() if tree in going)
-
-
-Runs = list[tuple[str, float, dict[str, Any]]]  # name of the record, when it was written, content
-
-
-def _runs(store: Store) -> Runs:
-    return [
-        (entry.name, entry.modified, store.documents.read(entry.name) or {})
-        for entry in store.entries("runs")
-    ]
-
-
-def _use(last_used: dict[str, float], document: Mapping[str, Any], at: float) -> None:
-    for tree in document.get("outputs", {}).values():
-        last_used[tree] = max(at, last_used.get(tree, 0.0))
-
-
-def _for_models(store: Store, tracking_uri: str, rules: Policy, runs: Runs) -> set[str]:
+def _for_models(tracking_uri: str, policy: Policy, runs: Iterable[Run]) -> set[str]:
     """Artifacts and run records that a registered version of the model came from."""
     from spira_tasks import tracking
 
     protected: set[str] = set()
     classifiers = set()
     for version, made_from in tracking.versions(tracking_uri):
-        served = version.aliases or version.was_champion
-        if rules.keep_for_models == "all" or served:
+        if policy.keep_for_models == "all" or version.aliases or version.was_champion:
             protected |= set(made_from.values())
             classifiers.add(version.classifier)
-    folders = {
-        name.rpartition("/")[0]
-        for name, _, document in runs
-        if document.get("outputs", {}).get("classifier") in classifiers
-    }
-    return protected | _all_of(folders, runs)
+    return protected | _all_of(
+        run
+        for run in runs
+        if any(one.outputs.get("classifier") in classifiers for one in run.steps.values())
+    )
 
 
-def _of_held(store: Store, found: Survey, rules: Policy) -> set[str]:
+def _of_held_subjects(survey: Survey, policy: Policy) -> set[str]:
     """Artifacts with a subject that is under a legal hold."""
     protected: set[str] = set()
-    if rules.held_subjects:
-        for digest, table in inventory.tables(store, found.tables):
-            if "subject_id" in table:
-                tags = set(table["subject_id"].dropna().map(tombstone_tag))
-                if tags & rules.held_subjects:
-                    protected |= found.places[digest]
+    for digest, table in survey.read_tables() if policy.held_subjects else ():
+        if "subject_id" in table:
+            tags = set(table["subject_id"].dropna().map(tombstone_tag))
+            if tags & policy.held_subjects:
+                protected |= survey.tables[digest]
     return protected
 
 
-def _all_of(folders: set[str], runs: Runs) -> set[str]:
-    """The records of some runs and all that they put out."""
-    protected: set[str] = set()
-    for name, _, document in runs:
-        if name.rpartition("/")[0] in folders:
-            protected |= {name, *document.get("outputs", {}).values()}
-    return protected
-
-
-def _old_records(
-    store: Store, rules: Policy, runs: Runs, protected: set[str], now: float
+def _unnamed_blobs(
+    survey: Survey, kept: set[str], going: Mapping[str, Item], now: float
 ) -> list[Item]:
-    sizes = {entry.name: entry.size for entry in store.entries("runs")}
-    return [
-        Item("RECORDS", name, sizes.get(name, 0), at)
-        for name, at, _ in runs
-        if rules.is_over("RECORDS", now - at) and name not in protected
-    ]
+    """Blobs that no kept artifact has as a file, and that no row of a kept table names.
 
-
-def _blobs(
-    store: Store, found: Survey, kept: set[str], going: Mapping[str, Item], now: float
-) -> list[Item]:
-    """Blobs that no kept artifact has as a file, and that no row of a kept table names."""
-    files: set[str] = set().union(*(found.trees[tree].values() for tree in kept))
-    tables = {digest for digest, trees in found.places.items() if trees & kept}
-    named = files | tables
-    for _, table in inventory.tables(store, tables):
-        named |= inventory.mentioned(table)
-    kinds = {digest: going[tree].kind for tree in going for digest in found.trees[tree].values()}
-    items = [
-        Item(kinds.get(f"sha256:{_stem(entry.name)}", GARBAGE), entry.name, entry.size, at)
-        for entry in store.entries("blobs")
-        if f"sha256:{_stem(entry.name)}" not in named
-        and now - (at := entry.modified) > YOUNG_SECONDS
-    ]
-    gone = {_stem(item.name) for item in items} | {
-        hex_of(digest) for digest in found.places if digest not in tables
+    And what says by which copy a table was replaced, where both are no longer needed.
+    """
+    tables = {digest for digest, trees in survey.tables.items() if trees & kept}
+    named = tables.union(*(survey.trees[tree].values() for tree in kept))
+    named.update(*(inventory.mentioned(table) for _, table in read_tables(survey.store, tables)))
+    kinds = {
+        digest: item.kind for tree, item in going.items() for digest in survey.trees[tree].values()
     }
+    blobs = {digest_of_entry(entry.name): entry for entry in survey.store.entries("blobs")}
+    items = {
+        digest: Item(kinds.get(digest, GARBAGE), *_of(entry))
+        for digest, entry in blobs.items()
+        if digest not in named and now - entry.modified > YOUNG_SECONDS
+    }
+    gone = items.keys() | (survey.tables.keys() - tables)
     pointers = [
-        Item(GARBAGE, entry.name, entry.size, entry.modified)
-        for entry in store.entries(inventory.REDACTIONS)
-        if _stem(entry.name) in gone
+        Item(GARBAGE, *_of(entry))
+        for entry in survey.store.entries(inventory.REDACTIONS)
+        if digest_of_entry(entry.name) in gone
     ]
-    return pointers + items
+    return [*pointers, *items.values()]
 
 
 def _expired(
-    tables: Iterable[tuple[set[str], pd.DataFrame]],
-    kept: set[str],
-    held: set[str],
-    held_subjects: frozenset[str],
-    today: date,
+    survey: Survey, kept: set[str], held: set[str], policy: Policy, today: str
 ) -> set[str]:
-    """Recordings in tables that stay whose own time is over, but for those under a hold.
-
-    ``tables`` come with the artifacts that each is in.
-    """
-    expired, on_hold = set(), set()
-    for places, table in tables:
+    """Recordings in tables that stay whose own time is over, but for those under a hold."""
+    expired: set[str] = set()
+    on_hold: set[str] = set()
+    for digest, table in survey.read_tables():
         if not {"record_id", "subject_id", "retention_until"} <= set(table):
             continue
-        if places & held:
+        if survey.tables[digest] & held:
             on_hold |= set(table["record_id"])
-        elif places & kept:
-            over = table[table["retention_until"] < today.isoformat()]
-            free = ~over["subject_id"].map(tombstone_tag).isin(held_subjects)
+        elif survey.tables[digest] & kept:
+            over = table[table["retention_until"] < today]
+            free = ~over["subject_id"].map(tombstone_tag).isin(policy.held_subjects)
             expired |= set(over.loc[free, "record_id"])
     return expired - on_hold
-
-
-def _stem(name: str) -> str:
-    return name.rpartition("/")[2].removesuffix(".json")
 
 
 def _day(at: float) -> str:

@@ -10,28 +10,100 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spira_tasks.artifacts import Store
-from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import Status
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
+from spira_tasks.governance.audit import Event
 from spira_tasks.governance.inventory import read_file
-from spira_tasks.governance.lineage import Kind, Node, Trace, decided_by_persons
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.tracking import Registered
 
-ORDER = {step.name: number for number, step in enumerate(TRAINING)}
 SUBJECT = re.compile(r"[0-9a-f]{64}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MODEL = re.compile(r"(?:\w+/|v)(\d+)|\w+@(champion|challenger)")
 COLUMNS = ("record_id", "subject_id", "split", "task", "label", "waveform", "features")
+ROLES = {"train": "trained on", "validation": "validated on", "test": "tested on"}
+NOT_ABOUT = {"decision", "document", "why"}  # details of a decision's event besides its subject
+
+Kind = Literal["recording", "subject", "artifact", "run", "model"]
+NodeId = tuple[str, str]  # run and step
+
+
+@dataclass(frozen=True)
+class Node(StepRecord):
+    """A step of a run; its inputs are digests."""
+
+    run: str = ""
+
+    @property
+    def id(self) -> NodeId:
+        return self.run, self.step
+
+    @property
+    def verdict_counts(self) -> str:
+        """Such as ``"12 pass, 1 warn"``."""
+        counts = Counter(verdict.status for verdict in self.verdicts)
+        return ", ".join(
+            f"{counts[status]} {status}" for status in get_args(Status) if counts[status]
+        )
+
+
+@dataclass(frozen=True)
+class PersonsDecision:
+    """What a person decided, as the audit log keeps it, so also where it was withdrawn later."""
+
+    action: str  # "release", "waiver", "erasure", "approval" or "refusal"
+    about: Mapping[str, str]  # what it concerns, without the recording: the log names none
+    by: str
+    at: str
+    why: str
+    withdrawn: str  # when, by whom and why; empty while it holds
+    steps: tuple[str, ...]  # "<run>/<step>" of those that applied it
+
+    @property
+    def what(self) -> str:
+        hidden = {"classifier", "side", "limit"}  # of few rows a limit reveals how many
+        shown = {name: value for name, value in self.about.items() if name not in hidden}
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All that is tied to one thing.
+
+    Attributes
+    ----------
+    edges : tuple of (node id, node id, str)
+        From the node that made something to the node that read it, with the name of what was read.
+    recordings : tuple of dict
+        ``record_id``, ``subject_id``, ``split``, ``task`` and ``role``: ``trained on``,
+        ``validated on``, ``tested on``, ``taken in`` or ``refused``; blobs by digest.
+    decisions, events : tuple of dict
+        Promotion decisions of the runs; events of the audit log that name a run or the model.
+    by_persons : tuple of PersonsDecision
+        Those that a step applied, and those about one of the models, the oldest first.
+    """
+
+    kind: Kind
+    name: str
+    nodes: tuple[Node, ...]  # in the order of the pipeline, run after run
+    edges: tuple[tuple[NodeId, NodeId, str], ...]
+    recordings: tuple[Mapping[str, Any], ...] = ()
+    models: tuple[Mapping[str, Any], ...] = ()  # versions: "version", "aliases", "runs", "outcome"
+    decisions: tuple[Mapping[str, Any], ...] = ()
+    events: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    by_persons: tuple[PersonsDecision, ...] = ()
 
 
 class Lineage:
@@ -47,28 +119,29 @@ class Lineage:
     def __init__(self, store: Store, tracking_uri: str) -> None:
         self.store = store
         self.tracking_uri = tracking_uri
-        self.nodes: dict[tuple[str, str], Node] = {}
-        self.reads: dict[tuple[str, str], dict[str, set[tuple[str, str]]]] = {}
-        makers: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        references: dict[tuple[str, str], Mapping[str, str]] = {}
-        for run_id in store.run_ids():
-            for name in store.record_names(run_id):
-                record = store.read_record(run_id, name)
-                if record is None:
-                    continue
-                node = self._node(run_id, record, store)
-                self.nodes[node.id] = node
-                references[node.id] = record["inputs"]
-                for digest in node.outputs.values():
-                    makers[digest].add(node.id)
-        for id_, inputs in references.items():
-            # what a step read by name it had from its own run; what by digest, from any
-            self.reads[id_] = {
-                name: {(id_[0], reference.partition(".")[0])} & self.nodes.keys()
-                if ":" not in reference
-                else makers.get(reference, set()) - {id_}
-                for name, reference in inputs.items()
+        runs = sorted(store.runs, key=lambda run: run.run_id)
+        self.nodes = {
+            (run.run_id, step): Node(
+                **vars(record) | {"inputs": run.inputs(step), "run": run.run_id}
+            )
+            for run in runs
+            for step, record in run.steps.items()
+        }
+        makers: dict[str, set[NodeId]] = defaultdict(set)
+        for node in self.nodes.values():
+            for digest in node.outputs.values():
+                makers[digest].add(node.id)
+        # what a step read by name was made in its own run; what it read by digest, in any
+        self.reads: dict[NodeId, dict[str, set[NodeId]]] = {
+            (run.run_id, step): {
+                name: makers[reference] - {(run.run_id, step)}
+                if ":" in reference
+                else {(run.run_id, reference.partition(".")[0])} & self.nodes.keys()
+                for name, reference in record.inputs.items()
             }
+            for run in runs
+            for step, record in run.steps.items()
+        }
 
     def trace(self, name: str) -> Trace:
         """Find out what ``name`` is, and all that is tied to it.
@@ -78,8 +151,8 @@ class Lineage:
         ConfigError
             When nothing of that name is known.
         """
-        if name in {node.run for node in self.nodes.values()}:
-            return self._of_nodes("run", name, [n.id for n in self.nodes.values() if n.run == name])
+        if of_run := [node.id for node in self.nodes.values() if node.run == name]:
+            return self._of_nodes("run", name, of_run)
         if DIGEST.fullmatch(name):
             return self._of_artifact(name)
         if SUBJECT.fullmatch(name):
@@ -88,47 +161,40 @@ class Lineage:
             return self._of_model(name)
         return self._of_people("recording", name, "record_id")
 
-    def upstream(self, start: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    def upstream(self, start: Iterable[NodeId]) -> set[NodeId]:
         """The nodes themselves, and all that what they read came from."""
-        found: set[tuple[str, str]] = set()
-        pending = list(start)
-        while pending:
-            id_ = pending.pop()
-            if id_ not in found:
-                found.add(id_)
-                pending += [maker for makers in self.reads[id_].values() for maker in makers]
-        return found
+        return _reached(start, lambda id_: set().union(*self.reads[id_].values()))
 
-    def downstream(self, start: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    def downstream(self, start: Iterable[NodeId]) -> set[NodeId]:
         """The nodes themselves, and all that came of what they made."""
-        found: set[tuple[str, str]] = set()
-        pending = list(start)
-        while pending:
-            id_ = pending.pop()
-            if id_ not in found:
-                found.add(id_)
-                pending += self._readers.get(id_, ())
-        return found
+        return _reached(start, lambda id_: self._readers[id_])
 
     @cached_property
-    def _readers(self) -> dict[tuple[str, str], set[tuple[str, str]]]:
-        readers: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    def _readers(self) -> dict[NodeId, set[NodeId]]:
+        readers: dict[NodeId, set[NodeId]] = defaultdict(set)
         for id_, inputs in self.reads.items():
-            for makers in inputs.values():
-                for maker in makers:
-                    readers[maker].add(id_)
+            for maker in set().union(*inputs.values()):
+                readers[maker].add(id_)
         return readers
 
     @cached_property
     def _versions(self) -> list[tuple[Node, Mapping[str, Any]]]:
         """Every registration that a run made or found, with the node that did."""
-        found: list[tuple[Node, Mapping[str, Any]]] = []
-        for node in self.nodes.values():
-            if node.stage == "register" and "registration" in node.outputs:
-                registration = self._json(node.outputs["registration"], "registration.json")
-                if registration:
-                    found.append((node, registration))
-        return found
+        return [
+            (node, registration)
+            for node in self.nodes.values()
+            if node.stage == "register" and "registration" in node.outputs
+            if (registration := self._json(node.outputs["registration"], "registration.json"))
+        ]
+
+    @cached_property
+    def _registered(self) -> list[Registered]:
+        from spira_tasks import tracking
+
+        try:  # a reader makes no registry where there is none
+            return [version for version, _ in tracking.versions(self.tracking_uri)]
+        except ServiceUnavailable:
+            return []
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -160,41 +226,32 @@ class Lineage:
             return {}
 
     def _of_artifact(self, digest: str) -> Trace:
-        ids = [
-            node.id
-            for node in self.nodes.values()
-            if digest in node.outputs.values() or digest in node.inputs.values()
-        ]
-        if not ids:
-            blobs = {"waveform": digest, "features": digest}
-            rows = [
-                table[table[column] == value]
-                for table in self.tables.values()
-                for column, value in blobs.items()
-                if column in table and (table[column] == value).any()
-            ]
-            if not rows:
-                raise ConfigError(f"nothing in {self.store.url} has the digest {digest}")
-            return self._of_people("recording", str(rows[0]["record_id"].iloc[0]), "record_id")
-        made = [id_ for id_ in ids if digest in self.nodes[id_].outputs.values()]
-        around = self.upstream(made or ids) | self.downstream(ids)
-        return self._of_nodes("artifact", digest, around)
+        nodes = self.nodes.values()
+        made = [node.id for node in nodes if digest in node.outputs.values()]
+        read = [node.id for node in nodes if digest in node.inputs.values()]
+        if made or read:
+            around = self.upstream(made or read) | self.downstream([*made, *read])
+            return self._of_nodes("artifact", digest, around)
+        for table in self.tables.values():
+            for column in [name for name in ("waveform", "features") if name in table]:
+                rows = table[table[column] == digest]
+                if len(rows):
+                    return self._of_people("recording", str(rows["record_id"].iloc[0]), "record_id")
+        raise ConfigError(f"nothing in {self.store.url} has the digest {digest}")
 
     def _of_model(self, name: str) -> Trace:
         match = MODEL.fullmatch(name)
         version, alias = match.groups() if match else (None, None)
         if alias:
             version = next((v.version for v in self._registered if alias in v.aliases), None)
-        nodes = [node for node, known in self._versions if str(known["version"]) == version]
-        if not nodes:
+        ids = [node.id for node, known in self._versions if str(known["version"]) == version]
+        if not ids:
             known = sorted({f"{k['name']}/{k['version']}" for _, k in self._versions})
             raise ConfigError(
                 f"{self.store.url} has no model {name!r}; known are: "
                 f"{', '.join(known) or 'none yet'}"
             )
-        around = self.upstream(node.id for node in nodes)
-        around |= self.downstream(node.id for node in nodes)
-        return self._of_nodes("model", name, around)
+        return self._of_nodes("model", name, self.upstream(ids) | self.downstream(ids))
 
     def _of_people(self, kind: Kind, name: str, column: str) -> Trace:
         records = {
@@ -214,17 +271,10 @@ class Lineage:
         return self._of_nodes(kind, name, self.downstream(makers), records)
 
     def _of_nodes(
-        self,
-        kind: Kind,
-        name: str,
-        ids: Iterable[tuple[str, str]],
-        only: set[str] | None = None,
+        self, kind: Kind, name: str, ids: Iterable[NodeId], only: set[str] | None = None
     ) -> Trace:
         chosen = set(ids)
-        nodes = sorted(
-            (self.nodes[id_] for id_ in chosen),
-            key=lambda node: (node.run, ORDER.get(node.step, 99), node.finished_at),
-        )
+        nodes = [node for id_, node in self.nodes.items() if id_ in chosen]
         edges = sorted(
             (maker, id_, what)
             for id_ in chosen
@@ -232,9 +282,8 @@ class Lineage:
             for maker in makers & chosen
         )
         runs = {node.run for node in nodes}
-        decided = [n for n in nodes if "decision" in n.outputs]
         log = list(audit.events(self.store))
-        models = self._models(nodes)
+        models = self._models(chosen)
         classifiers = {str(model["classifier"]) for model in models}
         return Trace(
             kind,
@@ -244,15 +293,16 @@ class Lineage:
             recordings=tuple(self._recordings(nodes, only)),
             models=tuple(models),
             decisions=tuple(
-                {"run": n.run, **self._json(n.outputs["decision"], "decision.json")}
-                for n in decided
+                {"run": node.run, **self._json(node.outputs["decision"], "decision.json")}
+                for node in nodes
+                if "decision" in node.outputs
             ),
             events=tuple(
                 {"number": e.number, "at": e.at, "actor": e.actor, "action": e.action, **e.details}
                 for e in log
                 if e.details.get("run") in runs or e.details.get("classifier") in classifiers
             ),
-            by_persons=tuple(decided_by_persons(nodes, log, classifiers)),
+            by_persons=tuple(_decisions_of_persons(nodes, log, classifiers)),
         )
 
     def _recordings(self, nodes: list[Node], only: set[str] | None) -> list[Mapping[str, Any]]:
@@ -260,29 +310,27 @@ class Lineage:
         import pandas as pd
 
         known: dict[str, dict[str, Any]] = {}
-        trained = {n.run for n in nodes if n.stage == "train"}
-        for node in nodes:
-            for name, digest in node.outputs.items():
-                if digest not in self.tables:
-                    continue
-                table = self.tables[digest].dropna(subset="record_id")
-                table = table if only is None else table[table["record_id"].isin(only)]
-                for row in table.to_dict("records"):
-                    entry = known.setdefault(row["record_id"], {"role": "refused"})
-                    entry.update({k: v for k, v in row.items() if not pd.isna(v)})
-                    if name != "quarantine":
-                        entry["role"] = "taken in"
-        roles = {"train": "trained on", "validation": "validated on", "test": "tested on"}
-        for entry in known.values():
-            # only what became features is ever shown to a network
-            if trained and "features" in entry and entry.get("label") is not None:
-                entry["role"] = roles.get(entry.get("split", ""), entry["role"])
+        outputs = [(name, digest) for node in nodes for name, digest in node.outputs.items()]
+        for name, digest in outputs:
+            if digest not in self.tables:
+                continue
+            table = self.tables[digest].dropna(subset="record_id")
+            table = table if only is None else table[table["record_id"].isin(only)]
+            for row in table.to_dict("records"):
+                entry = known.setdefault(row["record_id"], {"role": "refused"})
+                entry.update({k: v for k, v in row.items() if not pd.isna(v)})
+                if name != "quarantine":
+                    entry["role"] = "taken in"
+        if any(node.stage == "train" for node in nodes):
+            for entry in known.values():
+                # only what became features is ever shown to a network
+                if "features" in entry and entry.get("label") is not None:
+                    entry["role"] = ROLES.get(entry.get("split", ""), entry["role"])
         return [known[record] for record in sorted(known)]
 
-    def _models(self, nodes: list[Node]) -> list[Mapping[str, Any]]:
-        ids = {node.id for node in nodes}
+    def _models(self, ids: set[NodeId]) -> list[Mapping[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
-        registered = {v.classifier: v for v in self._registered}
+        registered = {version.classifier: version for version in self._registered}
         for node, known in self._versions:
             if node.id not in ids:
                 continue
@@ -302,36 +350,59 @@ class Lineage:
             entry["runs"].append(node.run)
         return [found[version] for version in sorted(found, key=int)]
 
-    @cached_property
-    def _registered(self) -> list[Registered]:
-        from spira_tasks import tracking
 
-        try:  # whoever only reads makes no registry where there is none
-            return [version for version, _ in tracking.versions(self.tracking_uri)]
-        except ServiceUnavailable:
-            return []
+def _reached(start: Iterable[NodeId], neighbours: Callable[[NodeId], set[NodeId]]) -> set[NodeId]:
+    found: set[NodeId] = set()
+    pending = set(start)
+    while pending:
+        id_ = pending.pop()
+        found.add(id_)
+        pending |= neighbours(id_) - found
+    return found
 
-    def _node(self, run_id: str, record: Mapping[str, Any], store: Store) -> Node:
-        inputs = {}
-        for name, reference in record["inputs"].items():
-            if ":" in reference:
-                inputs[name] = reference
-                continue
-            step, _, output = reference.partition(".")
-            maker = store.read_record(run_id, step) or {}
-            inputs[name] = maker.get("outputs", {}).get(output, reference)
-        return Node(
-            run=run_id,
-            step=record["step"],
-            stage=record["stage"],
-            state=record["state"],
-            key=record.get("key", ""),
-            finished_at=record["finished_at"],
-            inputs=inputs,
-            outputs=record.get("outputs", {}),
-            config=record.get("config", {}),
-            verdicts=tuple(record.get("verdicts", ())),
-            provenance=record.get("provenance", {}),
-            heeded=record.get("heeded", {}),
-            event=record.get("audit", {}).get("number"),
+
+def _decisions_of_persons(
+    nodes: Iterable[Node], log: Iterable[Event], classifiers: set[str]
+) -> list[PersonsDecision]:
+    """The decisions that some steps applied, as the audit log has them, the oldest first.
+
+    Of approvals and refusals those about some classifiers, applied by a step or not, and no other.
+    """
+    history: dict[str, list[Event]] = defaultdict(list)  # decided and withdrawn, in turn
+    for event in log:
+        if "decision" in event.details:
+            history[event.details["decision"]].append(event)
+    steps: dict[int, list[str]] = defaultdict(list)
+    for node in nodes:
+        for id_ in [id_ for ids in node.decisions.values() for id_ in ids]:
+            # decided anew after it was withdrawn: what stood when the step ended
+            made = [
+                event.number
+                for event in history[id_]
+                if event.action != "withdrawal"
+                and (node.audit is None or event.number < node.audit.number)
+            ]
+            if made:
+                steps[made[-1]].append(f"{node.run}/{node.step}")
+    found = []
+    for event in sorted((e for chain in history.values() for e in chain), key=lambda e: e.number):
+        classifier = event.details.get("classifier")
+        is_tied = event.number in steps if classifier is None else classifier in classifiers
+        if event.action == "withdrawal" or not is_tied:
+            continue
+        later = [e for e in history[event.details["decision"]] if e.number > event.number]
+        withdrawn = ""
+        if later and later[0].action == "withdrawal":
+            withdrawn = f"{later[0].at} by {later[0].actor}: {later[0].details['why']}"
+        found.append(
+            PersonsDecision(
+                event.action,
+                {k: v for k, v in event.details.items() if k not in NOT_ABOUT},
+                event.actor,
+                event.at,
+                str(event.details["why"]),
+                withdrawn,
+                tuple(steps[event.number]),
+            )
         )
+    return found

@@ -140,7 +140,7 @@ def enough(found: Mapping[str, Any], config: Config) -> Verdict:
 
 def verdicts_on(found: Record) -> Record:
     """What the suite says of the comparison."""
-    from expectations import drift
+    from expectations.suites import drift
     from spira_tasks import quality
 
     table = table_of(found)

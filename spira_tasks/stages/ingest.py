@@ -84,7 +84,7 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    from spira_tasks.governance import heeded
+    from spira_tasks.governance import applied
     from spira_tasks.intake import layouts, listener, record_contract
     from spira_tasks.intake.releases import released
 
@@ -97,9 +97,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     secret = pseudonyms.key()
     incoming = layouts.read(inputs.data, secret)
     rows = incoming.rows[incoming.rows["sample_type"] != "TEST"]
-    pairs = {(one.about["record"], one.about["reason"]) for one in heeded.read(inputs.releases)}
+    pairs = {(one.about["record"], one.about["reason"]) for one in applied.read(inputs.releases)}
     is_released = released(rows["record_id"], pairs)
-    erased = {one.about["tag"] for one in heeded.read(inputs.erasures)}
+    erased = {one.about["tag"] for one in applied.read(inputs.erasures)}
     faults: Faults = {}
 
     def refuse(wrong: Faults) -> None:
@@ -174,7 +174,7 @@ def of_erased(
     incoming: Incoming, rows: pd.DataFrame, ears: Listener, erased: set[str], secret: bytes
 ) -> Faults:
     """Rows of people who had themselves erased: nothing of them is kept, nor converted."""
-    from spira_tasks.governance.heeded import tombstone_tag
+    from spira_tasks.governance.applied import tombstone_tag
 
     if not erased:
         return {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
-    from spira_tasks.governance.heeded import Decision
+    from spira_tasks.governance.applied import Decision
     from spira_tasks.tracking import Registered, Tracker
     from spira_tasks.work import PlatformWork
 
@@ -52,7 +52,7 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from expectations.promotion import OWNER, behind_its_gates, nobody_erased
     from expectations.promotion import verdicts as sound
-    from spira_tasks.governance import gates, heeded
+    from spira_tasks.governance import applied, gates
     from spira_tasks.tracking import CHAMPION, Tracker
 
     tracker = Tracker(work.tracking_uri)
@@ -62,7 +62,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     verdicts = sound(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
     verdicts.append(behind_its_gates(gates.missed_by(work.store, challenger.classifier)))
-    refusal = heeded.said_of(challenger.classifier, heeded.read(inputs.refusals))
+    refusal = applied.on_classifier(challenger.classifier, applied.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))
 
@@ -73,7 +73,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     else:
         last = [beats_champion(challenger, tracker, inputs, config, work)]
         if config.require_approval:
-            approval = heeded.said_of(challenger.classifier, heeded.read(inputs.approvals))
+            approval = applied.on_classifier(challenger.classifier, applied.read(inputs.approvals))
             last.append(approved(challenger, approval))
         verdicts += last
         outcome = "promoted" if all(one.status == "pass" for one in last) else "kept"
@@ -123,7 +123,7 @@ def put_into_use(challenger: Registered, tracker: Tracker) -> None:
 
 def refused(challenger: Registered, refusal: Decision) -> Verdict:
     """A person refused the version; ``model approve`` lifts it."""
-    from spira_tasks.governance.heeded import REFUSED
+    from spira_tasks.governance.applied import REFUSED
 
     names = {"version": (challenger.version,)} | by_whom(refusal)
     return Verdict(REFUSED, "block", names=names, severity="critical")
@@ -147,13 +147,13 @@ def n_erased(challenger: Registered, inputs: Inputs) -> int:
     """
     import pandas as pd
 
-    from spira_tasks.governance import heeded
+    from spira_tasks.governance import applied
 
     if challenger.contains_erased:
         return int(challenger.tags["spira.n_erased"])
-    tombstones = {one.about["tag"] for one in heeded.read(inputs.erasures)}
+    tombstones = {one.about["tag"] for one in applied.read(inputs.erasures)}
     subjects = pd.read_parquet(inputs.recordings.path("recordings.parquet"))["subject_id"].unique()
-    return sum(heeded.tombstone_tag(subject) in tombstones for subject in subjects)
+    return sum(applied.tombstone_tag(subject) in tombstones for subject in subjects)
 
 
 def beats_champion(
@@ -163,7 +163,7 @@ def beats_champion(
     import pandas as pd
 
     from expectations.promotion import compare
-    from spira_tasks.governance.heeded import REFUSED
+    from spira_tasks.governance.applied import REFUSED
 
     champion = tracker.champion()
     # one that a person stopped and approved after all was not replaced: it may compete again

@@ -1,8 +1,7 @@
 """Build the governance site of a run, and the same as one zip.
 
-It reports on whatever became of the run, so it takes no inputs: it reads the records and what is
-still there of the outputs.  It judges nothing and changes nothing but the pointer to the newest
-site.
+It reports also on a run that failed or was blocked, so it takes no inputs: it reads the records and
+what is left of the outputs.  It gives no verdict, and changes only the pointer to the newest site.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.gating import quarantine, rules
 from spira_tasks.gating.kinds import KINDS, Gate, Given
 from spira_tasks.gating.quarantine import Refusal
-from spira_tasks.governance import heeded
+from spira_tasks.governance import applied
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     given = Given(
         inputs.table,
         inputs.source,
-        frozenset(one.about["tag"] for one in heeded.read(inputs.erasures)),
+        frozenset(one.about["tag"] for one in applied.read(inputs.erasures)),
         work.blobs,
         config.n_parity_recordings,
     )
@@ -98,7 +98,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
     released = {
         (decision.about["record"], decision.about["reason"])
-        for decision in heeded.read(inputs.releases)
+        for decision in applied.read(inputs.releases)
     }
     refusals, n_released = refuse(frame, reports, released)
     refused = quarantine.table(frame.iloc[list(refusals)], {k + 1: v for k, v in refusals.items()})
@@ -130,7 +130,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             suite=suite,
         ),
     )
-    waivers = heeded.read(inputs.waivers)
+    waivers = applied.read(inputs.waivers)
     parts: list[dict[str, Any]] = [
         {
             "suite": report.suite,
@@ -201,9 +201,9 @@ def refuse(
     return {row: refusals[row] for row in sorted(refusals)}, len(freed - set(refusals))
 
 
-def waive(verdict: Verdict, waivers: Iterable[heeded.Decision]) -> Verdict:
+def waive(verdict: Verdict, waivers: Iterable[applied.Decision]) -> Verdict:
     """The verdict, or a warning in its place where a person took responsibility."""
-    decision = next((d for d in waivers if heeded.excuses(d.about, verdict)), None)
+    decision = next((d for d in waivers if applied.excuses(d.about, verdict)), None)
     if not verdict.stops or decision is None or verdict.firm:
         return verdict
     waiver = Waiver(decision.by, decision.at, decision.why, decision.about["until"])

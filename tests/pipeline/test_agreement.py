@@ -12,8 +12,9 @@ from erasing import erase, filled, store, subject, table
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.governance import audit, certificates, decisions, retention_policy
-from spira_tasks.governance.heeded import Kind
+from spira_tasks.governance import audit, certificates, decisions, retention
+from spira_tasks.governance.applied import Kind
+from spira_tasks.governance.verification import verify
 
 __all__ = ["filled", "store", "subject"]  # the fixtures
 
@@ -33,7 +34,7 @@ def ward(tmp_path: Path) -> Store:
     made = Store(str(tmp_path / "ward"))
     for kind, about in ABOUT.items():
         decisions.decide(made, kind, about, WHY)
-    retention_policy.adopt(made, str(retention_policy.PACKAGED), WHY)
+    retention.adopt_policy(made, str(retention.PACKAGED), WHY)
     return made
 
 
@@ -50,19 +51,19 @@ def change(file: Path, **fields: object) -> None:
 
 def problem(store: Store, name: str) -> str:
     """The one problem, which is about this document."""
-    (found,) = audit.verify(store).problems
+    (found,) = verify(store).problems
     assert found.startswith(name)
     return found
 
 
 NAMES = [
     *(decisions.name_of(kind, about) for kind, about in ABOUT.items()),
-    retention_policy.ADOPTED,
+    retention.ADOPTED,
 ]
 
 
 def test_decisions_as_they_were_made_agree_with_the_log(ward: Store) -> None:
-    found = audit.verify(ward)
+    found = verify(ward)
     assert (found.problems, found.notes, found.n_documents) == ([], [], len(NAMES))
 
 
@@ -85,13 +86,13 @@ def test_a_decision_that_nobody_made_is_found(ward: Store, quoted: object) -> No
     planted = json.loads(document(ward, NAMES[1]).read_text()) | {"audit": quoted}
     planted["about"] = {"suite": "training_set", "expectation": "other"}
     document(ward, name).write_text(json.dumps(planted))
-    assert "no event tells of it" in problem(ward, name)
+    assert "no event records it" in problem(ward, name)
 
 
 def test_a_decision_under_the_event_of_another_is_found(ward: Store) -> None:
     other = json.loads(document(ward, NAMES[2]).read_text())["audit"]
     change(document(ward, NAMES[1]), audit=other)
-    assert "is another than event 2 tells of" in problem(ward, NAMES[1])
+    assert "is not the one that event 2 records" in problem(ward, NAMES[1])
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "null", "{}", '{"audit": 3}'])
@@ -105,26 +106,26 @@ def test_a_decision_that_comes_back_after_it_was_taken_back_is_found(ward: Store
     file = document(ward, NAMES[1])
     content = file.read_text()
     assert decisions.withdraw(ward, "waivers", ABOUT["waivers"], "there are two of them now")
-    assert audit.verify(ward).problems == []
+    assert verify(ward).problems == []
     file.write_text(content)
-    assert "event 7 took it back" in problem(ward, NAMES[1])
+    assert "event 7 withdrew it" in problem(ward, NAMES[1])
     assert decisions.withdraw(ward, "waivers", ABOUT["waivers"], "there are two of them now")
-    assert audit.verify(ward).problems == []
+    assert verify(ward).problems == []
 
 
 def test_an_older_policy_in_the_place_of_the_newest_is_found(ward: Store, tmp_path: Path) -> None:
-    file = document(ward, retention_policy.ADOPTED)
+    file = document(ward, retention.ADOPTED)
     older = file.read_text()
-    retention_policy.adopt(ward, str(retention_policy.PACKAGED), "signed once more, folder 13")
-    document(ward, retention_policy.ADOPTED).write_text(older)
-    assert "adopt the policy again" in problem(ward, retention_policy.ADOPTED)
+    retention.adopt_policy(ward, str(retention.PACKAGED), "signed once more, folder 13")
+    document(ward, retention.ADOPTED).write_text(older)
+    assert "adopt the policy again" in problem(ward, retention.ADOPTED)
 
 
 Act = Callable[[Store], Any]
 ACTS: dict[str, Act] = {
     "decide": lambda store: decisions.decide(store, "waivers", {"expectation": "new"}, WHY),
     "withdraw": lambda store: decisions.withdraw(store, "waivers", ABOUT["waivers"], WHY),
-    "adopt": lambda store: retention_policy.adopt(store, str(retention_policy.PACKAGED), WHY),
+    "adopt": lambda store: retention.adopt_policy(store, str(retention.PACKAGED), WHY),
 }
 
 
@@ -145,11 +146,11 @@ def test_a_command_killed_behind_its_event_is_told_and_finished_by_running_it_ag
             patch.setattr(ward.documents, name, but_for_the_log)
         with pytest.raises(KeyboardInterrupt):
             ACTS[act](ward)
-    (found,) = audit.verify(ward).problems
+    (found,) = verify(ward).problems
     assert "again" in found
     assert "killed" in found
     ACTS[act](ward)
-    assert audit.verify(ward).problems == []
+    assert verify(ward).problems == []
 
 
 def test_deciding_again_puts_a_changed_decision_right_and_a_true_one_stays(ward: Store) -> None:
@@ -160,7 +161,7 @@ def test_deciding_again_puts_a_changed_decision_right_and_a_true_one_stays(ward:
     change(file, by="cli:dr.x")
     made, new = decisions.decide(ward, "waivers", ABOUT["waivers"], "said in other words")
     assert (new, made.why) == (True, "said in other words")
-    assert audit.verify(ward).problems == []
+    assert verify(ward).problems == []
 
 
 def test_the_event_of_a_release_does_not_tell_of_which_recording(ward: Store) -> None:
@@ -184,14 +185,14 @@ def test_of_a_decision_with_an_old_event_the_hour_alone_cannot_be_checked(
     with monkeypatch.context() as patch:
         old_events(patch)
         decisions.decide(store, "releases", ABOUT["releases"], WHY)
-        retention_policy.adopt(store, str(retention_policy.PACKAGED), WHY)
-    found = audit.verify(store)
+        retention.adopt_policy(store, str(retention.PACKAGED), WHY)
+    found = verify(store)
     assert found.problems == []
     assert len(found.notes) == 1
     assert "2 decisions are older" in found.notes[0]
     assert main(["audit", "verify", "--store", store.url]) == 0
     assert "cannot be checked" in capsys.readouterr().out
-    for name in (NAMES[0], retention_policy.ADOPTED):
+    for name in (NAMES[0], retention.ADOPTED):
         content = document(store, name).read_text()
         for field in ("by", "why"):
             change(document(store, name), **{field: "cli:dr.x"})
@@ -205,7 +206,10 @@ def test_the_command_names_what_disagrees_and_ends_with_65(
     ward: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", "verify", "--store", ward.url]) == 0
-    assert "the log is whole; decisions and certificates are as it tells" in capsys.readouterr().out
+    assert (
+        "the log is whole; decisions and certificates are as it records them"
+        in capsys.readouterr().out
+    )
     change(document(ward, NAMES[1]), by="cli:dr.x")
     assert main(["audit", "verify", "--store", ward.url]) == 65
     said = capsys.readouterr().out
@@ -222,7 +226,7 @@ def test_a_release_that_goes_with_an_erased_person_is_in_the_log(
     decisions.decide(store, "releases", about, "it is whole, I have listened")
     certificate, _ = erase(store, subject)
     assert decisions.known(store, "releases") == []
-    found = audit.verify(store)
+    found = verify(store)
     assert (found.problems, found.notes) == ([], [])
 
     name = certificates.name_of(str(certificate["tag"]))
@@ -241,11 +245,11 @@ def test_a_release_that_goes_with_an_erased_person_is_in_the_log(
     document(store, tombstone).unlink()
     assert "erase again" in problem(store, tombstone)
     erase(store, subject)
-    assert audit.verify(store).problems == []
+    assert verify(store).problems == []
     document(store, name).write_text(true)  # true, but another took its place
-    assert "is another than event" in problem(store, name)
+    assert "is not the one that event" in problem(store, name)
     erase(store, subject)
-    assert audit.verify(store).problems == []
+    assert verify(store).problems == []
 
 
 def test_whose_key_signed_is_said_to_be_unknown_where_it_is(
@@ -253,10 +257,10 @@ def test_whose_key_signed_is_said_to_be_unknown_where_it_is(
 ) -> None:
     monkeypatch.setenv("SPIRA_SIGNING_KEY", "1" * 64)
     erase(store, subject)
-    assert audit.verify(store).notes == []
+    assert verify(store).notes == []
     monkeypatch.setenv("SPIRA_SIGNING_KEY", "2" * 64)
-    assert "another key" in audit.verify(store).notes[0]
+    assert "another key" in verify(store).notes[0]
     monkeypatch.delenv("SPIRA_SIGNING_KEY")
-    found = audit.verify(store)
+    found = verify(store)
     assert "another key" in found.notes[0]
     assert found.problems == []

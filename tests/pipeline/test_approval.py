@@ -1,9 +1,10 @@
-"""What people say of a model: approved or refused, heeded by the gate, kept and told."""
+"""What people decide about a model: approved or refused, applied by the gate, kept and shown."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from test_promotion import LABELS, evaluation, scores
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.record import Result
+from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected, ServiceUnavailable
 from spira_tasks.governance import audit
+from spira_tasks.governance.verification import verify
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.stages import promote
 from spira_tasks.tracking import CHALLENGER, MODEL, Tracker
 
 WHY = "read the model card together with the ward"
 READ = ("recordings", "features", "ward_noise")  # by a training
+AT = "2026-11-21T10:00:00+00:00"
 NOT_FIT = "misses too many patients who wear a mask"
 
 
@@ -69,35 +73,40 @@ class Registry:
         content = {"name": MODEL, "version": str(n), "classifier": digest}
         (folder / "registration.json").write_text(json.dumps(content))
         outputs = {"registration": self.store.put_directory(folder)}
-        step = {"step": "register", "stage": "register", "state": "done", "inputs": {}}
-        step |= {"key": "0" * 64, "finished_at": "2026-11-21T10:00:00+00:00"}
-        self.store.write_record(f"run-{n}", "register", {**step, "outputs": outputs})
+        record = StepRecord("register", "register", "done", AT, 0.0, key="0" * 64, outputs=outputs)
+        self.store.runs.write(f"run-{n}", record)
         self.make(n, digest)
 
-    def make(self, n: int, classifier: str, but: str = "", state: str = "done") -> None:
+    def make(self, n: int, classifier: str, but: str = "", state: State = "done") -> None:
         """Record the steps that made a classifier; a gate that is left out did not see its data."""
         read = {name: f"sha256:{digit * 64}" for name, digit in zip(READ, "abc", strict=True)}
         model = f"sha256:{n:063x}f"
         suites = {"check_training_set": "recordings", "check_features": "features"}
         suites |= {"check_ward_noise": "ward_noise"}
-        source = {"source": f"sha256:{'d' * 64}"}
-        steps = [
-            (name, "validate", source, {"table": read[table]}, {"gate": name[6:]})
+        checked = f"sha256:{'d' * 64}"
+        sources = dict.fromkeys(suites, checked) | {"check_features": read["recordings"]}
+        steps: list[Any] = [
+            (
+                name,
+                "validate",
+                {"source": sources[name]},
+                {"table": read[table]},
+                {"gate": name[6:]},
+            )
             for name, table in suites.items()
         ]
-        suite = {"gate": "recordings"}
-        steps += [("check_recordings", "validate", {}, {"table": source["source"]}, suite)]
+        suite, recordings = {"gate": "recordings"}, {"recordings": read["recordings"]}
+        steps += [("check_recordings", "validate", {}, {"table": checked}, suite)]
         steps += [
-            ("check_drift", "drift", {}, {"recordings": read["recordings"]}, {}),
+            ("check_drift", "drift", recordings, recordings, {}),
             ("train", "train", read, {"model": model}, {}),
             ("evaluate", "evaluate", {**read, "model": model}, {"classifier": classifier}, {}),
         ]
         for name, stage, inputs, outputs, config in steps:
-            record = {"step": name, "stage": stage, "inputs": inputs, "outputs": outputs}
-            record |= {"state": state if name == but else "done", "config": config, "key": "0" * 64}
-            record |= {"finished_at": "2026-11-21T10:00:00+00:00"}
+            record = StepRecord(name, stage, state if name == but else "done", AT, 0.0)
+            record = replace(record, inputs=inputs, outputs=outputs, config=config, key="0" * 64)
             if name != but or state != "done":
-                self.store.write_record(f"made-{n}", name, record)
+                self.store.runs.write(f"made-{n}", record)
 
     def promote(self, n: int, **config: Any) -> Result:
         outputs = self.place / "outputs"
@@ -132,7 +141,8 @@ def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(
     registry.add(1)
     assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
     assert "what serves is as before" in capsys.readouterr().out
-    with pytest.raises(GateRejected, match=f"refused_by_a_person: refused by .*{NOT_FIT}"):
+    refusal = f"refused_by_a_person: .* refused version 1 .*{NOT_FIT}"
+    with pytest.raises(GateRejected, match=refusal):
         registry.promote(1)
     (version,) = registry.tracker.versions()
     assert version.tags["spira.blocked_by"] == "refused_by_a_person"
@@ -144,7 +154,7 @@ def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(
     assert registry.champion() == "1"
     found = ["refusal", "promotion", "approval", "withdrawal", "promotion"]
     assert registry.actions() == found
-    assert audit.verify(registry.store).problems == []
+    assert verify(registry.store).problems == []
 
 
 def test_refusing_the_champion_puts_the_newest_earlier_one_that_may_serve_in_its_place(
@@ -320,8 +330,11 @@ def test_a_model_of_data_that_a_gate_did_not_hand_on_is_not_promoted(
     registry.add(1)
     shutil.rmtree(registry.place / "store/runs/made-1")
     registry.make(1, f"sha256:{1:064x}", but=gate, state=state)
-    with pytest.raises(GateRejected, match=f"behind_its_gates: .* came through {gate};"):
+    with pytest.raises(GateRejected, match="behind_its_gates"):
         registry.promote(1)
+    record = registry.store.runs.step("run-1", "promote")
+    assert record is not None
+    assert [dict(verdict.names) for verdict in record.stopping] == [{"gates": (gate,)}]
     assert registry.champion() is None
     registry.make(1, f"sha256:{1:064x}")  # the same data came through it after all
     assert registry.promote(1).metrics["promoted"]

@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,17 @@ from conftest import Run
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
+from spira_tasks.contract.run import StepRecord
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit, decisions, retention_policy
+from spira_tasks.governance import audit, decisions, retention
+from spira_tasks.governance.verification import verify
 
 
 def test_many_writers_at_once_make_one_chain(place: str) -> None:
     stores = [Store(place) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: audit.record(stores[n % 4], "gate", {"n": n}), range(24)))
-    found = audit.verify(Store(place))
+    found = verify(Store(place))
     assert (found.n_events, found.problems) == (24, [])
     assert sorted(event.details["n"] for event in audit.events(Store(place))) == list(range(24))
 
@@ -45,7 +46,7 @@ def test_a_changed_event_is_found(log: Store) -> None:
     content = json.loads(event(log, 3).read_text())
     content["details"]["n"] = 7
     event(log, 3).write_text(json.dumps(content))
-    assert audit.verify(log).problems == ["event 3 was changed: its content has another hash"]
+    assert verify(log).problems == ["event 3 was changed: its content has another hash"]
 
 
 def test_a_changed_event_with_a_hash_made_to_match_is_found(log: Store) -> None:
@@ -54,20 +55,20 @@ def test_a_changed_event_with_a_hash_made_to_match_is_found(log: Store) -> None:
     forged = audit.Event(**content)
     content["hash"] = forged.true_hash()
     event(log, 3).write_text(json.dumps(content))
-    assert audit.verify(log).problems == ["event 4 does not follow the one before it"]
+    assert verify(log).problems == ["event 4 does not follow the one before it"]
 
 
 def test_an_event_taken_out_of_the_middle_is_found(log: Store) -> None:
     event(log, 2).unlink()
-    assert any("event 2 is expected here" in problem for problem in audit.verify(log).problems)
+    assert any("event 2 is expected here" in problem for problem in verify(log).problems)
 
 
 def test_a_log_cut_off_at_its_end_is_found_by_what_quotes_it(log: Store) -> None:
     anchor = audit.record(log, "promotion", {})
-    log.write_record("r", "promote", {"audit": asdict(anchor)})
+    log.runs.write("r", StepRecord("promote", "promote", "done", "2026", 0.0, audit=anchor))
     event(log, 6).unlink()
-    assert audit.verify(log).problems == ["event 6, which runs/r/promote quotes, is gone"]
-    assert audit.verify(Store(log.url), {"a pack": anchor}).problems[0].startswith("event 6")
+    assert verify(log).problems == ["event 6, which runs/r/promote quotes, is gone"]
+    assert verify(Store(log.url), {"a pack": anchor}).problems[0].startswith("event 6")
 
 
 def test_the_command_says_whether_the_log_is_whole(
@@ -97,7 +98,7 @@ def test_a_log_that_is_gone_altogether_is_told_by_what_quotes_it(
     log: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     anchor = audit.head(log.documents)
-    log.write_record("r", "promote", {"audit": asdict(anchor)})
+    log.runs.write("r", StepRecord("promote", "promote", "done", "2026", 0.0, audit=anchor))
     for number in range(1, 6):
         event(log, number).unlink()
     assert main(["audit", "verify", "--store", log.url]) == 65
@@ -129,8 +130,8 @@ def test_every_gate_and_what_came_in_is_in_the_log_of_a_run(finished: Run) -> No
     assert found[-1] == ("promotion", "promote")
     blocked = mine[-1].details["blocked_by"]
     assert blocked
-    assert audit.verify(finished.store).problems == []
-    assert audit.verify(finished.store).n_anchors >= 5
+    assert verify(finished.store).problems == []
+    assert verify(finished.store).n_anchors >= 5
 
 
 def test_the_actor_is_the_user_that_airflow_names(
@@ -144,7 +145,7 @@ def test_the_actor_is_the_user_that_airflow_names(
 def test_a_person_who_types_a_command_acts_in_no_other_name(
     log: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = str(retention_policy.PACKAGED)
+    policy = str(retention.PACKAGED)
     command = ["retention", "adopt", policy, "--why", "signed on paper, folder 12"]
     mine = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
@@ -176,7 +177,7 @@ def test_where_an_account_has_no_name_the_host_says_who_typed(
         raise KeyError(uid)
 
     monkeypatch.setattr(pwd, "getpwuid", nameless)
-    command = ["retention", "adopt", str(retention_policy.PACKAGED), "--store", log.url]
+    command = ["retention", "adopt", str(retention.PACKAGED), "--store", log.url]
     number = f"cli:{os.getuid()}"
     for given, actor in (("cli:ana", "cli:ana"), ("airflow:ana", number), ("cli:a\nb", number)):
         monkeypatch.setenv("SPIRA_ACTOR", given)
@@ -196,7 +197,7 @@ def test_a_decision_is_kept_once_with_its_reason_and_can_be_taken_back(log: Stor
     assert decisions.known(log, "releases") == []
     actions = [event.action for event in audit.events(log)][-2:]
     assert actions == ["release", "withdrawal"]
-    assert audit.verify(log).problems == []
+    assert verify(log).problems == []
 
 
 def test_a_reason_is_written_and_names_nobody(log: Store) -> None:

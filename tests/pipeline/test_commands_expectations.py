@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from folders import Cohort
 
-from expectations import catalogue, limits, proposal
+from expectations import limits
 from expectations.words.catalogue import from_json, to_json
+from spira_tasks import proposal, suites
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.cli import main
@@ -38,7 +39,7 @@ def test_a_suite_is_listed_as_a_table(capsys: Output) -> None:
 
 def test_what_is_listed_as_json_is_the_catalogue(capsys: Output) -> None:
     assert main(["expectations", "list", "--json"]) == 0
-    assert from_json(capsys.readouterr().out) == catalogue.suites()
+    assert from_json(capsys.readouterr().out) == suites.current()
 
 
 def test_an_expectation_is_shown_with_its_reason_and_owner(capsys: Output) -> None:
@@ -64,7 +65,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(action: str, capsy
 
 
 def test_a_file_is_compared_with_now(tmp_path: Path, capsys: Output) -> None:
-    content = json.loads(to_json(catalogue.suites()))
+    content = json.loads(to_json(suites.current()))
     (metadata,) = (suite for suite in content if suite["name"] == "metadata")
     (age,) = (entry for entry in metadata["expectations"] if entry["name"] == AGE)
     age["parameters"]["max_value"] = 99
@@ -238,7 +239,7 @@ def two_runs(tmp_path: Path) -> Store:
     """Two runs, of which the second has fewer columns filled in."""
     store = Store(str(tmp_path / "store"))
     for run, n_rows in (("one", 80), ("two", 120)):
-        table = catalogue.template(n_rows)
+        table = suites.template(n_rows)
         if run == "two":
             table["unit"] = None
         folder, source = tmp_path / run, tmp_path / f"source of {run}"
@@ -272,7 +273,7 @@ def test_the_benchmark_runs_its_checks() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     n_expected = sum(
-        len(s.expectations) for s in catalogue.suites() if s.name in {"metadata", "audio"}
+        len(s.expectations) for s in suites.current() if s.name in {"metadata", "audio"}
     )
     assert found["n_checks"] == n_expected
     assert set(found["parts"]) >= {"import", "checks", "Great Expectations' pages"}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from suites import Table, recordings, split
 
-from expectations import drift as drift_suite
+from expectations.suites import drift as drift_suite
 from spira_tasks import drift_rows, quality
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.record import Result

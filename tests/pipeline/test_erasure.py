@@ -30,8 +30,9 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
-from spira_tasks.governance import audit, certificates, decisions, erasure, inventory, signing
-from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance import certificates, decisions, erasure, inventory, signing
+from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.governance.verification import verify
 from spira_tasks.provenance import ROOT
 from spira_tasks.runner import run_step
 
@@ -70,7 +71,7 @@ def test_a_finished_run_keeps_no_byte_of_who_is_erased(
     assert (version["version"], version["aliases"]) == ("1", ["challenger"])
     assert certificate["retraining_needed"] is True
     assert signing.is_signed(certificate)
-    assert audit.verify(store).problems == []
+    assert verify(store).problems == []
 
     promote = Step(
         "promote",
@@ -102,7 +103,7 @@ def test_who_is_erased_is_not_taken_in_again(store: Store, subject: str, filled:
     assert subject not in set(table(store, "recordings", run_id="again")["subject_id"])
     refused = table(store, "quarantine", run_id="again")
     assert list(refused["reason"]) == ["erased", "erased"]
-    assert inventory.orphans(store, inventory.survey(store)) == set()  # not even listened to
+    assert inventory.Survey(store).orphans() == set()  # not even listened to
     assert erase(store, subject)[1] is False
 
 

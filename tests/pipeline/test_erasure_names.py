@@ -10,8 +10,9 @@ from erasing import erase, fill, filled, is_marked, register, store, subject, ta
 from folders import Cohort
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import StepRecord
 from spira_tasks.errors import ServiceUnavailable
-from spira_tasks.governance import certificates, decisions, erasure, quoting
+from spira_tasks.governance import certificates, decisions, erasure, inventory
 
 __all__ = ["filled", "store", "subject"]  # the fixtures
 
@@ -40,7 +41,8 @@ def test_a_short_or_numeric_name_counts_only_where_a_field_says_that_it_is_one(
         (folder / name).write_text(text)
     digests = store.files(store.put_directory(folder))
     decisions.decide(store, "releases", {"record": "20", "reason": "clipped"}, "I have listened")
-    store.write_record("r", "other", {"config": {"as_of": "2026-03-04"}, "version": "3"})
+    words = {"config": {"as_of": "2026-03-04"}, "provenance": {"version": "3"}}
+    store.runs.write("r", StepRecord("other", "other", "done", "2026", 0.0, **words))
     other = {"tag": "ab" * 16, "model_versions": [{"version": "3"}], "finished": {"at": "2026"}}
     store.documents.write(f"{certificates.FOLDER}/{other['tag']}.json", other)
 
@@ -53,11 +55,11 @@ def test_a_short_or_numeric_name_counts_only_where_a_field_says_that_it_is_one(
 
 
 def test_a_long_name_is_found_anywhere_in_a_text() -> None:
-    quotes = quoting.quoting({"recording-r001"})
+    quotes = inventory.quoting({"recording-r001"})
     assert quotes is not None
     assert quotes(b"<p>of recording-r001, which")
     assert not quotes(b"recording-r0011")
-    assert quoting.quoting(set()) is None
+    assert inventory.quoting(set()) is None
 
 
 def test_a_model_is_marked_even_where_the_erasure_finds_no_end(

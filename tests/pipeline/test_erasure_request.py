@@ -29,7 +29,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import certificates, decisions, erasure
-from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.inventory import Holding
 from spira_tasks.provenance import ROOT
 

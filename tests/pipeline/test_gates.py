@@ -15,8 +15,8 @@ from spira_tasks.cohort import write_cohort
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected
+from spira_tasks.governance.applied import waiver_of
 from spira_tasks.governance.decisions import decide
-from spira_tasks.governance.heeded import waiver_of
 from spira_tasks.runner import run_step, tracking_uri
 from spira_tasks.tracking import Tracker
 

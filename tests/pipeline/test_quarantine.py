@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, quarantine
-from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.runner import run_step
 
 WHY = "listened to it: the whole sentence is there"
@@ -79,9 +80,7 @@ def test_a_recording_that_was_mended_belongs_to_the_past(
 ) -> None:
     ward.rows.loc[0, "spo2"] = "300"
     ward.ingest("r1")
-    record = ward.store.read_record("r1", "ingest")
-    assert record is not None
-    ward.store.write_record("r1", "ingest", {**record, "finished_at": "2026-01-01T00:00:00+00:00"})
+    dated(ward.store, "r1", 1)
     ward.rows.loc[0, "spo2"] = "97"
     ward.ingest("r2")
     (entry,) = quarantine.ledger(ward.store)
@@ -90,11 +89,9 @@ def test_a_recording_that_was_mended_belongs_to_the_past(
 
 def dated(store: Store, run_id: str, day: int) -> None:
     """Let a run have been on this day: two in one second are told apart by nothing."""
-    for step in store.record_names(run_id):
-        record = store.read_record(run_id, step)
-        assert record is not None
+    for record in store.runs.read(run_id).steps.values():
         at = f"2026-01-{day:02}T00:00:00+00:00"
-        store.write_record(run_id, step, {**record, "finished_at": at})
+        store.runs.write(run_id, replace(record, finished_at=at))
 
 
 def test_another_hospital_s_data_say_nothing_of_what_was_refused(ward: Ward) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SETTINGS, Run
+from conftest import SETTINGS, Run, linked_copy
 
 from spira_tasks.artifacts import Checkpoint, Store
 from spira_tasks.contract.pipelines import TRAINING
@@ -39,22 +38,13 @@ def training(**settings: Any) -> Step:
 
 @pytest.fixture
 def store(finished: Run, tmp_path: Path) -> Store:
-    return copy_of(finished.store, tmp_path / "store")
-
-
-def copy_of(store: Store, folder: Path) -> Store:
-    """The same blobs and runs, linked; a registry of its own."""
-    source = Path(store.url)
-    shutil.copytree(source, folder, copy_function=os.link, ignore=shutil.ignore_patterns("mlflow"))
-    (folder / "mlflow").mkdir()
-    shutil.copy(source / "mlflow" / "mlflow.db", folder / "mlflow")
-    return Store(str(folder))
+    return linked_copy(finished.store, tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Result:
     folder = tmp_path_factory.mktemp("undisturbed") / "store"
-    return run_step(training(), "first", copy_of(finished.store, folder))
+    return run_step(training(), "first", linked_copy(finished.store, folder))
 
 
 def checkpoints(store: Store) -> list[Path]:
@@ -285,7 +275,7 @@ def test_a_training_that_had_lost_patience_when_it_was_stopped_computes_no_epoch
 ) -> None:
     """At this rate the losses jump, and an early epoch is worse than the one before."""
     settings = {"learning_rate": 0.5, "warmup_steps": 1, "averaging": 0.0, "patience_epochs": 1}
-    other = copy_of(finished.store, tmp_path / "other")
+    other = linked_copy(finished.store, tmp_path / "other")
     expected = run_step(training(**settings), "first", other)
     n_epochs = int(expected.metrics["n_epochs"])
     assert 2 <= n_epochs < N_EPOCHS

@@ -16,9 +16,10 @@ from test_erasure import erase, fill, table
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit, decisions, inventory, retention, retention_policy
-from spira_tasks.governance.heeded import tombstone_tag
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.governance import audit, decisions, inventory, retention
+from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.governance.verification import verify
 from spira_tasks.runner import tracking_uri
 from spira_tasks.tracking import Tracker
 
@@ -59,7 +60,7 @@ def store(filled: Path, tmp_path: Path) -> Store:
 
 def sweep(store: Store, policy: str, days_later: float) -> retention.Plan:
     """Apply a policy as it would be applied on a later day."""
-    rules = retention_policy.read(store, policy)
+    rules = retention.read_policy(store, policy)
     now = time.time() + days_later * DAY
     made = retention.plan(store, tracking_uri(store), rules, now)
     retention.apply(store, made, rules)
@@ -151,7 +152,7 @@ def test_a_legal_hold_wins(store: Store, tmp_path: Path) -> None:
     left = table(store, "recordings")
     assert subject in set(left["subject_id"])
     assert all(store.blobs.exists(digest) for digest in left["waveform"])
-    retention_policy.adopt(store, hold, "a court asked for it")
+    retention.adopt_policy(store, hold, "a court asked for it")
     with pytest.raises(ConfigError, match="under a legal hold"):
         erase(store, subject)
 
@@ -162,10 +163,21 @@ def test_a_run_under_a_legal_hold_stays_whole(store: Store, tmp_path: Path) -> N
     assert names(store) == before
 
 
+def test_a_damaged_record_of_a_run_stops_the_plan(store: Store) -> None:
+    """It may be what keeps an artifact; it is left where it is, to be restored."""
+    record = Path(store.url) / "runs/r/split.json"
+    record.chmod(0o644)
+    record.write_text("")
+    rules = retention.read_policy(store)
+    with pytest.raises(ArtifactCorrupt, match=r"runs/r/split\.json .* restore it from a backup"):
+        retention.plan(store, tracking_uri(store), rules)
+    assert record.exists()
+
+
 def test_killed_half_way_it_goes_on(store: Store, tmp_path: Path) -> None:
     """Whatever is deleted first, nothing is found whole that is not."""
     policy = write_policy(tmp_path / "p")
-    rules = retention_policy.read(store, policy)
+    rules = retention.read_policy(store, policy)
     made = retention.plan(store, "", rules, time.time() + 1100 * DAY)
     for folder in retention.ORDER[:3]:  # killed before a blob went
         for item in made.items:
@@ -179,7 +191,7 @@ def test_killed_half_way_it_goes_on(store: Store, tmp_path: Path) -> None:
 def test_the_log_and_the_decisions_are_never_touched(store: Store, tmp_path: Path) -> None:
     decisions.decide(store, "erasures", {"tag": "ab" * 16}, "asked for it in writing")
     sweep(store, write_policy(tmp_path / "p"), 5000)
-    assert audit.verify(store).problems == []
+    assert verify(store).problems == []
     assert len(decisions.known(store, "erasures")) == 1
     last = [*audit.events(store)][-1]
     assert last.action == "retention"
@@ -249,15 +261,17 @@ def test_the_commands_plan_and_apply(
 
 def test_a_policy_that_says_nonsense_is_refused(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
-    assert retention_policy.read(store).days["RESEARCH"] == 1825  # comes with the platform
+    assert retention.read_policy(store).days["RESEARCH"] == 1825  # comes with the platform
     wrong = write_policy(tmp_path / "p", keep="none", DERIVED=-1)
-    with pytest.raises(ConfigError, match=r"DERIVED\.days must be a whole number.*keep_for_models"):
-        retention_policy.read(store, wrong)
-    with pytest.raises(ConfigError, match=r"DERIVED\.days must be"):
-        retention_policy.adopt(store, wrong, "signed, folder 12")
-    assert retention_policy.read(store).source.startswith("of the package")
+    with pytest.raises(
+        ConfigError, match=r"keep_for_models: .*'all' or 'served'; DERIVED\.days: .*equal to 0"
+    ):
+        retention.read_policy(store, wrong)
+    with pytest.raises(ConfigError, match=r"DERIVED\.days: "):
+        retention.adopt_policy(store, wrong, "signed, folder 12")
+    assert retention.read_policy(store).source.startswith("of the package")
     (tmp_path / "p").write_text("RESEARCH = ")
     with pytest.raises(ConfigError, match="is not TOML"):
-        retention_policy.read(store, str(tmp_path / "p"))
+        retention.read_policy(store, str(tmp_path / "p"))
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        retention_policy.read(store, str(tmp_path / "nowhere"))
+        retention.read_policy(store, str(tmp_path / "nowhere"))

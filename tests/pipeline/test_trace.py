@@ -148,7 +148,7 @@ def test_decisions_that_a_run_heeded_are_told_although_they_were_withdrawn(
         assert main(["trace", run_id, "--json", "--store", store.url]) == 0
         found = json.loads(capsys.readouterr().out)
         (node,) = found["nodes"]
-        assert node["heeded"] == {
+        assert node["decisions"] == {
             "releases": [release.id] if run_id == "heeding" else [],
             "erasures": [],
         }

@@ -13,7 +13,7 @@ from conftest import SETTINGS, Run
 from production import PORTS, Production, docker
 from production import Run as DagRun
 
-from spira_tasks.governance import retention_policy
+from spira_tasks.governance import retention
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -94,7 +94,7 @@ def test_a_person_on_the_host_has_the_command_line(
     assert "policy: of the package" in said("retention", "plan")
     refused = json.loads(said("quarantine", "list", "--json"))
     assert {entry["reason"] for entry in refused} >= {"truncated"}
-    shutil.copy(retention_policy.PACKAGED, tmp_path / "policy.toml")
+    shutil.copy(retention.PACKAGED, tmp_path / "policy.toml")
     said("retention", "adopt", "policy.toml", "--why", "signed on paper, folder 12")
     last = json.loads(said("audit", "list", "--last", "1", "--json"))[-1]
     assert last["action"] == "policy"

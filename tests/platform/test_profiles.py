@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import FAULTY, Outputs, outputs
+from conftest import SETTINGS
+from faults import outputs
 from production import Production, docker
 from production import Run as DagRun
 
@@ -45,17 +46,17 @@ def with_profiles(platform: Production, undisturbed: DagRun) -> Iterator[Product
 
 
 def test_celery_workers_follow_the_steps(
-    with_profiles: Production, undisturbed: DagRun, readable_cohort: Path, reference: Outputs
+    with_profiles: Production, undisturbed: DagRun, readable_cohort: Path
 ) -> None:
     with_profiles.forget()
-    run = with_profiles.trigger("celery", readable_cohort, **FAULTY)
+    run = with_profiles.trigger("celery", readable_cohort, **SETTINGS)
     run.wait()
     assert run.states == undisturbed.states
     hosts = {task["hostname"] for task in run.tasks.values()}
     workers = docker("ps", "-q", "--filter", "name=airflow-worker").stdout.split()
     assert len(workers) == 2
     assert {host[:12] for host in hosts} <= {worker[:12] for worker in workers}
-    assert outputs(run) == reference
+    assert outputs(run) == outputs(undisturbed)
 
 
 def test_whoever_follows_is_asked_whether_it_is_well(with_profiles: Production) -> None:

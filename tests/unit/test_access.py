@@ -20,9 +20,10 @@ from spira_tasks.contract.access import (
     STEP_ACCESS,
     variables,
 )
-from spira_tasks.contract.pipelines import ALL_STEPS
+from spira_tasks.contract.pipelines import PIPELINES
 from spira_tasks.provenance import ROOT
 
+ALL_STEPS = [step for pipeline in PIPELINES.values() for step in pipeline.all_steps]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SHOWN_BY_CODE = re.compile(r"`([^`]+)`")
 
@@ -46,7 +47,7 @@ def test_every_access_names_a_user_and_services_that_exist() -> None:
 
 
 def test_every_file_that_a_server_reads_is_made_and_mounted(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "docker/bootstrap.py", "secrets", tmp_path]
+    command = [sys.executable, str(ROOT / "docker/bootstrap.py"), "secrets", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     for folder, names in SECRET_FILES.items():
         for name in names:

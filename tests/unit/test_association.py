@@ -15,16 +15,16 @@ from suites import (
     split,
 )
 
-from expectations import training_set
-from expectations.association import (
+from expectations.suites import training_set
+from spira_tasks import quality
+from spira_tasks.contract.verdict import Verdict
+from spira_tasks.evaluation.association import (
     cramers_v,
     difference,
     n_unbalanced,
     of_task,
     one_class_share,
 )
-from spira_tasks import quality
-from spira_tasks.contract.verdict import Verdict
 
 
 @pytest.mark.parametrize("column", ["device_model", "hospital_id", "capture_ns", "prompt_version"])

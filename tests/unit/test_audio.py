@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def tone(
 
 
 def file_of(
-    samples: NDArray[np.float64], rate_hz: int, container: str = "WAV", codec: str = "PCM_16"
+    samples: NDArray[Any], rate_hz: int, container: str = "WAV", codec: str = "PCM_16"
 ) -> bytes:
     content = io.BytesIO()
     soundfile.write(content, samples, rate_hz, format=container, subtype=codec)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from expectations import catalogue, document
+from expectations import document
 from expectations.words import LANGUAGES, Language, texts
 from expectations.words import verdicts as words_of_verdicts
 from expectations.words.catalogue import COMMITTED, Entry, Suite, committed, from_json, to_json
@@ -18,6 +18,7 @@ from expectations.words.suites import describe, missing_texts, title_of_reason
 from expectations.words.verdicts import describe_gate, description
 from spira_tasks import quality
 from spira_tasks.contract.verdict import Verdict
+from spira_tasks.suites import current, diff, template
 
 ROOT = Path(__file__).parents[2]
 AGAIN = "\nmake document, and look at the changes"
@@ -25,11 +26,11 @@ AGAIN = "\nmake document, and look at the changes"
 
 @pytest.fixture(scope="module")
 def suites() -> list[Suite]:
-    return catalogue.suites()
+    return current()
 
 
 def test_the_committed_catalogue_is_that_of_the_code(suites: list[Suite]) -> None:
-    changes = catalogue.diff(list(from_json(COMMITTED.read_text())), suites)
+    changes = diff(list(from_json(COMMITTED.read_text())), suites)
     assert to_json(suites) == COMMITTED.read_text(), f"{changes[:5]}{AGAIN}"
 
 
@@ -43,14 +44,14 @@ def test_the_pages_are_those_of_the_code(
 
 
 def test_every_column_of_the_template_is_filled() -> None:
-    assert not catalogue.template().isna().any().any()
+    assert not template().isna().any().any()
 
 
 def test_the_catalogue_has_every_expectation_that_a_gate_tells(suites: list[Suite]) -> None:
     """By the names that verdicts have: a run is explained by the catalogue."""
-    from expectations import audio
+    from expectations.suites import audio
 
-    table = catalogue.template(40)
+    table = template(40)
     told = {verdict.id for verdict in quality.check(table, audio.suite(table)).verdicts}
     (listed,) = (suite for suite in suites if suite.name == "audio")
     assert told == {entry.name for entry in listed.expectations}
@@ -71,7 +72,7 @@ def test_every_expectation_is_told_in_both_languages() -> None:
 
 
 def test_a_missing_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(texts(), "rationale.no consent, no use")  # type: ignore[arg-type]
+    monkeypatch.delitem(texts(), "rationale.no consent, no use")
     assert any(text.startswith("rationale.no consent, no use") for text in missing_texts())
 
 
@@ -224,15 +225,15 @@ def test_a_difference_says_what_changed(
     changes: dict[str, object], expected: tuple[str, str, str]
 ) -> None:
     before, after = ([Suite("s", "1", "sha256:0", (one,))] for one in (entry(), entry(**changes)))
-    (change,) = catalogue.diff(before, after)
+    (change,) = diff(before, after)
     assert (change.what, change.before, change.after) == expected
-    assert catalogue.diff(before, before) == []
+    assert diff(before, before) == []
 
 
 def test_a_difference_says_what_came_and_went() -> None:
     before = [Suite("s", "1", "sha256:0", (entry(),))]
     after = [Suite("s", "1", "sha256:0", (entry(name="m"),))]
-    assert [(c.name, c.what) for c in catalogue.diff(before, after)] == [
+    assert [(c.name, c.what) for c in diff(before, after)] == [
         ("m", "added"),
         ("n", "removed"),
     ]
@@ -243,4 +244,4 @@ def test_what_follows_the_table_is_left_out_where_the_tables_differ() -> None:
         [Suite("s", "1", "sha256:0", (entry(parameters={"mostly": share}),))]
         for share in (0.9, 0.8)
     )
-    assert catalogue.diff(before, after, of_one_table=False) == []
+    assert diff(before, after, of_one_table=False) == []

@@ -29,9 +29,9 @@ from suites import (
     split,
 )
 
-from expectations import audio, features, metadata, training_set
 from expectations.limits import AUDIO, IMPOSSIBLE, UNUSUAL, tolerated
-from expectations.notes import mostly
+from expectations.suites import audio, features, metadata, training_set
+from expectations.suites.common import mostly
 from spira_tasks import quality
 from spira_tasks.intake.record_contract import COLUMNS
 

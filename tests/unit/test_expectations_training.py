@@ -27,7 +27,7 @@ from suites import (
     ward_noises,
 )
 
-from expectations import features, training_set, ward_noise
+from expectations.suites import features, training_set, ward_noise
 from spira_tasks import quality
 
 

@@ -9,7 +9,7 @@ from sklearn import metrics as reference
 from spira_tasks.speech import metrics
 
 RNG = np.random.default_rng(0)
-LABELS = RNG.integers(0, 2, 60).astype(float)
+LABELS = RNG.integers(0, 2, 60).astype(np.float64)
 SCORES = np.round(np.clip(0.4 * LABELS + RNG.normal(0.3, 0.2, 60), 0, 1), 2)  # with ties
 ONE = np.ones((1, 60))
 
@@ -31,7 +31,7 @@ def test_metrics_are_those_of_the_textbook() -> None:
 
 def test_weights_are_a_resample() -> None:
     """Counting a recording twice is the same as having it twice."""
-    weights = np.random.default_rng(1).integers(0, 4, 60).astype(float)
+    weights = np.random.default_rng(1).integers(0, 4, 60).astype(np.float64)
     index = np.repeat(np.arange(60), weights.astype(int))
     weighted = metrics.measure(LABELS, SCORES, 0.5, weights[None, :])["auc"][0]
     assert weighted == pytest.approx(reference.roc_auc_score(LABELS[index], SCORES[index]))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from suites import recordings
 
-from expectations import metadata
 from expectations.personal import holds_personal_data, is_cns, is_cpf
+from expectations.suites import metadata
 from spira_tasks import quality
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance.decisions import checked_reason

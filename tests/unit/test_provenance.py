@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -46,7 +47,12 @@ def test_everything_that_makes_a_result_is_in_its_key() -> None:
 
 
 # About the store and its runs, and computed every time: their keys name nothing that is found.
-OF_GOVERNANCE = {"drift", "erase", "report"}
+OF_GOVERNANCE = {"drift", "erase", "promote", "report"}
+
+
+def test_a_stage_that_sees_the_store_is_computed_every_time() -> None:
+    for stage in OF_GOVERNANCE:
+        assert importlib.import_module(f"spira_tasks.stages.{stage}").SPEC.outside
 
 
 @pytest.mark.parametrize("stage", sorted({*STAGES} - OF_GOVERNANCE))
@@ -64,7 +70,7 @@ def test_the_code_digest_notices_every_edit_that_can_change_a_stage() -> None:
     assert "spira_tasks.speech.training" in project_sources("spira_tasks.stages.train")
     assert "spira_tasks.speech.training" not in project_sources("spira_tasks.stages.split")
     assert "expectations.promotion" in project_sources("spira_tasks.stages.promote")
-    assert "expectations.audio" in project_sources("spira_tasks.stages.validate")
+    assert "expectations.suites.audio" in project_sources("spira_tasks.stages.validate")
 
 
 Edit = Callable[[str, str], None]  # the name of a file, what is added to it

@@ -16,8 +16,8 @@ from spira_tasks.cli import main
 from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance import decisions
+from spira_tasks.governance.applied import excuses, tombstone_tag, waiver_of
 from spira_tasks.governance.decisions import decide
-from spira_tasks.governance.heeded import excuses, tombstone_tag, waiver_of
 
 WHY = "the thermometer of that ward was calibrated afterwards"
 __all__ = ["gate"]  # the fixture

@@ -1,29 +1,25 @@
-"""All suites as plain data: what a person reads, compares and translates.
-
-Thresholds depend on the size of a table, so the suites are made for a table of a stated size, with
-every column filled in: ``N_ROWS`` recordings, four of each person, half of the people patients.
-
-``words/catalogue.json`` is the last catalogue that was looked at and committed; a test fails while
-it is behind the suites.
-"""
+"""The suites as data: those of the code, for a template table, and those that a gate applied."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from expectations.words.catalogue import Entry, Suite
+import numpy as np
+import pandas as pd
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-if TYPE_CHECKING:
-    import great_expectations as gx
-    import pandas as pd
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from expectations import suites
+from expectations.limits import IMPOSSIBLE
+from expectations.words.catalogue import N_ROWS, Entry, Suite
+from spira_tasks.intake.listener import HEARD
+from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
+from spira_tasks.quality import action_of, columns_of, digest_of, verdict_name
 
-N_ROWS = 1000
 EXTRA = "x_extra"  # stands for any column of a hospital's own
 # Parameters by the table that a suite is made for: elsewhere only the share that must be good.
 FOLLOW_TABLE = {
@@ -32,6 +28,16 @@ FOLLOW_TABLE = {
     "expect_sessions_to_be_complete": ("tasks",),
 }
 NO_PARAMETERS = {"column", "column_A", "column_B", "column_list", "batch_id"}
+EXAMPLES = {  # one for each kind of column, as text
+    "text": "text",
+    "name": "name",
+    "hex64": "0" * 64,
+    "whole": "1",
+    "number": "1",
+    "flag": "true",
+    "instant": "2026-01-01T00:00:00Z",
+    "date": "2026-01-01",
+}
 
 
 @dataclass(frozen=True)
@@ -45,50 +51,43 @@ class Change:
     after: str
 
 
-def suites() -> list[Suite]:
-    """Every suite of the package for the template table, sorted by name.
+def current() -> list[Suite]:
+    """Every suite of the code for the template table, sorted by name.
 
-    A suite is a module of this package with a function ``suite(frame)``.  Where the template table
-    does not fit it, the module has a function ``template()`` that returns one that does.  Loads
-    Great Expectations (seconds).
+    A suite is a module of ``expectations.suites`` with a function ``suite(frame)``.  Where the
+    template table does not fit it, its function ``template(recordings)`` makes one that does.
     """
-    import expectations
-    from spira_tasks.quality import digest_of
-
     found = []
-    for module_info in pkgutil.iter_modules(expectations.__path__):
-        module = importlib.import_module(f"expectations.{module_info.name}")
+    for module_info in pkgutil.iter_modules(suites.__path__):
+        module = importlib.import_module(f"expectations.suites.{module_info.name}")
         if hasattr(module, "suite"):
-            made: gx.ExpectationSuite = module.suite(getattr(module, "template", template)())
+            table = template()
+            made = module.suite(module.template(table) if hasattr(module, "template") else table)
             version = str((made.meta or {}).get("version", ""))
-            entries = _entries([one.configuration for one in made.expectations])
+            entries = _entries(one.configuration for one in made.expectations)
             found.append(Suite(str(made.name), version, digest_of(made), entries))
     return sorted(found, key=lambda suite: suite.name)
 
 
 def of_gate(
-    reports: list[Mapping[str, Any]], validations: Mapping[str, Mapping[str, Any]]
+    reports: Iterable[Mapping[str, Any]], validations: Mapping[str, Mapping[str, Any]]
 ) -> list[Suite]:
     """The suites as a gate applied them: from its ``validation.json`` and its ``gx.json``."""
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
-
     found = []
     for report in reports:
         if report["suite"] in validations:  # the gate's own rules are no suite
             results = validations[report["suite"]]["results"]
-            configs = [ExpectationConfiguration(**one["expectation_config"]) for one in results]
+            configs = (ExpectationConfiguration(**one["expectation_config"]) for one in results)
             about = (report["suite"], report["version"], report["digest"])
             found.append(Suite(*about, _entries(configs)))
     return found
 
 
-def _entries(configs: list[ExpectationConfiguration]) -> tuple[Entry, ...]:
+def _entries(configs: Iterable[ExpectationConfiguration]) -> tuple[Entry, ...]:
     return tuple(sorted((_entry(config) for config in configs), key=lambda entry: entry.name))
 
 
 def _entry(config: ExpectationConfiguration) -> Entry:
-    from spira_tasks.quality import action_of, columns_of, verdict_name
-
     meta, kwargs = config.meta or {}, config.to_json_dict()["kwargs"]
     return Entry(
         name=verdict_name(config),
@@ -142,9 +141,9 @@ def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> 
 
 def _comparable(entry: Entry, of_one_table: bool) -> dict[str, str]:
     names = ("severity", "action", "rationale", "owner")
-    told = {name: getattr(entry, name) for name in names} | {"firm": "yes" if entry.firm else ""}
+    facts = {name: getattr(entry, name) for name in names} | {"firm": "yes" if entry.firm else ""}
     left_out = () if of_one_table else FOLLOW_TABLE.get(entry.type, ("mostly",))
-    return told | {
+    return facts | {
         key: json.dumps(value, sort_keys=True)
         for key, value in entry.parameters.items()
         if key not in left_out
@@ -159,13 +158,6 @@ def template(n_rows: int = N_ROWS) -> pd.DataFrame:
     n_rows : int
         A multiple of 4: every person has one recording of each task.
     """
-    import numpy as np
-    import pandas as pd
-
-    from expectations.limits import IMPOSSIBLE
-    from spira_tasks.intake.listener import HEARD
-    from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
-
     row = np.arange(n_rows)
     person = row // 4
     examples = {
@@ -175,9 +167,9 @@ def template(n_rows: int = N_ROWS) -> pd.DataFrame:
     examples |= {name: str(limit.low or 0) for name, limit in IMPOSSIBLE.items()}
     text = pd.DataFrame(examples, index=row, dtype="str")
     table, _ = typed(text.assign(task=np.array(COLUMNS["task"].values)[row % 4]), required=())
-    heard = {name: pd.Series(1, index=row).astype(kind) for name, kind in HEARD.items()}
+    measured = {name: pd.Series(1, index=row).astype(kind) for name, kind in HEARD.items()}
     return table.drop(columns=[*RAW_IDENTIFIERS, "audio_uri"]).assign(
-        **heard
+        **measured
         | {
             "record_id": [f"r{number:06d}" for number in row],
             "session_id": [f"s{number:06d}" for number in person],
@@ -189,15 +181,3 @@ def template(n_rows: int = N_ROWS) -> pd.DataFrame:
             EXTRA: "text",
         }
     )
-
-
-EXAMPLES = {  # one for each kind of column, as text
-    "text": "text",
-    "name": "name",
-    "hex64": "0" * 64,
-    "whole": "1",
-    "number": "1",
-    "flag": "true",
-    "instant": "2026-01-01T00:00:00Z",
-    "date": "2026-01-01",
-}

@@ -1,9 +1,8 @@
-"""Expectations about the classes and what is not the voice: device, site, channel, prompt, age.
+"""How strongly a column goes with the classes: statistics of people, not of recordings.
 
 What goes with the label can be learned in place of the illness.  A model is trained on one task,
-so each task is looked at on its own, and the worst of them counts: what differs in the sentences
-alone is not thinned by the vowels.  People are counted, not recordings, and every bound is widened
-to what chance alone gives with so few of them.
+so each task is looked at on its own: what differs in the sentences alone is not thinned by the
+vowels.  Every statistic comes with what chance alone gives with so few people.
 
 Of a person with several recordings of a task no level is passed over.  They count in part for each
 level, by its share of their recordings, and as a whole for the set of their levels; the worse of
@@ -13,47 +12,13 @@ of ten of controls, shares alone one that every patient, and no control, was rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import numpy as np
 import pandas as pd
-from great_expectations.execution_engine import PandasExecutionEngine
-from great_expectations.expectations.expectation import BatchExpectation
-from great_expectations.expectations.metrics.metric_provider import metric_value
-from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
-
-from spira_tasks.intake.record_contract import COLUMNS
 
 MAX_CATEGORIES = 10  # a number with more values than this is cut into quarters
 CONFIDENCE = 0.999  # of what chance alone does not exceed; high, because many columns are looked at
 
-Found = dict[str, list[dict[str, float]]]  # statistic to its values, what chance gives, and of whom
-
-
-class PeopleByClass(TableMetricProvider):
-    """All statistics of this module for one column, by the task."""
-
-    metric_name = "table.people_by_class"
-    value_keys = ("column", "label", "group", "task", "missing_is_a_level")
-
-    @metric_value(engine=PandasExecutionEngine)
-    def _pandas(
-        cls,
-        execution_engine: PandasExecutionEngine,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        **_: object,
-    ) -> dict[str, Found]:
-        frame, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type="table")
-        column, label, group, only, missing = (metric_value_kwargs[key] for key in cls.value_keys)
-        if only:
-            frame = frame[frame["task"] == only]
-        needed = [label] if missing else [label, column]
-        return {
-            str(task): of_task(rows[column], rows[label].astype(float) == 1, rows[group])
-            for task, rows in frame.dropna(subset=needed).groupby("task", dropna=False)
-        }
+Found = dict[str, list[dict[str, float]]]  # statistic to its values, what chance gives, and n
 
 
 def of_task(values: pd.Series, ill: pd.Series, group: pd.Series) -> Found:
@@ -95,81 +60,6 @@ def of_task(values: pd.Series, ill: pd.Series, group: pd.Series) -> Found:
         "difference": [{"value": apart, "chance": apart_by_chance, "n": len(numbers)}],
         "unbalanced": [{"value": n_unbalanced(n_heard), "n": n_heard.shape[1]}],
     }
-
-
-class _AboutPeople(BatchExpectation):
-    """The common part: one statistic of a column, and the most that it may be."""
-
-    column: str
-    label: str = "label"
-    group: str = "subject_id"
-    task: str = ""  # the recordings that the column is about; empty for each task on its own
-    missing_is_a_level: bool = False  # where an empty cell may tell the class as any value may
-    max_value: float
-
-    statistic: ClassVar[str]
-    metric_dependencies: ClassVar[tuple[str, ...]] = (PeopleByClass.metric_name,)
-    success_keys: ClassVar[tuple[str, ...]] = (
-        *("column", "label", "group", "task", "missing_is_a_level", "max_value"),
-    )
-
-    def _validate(self, metrics: Mapping[str, Any], **_: object) -> dict[str, Any]:
-        found: Mapping[str, Found] = metrics[PeopleByClass.metric_name]
-        judged = [(task, one) for task, of in found.items() for one in of[self.statistic]]
-        task, worst = max(
-            judged,
-            key=lambda one: one[1]["value"] - self._allowed(one[1]),
-            default=("", {"value": 0.0, "n": 0}),  # of an empty table
-        )
-        details: dict[str, Any] = {"max_value": self._allowed(worst), "n": worst["n"]}
-        if task in COLUMNS["task"].values:  # any other is a cell of the table, and is not told
-            details["task"] = task
-        return {
-            "success": bool(worst["value"] <= details["max_value"]),
-            "result": {"observed_value": worst["value"], "details": details},
-        }
-
-    def _allowed(self, one: Mapping[str, float]) -> float:
-        return max(self.max_value, one.get("chance", 0.0))
-
-
-class ExpectAssociationWithLabelToBeWeak(_AboutPeople):
-    """Expect ``column`` to say little about the label in every task: Cramér's V of each ``group``.
-
-    ``max_value`` is raised to what chance alone would give with so few people.
-    """
-
-    statistic: ClassVar[str] = "association"
-
-
-class ExpectNoLevelOfOneClass(_AboutPeople):
-    """Expect no level of ``column`` with one class only to hold many of the people of a task.
-
-    ``max_value`` is the share of the people.  Sets of levels are levels here.  A level counts
-    only where chance would hardly leave so many people without the other class.
-    """
-
-    statistic: ClassVar[str] = "one_class"
-
-
-class ExpectClassesToBeAlike(_AboutPeople):
-    """Expect the classes to differ little in ``column`` in every task: standardised difference.
-
-    Of means of a number, in standard deviations; of categories, the largest over their shares.
-    ``max_value`` is raised to what chance alone would give with so few people.
-    """
-
-    statistic: ClassVar[str] = "difference"
-
-
-class ExpectBothClassesInEveryLevel(_AboutPeople):
-    """Expect every level of ``column`` with many people of a task to have enough of both classes.
-
-    Enough are 10, or what one balanced level of this size in a thousand falls below.  ``max_value``
-    is how many levels may have too few.
-    """
-
-    statistic: ClassVar[str] = "unbalanced"
 
 
 def counted(rows: pd.Series, columns: pd.Series) -> pd.DataFrame:
@@ -277,7 +167,7 @@ def difference(numbers: pd.DataFrame, patient: pd.Series) -> tuple[float, float]
 
 
 def n_unbalanced(n_heard: pd.DataFrame, enough: int = 10) -> int:
-    """How many levels have too few people of one class; see ``ExpectBothClassesInEveryLevel``."""
+    """How many levels have too few people of one class; fewer than ``enough``."""
     from scipy.stats import binom
 
     fewer = n_heard.reindex([False, True], fill_value=0).min()

@@ -1,0 +1,1 @@
+"""Statistics of evaluations and of tables: arrays and tables in, numbers out."""

@@ -1,0 +1,121 @@
+"""Decisions of people as a stage applies them: the part of their code that is in a step's key."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from spira_tasks.artifacts import Directory
+    from spira_tasks.contract.verdict import Verdict
+
+Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals"]
+REFUSED = "refused_by_a_person"  # name of the verdict on a version that a person refused
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a person.
+
+    ``about`` is what it concerns and identifies it among its kind.  ``until`` in it, where present,
+    is the last day (UTC) on which the decision counts.
+    """
+
+    kind: Kind
+    about: Mapping[str, str]
+    why: str  # the written reason
+    by: str
+    at: str  # UTC, ISO 8601
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Decision:
+        return cls(*(content[name] for name in ("kind", "about", "why", "by", "at")))
+
+    @property
+    def id(self) -> str:
+        content = json.dumps([self.kind, dict(self.about)], sort_keys=True, separators=(",", ":"))
+        return sha256(content.encode()).hexdigest()[:32]
+
+
+def read(directory: Directory) -> list[Decision]:
+    """The decisions that a stage was given, the oldest first."""
+    found = [Decision.from_json(json.loads(directory.read(name))) for name in directory.names]
+    return sorted(found, key=lambda decision: (decision.at, decision.id))
+
+
+def on_classifier(classifier: str, decisions: Iterable[Decision]) -> Decision | None:
+    """The decision about the classifier with this digest."""
+    return next((one for one in decisions if one.about["classifier"] == classifier), None)
+
+
+def tombstone_tag(subject_id: str) -> str:
+    """What stands for an erased subject: 32 hex digits, a one-way hash of the pseudonym.
+
+    It shows whether a subject that comes again was erased, and reveals nothing else.
+    """
+    return sha256(b"spira.erased/1\0" + subject_id.encode()).hexdigest()[:32]
+
+
+def waiver_of(verdict: Verdict, until: str, limit: float | None = None) -> dict[str, str] | None:
+    """What a waiver of a verdict is about: the check, the worst value it excuses, and its end.
+
+    Parameters
+    ----------
+    verdict : Verdict
+    until : str
+        The last day, ISO 8601.
+    limit : float, optional
+        The worst number that is excused, by default the one of the verdict.
+
+    Returns
+    -------
+    dict or None
+        None where the verdict has no number, or the limit is better than its number: such a waiver
+        would excuse everything, or nothing.
+    """
+    observed = _observed(verdict)
+    if observed is None or not math.isfinite(observed if limit is None else limit):
+        return None
+    about = {
+        "suite": verdict.suite,
+        "expectation": verdict.id,
+        "side": _side(observed, verdict.threshold),
+        "limit": repr(float(observed if limit is None else limit)),
+        "until": until,
+    }
+    return about if _within(about, observed, verdict.threshold) else None
+
+
+def excuses(about: Mapping[str, str], verdict: Verdict) -> bool:
+    """Whether a waiver is about this check, and the check is no worse than its limit."""
+    observed = _observed(verdict)
+    return (
+        (about["suite"], about["expectation"]) == (verdict.suite, verdict.id)
+        and {"side", "limit", "until"} <= set(about)  # older waivers had no limit and no end
+        and observed is not None
+        and _within(about, observed, verdict.threshold)
+    )
+
+
+def _observed(verdict: Verdict) -> float | None:
+    return verdict.observed.value if verdict.observed else None
+
+
+def _side(observed: float, threshold: float | None) -> str:
+    """On which side of its threshold a number fails; farther on that side is worse."""
+    if threshold is None or observed == threshold:
+        return "at"
+    return "above" if observed > threshold else "below"
+
+
+def _within(about: Mapping[str, str], observed: float, threshold: float | None) -> bool:
+    """Without a side only the same number is excused; the last digit depends on the machine."""
+    limit, side = float(about["limit"]), about["side"]
+    if side != _side(observed, threshold):
+        return False
+    is_better = observed < limit if side == "above" else side == "below" and observed > limit
+    return is_better or math.isclose(observed, limit, rel_tol=1e-9)

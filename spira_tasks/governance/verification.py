@@ -1,0 +1,135 @@
+"""What ``audit verify`` finds: changes of the log, of decisions and of certificates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import Anchor
+from spira_tasks.governance import signing
+from spira_tasks.governance.audit import FOLDER, NOTHING, Event, name_of
+from spira_tasks.governance.decisions import CERTIFICATES, DIGEST, Document, History, read_document
+
+WITHOUT_DIGEST = (
+    "decisions are older than the digests in events: what, who and why agree, when they were made "
+    "cannot be checked"
+)
+RELEASE_GONE = "releases of that time are gone: whether by an erasure cannot be checked"
+CERTIFICATE_OF_OTHERS = (
+    "certificates are signed by another key than the one here: whose it is cannot be checked"
+)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What ``verify`` found.
+
+    There are no problems when the log is whole and every document is as the log records it.  Notes
+    say what of older documents cannot be checked; nothing is known to be wrong with them.
+    """
+
+    n_events: int
+    head: Anchor
+    n_anchors: int
+    problems: list[str]
+    n_documents: int  # decisions and certificates
+    notes: list[str]
+
+
+def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verification:
+    """Check every hash, every link and every anchor, and every decision and certificate.
+
+    Runs may be at work meanwhile: what quotes events is read before the events are.
+
+    Parameters
+    ----------
+    anchors : mapping of str to Anchor, optional
+        Further ones by where they were found, such as a report pack kept elsewhere.
+    """
+    names = [*store.documents.names("decisions"), *store.documents.names(CERTIFICATES)]
+    documents = {name: found for name in names if (found := read_document(store, name)) is not None}
+    anchors = dict(anchors or {}) | _stored_anchors(store, documents)
+    events, problems = _read_log(store)
+    hashes = {event.number: event.hash for event in events}
+    for where, anchor in anchors.items():
+        if hashes.get(anchor.number) != anchor.hash:
+            what = "was changed" if anchor.number in hashes else "is gone"
+            problems.append(f"event {anchor.number}, which {where} quotes, {what}")
+
+    history = History(events)
+    notes: Counter[str] = Counter()
+    for name in sorted({*documents, *history.in_force}):
+        document = documents.get(name)
+        if history.problem(name, document):
+            document = read_document(store, name)  # a decision may have been made meanwhile
+            if problem := history.problem(name, document):
+                problems.append(problem)
+                continue
+        notes[_note(history, name, document)] += 1
+    last = max(hashes, default=0)
+    return Verification(
+        len(hashes),
+        Anchor(last, hashes.get(last, NOTHING)),
+        len(anchors),
+        problems,
+        len(documents),
+        [f"{n} {note}" for note, n in sorted(notes.items()) if note],
+    )
+
+
+def _stored_anchors(store: Store, documents: Mapping[str, Document]) -> dict[str, Anchor]:
+    """The anchors that records of runs hold, and some decisions and certificates."""
+    found = {
+        f"runs/{run.run_id}/{name}": record.audit
+        for run in store.runs
+        for name, record in run.steps.items()
+        if record.audit
+    }
+    for name, document in documents.items():
+        quoted = document.get("audit")
+        if isinstance(quoted, Mapping) and quoted.keys() == {"number", "hash"}:
+            found[name] = Anchor(**quoted)  # anything else is no anchor: the history reports it
+    return found
+
+
+def _read_log(store: Store) -> tuple[list[Event], list[str]]:
+    """The events that can be read, and what is wrong with the chain."""
+    events: list[Event] = []
+    problems: list[str] = []
+    previous, n = NOTHING, 0
+    for name in store.documents.names(FOLDER):
+        n += 1
+        try:
+            event = Event(**(store.documents.read(name) or {}))
+        except Exception as error:  # whatever is wrong, it is reported
+            problems.append(f"{name} is not an event ({type(error).__name__})")
+            continue
+        if name != name_of(event.number) or event.number != n:
+            problems.append(f"{name}: event {n} is expected here, this is {event.number}")
+            n = event.number
+        if event.hash != event.true_hash():
+            problems.append(f"event {event.number} was changed: its content has another hash")
+        if event.previous != previous:
+            problems.append(f"event {event.number} does not follow the one before it")
+        previous = event.hash
+        events.append(event)
+    return events, problems
+
+
+def _note(history: History, name: str, document: Document | None) -> str:
+    """What cannot be checked of a document without a problem; empty if all of it can."""
+    if name not in history.in_force:
+        return ""
+    if document is None:
+        return RELEASE_GONE
+    if name.startswith(f"{CERTIFICATES}/"):
+        public = str(document["signature"]["public_key"])
+        if signing.has_own_key():
+            is_ours = public == signing.public_key()
+        else:
+            is_ours = signing.is_demonstration(public)
+        return "" if is_ours else CERTIFICATE_OF_OTHERS
+    event = history.quoted(name, document)
+    return "" if event is None or DIGEST in event.details else WITHOUT_DIGEST
