@@ -319,6 +319,6 @@ def assert_everything_is_whole(store: Store, backend: Backend) -> None:
             assert directory.path(name).stat().st_size == directory.size(name)
     for entry in backend.entries("memo"):
         assert store.recall(Path(entry.name).stem) is not None
-    for name in store.record_names("run"):
-        assert store.read_record("run", name) is not None
+    for name in store.runs.read("run").steps:
+        assert store.runs.step("run", name) is not None
     assert backend.entries("corrupt") == []

@@ -124,24 +124,24 @@ def test_memory_lasts_as_long_as_the_blobs_it_mentions(store: Store, backend: Ba
 
 
 def test_a_record_of_a_run_is_replaced_by_the_next(store: Store) -> None:
-    assert store.read_record(RUN_ID, "train") is None
+    assert store.runs.step(RUN_ID, "train") is None
     store.write_record(RUN_ID, "train", {"state": "running"})
     store.write_record(RUN_ID, "train", {"state": "done"})
     store.write_record(RUN_ID, "split", {"state": "done"})
 
-    assert store.read_record(RUN_ID, "train") == {"state": "done"}
-    assert store.record_names(RUN_ID) == ["split", "train"]
-    assert store.record_names("scheduled__1") == []
+    assert store.runs.step(RUN_ID, "train") == {"state": "done"}
+    assert store.runs.read(RUN_ID).steps == ["split", "train"]
+    assert store.runs.read("scheduled__1").steps == []
 
 
 def test_runs_are_listed_with_the_latest_written_last(store: Store) -> None:
-    assert store.run_ids() == []
+    assert store.runs.ids() == []
     for run_id in ("b", RUN_ID, "a", "b"):
         store.write_record(run_id, "split", {})
         # The clock of a file system may be coarse; an S3 service tells whole seconds.
         time.sleep(1.05 if store.url.startswith("s3:") else 0.02)
 
-    assert store.run_ids() == [RUN_ID, "a", "b"]
+    assert store.runs.ids() == [RUN_ID, "a", "b"]
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\n", "a\\b", "ü", "x" * 201])
@@ -149,8 +149,8 @@ def test_a_name_that_could_leave_its_place_is_refused(store: Store, name: str) -
     for use in (
         lambda: store.write_record(name, "split", {}),
         lambda: store.write_record(RUN_ID, name, {}),
-        lambda: store.read_record(name, "split"),
-        lambda: store.record_names(name),
+        lambda: store.runs.step(name, "split"),
+        lambda: store.runs.read(name).steps,
         lambda: store.find_result(name),
         lambda: store.save_result(Result("stage", name, {})),
         lambda: store.recall(name),
