@@ -84,7 +84,7 @@ class Ingested:
         assert record is not None
         self.digests = record.outputs
         self.metrics = record.metrics
-        self.verdicts = {verdict["id"]: verdict for verdict in record.verdicts}
+        self.verdicts = {verdict.id: verdict for verdict in record.verdicts}
         self.record = record
         self.store = store
 

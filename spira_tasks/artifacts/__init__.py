@@ -150,18 +150,6 @@ class Store:
         blobs = {digest: size for digest, size in sizes.items() if size is not None}
         self._backend.write(_memo(key), canonical_json({"record": record, "blobs": blobs}))
 
-    def read_record(self, run_id: str, name: str) -> dict[str, Any] | None:
-        """Return a record of a run, or None when there is none."""
-        return self._record(f"runs/{_checked(run_id)}/{_checked(name)}.json")
-
-    def record_names(self, run_id: str) -> list[str]:
-        """Return the names of the records of a run, sorted."""
-        return sorted(self.runs.read(run_id).steps)
-
-    def run_ids(self) -> list[str]:
-        """Return the runs that have left a record, the one that last wrote one at the end."""
-        return self.runs.ids()
-
     def files(self, digest: str) -> dict[str, str]:
         """The files of an artifact: name to digest, whether their content is still there or not."""
         return {name: f"sha256:{sha256}" for name, sha256, _ in self._tree(digest) or ()}

@@ -145,7 +145,7 @@ def test_what_a_gate_leaves_holds_no_value_of_a_patient(store: Store, gate: Gate
     table.loc[5, "temp"] = 48.375
     gate(table)
     left = str(made(store, "report")) + made(store, "quarantine")["quarantine.parquet"].to_json()
-    left += json.dumps(store.runs.step("r", "check"))
+    left += store.runs.read("r").steps["check"].to_json()
     aside = made(store, "quarantine")["quarantine.parquet"]
     assert len(aside) == 6
     for planted in ("lanted", "LANTED", "48.375", "4837", "247-25"):

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+from stores import step_record
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import State, StepRecord
@@ -347,7 +348,7 @@ def test_who_took_a_pack_is_on_the_page_of_airflows_audit_log(server: Server) ->
 def test_a_damaged_file_is_not_shown(server: Server, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("what was signed")
     digest = server.store.put_directory(tmp_path)
-    server.store.write_record("damaged", "report", {"state": "done", "outputs": {"site": digest}})
+    server.store.runs.write("damaged", step_record("report", outputs={"site": digest}))
     path = "/spira/runs/damaged/index.html"
     assert server.ask(path, "officer").text == "what was signed"
     name = server.store.blobs.path(server.store.blobs.put(b"what was signed"))

@@ -231,9 +231,7 @@ def test_the_published_dataset_runs_through_the_same_pipeline(cohort: Path, tmp_
     assert ingest is not None
     assert split is not None
     assert ingest.metrics["n_ward_noises"] == 6
-    given = {
-        name: split.metrics[f"n_subjects_{name}"] for name in ("train", "validation", "test")
-    }
+    given = {name: split.metrics[f"n_subjects_{name}"] for name in ("train", "validation", "test")}
     assert given["train"] >= 10
     assert min(given.values()) >= 4
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def test_the_marked_recording_was_taken_in_and_the_others_refused(run: Refused) 
     """Else the search below would look for what was never there."""
     import pandas as pd
 
-    outputs = run.store.runs.step(run.run_id, "ingest")["outputs"]
+    outputs = run.store.runs.read(run.run_id).steps["ingest"].outputs
     taken = run.store.directory(outputs["recordings"]).path("recordings.parquet")
     refused = run.store.directory(outputs["quarantine"]).path("quarantine.parquet")
     assert TAKEN["record_id"] in set(pd.read_parquet(taken)["record_id"])
@@ -199,10 +199,8 @@ def everything(run: Refused) -> Iterator[tuple[str, bytes]]:
         for path in folder.rglob("*"):
             if path.is_file():
                 yield str(path), path.read_bytes()
-    for step in run.store.runs.read(run.run_id).steps:
-        record = run.store.runs.step(run.run_id, step)
-        assert record is not None
-        yield f"record of {step}", json.dumps(record, ensure_ascii=False).encode()
+    for step, record in run.store.runs.read(run.run_id).steps.items():
+        yield f"record of {step}", json.dumps(asdict(record), ensure_ascii=False).encode()
         # ingest's own report, in the store alone, counts by the names of sites
         shown = {"site", "pack"} if step == "ingest" else {"report", "site", "pack"}
         for output in shown & set(record.outputs):
