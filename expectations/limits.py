@@ -74,8 +74,8 @@ UNUSUAL = {
 UNUSUAL_FRACTION = 0.01
 
 FIRST_DAY = "2020-04-01"  # SPIRA recorded nobody before
-OLDEST_AGE = 90  # whoever is older is told by this number: few enough are to be known by their age
-SPO2_MINUTES = 30  # between the saturation and the recording; beyond, one says little of the other
+OLDEST_AGE = 90  # older people get this number: they are so few that their age identifies them
+SPO2_MINUTES = 30  # at most, between the saturation and the recording
 SYNC_HOURS = 48  # after which a telephone has sent all that it will ever send
 
 # How much of a column should be filled in, where the contract does not require it.
@@ -128,11 +128,11 @@ NATIVE_RATES_HZ = (44_100, 48_000)  # of telephones that record as they can
 SAME_RECORDING = 0.985  # cosine of two fingerprints: see spira_tasks.speech.probe
 
 # The training set.
-MIN_SUBJECTS_PER_CLASS = 50  # fewer, and no operating point can be told from chance by much
+MIN_SUBJECTS_PER_CLASS = 50  # with fewer, no operating point is far from chance
 CLASS_SHARE_LIMIT = (0.2, 0.8)  # of patients among subjects; beyond, accuracy says nothing
 CLASS_SHARE_TYPICAL = (0.35, 0.65)
 WEAK_ASSOCIATION = 0.2  # Cramér's V between the label and what is not the voice
-STRONG_ASSOCIATION = 0.5  # the same; beyond, the label can be told without hearing anybody
+STRONG_ASSOCIATION = 0.5  # the same; beyond, the label is predictable without any voice
 ONE_CLASS_SHARE = 0.2  # of the people at one device, site, channel … that has one class only
 SMALL_DIFFERENCE = 0.25  # of age or sex between the classes, in standard deviations
 LARGE_DIFFERENCE = 0.5

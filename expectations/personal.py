@@ -34,9 +34,9 @@ HOSPITAL_NUMBER = re.compile(
 )
 DAY = re.compile(r"20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 
-# With the marks of its kind a number is one whatever its check digits: people mistype.
+# A number with the marks of its kind counts whatever its check digits are: people mistype.
 MARKED = re.compile(WHOLE.format(r"\d{3}\.\d{3}\.\d{3}-\d{2}|\d{3} \d{4} \d{4} \d{4}"))
-# Area codes that are in use: nothing else tells a telephone's eleven digits from a counter's.
+# Area codes that are in use: only they distinguish a telephone's eleven digits from a counter's.
 AREA = r"0?(?:1[1-9]|2[12478]|3[1-578]|4[1-9]|5[1345]|6[1-9]|7[134579]|8[1-9]|9[1-9])"
 GAP = r"[\s.\u2013-]{0,3}"  # blank, dot, dash, or nothing
 TELEPHONES = (

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -49,15 +48,6 @@ class CannotStart(Exception):
     """An error that the user can correct; says how."""
 
 
-@dataclass
-class Service:
-    """One server: ``process`` once it is started."""
-
-    name: str
-    command: list[str]
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-
-
 class Stopped(Exception):
     """The keeper got a signal to stop."""
 
@@ -77,7 +67,7 @@ class Keeper:
         self.airflow = f"http://127.0.0.1:{arguments.airflow_port}"
         self.mlflow = f"http://127.0.0.1:{arguments.mlflow_port}"
         self.ports = {"airflow": arguments.airflow_port, "mlflow": arguments.mlflow_port}
-        self.services: list[Service] = []
+        self.servers: dict[str, subprocess.Popen[bytes]] = {}
         self.password = ""
 
     def run(self) -> int:
@@ -150,24 +140,23 @@ class Keeper:
             *("--workers", "1", "--no-serve-artifacts"),
         ]
         # No triggerer: nothing here is deferred.
-        self.services = [
-            Service("api-server", [*airflow, *api]),
-            Service("scheduler", [*airflow, "scheduler"]),
-            Service("dag-processor", [*airflow, "dag-processor"]),
-            Service("mlflow", mlflow),
-        ]
-        for service in self.services:
-            with self._log_of(service).open("wb") as log:
-                service.process = subprocess.Popen(
+        for name, command in {
+            "api-server": [*airflow, *api],
+            "scheduler": [*airflow, "scheduler"],
+            "dag-processor": [*airflow, "dag-processor"],
+            "mlflow": mlflow,
+        }.items():
+            with self._log_of(name).open("wb") as log:
+                self.servers[name] = subprocess.Popen(
                     # The servers get SIGTERM should even the keeper be killed.
-                    ["setpriv", "--pdeathsig", "TERM", "--", *service.command],
+                    ["setpriv", "--pdeathsig", "TERM", "--", *command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment,
                     cwd=ROOT,
                 )
-            self._say(f"started {service.name} (process {service.process.pid})")
+            self._say(f"started {name} (process {self.servers[name].pid})")
         self._wait_until_ready()
 
     def _secrets(self) -> dict[str, str]:
@@ -260,7 +249,8 @@ class Keeper:
     def _has_dag(self) -> bool:
         """Whether a user can log in and see the DAG, and the scheduler runs."""
         login = json.dumps({"username": "admin", "password": self.password}).encode()
-        token = _json(Request(f"{self.airflow}/auth/token", login, _JSON))
+        content = {"Content-Type": "application/json"}
+        token = _json(Request(f"{self.airflow}/auth/token", login, content))
         if token is None:
             return False
         bearer = {"Authorization": f"Bearer {token['access_token']}"}
@@ -281,12 +271,11 @@ class Keeper:
             time.sleep(1)
 
     def _check_alive(self) -> None:
-        for service in self.services:
-            if service.process is not None and service.process.poll() is not None:
-                log = self._log_of(service)
+        for name, process in self.servers.items():
+            if process.poll() is not None:
+                log = self._log_of(name)
                 raise CannotStart(
-                    f"{service.name} has ended with status {service.process.returncode}; "
-                    f"see {log}:\n{_tail(log)}"
+                    f"{name} has ended with status {process.returncode}; see {log}:\n{_tail(log)}"
                 )
 
     def _stop(self) -> None:
@@ -295,7 +284,7 @@ class Keeper:
         _end_running(STEP)  # they save their state
         # The scheduler first: it and its tasks need answers of the others until then.
         for names in (("scheduler", "dag-processor"), ("api-server", "mlflow")):
-            _end([s.process for s in self.services if s.name in names and s.process is not None])
+            _end([process for name, process in self.servers.items() if name in names])
         _kill()
         self._say("stopped; nothing is left running")
 
@@ -308,8 +297,8 @@ class Keeper:
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the terminal is gone; the log is there
 
-    def _log_of(self, service: Service) -> Path:
-        return self.state / f"{service.name}.log"
+    def _log_of(self, server: str) -> Path:
+        return self.state / f"{server}.log"
 
 
 # -- no process outlives its starter ---------------------------------------------------------
@@ -377,9 +366,6 @@ def _kill() -> None:
 
 
 # -- helpers ---------------------------------------------------------------------------------
-
-
-_JSON = {"Content-Type": "application/json"}
 
 
 def _json(request: Request) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ def roc(
             continue
         false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
         auc = interval(report["conditions"][condition]["auc"])
-        style = {"color": colour, "drawstyle": "steps-post"}
+        style: dict[str, Any] = {"color": colour, "drawstyle": "steps-post"}
         label = f"{CONDITION_NAMES[condition]}: AUC {auc}"
         axes.plot(false_positive_rate, true_positive_rate, label=label, **style)
     point = report["conditions"]["clean"]
@@ -112,7 +112,7 @@ def confusion(report: dict[str, Any]) -> Figure:
     axes.imshow(matrix / matrix.sum(axis=1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):
         share = count / matrix[row].sum()
-        style = {"color": "white" if share > 0.5 else "black", "fontsize": 13}
+        style: dict[str, Any] = {"color": "white" if share > 0.5 else "black", "fontsize": 13}
         axes.text(column, row, f"{count}\n{share:.0%}", ha="center", va="center", **style)
     axes.set(
         xticks=[0, 1],

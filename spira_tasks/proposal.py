@@ -4,8 +4,8 @@ A cohort says what is usual in it, never what is right: if half of it has a faul
 usual.  So nothing reads a proposal but people.
 
 Everything is counted by person, and nothing rests on fewer than ``SMALL`` of them: not a category,
-not the end of a range, not a count of empty cells.  Columns in which people can write what they
-like are told by how full they are, and by nothing else.
+not the end of a range, not a count of empty cells.  Of columns of free text
+only the share of filled cells is shown.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from spira_tasks.progress import progress
 from spira_tasks.speech import audio
 from spira_tasks.speech.probe import Probe, probe
 
-SMALL = 5  # people; fewer are not told
+SMALL = 5  # people; smaller counts are suppressed
 FEWEST = 20  # people for a range: fewer, and its ends would rest on one or two
 TAIL = 0.01  # share of people beyond an end, where there are enough of them
-# Text that is set up and not written freely; still, only what several people share is told.
+# Text that is set up and not written freely; still, only what several people share is shown.
 CODES = ("hospital_id", "app", "app_version", "device_model", "os", "cid10")
 SIGNED = ("level_dbfs", "dc_offset", "snr_db")  # measures that may be below zero
 
@@ -39,7 +39,7 @@ HEADER = """\
 # A PROPOSAL, FOR A PERSON TO EDIT.  Nothing reads this file.
 #
 # Seen: {n_rows} recordings of {n_people} people ({layout} layout).  Left out: {n_faulty} rows with
-# a fault, and trials of the app.  A count of fewer than {small} is told as <{small}.
+# a fault, and trials of the app.  A count of fewer than {small} is shown as <{small}.
 #
 # Ranges: of the medians of people, between the quantiles beyond which {tail:.0%} of them lie, and
 # no fewer than {small} people.  Each end is moved out by (0.1 + 1/sqrt(n)) of the width, for few
@@ -60,7 +60,7 @@ def propose(place: str, *, audio: bool = False) -> str:
         As ingest takes it: a path or ``s3://bucket/prefix``, in either layout of
         ``spira_tasks.intake.layouts``.
     audio : bool
-        Whether to listen to the files too; takes about 20 ms each.
+        Whether to read the audio files too; takes about 20 ms each.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def propose(place: str, *, audio: bool = False) -> str:
     rows = incoming.rows[incoming.rows["sample_type"] != "TEST"]
     table, faults = typed(rows, incoming.required)
     people = pseudonyms.subject_ids(rows, secret)
-    if incoming.layout == "published":  # a file whose name does not tell is a person of its own
+    if incoming.layout == "published":  # a file whose name shows no person counts as one
         people = people.fillna(rows["record_id"])
     faulty = {*faults, *incoming.faults} & {*rows.index} | {*people.index[people.isna()]}
     table = table.drop(index=list(faulty))
@@ -88,12 +88,12 @@ def propose(place: str, *, audio: bool = False) -> str:
     n_people = int(people.nunique())
     if n_people < SMALL:
         raise GateRejected(
-            f"{place}: fewer than {SMALL} people have rows without a fault; a proposal would tell "
-            "of each of them. Mend the faults, or use a larger cohort"
+            f"{place}: fewer than {SMALL} people have rows without a fault; a proposal would "
+            "describe each of them. Mend the faults, or use a larger cohort"
         )
     out = io.StringIO()
     header = {"n_rows": len(table), "n_people": n_people, "layout": incoming.layout}
-    out.write(HEADER.format(**header, n_faulty=_told(len(faulty)), small=SMALL, tail=TAIL))
+    out.write(HEADER.format(**header, n_faulty=_shown(len(faulty)), small=SMALL, tail=TAIL))
     out.write(_ranges(table, people))
     out.write(_completeness(table, incoming.required))
     out.write(_categories(table, people))
@@ -111,7 +111,7 @@ def _ranges(table: pd.DataFrame, people: pd.Series) -> str:
         floor, ceiling = (impossible.low, impossible.high) if impossible else (None, None)
         found = usual(table[name].dropna().astype("float64"), people, floor, ceiling)
         if isinstance(found, int):
-            lines.append(f"    # {name}: {_told(found)} people, too few for a range\n")
+            lines.append(f"    # {name}: {_shown(found)} people, too few for a range\n")
         else:
             low, high, n = found
             lines.append(f'    "{name}": Limit({low:g}, {high:g}, "TODO: why"),  # n = {n}\n')
@@ -201,7 +201,7 @@ def _audio(data: Directory, table: pd.DataFrame, people: pd.Series) -> str:
     names = {str(PurePosixPath(name)): name for name in data.names}
     files = table["audio_uri"].map(lambda path: names.get(str(PurePosixPath(path)))).dropna()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = progress(pool.map(lambda name: _heard(data, name), files), "audio", len(files))
+        done = progress(pool.map(lambda name: _measured(data, name), files), "audio", len(files))
         heard = pd.DataFrame(
             [[getattr(probe, name, None) for name in measures] for probe in done],
             index=files.index,
@@ -215,7 +215,7 @@ def _audio(data: Directory, table: pd.DataFrame, people: pd.Series) -> str:
             ceiling = 1.0 if name.endswith("_fraction") else None
             found = usual(of_task[name].dropna(), people, floor, ceiling)
             if isinstance(found, int):
-                lines.append(f"    # {name} of {task}: {_told(found)} people, too few\n")
+                lines.append(f"    # {name} of {task}: {_shown(found)} people, too few\n")
             else:
                 low, high, _ = found
                 lines.append(
@@ -225,7 +225,7 @@ def _audio(data: Directory, table: pd.DataFrame, people: pd.Series) -> str:
     return "".join([*lines, ")\n"])
 
 
-def _heard(data: Directory, name: str) -> Probe | None:
+def _measured(data: Directory, name: str) -> Probe | None:
     """The measures of a file; None of one that cannot be used."""
     try:
         sound = audio.decode(data.read(name), max_seconds=300)
@@ -234,5 +234,5 @@ def _heard(data: Directory, name: str) -> Probe | None:
         return None
 
 
-def _told(n: int) -> str:
+def _shown(n: int) -> str:
     return str(n) if n >= SMALL or n == 0 else f"<{SMALL}"

@@ -141,9 +141,9 @@ def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> 
 
 def _comparable(entry: Entry, of_one_table: bool) -> dict[str, str]:
     names = ("severity", "action", "rationale", "owner")
-    told = {name: getattr(entry, name) for name in names} | {"firm": "yes" if entry.firm else ""}
+    facts = {name: getattr(entry, name) for name in names} | {"firm": "yes" if entry.firm else ""}
     left_out = () if of_one_table else FOLLOW_TABLE.get(entry.type, ("mostly",))
-    return told | {
+    return facts | {
         key: json.dumps(value, sort_keys=True)
         for key, value in entry.parameters.items()
         if key not in left_out
@@ -167,9 +167,9 @@ def template(n_rows: int = N_ROWS) -> pd.DataFrame:
     examples |= {name: str(limit.low or 0) for name, limit in IMPOSSIBLE.items()}
     text = pd.DataFrame(examples, index=row, dtype="str")
     table, _ = typed(text.assign(task=np.array(COLUMNS["task"].values)[row % 4]), required=())
-    heard = {name: pd.Series(1, index=row).astype(kind) for name, kind in HEARD.items()}
+    measured = {name: pd.Series(1, index=row).astype(kind) for name, kind in HEARD.items()}
     return table.drop(columns=[*RAW_IDENTIFIERS, "audio_uri"]).assign(
-        **heard
+        **measured
         | {
             "record_id": [f"r{number:06d}" for number in row],
             "session_id": [f"s{number:06d}" for number in person],

@@ -34,9 +34,9 @@ def fill(store: Store, data: str, run_id: str = "r") -> None:
 
 
 def table(store: Store, name: str, step: str = "ingest", run_id: str = "r") -> pd.DataFrame:
-    record = store.read_record(run_id, step)
+    record = store.runs.step(run_id, step)
     assert record is not None
-    digest = record["outputs"][{"split": "recordings"}.get(step, name)]
+    digest = record.outputs[{"split": "recordings"}.get(step, name)]
     return inventory.read_table(store, digest, f"{name}.parquet")
 
 

@@ -80,11 +80,11 @@ class Ingested:
             run_step(step, run_id, store)
         except GateRejected:
             self.blocked = True
-        record = store.read_record(run_id, "ingest")
+        record = store.runs.step(run_id, "ingest")
         assert record is not None
-        self.digests = record["outputs"]
-        self.metrics = record["metrics"]
-        self.verdicts = {verdict["id"]: verdict for verdict in record["verdicts"]}
+        self.digests = record.outputs
+        self.metrics = record.metrics
+        self.verdicts = {verdict.id: verdict for verdict in record.verdicts}
         self.record = record
         self.store = store
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.sources import open_backend
+from spira_tasks.contract.run import StepRecord
 
 
 @pytest.fixture
@@ -35,6 +37,17 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
+
+
+def step_record(step: str = "train", **fields: Any) -> StepRecord:
+    """The record of a step, for tests that need one and not its content."""
+    known: dict[str, Any] = {
+        "stage": step,
+        "state": "done",
+        "finished_at": "2026-11-21T09:16:00+00:00",
+        "seconds": 1.0,
+    }
+    return StepRecord(step, **known | fields)
 
 
 def blob_name(digest: str) -> str:

@@ -27,6 +27,7 @@ import spira.engine
 from spira.docker import StepDockerOperator
 from spira.engine import Engine, Identity
 from spira.site import Place, platform_of
+from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
 
 STORE, NETWORK = "s3://spira-test/v1", "none"
@@ -132,7 +133,7 @@ class Task:
     ) -> StepDockerOperator:
         operator = StepDockerOperator(
             task_id="work",
-            pipeline=(Step("work", "a_stage", config={"script": script}),),
+            pipeline=Pipeline("test", (Step("work", "a_stage", config={"script": script}),)),
             limits=limits,
             place=place,
             store=STORE,

@@ -8,7 +8,7 @@ specific sentence is taken first:
 
 * ``.<state>``, where the verdict names a ``state``;
 * ``.unmeasured``, where nothing was observed;
-* ``.suppressed``, where the observed rate, share or statistic is suppressed.
+* ``.suppressed``, where the plain sentence names a rate, share or statistic that is suppressed.
 
 ``gate.<id>.with.<name>`` is added where the verdict has a number or name that is not zero or empty,
 ``gate.<id>.without.<name>`` where the number is zero.  Expectations of the suites share their
@@ -18,6 +18,7 @@ sentences (``verdict.failed``, …).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from expectations.words import UNKNOWN, Language, Words, texts, words_of
 from expectations.words.suites import Description, describe, find, title_of_reason
@@ -136,23 +137,24 @@ def _gate(verdict: Verdict, words: Words) -> str:
     A verdict from before 0.3 lacks numbers that the sentence may name.
     """
     facts = _facts(verdict, words)
-    key, number = f"gate.{verdict.id}.{verdict.status}", verdict.observed
+    key = f"gate.{verdict.id}.{verdict.status}"
     keys = [f"{key}.{state}" for state in verdict.names.get("state", ())]
-    if number is None:
-        keys += [f"{key}.unmeasured", key]
-    elif number.value is None and number.unit not in COUNTS:
-        keys.append(f"{key}.suppressed")
-    else:
-        keys.append(key)
-    main = next((one for one in keys if words.has(one) and words.names(one) <= set(facts)), None)
+    keys += [f"{key}.unmeasured"] if verdict.observed is None else []
+    numbers = [*verdict.numbers.values(), *([verdict.observed] if verdict.observed else [])]
+    is_suppressed = any(number.value is None for number in numbers)
+    keys += [key, f"{key}.suppressed"] if is_suppressed else [key]
+
+    def fits(one: str) -> bool:
+        return words.has(one) and words.names(one) <= set(facts)
+
+    main = next(filter(fits, keys), None)
     if main is None:
         return ""
     zero = {name for name, one in verdict.numbers.items() if one.value == 0}
-    shown = {name for name, one in verdict.numbers.items() if one.value or one.unit in COUNTS}
-    shown |= {name for name, some in verdict.names.items() if some}
-    more = [f"gate.{verdict.id}.with.{name}" for name in sorted(shown - zero)]
+    given = {*verdict.numbers, *(name for name, some in verdict.names.items() if some)}
+    more = [f"gate.{verdict.id}.with.{name}" for name in sorted(given - zero)]
     more += [f"gate.{verdict.id}.without.{name}" for name in sorted(zero)]
-    return " ".join(words(one, **facts) for one in [main, *filter(words.has, more)])
+    return " ".join(words(one, **facts) for one in [main, *filter(fits, more)])
 
 
 def _numbers(verdict: Verdict, words: Words) -> Iterator[str]:
@@ -164,25 +166,24 @@ def _numbers(verdict: Verdict, words: Words) -> Iterator[str]:
         yield words("verdict.found.suppressed")
     elif number is not None:
         part = ".task" if verdict.names.get("task") else ".limit"
-        yield words(f"verdict.found{part if verdict.threshold is not None else ''}", **facts)
+        yield words(f"verdict.found{part if 'threshold' in facts else ''}", **facts)
 
 
 def _facts(verdict: Verdict, words: Words) -> dict[str, str]:
-    """What the texts may name."""
-    number = verdict.observed or Number(None)
-    numbers: dict[str, Number | None] = {
-        **verdict.numbers,
-        "observed": number,
-        "low": Number(number.low, number.unit),
-        "high": Number(number.high, number.unit),
-        "threshold": _threshold(verdict),
-        "n": Number(verdict.n, verdict.n_unit),
-    }
-    facts = {name: _shown(one, words, in_sentence=True) for name, one in numbers.items()}
-    for name, one in numbers.items():
-        value = one.value if one else None
-        facts[f"{name}_of_100"] = words.number(None if value is None else 100 * value, 0)
-        facts[f"{name}_percent"] = words.percent(value)
+    """What the texts may name; a suppressed rate, share or statistic is left out."""
+    facts = {}
+    numbers: dict[str, Number | None] = dict(verdict.numbers)
+    numbers |= {"threshold": _threshold(verdict), "n": Number(verdict.n, verdict.n_unit)}
+    if one := verdict.observed:
+        numbers |= {"observed": one, "low": replace(one, value=one.low)}
+        numbers |= {"high": replace(one, value=one.high)}
+    for name, number in numbers.items():
+        if number is None or (number.value is None and number.unit not in COUNTS):
+            continue
+        facts[name] = _shown(number, words, in_sentence=True)
+        if number.value is not None:
+            facts[f"{name}_of_100"] = words.number(100 * number.value, 0)
+            facts[f"{name}_percent"] = words.percent(number.value)
     for name, some in verdict.names.items():
         facts[name] = ", ".join(_named(name, one, words) for one in some)
     if limits := verdict.names.get("limits"):

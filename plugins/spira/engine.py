@@ -355,20 +355,16 @@ class Engine:
                     self.client.kill(container, SIGKILL)
                     return
                 time.sleep(0.1)
-        except NotFound:
-            return
         except APIError as error:
-            if error.status_code != 409:  # it has ended already
+            if error.status_code not in (404, 409):  # it is gone, or has ended already
                 raise
 
     def remove(self, container: str) -> None:
         """Remove a container and its volumes, if it is still there."""
         try:
             self.client.remove_container(container, v=True, force=True)
-        except NotFound:
-            return
         except APIError as error:
-            if error.status_code != 409:  # another process is removing it
+            if error.status_code not in (404, 409):  # it is gone, or is being removed
                 raise
 
 

@@ -135,7 +135,7 @@ def task(run_id: str, task_id: str) -> Response:
     record = own_store().record(run_id, task_id) if task_id in SHOWN else None
     if record is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return HTMLResponse(step_page(run_id, task_id, record))
+    return HTMLResponse(step_page(run_id, record))
 
 
 def nothing() -> Response:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
 from expectations.words import verdicts as words
 from expectations.words import words_of
-from spira.store import explanation, summary
-from spira_tasks.contract.record import verdicts_of
+from spira.store import summary
+from spira_tasks.contract.run import StepRecord
 
 HERE = Path(__file__).parent
 
@@ -26,14 +25,14 @@ def message(name: str, detail: str = "") -> str:
     return _page(title="SPIRA", message=name, detail=detail)
 
 
-def run_page(run_id: str, records: Mapping[str, Mapping[str, Any] | None]) -> str:
+def run_page(run_id: str, records: Mapping[str, StepRecord | None]) -> str:
     """The verdicts of a run so far: ``records`` by step, None for a step without one."""
     return _page(title=f"Run {run_id}", run_id=run_id, records=records)
 
 
-def step_page(run_id: str, name: str, record: Mapping[str, Any]) -> str:
+def step_page(run_id: str, record: StepRecord) -> str:
     """The verdict of a step, its counts, and the checks that failed."""
-    return _page(title=name, run_id=run_id, record=record)
+    return _page(title=record.step, run_id=run_id, record=record)
 
 
 def _page(**values: object) -> str:
@@ -49,8 +48,6 @@ def _environment() -> Environment:
         "en": words_of("en"),
         "pt": words_of("pt"),
         "summary": summary,
-        "explanation": explanation,
-        "verdicts_of": verdicts_of,
         "of_verdict": words,
     }
     return environment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -10,15 +9,20 @@ import subprocess
 import sys
 from collections import deque
 from datetime import timedelta
-from tempfile import TemporaryFile
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
 from spira.links import LINKS
-from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure
+from spira.outcome import (
+    N_LAST_LINES,
+    actor,
+    command_line,
+    configured_step,
+    failure,
+    result_of,
+)
 from spira.site import Site
-from spira.store import shown
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
 
@@ -100,24 +104,22 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
         step = configured_step(self.task_id, self.pipeline, context["params"])
         python = os.environ.get("SPIRA_PYTHON", sys.executable)
         last_lines: deque[str] = deque(maxlen=N_LAST_LINES)
-        with TemporaryFile("w+") as stdout:
-            self.process = subprocess.Popen(
-                command_line(python, step, context["run_id"]),
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "SPIRA_ACTOR": actor(context)},
-                start_new_session=True,  # so that a kill reaches what the step started
-            )
-            assert self.process.stderr is not None  # noqa: S101  (it is a pipe)
-            for line in self.process.stderr:
-                log.info("%s", line.rstrip())
-                last_lines.append(line)
-            status = self.process.wait()
-            stdout.seek(0)
-            if status == 0:
-                return shown(json.loads(stdout.read()))
-        raise failure(step.name, status, "".join(last_lines))
+        self.process = subprocess.Popen(
+            command_line(python, step, context["run_id"]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "SPIRA_ACTOR": actor(context)},
+            start_new_session=True,  # so that a kill reaches what the step started
+        )
+        assert self.process.stderr is not None  # noqa: S101  (it is a pipe)
+        for line in self.process.stderr:
+            log.info("%s", line.rstrip())
+            last_lines.append(line)
+        if status := self.process.wait():
+            raise failure(step.name, status, "".join(last_lines))
+        store = os.environ.get("SPIRA_STORE") or ".spira/store"
+        return result_of(store, context["run_id"], step.name, os.environ)
 
     def on_kill(self) -> None:
         if self.process is not None and self.process.poll() is None:

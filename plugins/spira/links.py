@@ -56,14 +56,15 @@ def _run_page(ti_key: TaskInstanceKey) -> str:
 
 def _verdict(ti_key: TaskInstanceKey) -> str:
     """A gate's verdict: from Airflow, or from the store for a gate that refused."""
-    record: Any = XCom.get_value(ti_key=ti_key, key="return_value")
-    if not isinstance(record, dict):
+    shown: Any = XCom.get_value(ti_key=ti_key, key="return_value")
+    if not isinstance(shown, dict):
         try:
             record = own_store().record(ti_key.run_id, ti_key.task_id)
         except OSError as error:
             log.warning("no button for the verdict: %s", error)
             return ""
-    return str(summary(record or {}).get("verdict", ""))
+        shown = summary(record) if record else {}
+    return str(shown.get("verdict", ""))
 
 
 @attrs.define()

@@ -81,7 +81,8 @@ def result_of(store: str, run_id: str, step: str, environment: Mapping[str, str]
 def reason_of(store: str, run_id: str, step: str, environment: Mapping[str, str]) -> str:
     """Why a step failed, by its record; empty when the store has none or does not answer."""
     try:
-        return explanation(StoreReader(store, environment).record(run_id, step) or {})
+        record = StoreReader(store, environment).record(run_id, step)
+        return explanation(record) if record else ""
     except OSError as error:
         log.warning("the reason is taken from the last lines of the log: %s", error)
         return ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from spira_tasks.contract.record import verdicts_of
+from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import suppress
 
 SHOWN = ("key", "state", "found", "seconds", "metrics")
@@ -58,9 +58,10 @@ class StoreReader:
         """
         if not RUN_ID.fullmatch(run_id):
             return None
-        own = (self.record(run_id, REPORT) or {}).get("outputs")
+        report = self.record(run_id, REPORT)
         # another run, such as one of spira_governance_report, may have built it again
-        digest = (self._json(f"site/runs/{run_id}.json") or own or {}).get("site")
+        pointer = self._json(f"site/runs/{run_id}.json") or (report.outputs if report else {})
+        digest = pointer.get("site")
         if digest is None:
             return None
         match = DIGEST.fullmatch(str(digest))
@@ -77,11 +78,16 @@ class StoreReader:
         """A file by its SHA-256, as ``names`` has it."""
         return self._verified(f"blobs/{hexdigest[:2]}/{hexdigest}", hexdigest)
 
-    def record(self, run_id: str, step: str) -> dict[str, Any] | None:
+    def record(self, run_id: str, step: str) -> StepRecord | None:
         """The record of a step of a run; None when there is none, or the name cannot have one."""
         if not (RUN_ID.fullmatch(run_id) and RUN_ID.fullmatch(step)):
             return None
-        return self._json(f"runs/{run_id}/{step}.json")
+        name = f"runs/{run_id}/{step}.json"
+        content = self._read(name)
+        try:
+            return None if content is None else StepRecord.from_json(content)
+        except (ValueError, TypeError, KeyError):
+            raise Damaged(f"{name} is no record of a step") from None
 
     def _json(self, name: str) -> dict[str, Any] | None:
         content = self._read(name)
@@ -110,9 +116,9 @@ class StoreReader:
 
         place = urlsplit(self._store)
         path = f"{place.path.strip('/')}/{name}".lstrip("/")
-        service = Service.from_environment(self._environment)
-        client = service.client(n_retries=5, backoff_seconds=0.5)
         try:
+            service = Service.from_environment(self._environment)
+            client = service.client(n_retries=5, backoff_seconds=0.5)
             with client.get_object(place.netloc, path) as response:
                 return bytes(response.read())
         except S3Error as error:
@@ -121,6 +127,8 @@ class StoreReader:
             raise OSError(f"S3 refused to read {self._store}: {error.code}") from None
         except (MinioException, HTTPError) as error:
             raise OSError(f"S3 does not answer: {type(error).__name__}") from None
+        except ValueError as error:  # of the environment
+            raise OSError(str(error)) from None
 
 
 def own_store() -> StoreReader:
@@ -147,37 +155,36 @@ def own_store() -> StoreReader:
         raise OSError(str(error)) from None
 
 
-def shown(record: Mapping[str, Any]) -> dict[str, Any]:
+def shown(record: StepRecord) -> dict[str, Any]:
     """What Airflow's page shows of a record: a few hundred bytes, the verdict first."""
-    fields = {name: record[name] for name in SHOWN if name in record}
-    mlflow_run = record.get("provenance", {}).get("mlflow_run", "")
-    verdicts = [suppress(verdict).to_dict() for verdict in verdicts_of(record)]
-    return summary(record) | fields | {"verdicts": verdicts, "mlflow_run": mlflow_run}
+    fields = summary(record) | {
+        **{name: getattr(record, name) for name in SHOWN},
+        "verdicts": [suppress(verdict).to_dict() for verdict in record.verdicts],
+        "mlflow_run": record.provenance.get("mlflow_run", ""),
+    }
+    return dict(
+        json.loads(json.dumps(fields))
+    )  # without tuples, which Airflow stores in its own way
 
 
-def summary(record: Mapping[str, Any]) -> dict[str, Any]:
+def summary(record: StepRecord) -> dict[str, Any]:
     """The verdict of a gate and its counts; empty for a step that is no gate."""
-    verdicts = verdicts_of(record)
-    if not verdicts:
+    if not record.verdicts:
         return {}
-    counts = {
-        "block": sum(verdict.stops for verdict in verdicts),
-        "warn": sum(verdict.status != "pass" and not verdict.stops for verdict in verdicts),
-        "pass": sum(verdict.status == "pass" for verdict in verdicts),
-    }
+    n_blocked = len(record.stopping)
+    n_passed = sum(verdict.status == "pass" for verdict in record.verdicts)
+    n_warnings = len(record.verdicts) - n_blocked - n_passed
     return {
-        "verdict": next(word for word, count in counts.items() if count),
-        "n_blocked": counts["block"],
-        "n_warnings": counts["warn"],
-        "n_passed": counts["pass"],
+        "verdict": "block" if n_blocked else "warn" if n_warnings else "pass",
+        "n_blocked": n_blocked,
+        "n_warnings": n_warnings,
+        "n_passed": n_passed,
     }
 
 
-def explanation(record: Mapping[str, Any]) -> str:
+def explanation(record: StepRecord) -> str:
     """Why a step failed or refused; empty when it did neither."""
-    if record.get("message"):
-        return str(record["message"])
     from expectations.words.verdicts import sentence
 
-    stopping = [verdict for verdict in verdicts_of(record) if verdict.stops]
-    return "\n".join(f"- {verdict.id}: {sentence(verdict, 'en')}" for verdict in stopping)
+    refused = [f"- {verdict.id}: {sentence(verdict, 'en')}" for verdict in record.stopping]
+    return record.message or "\n".join(refused)

@@ -16,10 +16,10 @@ Layout, the same in a folder and in a bucket::
     corrupt/...                     what was found damaged, moved out of the way
 
 Only runs and checkpoints are overwritten, and only checkpoints are deleted: once the result is
-there.  Whoever deletes one by hand loses time and nothing else.  Two of ``spira_tasks.governance``
+there.  Deleting one by hand costs time and nothing else.  Two of ``spira_tasks.governance``
 delete what is finished: ``erasure``, on a person's demand, and ``retention``, by age.
 
-Whoever reads gets the content that the name promises, or an error: damage is never handed on.
+A reader gets the content that the name promises, or an error: damage is never handed on.
 """
 
 from __future__ import annotations
@@ -149,18 +149,6 @@ class Store:
         sizes = {digest: self.blobs.size(digest) for digest in mentioned}
         blobs = {digest: size for digest, size in sizes.items() if size is not None}
         self._backend.write(_memo(key), canonical_json({"record": record, "blobs": blobs}))
-
-    def read_record(self, run_id: str, name: str) -> dict[str, Any] | None:
-        """Return a record of a run, or None when there is none."""
-        return self._record(f"runs/{_checked(run_id)}/{_checked(name)}.json")
-
-    def record_names(self, run_id: str) -> list[str]:
-        """Return the names of the records of a run, sorted."""
-        return sorted(self.runs.read(run_id).steps)
-
-    def run_ids(self) -> list[str]:
-        """Return the runs that have left a record, the one that last wrote one at the end."""
-        return self.runs.ids()
 
     def files(self, digest: str) -> dict[str, str]:
         """The files of an artifact: name to digest, whether their content is still there or not."""

@@ -9,7 +9,7 @@ class Checkpoint:
     """The state of unfinished work on one result: one file, each replacing the last.
 
     It belongs to a key, hence to one code, configuration and input: whatever is read here was left
-    by the same work.  It is not named by its content, so whoever reads it has to verify it.
+    by the same work.  It is not named by its content, so its reader has to verify it.
     """
 
     def __init__(self, backend: Backend, key: str) -> None:

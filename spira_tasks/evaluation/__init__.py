@@ -1,1 +1,1 @@
-"""What the numbers of an evaluation, or of a table, say: arrays and tables in, statistics out."""
+"""Statistics of evaluations and of tables: arrays and tables in, numbers out."""

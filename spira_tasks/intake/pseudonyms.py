@@ -1,7 +1,7 @@
 """Pseudonyms: the keyed names by which people are known inside the platform.
 
 The key is the one secret that links them to hospital numbers.  It comes from the environment and
-is kept apart from the data (LGPD art. 13 § 4); whoever has only the store cannot go back.
+is kept apart from the data (LGPD art. 13 § 4); with the store alone nobody can go back.
 
 When the key is replaced, a re-key map says who had which pseudonym before: people who are known
 keep the one they first had, so nobody changes sides between training and test, and a tombstone
@@ -58,7 +58,7 @@ def key(variable: str = VARIABLE) -> bytes:
 
 
 def key_id() -> str:
-    """Eight hex digits that change with the key and the re-key map, and do not tell them.
+    """Eight hex digits that change with the key and the re-key map, and do not reveal them.
 
     They are part of ingest's configuration, so that pseudonyms made otherwise are another result.
     """
@@ -69,7 +69,7 @@ def key_id() -> str:
 
 
 def id_of(secret: bytes) -> str:
-    """Names a key without telling it."""
+    """Names a key without revealing it."""
     return hashlib.sha256(b"spira.pseudonym-key/1\0" + secret).hexdigest()[:8]
 
 
@@ -203,10 +203,10 @@ def keyed_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
 
 
 def own_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
-    """The pseudonym of every row's patient by this key, NaN where nothing tells who it is.
+    """The pseudonym of every row's patient by this key, NaN where nothing shows who it is.
 
     By hospital and hospital number; a ``patient_pid``, already a pseudonym, passes, and so does
-    what the names of the published layout tell.
+    what the file names of the published layout show.
     """
     import pandas as pd
 
@@ -225,7 +225,7 @@ def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
 def identifiers_in_text(rows: pd.DataFrame) -> Faults:
     """Rows that name their patient in a column that would be kept.
 
-    The hospital number of the same row, in any column; and whatever looks like a Brazilian
+    The hospital number of the same row, in any column; and anything that looks like a Brazilian
     personal number, a telephone or an e-mail address.
     """
     from expectations.personal import IDENTIFIERS, holds_personal_data

@@ -98,7 +98,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
 
 def history(store: Store) -> History:
     """The newest MAX_RUNS training runs, the oldest first."""
-    summaries = in_threads(lambda run_id: _summary(store, run_id), store.run_ids()[-MAX_RUNS:])
+    summaries = in_threads(lambda run_id: _summary(store, run_id), store.runs.ids()[-MAX_RUNS:])
     known = [summary for summary in summaries if summary is not None]
     return History(tuple(sorted(known, key=lambda run: (run.finished_at, run.run_id))))
 

@@ -47,7 +47,7 @@ def test_a_step_gets_its_run_its_store_and_its_keys(task: Task) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "words"),
     [
-        (1, AirflowFailException, "an error that trying again does not mend"),
+        (1, AirflowFailException, "an error ended it that a retry does not correct"),
         (65, AirflowFailException, "a gate refused"),
         (78, AirflowFailException, "its configuration is wrong"),
         (75, AirflowException, "a service did not answer"),

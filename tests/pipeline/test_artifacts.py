@@ -258,6 +258,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.record import Result
+from spira_tasks.contract.run import StepRecord
 
 store, n_steps = Store(sys.argv[1]), int(sys.argv[2])
 print("started", flush=True)
@@ -273,7 +274,8 @@ for step in range(n_steps):
             Path(scratch, name).write_bytes(rng.bytes(1_000) * int(rng.integers(1_000)))
         outputs = {"all": store.put_directory(Path(scratch))}
     store.save_result(Result("stage", key, outputs))
-    store.write_record("run", f"step{step % 5}", {"key": key})
+    record = StepRecord(f"step{step % 5}", "stage", "done", "2026-11-21", 1.0, key=key)
+    store.runs.write("run", record)
 """
 
 
@@ -319,6 +321,5 @@ def assert_everything_is_whole(store: Store, backend: Backend) -> None:
             assert directory.path(name).stat().st_size == directory.size(name)
     for entry in backend.entries("memo"):
         assert store.recall(Path(entry.name).stem) is not None
-    for name in store.record_names("run"):
-        assert store.read_record("run", name) is not None
+    assert len(store.runs.read("run").steps) == len(backend.entries("runs"))
     assert backend.entries("corrupt") == []

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from stores import backend, blob_name, fill, output, store
+from stores import backend, blob_name, fill, output, step_record, store
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import digest_of
 from spira_tasks.contract.record import Result
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 __all__ = ["backend", "output", "store"]  # the fixtures
@@ -30,7 +30,7 @@ def test_a_result_comes_back_as_it_was_saved(store: Store, output: Path) -> None
         key="ab12",
         outputs={"model": store.put_directory(output)},
         metrics={"loss": 0.25},
-        verdicts=(Verdict("gate", "warn", statistic=0.5, n=7, reason="few subjects"),),
+        verdicts=(Verdict("gate", "warn", Number(0.5), n=7),),
         seconds=1.5,
         provenance={"git": "abc"},
     )
@@ -124,33 +124,33 @@ def test_memory_lasts_as_long_as_the_blobs_it_mentions(store: Store, backend: Ba
 
 
 def test_a_record_of_a_run_is_replaced_by_the_next(store: Store) -> None:
-    assert store.read_record(RUN_ID, "train") is None
-    store.write_record(RUN_ID, "train", {"state": "running"})
-    store.write_record(RUN_ID, "train", {"state": "done"})
-    store.write_record(RUN_ID, "split", {"state": "done"})
+    assert store.runs.step(RUN_ID, "train") is None
+    store.runs.write(RUN_ID, step_record("train", state="failed"))
+    store.runs.write(RUN_ID, step_record("train"))
+    store.runs.write(RUN_ID, step_record("split"))
 
-    assert store.read_record(RUN_ID, "train") == {"state": "done"}
-    assert store.record_names(RUN_ID) == ["split", "train"]
-    assert store.record_names("scheduled__1") == []
+    assert store.runs.step(RUN_ID, "train") == step_record("train")
+    assert list(store.runs.read(RUN_ID).steps) == ["split", "train"]
+    assert store.runs.read("scheduled__1").steps == {}
 
 
 def test_runs_are_listed_with_the_latest_written_last(store: Store) -> None:
-    assert store.run_ids() == []
+    assert store.runs.ids() == []
     for run_id in ("b", RUN_ID, "a", "b"):
-        store.write_record(run_id, "split", {})
+        store.runs.write(run_id, step_record("split"))
         # The clock of a file system may be coarse; an S3 service tells whole seconds.
         time.sleep(1.05 if store.url.startswith("s3:") else 0.02)
 
-    assert store.run_ids() == [RUN_ID, "a", "b"]
+    assert store.runs.ids() == [RUN_ID, "a", "b"]
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\n", "a\\b", "ü", "x" * 201])
 def test_a_name_that_could_leave_its_place_is_refused(store: Store, name: str) -> None:
     for use in (
-        lambda: store.write_record(name, "split", {}),
-        lambda: store.write_record(RUN_ID, name, {}),
-        lambda: store.read_record(name, "split"),
-        lambda: store.record_names(name),
+        lambda: store.runs.write(name, step_record("split")),
+        lambda: store.runs.write(RUN_ID, step_record(name)),
+        lambda: store.runs.step(name, "split"),
+        lambda: store.runs.read(name).steps,
         lambda: store.find_result(name),
         lambda: store.save_result(Result("stage", name, {})),
         lambda: store.recall(name),

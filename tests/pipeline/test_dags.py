@@ -69,7 +69,7 @@ ours = sorted(name for name in sys.modules if name.split(".")[0] == "spira_tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
 print(*ours, "|", *heavy)
 """
-    names = ("access", "exits", "pipelines", "step")
+    names = ("access", "exits", "pipelines", "record", "run", "step", "verdict")
     contract = ("", ".contract", *(f".contract.{name}" for name in names))
     assert last_line(script, home) == " ".join(f"spira_tasks{name}" for name in contract) + " |"
 
@@ -116,7 +116,7 @@ def test_a_run_by_airflow_leaves_the_digests_of_a_run_by_the_command_line(
     )
     assert process.returncode == 1, process.stdout[-2000:]  # the gate refuses this little model
     store = Store(str(tmp_path))
-    (run_id,) = store.run_ids()
+    (run_id,) = store.runs.ids()
     ours = {s["name"]: s for s in show.describe(finished.run_id, finished.store)["steps"]}
     airflows = show.describe(run_id, store)
     assert run_id.startswith("manual__")
@@ -140,9 +140,9 @@ def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Pa
     assert "step 'ingest' ended with status 78" in process.stdout
     assert process.stdout.count("end task task_id=ingest") == 1  # no second try
     store = Store(str(tmp_path / "s"))
-    report = store.read_record(store.run_ids()[-1], "report")
+    report = store.runs.step(store.runs.ids()[-1], "report")
     assert report is not None  # of the failed run too
-    assert report["state"] == "done"
+    assert report.state == "done"
 
 
 def test_a_parameter_that_does_not_exist_is_refused(home: Path, tmp_path: Path) -> None:

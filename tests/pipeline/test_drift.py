@@ -145,7 +145,7 @@ def test_older_people_from_a_new_site_are_told_and_block_nothing(
         "expect_no_new_categories(hospital_id)",
     }
     assert result.stopping == ()
-    left = json.dumps(content(store, result)) + json.dumps(store.read_record("r", "check_drift"))
+    left = json.dumps(content(store, result)) + store.runs.read("r").steps["check_drift"].to_json()
     assert "Planted" not in left
     (age,) = [row for row in content(store, result)["features"] if row["feature"] == "age"]
     assert age["significant"] is True
@@ -175,7 +175,7 @@ def test_the_second_time_nothing_is_compared_and_the_bytes_are_the_same(
     one = compare(store, others(), tmp_path / "one", "first")
     other = compare(store, others(), tmp_path / "other", "second")
     assert one.outputs == other.outputs
-    found = [(store.read_record(run, "check_drift") or {})["found"] for run in ("first", "second")]
+    found = [store.runs.read(run).steps["check_drift"].found for run in ("first", "second")]
     assert found == [False, True]
 
 

@@ -21,9 +21,9 @@ __all__ = ["filled", "store", "subject"]  # the fixtures
 
 
 def output(store: Store, step: str, name: str) -> str:
-    record = store.read_record("r", step)
+    record = store.runs.step("r", step)
     assert record is not None
-    return str(record["outputs"][name])
+    return str(record.outputs[name])
 
 
 def features_table(store: Store) -> tuple[str, bytes]:

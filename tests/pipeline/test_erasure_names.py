@@ -67,9 +67,9 @@ def test_a_model_is_marked_even_where_the_erasure_finds_no_end(
 ) -> None:
     rows = table(store, "recordings", "split")
     task = rows.loc[(rows["subject_id"] == subject) & (rows["split"] != "test"), "task"].iloc[0]
-    split = store.read_record("r", "split")
+    split = store.runs.step("r", "split")
     assert split is not None
-    register(store, split["outputs"]["recordings"], tmp_path, task)
+    register(store, split.outputs["recordings"], tmp_path, task)
     monkeypatch.setattr(erasure, "left_over", lambda *_: ["runs/r/being-written.json"])
     with pytest.raises(ServiceUnavailable, match="still holds something"):
         erase(store, subject)

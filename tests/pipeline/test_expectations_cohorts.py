@@ -86,9 +86,9 @@ def until_training_set(folder: Path, **cohort: object) -> dict[str, str]:
             assert step.name == "check_training_set"
         if step.name == "check_training_set":
             break
-    record = store.read_record("r", "check_training_set")
+    record = store.runs.step("r", "check_training_set")
     assert record is not None
-    return {v["id"]: v["status"] for v in record["verdicts"] if v["status"] != "pass"}
+    return {v.id: v.status for v in record.verdicts if v.status != "pass"}
 
 
 def test_a_small_cohort_without_a_confound_is_told_only_that_it_is_small(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def store(tmp_path: Path) -> Store:
 
 def made(store: Store, output: str) -> dict[str, Any]:
     """All of an output of the step, files by name."""
-    record = store.read_record("r", "check")
+    record = store.runs.step("r", "check")
     assert record is not None
-    directory = store.directory(record["outputs"][output])
+    directory = store.directory(record.outputs[output])
     return {
         name: pd.read_parquet(directory.path(name))
         if name.endswith(".parquet")
@@ -145,7 +145,7 @@ def test_what_a_gate_leaves_holds_no_value_of_a_patient(store: Store, gate: Gate
     table.loc[5, "temp"] = 48.375
     gate(table)
     left = str(made(store, "report")) + made(store, "quarantine")["quarantine.parquet"].to_json()
-    left += json.dumps(store.read_record("r", "check"))
+    left += store.runs.read("r").steps["check"].to_json()
     aside = made(store, "quarantine")["quarantine.parquet"]
     assert len(aside) == 6
     for planted in ("lanted", "LANTED", "48.375", "4837", "247-25"):

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
+from stores import step_record
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import State, StepRecord
+from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.provenance import ROOT
 
 pytestmark = pytest.mark.slow
@@ -134,16 +138,19 @@ def fill(store: Store, folder: Path) -> None:
     (folder / PACK).write_bytes(b"PK")
     (folder / HOSTILE).write_text("<p>a site with a bad name</p>")
     site = store.put_directory(folder)
-    report = {"state": "done", "outputs": {"site": site}, "verdicts": []}
-    store.write_record(RUN, "report", report)
+    store.runs.write(RUN, record("report", "done", outputs={"site": site}))
     store.documents.write("site/latest.json", {"run_id": RUN})
-    verdicts = [
-        {"name": "a", "verdict": "pass", "reason": ""},
-        {"name": "leak", "verdict": "block", "reason": "3 subjects are in <two> splits"},
-    ]
-    store.write_record("second", "ingest", {"state": "done", "outputs": {}, "verdicts": []})
-    blocked = {"state": "blocked", "outputs": {}, "verdicts": verdicts}
-    store.write_record("second", "check_training_set", blocked)
+    verdicts = (
+        Verdict("a", "pass"),
+        Verdict("contains_erased_subject", "block", observed=Number(3, "people")),
+        Verdict("<leak>", "block"),
+    )
+    store.runs.write("second", record("ingest", "done"))
+    store.runs.write("second", record("check_training_set", "blocked", verdicts=verdicts))
+
+
+def record(step: str, state: State, **fields: Any) -> StepRecord:
+    return StepRecord(step, step, state, "2026-11-21T12:00:00+00:00", 1.0, **fields)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -298,21 +305,23 @@ def test_a_run_without_a_report_says_so_and_why_it_was_blocked(server: Server) -
     page = server.ask("/spira/runs/second/", "officer")
     assert page.status == 200
     assert "There is no report yet" in page.text
-    assert "leak: fewer than 5 subjects are in &lt;two&gt; splits" in page.text
+    assert "(LGPD art. 18): fewer than 5." in page.text
+    assert "&lt;leak&gt;" in page.text
+    assert "<leak>" not in page.text
     assert server.ask("/spira/runs/second/index.html", "officer").text == page.text
 
 
 def test_a_gate_shows_its_verdict_its_counts_and_its_run(server: Server) -> None:
     page = server.ask("/spira/tasks/second/check_training_set", "officer").text
-    assert "1 blocking, 0 warnings, 1 passed" in page
-    assert "fewer than 5 subjects are in &lt;two&gt; splits" in page
+    assert "2 blocking, 0 warnings, 1 passed" in page
+    assert "(LGPD art. 18): fewer than 5." in page
+    assert "<code>&lt;leak&gt;</code>" in page
     assert '<a href="../../runs/second/">' in page
 
 
 @pytest.mark.parametrize("step", ["erase", "another"])
 def test_what_a_step_of_another_dag_said_is_not_shown(server: Server, step: str) -> None:
-    record = {"state": "done", "outputs": {}, "verdicts": [], "config": {"reason": "form 12"}}
-    server.store.write_record("erasing", step, record)
+    server.store.runs.write("erasing", record(step, "done", config={"reason": "form 12"}))
     assert server.ask(f"/spira/tasks/erasing/{step}", "admin").status == 404
     assert server.ask(f"/spira/tasks/{ENCODED}/report", "officer").status == 200
 
@@ -339,7 +348,7 @@ def test_who_took_a_pack_is_on_the_page_of_airflows_audit_log(server: Server) ->
 def test_a_damaged_file_is_not_shown(server: Server, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("what was signed")
     digest = server.store.put_directory(tmp_path)
-    server.store.write_record("damaged", "report", {"state": "done", "outputs": {"site": digest}})
+    server.store.runs.write("damaged", step_record("report", outputs={"site": digest}))
     path = "/spira/runs/damaged/index.html"
     assert server.ask(path, "officer").text == "what was signed"
     name = server.store.blobs.path(server.store.blobs.put(b"what was signed"))

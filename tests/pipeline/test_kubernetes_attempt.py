@@ -6,6 +6,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pods import RUN_ID, VALUES, Notes, connections, context_of, hold_against_schema, operator_of
 
 from spira.kubernetes import StepPodOperator
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import StepRecord
 
 __all__ = ["connections"]  # the fixture
 
@@ -175,9 +178,8 @@ def attempt(tmp_path: Path) -> Callable[..., Any]:
 
 
 def leave_record(folder: Path, **fields: Any) -> None:
-    file = folder / "runs" / RUN_ID / "train.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(fields))
+    record = StepRecord("train", "train", "done", "2026-11-21T12:00:00+00:00", 3.0)
+    Store(str(folder)).runs.write(RUN_ID, replace(record, **fields))
 
 
 def test_a_pod_that_succeeds_shows_its_record_and_goes(
@@ -194,7 +196,8 @@ def test_a_pod_that_succeeds_shows_its_record_and_goes(
     cluster.lines = ["epoch 1", f"a slip: {VALUES['SPIRA_S3_SECRET_KEY']}"]
     result, pushed = attempt()
     assert result == pushed["return_value"]
-    assert result == {"key": "abc", "seconds": 3.0, "mlflow_run": "4/5"}
+    state = {"state": "done", "found": False, "metrics": {}, "verdicts": []}
+    assert result == {"key": "abc", "seconds": 3.0, "mlflow_run": "4/5", **state}
     assert cluster.pods == {}
     log = capsys.readouterr().out
     assert "epoch 1" in log

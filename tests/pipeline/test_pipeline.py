@@ -36,9 +36,9 @@ def run(
             run_step(step, run_id, store)
         except GateRejected:
             assert step.name == "promote"
-        record = store.read_record(run_id, step.name)
+        record = store.runs.step(run_id, step.name)
         assert record is not None
-        found[step.name] = record["found"]
+        found[step.name] = record.found
         if step.name == until:
             break
     return found
@@ -167,9 +167,9 @@ def test_other_epochs_are_computed_from_training_on(finished: Run) -> None:
 
 def test_another_seed_gives_other_weights(finished: Run) -> None:
     run(finished.store, "reseeded", finished.cohort, until="train", train__seed=7)
-    record = finished.store.read_record("reseeded", "train")
+    record = finished.store.runs.step("reseeded", "train")
     assert record is not None
-    assert record["outputs"] != finished.results["train"].outputs
+    assert record.outputs != finished.results["train"].outputs
 
 
 def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path
     found = run(finished.store, "grown", folder, until="materialize")
     after = {path.name for path in memory.rglob("*.json")}
     assert not any(found.values())
-    record = finished.store.read_record("grown", "materialize")
+    record = finished.store.runs.step("grown", "materialize")
     assert record is not None
-    n_sentences = record["metrics"]["n_recordings"]
+    n_sentences = record.metrics["n_recordings"]
     n_new = n_sentences - finished.results["materialize"].metrics["n_recordings"]
     assert 1 <= n_new <= 2
     assert len(after - before) == 2 * 3 + n_new  # two people's recordings, and their sentences
@@ -197,10 +197,10 @@ def test_a_bucket_holds_the_same_digests_as_a_folder(
     store = Store(bucket)
     assert not any(run(store, "r", finished.cohort, until="evaluate").values())
     for name in NAMES[: NAMES.index("register")]:
-        record = store.read_record("r", name)
+        record = store.runs.step("r", name)
         assert record is not None
-        assert record["key"] == finished.results[name].key
-        assert record["outputs"] == finished.results[name].outputs
+        assert record.key == finished.results[name].key
+        assert record.outputs == finished.results[name].outputs
 
 
 @pytest.mark.slow
@@ -227,13 +227,11 @@ def test_the_published_dataset_runs_through_the_same_pipeline(cohort: Path, tmp_
     store = Store(str(tmp_path / "store"))
     found = run(store, "r", folder)
     assert list(found) == NAMES
-    ingest, split = (store.read_record("r", name) for name in ("ingest", "split"))
+    ingest, split = (store.runs.step("r", name) for name in ("ingest", "split"))
     assert ingest is not None
     assert split is not None
-    assert ingest["metrics"]["n_ward_noises"] == 6
-    given = {
-        name: split["metrics"][f"n_subjects_{name}"] for name in ("train", "validation", "test")
-    }
+    assert ingest.metrics["n_ward_noises"] == 6
+    given = {name: split.metrics[f"n_subjects_{name}"] for name in ("train", "validation", "test")}
     assert given["train"] >= 10
     assert min(given.values()) >= 4
 
@@ -248,10 +246,10 @@ def test_a_gate_that_refuses_is_found_again_and_lets_nobody_past(tmp_path: Path)
     for _ in range(2):
         with pytest.raises(GateRejected, match="'check_training_set' blocks the run"):
             run_step(steps["check_training_set"], "r", store)
-    record = store.read_record("r", "check_training_set")
+    record = store.runs.step("r", "check_training_set")
     assert record is not None
-    assert record["state"] == "blocked"
-    assert record["found"] is True
+    assert record.state == "blocked"
+    assert record.found is True
     with pytest.raises(GateRejected, match="'check_training_set' blocked run 'r'"):
         run_step(steps["materialize"], "r", store)
     assert show.describe("r", store)["outcome"] == "blocked"
@@ -282,12 +280,12 @@ def test_a_wrong_step_is_refused_with_what_is_wrong(
 def test_what_was_damaged_is_never_used_and_is_made_again(finished: Run, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     run(store, "r", finished.cohort, until="check_features")
-    record = store.read_record("r", "materialize")
+    record = store.runs.step("r", "materialize")
     assert record is not None
-    features = store.directory(record["outputs"]["features"])
-    split = store.read_record("r", "split")
+    features = store.directory(record.outputs["features"])
+    split = store.runs.step("r", "split")
     assert split is not None
-    recordings = store.directory(split["outputs"]["recordings"]).path("recordings.parquet")
+    recordings = store.directory(split.outputs["recordings"]).path("recordings.parquet")
     table = pd.read_parquet(features.path("features.parquet")).merge(
         pd.read_parquet(recordings, columns=["record_id", "split"]), on="record_id"
     )

@@ -216,9 +216,9 @@ def test_another_map_is_another_result(
 ) -> None:
     data = cohort.write()
     assert rotate(monkeypatch, data, tmp_path / "map.json") == 0
-    with_map = Ingested(data, store, run_id="r2").record["key"]
+    with_map = Ingested(data, store, run_id="r2").record.key
     monkeypatch.delenv("SPIRA_PSEUDONYM_MAP")
-    assert Ingested(data, store, run_id="r3").record["key"] != with_map
+    assert Ingested(data, store, run_id="r3").record.key != with_map
 
 
 def test_the_map_is_closed_and_kept_apart(

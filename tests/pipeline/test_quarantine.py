@@ -158,9 +158,9 @@ def test_the_ledger_tells_by_which_version_a_gate_refused_and_when_it_takes_agai
     checked("r1", 1)
     (entry,) = quarantine.ledger(ward.store)
     assert (entry.record, entry.step) == (rows.loc[0, "record_id"], "check_recordings")
-    report = ward.store.read_record("r1", "check_recordings")
+    report = ward.store.runs.step("r1", "check_recordings")
     assert report is not None
-    directory = ward.store.directory(report["outputs"]["report"])
+    directory = ward.store.directory(report.outputs["report"])
     versions = {p["suite"]: p["version"] for p in json.loads(directory.read("validation.json"))}
     assert entry.suite_version == versions[entry.suite] != ""
     assert main(["quarantine", "list", "--store", ward.store.url]) == 0
@@ -315,9 +315,9 @@ def test_the_commands_list_release_and_run_again(
     assert main(["quarantine", "rerun", "r1", "--run-id", "r2", "--json", *where]) == 65
     shown = json.loads(capsys.readouterr().out)
     assert shown["steps"][0]["metrics"]["n_quarantined"] == 0
-    ingested = ward.store.read_record("r2", "ingest")
+    ingested = ward.store.runs.step("r2", "ingest")
     assert ingested is not None
-    assert ingested["config"]["max_quarantine_fraction"] == 1.0  # as in the run that is run again
+    assert ingested.config["max_quarantine_fraction"] == 1.0  # as in the run that is run again
 
 
 def test_the_ledger_of_a_whole_run_holds_what_ingest_and_the_gates_refused(finished: Run) -> None:

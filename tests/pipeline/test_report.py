@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -149,7 +149,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Refused:
     conf = json.dumps({"data": str(cohort), "epochs": 2, "settings": settings})
     process = airflow(home, str(folder), "dags", "test", "spira_continuous_training", "-c", conf)
     store = Store(str(folder))
-    (run_id,) = store.run_ids()
+    (run_id,) = store.runs.ids()
     output = process.stdout + process.stderr
     return Refused(run_id, store, home, process.returncode, output)
 
@@ -163,7 +163,7 @@ def test_the_marked_recording_was_taken_in_and_the_others_refused(run: Refused) 
     """Else the search below would look for what was never there."""
     import pandas as pd
 
-    outputs = run.store.read_record(run.run_id, "ingest")["outputs"]
+    outputs = run.store.runs.read(run.run_id).steps["ingest"].outputs
     taken = run.store.directory(outputs["recordings"]).path("recordings.parquet")
     refused = run.store.directory(outputs["quarantine"]).path("quarantine.parquet")
     assert TAKEN["record_id"] in set(pd.read_parquet(taken)["record_id"])
@@ -173,9 +173,9 @@ def test_the_marked_recording_was_taken_in_and_the_others_refused(run: Refused) 
 def test_a_gate_refused_the_run_and_the_report_is_there_all_the_same(run: Refused) -> None:
     assert run.status == 1
     assert b"DagRun failed" in run.output
-    report = run.store.read_record(run.run_id, "report")
+    report = run.store.runs.step(run.run_id, "report")
     assert report is not None
-    assert report["state"] == "done"
+    assert report.state == "done"
     assert b"end task task_id=report" in run.output
 
 
@@ -199,14 +199,12 @@ def everything(run: Refused) -> Iterator[tuple[str, bytes]]:
         for path in folder.rglob("*"):
             if path.is_file():
                 yield str(path), path.read_bytes()
-    for step in run.store.record_names(run.run_id):
-        record = run.store.read_record(run.run_id, step)
-        assert record is not None
-        yield f"record of {step}", json.dumps(record, ensure_ascii=False).encode()
+    for step, record in run.store.runs.read(run.run_id).steps.items():
+        yield f"record of {step}", json.dumps(asdict(record), ensure_ascii=False).encode()
         # ingest's own report, in the store alone, counts by the names of sites
         shown = {"site", "pack"} if step == "ingest" else {"report", "site", "pack"}
-        for output in shown & set(record["outputs"]):
-            directory = run.store.directory(record["outputs"][output])
+        for output in shown & set(record.outputs):
+            directory = run.store.directory(record.outputs[output])
             for name in directory.names:
                 content = directory.read(name)
                 yield f"{step}.{output}/{name}", content
@@ -229,8 +227,8 @@ def test_a_report_can_be_built_again_by_its_own_dag(run: Refused) -> None:
     pointer = run.store.documents.read("site/latest.json")
     assert pointer is not None
     assert pointer["run_id"] == run.run_id
-    (builder,) = set(run.store.run_ids()) - {run.run_id}
-    record = run.store.read_record(builder, "report")
+    (builder,) = set(run.store.runs.ids()) - {run.run_id}
+    record = run.store.runs.step(builder, "report")
     assert record is not None
-    assert pointer["site"] == record["outputs"]["site"]
-    assert run.store.directory(record["outputs"]["pack"]).names[0].endswith(".zip")
+    assert pointer["site"] == record.outputs["site"]
+    assert run.store.directory(record.outputs["pack"]).names[0].endswith(".zip")

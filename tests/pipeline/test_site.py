@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from spira.launch import GPU_POOL, ProcessStepOperator, step_operator
 from spira.outcome import failure, memory_limit, out_of_memory, reason_of, result_of
 from spira.site import LOCAL_ENGINE, Place, Site
 from spira.store import StoreReader, explanation, shown
+from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.step import Resources, Step
+from spira_tasks.contract.verdict import Number, Verdict
 
 TRAIN = TRAINING.step("train")
 PLAIN = next(step for step in TRAINING if not step.resources.n_gpus)
@@ -245,23 +249,29 @@ def test_what_is_hidden_is_hidden_whole() -> None:
 # -- the record of a step --------------------------------------------------------------------
 
 
-def leave(store: Path, step: str, record: dict[str, object]) -> None:
-    file = store / "runs/a_run" / f"{step}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record))
+RECORD = StepRecord("train", "train", "done", "2026-11-21T12:00:00+00:00", 1.0)
 
 
 def test_airflow_shows_a_small_part_of_a_record(tmp_path: Path) -> None:
-    record: dict[str, object] = {
-        "key": "k",
-        "metrics": {"auc": 0.9},
-        "outputs": {"model": "sha256:0"},
-        "provenance": {"mlflow_run": "1/abc", "host": "h"},
-    }
-    leave(tmp_path, "train", record)
-    small = {"key": "k", "metrics": {"auc": 0.9}, "mlflow_run": "1/abc"}
+    record = replace(
+        RECORD,
+        key="k",
+        metrics={"auc": 0.9},
+        outputs={"model": "sha256:0"},
+        provenance={"mlflow_run": "1/abc", "host": "h"},
+    )
+    Store(str(tmp_path)).runs.write("a_run", record)
+    state = {"state": "done", "found": False, "seconds": 1.0, "verdicts": []}
+    small = {"key": "k", "metrics": {"auc": 0.9}, "mlflow_run": "1/abc", **state}
     assert result_of(str(tmp_path), "a_run", "train", {}) == small
-    assert shown({}) == {"mlflow_run": ""}
+    assert shown(RECORD)["mlflow_run"] == ""
+
+
+def test_airflow_is_shown_no_small_count() -> None:
+    few = Verdict("erased", "block", observed=Number(3, "people"), n=80, n_unit="people")
+    (verdict,) = shown(replace(RECORD, verdicts=(few,)))["verdicts"]
+    assert verdict["observed"]["value"] is None
+    assert verdict["n"] == 80
 
 
 def test_a_step_that_left_no_record_is_not_done(tmp_path: Path) -> None:
@@ -286,16 +296,19 @@ def test_a_store_that_does_not_answer_is_told_and_its_keys_are_not() -> None:
 
 
 def test_why_a_step_failed_is_its_message_or_the_gates_that_refused() -> None:
-    verdicts = [
-        {"name": "enough", "verdict": "block", "reason": "3 people, not 20"},
-        {"name": "noise", "verdict": "warn", "reason": "loud"},
-        {"name": "balance", "verdict": "block", "reason": "1 class"},
-    ]
-    told = "- enough: 3 people, not 20\n- balance: 1 class"
-    assert explanation({"verdicts": verdicts}) == told
-    assert explanation({"message": "no file", "verdicts": verdicts}) == "no file"
-    assert not explanation({"verdicts": verdicts[1:2]})
-    assert not explanation({})
+    verdicts = (
+        Verdict("enough", "block", observed=Number(13, "people"), threshold=20),
+        Verdict("noise", "warn"),
+        Verdict("balance", "block"),
+    )
+    record = replace(RECORD, verdicts=verdicts)
+    enough, balance = explanation(record).splitlines()
+    assert enough.startswith("- enough: ")
+    assert enough.endswith("Found: 13; limit: 20.")
+    assert balance.startswith("- balance: ")
+    assert explanation(replace(record, message="no file")) == "no file"
+    assert not explanation(replace(record, verdicts=verdicts[1:2]))
+    assert not explanation(RECORD)
 
 
 # -- what a status means ---------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(up: Up) -> None:
         taken.listen()
         process = up.start()
         assert process.wait(timeout=60) == 1
-    assert f"port {up.mlflow_port} of 127.0.0.1 cannot be had" in up.output
+    assert f"port {up.mlflow_port} of 127.0.0.1 cannot be used" in up.output
     assert "--mlflow-port" in up.output
     assert up.processes() == {}
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 from spira.governance_pages import step_page
+from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Number, Verdict
 
 RECORD = {
     "state": "done",
+    "step": "promote",
+    "stage": "promote",
+    "finished_at": "2026-11-21T12:00:00+00:00",
+    "seconds": 1.0,
     "verdicts": [
         Verdict(
             "contains_erased_subject", "block", observed=Number(3, "people"), severity="critical"
@@ -19,7 +26,7 @@ RECORD = {
 
 
 def test_a_check_is_described_in_both_languages_beside_its_id() -> None:
-    page = step_page("first", "promote", RECORD)
+    page = step_page("first", StepRecord.from_json(json.dumps(RECORD)))
     for text in (
         "No erased person in the data of the model",
         "Nenhuma pessoa eliminada nos dados do modelo",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -169,11 +168,11 @@ def test_too_many_bad_rows_block(spoiled: tuple[list[Row], Ingested]) -> None:
     _, made = spoiled
     assert made.blocked
     verdict = made.verdicts["quarantine_share"]
-    assert verdict["status"] == "block"
+    assert verdict.status == "block"
     n_not_permitted = 3  # pending, withdrawn, expired: nobody's mistake
-    assert verdict["n"] == 2 + 2 * len(FAULTS) - n_not_permitted
-    assert "truncated" in verdict["names"]["reasons"]
-    assert not set(NOT_PERMITTED) & set(verdict["names"]["reasons"])
+    assert verdict.n == 2 + 2 * len(FAULTS) - n_not_permitted
+    assert "truncated" in verdict.names["reasons"]
+    assert not set(NOT_PERMITTED) & set(verdict.names["reasons"])
 
 
 def test_what_is_stored_and_logged_quotes_no_cell(
@@ -189,7 +188,7 @@ def test_what_is_stored_and_logged_quotes_no_cell(
     assert made.metrics["n_quarantined"] == 4
     report = made.store.directory(made.digests["report"]).path("ingest.json").read_text()
     table = made.table("quarantine").to_csv()
-    assert "planted" not in (caplog.text + json.dumps(made.record) + report + table).lower()
+    assert "planted" not in (caplog.text + made.record.to_json() + report + table).lower()
 
 
 def test_one_bad_file_in_a_small_cohort_is_tolerated(cohort: Cohort, store: Store) -> None:
@@ -204,7 +203,7 @@ def test_nothing_left_blocks_however_tolerant_one_is(cohort: Cohort, store: Stor
         row["consent_status"] = "pending"
     made = Ingested(cohort.write(), store, max_quarantine_fraction=1.0)
     assert made.blocked
-    assert made.verdicts["quarantine_share"]["numbers"]["n_left"]["value"] == 0
+    assert made.verdicts["quarantine_share"].numbers["n_left"].value == 0
     assert len(made.table("recordings")) == 0
     assert set(COLUMNS) & set(made.table("recordings"))  # an empty table has its columns
 
@@ -214,34 +213,34 @@ def test_a_bad_site_blocks_where_the_share_in_all_does_not(tmp_path: Path, store
     for row in cohort.rows[:6]:
         row["hospital_id"], row["age"] = "site-c", ""
     made = Ingested(cohort.write(), store, max_quarantine_fraction=0.1)
-    assert made.verdicts["quarantine_share"]["status"] == "pass"
-    assert made.verdicts["quarantine_share_by_site"]["status"] == "block"
+    assert made.verdicts["quarantine_share"].status == "pass"
+    assert made.verdicts["quarantine_share_by_site"].status == "block"
 
 
 def test_whoever_widens_a_limit_is_told_of_where_verdicts_are(cohort: Cohort, store: Store) -> None:
     data, today = cohort.write(), datetime.now(UTC).date().isoformat()
     standard = Ingested(data, store, as_of=today).verdicts["standard_limits"]
-    assert standard["status"] == "pass"
+    assert standard.status == "pass"
     stricter = Ingested(data, store, run_id="r2", as_of=today, max_quarantine_fraction=0.01)
-    assert stricter.verdicts["standard_limits"]["status"] == "pass"
+    assert stricter.verdicts["standard_limits"].status == "pass"
     wider = Ingested(data, store, run_id="r3", max_quarantine_fraction=1.0, as_of="2026-01-02")
     verdict = wider.verdicts["standard_limits"]
-    assert (verdict["status"], verdict["observed"]["value"]) == ("warn", 2)
-    assert verdict["names"]["limits"] == ["max_quarantine_fraction", "as_of"]
-    assert verdict["numbers"]["max_quarantine_fraction"]["value"] == 1
-    assert verdict["numbers"]["max_quarantine_fraction.standard"]["value"] == 0.05
+    assert (verdict.status, verdict.observed.value) == ("warn", 2)
+    assert verdict.names["limits"] == ("max_quarantine_fraction", "as_of")
+    assert verdict.numbers["max_quarantine_fraction"].value == 1
+    assert verdict.numbers["max_quarantine_fraction.standard"].value == 0.05
 
 
 def test_a_site_that_is_not_set_up_is_taken_and_warned_of(cohort: Cohort, store: Store) -> None:
     data = cohort.write()
     sites = sorted({row["hospital_id"] for row in cohort.rows})
     known = Ingested(data, store, sites=sites).verdicts["known_sites"]
-    assert (known["status"], known["observed"]["value"]) == ("pass", 0)
+    assert (known.status, known.observed.value) == ("pass", 0)
     nobody = Ingested(data, store, run_id="r2").verdicts["known_sites"]
-    assert (nobody["status"], nobody["observed"]) == ("pass", None)
+    assert (nobody.status, nobody.observed) == ("pass", None)
     new = Ingested(data, store, run_id="r3", sites=sites[1:])
     unknown = new.verdicts["known_sites"]
-    assert (unknown["status"], unknown["observed"]["value"]) == ("warn", 1)
+    assert (unknown.status, unknown.observed.value) == ("warn", 1)
     assert new.metrics["n_quarantined"] == 0
 
 
@@ -313,7 +312,7 @@ def test_another_key_gives_other_pseudonyms_and_another_result(
     assert "SPIRA_PSEUDONYM_KEY is not set" in caplog.text
     monkeypatch.setenv("SPIRA_PSEUDONYM_KEY", "0123456789abcdef" * 2)
     second = Ingested(data, store, run_id="r2")
-    assert first.record["key"] != second.record["key"]
+    assert first.record.key != second.record.key
     assert not set(first.table("recordings")["subject_id"]) & set(
         second.table("recordings")["subject_id"]
     )
@@ -345,7 +344,7 @@ def test_the_order_of_rows_and_the_run_change_no_byte(
     first = Ingested(cohort.write(), store)
     cohort.rows.reverse()
     second = Ingested(cohort.write(), Store(str(tmp_path / "other")))
-    assert first.record["key"] != second.record["key"]
+    assert first.record.key != second.record.key
     for output in ("recordings", "ward_noise", "report"):
         assert first.digests[output] == second.digests[output]
 

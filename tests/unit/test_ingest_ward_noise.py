@@ -44,7 +44,7 @@ def test_ward_noises_keep_the_pool_they_were_given(cohort: Cohort, store: Store)
     ]
     assert bank["pool"].value_counts().to_dict() == {"train": 3, "evaluation": 1}
     assert list(made.table("quarantine", "ward_noise")["reason"]) == ["bad_value"]
-    assert made.verdicts["ward_noise_files"]["status"] == "warn"
+    assert made.verdicts["ward_noise_files"].status == "warn"
     assert not made.blocked
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Any
 
+import pandas as pd
 import pytest
 from run_facts import facts, rows, verdict, waived
 
-from expectations.promotion import compare
+from expectations.promotion import behind_its_gates, compare, nobody_erased
 from expectations.promotion import verdicts as promotion_verdicts
 from expectations.words import LANGUAGES, Language, Words
 from expectations.words import verdicts as words
 from spira_tasks.contract.verdict import Number, Verdict
+from spira_tasks.gating import rules
 from spira_tasks.reports import sentences
 from spira_tasks.reports.facts import RunFacts, StepFacts
+from spira_tasks.stages import drift, ingest
 
 EN = Words("en")
 
@@ -236,3 +240,45 @@ def test_a_verdict_from_before_its_numbers_were_named_still_has_words() -> None:
     old = Verdict.from_dict({"name": "enough_test_subjects", "verdict": "block", "statistic": 8.0,
                              "threshold": 10.0, "n": 17})  # fmt: skip
     assert words.sentence(old, "en").endswith("Found: 8; limit: 10.")
+
+
+def table(n: int, **columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"hospital_id": ["north"] * n, "reason": ["truncated"] * n} | columns)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("n_refused", [0, 3, 30])
+@pytest.mark.parametrize("n_kept", [0, 80])
+def test_every_rule_of_a_gate_has_its_sentence(
+    n_refused: int, n_kept: int, language: Language
+) -> None:
+    """The real rules over tables and settings of every kind."""
+    config = ingest.Config(
+        sites=("north",), as_of=date(2020, 1, 1), max_quarantine_fraction=0.5 + n_kept / 1000
+    )
+    kept, refused = table(n_kept), table(n_refused)
+    verdicts = [
+        *ingest.verdicts(kept, refused, table(n_refused), config),
+        *ingest.verdicts(kept, refused, table(0), ingest.Config()),
+        rules.conserved(n_lost=n_refused, n_new=0, n_leaked=2, n=n_kept, suite="s"),
+        rules.conserved(n_lost=0, n_new=0, n_leaked=0, n=n_kept, suite="s"),
+        *(
+            drift.enough({"state": state, "n_new": n_refused}, drift.Config())
+            for state in ("no champion", "no reference", "few", "compared")
+        ),
+        nobody_erased(n_refused),
+        behind_its_gates(["check_features"][:n_refused]),
+        Verdict("better_than_champion", "pass"),
+        Verdict("better_than_champion", "warn", names={"was_champion": ("3",)}),
+        Verdict("serving_parity", "block", observed=Number(2e-7), threshold=1e-5, n=3,
+                n_unit="recordings"),
+    ]  # fmt: skip
+    for one in verdicts:
+        said = words.sentence(one, language)
+        assert said == words.found(one, language), one  # no words of an expectation
+        assert one.id not in said
+        assert not {"{", "}", "–", "None", "  "} & {
+            said[i : i + k] for k in (1, 2, 4) for i in range(len(said))
+        }, said
+        if n_refused == 3 and one.id != "ward_noise_files":  # files are not people
+            assert "3" not in re.findall(r"\d+", said), said

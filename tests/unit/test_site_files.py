@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spira.store import Damaged, StoreReader, summary
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import Status, Verdict
 from spira_tasks.reports.site import point_to
+
+RECORD = StepRecord("ingest", "ingest", "done", "2026-11-21T12:00:00+00:00", 1.0)
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def site(place: str, tmp_path: Path) -> StoreReader:
     (folder / "data-docs" / "index.html").write_text("docs")
     store = Store(place)
     point_to(store, "first", store.put_directory(folder))
-    store.write_record("first", "ingest", {"state": "done"})
+    store.runs.write("first", RECORD)
     return StoreReader(place, os.environ)
 
 
@@ -31,7 +36,7 @@ def test_every_file_of_the_newest_site_is_found(site: StoreReader) -> None:
     assert names is not None
     assert sorted(names) == ["data-docs/index.html", "verdict.en.html"]
     assert site.content(names["verdict.en.html"]) == b"blocked"
-    assert site.record("first", "ingest") == {"state": "done"}
+    assert site.record("first", "ingest") == RECORD
 
 
 def test_the_pack_is_the_zip_at_the_root_of_the_site(
@@ -73,11 +78,12 @@ def test_what_is_damaged_is_not_handed_on(tmp_path: Path) -> None:
     ("verdicts", "verdict"),
     [(["pass", "warn", "block"], "block"), (["pass", "warn"], "warn"), (["pass"], "pass")],
 )
-def test_the_verdict_of_a_gate_is_its_worst(verdicts: list[str], verdict: str) -> None:
-    found = summary({"verdicts": [{"verdict": one} for one in verdicts]})
+def test_the_verdict_of_a_gate_is_its_worst(verdicts: list[Status], verdict: str) -> None:
+    some = tuple(Verdict(f"check_{status}", status) for status in verdicts)
+    found = summary(replace(RECORD, verdicts=some))
     assert found["verdict"] == verdict
     assert found["n_blocked"] + found["n_warnings"] + found["n_passed"] == len(verdicts)
 
 
 def test_a_step_that_judges_nothing_has_no_verdict() -> None:
-    assert summary({"verdicts": []}) == summary({"state": "failed"}) == {}
+    assert summary(RECORD) == summary(replace(RECORD, state="failed")) == {}
