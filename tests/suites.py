@@ -168,6 +168,11 @@ def failing(make: quality.SuiteFor, table: Table) -> dict[str, str]:
     }
 
 
+def firm(make: quality.SuiteFor, table: Table) -> set[str]:
+    """Names of the expectations that nobody may waive."""
+    return {verdict.id for verdict in quality.check(table, make(table)).verdicts if verdict.firm}
+
+
 def said(make: quality.SuiteFor, table: Table) -> str:
     """All that is kept of a check, as text."""
     report = quality.check(table, make(table))

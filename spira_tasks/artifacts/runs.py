@@ -37,8 +37,8 @@ class Runs:
             return None
         try:
             return StepRecord.from_json(content)
-        except ValueError:  # a power loss can leave a file empty: the same as none
-            log.warning("%s in %s is not JSON; set aside", name, self._backend.url)
+        except ValueError as error:  # a power loss can leave a file empty: the same as none
+            log.warning("%s in %s is no record (%s); set aside", name, self._backend.url, error)
             self._backend.set_aside(name)
             return None
 

@@ -77,7 +77,18 @@ class StepRecord:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> StepRecord:
-        fields = json.loads(text)
+        """Read a stored record; fields that a newer version wrote are left out.
+
+        Raises
+        ------
+        ValueError
+            When the text is not JSON, or lacks what every record has.
+        """
+        stored = json.loads(text)
+        names = cls.__dataclass_fields__
+        if missing := sorted({*list(names)[:5]} - set(stored)):  # those without a default
+            raise ValueError(f"the record lacks {', '.join(missing)}")
+        fields = {name: value for name, value in stored.items() if name in (*names, "heeded")}
         audit = fields.get("audit")
         decisions = fields.pop("heeded", None) or fields.get("decisions", {})  # name before 0.3
         config = dict(fields.get("config", {}))

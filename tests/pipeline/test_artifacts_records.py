@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_a_record_of_a_run_is_replaced_by_the_next(store: Store) -> None:
     assert store.runs.step(RUN_ID, "train") == step_record("train")
     assert list(store.runs.read(RUN_ID).steps) == ["split", "train"]
     assert store.runs.read("scheduled__1").steps == {}
+
+
+def test_a_record_that_is_not_whole_counts_as_none(store: Store, backend: Backend) -> None:
+    store.runs.write(RUN_ID, step_record("train"))
+    for content in (b"", b"[]", b'{"step": "train", "state": "done"}'):
+        backend.write(f"runs/{RUN_ID}/split.json", content)
+        assert store.runs.step(RUN_ID, "split") is None
+    newer = json.loads(step_record("train").to_json()) | {"a_field_of_tomorrow": 1}
+    backend.write(f"runs/{RUN_ID}/train.json", json.dumps(newer).encode())
+    assert store.runs.step(RUN_ID, "train") == step_record("train")
 
 
 def test_runs_are_listed_with_the_latest_written_last(store: Store) -> None:

@@ -21,6 +21,7 @@ from suites import (
     Table,
     failing,
     feature_table,
+    firm,
     first,
     recordings,
     split,
@@ -28,7 +29,6 @@ from suites import (
 )
 
 from expectations.suites import features, training_set, ward_noise
-from spira_tasks import quality
 
 
 def test_a_clean_training_set_passes() -> None:
@@ -64,7 +64,7 @@ def test_a_copy_on_another_side_is_blocked_and_on_the_same_side_not() -> None:
 def test_somebody_erased_blocks_and_nobody_may_waive_it() -> None:
     table = first(1, "erased", True)(split(recordings()))
     assert failing(training_set.suite, table) == {f"{IN_SET}(erased)": "block"}
-    assert f"{IN_SET}(erased)" in quality.check(table, training_set.suite(table)).firm
+    assert f"{IN_SET}(erased)" in firm(training_set.suite, table)
 
 
 def test_a_side_without_one_of_the_classes_is_blocked() -> None:
