@@ -249,7 +249,7 @@ def answering_champion(store: Store, tmp_path: Path) -> Table:
     scores = sorted(classifier.score(matrix) for matrix in matrices)
     folder = tmp_path / "classifier"
     folder.mkdir()
-    classifier.operated_at(float(np.median(scores))).save(folder)
+    classifier.with_operating_point(float(np.median(scores))).save(folder)
     answers = pd.DataFrame(
         {
             "subject_id": [f"t{number}" for number in range(60)],

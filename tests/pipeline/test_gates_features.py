@@ -81,7 +81,7 @@ def test_features_of_another_recording_are_found_out(
     table = pd.read_parquet(parquet)
     table["features"] = [*table["features"][1:], table["features"][0]]
     table.to_parquet(parquet, index=False)
-    with pytest.raises(GateRejected, match=r"parity_difference\): 5 of 5 rows") as error:
+    with pytest.raises(GateRejected, match=r"parity_difference\): .* 5 of 5") as error:
         run_step(gate(store.put_directory(tmp_path / "f"), recordings), "r", store)
     assert "schema" not in str(error.value)
 
@@ -101,7 +101,7 @@ def test_a_recording_without_features_is_missed(
 ) -> None:
     parquet, _ = spoilt(store, features, tmp_path / "f")
     pd.read_parquet(parquet).iloc[1:].to_parquet(parquet, index=False)
-    with pytest.raises(GateRejected, match="rows_conserved: 1 records were lost"):
+    with pytest.raises(GateRejected, match=r"rows_conserved: .* rows were lost \(fewer than 5\)"):
         run_step(gate(store.put_directory(tmp_path / "f"), recordings), "r", store)
 
 

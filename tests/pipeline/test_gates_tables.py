@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,31 +91,45 @@ def test_the_same_table_gives_the_same_bytes_anywhere(
     assert again.key == first.key
 
 
-def test_too_many_rows_at_fault_block(gate: Gate) -> None:
-    with pytest.raises(GateRejected, match=r"quarantine_share: 40 of 240 rows are at fault, 18"):
+def counts(store: Store, name: str) -> dict[str, float | None]:
+    """The numbers of a verdict, with those that readers are not shown."""
+    verdicts = store.runs.read("r").steps["check"].verdicts
+    (verdict,) = [verdict for verdict in verdicts if verdict.id == name]
+    return {key: number.value for key, number in verdict.numbers.items()}
+
+
+def test_too_many_rows_at_fault_block(store: Store, gate: Gate) -> None:
+    with pytest.raises(GateRejected, match=r"quarantine_share: .* 40 of 240; 18 are tolerated"):
         gate(hot(40))
+    assert counts(store, "quarantine_share") == {
+        "n_refused": 40,
+        "n_tolerated": 18,
+        "n_left": 200,
+    }
 
 
 def test_a_site_with_too_many_rows_at_fault_blocks(gate: Gate) -> None:
     table = recordings()
     table["hospital_id"] = ["site-b"] * 20 + ["site-a"] * 220
     table.loc[:11, "temp"] = 48.375
-    with pytest.raises(GateRejected, match="quarantine_share_by_site: 1 of 2 sites"):
+    with pytest.raises(GateRejected, match=r"quarantine_share_by_site: .* 1 of 2\."):
         gate(table)
 
 
 def test_nothing_left_blocks_however_few_rows_there_were(gate: Gate) -> None:
-    with pytest.raises(GateRejected, match="nothing is left to work with"):
+    with pytest.raises(GateRejected, match="Nothing is left to work with"):
         gate(hot(1).iloc[:1])
 
 
-def test_a_record_that_was_lost_or_came_from_nowhere_blocks(gate: Gate) -> None:
+def test_a_record_that_was_lost_or_came_from_nowhere_blocks(store: Store, gate: Gate) -> None:
     table = split(recordings()).drop(columns="erased")
     assert gate(table, "training_set").metrics["n_blocked"] == 0
-    with pytest.raises(GateRejected, match="rows_conserved: 2 records were lost on the way"):
+    with pytest.raises(GateRejected, match="rows_conserved"):
         gate(table.iloc[2:], "training_set", source=table)
-    with pytest.raises(GateRejected, match=r"rows_conserved: 0 records were lost .*, 2 appeared"):
+    assert counts(store, "rows_conserved") == {"n_lost": 2, "n_new": 0, "n_leaked": 0}
+    with pytest.raises(GateRejected, match="rows_conserved"):
         gate(table, "training_set", source=table.iloc[2:])
+    assert counts(store, "rows_conserved") == {"n_lost": 0, "n_new": 2, "n_leaked": 0}
 
 
 def test_a_released_row_stays_for_the_reason_that_was_released(store: Store, gate: Gate) -> None:
@@ -146,6 +161,7 @@ def test_what_a_gate_leaves_holds_no_value_of_a_patient(store: Store, gate: Gate
     gate(table)
     left = str(made(store, "report")) + made(store, "quarantine")["quarantine.parquet"].to_json()
     left += store.runs.read("r").steps["check"].to_json()
+    left = re.sub(r"\b[0-9a-f]{64}\b", "", left)  # digests hold any digits
     aside = made(store, "quarantine")["quarantine.parquet"]
     assert len(aside) == 6
     for planted in ("lanted", "LANTED", "48.375", "4837", "247-25"):
