@@ -156,8 +156,11 @@ def suppress(verdict: Verdict) -> Verdict:
     few = verdict.n_unit in COUNTS and is_small(verdict.n)
 
     def kept(number: Number) -> Number:
-        share_of = round((number.value or 0) * (verdict.n or 0)) if number.unit == "share" else 0
-        hidden = few or (number.unit in COUNTS and is_small(number.value)) or is_small(share_of)
+        if number.unit in COUNTS:
+            hidden = is_small(number.value)
+        else:
+            share_of = (number.value or 0) * (verdict.n or 0) if number.unit == "share" else 0
+            hidden = few or is_small(round(share_of))
         return Number(None, number.unit) if hidden else number
 
     return replace(
