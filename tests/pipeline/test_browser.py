@@ -137,7 +137,7 @@ def test_the_verdict_page_of_a_run_says_why_it_was_refused(session: Session, run
     session.wait_for_site()
     page.read("Too few people to test on")
     verdict = page.read("Refused")
-    assert "the least is 10 in each" in verdict
+    assert "at least 10 of each are needed" in verdict
     page.picture(session.pictures / "verdict.png")
 
 
