@@ -29,7 +29,7 @@ with DAG(
             type="string",
             title="Run",
             description="Id of a run of spira_continuous_training, or latest",
-        ),
+        )
     },
 ) as dag:
     runtime = os.environ.get("SPIRA_RUNTIME", "process")

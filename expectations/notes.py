@@ -14,11 +14,7 @@ DEFAULT_ACTION = {"critical": "block", "warning": "annotate", "info": "annotate"
 
 
 def note(
-    rationale: str,
-    owner: str = DATA,
-    aspect: str = "",
-    action: Action = "",
-    firm: bool = False,
+    rationale: str, owner: str = DATA, aspect: str = "", action: Action = "", firm: bool = False
 ) -> dict[str, Any]:
     """The ``meta`` of an expectation.
 

@@ -31,15 +31,7 @@ from uuid import uuid4
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.deployment import (
-    ROOT,
-    Docker,
-    Settings,
-    SettingsError,
-    hidden,
-    last_line,
-    s3_options,
-)
+from scripts.deployment import ROOT, Docker, Settings, SettingsError, hidden, last_line, s3_options
 from spira_tasks.contract.access import DATABASES
 
 FORMAT = 1

@@ -247,11 +247,7 @@ def _delete(checkpoint: Checkpoint, step: Step) -> None:
 
 
 def _execute(
-    stage: Stage,
-    inputs: Mapping[str, Directory],
-    config: StageConfig,
-    work: Work,
-    store: Store,
+    stage: Stage, inputs: Mapping[str, Directory], config: StageConfig, work: Work, store: Store
 ) -> tuple[Outcome, dict[str, str]]:
     """Give the stage files to read and folders to fill; keep only what it left in the latter."""
     with scratch.folder() as place:

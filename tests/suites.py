@@ -23,10 +23,7 @@ PAIR, EQUAL = (
     "expect_column_pair_values_a_to_be_greater_than_b",
     "expect_column_pair_values_to_be_equal",
 )
-ONE, PERSONAL = (
-    "expect_one_value_per_group",
-    "expect_column_values_to_hold_no_personal_data",
-)
+ONE, PERSONAL = ("expect_one_value_per_group", "expect_column_values_to_hold_no_personal_data")
 UNIT = "expect_column_values_to_be_in_unit"
 COUNT = "expect_column_unique_value_count_to_be_between"
 NEAR = "expect_no_near_duplicates"

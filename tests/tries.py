@@ -149,11 +149,7 @@ class Task:
 
     def context(self, attempt: int = 1) -> Any:
         ti = SimpleNamespace(
-            dag_id="a_dag",
-            task_id="work",
-            run_id=self.run_id,
-            map_index=None,
-            try_number=attempt,
+            dag_id="a_dag", task_id="work", run_id=self.run_id, map_index=None, try_number=attempt
         )
         return {"ti": ti, "run_id": self.run_id, "params": {}, "task_state_store": self.notes}
 

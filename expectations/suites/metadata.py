@@ -117,8 +117,7 @@ def _privacy(present: set[str]) -> list[Expectation]:
     why = "few are older, and known by it: write 90 for all of them"
     return [
         ExpectColumnsToBeAbsent(
-            column_list=[*RAW],
-            meta=note("raw identifiers are never kept", PRIVACY, firm=True),
+            column_list=[*RAW], meta=note("raw identifiers are never kept", PRIVACY, firm=True)
         ),
         *optional(
             present,

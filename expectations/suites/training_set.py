@@ -40,11 +40,7 @@ from expectations.suites.common import (
     not_null,
     unique,
 )
-from expectations.suites.custom import (
-    ExpectNoNearDuplicates,
-    ExpectOneValuePerGroup,
-    TableMetric,
-)
+from expectations.suites.custom import ExpectNoNearDuplicates, ExpectOneValuePerGroup, TableMetric
 from spira_tasks.evaluation.association import Found, of_task
 from spira_tasks.intake.record_contract import COLUMNS
 

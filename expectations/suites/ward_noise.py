@@ -34,11 +34,7 @@ def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
         ),
         not_null("noise_id", "the key of a noise"),
         unique("noise_id", "a noise in both pools makes the evaluation too easy"),
-        in_set(
-            "pool",
-            "training and evaluation share no noise",
-            value_set=["train", "evaluation"],
-        ),
+        in_set("pool", "training and evaluation share no noise", value_set=["train", "evaluation"]),
         matches("waveform", "where the stored waveform is", action=QUARANTINE, regex=DIGEST_REGEX),
         between(
             "peak",

@@ -14,14 +14,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 
 from spira.links import LINKS
-from spira.outcome import (
-    N_LAST_LINES,
-    actor,
-    command_line,
-    configured_step,
-    failure,
-    result_of,
-)
+from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
 from spira.site import Site
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step

@@ -151,12 +151,7 @@ def show(
 
 
 def run_steps(
-    steps: Pipeline,
-    store: Store,
-    run_id: str | None,
-    *,
-    as_json: bool,
-    reports: Path | None = None,
+    steps: Pipeline, store: Store, run_id: str | None, *, as_json: bool, reports: Path | None = None
 ) -> int:
     """Run the steps one after the other, then print the run; return the exit status."""
     from spira_tasks.runner import check, run_step

@@ -136,10 +136,7 @@ def convert(content: bytes, max_seconds: float, blobs: Blobs) -> Record:
         pcm16 = audio.to_pcm16(sound)
     except audio.UnusableAudio as error:
         return {"reason": error.reason, "detail": str(error)}
-    return {
-        "waveform": blobs.put(audio.encode_wav(pcm16)),
-        **asdict(probe(sound, pcm16)),
-    }
+    return {"waveform": blobs.put(audio.encode_wav(pcm16)), **asdict(probe(sound, pcm16))}
 
 
 def _normalised(path: str) -> str:

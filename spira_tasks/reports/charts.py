@@ -113,10 +113,7 @@ def stacked(heading: Heading, categories: Sequence[str], rows: Sequence[Stack]) 
 
 
 def intervals(
-    heading: Heading,
-    rows: Sequence[Interval],
-    ticks: Sequence[Mark],
-    limits: Sequence[Mark] = (),
+    heading: Heading, rows: Sequence[Interval], ticks: Sequence[Mark], limits: Sequence[Mark] = ()
 ) -> Markup:
     """Dots with their intervals on one axis, from the first tick to the last."""
     low, high = ticks[0].value, ticks[-1].value

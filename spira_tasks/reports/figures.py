@@ -13,14 +13,7 @@ from expectations.words import verdicts as in_words
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.reports import charts
 from spira_tasks.reports.charts import Heading, Mark
-from spira_tasks.reports.facts import (
-    Count,
-    Counts,
-    Evaluation,
-    Interval,
-    RunSummary,
-    SignalQuality,
-)
+from spira_tasks.reports.facts import Count, Counts, Evaluation, Interval, RunSummary, SignalQuality
 
 CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients")
 METRICS = ("balanced_accuracy", "sensitivity", "specificity")

@@ -39,11 +39,7 @@ def one_way(by: str, unit: Unit, counts: Mapping[str, int]) -> Counts:
 
 
 def two_way(
-    by: tuple[str, str],
-    unit: Unit,
-    counts: Mapping[tuple[str, str], int],
-    *,
-    in_full: bool = False,
+    by: tuple[str, str], unit: Unit, counts: Mapping[tuple[str, str], int], *, in_full: bool = False
 ) -> Counts:
     """A table with the totals of its rows and of its columns.
 

@@ -15,12 +15,7 @@ from torch import Tensor, nn
 ModelName = Literal["spiraconv_v1", "spiraconv_v2"]
 
 # out channels, kernel (frames), dilation (frames), groups of version 2's normalisation, pooled
-CONVOLUTIONS = (
-    (32, 7, 2, 16, True),
-    (16, 5, 2, 8, True),
-    (8, 3, 2, 4, True),
-    (4, 2, 1, 2, False),
-)
+CONVOLUTIONS = ((32, 7, 2, 16, True), (16, 5, 2, 8, True), (8, 3, 2, 4, True), (4, 2, 1, 2, False))
 
 
 class Standardize(nn.Module):

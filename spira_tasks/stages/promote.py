@@ -218,10 +218,7 @@ def measure(pairs: pd.DataFrame, operating_point: float, config: Config) -> dict
         labels, pairs["challenger"].to_numpy(float), operating_point, weights
     )
     champion = metrics.measure(
-        labels,
-        pairs["champion"].to_numpy(float),
-        float(pairs["operating_point"].iloc[0]),
-        weights,
+        labels, pairs["champion"].to_numpy(float), float(pairs["operating_point"].iloc[0]), weights
     )
     gain = challenger["auc"] - champion["auc"]
     return {

@@ -7,18 +7,7 @@ from dataclasses import replace
 
 import pytest
 from docker.errors import NotFound
-from engines import (
-    IMAGE,
-    SLEEP,
-    SMALL,
-    engine,
-    followed,
-    identity,
-    python,
-    said,
-    start,
-    wait_for,
-)
+from engines import IMAGE, SLEEP, SMALL, engine, followed, identity, python, said, start, wait_for
 
 from spira.engine import Ending, Engine, NoGPU
 

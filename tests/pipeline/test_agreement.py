@@ -56,10 +56,7 @@ def problem(store: Store, name: str) -> str:
     return found
 
 
-NAMES = [
-    *(decisions.name_of(kind, about) for kind, about in ABOUT.items()),
-    retention.ADOPTED,
-]
+NAMES = [*(decisions.name_of(kind, about) for kind, about in ABOUT.items()), retention.ADOPTED]
 
 
 def test_decisions_as_they_were_made_agree_with_the_log(ward: Store) -> None:

@@ -205,9 +205,7 @@ def test_a_refusal_that_was_killed_half_way_is_finished_by_another(
     assert registry.champion() is None
 
 
-def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(
-    registry: Registry,
-) -> None:
+def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(registry: Registry) -> None:
     registry.add(1)
     waiting = registry.promote(1, require_approval=True)
     assert waiting.metrics["kept"]

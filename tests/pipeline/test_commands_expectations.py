@@ -248,10 +248,7 @@ def two_runs(tmp_path: Path) -> Store:
         table.to_parquet(folder / "recordings.parquet")
         counts = {"n_rows": n_rows, "n_quarantined": 0, "n_excluded": 0}
         (source / "ingest.json").write_text(json.dumps(counts))
-        inputs = {
-            "table": store.put_directory(folder),
-            "source": store.put_directory(source),
-        }
+        inputs = {"table": store.put_directory(folder), "source": store.put_directory(source)}
         with pytest.raises(GateRejected):  # the template's sounds are no sounds
             run_step(Step("check", "validate", inputs, {"gate": "recordings"}), run, store)
     return store

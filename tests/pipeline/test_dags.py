@@ -86,10 +86,7 @@ heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.m
 print(*{type(task).__name__ for task in tasks}, spira_maintenance.dag.schedule, "|", *heavy)
 """
     last = last_line(script, home, SPIRA_RUNTIME=runtime, SPIRA_STORE="s3://bucket/prefix")
-    expected = {
-        "docker": "StepDockerOperator 17 * * * * |",
-        "kubernetes": "StepPodOperator None |",
-    }
+    expected = {"docker": "StepDockerOperator 17 * * * * |", "kubernetes": "StepPodOperator None |"}
     assert last == expected[runtime]
 
 

@@ -14,17 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import Run
-from erasing import (
-    WHY,
-    contents,
-    erase,
-    fill,
-    filled,
-    store,
-    subject,
-    table,
-    traces,
-)
+from erasing import WHY, contents, erase, fill, filled, store, subject, table, traces
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main

@@ -10,19 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from erasing import (
-    NUMBER,
-    SITE,
-    WHY,
-    contents,
-    erase,
-    fill,
-    filled,
-    store,
-    subject,
-    table,
-    traces,
-)
+from erasing import NUMBER, SITE, WHY, contents, erase, fill, filled, store, subject, table, traces
 from folders import Cohort
 
 from spira_tasks.artifacts import Store

@@ -101,11 +101,7 @@ def counts(store: Store, name: str) -> dict[str, float | None]:
 def test_too_many_rows_at_fault_block(store: Store, gate: Gate) -> None:
     with pytest.raises(GateRejected, match=r"quarantine_share: .* 40 of 240; 18 are tolerated"):
         gate(hot(40))
-    assert counts(store, "quarantine_share") == {
-        "n_refused": 40,
-        "n_tolerated": 18,
-        "n_left": 200,
-    }
+    assert counts(store, "quarantine_share") == {"n_refused": 40, "n_tolerated": 18, "n_left": 200}
 
 
 def test_a_site_with_too_many_rows_at_fault_blocks(gate: Gate) -> None:

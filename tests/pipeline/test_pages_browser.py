@@ -162,8 +162,7 @@ def test_a_reader_who_wants_the_dark_gets_it(seen: Page, site: Path) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     light = seen.run(ground)
     seen.call(
-        "Emulation.setEmulatedMedia",
-        features=[{"name": "prefers-color-scheme", "value": "dark"}],
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}]
     )
     assert (light, seen.run(ground)) == ("rgb(251, 250, 247)", "rgb(18, 23, 28)")
 

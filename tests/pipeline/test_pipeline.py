@@ -52,9 +52,7 @@ def test_every_recording_ends_somewhere(finished: Run) -> None:
     assert metrics["n_subjects"] == 24
 
 
-def test_features_are_materialized_once_per_recording_as_version_1_made_them(
-    finished: Run,
-) -> None:
+def test_features_are_materialized_once_per_recording_as_version_1_made_them(finished: Run) -> None:
     result = finished.results["materialize"]
     directory = finished.store.directory(result.outputs["features"])
     features = pd.read_parquet(directory.path("features.parquet"))
@@ -309,7 +307,7 @@ def test_the_description_of_a_run_is_what_its_documentation_promises(finished: R
     assert [step["name"] for step in description["steps"]] == NAMES
     for step in description["steps"]:
         assert set(step) == {
-            *("name", "stage", "key", "found", "seconds", "outputs", "metrics", "verdicts"),
+            *("name", "stage", "key", "found", "seconds", "outputs", "metrics", "verdicts")
         }
         for verdict in step["verdicts"]:
             assert set(verdict) == {

@@ -37,12 +37,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def rotate(
-    patch: pytest.MonkeyPatch,
-    data: str,
-    out: Path,
-    *more: str,
-    old: str = OLD,
-    new: str = NEW,
+    patch: pytest.MonkeyPatch, data: str, out: Path, *more: str, old: str = OLD, new: str = NEW
 ) -> int:
     """What an operator does: make the map, then let ingest have the new key and the map."""
     patch.setenv("SPIRA_PSEUDONYM_KEY_OLD", old)

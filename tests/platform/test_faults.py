@@ -72,9 +72,7 @@ KILLED = {
 
 @pytest.mark.parametrize("victim", KILLED)
 def test_a_kill_in_the_middle_of_materialize_and_of_train(
-    victim: str,
-    platform: Production,
-    reference: Outputs,
+    victim: str, platform: Production, reference: Outputs
 ) -> None:
     platform.forget()
     run = platform.trigger_faulty(f"kill-{victim.rsplit(maxsplit=1)[-1]}", **FAULTY)

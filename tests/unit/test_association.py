@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from suites import (
-    ALIKE,
-    LEVEL,
-    WEAK,
-    Table,
-    failing,
-    recordings,
-    split,
-)
+from suites import ALIKE, LEVEL, WEAK, Table, failing, recordings, split
 
 from expectations.suites import training_set
 from spira_tasks import quality

@@ -233,10 +233,7 @@ def test_a_difference_says_what_changed(
 def test_a_difference_says_what_came_and_went() -> None:
     before = [Suite("s", "1", "sha256:0", (entry(),))]
     after = [Suite("s", "1", "sha256:0", (entry(name="m"),))]
-    assert [(c.name, c.what) for c in diff(before, after)] == [
-        ("m", "added"),
-        ("n", "removed"),
-    ]
+    assert [(c.name, c.what) for c in diff(before, after)] == [("m", "added"), ("n", "removed")]
 
 
 def test_what_follows_the_table_is_left_out_where_the_tables_differ() -> None:

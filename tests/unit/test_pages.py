@@ -9,15 +9,7 @@ from typing import Any
 
 import pytest
 from reading_pages import barriers, outside, read
-from run_facts import (
-    AT,
-    BY_REASON,
-    BY_SITE,
-    facts,
-    history,
-    summary,
-    verdict,
-)
+from run_facts import AT, BY_REASON, BY_SITE, facts, history, summary, verdict
 
 import expectations.words
 from expectations.words import LANGUAGES, Words, texts
@@ -47,11 +39,7 @@ def render(
     folder: Path, run: RunFacts | None = None, runs: History | None = None, **options: Any
 ) -> Path:
     pages.render(
-        run or facts(),
-        history() if runs is None else runs,
-        folder,
-        built_at=AT,
-        **options,
+        run or facts(), history() if runs is None else runs, folder, built_at=AT, **options
     )
     return folder
 

@@ -11,10 +11,7 @@ from expectations.words import LANGUAGES, Words
 from spira_tasks.reports import pages
 from spira_tasks.reports.facts import RunFacts
 
-VERDICTS = {
-    "check_training_set": (waived(),),
-    "promote": (verdict("calibration", "warn"),),
-}
+VERDICTS = {"check_training_set": (waived(),), "promote": (verdict("calibration", "warn"),)}
 
 
 def words(folder: Path, name: str) -> str:
@@ -29,10 +26,7 @@ def render(run: RunFacts, folder: Path) -> Path:
 def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_listed(
     tmp_path: Path,
 ) -> None:
-    render(
-        facts(outcome="promoted", verdicts=VERDICTS),
-        tmp_path,
-    )
+    render(facts(outcome="promoted", verdicts=VERDICTS), tmp_path)
     for language in LANGUAGES:
         t = Words(language)
         page = words(tmp_path, f"verdict.{language}.html")

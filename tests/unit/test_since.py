@@ -64,9 +64,7 @@ def test_a_run_whose_records_are_bare_or_gone_is_compared_by_what_is_left(store:
     assert Change("git", "", "", "") in found.changes
 
 
-def test_the_page_says_what_is_the_same_and_never_that_of_two_hidden_counts(
-    tmp_path: Path,
-) -> None:
+def test_the_page_says_what_is_the_same_and_never_that_of_two_hidden_counts(tmp_path: Path) -> None:
     pages.render(facts(), history(), tmp_path, built_at=AT)
     page = read(tmp_path / "provenance.en.html").text
     assert "The run that ended before this one is run-1." in page
