@@ -154,9 +154,7 @@ class Task:
         return {"ti": ti, "run_id": self.run_id, "params": {}, "task_state_store": self.notes}
 
     def execute(self, script: str, attempt: int = 1, **options: Any) -> dict[str, Any]:
-        return dict(
-            self.operator(script, attempt, **options).execute(self.context(attempt))  # type: ignore[arg-type]
-        )
+        return dict(self.operator(script, attempt, **options).execute(self.context(attempt)))
 
     def log(self, attempt: int = 1) -> list[str]:
         file = self.folder / f"try{attempt}.log"

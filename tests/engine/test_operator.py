@@ -131,9 +131,11 @@ def test_a_timeout_while_the_engine_is_away_is_still_a_timeout(
 
 
 def execute_and_shut(operator: StepDockerOperator, task: Task, proxy: Proxy) -> None:
-    threading.Thread(
-        target=lambda: (wait_for(lambda: "ready" in task.log()), proxy.shut()), daemon=True
-    ).start()
+    def shut_when_ready() -> None:
+        wait_for(lambda: "ready" in task.log())
+        proxy.shut()
+
+    threading.Thread(target=shut_when_ready, daemon=True).start()
     operator.execute(task.context())
 
 

@@ -33,10 +33,11 @@ def half_shown(task: Task) -> Callable[[], bool]:
     """Whether the first lines are shown, and the note of it is written."""
 
     def is_so() -> bool:
-        (found,) = task.containers() or [None]
+        found = task.containers()
+        assert len(found) <= 1
         if not found or len(task.ticks(1)) < 10 or not task.notes.get("log_cursor"):
             return False
-        lines = task.engine.lines(found["Id"], task.notes.get("log_cursor")["at"])
+        lines = task.engine.lines(found[0]["Id"], task.notes.get("log_cursor")["at"])
         return not lines
 
     return is_so

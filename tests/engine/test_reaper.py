@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
@@ -87,7 +88,7 @@ def test_what_works_when_its_time_is_long_over_is_stopped(
     """Past its minutes, and those that Airflow may take: the run's own timeout did not come."""
     start_of_day = time.time() - SMALL.minutes * 60 - 900
     with monkeypatch.context() as patch:
-        patch.setattr(spira.engine.time, "time", lambda: start_of_day)
+        patch.setattr(time, "time", lambda: start_of_day)
         container = start(engine, SLEEP, of_run("works"))
     assert reap()["stopped"] == 1
     assert not engine.is_running(container)
@@ -158,9 +159,13 @@ def test_a_container_that_its_task_removes_meanwhile_is_no_error(
 
     def connect(_: object) -> Engine:
         listed = engine.client.containers
-        monkeypatch.setattr(
-            engine.client, "containers", lambda **o: (listed(**o), engine.remove(gone))[0]
-        )
+
+        def containers(**options: Any) -> Any:
+            found = listed(**options)
+            engine.remove(gone)
+            return found
+
+        monkeypatch.setattr(engine.client, "containers", containers)
         return engine
 
     monkeypatch.setattr(spira.docker, "connect", connect)

@@ -12,6 +12,7 @@ from erasing import erase, filled, store, subject, table
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
+from spira_tasks.contract.run import Anchor
 from spira_tasks.governance import audit, certificates, decisions, retention
 from spira_tasks.governance.applied import Kind
 from spira_tasks.governance.verification import verify
@@ -169,7 +170,7 @@ def old_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write events as they were before they held digests."""
     new = audit.record
 
-    def old(store: Store, action: str, details: dict[str, Any]) -> audit.Anchor:
+    def old(store: Store, action: str, details: dict[str, Any]) -> Anchor:
         return new(store, action, {k: v for k, v in details.items() if k != "document"})
 
     monkeypatch.setattr(audit, "record", old)

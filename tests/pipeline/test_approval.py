@@ -322,7 +322,7 @@ def test_an_erasure_during_the_comparison_takes_the_promotion_back(
 @pytest.mark.parametrize("gate", ["check_recordings", "check_drift", "check_features"])
 @pytest.mark.parametrize("state", ["done", "blocked"])
 def test_a_model_of_data_that_a_gate_did_not_hand_on_is_not_promoted(
-    registry: Registry, gate: str, state: str
+    registry: Registry, gate: str, state: State
 ) -> None:
     """As trained by hand, on what ingest left, or on what a gate has blocked."""
     registry.add(1)

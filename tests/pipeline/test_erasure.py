@@ -57,7 +57,7 @@ def test_a_finished_run_keeps_no_byte_of_who_is_erased(
     assert not any(sound in everything for sound in sounds)
     left = table(store, "recordings", "split", run_id)
     pd.testing.assert_frame_equal(left, rows[rows["subject_id"] != subject].reset_index(drop=True))
-    (version,) = certificate["model_versions"]  # type: ignore[misc]
+    (version,) = certificate["model_versions"]
     assert (version["version"], version["aliases"]) == ("1", ["challenger"])
     assert certificate["retraining_needed"] is True
     assert signing.is_signed(certificate)

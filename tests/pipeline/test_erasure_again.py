@@ -43,7 +43,7 @@ def test_a_version_that_was_registered_meanwhile_is_marked_and_told(
     second, changed = erase(store, tombstone_tag(subject))
     assert changed
     assert is_marked(store)
-    assert [one["version"] for one in second["model_versions"]] == [version]  # type: ignore[attr-defined]
+    assert [one["version"] for one in second["model_versions"]] == [version]
     assert second["removed"] == first["removed"]
     assert second["replaces"] == first["audit"]
     assert erase(store, tombstone_tag(subject)) == (second, False)

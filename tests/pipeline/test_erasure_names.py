@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from erasing import erase, fill, filled, is_marked, register, store, subject, table
@@ -41,7 +42,7 @@ def test_a_short_or_numeric_name_counts_only_where_a_field_says_that_it_is_one(
         (folder / name).write_text(text)
     digests = store.files(store.put_directory(folder))
     decisions.decide(store, "releases", {"record": "20", "reason": "clipped"}, "I have listened")
-    words = {"config": {"as_of": "2026-03-04"}, "provenance": {"version": "3"}}
+    words: dict[str, Any] = {"config": {"as_of": "2026-03-04"}, "provenance": {"version": "3"}}
     store.runs.write("r", StepRecord("other", "other", "done", "2026", 0.0, **words))
     other = {"tag": "ab" * 16, "model_versions": [{"version": "3"}], "finished": {"at": "2026"}}
     store.documents.write(f"{certificates.FOLDER}/{other['tag']}.json", other)

@@ -63,7 +63,7 @@ def test_nobody_is_erased_by_a_slip_of_the_pen(store: Store) -> None:
 
 def test_who_has_not_come_yet_can_be_kept_out(store: Store) -> None:
     certificate, _ = erase(store, "ab" * 32, absent=True)
-    assert certificate["removed"]["n_rows"] == 0  # type: ignore[index]
+    assert certificate["removed"]["n_rows"] == 0
     (tombstone,) = decisions.known(store, "erasures")
     assert tombstone.about == {"tag": tombstone_tag("ab" * 32)}
 

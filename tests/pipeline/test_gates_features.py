@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 
@@ -148,6 +149,9 @@ def test_a_copy_through_another_codec_has_nearly_the_same_fingerprint(store: Sto
         record = convert(encode_wav(sound.astype(np.int16)), 60, store.blobs)
         numbers.append(np.array([int(digit, 16) - 7 for digit in record["fingerprint"]]))
         assert len(record["fingerprint"]) == 288
-    cosine = lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b)  # noqa: E731
+
+    def cosine(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> float:
+        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
     assert cosine(numbers[0], numbers[1]) > 0.985
     assert cosine(numbers[0], numbers[2]) < 0.9

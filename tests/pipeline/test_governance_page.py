@@ -16,6 +16,7 @@ from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import quote
 
 import pytest
 from stores import step_record
@@ -292,7 +293,7 @@ def test_a_url_reaches_nothing_but_files_of_a_site_of_this_store(server: Server,
 
 
 def test_html_in_a_name_is_a_name(server: Server) -> None:
-    encoded = urllib.request.quote(HOSTILE, safe="")
+    encoded = quote(HOSTILE, safe="")
     answer = server.ask(f"/spira/runs/{ENCODED}/{encoded}", "officer")
     assert answer.text == "<p>a site with a bad name</p>"
     for path in (f"/spira/runs/{encoded}/", f"/spira/tasks/second/{encoded}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ def attempt(tmp_path: Path) -> Callable[..., Any]:
         operator = operator_of(task)
         operator.store = str(tmp_path)
         context = context_of(task, attempt=number, notes=notes)
-        result = StepPodOperator.execute.__wrapped__(operator, context)
+        result = inspect.unwrap(StepPodOperator.execute)(operator, context)
         return result, context["ti"].pushed
 
     return run

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import Run
+from erasing import erase, fill, table
 from folders import Cohort
-from test_erasure import erase, fill, table
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
@@ -35,7 +36,9 @@ POLICY = {
 }
 
 
-def write_policy(place: Path, *, keep: str = "all", hold: str = "", **days: int) -> str:
+def write_policy(
+    place: Path, *, keep: str = "all", hold: str = "", days: Mapping[str, int] = POLICY
+) -> str:
     lines = [f'owner = "nobody yet"\nkeep_for_models = "{keep}"']
     lines += [f"[{kind}]\ndays = {n}" for kind, n in {**POLICY, **days}.items()]
     place.write_text("\n".join([*lines, f"[legal_hold]\n{hold}"]))
@@ -77,7 +80,7 @@ def names(store: Store) -> set[str]:
 
 def test_nothing_young_goes_whatever_the_policy_says(store: Store, tmp_path: Path) -> None:
     """A step may be at work on it: two days is longer than the longest step."""
-    strict = write_policy(tmp_path / "p", **dict.fromkeys(POLICY, 1))
+    strict = write_policy(tmp_path / "p", days=dict.fromkeys(POLICY, 1))
     store.blobs.put(b"a waveform that no table names yet")
     before = names(store)
     sweep(store, strict, 1.5)
@@ -102,7 +105,7 @@ def test_each_class_goes_in_its_time(store: Store, tmp_path: Path) -> None:
 
 
 def test_zero_days_means_never(store: Store, tmp_path: Path) -> None:
-    sweep(store, write_policy(tmp_path / "p", **dict.fromkeys(POLICY, 0)), 200)
+    sweep(store, write_policy(tmp_path / "p", days=dict.fromkeys(POLICY, 0)), 200)
     assert len(table(store, "features", "materialize")) == 3
 
 
@@ -133,7 +136,7 @@ def test_leftovers_go(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_recording_whose_own_time_is_over_leaves_the_tables(store: Store, tmp_path: Path) -> None:
-    policy = write_policy(tmp_path / "p", RESEARCH=0, DERIVED=0)
+    policy = write_policy(tmp_path / "p", days={"RESEARCH": 0, "DERIVED": 0})
     rows = table(store, "recordings")
     over = rows.loc[rows["retention_until"] == "2027-06-30", "waveform"]
     days = (pd.Timestamp("2027-07-02", tz="UTC") - pd.Timestamp.now("UTC")).days
@@ -262,7 +265,7 @@ def test_the_commands_plan_and_apply(
 def test_a_policy_that_says_nonsense_is_refused(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     assert retention.read_policy(store).days["RESEARCH"] == 1825  # comes with the platform
-    wrong = write_policy(tmp_path / "p", keep="none", DERIVED=-1)
+    wrong = write_policy(tmp_path / "p", keep="none", days={"DERIVED": -1})
     with pytest.raises(
         ConfigError, match=r"keep_for_models: .*'all' or 'served'; DERIVED\.days: .*equal to 0"
     ):

@@ -215,7 +215,8 @@ def test_what_is_restored_is_what_was_backed_up(stack: Stack, tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_killed_backup_leaves_nothing_that_looks_whole(stack: Stack, tmp_path: Path) -> None:
     target = tmp_path / "b"
-    command = [sys.executable, ROOT / "scripts/backup.py", "--env-file", stack.env_file, target]
+    script = ROOT / "scripts/backup.py"
+    command: list[str | Path] = [sys.executable, script, "--env-file", stack.env_file, target]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert b"database airflow" in process.stdout.readline()  # type: ignore[union-attr]
     process.send_signal(signal.SIGKILL)

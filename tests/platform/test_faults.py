@@ -106,7 +106,7 @@ def ran_once(run: DagRun, *steps: str) -> None:
 
 
 def disturbed(
-    platform: Production, run: DagRun, step: str, words: str, disturb: Callable[[], None]
+    platform: Production, run: DagRun, step: str, words: str, disturb: Callable[[], object]
 ) -> None:
     run.wait_for_line(step, words)
     disturb()

@@ -143,7 +143,7 @@ def test_channels_that_tell_the_label_in_one_task_alone_block(sentence_is: str) 
 
 
 def value(verdict: Verdict) -> float | None:
-    return verdict.observed and verdict.observed.value
+    return verdict.observed.value if verdict.observed else None
 
 
 def repeated(n_times: int) -> Table:

@@ -30,7 +30,7 @@ from suites import (
     split,
 )
 
-from expectations.limits import AUDIO, IMPOSSIBLE, UNUSUAL, tolerated
+from expectations.limits import AUDIO, IMPOSSIBLE, UNUSUAL, Limit, tolerated
 from expectations.suites import audio, features, metadata, training_set
 from expectations.suites.common import mostly
 from spira_tasks import quality
@@ -281,14 +281,21 @@ def test_a_share_that_is_just_tolerated_passes_to_the_last_row() -> None:
         assert name in failing(audio.suite, first(k + 1, "snr_db", 4.0)(table.copy()))
 
 
+def both_ends(limit: Limit) -> tuple[float, float]:
+    assert limit.low is not None
+    assert limit.high is not None
+    return limit.low, limit.high
+
+
 def test_limits_are_in_order_and_give_a_reason() -> None:
     for limit in [*IMPOSSIBLE.values(), *UNUSUAL.values()]:
         assert limit.rationale
         assert limit.owner
         assert limit.low is None or limit.high is None or limit.low < limit.high
     for name, limit in UNUSUAL.items():  # within what is possible
-        assert IMPOSSIBLE[name].low <= limit.low < limit.high <= IMPOSSIBLE[name].high
-    for limit in AUDIO:
-        low, high = limit.limit
-        assert low is None or low <= limit.typical[0]
-        assert high is None or high >= limit.typical[1]
+        (least, most), (low, high) = both_ends(IMPOSSIBLE[name]), both_ends(limit)
+        assert least <= low < high <= most
+    for measure in AUDIO:
+        (lowest, highest), (low_end, high_end) = measure.limit, measure.typical
+        assert lowest is None or (low_end is not None and lowest <= low_end)
+        assert highest is None or (high_end is not None and highest >= high_end)

@@ -81,7 +81,7 @@ class Book:
 
     def ingest(self, table: pd.DataFrame, refused: pd.DataFrame | None = None, **more: Any) -> None:
         refused = pd.DataFrame({"reason": [], "hospital_id": []}) if refused is None else refused
-        counts = {"n_rows": len(table) + len(refused), "n_recordings": len(table)}
+        counts: dict[str, float] = {"n_rows": len(table) + len(refused), "n_recordings": len(table)}
         counts |= {"n_subjects": len(table), "n_quarantined": len(refused), "n_excluded": 0}
         counts |= {"n_ward_noises": 2, "n_seconds_of_audio": 7200.0}
         outputs = {
@@ -122,7 +122,9 @@ def test_a_run_that_was_just_begun_has_its_steps_waiting(book: Book) -> None:
     assert [step.state for step in facts.steps] == ["done"] + ["waiting"] * (len(TRAINING) - 1)
     assert facts.started_at == "2026-11-21T03:00:04+00:00"
     assert table_of(facts, "sex").cells == ((20,), (20,))
-    assert facts.dataset is facts.evaluation is facts.model is None
+    assert facts.dataset is None
+    assert facts.evaluation is None
+    assert facts.model is None
 
 
 def test_a_failed_step_is_told_with_its_reason(book: Book) -> None:
@@ -277,7 +279,8 @@ def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Bo
     predictions = table[["subject_id", "split", "label"]].assign(clean=table["label"] * 0.8)
     estimate = {"value": 1.0, "low": 0.9, "high": 1.0}
     names = ("n_recordings", "n_subjects", "n_patients", "n_controls")
-    report = dict.fromkeys(names, 40) | {"operating_point": 0.5, "brier_score": 0.1}
+    report: dict[str, Any] = dict.fromkeys(names, 40)
+    report |= {"operating_point": 0.5, "brier_score": 0.1}
     report |= {"expected_calibration_error": 0.1, "drop_in_balanced_accuracy": {}}
     report |= {"conditions": {"clean": {"auc": estimate}}}
     kinds = ("true_positives", "false_negatives", "false_positives", "true_negatives")
@@ -374,7 +377,8 @@ def test_no_measure_is_published_of_fewer_and_the_report_is_made_all_the_same(bo
     facts = evaluated(book, [1] * 4 + [0] * 4, [0.9] * 3 + [0.1] * 5, ["F", "M"] * 4)
     assert facts.evaluation is not None
     assert not facts.evaluation.is_published
-    assert facts.evaluation.confusion is facts.evaluation.brier_score is None
+    assert facts.evaluation.confusion is None
+    assert facts.evaluation.brier_score is None
     assert facts.evaluation.operating_point is None
     assert history(book.store)[0].auc is None
     for name in ("verdict.en.html", "model-card.en.html", "overview.en.html"):

@@ -73,7 +73,7 @@ def test_windows_of_version_1_end_strictly_before_the_recording_does() -> None:
 def test_a_recording_of_exactly_one_window_is_one_window() -> None:
     """v1 crashed on it."""
     for tail in ("keep", "drop"):
-        spec = FeatureSpec(tail=tail)  # type: ignore[arg-type]
+        spec = FeatureSpec(tail=tail)
         assert windows(speech_like(64_000), spec).shape == (1, 64_000)
 
 

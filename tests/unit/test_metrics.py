@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn import metrics as reference
 
@@ -10,7 +11,8 @@ from spira_tasks.speech import metrics
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 60).astype(np.float64)
-SCORES = np.round(np.clip(0.4 * LABELS + RNG.normal(0.3, 0.2, 60), 0, 1), 2)  # with ties
+# rounded, so that there are ties
+SCORES: npt.NDArray[np.float64] = np.clip(0.4 * LABELS + RNG.normal(0.3, 0.2, 60), 0, 1).round(2)
 ONE = np.ones((1, 60))
 
 

@@ -12,7 +12,7 @@ from reading_pages import barriers, outside, read
 from run_facts import AT, BY_REASON, BY_SITE, facts, history, summary, verdict
 
 import expectations.words
-from expectations.words import LANGUAGES, Words, texts
+from expectations.words import LANGUAGES, Language, Words, texts
 from expectations.words.catalogue import committed
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.verdict import Waiver
@@ -202,7 +202,8 @@ def test_each_language_names_the_parts_that_it_lacks(
     write(tmp_path / "docs", "datasheet/distribution.pt", " \n")  # empty is as good as absent
     monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
     render(tmp_path)
-    for language, n_missing in (("pt", 7), ("en", 6)):
+    missing: dict[Language, int] = {"pt": 7, "en": 6}
+    for language, n_missing in missing.items():
         page = read(tmp_path / f"datasheet.{language}.html")
         paths = [word for tag, word in page.words if tag == "code" and word.endswith(".md")]
         other = {"pt": "en", "en": "pt"}[language]

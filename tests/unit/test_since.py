@@ -25,7 +25,12 @@ def store(tmp_path: Path) -> Store:
 
 def leave(store: Store, run: str, step: str, **fields: Any) -> None:
     made_with = {"at": AT, "code": "c" * 64, "lock": "d" * 64, "git": "0123456789ab"}
-    known = {"state": "done", "finished_at": AT, "seconds": 1.0, "provenance": made_with}
+    known: dict[str, Any] = {
+        "state": "done",
+        "finished_at": AT,
+        "seconds": 1.0,
+        "provenance": made_with,
+    }
     store.runs.write(run, StepRecord(step, step, **known | fields))
 
 
