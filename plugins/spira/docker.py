@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
@@ -38,6 +37,7 @@ from spira.engine import (
     Line,
     NoGPU,
     connect,
+    unix_second,
 )
 from spira.links import LINKS
 from spira.site import Place, Site, platform_of
@@ -363,4 +363,4 @@ def _ended_seconds_ago(details: dict[str, Any]) -> float:
     """How long ago a container ended, or was made when it never started."""
     finished = details["State"]["FinishedAt"]
     at = details["Created"] if finished.startswith("0001") else finished
-    return time.time() - datetime.fromisoformat(f"{at[:19]}+00:00").timestamp()
+    return time.time() - unix_second(at)
