@@ -12,7 +12,6 @@ from spira_tasks.reports.facts import (
     Counts,
     Dataset,
     Evaluation,
-    History,
     Intake,
     Interval,
     ModelFacts,
@@ -170,6 +169,6 @@ def summary(run_id: str, **changes: Any) -> RunSummary:
     return replace(made, **changes)
 
 
-def history(n_runs: int = 3) -> History:
+def history(n_runs: int = 3) -> list[RunSummary]:
     before = [summary(f"run-{number}") for number in range(n_runs - 1)]
-    return History((*before, summary("first")))
+    return [*before, summary("first")]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import json
-import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -46,34 +45,35 @@ def report(
     public_key: Annotated[bool, Option("--public-key", help="print the signing key")] = False,
 ) -> int:
     """Write the governance site of a run."""
+    from spira_tasks.governance import signing
+
     if verified is not None:
         return verify(verified, key, store)
     if public_key:
-        from spira_tasks.governance import signing
-
         print(signing.public_key())
         return 0
     if run is None:
         raise ConfigError("which run? Give its id, or latest; --verify FILE checks a report")
+    from spira_tasks.reports import pack, site
     from spira_tasks.reports.gather import latest_run
 
     run_id = latest_run(store) if run == "latest" else run
-    target = out or (None if zip_file else folder_of(store, run_id))
+    target = out or (None if zip_file else site.folder_of(store, run_id))
     if target is not None:
-        _replaceable(target)  # refused before the work, not after it
+        site.files_of_site(target)  # refused before the work, not after it
     with scratch.folder() as folder:
-        site = folder / "site"
-        site.mkdir()
-        _export(store, run_id, site)
+        made = folder / "site"
+        made.mkdir()
+        site.build(store, run_id, tracking_uri(store), made)
+        digest = sha256((made / pack.MANIFEST).read_bytes()).hexdigest()
+        audit.record(store, "report", {"run": run_id, "manifest": digest})
         if zip_file is not None:
-            from spira_tasks.reports.pack import write_zip
-
-            write_zip(site, zip_file)
+            pack.write_zip(made, zip_file)
             print(
                 f"wrote {zip_file}; check it by: python -m spira_tasks report --verify {zip_file}"
             )
         if target is not None:
-            print(f"open {put(site, target)}")
+            print(f"open {site.put(made, target)}")
     return 0
 
 
@@ -94,67 +94,12 @@ def verify(file: Path, key: str, store: Store) -> int:
     elif not wanted:
         print("  whose key that is was not asked: give --key, as --public-key prints it there")
     if found.anchor is not None and found.anchor.number:
-        log = verification.verify(store, {"this report": found.anchor})
-        wrong = [problem for problem in log.problems if "this report quotes" in problem]
-        problems += wrong
-        if not wrong:
+        broken = verification.check_anchor(store, "this report", found.anchor)
+        problems += broken
+        if not broken:
             place = f"event {found.anchor.number} of the audit log"
             print(f"{place}, the newest when it was made, is in the store's log")
     for problem in problems:
         print(f"  {problem}")
     print("the report was changed, or is of another store" if problems else "the report is whole")
     return EXIT_REJECTED if problems else 0
-
-
-def put(site: Path, folder: Path) -> Path:
-    """Copy a site to a folder, in place of an older one; return its first page."""
-    from spira_tasks.reports.site import FIRST_PAGE
-
-    for name in _replaceable(folder):
-        (folder / name).unlink(missing_ok=True)
-    shutil.copytree(site, folder, dirs_exist_ok=True)
-    return folder / FIRST_PAGE
-
-
-def _replaceable(folder: Path) -> list[str]:
-    """The files of the site that is in a folder; none when it is empty or not there.
-
-    Raises
-    ------
-    ConfigError
-        When something else than a site is there.
-    """
-    from spira_tasks.reports.pack import FORMAT, MANIFEST
-
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return []
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        is_ours = manifest["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        is_ours = False
-    if not is_ours:
-        raise ConfigError(f"{folder} holds something else than a report; name another --out")
-    names = [*manifest["files"], MANIFEST]
-    inside = folder.resolve()
-    if not all((inside / name).resolve().is_relative_to(inside) for name in names):
-        raise ConfigError(f"the manifest in {folder} names files outside of it; name another --out")
-    return names
-
-
-def folder_of(store: Store, run_id: str) -> Path:
-    """Where a person finds the site of a run: in the store's folder, or in ``.spira``."""
-    base = Path(".spira") if "://" in store.url else Path(store.url)
-    return base / "reports" / run_id
-
-
-def _export(store: Store, run_id: str, folder: Path) -> None:
-    """Build the site anew, so that it says what is true today, and log that it left."""
-    from hashlib import sha256
-
-    from spira_tasks.reports import site
-    from spira_tasks.reports.pack import MANIFEST
-
-    site.build(store, run_id, tracking_uri(store), folder)
-    digest = sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    audit.record(store, "report", {"run": run_id, "manifest": digest})

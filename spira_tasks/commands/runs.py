@@ -179,7 +179,7 @@ def _report(run_id: str, store: Store) -> Path | None:
 
     A report that cannot be made leaves a message, and does not change the run's exit status.
     """
-    from spira_tasks.commands.report import folder_of, put
+    from spira_tasks.reports.site import folder_of, put
     from spira_tasks.runner import run_step
 
     (step,) = REPORT

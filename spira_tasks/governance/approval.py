@@ -1,9 +1,8 @@
-"""What people decide about a version of the model: that it is approved, or that it is refused.
+"""Approvals and refusals of a version of the model.
 
-A refusal holds whatever the gates say: the version is not promoted, and where it is the champion,
-the one before it takes its place.  An approval lifts a refusal, and a promotion that needs a person
-waits for it; it overrides no gate.  Both are about the classifier, by its digest: a registry that
-was made anew counts its versions anew.
+A refused version is not promoted, whatever the gates say; where it is the champion, the one before
+it takes its place.  An approval lifts a refusal, and a promotion may wait for it; it overrides no
+gate.  Both name the digest of the classifier, because a new registry counts its versions anew.
 """
 
 from __future__ import annotations
@@ -49,18 +48,14 @@ def standings(store: Store, tracking_uri: str) -> list[Standing]:
 
 
 def approve(store: Store, tracking_uri: str, version: str, why: str) -> tuple[Standing, bool]:
-    """Approve a version, and lift its refusal; say whether the approval is new.
+    """Approve a version, and lift its refusal.
 
-    Returns
-    -------
-    Standing
-        As it was before.
-    bool
+    Returns how it stood before, and whether the approval is new.
 
     Raises
     ------
     ConfigError
-        When there is no such version, or the reason will not do.
+        When there is no such version, or the reason is refused.
     """
     standing = _find(standings(store, tracking_uri), store, version)
     _, new = decisions.decide(store, "approvals", standing.about, why)
@@ -73,21 +68,13 @@ def refuse(
 ) -> tuple[Standing, bool, str | None]:
     """Refuse a version, withdraw its approval and, where it serves, put another in its place.
 
-    Killed at any point, doing it again ends the same.
-
-    Returns
-    -------
-    Standing
-        As it was before.
-    bool
-        Whether the refusal is new.
-    str or None
-        The version that is champion instead; None where none is fit to be.
+    Returns how it stood before, whether the refusal is new, and the version that is champion
+    instead, if any.  May be repeated after it was killed.
 
     Raises
     ------
     ConfigError
-        When there is no such version, or the reason will not do.
+        When there is no such version, or the reason is refused.
     """
     from spira_tasks.tracking import CHAMPION, Tracker
 

@@ -1,10 +1,9 @@
-"""The audit log: what was done, by whom and when, in a chain that cannot be changed unseen.
+"""The audit log: what was done, by whom and when, as a chain of hashes.
 
-Each event is a file of its own, ``audit/<number>.json``, and holds the hash of the event before it.
-A file is written only where there is none, so two writers cannot take the same number, and nothing
-is overwritten.  A change of an event breaks the chain behind it.  A cut at the end is found by the
-anchors: the record of every audited step, every report pack and every certificate quotes the number
-and the hash of an event.  ``verification`` checks both.
+Each event is a file, ``audit/<number>.json``, and holds the hash of the event before it.  A file is
+written only where there is none, so two writers cannot take the same number.  A change of an event
+breaks the chain; a cut at the end is found by the anchors: the record of every audited step, every
+report pack and every certificate quotes the number and the hash of an event.
 
 Events hold pseudonymous tags, digests, names of steps and counts; never a value of a patient.
 """
@@ -61,9 +60,9 @@ class Event:
 def actor() -> str:
     """Who acts: the user that Airflow names in SPIRA_ACTOR, or the account of this process.
 
-    Anybody can set a variable.  So the command line removes Airflow's from every command but
-    ``run``, which starts steps, and the variable names an account only where this machine knows
-    none: in a container, where scripts/spira.sh sets it to the account on the host.
+    Anybody can set the variable.  So the command line keeps Airflow's only for ``run``, which
+    starts steps, and one that names an account counts only where this machine knows none: in a
+    container, where scripts/spira.sh sets it to the account on the host.
     """
     given = os.environ.get(VARIABLE, "")
     if given and not given.startswith("cli:"):

@@ -50,7 +50,7 @@ def certify(
     versions: list[dict[str, Any]],
     earlier: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Sign what was done, and keep it; names nobody."""
+    """Sign and store the certificate of an erasure."""
     tombstone = next(one for one in decisions.known(store, "erasures") if one.about["tag"] == tag)
     removed = {
         "n_recordings": len(total.records),
@@ -60,7 +60,7 @@ def certify(
         "n_rows": sum(total.tables.values()),
         "n_reports_and_records": len(total.texts) + len(total.documents),
     }
-    if earlier and not total:  # nothing was removed now: what counts was removed then
+    if earlier and not total:
         removed = earlier["removed"]
     content = {
         "format": "spira.erasure/1",

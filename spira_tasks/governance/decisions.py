@@ -1,15 +1,14 @@
-"""What people decided, as documents that steps apply: releases, waivers, erasures and so on.
+"""Decisions of people, as documents that steps apply: releases, waivers, erasures and so on.
 
-A stage says in ``HEEDS`` which kinds it applies; the runner gives it all decisions of that kind as
-one more input.  So a decision is part of the key of every result that it could have changed, and
-the same decision made twice changes nothing.  A decision whose last day is over is no longer given,
-so the key changes on that day and the step is computed again without it.
+A stage declares which kinds it applies; the runner passes it all decisions of these kinds in force
+as one more input.  So they are part of the key of every result that they could have changed, and
+the step is computed again on the day after a decision ends.
 
 The event of a decision holds the digest of its document and is written before it; the event of a
 withdrawal is written before the document goes.  So the log alone says which documents there should
-be and what is in them (``History``), and a command that was killed in between is finished by
-running it again.  Older events hold no digest: there the fields that they do hold are compared.
-The retention policy and certificates of erasure are documents of the same form.
+be (``History``), and a command that was killed is finished by running it again.  Older events hold
+no digest: there the fields that they do hold are compared.  The retention policy and certificates
+of erasure are documents of the same form.
 """
 
 from __future__ import annotations
@@ -153,15 +152,15 @@ def digest(document: Document) -> str:
 
 
 class History:
-    """What the log says of documents.
+    """What the log says of documents, by their names.
 
     Attributes
     ----------
     written : dict of str to list of Event
-        Every event that a document of this name was ever written for.
+        Every event that such a document was ever written for.
     in_force : dict of str to list of Event
         Those that the document there now may belong to: of a decision all since it was last
-        withdrawn, for two people may decide the same at once; of what is replaced only the newest.
+        withdrawn, because two people may decide the same at once; of other documents the newest.
     withdrawn : dict of str to Event
     """
 
@@ -223,7 +222,7 @@ class History:
 
 
 def _details(decision: Decision) -> dict[str, str]:
-    """What the log keeps of a decision: for ever, so without the recording, which may be erased."""
+    """What the log keeps of a decision, without the recording, which may be erased."""
     about = {name: value for name, value in decision.about.items() if name != "record"}
     return {**about, "decision": decision.id, "why": decision.why}
 

@@ -1,15 +1,14 @@
 """Erase a person from the store (LGPD art. 18 VI): on demand, for good, and provably.
 
-1. a tombstone: from now on ingest refuses the subject, and nothing with it is promoted;
-2. a journal of what is to go, so that an erasure that was killed ends as one that was not;
-3. loose blobs, tables' rows, reports that quote a name, and whatever may be the subject's for
-   nothing says whose it is: orphaned blobs, damaged files, checkpoints, temporary files;
-4. every version of the model that learned from the subject is marked, before anything goes and
-   again at the end;
-5. everything is searched again, until nothing is found;
-6. a certificate that names nobody is signed, and the journal removed.
+1. A tombstone is written: ingest refuses the subject, and nothing with it is promoted.
+2. A journal lists what is to go, so that an erasure that was killed can be finished.
+3. Every version of the model that learned from the subject is marked, now and again at the end.
+4. Loose blobs, rows of tables and texts that quote a name go, and whatever may be the subject's:
+   orphaned blobs, damaged files, checkpoints, temporary files.
+5. The store is searched again, until nothing is found.
+6. A certificate that names nobody is signed, and the journal removed.
 
-A subject is known here by the pseudonym only, and outside this process by the tombstone's tag only.
+A subject is known here by the pseudonym, and outside this process by the tombstone's tag only.
 """
 
 from __future__ import annotations
@@ -41,13 +40,12 @@ WRITING_SECONDS = 60  # a file in tmp/ this old has no writer: one is written in
 def erase(
     store: Store, tracking_uri: str, known: Holding, tag: str, why: str, *, absent: bool = False
 ) -> tuple[dict[str, Any], bool]:
-    """Erase a subject; say whether there was anything left to erase.
+    """Erase a subject; return the certificate, and whether there was anything left to erase.
 
     Parameters
     ----------
     known : Holding
-        What the caller knows: the pseudonym, and names of recordings that no table may hold.
-        Empty where only the tag is known.
+        What the caller knows: the pseudonym and names of recordings; empty where only the tag is.
     tag : str
         Of the tombstone.
     why : str
@@ -55,17 +53,12 @@ def erase(
     absent : bool
         Go on where the store holds nothing of the subject, who is refused from then on.
 
-    Returns
-    -------
-    certificate : dict
-    changed : bool
-
     Raises
     ------
     ConfigError
-        When the store holds nothing of such a subject, or the reason will not do.
+        When the store holds nothing of such a subject, or the reason is refused.
     ServiceUnavailable
-        When something is still left: it is being written to, or a service is away.
+        When something is still left: a run writes to the store, or a service is away.
     """
     decisions.checked_reason(why)
     if tag in retention.read_policy(store).held_subjects:
@@ -83,7 +76,7 @@ def erase(
     certificate = certificates.read(store, tag)
     if certificate is not None and not history.is_genuine(certificates.name_of(tag), certificate):
         log.warning("the certificate of %s is not the one in the audit log: it is made anew", tag)
-        certificate = None  # a forgery would be signed again
+        certificate = None  # or a forgery would be signed
     if certificate is not None:
         known |= Holding(datasets=certificates.datasets(certificate))
     if not held and journal is None:
@@ -102,7 +95,7 @@ def erase(
 
     total = known | held
     _write_journal(store, tag, total)
-    mark(store, tracking_uri, tag, total.datasets)  # also should what follows never end
+    mark(store, tracking_uri, tag, total.datasets)  # before anything goes
     for _ in range(N_PASSES):
         decisions.log_erased(store, held.documents)
         inventory.strike(store, held | total.identity)
@@ -138,10 +131,7 @@ def mark(
 ) -> list[dict[str, Any]]:
     """Mark every version that learned from the subject; return them.
 
-    Parameters
-    ----------
-    datasets : dict of str to list of str
-        Digests of the artifacts with the subject, to the splits and tasks in them.
+    ``datasets`` are those of the subject's ``Holding``.
     """
     from spira_tasks import tracking
 
@@ -177,7 +167,7 @@ def mark(
 
 
 def unfinished(store: Store) -> list[str]:
-    """Tags of the erasures that were begun and have no certificate, or are begun anew."""
+    """Tags of the erasures without a certificate, or with a journal."""
     certified = {str(one["tag"]) for one in certificates.known(store)}
     begun = {
         name.removeprefix(f"{JOURNALS}/").removesuffix(".json")
@@ -215,7 +205,7 @@ def known_from(subject: str, records: Iterable[str] = ()) -> Holding:
 
 
 def left_over(survey: Survey, total: Holding) -> list[str]:
-    """What may hold something of the subject and is still there, by name."""
+    """Names of what is still there and may hold something of the subject."""
     store = survey.store
     digests = total.blobs | set(total.tables)
     blobs = sorted(digest for digest in digests if store.blobs.exists(digest))
@@ -224,10 +214,7 @@ def left_over(survey: Survey, total: Holding) -> list[str]:
 
 
 def _debris(store: Store) -> list[str]:
-    """Entries that may be the subject's, for nothing says whose they are, in order of deletion.
-
-    What is being written now is waited for, so that it is seen too.
-    """
+    """Entries of which nothing says whose they are, in order of deletion; waits for writers."""
     abandoned = _abandoned(store)
     orphans = Survey(store).orphans()
     names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
@@ -246,7 +233,7 @@ def _clear_debris(store: Store) -> None:
 
 
 def _abandoned(store: Store) -> list[str]:
-    """Wait until whatever is being written now is written; return what has no writer."""
+    """Wait until no file is being written; return those without a writer."""
     waiting = {entry.name for entry in store.entries("tmp")}
     while True:
         entries = [entry for entry in store.entries("tmp") if entry.name in waiting]
@@ -270,6 +257,6 @@ def _tombstones(store: Store) -> set[str]:
 
 
 def _agrees(store: Store, history: History, tag: str) -> bool:
-    """Whether tombstone and certificate are those that the log records."""
+    """Whether tombstone and certificate are as the log records them."""
     names = (decisions.name_of("erasures", {"tag": tag}), certificates.name_of(tag))
     return not any(history.problem(name, decisions.read_document(store, name)) for name in names)

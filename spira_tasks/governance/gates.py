@@ -1,8 +1,7 @@
 """Which gates a model did not come through, by the records of the steps that made it.
 
-A step that is run by hand takes any artifact as its input, so a model may reach the promotion from
-recordings that no gate has seen.  An artifact is its content: what a gate handed on in any run was
-handed on.
+A step that is run by hand takes any artifact as its input, so a model may come from recordings that
+no gate has checked.  It does not matter in which run a gate handed an artifact on.
 """
 
 from __future__ import annotations
@@ -19,18 +18,10 @@ Made = tuple[StepRecord, Mapping[str, str]]  # a record, and its inputs by diges
 
 
 def missed_by(store: Store, classifier: str) -> list[str]:
-    """Names of the gates that a classifier is not known to have come through.
+    """Names of the gates that a classifier, by its digest, is not known to have come through.
 
-    Parameters
-    ----------
-    classifier : str
-        Digest of the artifact.
-
-    Returns
-    -------
-    list of str
-        A gate is among them where the training or the evaluation read something that it did not
-        hand on, or that it blocked; all are where no record says what the model was made of.
+    That is a gate that did not hand on what the training or the evaluation read; and every gate
+    where no record says what the model was made of.
     """
     made = [(one, run.inputs(one.step)) for run in store.runs for one in run.steps.values()]
     evaluations = [inputs for one, inputs in made if one.outputs.get("classifier") == classifier]

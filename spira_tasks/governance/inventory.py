@@ -1,13 +1,12 @@
-"""What the store holds of a person: tables, what their rows name, and texts that quote a name.
+"""What the store holds of a person: rows of tables, blobs that they name, and texts.
 
-A person is known by the column ``subject_id``; a recording by columns whose name begins with
-``record``.  Waveforms and feature matrices are *loose* blobs: no artifact has them as a file, only
-rows of tables name them.  When a person is erased, a copy without their rows takes the place of a
-table; ``newest`` follows it.
+A person is known by the column ``subject_id``, a recording by columns that begin with ``record``.
+Waveforms and feature matrices are *loose* blobs: they are no file of an artifact, and only rows of
+tables name them.  An erasure replaces a table by a copy without the person's rows; ``newest``
+follows it.
 
-In a text, a name that is long and has a letter in it is looked for anywhere.  Any other, such as a
-session called ``3`` or ``2026-03-04``, nearly always means something else, the version of a model
-or a date, so it counts only where a field says that it names a session or a recording.
+Texts are searched for a long name with a letter in it.  Any other name, such as a session called
+``3`` or ``2026-03-04``, counts only in a field that names a session or a recording.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 REDACTIONS = "redactions"
 DELETABLE = ("decisions/releases", "memo")  # documents that may quote a recording, and may go
 NOT_TEXT = (".parquet", ".safetensors", ".png")
-# Texts about a model can hold the name of no recording, and what follows needs them.
+# Texts about a model name no recording, and later steps need them.
 NAMELESS = {
     "registration.json",
     "classifier.json",
@@ -46,15 +45,7 @@ NAMING = re.compile(r"record(_\w+)?|(session|subject)_id")  # fields whose value
 
 @dataclass
 class Holding:
-    """What a store holds of one subject.  It names the subject: it is never shown or kept.
-
-    Attributes
-    ----------
-    documents : set of str
-        Documents that quote a name: releases from quarantine, small records of work.
-    datasets : dict of str to list of str
-        Digest of an artifact with a table of the subject, to the ``"<split>/<task>"`` in it.
-    """
+    """What a store holds of one subject.  It names the subject, so it is never shown."""
 
     subjects: set[str] = field(default_factory=set)  # the pseudonym: none or one
     records: set[str] = field(default_factory=set)  # names
@@ -62,8 +53,8 @@ class Holding:
     blobs: set[str] = field(default_factory=set)  # digests of the loose ones
     tables: dict[str, int] = field(default_factory=dict)  # digest to n rows surely the subject's
     texts: set[str] = field(default_factory=set)  # digests of reports that quote a name
-    documents: set[str] = field(default_factory=set)
-    datasets: dict[str, list[str]] = field(default_factory=dict)
+    documents: set[str] = field(default_factory=set)  # names of those that quote a name
+    datasets: dict[str, list[str]] = field(default_factory=dict)  # digest to "<split>/<task>"
 
     def __bool__(self) -> bool:
         """Whether there is anything to delete."""
@@ -75,7 +66,7 @@ class Holding:
 
     @property
     def identity(self) -> Holding:
-        """Who it is and what is theirs, without the places where it was found."""
+        """The names and the loose blobs, without the places that hold them."""
         return Holding(self.subjects, self.records, self.sessions, self.blobs)
 
     def __or__(self, other: Holding) -> Holding:
@@ -96,17 +87,16 @@ class Holding:
 
 
 class Survey:
-    """What the artifacts of a store are made of, at the moment when it is made.
+    """The artifacts of a store when the object is made.
 
     Attributes
     ----------
     entries : dict of str to Entry
-        Digest of an artifact to its own entry in the store.
+        By the digest of the artifact.
     trees : dict of str to dict
         Digest of an artifact to its files, name to digest.
     tables : dict of str to set of str
-        Digest of a Parquet file to the artifacts it is a file of, or stands in for one of;
-        redacted copies are among them, and some may be gone.
+        Digest of a Parquet file, or of a redacted copy, to its artifacts; some may be gone.
     texts : set of str
         Digests of the other files that may quote a name.
     """
@@ -144,11 +134,8 @@ class Survey:
     def find(self, known: Holding) -> Holding:
         """Everything of the subject that is in the store.
 
-        Parameters
-        ----------
-        known : Holding
-            The subject and, from the journal of an erasure that was cut short or from the
-            hospital's own table, names of recordings and blobs that no table holds any more.
+        ``known`` may have names of recordings and blobs that no table holds any more: they come
+        from the journal of an erasure or from the hospital's own table.
         """
         store = self.store
         held = Holding(set(known.subjects), set(known.records), set(known.sessions))
@@ -193,10 +180,7 @@ def redactions(store: Store) -> dict[str, str]:
 
 
 def revived(store: Store) -> set[str]:
-    """Tables that are there again although a copy took their place.
-
-    A step that was at work when the copy was made had the old table, and stored it once more.
-    """
+    """Replaced tables that a step, at work during the erasure, stored once more."""
     replaced = sorted(redactions(store))
     there = in_threads(store.blobs.exists, replaced)
     return {digest for digest, exists in zip(replaced, there, strict=True) if exists}
@@ -213,30 +197,48 @@ def newest(store: Store, digest: str) -> str:
 
 
 def read_table(store: Store, directory: str, name: str) -> pd.DataFrame:
-    """A table of an artifact, without the rows of people who were erased since it was made.
-
-    Raises
-    ------
-    ConfigError
-        When the artifact has no such file.
-    ArtifactCorrupt
-        When the table is gone altogether.
-    """
+    """A table of an artifact, without the rows of erased people; raises as ``read_file`` does."""
     import pandas as pd
 
     return pd.read_parquet(io.BytesIO(read_file(store, directory, name)))
 
 
 def read_file(store: Store, directory: str, name: str) -> bytes:
-    """A file of an artifact, or the copy that took its place; raises as ``read_table`` does."""
+    """A file of an artifact, or the copy that took its place.
+
+    Raises
+    ------
+    ConfigError
+        When the artifact has no such file.
+    ArtifactCorrupt
+        When the file is gone.
+    """
     files = store.files(directory)
     if name not in files:
         raise ConfigError(f"artifact {directory} has no file {name!r}, only {sorted(files)[:10]}")
     return store.blobs.read(newest(store, files[name]))
 
 
+def find_file(store: Store, directory: str, ending: str) -> bytes | None:
+    """The file of an artifact whose name ends so; None where there is none, or it is gone."""
+    try:
+        name = next((name for name in store.files(directory) if name.endswith(ending)), "")
+        return read_file(store, directory, name)
+    except (ArtifactCorrupt, ConfigError):
+        return None
+
+
+def read_columns(content: bytes, columns: Iterable[str]) -> pd.DataFrame:
+    """Those of some columns that a Parquet file has."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(io.BytesIO(content))
+    there = [name for name in columns if name in file.schema_arrow.names]
+    return file.read(columns=there).to_pandas()
+
+
 def read_tables(store: Store, digests: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Every table that is still there.  A damaged one is set aside by the attempt."""
+    """Every table that is still there; a damaged one is set aside."""
     import pandas as pd
 
     for digest in sorted(digests):
@@ -288,7 +290,7 @@ def quoted(store: Store, entries: list[str], names: set[str]) -> list[str]:
 
 
 def quoting(names: set[str]) -> Callable[[bytes], bool] | None:
-    """A test whether a text quotes one of some names; None where there are no names."""
+    """A function that finds one of some names in a text; None where there are no names."""
     if not names:
         return None
     long = {name for name in names if len(name) >= N_LONG and re.search("[A-Za-z]", name)}
@@ -339,10 +341,7 @@ def _roles(rows: pd.DataFrame) -> list[str]:
 
 
 def _redact(store: Store, digest: str, table: pd.DataFrame, own: pd.Series) -> None:
-    """Put a copy without some rows in the place of a table.
-
-    Killed at any point, doing it again ends the same.
-    """
+    """Replace a table by a copy without some rows; may be repeated after it was killed."""
     rest = table[~own].reset_index(drop=True)
     for column in rest.select_dtypes("category"):
         rest[column] = rest[column].cat.remove_unused_categories()

@@ -1,10 +1,8 @@
 """The ledger of quarantine: every refused recording, why, since when, and who released it.
 
-It is read from what the runs left, so it cannot disagree with them: the quarantine tables of ingest
-and of the gates, and the releases.  A release is a decision of a person that later runs apply.
-
-A refusal stands until the recording itself comes again and is not refused for the same reason; runs
-on the data of another hospital do not change it.
+It is read from the quarantine tables that runs left, and from the releases: decisions of people
+that later runs apply.  A refusal stands until the recording itself comes again and is not refused
+for the same reason.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from typing import Any, Literal
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
-from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, inventory
 from spira_tasks.intake.releases import AS_IT_IS, RELEASABLE
 
@@ -34,8 +32,8 @@ State = Literal["open", "released", "past"]
 class Entry:
     """One recording that was refused for one reason.
 
-    Its state is ``past`` where a later run was given it and did not refuse it for this reason.  A
-    row without a name cannot be recognized, so there it is a later run on the same source.
+    Its state is ``past`` where a later run read it and did not refuse it for this reason.  For a
+    row without a name, any later run on the same source counts.
     """
 
     record: str  # "row <n>" of its table where the row had no name that may be kept
@@ -105,19 +103,9 @@ def ledger(store: Store) -> list[Entry]:
 
 
 def release(store: Store, record: str, reason: str | None, why: str) -> tuple[Entry, str]:
-    """Lift a refusal; later runs take the recording.
+    """Lift a refusal; return it, and what that means for the next run.
 
-    Parameters
-    ----------
-    reason : str or None
-        The code; None where the recording was refused for one reason only.
-
-    Returns
-    -------
-    Entry
-        What is released.
-    str
-        What that means for the next run.
+    ``reason`` may be None where the recording was refused for one reason only.
 
     Raises
     ------
@@ -175,7 +163,7 @@ def _one(store: Store, record: str, reason: str | None, states: set[str]) -> Ent
 def _rows(store: Store, digest: str) -> list[dict[str, Any]]:
     import pandas as pd
 
-    content = _read(store, digest, TABLE)
+    content = inventory.find_file(store, digest, TABLE)
     if content is None:
         return []
     frame = pd.read_parquet(io.BytesIO(content)).astype(object)
@@ -185,30 +173,17 @@ def _rows(store: Store, digest: str) -> list[dict[str, Any]]:
 
 def _names(store: Store, digest: str) -> set[str]:
     """The recordings, or ward noises, of a table that was handed on."""
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    content = _read(store, digest, ".parquet")
+    content = inventory.find_file(store, digest, ".parquet")
     if content is None:
         return set()
-    columns = pq.read_schema(io.BytesIO(content)).names
-    column = "record_id" if "record_id" in columns else "noise_id"
-    return set(pd.read_parquet(io.BytesIO(content), columns=[column])[column].dropna())
+    names = inventory.read_columns(content, ("record_id", "noise_id"))
+    return set(names["record_id" if "record_id" in names else "noise_id"].dropna())
 
 
 def _versions(store: Store, report: str) -> dict[str, str]:
     """Of the suites that a gate checked its table with; none for ingest."""
-    parts = json.loads(_read(store, report, "validation.json") or b"[]")
+    parts = json.loads(inventory.find_file(store, report, "validation.json") or b"[]")
     return {part["digest"]: str(part["version"]) for part in parts}
-
-
-def _read(store: Store, artifact: str, ending: str) -> bytes | None:
-    """The file of an artifact with this ending; None where there is none, or past its retention."""
-    try:
-        name = next((name for name in store.files(artifact) if name.endswith(ending)), "")
-        return inventory.read_file(store, artifact, name)
-    except (ArtifactCorrupt, ConfigError):
-        return None
 
 
 def _entry(

@@ -1,10 +1,10 @@
-"""Retention: what is no longer needed goes, by a policy in a file, unless something keeps it.
+"""Retention: remove what is no longer needed, by a policy in a file.
 
 Mark and sweep.  An artifact is kept while a run used it within the days of its class, while a
 registered version of the model came from it, while a legal hold covers it, or while it is young;
-blobs are kept by the artifacts and by the rows of their tables.  Everything else goes, what points
-before what is pointed at, so being killed leaves nothing but more to sweep.  ``audit/``,
-``decisions/``, ``certificates/`` and the registry of models are never touched.
+blobs are kept by the artifacts and by the rows of their tables.  Everything else goes, pointers
+first, so a command that was killed leaves only more to sweep.  ``audit/``, ``decisions/``,
+``certificates/`` and the registry of models are never touched.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def read_policy(store: Store, file: str | None = None) -> Policy:
     Raises
     ------
     ConfigError
-        When it cannot be read, or says something that is not known.
+        When it cannot be read, or is no policy.
     """
     adopted = None if file else store.documents.read(ADOPTED)
     if adopted:
@@ -134,13 +134,7 @@ def read_policy(store: Store, file: str | None = None) -> Policy:
 
 
 def adopt_policy(store: Store, file: str, why: str) -> Policy:
-    """Put a policy into force, for every command and every container that works on the store.
-
-    Raises
-    ------
-    ConfigError
-        When it is no policy, or the reason will not do.
-    """
+    """Put a policy into force for the store; ConfigError when it or the reason is refused."""
     content = _content(Path(file))
     policy = _parse(content, file)
     reason = decisions.checked_reason(why)
@@ -151,12 +145,7 @@ def adopt_policy(store: Store, file: str, why: str) -> Policy:
 
 
 def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = None) -> Plan:
-    """Find out what goes; change nothing.
-
-    Parameters
-    ----------
-    now : float, optional
-        Unix time to plan for, by default the present: a later one shows what would go then.
+    """Find out what goes at a Unix time, by default the present; change nothing.
 
     Raises
     ------
@@ -221,18 +210,12 @@ def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = No
 
 
 def apply(store: Store, made: Plan, policy: Policy) -> None:
-    """Delete what was planned.  The event of the audit log comes first: nothing goes unlogged."""
+    """Delete what was planned, after the event of the audit log is written."""
     if not made.items and not made.expired:
         return
-    audit.record(
-        store,
-        "retention",
-        {
-            "policy": policy.digest,
-            "what": made.summary(),
-            "n_recordings_expired": len(made.expired.records) if made.expired else 0,
-        },
-    )
+    n_expired = len(made.expired.records) if made.expired else 0
+    details = {"what": made.summary(), "n_recordings_expired": n_expired}
+    audit.record(store, "retention", {"policy": policy.digest, **details})
     for folder in ORDER:
         names = [item.name for item in made.items if item.name.startswith(f"{folder}/")]
         if folder == "blobs":
@@ -325,10 +308,7 @@ def _of_held_subjects(survey: Survey, policy: Policy) -> set[str]:
 def _unnamed_blobs(
     survey: Survey, kept: set[str], going: Mapping[str, Item], now: float
 ) -> list[Item]:
-    """Blobs that no kept artifact has as a file, and that no row of a kept table names.
-
-    And what says by which copy a table was replaced, where both are no longer needed.
-    """
+    """Blobs that no kept artifact and no row of a kept table names; their redactions too."""
     tables = {digest for digest, trees in survey.tables.items() if trees & kept}
     named = tables.union(*(survey.trees[tree].values() for tree in kept))
     named.update(*(inventory.mentioned(table) for _, table in read_tables(survey.store, tables)))

@@ -1,13 +1,11 @@
 """Where something came from, and what came of it: from a model to every recording, and back.
 
-The graph is read from what every run left: which step read which artifacts, with which
-configuration, code, lock file and image, and what it made.  A node is a step of a run; two nodes
-are joined where one reads what the other made.
+The graph is read from the records of runs.  A node is a step of a run; an edge leads from the step
+that made an artifact to a step that read it.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections import Counter, defaultdict
@@ -19,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Status
-from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.governance.audit import Event
-from spira_tasks.governance.inventory import read_file
+from spira_tasks.governance.inventory import find_file, read_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +59,7 @@ class Node(StepRecord):
 
 @dataclass(frozen=True)
 class PersonsDecision:
-    """What a person decided, as the audit log keeps it, so also where it was withdrawn later."""
+    """What a person decided, as the audit log has it, withdrawn or not."""
 
     action: str  # "release", "waiver", "erasure", "approval" or "refusal"
     about: Mapping[str, str]  # what it concerns, without the recording: the log names none
@@ -85,10 +83,9 @@ class Trace:
     Attributes
     ----------
     edges : tuple of (node id, node id, str)
-        From the node that made something to the node that read it, with the name of what was read.
+        From the node that made something to the node that read it, with the name of the input.
     recordings : tuple of dict
-        ``record_id``, ``subject_id``, ``split``, ``task`` and ``role``: ``trained on``,
-        ``validated on``, ``tested on``, ``taken in`` or ``refused``; blobs by digest.
+        ``role`` is ``trained on``, ``validated on``, ``tested on``, ``taken in`` or ``refused``.
     decisions, events : tuple of dict
         Promotion decisions of the runs; events of the audit log that name a run or the model.
     by_persons : tuple of PersonsDecision
@@ -99,7 +96,7 @@ class Trace:
     name: str
     nodes: tuple[Node, ...]  # in the order of the pipeline, run after run
     edges: tuple[tuple[NodeId, NodeId, str], ...]
-    recordings: tuple[Mapping[str, Any], ...] = ()
+    recordings: tuple[Mapping[str, Any], ...] = ()  # COLUMNS and "role"
     models: tuple[Mapping[str, Any], ...] = ()  # versions: "version", "aliases", "runs", "outcome"
     decisions: tuple[Mapping[str, Any], ...] = ()
     events: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
@@ -107,14 +104,7 @@ class Trace:
 
 
 class Lineage:
-    """The graph of a store, read once.
-
-    Parameters
-    ----------
-    store : Store
-    tracking_uri : str
-        Where MLflow is: it knows the aliases.  When it does not answer they are left out.
-    """
+    """The graph of a store, read once; without aliases of models where MLflow does not answer."""
 
     def __init__(self, store: Store, tracking_uri: str) -> None:
         self.store = store
@@ -144,13 +134,7 @@ class Lineage:
         }
 
     def trace(self, name: str) -> Trace:
-        """Find out what ``name`` is, and all that is tied to it.
-
-        Raises
-        ------
-        ConfigError
-            When nothing of that name is known.
-        """
+        """Find out what ``name`` is, and all that is tied to it; ConfigError when it is unknown."""
         if of_run := [node.id for node in self.nodes.values() if node.run == name]:
             return self._of_nodes("run", name, of_run)
         if DIGEST.fullmatch(name):
@@ -162,11 +146,11 @@ class Lineage:
         return self._of_people("recording", name, "record_id")
 
     def upstream(self, start: Iterable[NodeId]) -> set[NodeId]:
-        """The nodes themselves, and all that what they read came from."""
+        """The nodes themselves, and all that they came from."""
         return _reached(start, lambda id_: set().union(*self.reads[id_].values()))
 
     def downstream(self, start: Iterable[NodeId]) -> set[NodeId]:
-        """The nodes themselves, and all that came of what they made."""
+        """The nodes themselves, and all that came of them."""
         return _reached(start, lambda id_: self._readers[id_])
 
     @cached_property
@@ -199,31 +183,17 @@ class Lineage:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table of recordings by the digest of its artifact; columns of ``COLUMNS``."""
-        import pandas as pd
-        import pyarrow.parquet as pq
-
-        found: dict[str, pd.DataFrame] = {}
         digests = {digest for node in self.nodes.values() for digest in node.outputs.values()}
-        for digest in sorted(digests):
-            for content in self._parquet(digest):
-                present = [c for c in COLUMNS if c in pq.read_schema(io.BytesIO(content)).names]
-                if "record_id" in present:
-                    found[digest] = pd.read_parquet(io.BytesIO(content), columns=present)
-        return found
-
-    def _parquet(self, digest: str) -> list[bytes]:
-        """The tables of an artifact, without the rows of the erased; none past its retention."""
-        try:
-            names = [name for name in self.store.files(digest) if name.endswith(".parquet")]
-            return [read_file(self.store, digest, name) for name in names]
-        except (ArtifactCorrupt, ConfigError):
-            return []
+        contents = {digest: find_file(self.store, digest, ".parquet") for digest in sorted(digests)}
+        tables = {
+            digest: read_columns(content, COLUMNS)
+            for digest, content in contents.items()
+            if content
+        }
+        return {digest: table for digest, table in tables.items() if "record_id" in table}
 
     def _json(self, digest: str, name: str) -> dict[str, Any]:
-        try:
-            return dict(json.loads(self.store.directory(digest).read(name)))
-        except (ArtifactCorrupt, ConfigError):
-            return {}
+        return dict(json.loads(find_file(self.store, digest, name) or b"{}"))
 
     def _of_artifact(self, digest: str) -> Trace:
         nodes = self.nodes.values()
@@ -364,10 +334,7 @@ def _reached(start: Iterable[NodeId], neighbours: Callable[[NodeId], set[NodeId]
 def _decisions_of_persons(
     nodes: Iterable[Node], log: Iterable[Event], classifiers: set[str]
 ) -> list[PersonsDecision]:
-    """The decisions that some steps applied, as the audit log has them, the oldest first.
-
-    Of approvals and refusals those about some classifiers, applied by a step or not, and no other.
-    """
+    """The decisions that some steps applied, and approvals and refusals of some classifiers."""
     history: dict[str, list[Event]] = defaultdict(list)  # decided and withdrawn, in turn
     for event in log:
         if "decision" in event.details:

@@ -53,11 +53,7 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
     anchors = dict(anchors or {}) | _stored_anchors(store, documents)
     events, problems = _read_log(store)
     hashes = {event.number: event.hash for event in events}
-    for where, anchor in anchors.items():
-        if hashes.get(anchor.number) != anchor.hash:
-            what = "was changed" if anchor.number in hashes else "is gone"
-            problems.append(f"event {anchor.number}, which {where} quotes, {what}")
-
+    problems += _broken_quotes(anchors, hashes)
     history = History(events)
     notes: Counter[str] = Counter()
     for name in sorted({*documents, *history.in_force}):
@@ -77,6 +73,21 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
         len(documents),
         [f"{n} {note}" for note, n in sorted(notes.items()) if note],
     )
+
+
+def check_anchor(store: Store, where: str, anchor: Anchor) -> list[str]:
+    """What is wrong with the event that an anchor quotes; ``where`` says in words who quotes it."""
+    events, _ = _read_log(store)
+    return _broken_quotes({where: anchor}, {event.number: event.hash for event in events})
+
+
+def _broken_quotes(anchors: Mapping[str, Anchor], hashes: Mapping[int, str]) -> list[str]:
+    return [
+        f"event {anchor.number}, which {where} quotes, "
+        + ("was changed" if anchor.number in hashes else "is gone")
+        for where, anchor in anchors.items()
+        if hashes.get(anchor.number) != anchor.hash
+    ]
 
 
 def _stored_anchors(store: Store, documents: Mapping[str, Document]) -> dict[str, Anchor]:

@@ -1,11 +1,9 @@
-"""Charts as inline SVG: numbers and words in, one accessible element out.
+"""Charts as inline SVG elements.
 
 Horizontal places are percentages and everything else is in pixels, so a chart is as wide as its
-column while its letters keep their size, on a phone as on paper, without any script.  Colours are
-classes of ``style.css``, which knows light, dark and print.  Each chart has a title and a
-description, and the caller puts the same numbers in a table beside it.
-
-A value that is None was suppressed or not measured: nothing is drawn for it, its text stands.
+column while its letters keep their size.  Colours are classes of ``style.css``, for light, dark and
+print.  Each chart has a title and a description for screen readers; the caller puts the same
+numbers in a table beside it.  For a value of None only its text is drawn.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ FIRST, LAST = 18.0, 98.0  # per cent of the width between which runs are drawn
 
 @dataclass(frozen=True)
 class Heading:
-    """What identifies a chart on its page, and what a screen reader says of it."""
+    """The id of a chart on its page, and its words for a screen reader."""
 
     name: str
     title: str
@@ -44,7 +42,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Stack:
-    """One stacked bar; ``values`` and ``texts`` are in the order of the chart's categories."""
+    """One stacked bar; ``values`` and ``texts`` are by category."""
 
     label: str
     values: Sequence[float | None]
@@ -71,7 +69,7 @@ class Mark:
 
 
 def bars(heading: Heading, rows: Sequence[Bar]) -> Markup:
-    """Horizontal bars; the longest is the largest value."""
+    """Horizontal bars."""
     largest = max((row.value for row in rows if row.value is not None), default=0.0)
     drawn = []
     for number, row in enumerate(rows):
@@ -127,10 +125,8 @@ def intervals(
     for number, limit in enumerate(limits):
         x = place(limit.value)
         drawn.append(_vertical("limit", x, number * LEGEND_ROW + 4, bottom))
-        inward = "end" if x > 50 else "start"
-        shift = -6 if x > 50 else 6
-        words = _text("tick", limit.label, x, number * LEGEND_ROW + 14, inward, shift=shift)
-        drawn.append(words)
+        anchor, shift = ("end", -6) if x > 50 else ("start", 6)
+        drawn.append(_text("tick", limit.label, x, number * LEGEND_ROW + 14, anchor, shift=shift))
     for number, row in enumerate(rows):
         y = top + number * ROW
         drawn.append(_row_text(row.label, row.text, y))
@@ -156,15 +152,7 @@ def lines(
 ) -> Markup:
     """One value a run, oldest first; a run without a value leaves a gap.
 
-    Parameters
-    ----------
-    heading : Heading
-    runs : sequence of (str, str)
-        Name and day; the first and the last day stand under the axis.
-    values, texts : sequence
-        One of each a run.
-    ticks : sequence of Mark
-        The vertical axis, from its lowest place.
+    ``runs`` are names and days; the first and the last day stand under the axis.
     """
     low, high = ticks[0].value, ticks[-1].value
     span = (high - low) or 1.0
@@ -213,7 +201,7 @@ def _svg(heading: Heading, drawn: Sequence[Markup], height: float) -> Markup:
 
 
 def _row_text(label: str, text: str, top: float) -> Markup:
-    """What a row is about, cut to the room that its value leaves."""
+    """The label of a row, cut where its value needs the room, and the value."""
     room = max(LINE_LENGTH - len(text), MIN_LABEL)
     about = _text("label", label, 0, top + 14, "start", length=room)
     return about + _text("value", text, 100, top + 14, "end")
@@ -229,10 +217,9 @@ def _text(
     shift: int = 0,
     length: int = LINE_LENGTH,
 ) -> Markup:
-    short = _short(text, length)
-    words = escape(short)
-    if short != text:
-        words = Markup("<title>{}</title>{}").format(text, short)
+    words = escape(text)
+    if len(text) > length:
+        words = _title(text) + f"{text[: length - 1].rstrip()}…"
     return Markup('<text class="{}" x="{}%" y="{:g}" dx="{}" text-anchor="{}">{}</text>').format(
         kind, _number(x), y, shift, anchor, words
     )
@@ -262,10 +249,6 @@ def _dot(kind: str, x: float, y: float, words: str, radius: float = 6) -> Markup
 
 def _colour(number: int) -> str:
     return f"c{min(number, N_COLOURS - 1) + 1}"
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def _title(words: str) -> Markup:

@@ -1,15 +1,13 @@
-"""What the datasheet of a dataset and the card of a model need beside the facts of a run.
+"""The datasheet of a dataset (Gebru et al., 2021) and the model card (Mitchell et al., 2019).
 
-The datasheet has the seven sections of Gebru et al., *Datasheets for Datasets* (2021), the card the
-nine of Mitchell et al., *Model Cards* (2019).  Their templates put in what the run knows; what only
-people know is Markdown under ``docs/governance/<document>/<section>.<language>.md``.  A file that
-is absent or empty is shown as missing, with its path.
+Their templates show the facts of a run.  The rest is text that people write as Markdown, in
+``docs/governance/<document>/<section>.<language>.md``.  A file that is absent or empty is shown as
+missing, with its path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from markdown_it import MarkdownIt
@@ -37,29 +35,15 @@ SECTIONS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Part:
-    """The part of a section that people write, and its path where the language lacks it."""
-
-    text: Markup
-    missing: str
-
-
-def context(kind: Kind, t: Words, facts: RunFacts) -> dict[str, Any]:
-    """What the template of a document uses."""
+def context(kind: Kind, t: Words) -> dict[str, Any]:
+    """What the templates of both documents use."""
 
     def people(counts: Counts) -> Figure:
         by = "_".join(counts.by)
         return figures.of_counts(t, counts, f"people-{by}", t(f"people.{by}"))
 
-    dataset, model = facts.dataset, facts.model
-    subjects = {
-        "datasheet": dataset.digest if dataset else "",
-        "model_card": model.version if model else "",
-    }
     return {
         "kind": kind,
-        "subject": subjects[kind],
         "sections": SECTIONS[kind],
         "parts": {section: part(kind, section, t.language) for section in SECTIONS[kind]},
         "gaps": [],
@@ -68,19 +52,22 @@ def context(kind: Kind, t: Words, facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def part(kind: Kind, section: str, language: Language) -> Part:
-    """What people wrote for a section: in the other language rather than not at all."""
+def part(kind: Kind, section: str, language: Language) -> tuple[Markup, str]:
+    """The text that people wrote for a section, and its path where the language lacks it.
+
+    A text that the language lacks is shown in the other one.
+    """
     texts = {}
     for one in sorted(LANGUAGES, key=lambda one: one != language):
         file = FOLDER / kind / f"{section}.{one}.md"
         texts[one] = file.read_text("utf-8").strip() if file.is_file() else ""
     path = f"docs/governance/{kind}/{section}.{language}.md"
     text = next(filter(None, texts.values()), "")
-    return Part(markdown(text), "" if texts[language] else path)
+    return markdown(text), "" if texts[language] else path
 
 
 def markdown(text: str) -> Markup:
-    """What people wrote, as HTML: no HTML of their own, no links, no pictures; headings are h3."""
+    """Convert to HTML without raw HTML, links and pictures; headings become h3."""
     reader = MarkdownIt("commonmark", {"html": False})
     reader.enable("table").disable(["link", "image", "autolink", "html_inline", "html_block"])
     tokens = reader.parse(text)
@@ -92,7 +79,7 @@ def markdown(text: str) -> Markup:
 
 
 def not_validated_for(t: Words, facts: RunFacts) -> Iterator[str]:
-    """What the test subjects of this run cannot speak for."""
+    """What the evaluation says nothing about, a sentence each."""
     if facts.evaluation is None:
         yield t("not_validated.anything")
         return
@@ -109,9 +96,8 @@ def not_validated_for(t: Words, facts: RunFacts) -> Iterator[str]:
         "device": [one.group for one in slices if one.by == "device"],
     }
     for by, groups in known.items():
-        enough = {
-            one.group for one in slices if one.by == by and one.sensitivity and one.specificity
-        }
+        measured = [one for one in slices if one.by == by and one.sensitivity and one.specificity]
+        enough = {one.group for one in measured}
         if weak := ", ".join(group for group in groups if group not in enough):
             by_name = t(f"by.{by}").lower()
             yield t("not_validated.groups", by=by_name, groups=weak, n=MIN_SLICE)

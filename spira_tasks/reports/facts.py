@@ -1,20 +1,18 @@
 """What the governance site shows of a run: counts, names and digests, never a value of a patient.
 
-A count of people is 0, at least ``MIN_CELL``, or None: suppressed, because it is smaller or because
-a smaller one follows from it.  A category is one that the platform knows: a value of the record
-contract, a configured site, a fixed band.  Any other name (a site that is not configured, a device)
-is replaced by a number, ``"#1"``, ``"#2"``, … in the order of the names; what is too rare for a
-number of its own is ``"other"``; what was not given is ``"missing"``.
+A count of people is None (suppressed) where it is 1 to 4, or where a smaller count follows from it.
+A category is a value of the record contract, a configured site or a fixed band.  Any other name is
+replaced by a number, ``"#1"``, ``"#2"``, … in the order of the names, or by ``"other"`` where it is
+rare; an empty field is ``"missing"``.
 
-Every part may be absent: a run that was stopped has no evaluation, and of an old one the tables may
-be erased.  ``RunFacts.missing`` names what could not be read.
+Every part may be absent: a stopped run has no evaluation, and old tables may be erased.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from spira_tasks.contract.run import Anchor, RunOutcome
 from spira_tasks.contract.verdict import Verdict
@@ -24,21 +22,16 @@ Count = int | None  # None: suppressed
 
 @dataclass(frozen=True)
 class Counts:
-    """A table of counts without small cells, nor cells from which a small one follows.
+    """A table of counts, small ones suppressed, by one dimension or two.
 
     Attributes
     ----------
     by : tuple of str
-        Dimension of the rows and, of a table with two ways, of the columns: ``("sex",)``,
-        ``("site", "label")``.
-    unit : {"subjects", "recordings"}
-    rows, columns : tuple of str
-        Categories.  ``columns`` is empty in a table with one way.
+        Dimension of the rows and, where there are two, of the columns: ``("site", "label")``.
     cells : tuple of tuple of Count
-        ``(row, column)``; one column in a table with one way.
-    row_totals, column_totals : tuple of Count
-        Empty in a table with one way.
-    total : Count
+        ``(row, column)``; one column in a table of one dimension.
+    columns, row_totals, column_totals : tuple
+        Empty in a table of one dimension.
     """
 
     by: tuple[str, ...]
@@ -69,7 +62,7 @@ class StepFacts:
 
 @dataclass(frozen=True)
 class Intake:
-    """What came in.  Sums over the whole cohort; ``by_task`` counts recordings."""
+    """What came in, over all sites."""
 
     n_rows: Count
     n_recordings: Count
@@ -84,16 +77,7 @@ class Intake:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """What was refused, by ingest and by the gates together.
-
-    Attributes
-    ----------
-    n_by_step : mapping of str to Count
-        Step name to how many recordings it refused.
-    by_reason, by_site : Counts or None
-        One way each; None where nothing was refused.
-    by_site_and_reason : Counts or None
-    """
+    """The recordings that ingest and the gates refused; tables are None where there are none."""
 
     n_by_step: Mapping[str, Count]
     by_reason: Counts | None = None
@@ -103,12 +87,9 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class SignalQuality:
-    """Quartiles of one measure over the recordings of one device, rounded to whole units.
+    """Rounded quartiles of one measure of one device; None where fewer than ``MIN_CELL`` people."""
 
-    All numbers are None where fewer than ``MIN_CELL`` people are heard.
-    """
-
-    measure: str  # column of the table: "snr_db", "loudness_lufs", …
+    measure: str  # column of the table, such as "snr_db"
     device: str
     n_subjects: Count
     n_recordings: Count
@@ -128,11 +109,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Slice:
-    """Rates of the model on one group of test subjects.
-
-    A rate is None where the number of people that it rests on, patients for sensitivity and
-    controls for specificity, is suppressed or smaller than ``tables.MIN_SLICE``.
-    """
+    """Rates on one group of test subjects; None of fewer than ``tables.MIN_SLICE`` people."""
 
     by: str  # sex, age, site, device
     group: str
@@ -146,20 +123,19 @@ class Slice:
 class Evaluation:
     """The results on the test subjects.
 
+    Only numbers of people and slices are there where a class has fewer than ``MIN_CELL`` people:
+    any other measure would reveal the answers they got.
+
     Attributes
     ----------
-    operating_point, expected_calibration_error, brier_score : float or None
-        None, like ``confusion``, and ``conditions`` and ``drops`` are empty, where a class has
-        fewer than ``MIN_CELL`` people: any of these measures would reveal the answers they got.
     confusion : Counts, optional
         Rows ``patients``, ``controls``; columns ``positive``, ``negative``; of recordings.
     conditions : mapping of str to mapping of str to Interval
-        ``clean``, ``noise_all``, ``noise_controls``, ``noise_patients``; in each ``auc``,
-        ``accuracy``, ``balanced_accuracy``, ``sensitivity``, ``specificity``, ``f1``.
+        Condition (``figures.CONDITIONS``) to metric (``figures.ALL_METRICS``) to estimate.
     drops : mapping of str to Interval
         Noise condition to the fall in balanced accuracy against ``clean``.
     slices : tuple of Slice
-        As recorded; empty where the table of recordings or of predictions is gone.
+        Without added noise; empty where a table that they need is gone.
     """
 
     n_recordings: Count
@@ -182,11 +158,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The registered version of a run.
-
-    ``aliases`` are those of now, not of the end of the run; None where MLflow did not answer.
-    ``tags`` are those of the registry whose names begin with ``spira.``.
-    """
+    """The registered version; its aliases of today, or None where MLflow did not answer."""
 
     name: str
     version: str
@@ -200,7 +172,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The table that the model is trained on: behind all gates, with its splits."""
+    """The table that the model is trained on, behind all gates."""
 
     digest: str
     n_recordings: Count
@@ -220,7 +192,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the run; each is empty where the run does not say."""
+    """What made the run; empty where the run does not say."""
 
     git: str
     lock: str
@@ -231,13 +203,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Change:
-    """A property of this run and of the run before; counts where ``what`` begins with ``n_``.
+    """A property of this run and of the run before."""
 
-    ``name`` is the step of a ``code``, ``"<step>.<key>"`` of a ``setting``, else empty.
-    """
-
-    what: str
-    name: str
+    what: str  # counts begin with "n_"
+    name: str  # step of a "code", "<step>.<key>" of a "setting", else empty
     before: str | Count
     now: str | Count
 
@@ -252,54 +221,31 @@ class Since:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything that the pages show of one run.
-
-    Attributes
-    ----------
-    started_at, finished_at : str
-        UTC, ISO 8601; empty where not known.
-    synthetic : bool or None
-        Whether the recordings are of invented people; None where no table tells.
-    verdicts : mapping of str to tuple of Verdict
-        Step name to what its checks found, small counts suppressed.
-    composition : tuple of Counts
-        ``by``: ``("label",)``, ``("sex",)``, ``("age",)``, ``("site",)``, ``("device",)``,
-        ``("sex", "label")``, ``("age", "label")``, ``("site", "label")``; of subjects.  Labels are
-        ``patients``, ``controls``, ``missing``.
-    releases : tuple of Release
-        Those in force when the facts were gathered; waivers are in the verdicts that they changed.
-    n_erasures : Count
-        People erased from this store until now.
-    triggered_by : str
-        ``airflow:<user>`` or ``cli:<user>``; empty where the log does not say.
-    missing : tuple of str
-        ``"<step>.<output>"`` that the run made and that is not there any more, and names of parts
-        that could not be made for another reason (``"registry"``).
-    """
+    """Everything that the pages show of one run."""
 
     run_id: str
     outcome: RunOutcome
-    started_at: str
+    started_at: str  # UTC, ISO 8601, as finished_at; empty where not known
     finished_at: str
-    synthetic: bool | None
-    triggered_by: str
+    synthetic: bool | None  # whether people are invented; None where no table tells
+    triggered_by: str  # "airflow:<user>" or "cli:<user>"; empty where the log does not say
     steps: tuple[StepFacts, ...]
-    verdicts: Mapping[str, tuple[Verdict, ...]]
+    verdicts: Mapping[str, tuple[Verdict, ...]]  # by step, small counts suppressed
     provenance: Provenance
     anchor: Anchor
-    releases: tuple[Release, ...] = ()
-    n_erasures: Count = 0
+    releases: tuple[Release, ...] = ()  # in force now; waivers are in the verdicts
+    n_erasures: Count = 0  # people erased from this store until now
     intake: Intake | None = None
     quarantine: Quarantine | None = None
     dataset: Dataset | None = None
-    composition: tuple[Counts, ...] = ()
+    composition: tuple[Counts, ...] = ()  # of subjects, by tables.COMPOSITION
     signal_quality: tuple[SignalQuality, ...] = ()
     evaluation: Evaluation | None = None
     decision_outcome: str = ""  # promoted, kept, blocked; empty before the promotion's gate
     thresholds_owner: str = ""
     model: ModelFacts | None = None
     since: Since | None = None
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # "<step>.<output>" that is gone, or "registry"
 
     @property
     def checks(self) -> list[Verdict]:
@@ -307,8 +253,7 @@ class RunFacts:
         return [verdict for verdicts in self.verdicts.values() for verdict in verdicts]
 
 
-@dataclass(frozen=True)
-class Tally:
+class Tally(NamedTuple):
     """How many checks passed, warned or found too little to tell, and ended the run."""
 
     passed: int
@@ -337,26 +282,27 @@ class RunSummary:
 
     @property
     def tally(self) -> Tally:
-        parts = [(one.passed, one.warned, one.blocked) for one in self.by_suite.values()]
-        return Tally(*(sum(numbers) for numbers in zip((0, 0, 0), *parts, strict=True)))
+        return Tally(
+            *(sum(numbers) for numbers in zip((0, 0, 0), *self.by_suite.values(), strict=True))
+        )
 
     @property
     def pass_rate(self) -> float | None:
-        one = self.tally
-        n = one.passed + one.warned + one.blocked
-        return one.passed / n if n else None
-
-
-@dataclass(frozen=True)
-class History:
-    """All runs that the store knows, the oldest first."""
-
-    runs: tuple[RunSummary, ...] = ()
+        return self.tally.passed / sum(self.tally) if sum(self.tally) else None
 
 
 def tone(verdict: Verdict) -> Literal["pass", "warn", "block"]:
     """How a verdict is shown: by what it leads to."""
     return "block" if verdict.stops else "pass" if verdict.status == "pass" else "warn"
+
+
+def by_suite(verdicts: Mapping[str, Sequence[Verdict]]) -> dict[str, list[Verdict]]:
+    """Regroup the verdicts of steps by suite; those of gates without a suite stay by step."""
+    found: dict[str, list[Verdict]] = {}
+    for step, of_step in verdicts.items():
+        for verdict in of_step:
+            found.setdefault(verdict.suite or step, []).append(verdict)
+    return found
 
 
 def setting(value: Any) -> str:

@@ -1,28 +1,30 @@
-"""From the store to what the pages say of a run, and of all runs.
+"""Read from the store what the pages show of one run and of all runs.
 
 A run may have been stopped anywhere, be older than a part of the platform, or have lost tables to
-an erasure: what is not there is named in ``RunFacts.missing``, and nothing else is held up by it.
+an erasure.  ``RunFacts.missing`` names what is not there; everything else is shown.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.run import Run, StepRecord
-from spira_tasks.contract.verdict import MIN_CELL, Verdict, suppress
-from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.contract.verdict import MIN_CELL, suppress
+from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
+from spira_tasks.governance.inventory import read_columns, read_file
 from spira_tasks.reports import tables
 from spira_tasks.reports.facts import (
+    Change,
     Evaluation,
-    History,
     Intake,
     Interval,
     ModelFacts,
@@ -30,10 +32,12 @@ from spira_tasks.reports.facts import (
     Release,
     RunFacts,
     RunSummary,
+    Since,
     StepFacts,
     Tally,
+    by_suite,
+    setting,
 )
-from spira_tasks.reports.reading import Reader
 from spira_tasks.reports.suppression import count, two_way
 
 if TYPE_CHECKING:
@@ -48,6 +52,46 @@ TABLES = (  # the furthest that a run came, first
     "check_recordings.table",
     "ingest.recordings",
 )
+QUARANTINE = ("reason", "hospital_id")
+PREDICTIONS = ("subject_id", "split", "label", "clean")
+MEASURES = ("operating_point", "expected_calibration_error", "brier_score")
+COMPARED = ("n_recordings", "n_subjects", "n_quarantined")
+
+
+class Reader:
+    """Reads outputs of a run by ``"<step>.<output>"``; None where one is not there.
+
+    Attributes
+    ----------
+    missing : set of str
+        The outputs that the run made and that cannot be read any more.
+    """
+
+    def __init__(self, store: Store, run: Run) -> None:
+        self._store = store
+        self.run = run
+        self.missing: set[str] = set()
+
+    def read(self, reference: str, name: str) -> bytes | None:
+        """The content of one file of an output."""
+        digest = self.run.digest(reference)
+        try:
+            if digest and name in self._store.directory(digest).names:
+                return read_file(self._store, digest, name)
+        except (ConfigError, ArtifactCorrupt):  # past its retention, or damaged
+            self.missing.add(reference)
+        return None
+
+    def json(self, reference: str, name: str) -> dict[str, Any] | None:
+        content = self.read(reference, name)
+        return None if content is None else dict(json.loads(content))
+
+    def table(self, reference: str, name: str, columns: Sequence[str]) -> pd.DataFrame | None:
+        """Some columns of a table; those that it lacks are empty."""
+        content = self.read(reference, name)
+        if content is None:
+            return None
+        return read_columns(content, columns).reindex(columns=list(columns))
 
 
 def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
@@ -64,8 +108,14 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     if not run.steps:
         raise ConfigError(f"store {store.url} has no record of a training run {run_id!r}")
     reader = Reader(store, run)
-    table = reader.table(TABLES, tables.COLUMNS)
-    quarantine = reader.quarantine()
+    found = (reader.table(name, "recordings.parquet", tables.COLUMNS) for name in TABLES)
+    table = next((one for one in found if one is not None), None)
+    quarantine = {
+        step: refused
+        for step in run.steps
+        if (refused := reader.table(f"{step}.quarantine", "quarantine.parquet", QUARANTINE))
+        is not None
+    }
     sites = tables.site_names(table, quarantine, run.config("ingest").get("sites", ()))
     if table is not None:
         table = tables.with_categories(table, sites)
@@ -96,11 +146,21 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     )
 
 
-def history(store: Store) -> History:
+def history(store: Store) -> list[RunSummary]:
     """The newest MAX_RUNS training runs, the oldest first."""
     summaries = in_threads(lambda run_id: _summary(store, run_id), store.runs.ids()[-MAX_RUNS:])
     known = [summary for summary in summaries if summary is not None]
-    return History(tuple(sorted(known, key=lambda run: (run.finished_at, run.run_id))))
+    return sorted(known, key=lambda run: (run.finished_at, run.run_id))
+
+
+def compare(store: Store, run_id: str, runs: Sequence[RunSummary]) -> Since | None:
+    """Compare a run with the one that ended before it; None where no such run is known."""
+    ids = [run.run_id for run in runs]
+    place = ids.index(run_id) if run_id in ids else 0
+    if place == 0:
+        return None
+    before, now = (store.runs.read(ids[n]).training for n in (place - 1, place))
+    return Since(ids[place - 1], tuple(_changes(before, now, runs[place - 1], runs[place])))
 
 
 def latest_run(store: Store) -> str:
@@ -121,10 +181,7 @@ def _summary(store: Store, run_id: str) -> RunSummary | None:
     run = store.runs.read(run_id).training
     if not run.steps:
         return None
-    by_suite: dict[str, list[Verdict]] = {}
-    for name, record in run.steps.items():
-        for verdict in record.verdicts:
-            by_suite.setdefault(verdict.suite or name, []).append(verdict)
+    verdicts = by_suite({step: record.verdicts for step, record in run.steps.items()})
     ingest, evaluation = run.metrics("ingest"), run.metrics("evaluate")
     auc = [evaluation.get(name) for name in ("auc", "auc_low", "auc_high")]
     n_quarantined = sum(int(run.metrics(step).get("n_quarantined", 0)) for step in run.steps)
@@ -137,7 +194,7 @@ def _summary(store: Store, run_id: str) -> RunSummary | None:
         n_quarantined=count(n_quarantined),
         auc=None if auc[0] is None or not _is_published(evaluation) else Interval(*auc),
         version=str(int(run.metrics("register").get("version", 0)) or ""),
-        by_suite={suite: Tally.of(verdicts) for suite, verdicts in by_suite.items()},
+        by_suite={suite: Tally.of(found) for suite, found in verdicts.items()},
     )
 
 
@@ -167,21 +224,52 @@ def _started(record: StepRecord) -> str:
 def _triggered_by(store: Store, run: Run) -> str:
     """Who the audit log names for the first audited step."""
     anchor = next((record.audit for record in run.steps.values() if record.audit), None)
-    name = f"{audit.FOLDER}/{anchor.number:012d}.json" if anchor else ""
-    return str((store.documents.read(name) or {}).get("actor", "")) if name else ""
+    event = store.documents.read(audit.name_of(anchor.number)) if anchor else None
+    return str((event or {}).get("actor", ""))
+
+
+def _newest_provenance(run: Run) -> Mapping[str, str]:
+    parts = [record.provenance for record in run.steps.values()]
+    return max(parts, key=lambda part: part.get("at", ""), default={})
 
 
 def _provenance(run: Run) -> Provenance:
     """Of the newest step; code by step."""
-    parts = {step: record.provenance for step, record in run.steps.items()}
-    newest = max(parts.values(), key=lambda part: part.get("at", ""))
+    newest = _newest_provenance(run)
     return Provenance(
-        git=newest.get("git", ""),
-        lock=newest.get("lock", ""),
-        python=newest.get("python", ""),
-        image=newest.get("image", ""),
-        code={step: part["code"] for step, part in parts.items() if part.get("code")},
+        **{name: newest.get(name, "") for name in ("git", "lock", "python", "image")},
+        code={
+            step: code
+            for step, record in run.steps.items()
+            if (code := record.provenance.get("code"))
+        },
     )
+
+
+def _changes(before: Run, now: Run, earlier: RunSummary, this: RunSummary) -> Iterator[Change]:
+    """Data, counts and versions; the code and the settings of a step only where they differ."""
+    data = [run.digest("ingest.recordings").removeprefix("sha256:") for run in (before, now)]
+    yield Change("recordings", "", *map(_short, data))
+    for name in COMPARED:
+        yield Change(name, "", getattr(earlier, name), getattr(this, name))
+    for name in ("git", "lock"):
+        versions = [_newest_provenance(run).get(name, "") for run in (before, now)]
+        yield Change(name, "", *map(_short, versions))
+    for step in now.steps:
+        if step not in before.steps:  # of a step that only one run reached, nothing can be compared
+            continue
+        steps = before.steps[step], now.steps[step]
+        code = [_short(one.provenance.get("code", "")) for one in steps]
+        if code[0] != code[1]:
+            yield Change("code", step, *code)
+        for name in sorted({*steps[0].config, *steps[1].config}):
+            if steps[0].config.get(name) != steps[1].config.get(name):
+                values = (setting(one.config.get(name, "")) for one in steps)
+                yield Change("setting", f"{step}.{name}", *values)
+
+
+def _short(digest: str) -> str:
+    return digest[:13]  # a revision of Git, with its mark of changes, or enough of a digest
 
 
 def _releases(store: Store) -> tuple[Release, ...]:
@@ -199,13 +287,13 @@ def _intake(reader: Reader, run: Run) -> Intake | None:
     report = reader.json("ingest.report", "ingest.json") or {}
     left_out = [count(int(numbers[name])) for name in ("n_quarantined", "n_excluded")]
     return Intake(
-        # what came in less what was taken is what was not
+        # the number of rows less what was taken gives away what was left out
         n_rows=count(int(numbers["n_rows"])) if None not in left_out else None,
         n_recordings=count(int(numbers["n_recordings"])),
         n_subjects=count(int(numbers["n_subjects"])),
         n_sites=len(report.get("n_by_site", {})),
-        n_quarantined=count(int(numbers["n_quarantined"])),
-        n_excluded=count(int(numbers["n_excluded"])),
+        n_quarantined=left_out[0],
+        n_excluded=left_out[1],
         n_ward_noises=int(numbers["n_ward_noises"]),
         hours_of_audio=round(numbers["n_seconds_of_audio"] / 3600, 1),
         by_task=tables.by_task(report.get("n_by_task", {})),
@@ -216,12 +304,13 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     report = reader.json("evaluate.report", "evaluation.json")
     if report is None:
         return None
+    predictions = reader.table("evaluate.report", "predictions.parquet", PREDICTIONS)
     found = Evaluation(
         n_recordings=count(report["n_recordings"]),
         n_subjects=count(report["n_subjects"]),
         n_patients=count(report["n_patients"]),
         n_controls=count(report["n_controls"]),
-        slices=tables.slices(table, reader.predictions(), report["operating_point"]),
+        slices=tables.slices(table, predictions, report["operating_point"]),
     )
     if not _is_published(report):
         return found
@@ -234,9 +323,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     confusion = {place: int(report["confusion"][name]) for place, name in cells.items()}
     return replace(
         found,
-        operating_point=report["operating_point"],
-        expected_calibration_error=report["expected_calibration_error"],
-        brier_score=report["brier_score"],
+        **{name: report[name] for name in MEASURES},
         confusion=two_way(("label", "call"), "recordings", confusion, in_full=True),
         conditions={
             condition: {name: Interval(**one) for name, one in estimates.items()}

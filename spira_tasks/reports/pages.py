@@ -1,7 +1,7 @@
-"""The governance site of a run: facts in, pages out that need no network.
+"""The pages of the governance site, from the facts of a run.
 
-Every page is one file with its style and its charts in it, in Portuguese and in English.  The words
-are in ``expectations.words``, the layout in ``templates``.
+Every page is one file with its style and its charts, in Portuguese and in English.  The words are
+in ``expectations.words``, the layout in ``templates``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from expectations.words import LANGUAGES, UNKNOWN, Words
 from expectations.words import verdicts as in_words
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.reports import documents, figures, sentences
-from spira_tasks.reports.facts import Change, History, RunFacts, RunSummary, Tally, setting, tone
+from spira_tasks.reports.facts import (
+    Change,
+    Intake,
+    RunFacts,
+    RunSummary,
+    Tally,
+    by_suite,
+    setting,
+    tone,
+)
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
 INDEX = "index.html"  # the overview in Portuguese
@@ -30,7 +39,7 @@ Context = dict[str, Any]
 
 def render(
     facts: RunFacts,
-    history: History,
+    runs: Sequence[RunSummary],
     folder: Path,
     *,
     links_to_runs: bool = True,
@@ -38,31 +47,23 @@ def render(
     data_docs: Sequence[str] = (),
     built_at: str = "",
 ) -> list[str]:
-    """Write the site of a run into an existing folder.
+    """Write the pages of a run into an existing folder; return the names of the files.
 
     Parameters
     ----------
-    facts, history
-        As ``spira_tasks.reports.gather`` makes them.
-    folder : Path
     links_to_runs : bool
-        Whether the sites of the other runs lie beside this one, as ``../<run_id>/<file>``; they do
-        where the platform serves them, and not in the pack of a single run.
+        Whether to link to the sites of other runs, as ``../<run_id>/<file>``: the platform serves
+        them there, and the pack of a single run lacks them.
     pack : str
-        Where the site is to be had as one file; empty in that file itself.
+        Address of the site as one file; empty for no link.
     data_docs : sequence of str
-        Great Expectations' own pages to lead to, as ``data-docs/<step>/<suite>.html``.
+        Great Expectations' own pages to link to, as ``data-docs/<step>/<suite>.html``.
     built_at : str
         UTC, ISO 8601; now, by default.
-
-    Returns
-    -------
-    list of str
-        Names of the files written.
     """
     built_at = built_at or datetime.now(UTC).isoformat(timespec="seconds")
     contexts: Mapping[str, Callable[[Words], Context]] = {
-        "overview": lambda t: _overview(t, history, links_to_runs),
+        "overview": lambda t: _overview(t, runs, links_to_runs),
         "verdict": lambda t: _verdict(t, facts),
         "data": lambda t: _data(t, facts),
         "datasheet": lambda t: _datasheet(t, facts),
@@ -75,39 +76,26 @@ def render(
         docs = [(name, t.name("suite", Path(name).stem)) for name in data_docs]
         for page in PAGES:
             context = contexts[page](t) | {"pack": pack, "data_docs": docs}
-            text = page_text(page, t, context, facts, built_at)
-            file_names = [f"{page}.{language}.html"]
-            if (page, language) == (PAGES[0], LANGUAGES[0]):
-                file_names.append(INDEX)
-            for name in file_names:
+            template = _environment().get_template(f"{page}.html")
+            text = template.render(
+                t=t,
+                language=language,
+                other_language=next(other for other in LANGUAGES if other != language),
+                page=page,
+                pages=PAGES,
+                title=t(f"title.{page}"),
+                facts=facts,
+                built_at=built_at,
+                **context,
+            )
+            is_first = (page, language) == (PAGES[0], LANGUAGES[0])
+            for name in [f"{page}.{language}.html", *([INDEX] if is_first else [])]:
                 (folder / name).write_text(text, encoding="utf-8")
-            names += file_names
+                names.append(name)
     return sorted(names)
 
 
-def page_text(page: str, t: Words, context: Context, facts: RunFacts, built_at: str) -> str:
-    """One page in one language."""
-    other = next(language for language in LANGUAGES if language != t.language)
-    return (
-        _environment()
-        .get_template(f"{page}.html")
-        .render(
-            t=t,
-            language=t.language,
-            other_language=other,
-            page=page,
-            pages=PAGES,
-            title=t(f"title.{page}"),
-            facts=facts,
-            built_at=built_at,
-            style=_style(),
-            **context,
-        )
-    )
-
-
-def _overview(t: Words, history: History, links_to_runs: bool) -> Context:
-    runs = history.runs
+def _overview(t: Words, runs: Sequence[RunSummary], links_to_runs: bool) -> Context:
     newest: Sequence[RunSummary] = runs[::-1][:N_COMPARED]
     suites = dict.fromkeys(suite for run in newest for suite in run.by_suite)
     return {
@@ -155,16 +143,22 @@ def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
 
 def _data(t: Words, facts: RunFacts) -> Context:
     intake, refused = facts.intake, facts.quarantine
-    tables = []
-    if refused and refused.by_reason:
-        tables.append(figures.of_counts(t, refused.by_reason, "by-reason"))
-    if refused and refused.by_site:
-        tables.append(figures.of_counts(t, refused.by_site, "by-site", t("refused.site")))
-    if refused and refused.by_site_and_reason:
-        tables.append(figures.of_counts(t, refused.by_site_and_reason, "by-site-reason"))
+    tables = (
+        [
+            figures.of_counts(t, counts, name, title)
+            for counts, name, title in (
+                (refused.by_reason, "by-reason", ""),
+                (refused.by_site, "by-site", t("refused.site")),
+                (refused.by_site_and_reason, "by-site-reason", ""),
+            )
+            if counts
+        ]
+        if refused
+        else []
+    )
     drift = [one for one in facts.checks if one.suite == "drift"]
     return {
-        "intake": _intake(t, facts) if intake else [],
+        "intake": _intake(t, intake),
         "by_task": figures.of_counts(t, intake.by_task, "by-task") if intake else None,
         "quarantine": tables,
         "refused_by_step": [
@@ -191,23 +185,17 @@ def _data(t: Words, facts: RunFacts) -> Context:
     }
 
 
-def _intake(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
-    assert facts.intake is not None  # noqa: S101  (the caller asked)
-    counts = ("n_rows", "n_recordings", "n_subjects", "n_sites", "n_quarantined", "n_excluded")
-    pairs = [(t(f"intake.{name}"), t.count(getattr(facts.intake, name))) for name in counts]
-    pairs.append((t("intake.n_ward_noises"), t.count(facts.intake.n_ward_noises)))
-    pairs.append((t("intake.hours_of_audio"), t.number(facts.intake.hours_of_audio, 1)))
-    return pairs
+def _intake(t: Words, intake: Intake | None) -> list[tuple[str, str]]:
+    if intake is None:
+        return []
+    counts = [name for name in vars(intake) if name.startswith("n_")]
+    pairs = [(t(f"intake.{name}"), t.count(getattr(intake, name))) for name in counts]
+    return [*pairs, (t("intake.hours_of_audio"), t.number(intake.hours_of_audio, 1))]
 
 
 def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> list[Context]:
-    """Verdicts by suite; those of gates without a suite by step."""
-    by_suite: dict[str, list[Verdict]] = {}
-    for step, found in verdicts.items():
-        for verdict in found:
-            by_suite.setdefault(verdict.suite or step, []).append(verdict)
     suites = []
-    for suite, found in by_suite.items():
+    for suite, found in by_suite(verdicts).items():
         rows = [_verdict_row(t, one) for one in found]
         tones = {row["tone"] for row in rows}
         suites.append(
@@ -240,8 +228,9 @@ def _verdict_row(t: Words, verdict: Verdict) -> Context:
 
 
 def _datasheet(t: Words, facts: RunFacts) -> Context:
-    return documents.context("datasheet", t, facts) | {
-        "intake": _intake(t, facts) if facts.intake else [],
+    return documents.context("datasheet", t) | {
+        "subject": facts.dataset.digest if facts.dataset else "",
+        "intake": _intake(t, facts.intake),
         "steps": [
             (
                 t.name("step", step.name),
@@ -258,7 +247,8 @@ def _datasheet(t: Words, facts: RunFacts) -> Context:
 def _model_card(t: Words, facts: RunFacts) -> Context:
     model, evaluation = facts.model, facts.evaluation
     settings = {**model.feature, **model.training} if model else {}
-    return documents.context("model_card", t, facts) | {
+    return documents.context("model_card", t) | {
+        "subject": model.version if model else "",
         "settings": [(name, setting(value)) for name, value in sorted(settings.items())],
         "not_validated": list(documents.not_validated_for(t, facts)),
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
@@ -281,13 +271,13 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
 def _provenance(t: Words, facts: RunFacts) -> Context:
     made, model = facts.provenance, facts.model
     pairs = [
-        ("git", made.git or UNKNOWN),
-        ("lock", made.lock or UNKNOWN),
+        ("git", made.git),
+        ("lock", made.lock),
         ("image", made.image or t("provenance.no_image")),
-        ("python", made.python or UNKNOWN),
+        ("python", made.python),
     ]
     if model:
-        pairs += [("classifier", model.classifier), ("mlflow", model.mlflow_run or UNKNOWN)]
+        pairs += [("classifier", model.classifier), ("mlflow", model.mlflow_run)]
     digests = []
     for step in facts.steps:
         if step.key:
@@ -304,7 +294,7 @@ def _provenance(t: Words, facts: RunFacts) -> Context:
         for name, value in sorted(config.items())
     ]
     return {
-        "made_with": [(t(f"provenance.{name}"), value) for name, value in pairs],
+        "made_with": [(t(f"provenance.{name}"), value or UNKNOWN) for name, value in pairs],
         "digests": digests,
         "settings": settings,
         "since": [_change(t, one) for one in facts.since.changes] if facts.since else [],
@@ -322,16 +312,14 @@ def _change(t: Words, one: Change) -> tuple[str, str, str]:
 
 
 @cache
-def _style() -> Markup:
-    return Markup((HERE / "style.css").read_text("utf-8"))  # noqa: S704  (a file of the project)
-
-
-@cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    style = (HERE / "style.css").read_text("utf-8")
+    environment.globals["style"] = Markup(style)  # noqa: S704  (a file of the project)
+    return environment

@@ -1,4 +1,4 @@
-"""What became of a run, in the sentences of the verdict page: what, why, and what to do next."""
+"""The sentences of the verdict page: the outcome of a run, the reason, and what to do next."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from expectations.words import Words
 from expectations.words.verdicts import next_step, sentence, title
 from spira_tasks.contract.verdict import Verdict
-from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, tone
+from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, StepFacts, tone
 
 
 @dataclass(frozen=True)
 class Headline:
-    """``others``: what else stopped the run."""
-
     word: str
     explanation: str
     why: str
-    others: tuple[str, ...]
+    others: tuple[str, ...]  # further reasons
     next: str
 
 
@@ -45,14 +43,14 @@ def headline(t: Words, facts: RunFacts) -> Headline:
 
 
 def warnings(t: Words, facts: RunFacts) -> list[str]:
-    """What warns by its own rule, or has too little to tell; the model card carries the same."""
+    """The checks that warn, or that have too little to tell; the model card has them too."""
     return [
         sentence(one, t.language) for one in facts.checks if tone(one) == "warn" and not one.waiver
     ]
 
 
 def waived(t: Words, facts: RunFacts) -> list[Waived]:
-    """What would have stopped the run, had a person not waived it."""
+    """The checks that would have stopped the run, and that a person waived."""
     return [
         Waived(
             title(one, t.language),
@@ -67,7 +65,7 @@ def waived(t: Words, facts: RunFacts) -> list[Waived]:
 
 
 def in_words(t: Words, evaluation: Evaluation) -> list[str]:
-    """Sensitivity, specificity and AUC as recorded, for readers who do not know the terms."""
+    """Sensitivity, specificity and AUC without added noise, for readers who know no such terms."""
     if not evaluation.is_published:
         return [t("verdict.few_people")]
     clean = evaluation.conditions.get("clean", {})
@@ -107,13 +105,16 @@ def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
             return " ".join([*compared, _passed(t, facts)])
         if compared:
             return t("why.waits") if _waits(facts) else compared[0]
-    failed = next((step for step in facts.steps if step.state == "failed"), None)
+    failed, waiting = _first(facts, "failed"), _first(facts, "waiting")
     if facts.outcome == "failed" and failed is not None:
         return t.first(f"error.{failed.error}", "error.other", step=t.name("step", failed.name))
-    waiting = next((step for step in facts.steps if step.state == "waiting"), None)
     if facts.outcome == "running" and waiting is not None:
         return t("why.running", step=t.name("step", waiting.name))
     return t(f"why.{facts.outcome}")
+
+
+def _first(facts: RunFacts, state: str) -> StepFacts | None:
+    return next((step for step in facts.steps if step.state == state), None)
 
 
 def _waits(facts: RunFacts) -> bool:
@@ -142,7 +143,7 @@ def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
         return t("next.blocked_suite" if stopping[0].suite else "next.blocked")
     if _waits(facts):
         return t("next.waits")
-    failed = next((step for step in facts.steps if step.state == "failed"), None)
+    failed = _first(facts, "failed")
     if facts.outcome == "failed" and failed is not None:
         return t.first(f"next.error.{failed.error}", "next.failed")
     return t(f"next.{facts.outcome}")
@@ -150,10 +151,8 @@ def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
 
 def _of_hundred(t: Words, one: Interval) -> dict[str, str]:
     """An estimate and its complement, of 100 people."""
-    ends = {"value": one.value, "low": one.low, "high": one.high}
-    words = {name: t.number(None if end is None else 100 * end, 0) for name, end in ends.items()}
-    missed = {name: None if end is None else 100 - 100 * end for name, end in ends.items()}
-    words["missed"] = t.number(missed["value"], 0)
-    words["missed_low"] = t.number(missed["high"], 0)
-    words["missed_high"] = t.number(missed["low"], 0)
-    return words
+    shares = {"value": one.value, "low": one.low, "high": one.high}
+    rest = {"missed": one.value, "missed_low": one.high, "missed_high": one.low}
+    of_hundred = {name: None if x is None else 100 * x for name, x in shares.items()}
+    of_hundred |= {name: None if x is None else 100 - 100 * x for name, x in rest.items()}
+    return {name: t.number(n, 0) for name, n in of_hundred.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Any
 
 from spira_tasks import provenance
 from spira_tasks.artifacts import Store
-from spira_tasks.reports import pack, pages, since
-from spira_tasks.reports.gather import gather, history
-from spira_tasks.reports.reading import Reader
+from spira_tasks.errors import ConfigError
+from spira_tasks.reports import pack, pages
+from spira_tasks.reports.gather import Reader, compare, gather, history
 
 log = logging.getLogger(__name__)
 
-FIRST_PAGE = "index.html"
 DOCS = "data-docs"
 PACK = "pack"  # where the governance app serves the zip of a run, beside the run's pages
 LATEST = "site/latest.json"  # a document of the store: which site was built last
@@ -47,7 +45,7 @@ def build(
         When the store has no such run.
     """
     runs = history(store)
-    facts = replace(gather(store, run_id, tracking_uri), since=since.compare(store, run_id, runs))
+    facts = replace(gather(store, run_id, tracking_uri), since=compare(store, run_id, runs))
     log.info("report: gathered what is known of run %s (%s)", run_id, facts.outcome)
     if facts.missing:
         log.warning("report: not there any more: %s", ", ".join(facts.missing))
@@ -81,14 +79,55 @@ def point_to(store: Store, run_id: str, site: str) -> None:
     store.documents.write(LATEST, pointer)
 
 
+def folder_of(store: Store, run_id: str) -> Path:
+    """Where a person finds the site of a run: in the store's folder, or in ``.spira``."""
+    base = Path(".spira") if "://" in store.url else Path(store.url)
+    return base / "reports" / run_id
+
+
+def put(site: Path, folder: Path) -> Path:
+    """Copy a site into a folder, in place of an older one; return its first page.
+
+    Raises as ``files_of_site`` does.
+    """
+    for name in files_of_site(folder):
+        (folder / name).unlink(missing_ok=True)
+    shutil.copytree(site, folder, dirs_exist_ok=True)
+    return folder / pages.INDEX
+
+
+def files_of_site(folder: Path) -> list[str]:
+    """The files of the site that is in a folder; none when it is empty or not there.
+
+    Raises
+    ------
+    ConfigError
+        When something else than a site is there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    try:
+        manifest = json.loads((folder / pack.MANIFEST).read_text("utf-8"))
+        names = [*manifest["files"], pack.MANIFEST]
+        is_ours = manifest["format"] == pack.FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(f"{folder} holds something else than a report; name another --out")
+    inside = folder.resolve()
+    if not all((inside / name).resolve().is_relative_to(inside) for name in names):
+        raise ConfigError(f"the manifest in {folder} names files outside of it; name another --out")
+    return names
+
+
 def _data_docs(store: Store, run_id: str, folder: Path) -> int:
     """Great Expectations' pages of every gate that left what they are made of."""
     reader = Reader(store, store.runs.read(run_id).training)
-    found: dict[str, Mapping[str, Any]] = {}
-    for step in reader.run.steps:
-        content = reader.read(f"{step}.report", "gx.json")
-        if content is not None:
-            found[step] = json.loads(content)
+    found = {
+        step: validations
+        for step in reader.run.steps
+        if (validations := reader.json(f"{step}.report", "gx.json")) is not None
+    }
     if not found:  # also saves the seconds that importing Great Expectations takes
         return 0
     from spira_tasks import data_docs

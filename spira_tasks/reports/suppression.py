@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from spira_tasks.contract.verdict import MIN_CELL
+from spira_tasks.contract.verdict import MIN_CELL, is_small
 from spira_tasks.reports.facts import Count, Counts
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Unit = Literal["subjects", "recordings"]
 
 def count(n: int) -> Count:
     """A number that stands alone, such as that of all subjects; None when it is small."""
-    return None if 0 < n < MIN_CELL else n
+    return None if is_small(n) else n
 
 
 def one_way(by: str, unit: Unit, counts: Mapping[str, int]) -> Counts:

@@ -1,4 +1,4 @@
-"""From tables of recordings to tables of counts: categories instead of values, small cells hidden.
+"""From tables of recordings to tables of counts: categories instead of values.
 
 Only the columns in ``COLUMNS`` are read.  Names that people chose, of sites and devices, are
 replaced before anything is counted; ages become bands.
@@ -20,7 +20,7 @@ from spira_tasks.reports.facts import (
     SignalQuality,
     Slice,
 )
-from spira_tasks.reports.suppression import count, one_way, two_way
+from spira_tasks.reports.suppression import Unit, count, one_way, two_way
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,28 +37,15 @@ MEASURES = {
     "duration_seconds": 1.0,
 }
 COLUMNS = (
-    "subject_id",
-    "hospital_id",
-    "task",
-    "sex",
-    "age",
-    "device_model",
-    "label",
-    "split",
+    *("subject_id", "hospital_id", "task", "sex", "age", "device_model", "label", "split"),
     "x_synthetic",
     *MEASURES,
 )
 MIN_SLICE = 10  # people that a rate of a group rests on: with fewer its interval says nothing
-# Of subjects: dimensions of the rows, and of the columns where there are two ways.
-COMPOSITION = (
-    ("label",),
-    ("sex",),
-    ("age",),
-    ("site",),
-    ("device",),
-    ("sex", "label"),
-    ("age", "label"),
-    ("site", "label"),
+# Of subjects: dimensions of the rows and, of some tables, of the columns.
+COMPOSITION: tuple[tuple[str, ...], ...] = (
+    *((by,) for by in ("label", "sex", "age", "site", "device")),
+    *((by, "label") for by in ("sex", "age", "site")),
 )
 
 
@@ -98,7 +85,7 @@ def with_categories(table: pd.DataFrame, sites: Mapping[str, str]) -> pd.DataFra
 
 
 def is_synthetic(table: pd.DataFrame | None) -> bool | None:
-    """Whether any recording is of an invented person: one is enough to say so of the whole."""
+    """Whether any recording is of an invented person; None without a table."""
     return None if table is None else bool(table["is_synthetic"].any())
 
 
@@ -112,17 +99,11 @@ def composition(table: pd.DataFrame | None) -> tuple[Counts, ...]:
     if table is None or table.empty:
         return ()
     people = table.drop_duplicates("subject")
-    found = []
-    for by in COMPOSITION:
-        if len(by) == 1:
-            found.append(one_way(by[0], "subjects", _counted(people, by[0])))
-        else:
-            found.append(two_way(by, "subjects", _counted_pairs(people, by)))
-    return tuple(found)
+    return tuple(_tabulated(people, by, "subjects") for by in COMPOSITION)
 
 
 def dataset(table: pd.DataFrame | None, digest: str) -> Dataset | None:
-    """The training set; None where the run did not come so far, or it is not there any more."""
+    """The training set; None where the run stopped before it, or where it is gone."""
     if table is None or not digest:
         return None
     people = table.drop_duplicates("subject")
@@ -130,9 +111,7 @@ def dataset(table: pd.DataFrame | None, digest: str) -> Dataset | None:
         digest=digest,
         n_recordings=count(len(table)),
         n_subjects=count(len(people)),
-        by_split=two_way(
-            ("split", "label"), "subjects", _counted_pairs(people, ("split", "label"))
-        ),
+        by_split=_tabulated(people, ("split", "label"), "subjects"),
     )
 
 
@@ -155,11 +134,9 @@ def quarantine(refused: Mapping[str, pd.DataFrame], sites: Mapping[str, str]) ->
     )
     return Quarantine(
         n_by_step,
-        by_reason=one_way("reason", "recordings", _counted(counted, "reason", by_size=True)),
-        by_site=one_way("site", "recordings", _counted(counted, "site")),
-        by_site_and_reason=two_way(
-            ("site", "reason"), "recordings", _counted_pairs(counted, ("site", "reason"))
-        ),
+        by_reason=one_way("reason", "recordings", counted["reason"].value_counts().to_dict()),
+        by_site=_tabulated(counted, ("site",), "recordings"),
+        by_site_and_reason=_tabulated(counted, ("site", "reason"), "recordings"),
     )
 
 
@@ -202,7 +179,7 @@ def slices(
     is_right = (people["clean"] >= operating_point) == (people["is_patient"] == 1)
     found = []
     for by in ("sex", "age", "site", "device"):
-        counts = two_way((by, "label"), "subjects", _counted_pairs(people, (by, "label")))
+        counts = _tabulated(people, (by, "label"), "subjects")
         n_right = is_right.groupby([people[by], people["label"]]).sum()
         for group, numbers in zip(counts.rows, counts.cells, strict=True):
             cells = dict(zip(counts.columns, numbers, strict=True))
@@ -245,18 +222,14 @@ def _known(column: pd.Series, values: Sequence[str]) -> pd.Series:
     return column.where(column.isin(values), MISSING).astype("str")
 
 
-def _counted(table: pd.DataFrame, column: str, *, by_size: bool = False) -> dict[str, int]:
-    counts = {str(name): int(n) for name, n in table[column].value_counts().items()}
-    if by_size:
-        return counts
-    return {name: counts[name] for name in sorted(counts, key=_order)}
-
-
-def _counted_pairs(table: pd.DataFrame, by: tuple[str, str]) -> dict[tuple[str, str], int]:
-    """Every pair of categories that occur, in their order, zeros too."""
-    rows, columns = (sorted(table[name].unique(), key=_order) for name in by)
-    counts: Mapping[Any, int] = table.groupby(list(by)).size().to_dict()
-    return {(row, column): int(counts.get((row, column), 0)) for row in rows for column in columns}
+def _tabulated(table: pd.DataFrame, by: tuple[str, ...], unit: Unit) -> Counts:
+    """Count the rows by one column or two, zeros too, with the categories in their order."""
+    counts: Mapping[Any, int] = table[[*by]].value_counts().to_dict()
+    rows, *columns = (sorted(table[name].unique(), key=_order) for name in by)
+    if not columns:
+        return one_way(by[0], unit, {row: counts[row,] for row in rows})
+    pairs = ((row, column) for row in rows for column in columns[0])
+    return two_way((by[0], by[1]), unit, {pair: counts.get(pair, 0) for pair in pairs})
 
 
 def _order(name: str) -> tuple[Any, ...]:

@@ -266,7 +266,7 @@ def test_history_and_latest_are_of_training_runs_alone(book: Book) -> None:
     book.step("report", run="reporting")
     book.step("erase", run="erasing")
     assert latest_run(book.store) == "first"
-    (only,) = history(book.store).runs
+    (only,) = history(book.store)
     assert (only.run_id, only.outcome, only.n_recordings) == ("first", "running", 40)
     with pytest.raises(ConfigError, match="no record of a training run 'reporting'"):
         gather(book.store, "reporting", NOWHERE)
@@ -366,7 +366,7 @@ def test_measures_are_published_where_both_classes_have_five_people(book: Book) 
     assert facts.evaluation.is_published
     assert facts.evaluation.confusion is not None
     assert facts.evaluation.confusion.cells == ((4, 1), (0, 20))
-    assert history(book.store).runs[0].auc is not None
+    assert history(book.store)[0].auc is not None
 
 
 def test_no_measure_is_published_of_fewer_and_the_report_is_made_all_the_same(book: Book) -> None:
@@ -376,7 +376,7 @@ def test_no_measure_is_published_of_fewer_and_the_report_is_made_all_the_same(bo
     assert not facts.evaluation.is_published
     assert facts.evaluation.confusion is facts.evaluation.brier_score is None
     assert facts.evaluation.operating_point is None
-    assert history(book.store).runs[0].auc is None
+    assert history(book.store)[0].auc is None
     for name in ("verdict.en.html", "model-card.en.html", "overview.en.html"):
         page = read(book.folder.parent / "site" / name).text
         numbers = {"0.88", "0.94", "87.5", "88", "0.062", "0.031", "0.500"}

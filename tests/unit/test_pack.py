@@ -11,11 +11,11 @@ import pytest
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.commands.report import put
 from spira_tasks.contract.exits import EXIT_CONFIG, EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, signing
 from spira_tasks.reports import pack
+from spira_tasks.reports.site import put
 
 ABOUT = {"run_id": "first", "made_at": "2026-11-21T03:00:00+00:00"}
 

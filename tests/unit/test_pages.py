@@ -21,11 +21,11 @@ from spira_tasks.intake.releases import RELEASABLE
 from spira_tasks.reports import documents, pages, tables
 from spira_tasks.reports.facts import (
     Change,
-    History,
     ModelFacts,
     Quarantine,
     Release,
     RunFacts,
+    RunSummary,
     Since,
     StepFacts,
     Tally,
@@ -36,7 +36,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 def render(
-    folder: Path, run: RunFacts | None = None, runs: History | None = None, **options: Any
+    folder: Path, run: RunFacts | None = None, runs: list[RunSummary] | None = None, **options: Any
 ) -> Path:
     pages.render(
         run or facts(), history() if runs is None else runs, folder, built_at=AT, **options
@@ -72,8 +72,8 @@ def test_every_page_is_there_in_both_languages_and_the_root_is_the_overview(tmp_
 
 
 @pytest.mark.parametrize("run", [facts(), bare()], ids=["whole", "bare"])
-@pytest.mark.parametrize("runs", [history(), history(1), History()], ids=["many", "one", "none"])
-def test_no_page_shuts_anybody_out(tmp_path: Path, run: RunFacts, runs: History) -> None:
+@pytest.mark.parametrize("runs", [history(), history(1), []], ids=["many", "one", "none"])
+def test_no_page_shuts_anybody_out(tmp_path: Path, run: RunFacts, runs: list[RunSummary]) -> None:
     render(tmp_path, run, runs)
     found = {path.name: barriers(read(path)) for path in sorted(tmp_path.iterdir())}
     assert found == {name: [] for name in found}
@@ -141,7 +141,7 @@ def test_other_runs_are_linked_where_their_sites_lie_beside(tmp_path: Path, site
 
 def test_a_run_of_airflow_is_linked_by_its_escaped_name(tmp_path: Path) -> None:
     name = "manual__2026-11-21T17:00:00+00:00"
-    render(tmp_path, runs=History((summary(name), summary("first"))))
+    render(tmp_path, runs=[summary(name), summary("first")])
     hrefs = [a["href"] for a in read(tmp_path / "overview.pt.html").all("a")]
     assert "../manual__2026-11-21T17%3A00%3A00%2B00%3A00/verdict.pt.html" in hrefs
 
@@ -169,7 +169,7 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
     site = tmp_path / "site"
     site.mkdir()
-    runs = History((summary(SCRIPT, version=SCRIPT, by_suite={SCRIPT: Tally(1, 0, 0)}),))
+    runs = [summary(SCRIPT, version=SCRIPT, by_suite={SCRIPT: Tally(1, 0, 0)})]
     pages.render(run, runs, site)
     for path in site.iterdir():
         page = read(path)
@@ -266,7 +266,7 @@ def test_no_words_stand_in_the_templates_themselves(
         )},
         releases=(Release("⟦x⟧", "⟦w⟧", "⟦b⟧", AT),),
     )  # fmt: skip
-    runs = History((summary("⟦r⟧", by_suite={"⟦s⟧": Tally(1, 0, 0)}),))
+    runs = [summary("⟦r⟧", by_suite={"⟦s⟧": Tally(1, 0, 0)})]
     pages.render(run, runs, tmp_path)
     for page in ("overview", "verdict", "data", "provenance"):
         found = read(tmp_path / f"{page}.pt.html")

@@ -12,10 +12,10 @@ from run_facts import AT, facts, history, summary
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.reports import pages
-from spira_tasks.reports.facts import Change, History
-from spira_tasks.reports.since import compare
+from spira_tasks.reports.facts import Change
+from spira_tasks.reports.gather import compare
 
-RUNS = History((summary("old", n_recordings=50), summary("new", n_quarantined=None)))
+RUNS = [summary("old", n_recordings=50), summary("new", n_quarantined=None)]
 
 
 @pytest.fixture
