@@ -59,7 +59,6 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     place : Place
@@ -68,8 +67,6 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         URL of the store as the step sees it.
     network : str
         Docker network of the container, which should reach S3 and MLflow only.
-    image, user : str
-        As for DockerOperator.
     """
 
     template_fields = ()  # a step is data, not a template
@@ -285,17 +282,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 def reap_all(*, keep_hours: float, state_of_run: Callable[[str, str], str]) -> dict[str, int]:
     """Remove the containers of every engine of the site that no task comes back for.
 
-    Parameters
-    ----------
-    keep_hours : float
-        How long an ended container is kept.
-    state_of_run : callable
-        ``state_of_run(dag, run)`` is the state of a DAG run.
-
-    Returns
-    -------
-    dict
-        How many containers were ``stopped``, ``removed`` and ``kept``.
+    ``keep_hours`` is how long an ended container is kept, ``state_of_run(dag, run)`` the state of
+    a DAG run.  Returns how many containers were ``stopped``, ``removed`` and ``kept``.
 
     Raises
     ------

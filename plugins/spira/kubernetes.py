@@ -69,7 +69,6 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     store : str
