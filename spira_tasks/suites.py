@@ -16,7 +16,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from expectations import suites
 from expectations.limits import IMPOSSIBLE
 from expectations.words.catalogue import N_ROWS, Entry, Suite
-from spira_tasks.intake.listener import HEARD
+from spira_tasks.intake.audio_reader import AUDIO_COLUMNS
 from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
 from spira_tasks.quality import action_of, columns_of, digest_of, verdict_name
 
@@ -167,7 +167,7 @@ def template(n_rows: int = N_ROWS) -> pd.DataFrame:
     examples |= {name: str(limit.low or 0) for name, limit in IMPOSSIBLE.items()}
     text = pd.DataFrame(examples, index=row, dtype="str")
     table, _ = typed(text.assign(task=np.array(COLUMNS["task"].values)[row % 4]), required=())
-    measured = {name: pd.Series(1, index=row).astype(kind) for name, kind in HEARD.items()}
+    measured = {name: pd.Series(1, index=row).astype(kind) for name, kind in AUDIO_COLUMNS.items()}
     return table.drop(columns=[*RAW_IDENTIFIERS, "audio_uri"]).assign(
         **measured
         | {

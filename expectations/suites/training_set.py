@@ -143,7 +143,7 @@ def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
         if strong:
             expectations.append(
                 ExpectAssociationWithLabelToBeWeak(
-                    **about, max_value=STRONG_ASSOCIATION, meta=note(why, aspect=f"{where}told")
+                    **about, max_value=STRONG_ASSOCIATION, meta=note(why, aspect=f"{where}strong")
                 )
             )
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
+    from spira_tasks.intake.audio_reader import AudioReader
     from spira_tasks.intake.layouts import Incoming
-    from spira_tasks.intake.listener import Listener
     from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Work
 
@@ -40,7 +40,7 @@ SPEC = StageSpec(decisions=("releases", "erasures"), audit="ingest")
 
 # Not faults of the data: rows that nobody may use.  They do not count against a cohort.
 NOT_PERMITTED = ("consent_withdrawn", "consent_pending", "retention_expired", "erased")
-# Rows of which nothing is told but their number: it would name a person, or one who is forgotten.
+# Only the number of these rows is recorded: their record or site may name a person.
 UNNAMED = ("personal_data_in_text", "erased")
 
 
@@ -85,7 +85,7 @@ class Config(StageConfig):
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
     from spira_tasks.governance import applied
-    from spira_tasks.intake import layouts, listener, record_contract
+    from spira_tasks.intake import audio_reader, layouts, record_contract
     from spira_tasks.intake.releases import released
 
     if config.pseudonym_key_id != pseudonyms.key_id():
@@ -103,14 +103,15 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     faults: Faults = {}
 
     def refuse(wrong: Faults) -> None:
-        """Put rows into quarantine; the first fault of a row is the one that is told."""
+        """Put rows into quarantine; the first fault of a row counts."""
         for row, fault in wrong.items():
             faults.setdefault(row, fault)
 
-    ears = listener.Listener(
+    reader = audio_reader.AudioReader(
         inputs.data, work, config.min_duration_seconds, config.max_duration_seconds, is_released
     )
-    refuse(of_erased(incoming, rows, ears, erased, secret))  # before anything else is told of them
+    # first: no other fault of an erased person is recorded
+    refuse(of_erased(incoming, rows, reader, erased, secret))
     refuse({row: fault for row, fault in incoming.faults.items() if row in rows.index})
     refuse(pseudonyms.identifiers_in_text(rows))
     table, wrong = record_contract.typed(rows, incoming.required, is_released)
@@ -122,9 +123,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(not_permitted(table, config.as_of))
     table = table.drop(index=list(faults))
 
-    heard, wrong = ears.hear(table["audio_uri"], "ingest")
+    measured, wrong = reader.read_audio(table["audio_uri"], "ingest")
     refuse(wrong)
-    table = table.join(heard, how="inner")
+    table = table.join(measured, how="inner")
     if incoming.layout == "published":  # one file, one subject, unless its name said otherwise
         voices = table["audio_sha256"].map(lambda sha256: pseudonym(secret, "audio", sha256))
         table["subject_id"] = table["subject_id"].fillna(voices)
@@ -135,8 +136,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refused = quarantine.table(
         rows.loc[list(refusals)].assign(subject_id=subjects.loc[list(refusals)]), refusals
     )
-    bank, refused_noises = listener.ward_noises(
-        incoming.ward_noise, ears, config.evaluation_noise_fraction
+    bank, refused_noises = audio_reader.ward_noises(
+        incoming.ward_noise, reader, config.evaluation_noise_fraction
     )
 
     table.to_parquet(outputs.recordings / "recordings.parquet", index=False)
@@ -171,7 +172,7 @@ def without_subject(table: pd.DataFrame) -> Faults:
 
 
 def of_erased(
-    incoming: Incoming, rows: pd.DataFrame, ears: Listener, erased: set[str], secret: bytes
+    incoming: Incoming, rows: pd.DataFrame, reader: AudioReader, erased: set[str], secret: bytes
 ) -> Faults:
     """Rows of people who had themselves erased: nothing of them is kept, nor converted."""
     from spira_tasks.governance.applied import tombstone_tag
@@ -180,7 +181,7 @@ def of_erased(
         return {}
     subjects = pseudonyms.subject_ids(rows, secret)
     if incoming.layout == "published":
-        voices = ears.sha256(rows["audio_uri"][subjects.isna()])
+        voices = reader.sha256(rows["audio_uri"][subjects.isna()])
         subjects = subjects.fillna(voices.map(lambda sha256: pseudonym(secret, "audio", sha256)))
     known = subjects.dropna()
     fault = ("erased", "this person had all recordings erased")
@@ -231,7 +232,7 @@ def duplicates(table: pd.DataFrame) -> Faults:
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
     """The columns in their order, without raw identifiers and file names, sorted by record."""
-    from spira_tasks.intake.listener import HEARD
+    from spira_tasks.intake.audio_reader import AUDIO_COLUMNS
     from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, is_extra
 
     table = table.assign(label=table["ri_clinical"].astype("Int8"))
@@ -242,7 +243,7 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
     dropped = {*first, *RAW_IDENTIFIERS, "audio_uri"}
     contract = [name for name in COLUMNS if name not in dropped]
     extra = sorted(name for name in table if is_extra(name))
-    columns = [*first, *contract, *extra, "label", "split_given", *HEARD]
+    columns = [*first, *contract, *extra, "label", "split_given", *AUDIO_COLUMNS]
     return table[columns].sort_values("record_id", ignore_index=True)
 
 

@@ -99,5 +99,5 @@ def test_a_small_cohort_without_a_confound_is_told_only_that_it_is_small(tmp_pat
 def test_a_channel_of_the_patients_alone_ends_the_run(tmp_path: Path) -> None:
     found = until_training_set(tmp_path, subjects=40, seed=3, confounds=["channel"])
     for column in ("app", "capture_ns", "codec_original"):
-        assert found[f"{WEAK}({column}, told)"] == "block"
+        assert found[f"{WEAK}({column}, strong)"] == "block"
         assert found[f"{LEVEL}({column})"] == "block"

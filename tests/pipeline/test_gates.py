@@ -92,7 +92,7 @@ def test_the_gate_of_the_data_sees_the_ward_before_anything_is_trained(
 ) -> None:
     verdicts = seen["by_name"]["check_training_set"]["verdicts"]
     blocking = {verdict["name"] for verdict in verdicts if verdict["verdict"] == "block"}
-    assert {f"{WEAK}(unit, told)", f"{WEAK}(level_dbfs, AMBIENT told)"} <= blocking
+    assert {f"{WEAK}(unit, strong)", f"{WEAK}(level_dbfs, AMBIENT strong)"} <= blocking
     assert seen["outcome"] == "blocked"
     assert seen["model"] is None
 

@@ -13,7 +13,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
-from spira_tasks.intake.listener import convert
+from spira_tasks.intake.audio_reader import convert
 from spira_tasks.runner import run_step
 from spira_tasks.speech.audio import encode_wav
 

@@ -26,7 +26,7 @@ def test_a_channel_that_tells_the_label_blocks(column: str) -> None:
     table[column] = ill if column == "capture_ns" else np.where(ill, "one", "other")
     found = failing(training_set.suite, table)
     assert found.pop(f"{WEAK}({column}, weak)") == "warn"
-    assert found.pop(f"{WEAK}({column}, told)") == "block"
+    assert found.pop(f"{WEAK}({column}, strong)") == "block"
     assert found.pop(f"{LEVEL}({column})") == "block"
     assert set(found) <= {"expect_both_classes_in_every_level(hospital_id)"}
 
@@ -40,7 +40,7 @@ def test_a_channel_written_down_for_one_class_alone_blocks(column: str, empty_cl
     found = failing(training_set.suite, table)
     assert found == {
         f"{WEAK}({column}, weak)": "warn",
-        f"{WEAK}({column}, told)": "block",
+        f"{WEAK}({column}, strong)": "block",
         f"{LEVEL}({column})": "block",
     }
 
@@ -91,7 +91,7 @@ def test_a_room_that_tells_the_label_blocks() -> None:
     table.loc[ambient, "level_dbfs"] = np.where(table.loc[ambient, "label"] == 1, -30.0, -60.0) + (
         np.arange(ambient.sum()) / 100
     )
-    name = f"{WEAK}(level_dbfs, AMBIENT told)"
+    name = f"{WEAK}(level_dbfs, AMBIENT strong)"
     assert failing(training_set.suite, table)[name] == "block"
 
 
@@ -135,10 +135,10 @@ def test_channels_that_tell_the_label_in_one_task_alone_block(sentence_is: str) 
     report = quality.check(table, training_set.suite(table))
     found = {v.id: v for v in report.verdicts if v.status != "pass"}
     for column in CHANNEL_OF_SENTENCES:
-        assert found[f"{WEAK}({column}, told)"].status == "block"
-        assert value(found[f"{WEAK}({column}, told)"]) == pytest.approx(1.0)
-        assert found[f"{WEAK}({column}, told)"].n == 200  # people
-        assert found[f"{WEAK}({column}, told)"].names == {"task": ("SENTENCE",)}
+        assert found[f"{WEAK}({column}, strong)"].status == "block"
+        assert value(found[f"{WEAK}({column}, strong)"]) == pytest.approx(1.0)
+        assert found[f"{WEAK}({column}, strong)"].n == 200  # people
+        assert found[f"{WEAK}({column}, strong)"].names == {"task": ("SENTENCE",)}
         assert found[f"{LEVEL}({column})"].status == "block"
 
 
@@ -165,8 +165,8 @@ def test_a_device_that_every_patient_and_no_control_has_once_blocks() -> None:
     table["app_version"] = np.where((table["label"] == 1) & (table.index % 5 == 4), "old", "new")
     report = quality.check(table, training_set.suite(table))
     found = {v.id: v for v in report.verdicts if v.status == "block"}
-    assert set(found) == {f"{WEAK}(app_version, told)", f"{LEVEL}(app_version)"}
-    assert value(found[f"{WEAK}(app_version, told)"]) == pytest.approx(1.0)
+    assert set(found) == {f"{WEAK}(app_version, strong)", f"{LEVEL}(app_version)"}
+    assert value(found[f"{WEAK}(app_version, strong)"]) == pytest.approx(1.0)
 
 
 def test_a_device_that_all_have_and_patients_nearly_always_blocks() -> None:
@@ -174,7 +174,7 @@ def test_a_device_that_all_have_and_patients_nearly_always_blocks() -> None:
     lone = table.index % 5 == 3
     table["app_version"] = np.where((table["label"] == 1) ^ lone, "old", "new")
     found = failing(training_set.suite, table)
-    assert found == {f"{WEAK}(app_version, weak)": "warn", f"{WEAK}(app_version, told)": "block"}
+    assert found == {f"{WEAK}(app_version, weak)": "warn", f"{WEAK}(app_version, strong)": "block"}
 
 
 def test_a_level_among_many_others_that_patients_alone_have_blocks() -> None:
@@ -189,7 +189,7 @@ def test_somebody_who_is_well_again_counts_in_both_classes() -> None:
     table = repeated(2)
     table["label"] = pd.Series(table.index % 2, dtype="Int8")  # ill the first time, well the second
     table["app_version"] = np.where(table["label"] == 1, "old", "new")
-    assert failing(training_set.suite, table)[f"{WEAK}(app_version, told)"] == "block"
+    assert failing(training_set.suite, table)[f"{WEAK}(app_version, strong)"] == "block"
 
 
 @pytest.mark.parametrize("n", [48, 240])

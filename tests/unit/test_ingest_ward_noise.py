@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spira_tasks.artifacts import Store
-from spira_tasks.intake.listener import pools
+from spira_tasks.intake.audio_reader import pools
 from spira_tasks.intake.record_contract import COLUMNS, typed
 
 __all__ = ["cohort", "store"]  # the fixtures

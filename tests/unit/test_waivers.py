@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 
 CONFOUND = (
-    "expect_association_with_label_to_be_weak(device_model, told)",
+    "expect_association_with_label_to_be_weak(device_model, strong)",
     "expect_no_level_of_one_class(device_model)",
 )
 
@@ -44,7 +44,7 @@ def confounded(share: float = 1.0) -> Table:
 
 
 def refuse(gate: Gate, table: Table) -> None:
-    with pytest.raises(GateRejected, match=r"device_model, told\)"):
+    with pytest.raises(GateRejected, match=r"device_model, strong\)"):
         gate(table, "training_set")
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Record, Work
 
-HEARD = {  # columns that the audio tells, and their kinds
+AUDIO_COLUMNS = {  # columns that are measured from the audio, and their types
     "audio_sha256": "str",
     "waveform": "str",
     "native_sample_rate_hz": "int64",
@@ -51,8 +51,8 @@ SITE_NAME = r"[A-Za-z0-9._-]{1,40}"  # anything else that a list of noises calls
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Turns files into waveforms.
+class AudioReader:
+    """Converts audio files into stored waveforms, and measures them.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Listener:
     max_seconds: float
     is_released: Released = nothing_released
 
-    def hear(self, paths: pd.Series, label: str) -> tuple[pd.DataFrame, Faults]:
+    def read_audio(self, paths: pd.Series, label: str) -> tuple[pd.DataFrame, Faults]:
         """Convert and measure the files at ``paths``.
 
         Parameters
@@ -80,12 +80,12 @@ class Listener:
         paths : Series of str
             Relative to the folder, as the table that came writes them.
         label : str
-            What the progress line says.
+            Of the progress line.
 
         Returns
         -------
-        heard : DataFrame
-            The columns of ``HEARD`` for the rows that can be used, under their labels.
+        measured : DataFrame
+            The columns of ``AUDIO_COLUMNS`` for the rows that can be used, under their labels.
         faults : dict
             Row label to ``(reason, detail)`` for the others.
         """
@@ -110,8 +110,8 @@ class Listener:
                 faults[row] = ("too_short", f"shorter than {self.min_seconds:g} s")
             else:
                 rows[row] = record
-        heard = pd.DataFrame.from_dict(rows, orient="index", columns=[*HEARD])
-        return heard.astype(HEARD), faults
+        measured = pd.DataFrame.from_dict(rows, orient="index", columns=[*AUDIO_COLUMNS])
+        return measured.astype(AUDIO_COLUMNS), faults
 
     def sha256(self, paths: pd.Series) -> pd.Series:
         """SHA-256 of the files at ``paths``, without converting them; NaN where there is none."""
@@ -148,7 +148,7 @@ def _normalised(path: str) -> str:
 
 
 def ward_noises(
-    listed: pd.DataFrame, listener: Listener, evaluation_fraction: float
+    listed: pd.DataFrame, reader: AudioReader, evaluation_fraction: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The bank of ward noises, divided into two pools that share no noise.
 
@@ -156,7 +156,7 @@ def ward_noises(
     ----------
     listed : DataFrame of str
         ``file_path`` and, where given, ``x_pool`` and ``hospital_id``.
-    listener : Listener
+    reader : AudioReader
     evaluation_fraction : float
         Share of the noises kept for evaluation, where the list does not say.
 
@@ -174,11 +174,11 @@ def ward_noises(
     }
     for row in listed.index[listed["file_path"].isna()]:
         faults[row] = ("missing_value", "file_path is required")
-    heard, wrong = listener.hear(listed["file_path"].drop(index=list(faults)), "ward noise")
+    measured, wrong = reader.read_audio(listed["file_path"].drop(index=list(faults)), "ward noise")
     faults |= wrong
-    for row in heard.index[heard["audio_sha256"].duplicated()]:
+    for row in measured.index[measured["audio_sha256"].duplicated()]:
         faults[row] = ("duplicate_audio", "an earlier row has the same audio")
-    bank = heard.drop(index=[row for row in faults if row in heard.index])
+    bank = measured.drop(index=[row for row in faults if row in measured.index])
     bank["noise_id"] = "noise-" + bank["audio_sha256"].str[:16]
     bank["pool"] = pools(bank["audio_sha256"], given.reindex(bank.index), evaluation_fraction)
     refused = pd.DataFrame(
@@ -210,4 +210,4 @@ def pools(sha256: pd.Series, given: pd.Series, evaluation_fraction: float) -> pd
     return result
 
 
-assert tuple(HEARD)[2:] == tuple(field.name for field in fields(Probe))  # noqa: S101
+assert tuple(AUDIO_COLUMNS)[2:] == tuple(field.name for field in fields(Probe))  # noqa: S101
