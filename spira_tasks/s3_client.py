@@ -6,11 +6,14 @@ use it.  It imports ``minio`` and ``urllib3`` only, so that Airflow's image can 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import certifi
@@ -18,6 +21,22 @@ import urllib3
 from minio import Minio
 
 RETRIED_STATUS = (500, 502, 503, 504)
+
+
+class _Pool(urllib3.PoolManager):
+    """Connections that send the MD5 of every body with it, as ``minio`` does over https only.
+
+    A writer may be killed between the header and the body of a request.  SeaweedFS 4.48 keeps an
+    empty object then, and refuses the request where it can compare the body with its MD5.
+    """
+
+    def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:  # type: ignore[override]
+        if body := options.get("body"):
+            md5 = hashlib.md5(body, usedforsecurity=False).digest()
+            headers = urllib3.HTTPHeaderDict(options.get("headers"))
+            headers["Content-MD5"] = base64.b64encode(md5).decode()
+            options["headers"] = headers
+        return super().urlopen(method, url, redirect, **options)
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class Service:
         retries = urllib3.Retry(
             n_retries, backoff_factor=backoff_seconds, status_forcelist=RETRIED_STATUS
         )
-        pool = urllib3.PoolManager(
+        pool = _Pool(
             maxsize=n_connections,
             timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
             retries=retries if n_retries else False,

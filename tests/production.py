@@ -83,7 +83,8 @@ class Run:
         path = f"{self.path}/taskInstances/{task}/xcomEntries"
         return dict(self.production.get(f"{path}/return_value")["value"])
 
-    def wait(self, seconds: float = 600) -> str:
+    def wait(self, seconds: float = 1800) -> str:
+        """Wait for the end; the limit is for a run that never ends, not for a slow machine."""
         deadline = time.monotonic() + seconds
         while (state := self.production.patiently(lambda: self.state)) not in ENDED:
             assert time.monotonic() < deadline, f"{self.run_id} still {state}: {self.states}"
@@ -94,7 +95,7 @@ class Run:
     def states(self) -> dict[str, tuple[str, int]]:
         return {n: (t["state"], t["try_number"]) for n, t in self.tasks.items()}
 
-    def container(self, task: str, seconds: float = 300) -> str:
+    def container(self, task: str, seconds: float = 900) -> str:
         """Wait until a step works in a container; return its id."""
         labels = [f"label=spira.run={self.run_id}", f"label=spira.task={task}"]
         filters = [part for label in labels for part in ("--filter", label)]
@@ -105,7 +106,7 @@ class Run:
         assert len(found) == 1, f"{len(found)} containers work for {task}"
         return found[0]
 
-    def wait_for_line(self, task: str, words: str, seconds: float = 300) -> str:
+    def wait_for_line(self, task: str, words: str, seconds: float = 900) -> str:
         """Wait until the container of a step has written some words; return its id."""
         container = self.container(task, seconds)
         deadline = time.monotonic() + seconds

@@ -234,7 +234,7 @@ def read_file(store: Store, directory: str, name: str) -> bytes:
 def find_file(store: Store, directory: str, ending: str) -> bytes | None:
     """The file of an artifact whose name ends so; None where there is none, or it is gone."""
     try:
-        name = next((name for name in store.files(directory) if name.endswith(ending)), "")
+        name = next((name for name in sorted(store.files(directory)) if name.endswith(ending)), "")
         return read_file(store, directory, name)
     except (ArtifactCorrupt, ConfigError):
         return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,6 +21,7 @@ import urllib3
 from s3_servers import S3Server, client_of
 
 from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.s3 import Bucket
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +62,7 @@ FETCHER = """
 import multiprocessing, os, sys
 from concurrent.futures import ProcessPoolExecutor
 from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.s3 import Bucket
 
 if __name__ == "__main__":
     bucket, digest, start_method = sys.argv[1:]
@@ -213,3 +217,26 @@ def test_an_upload_that_breaks_off_leaves_nothing(bucket: str, s3_environment: S
         connection.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + bytes(500_000))
     get = presigned(s3_environment, bucket, "GET")
     assert urllib3.request("GET", get).status == 404
+
+
+KILLED_BEFORE_THE_BODY = """
+import http.client, os, signal, sys
+from spira_tasks.artifacts.s3 import Bucket
+
+def send(self, data, send=http.client.HTTPConnection.send):
+    if data == b"content":
+        os.kill(os.getpid(), signal.SIGKILL)
+    send(self, data)
+
+backend = Bucket(*sys.argv[1].removeprefix("s3://").split("/", 1))
+http.client.HTTPConnection.send = send
+getattr(backend, sys.argv[2])("some/object", b"content")
+"""
+
+
+@pytest.mark.parametrize("write", ["write", "write_once"])
+def test_a_writer_killed_between_head_and_body_leaves_nothing(bucket: str, write: str) -> None:
+    command = [sys.executable, "-c", KILLED_BEFORE_THE_BODY, bucket, write]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    time.sleep(0.5)  # the server sees the connection end
+    assert Bucket(*bucket.removeprefix("s3://").split("/", 1)).find("some/object") is None

@@ -114,7 +114,7 @@ def disturbed(
     nothing_left_running()
 
 
-def wait_for_try(run: DagRun, step: str, number: int, seconds: float = 200) -> None:
+def wait_for_try(run: DagRun, step: str, number: int, seconds: float = 600) -> None:
     """Wait until the tries of a step before this one have failed."""
     deadline = time.monotonic() + seconds
     while run.states[step][1] < number:
