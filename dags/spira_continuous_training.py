@@ -8,23 +8,26 @@ a report, also of a run that failed.
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from spira.launch import RETRIES, step_operator
+from spira.launch import COMMON, step_operator
 from spira_tasks.contract.pipelines import TRAINING
+
+
+def optional(title: str, kind: str, description: str, **schema: Any) -> Param:
+    """A parameter that is empty for the default of its stage."""
+    text = f"{description}; empty for the default"
+    return Param(None, type=["null", kind], title=title, description=text, **schema)
+
 
 with DAG(
     dag_id="spira_continuous_training",
     description="From a folder of recordings to a registered model",
     doc_md=__doc__,
     schedule=os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1") or None,  # UTC; empty: on demand only
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
     max_active_runs=1,  # two runs would compare with the same champion
-    default_args=RETRIES,
-    tags=["spira"],
     params={
         "data": Param(
             os.environ.get("SPIRA_DATA", ".spira/cohort"),
@@ -32,33 +35,21 @@ with DAG(
             title="Recordings",
             description="Folder, or s3://bucket/prefix, with recordings.csv or metadata_train.csv",
         ),
-        "epochs": Param(
-            None,
-            type=["null", "integer"],
-            minimum=1,
-            title="Epochs",
-            description="Largest number of training epochs; empty for the default",
+        "epochs": optional("Epochs", "integer", "Largest number of training epochs", minimum=1),
+        "seed": optional(
+            "Seed", "integer", "Seed of the random numbers of the training", minimum=0
         ),
-        "seed": Param(
-            None,
-            type=["null", "integer"],
-            minimum=0,
-            title="Seed",
-            description="Seed of the random numbers of the training; empty for the default",
-        ),
-        "model": Param(
-            None,
-            type=["null", "string"],
+        "model": optional(
+            "Network",
+            "string",
+            "Neural network to train",
             enum=[None, "spiraconv_v1", "spiraconv_v2"],
-            title="Network",
-            description="Neural network to train; empty for the default",
         ),
-        "feature": Param(
-            None,
-            type=["null", "string"],
+        "feature": optional(
+            "Feature",
+            "string",
+            "Feature that is computed from each window",
             enum=[None, "mfcc", "log_mel", "spectrogram"],
-            title="Feature",
-            description="Feature that is computed from each window; empty for the default",
         ),
         "sites": Param(
             os.environ.get("SPIRA_SITES", "").replace(",", " ").split() or None,
@@ -74,14 +65,14 @@ with DAG(
             description='Settings of steps, for example {"train.learning_rate": 0.0005}',
         ),
     },
+    **COMMON,
 ) as dag:
-    runtime = os.environ.get("SPIRA_RUNTIME", "process")
-    tasks = {step.name: step_operator(step, TRAINING, runtime) for step in TRAINING}
+    tasks = {step.name: step_operator(step, TRAINING) for step in TRAINING}
     for step in TRAINING:
         for upstream in step.upstream:
             tasks[upstream] >> tasks[step.name]
 
     # The report runs last, also after a failure.  As a teardown it does not change the state of the
     # run: a refused run stays failed, and a failed report does not make a run fail.
-    (report,) = (step_operator(step, TRAINING, runtime) for step in TRAINING.teardown)
+    (report,) = (step_operator(step, TRAINING) for step in TRAINING.teardown)
     list(tasks.values()) >> report.as_teardown(on_failure_fail_dagrun=False)

@@ -7,12 +7,9 @@ runs; a second run changes nothing.
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, datetime
-
 from airflow.sdk import DAG, Param
 
-from spira.launch import RETRIES, step_operator
+from spira.launch import COMMON, step_operator
 from spira_tasks.contract.pipelines import ERASURE
 
 with DAG(
@@ -20,11 +17,7 @@ with DAG(
     description="Erase a person from the store, and sign a certificate",
     doc_md=__doc__,
     schedule=None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
     max_active_runs=1,
-    default_args=RETRIES,
-    tags=["spira"],
     params={
         "subject": Param(
             type="string",
@@ -40,7 +33,7 @@ with DAG(
             description="Kept for ever: write no name, number or address of a person",
         ),
     },
+    **COMMON,
 ) as dag:
-    runtime = os.environ.get("SPIRA_RUNTIME", "process")
     for step in ERASURE:
-        step_operator(step, ERASURE, runtime)
+        step_operator(step, ERASURE)

@@ -6,12 +6,9 @@ an erasure, or for a run that is older than the reports.
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, datetime
-
 from airflow.sdk import DAG, Param
 
-from spira.launch import RETRIES, step_operator
+from spira.launch import COMMON, step_operator
 from spira_tasks.contract.pipelines import REPORT
 
 with DAG(
@@ -19,10 +16,6 @@ with DAG(
     description="The pages and the signed zip that a governance officer reads",
     doc_md=__doc__,
     schedule=None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    default_args=RETRIES,
-    tags=["spira"],
     params={
         "run": Param(
             "latest",
@@ -31,7 +24,7 @@ with DAG(
             description="Id of a run of spira_continuous_training, or latest",
         )
     },
+    **COMMON,
 ) as dag:
-    runtime = os.environ.get("SPIRA_RUNTIME", "process")
     for step in REPORT:
-        step_operator(step, REPORT, runtime)
+        step_operator(step, REPORT)

@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -246,7 +245,6 @@ def set_up(target: Path) -> Iterator[Path]:
 
 def back_up(platform: Platform, target: Path, everything: bool) -> None:
     platform.check()
-    parts = platform.parts(everything)
     with set_up(target) as folder:
         files: dict[str, Any] = {}
         databases = {}
@@ -260,13 +258,12 @@ def back_up(platform: Platform, target: Path, everything: bool) -> None:
         say("store" + (" and MLflow's artifacts" if everything else ""))
         failure = "the objects could not be read to the end"
         files |= platform.objects("export", everything, folder, failure)
-        counts = Counter(
-            next(part for part, _, _ in parts if name.startswith(f"{part}/"))
-            for name in files
-            if not name.startswith("postgres/")
-        )
-        for part, _, _ in parts:
-            say(f"  {part}: {counts[part]} objects")
+        counts = {
+            part: sum(name.startswith(f"{part}/") for name in files)
+            for part, _, _ in platform.parts(everything)
+        }
+        for part, n_objects in counts.items():
+            say(f"  {part}: {n_objects} objects")
         settings = platform.settings
         labels = platform.docker.image_labels(settings["SPIRA_TASKS_IMAGE"]) or {}
         manifest = {
@@ -280,7 +277,7 @@ def back_up(platform: Platform, target: Path, everything: bool) -> None:
             "store": settings["SPIRA_STORE_URL"],
             "artifacts": settings["SPIRA_MLFLOW_ARTIFACTS"],
             "databases": databases,
-            "counts": {part: counts[part] for part, _, _ in parts},
+            "counts": counts,
             "files": files,
         }
         content = json.dumps(manifest, indent=1).encode()

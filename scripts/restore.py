@@ -41,10 +41,11 @@ def restore(platform: Platform, folder: Path, force: bool) -> None:
     platform.objects("import", everything, folder, failure)
     say("reading the objects again")
     there = platform.objects("hash", everything, folder, "the objects could not be read again")
-    objects = {
-        name: file for name, file in manifest["files"].items() if not name.startswith("postgres/")
-    }
-    wrong = sorted(name for name, file in objects.items() if there.get(name) != file)
+    wrong = sorted(
+        name
+        for name, file in manifest["files"].items()
+        if not name.startswith("postgres/") and there.get(name) != file
+    )
     if wrong:
         raise Refused(f"{len(wrong)} objects are not as in the backup: {wrong[:3]}")
     say(f"  {len(there)} objects, all of the backup among them")

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -281,10 +282,11 @@ class Keeper:
     def _stop(self) -> None:
         """End running steps, which save their state, then the servers, then what is left."""
         self._say("stopping")
-        _end_running(STEP)  # they save their state
+        _end(_running(STEP))
         # The scheduler first: it and its tasks need answers of the others until then.
         for names in (("scheduler", "dag-processor"), ("api-server", "mlflow")):
-            _end([process for name, process in self.servers.items() if name in names])
+            servers = [self.servers[name] for name in names if name in self.servers]
+            _end([psutil.Process(one.pid) for one in servers if one.poll() is None])
         _kill()
         self._say("stopped; nothing is left running")
 
@@ -333,35 +335,30 @@ def _inherit_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Terminate processes, and wait for them for a while."""
-    asked = [psutil.Process(one.pid) for one in processes if one.poll() is None]
-    for process in asked:
-        process.terminate()
-    psutil.wait_procs(asked, timeout=STOP_SECONDS)
-
-
-def _end_running(arguments: list[str]) -> None:
-    """Terminate descendants whose command has these ``arguments``; wait for a while."""
-    asked = []
+def _running(arguments: list[str]) -> list[psutil.Process]:
+    """The descendants whose command has these ``arguments``."""
+    found = []
     for process in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.NoSuchProcess):  # it has just ended
             if process.cmdline()[1 : 1 + len(arguments)] == arguments:
-                process.terminate()
-                asked.append(process)
-        except psutil.NoSuchProcess:
-            continue  # it has just ended
-    psutil.wait_procs(asked, timeout=STOP_SECONDS)
+                found.append(process)
+    return found
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Terminate processes, and wait for them for a while."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(processes, timeout=STOP_SECONDS)
 
 
 def _kill() -> None:
     """Kill all descendants, orphans included, until there are none."""
     while processes := psutil.Process().children(recursive=True):
         for process in processes:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         psutil.wait_procs(processes, timeout=5)
 
 

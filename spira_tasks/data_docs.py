@@ -27,31 +27,23 @@ PERSON = "subject_id"
 
 
 def write(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Great Expectations' own pages of what a gate left in ``gx.json``: one a suite.
+    """Write Great Expectations' own pages ``<suite>.html`` into ``folder``; return their paths.
 
-    They are for whoever knows Great Expectations.  They ask outside hosts for scripts and styles;
-    there is no value of the table in them, for there is none in ``gx.json``, and no count of fewer
-    than five rows.
+    They ask outside hosts for scripts and styles.  They hold no value of the table, because
+    ``gx.json`` has none, and no count of fewer than five rows.
 
     Parameters
     ----------
     validations : mapping of str to JSON
         Name of a suite to its validation: the content of ``gx.json``.
-    folder : Path
-        Where ``<suite>.html`` goes; made when it is not there.
-
-    Returns
-    -------
-    list of Path
-        The pages.
     """
     for module in OWN_EXPECTATIONS:  # what is not registered cannot be rendered
         importlib.import_module(module)
     folder.mkdir(parents=True, exist_ok=True)
     pages = []
     for suite, content in sorted(validations.items()):
-        told = {**content, "results": [without_few(one) for one in content["results"]]}
-        loaded = expectationSuiteValidationResultSchema.load(json.loads(json.dumps(told)))
+        shown = {**content, "results": [without_few(one) for one in content["results"]]}
+        loaded = expectationSuiteValidationResultSchema.load(json.loads(json.dumps(shown)))
         result = ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
         text = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
         page = folder / f"{suite}.html"
@@ -61,10 +53,7 @@ def write(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> list[Pa
 
 
 def without_few(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result without counts of so few rows that they could lead to somebody.
-
-    Their shares go with them: they, and how many rows there are, tell the same.
-    """
+    """A result without small counts, and without the shares that reveal them."""
     found: dict[str, Any] = dict(result["result"])
     for kind in ("missing", "unexpected"):
         if 0 < found.get(f"{kind}_count", 0) < MIN_CELL:

@@ -54,8 +54,7 @@ class Report:
     Attributes
     ----------
     suite, version, digest : str
-        Which suite, as it was applied to this table: thresholds depend on the table's size.
-    n_rows : int
+        The suite as it was applied to this table: thresholds depend on the table's size.
     verdicts : tuple of Verdict
         One an expectation, in the order of their names.
     faults : mapping of int to tuple of str
@@ -90,7 +89,7 @@ def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
         is neither a pass nor a fault of the data.
     """
     version, digest = str((suite.meta or {}).get("version", "")), digest_of(suite)
-    frame = frame.reset_index(drop=True)  # so that rows are told by number
+    frame = frame.reset_index(drop=True)  # rows are identified by number
     context = gx.get_context(mode="ephemeral", project_config=_quiet())
     table = context.data_sources.add_pandas("memory").add_dataframe_asset("table")
     definition = gx.ValidationDefinition(
@@ -274,16 +273,16 @@ def _plain(suite: str, results: list[ExpectationValidationResult]) -> dict[str, 
                 "result": found,
             }
         )
-    n_met = sum(result.success is True for result in results)
+    n_successful = sum(result.success is True for result in results)
     return {
-        "success": n_met == len(content),
+        "success": n_successful == len(content),
         "suite_name": suite,
         "results": content,
         "statistics": {
             "evaluated_expectations": len(content),
-            "successful_expectations": n_met,
-            "unsuccessful_expectations": len(content) - n_met,
-            "success_percent": 100 * n_met / len(content) if content else None,
+            "successful_expectations": n_successful,
+            "unsuccessful_expectations": len(content) - n_successful,
+            "success_percent": 100 * n_successful / len(content) if content else None,
         },
         "meta": {},
     }

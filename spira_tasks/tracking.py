@@ -162,11 +162,10 @@ class Tracker:
     def register(
         self, run_id: str, folder: Path, source: Path, tags: Mapping[str, str]
     ) -> Registered:
-        """Log the classifier in ``folder`` with the ``source`` it needs; make it the challenger.
+        """Log a classifier, and make it the challenger.
 
         Parameters
         ----------
-        run_id : str
         folder : Path
             weights.safetensors and classifier.json.
         source : Path

@@ -51,13 +51,7 @@ class Work:
 class PlatformWork(Work):
     """What a stage has that acts outside of its outputs (``StageSpec.outside``).
 
-    Attributes
-    ----------
-    run_id : str
-        The run that the step belongs to.
-    store : Store
-    tracking_uri : str
-        Where MLflow is.
+    ``run_id`` is the run that the step belongs to, ``tracking_uri`` the address of MLflow.
     """
 
     run_id: str

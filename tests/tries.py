@@ -24,6 +24,7 @@ from engines import HERE, IMAGE, SMALL, USER, wait_for
 
 import spira.docker
 import spira.engine
+import spira.outcome
 from spira.docker import StepDockerOperator
 from spira.engine import Engine, Identity
 from spira.site import Place, platform_of
@@ -84,12 +85,12 @@ def image(engine: Engine) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store and no Airflow around the operator; and nobody waits for long."""
-    monkeypatch.setattr(spira.docker, "result_of", lambda *_: dict(RECORD))
-    monkeypatch.setattr(spira.docker, "reason_of", lambda *_: "")
+    monkeypatch.setattr(spira.outcome, "result_of", lambda *_: dict(RECORD))
+    monkeypatch.setattr(spira.outcome, "reason_of", lambda *_: "")
     monkeypatch.setattr(spira.docker, "secrets_of", lambda _: dict(SECRETS))
     monkeypatch.setattr(spira.engine, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(spira.docker, "SAMPLE_SECONDS", 0.1)
-    monkeypatch.setattr(spira.docker, "STOP_SECONDS", 5.0)
+    monkeypatch.setattr(spira.outcome, "STOP_SECONDS", 5.0)
     standard = logging.getLogger("airflow.task")
     log = property(lambda operator: operator.__dict__.get("log_of_try", standard))
     monkeypatch.setattr(StepDockerOperator, "log", log)

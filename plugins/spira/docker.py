@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +24,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.types import Mount
 from requests.exceptions import RequestException
 
+from spira import outcome
 from spira.access import hidden, secrets_of
 from spira.engine import (
     LABEL,
@@ -37,22 +37,9 @@ from spira.engine import (
     Line,
     NoGPU,
     connect,
+    unix_second,
 )
 from spira.links import LINKS
-from spira.outcome import (
-    FINAL,
-    N_LAST_LINES,
-    STOP_SECONDS,
-    actor,
-    command_line,
-    configured_step,
-    failure,
-    leave_note,
-    memory_limit,
-    out_of_memory,
-    reason_of,
-    result_of,
-)
 from spira.site import Place, Site, platform_of
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
@@ -72,7 +59,6 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     place : Place
@@ -81,8 +67,6 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         URL of the store as the step sees it.
     network : str
         Docker network of the container, which should reach S3 and MLflow only.
-    image, user : str
-        As for DockerOperator.
     """
 
     template_fields = ()  # a step is data, not a template
@@ -112,9 +96,9 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self._actor = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = configured_step(self.task_id, self.pipeline, context["params"])
+        step = outcome.configured_step(self.task_id, self.pipeline, context["params"])
         self._secrets = secrets_of(self.limits)
-        self._actor = actor(context)
+        self._actor = outcome.actor(context)
         try:
             return self._run(step, context)
         except AirflowTaskTimeout:
@@ -140,8 +124,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     def _stop(self, engine: Engine, identity: Identity) -> None:
         for found in engine.find(identity):
             if found["State"] == "running" and engine.belongs_to(found["Id"], identity):
-                self.log.info("asking the step to stop; it has %.0f s", STOP_SECONDS)
-                engine.stop(found["Id"], STOP_SECONDS)
+                self.log.info("asking the step to stop; it has %.0f s", outcome.STOP_SECONDS)
+                engine.stop(found["Id"], outcome.STOP_SECONDS)
                 if self._timed_out:  # else execute goes on and shows the last lines itself
                     self._show(engine.lines(found["Id"], self._after))
 
@@ -158,7 +142,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         notes = context["task_state_store"]
         engine = connect(self.place)  # of its own: on_kill interrupts execute's requests
         n_times = int(notes.get("out_of_memory", 0))
-        limit = memory_limit(self.limits.memory_mib, n_times)
+        limit = outcome.memory_limit(self.limits.memory_mib, n_times)
 
         container = self._adopt(engine, identity, step, notes)
         if container is None:
@@ -169,18 +153,18 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         ending = engine.ending(container)
         if ending.status == 0:
             engine.remove(container)
-            record = result_of(self.store, context["run_id"], step.name, self._secrets)
+            record = outcome.result_of(self.store, context["run_id"], step.name, self._secrets)
             return record | {"peak_memory_mib": peak_mib}
         # The container stays for a person to look at; spira_maintenance removes it later.
         if ending.out_of_memory:
-            leave_note(notes, "out_of_memory", n_times + 1)
+            outcome.leave_note(notes, "out_of_memory", n_times + 1)
             seen = f"the peak seen was {peak_mib} MiB (sampled every {SAMPLE_SECONDS:.0f} s)"
-            raise out_of_memory(step.name, self.limits.memory_mib, n_times + 1, seen)
+            raise outcome.out_of_memory(step.name, self.limits.memory_mib, n_times + 1, seen)
         reason = ""
-        if ending.status in FINAL:
-            reason = reason_of(self.store, context["run_id"], step.name, self._secrets)
+        if ending.status in outcome.FINAL:
+            reason = outcome.reason_of(self.store, context["run_id"], step.name, self._secrets)
         last_lines = [ending.error, *last_lines] if ending.error else last_lines
-        raise failure(step.name, ending.status, reason or "\n".join(last_lines))
+        raise outcome.failure(step.name, ending.status, reason or "\n".join(last_lines))
 
     def _adopt(self, engine: Engine, identity: Identity, step: Step, notes: Any) -> str | None:
         """Take over the container that an earlier try left running or finished; remove others.
@@ -196,7 +180,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
                 continue
             if found["Labels"].get("spira.command") != label or adopted:
                 self.log.warning("stopping a container of an earlier try that does other work")
-                engine.stop(container, STOP_SECONDS)
+                engine.stop(container, outcome.STOP_SECONDS)
                 engine.remove(container)
                 continue
             adopted = container
@@ -228,7 +212,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             return engine.start(
                 identity,
                 image=self.image,
-                command=command_line("python", step, identity.run),
+                command=outcome.command_line("python", step, identity.run),
                 environment={
                     "SPIRA_STORE": self.store,
                     "SPIRA_ACTOR": self._actor,
@@ -264,7 +248,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     def _label(self, step: Step, identity: Identity) -> str:
         """Hash of image and command: an older DAG or image makes a container with another one."""
-        work = [self.image, *command_line("python", step, identity.run)]
+        work = [self.image, *outcome.command_line("python", step, identity.run)]
         return sha256("\0".join(work).encode()).hexdigest()[:16]
 
     def _follow(self, engine: Engine, container: str, notes: Any) -> tuple[list[str], int]:
@@ -273,8 +257,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         peak_mib, sampled_at = 0, 0.0
         for lines in engine.follow(container, self._after):
             if lines:
-                last_lines = (last_lines + self._show(lines))[-N_LAST_LINES:]
-                leave_note(notes, "log_cursor", {"container": container, "at": self._after})
+                last_lines = (last_lines + self._show(lines))[-outcome.N_LAST_LINES :]
+                outcome.leave_note(notes, "log_cursor", {"container": container, "at": self._after})
             if time.monotonic() - sampled_at > SAMPLE_SECONDS:
                 sampled_at = time.monotonic()
                 # The container may have just ended; engine.follow reports an engine that is away.
@@ -298,17 +282,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 def reap_all(*, keep_hours: float, state_of_run: Callable[[str, str], str]) -> dict[str, int]:
     """Remove the containers of every engine of the site that no task comes back for.
 
-    Parameters
-    ----------
-    keep_hours : float
-        How long an ended container is kept.
-    state_of_run : callable
-        ``state_of_run(dag, run)`` is the state of a DAG run.
-
-    Returns
-    -------
-    dict
-        How many containers were ``stopped``, ``removed`` and ``kept``.
+    ``keep_hours`` is how long an ended container is kept, ``state_of_run(dag, run)`` the state of
+    a DAG run.  Returns how many containers were ``stopped``, ``removed`` and ``kept``.
 
     Raises
     ------
@@ -351,7 +326,7 @@ def _reap(
         if not over and not _has_ended(labels, state_of_run):
             return ""
         log.warning("stopping %s of run %s", labels[LABEL], labels["spira.run"])
-        engine.stop(container, STOP_SECONDS)
+        engine.stop(container, outcome.STOP_SECONDS)
         return "stopped"
     seconds = _ended_seconds_ago(engine.client.inspect_container(container))
     least = START_SECONDS if found["State"] == "created" else 0.0
@@ -376,4 +351,4 @@ def _ended_seconds_ago(details: dict[str, Any]) -> float:
     """How long ago a container ended, or was made when it never started."""
     finished = details["State"]["FinishedAt"]
     at = details["Created"] if finished.startswith("0001") else finished
-    return time.time() - datetime.fromisoformat(f"{at[:19]}+00:00").timestamp()
+    return time.time() - unix_second(at)

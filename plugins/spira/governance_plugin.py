@@ -29,24 +29,18 @@ class GovernancePlugin(AirflowPlugin):  # type: ignore[misc]
     def external_views(self) -> list[dict[str, str]]:
         # Airflow may be below a path of its host, and these pages are below it too.
         root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + PREFIX
+        views = (
+            ("Governance", "/", "nav", "governance"),
+            ("Governance", "/runs/{RUN_ID}/", "dag_run", "governance_run"),
+            ("Verdict", "/tasks/{RUN_ID}/{TASK_ID}", "task_instance", "verdict"),
+        )
         return [
             {
-                "name": "Governance",
-                "href": f"{root}/",
-                "destination": "nav",
-                "category": "browse",
-                "url_route": "governance",
-            },
-            {
-                "name": "Governance",
-                "href": f"{root}/runs/{{RUN_ID}}/",
-                "destination": "dag_run",
-                "url_route": "governance_run",
-            },
-            {
-                "name": "Verdict",
-                "href": f"{root}/tasks/{{RUN_ID}}/{{TASK_ID}}",
-                "destination": "task_instance",
-                "url_route": "verdict",
-            },
+                "name": name,
+                "href": root + path,
+                "destination": destination,
+                "url_route": route,
+                **({"category": "browse"} if destination == "nav" else {}),
+            }
+            for name, path, destination, route in views
         ]

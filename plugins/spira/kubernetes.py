@@ -24,22 +24,9 @@ from kubernetes.client import ApiException  # type: ignore[import-untyped, unuse
 from kubernetes.client import models as k8s
 from urllib3.exceptions import HTTPError
 
+from spira import outcome
 from spira.access import hidden, secrets_of
 from spira.links import LINKS
-from spira.outcome import (
-    FINAL,
-    N_LAST_LINES,
-    STOP_SECONDS,
-    actor,
-    command_line,
-    configured_step,
-    failure,
-    leave_note,
-    memory_limit,
-    out_of_memory,
-    reason_of,
-    result_of,
-)
 from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources
@@ -82,7 +69,6 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     Parameters
     ----------
-    pipeline : Pipeline
     limits : Resources
         What the step may use here.
     store : str
@@ -112,7 +98,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             container_security_context=CONTAINER_SECURITY,
             automount_service_account_token=False,
             active_deadline_seconds=limits.minutes * 60,  # if no process is there to stop it
-            termination_grace_period=int(STOP_SECONDS),
+            termination_grace_period=int(outcome.STOP_SECONDS),
             schedule_timeout_seconds=limits.minutes * 60,  # it may queue for a node
             startup_timeout_seconds=START_SECONDS,
             on_finish_action="delete_succeeded_pod",  # a failed one stays for a person to look at
@@ -126,7 +112,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         self.store = store
         self.n_gpus = n_gpus
         self._secrets: dict[str, str] = {}
-        self._last_lines: deque[str] = deque(maxlen=N_LAST_LINES)
+        self._last_lines: deque[str] = deque(maxlen=outcome.N_LAST_LINES)
         self._attempt = ""
         self._succeeded = False
 
@@ -150,25 +136,25 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             raise AirflowException(f"the Kubernetes API does not answer: {error}") from error
         if not self._succeeded:
             raise AirflowException("the step was stopped")
-        record = result_of(self.store, context["run_id"], self.task_id, self._secrets)
+        record = outcome.result_of(self.store, context["run_id"], self.task_id, self._secrets)
         # With do_xcom_push False, which avoids the provider's sidecar, Airflow pushes nothing.
         context["ti"].xcom_push(key="return_value", value=record)
         return record
 
     def build_pod_request_obj(self, context: Context, *, dry_run: bool = False) -> k8s.V1Pod:
-        step = configured_step(self.task_id, self.pipeline, context["params"])
+        step = outcome.configured_step(self.task_id, self.pipeline, context["params"])
         if any(reference.startswith("folder:") for reference in step.inputs.values()):
             raise AirflowFailException(
                 f"step {step.name!r} reads a folder, and a pod sees none: put the recordings into "
                 "S3 and give their s3://bucket/prefix as data"
             )
         run_id = context["run_id"]
-        self.cmds = [_literal(word) for word in command_line("python", step, run_id)]
+        self.cmds = [_literal(word) for word in outcome.command_line("python", step, run_id)]
         n_times = int(context["task_state_store"].get("out_of_memory", 0))
-        memory_mib = memory_limit(self.limits.memory_mib, n_times)
+        memory_mib = outcome.memory_limit(self.limits.memory_mib, n_times)
         self.container_resources = _limits(self.limits.cpus, memory_mib, self.n_gpus)
         owner = {"dag": context["ti"].dag_id, "task": self.task_id, "run": run_id}
-        actors = k8s.V1EnvVar(name="SPIRA_ACTOR", value=_literal(actor(context)))
+        actors = k8s.V1EnvVar(name="SPIRA_ACTOR", value=_literal(outcome.actor(context)))
         self.env_vars = [*_environment(self.limits, self.store), actors]
         self.labels = {f"spira.{of}": make_safe_label_value(name) for of, name in owner.items()}
         pod = super().build_pod_request_obj(context, dry_run=dry_run)
@@ -198,7 +184,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             self.log.warning("cannot ask for the pod: %s %s", error.status, error.reason)
             return
         if found.metadata.labels.get(ATTEMPT) == self._attempt:
-            self.log.info("asking the step to stop; it has %.0f s", STOP_SECONDS)
+            self.log.info("asking the step to stop; it has %.0f s", outcome.STOP_SECONDS)
             super().on_kill()
 
     def cleanup(self, *, remote_pod: k8s.V1Pod, context: Context, **_others: Any) -> None:
@@ -228,13 +214,13 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             )
         if ended.reason == "OOMKilled":
             n_times = int(context["task_state_store"].get("out_of_memory", 0)) + 1
-            leave_note(context["task_state_store"], "out_of_memory", n_times)
-            return out_of_memory(name, self.limits.memory_mib, n_times)
+            outcome.leave_note(context["task_state_store"], "out_of_memory", n_times)
+            return outcome.out_of_memory(name, self.limits.memory_mib, n_times)
         reason = ""
-        if ended.exit_code in FINAL:
-            reason = reason_of(self.store, context["run_id"], name, self._secrets)
+        if ended.exit_code in outcome.FINAL:
+            reason = outcome.reason_of(self.store, context["run_id"], name, self._secrets)
         last_lines = [ended.message] if ended.message else [*self._last_lines]
-        return failure(name, ended.exit_code, reason or "\n".join(last_lines))
+        return outcome.failure(name, ended.exit_code, reason or "\n".join(last_lines))
 
     def _not_started(self, error: Exception) -> AirflowException:
         """The exception for a pod that did not start; deletes it, or it could still start."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
@@ -28,18 +28,26 @@ RETRIES: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,  # the factor
     "max_retry_delay": timedelta(minutes=15),
 }
+# Of every DAG whose tasks are steps.
+COMMON: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "default_args": RETRIES,
+    "tags": ["spira"],
+}
 
 log = logging.getLogger("spira.step")
 
 
-def step_operator(step: Step, pipeline: Pipeline, runtime: str) -> BaseOperator:
-    """The operator that runs ``step`` of ``pipeline`` under ``SPIRA_RUNTIME``.
+def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOperator:
+    """The operator that runs ``step`` of ``pipeline``, by default under ``SPIRA_RUNTIME``.
 
     Raises
     ------
     ValueError
         When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
     """
+    runtime = runtime or os.environ.get("SPIRA_RUNTIME", "process")
     site = Site.from_environment()
     resources = site.resources(step)
     common: dict[str, Any] = {"task_id": step.name, "pipeline": pipeline}

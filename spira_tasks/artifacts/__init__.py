@@ -27,12 +27,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.artifacts.backends import Entry, Folder
+from spira_tasks.artifacts.backends import Entry, Folder, checked, parsed
 from spira_tasks.artifacts.blobs import (
     DIGEST,
     Blobs,
@@ -53,8 +52,6 @@ __all__ = ["Blobs", "Checkpoint", "Directory", "Documents", "Store", "open_sourc
 
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")
-
 
 class Store:
     """Artifacts, blobs, results, memory and run records, in a folder or a bucket.
@@ -70,14 +67,15 @@ class Store:
         self.url = self._backend.url
         self.blobs = Blobs(self._backend)
         self.documents = Documents(self._backend)
-        self.runs = Runs(self._backend, _checked)
+        self.runs = Runs(self._backend)
 
     def put_directory(self, folder: Path) -> str:
         """Store every file under ``folder``; return the digest of the artifact."""
         if not folder.is_dir():
             raise ConfigError(f"{folder} is not a folder: there is no output to store")
-        names = [entry.name for entry in Folder(folder).entries("")]
-        tree = in_threads(lambda name: self._put_file(name, folder / name), names)
+        entries = Folder(folder).entries("")
+        digests = in_threads(lambda entry: self.blobs.put_file(folder / entry.name), entries)
+        tree = [(e.name, hex_of(d), e.size) for e, d in zip(entries, digests, strict=True)]
         content = canonical_json(tree)
         digest = digest_of(content)
         entry = self._backend.find(_tree_name(digest))
@@ -105,10 +103,9 @@ class Store:
         A result counts only while every file of every output is there in its full size.  Content
         is not read here: it is verified when it is used.
         """
-        record = self._record(f"results/{_checked(key)}.json")
-        if record is None:
+        result = parsed(self._backend, f"results/{checked(key)}.json", Result.from_json)
+        if result is None:
             return None
-        result = Result.from_json(json.dumps(record))
         missing = [name for name, digest in result.outputs.items() if not self._is_whole(digest)]
         if missing:
             log.warning("result %s: files of %s are missing in the store", key[:12], missing)
@@ -117,25 +114,25 @@ class Store:
 
     def save_result(self, result: Result) -> None:
         """Commit a result, after its outputs are stored.  One that is already there stays."""
-        name = f"results/{_checked(result.key)}.json"
+        name = f"results/{checked(result.key)}.json"
         content = result.to_json().encode()
         if not self._backend.write_once(name, content) and self.find_result(result.key) is None:
             self._backend.write(name, content)  # the one that is there has lost its outputs
 
     def forget_result(self, key: str) -> None:
         """Set a result aside, so that it is computed again."""
-        self._backend.set_aside(f"results/{_checked(key)}.json")
+        self._backend.set_aside(f"results/{checked(key)}.json")
 
     def checkpoint(self, key: str) -> Checkpoint:
         """Where work on the result of ``key`` keeps its state until it is finished."""
-        return Checkpoint(self._backend, _checked(key))
+        return Checkpoint(self._backend, checked(key))
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """Return what was memorized under ``key``, or None when there is nothing to rely on.
 
         A record whose blobs are no longer whole is forgotten, so that they are made again.
         """
-        memo = self._record(_memo(key))
+        memo = parsed(self._backend, _memo(key), json.loads)
         if memo is None:
             return None
         if any(self.blobs.size(digest) != size for digest, size in memo["blobs"].items()):
@@ -166,10 +163,6 @@ class Store:
         """Remove one entry for good; do nothing when it is gone."""
         self._backend.delete(name)
 
-    def _put_file(self, name: str, path: Path) -> tuple[str, str, int]:
-        digest = self.blobs.put_file(path)
-        return name, hex_of(digest), path.stat().st_size
-
     def _tree(self, digest: str) -> list[tuple[str, str, int]] | None:
         content = self._backend.read(_tree_name(digest))
         if content is None:
@@ -189,30 +182,10 @@ class Store:
         sizes = in_threads(lambda file: self.blobs.size(f"sha256:{file[1]}"), tree)
         return sizes == [size for _, _, size in tree]
 
-    def _record(self, name: str) -> dict[str, Any] | None:
-        content = self._backend.read(name)
-        if content is None:
-            return None
-        try:
-            return dict(json.loads(content))
-        except ValueError:  # a power loss can leave a file empty: the same as none
-            log.warning("%s in %s is not JSON; set aside", name, self.url)
-            self._backend.set_aside(name)
-            return None
-
 
 def store_url() -> str:
     """Where the store is: SPIRA_STORE, by default a folder of the working directory."""
     return os.environ.get("SPIRA_STORE") or ".spira/store"
-
-
-def _checked(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} cannot name a record of the store: up to 200 letters, digits and "
-            "_ . : + = @ ~ - are allowed, and no leading dot"
-        )
-    return name
 
 
 def _tree_name(digest: str) -> str:
@@ -220,4 +193,4 @@ def _tree_name(digest: str) -> str:
 
 
 def _memo(key: str) -> str:
-    return f"memo/{_checked(key)[:2]}/{key}.json"
+    return f"memo/{checked(key)[:2]}/{key}.json"

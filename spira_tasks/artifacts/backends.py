@@ -8,15 +8,17 @@ not at all, whatever kills the writer.
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 from uuid import uuid4
 
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -25,6 +27,10 @@ ABANDONED_SECONDS = 24 * 3600  # nothing is written for a day: what is older in 
 CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,32 @@ class Folder:
                 if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                     left.unlink()
         self._ready = True
+
+
+def checked(name: str) -> str:
+    """Return a name that may be part of a path; ConfigError for any other."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot name a record of the store: up to 200 letters, digits and "
+            "_ . : + = @ ~ - are allowed, and no leading dot"
+        )
+    return name
+
+
+def parsed(backend: Backend, name: str, parse: Callable[[bytes], T]) -> T | None:
+    """What ``parse`` makes of a file; None when there is none.
+
+    A power loss can leave a file empty.  One that raises ValueError is set aside: the same as none.
+    """
+    content = backend.read(name)
+    if content is None:
+        return None
+    try:
+        return parse(content)
+    except ValueError as error:
+        log.warning("%s in %s is no record (%s); set aside", name, backend.url, error)
+        backend.set_aside(name)
+        return None
 
 
 def _raise(error: OSError) -> NoReturn:

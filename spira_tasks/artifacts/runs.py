@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from spira_tasks.artifacts.backends import Backend
+from spira_tasks.artifacts.backends import Backend, checked, parsed
 from spira_tasks.contract.run import Run, StepRecord
-
-log = logging.getLogger(__name__)
 
 
 class Runs:
-    """The runs that left a record.
+    """The runs that left a record."""
 
-    Parameters
-    ----------
-    backend : Backend
-    checked : callable
-        Returns a name that may be part of a path, and raises ConfigError for any other.
-    """
-
-    def __init__(self, backend: Backend, checked: Callable[[str], str]) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._checked = checked
 
     def write(self, run_id: str, record: StepRecord) -> None:
         """Write the record of a step over what was there, whole or not at all."""
-        self._backend.write(self._name(run_id, record.step), record.to_json().encode())
+        self._backend.write(_name(run_id, record.step), record.to_json().encode())
 
     def step(self, run_id: str, step: str) -> StepRecord | None:
         """The record of one step, or None when there is none."""
-        name = self._name(run_id, step)
-        content = self._backend.read(name)
-        if content is None:
-            return None
-        try:
-            return StepRecord.from_json(content)
-        except ValueError as error:  # a power loss can leave a file empty: the same as none
-            log.warning("%s in %s is no record (%s); set aside", name, self._backend.url, error)
-            self._backend.set_aside(name)
-            return None
+        return parsed(self._backend, _name(run_id, step), StepRecord.from_json)
 
     def read(self, run_id: str) -> Run:
         """A run, without any step when the store does not know it."""
-        folder = f"runs/{self._checked(run_id)}"
+        folder = f"runs/{checked(run_id)}"
         names = [entry.name.removeprefix(f"{folder}/") for entry in self._backend.entries(folder)]
         records = {
             name: record
@@ -65,5 +45,6 @@ class Runs:
         """All runs, in the order of ``ids``."""
         return (self.read(run_id) for run_id in self.ids())
 
-    def _name(self, run_id: str, step: str) -> str:
-        return f"runs/{self._checked(run_id)}/{self._checked(step)}.json"
+
+def _name(run_id: str, step: str) -> str:
+    return f"runs/{checked(run_id)}/{checked(step)}.json"

@@ -76,14 +76,9 @@ class Bucket:
         return fetched
 
     def find(self, name: str) -> Entry | None:
-        with self._client() as client:
-            try:
-                found = client.stat_object(self.bucket, self.prefix + name)
-            except S3Error as error:
-                if error.code == "NoSuchKey":
-                    return None
-                raise
-        return _entry(name, found)
+        with self._client() as client, _without("NoSuchKey"):
+            return _entry(name, client.stat_object(self.bucket, self.prefix + name))
+        return None
 
     def entries(self, prefix: str) -> list[Entry]:
         start = f"{self.prefix}{prefix}/" if prefix else self.prefix
@@ -104,24 +99,17 @@ class Bucket:
 
     def write_once(self, name: str, content: bytes) -> bool:
         headers: dict[str, str | list[str] | tuple[str]] = {"If-None-Match": "*"}
-        with self._client() as client:
-            try:  # no public method of the client puts on a condition
-                client._execute("PUT", self.bucket, self.prefix + name, content, headers)
-            except S3Error as error:
-                if error.code == "PreconditionFailed":
-                    return False
-                raise
-        return True
+        with self._client() as client, _without("PreconditionFailed"):
+            # no public method of the client puts on a condition
+            client._execute("PUT", self.bucket, self.prefix + name, content, headers)
+            return True
+        return False
 
     def set_aside(self, name: str) -> None:
         source = CopySource(self.bucket, self.prefix + name)
-        with self._client() as client:
-            try:
-                client.copy_object(self.bucket, f"{self.prefix}corrupt/{name}", source)
-                client.remove_object(self.bucket, self.prefix + name)
-            except S3Error as error:
-                if error.code != "NoSuchKey":  # else another process set it aside first
-                    raise
+        with self._client() as client, _without("NoSuchKey"):  # another process was first
+            client.copy_object(self.bucket, f"{self.prefix}corrupt/{name}", source)
+            client.remove_object(self.bucket, self.prefix + name)
         self._place(name, None).unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
@@ -131,19 +119,11 @@ class Bucket:
 
     def _download(self, name: str, file: IO[bytes]) -> str | None:
         """Write an object into ``file``; return its version, or None when there is no object."""
-        with self._client() as client:
-            try:
-                response = client.get_object(self.bucket, self.prefix + name)
-            except S3Error as error:
-                if error.code == "NoSuchKey":
-                    return None
-                raise
-            try:
+        with self._client() as client, _without("NoSuchKey"):
+            with client.get_object(self.bucket, self.prefix + name) as response:
                 shutil.copyfileobj(response, file, CHUNK_BYTES)
-            finally:
-                response.close()
-                response.release_conn()
             return _version(response.headers.get("ETag"))
+        return None
 
     def _place(self, name: str, version: str | None) -> Path:
         """Where this process puts the object it fetches; the suffix tells readers the format."""
@@ -193,6 +173,16 @@ class Bucket:
             f"there is no bucket {self.bucket!r} at {self._service.endpoint}; create it, or "
             "correct the name: it is not created here"
         )
+
+
+@contextmanager
+def _without(code: str) -> Iterator[None]:
+    """Leave the block at an S3 error of this code."""
+    try:
+        yield
+    except S3Error as error:
+        if error.code != code:
+            raise
 
 
 def _entry(name: str, found: Object) -> Entry:

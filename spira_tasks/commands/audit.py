@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from typer import Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_records
 from spira_tasks.contract.exits import EXIT_REJECTED
+from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
 
@@ -74,7 +76,7 @@ def verify(
     """Find changes of the log, decisions and certificates."""
     from spira_tasks.governance import verification
 
-    given = {f"--anchor {text[:20]}": audit.anchor_from(text) for text in anchor or ()}
+    given = {f"--anchor {text[:20]}": _anchor(text) for text in anchor or ()}
     found = verification.verify(store, given)
     if not found.n_events and not found.problems:  # no document quotes a lost event either
         raise ConfigError(
@@ -96,6 +98,13 @@ def verify(
         else:
             print("the log is whole; decisions and certificates are as it records them")
     return EXIT_REJECTED if found.problems else 0
+
+
+def _anchor(text: str) -> Anchor:
+    number, _, digest = text.partition(":")
+    if not (number.isdecimal() and re.fullmatch(r"[0-9a-f]{64}", digest)):
+        raise ConfigError(f"{text!r} is not an anchor; one looks like 12:<64 hex digits>")
+    return Anchor(int(number), digest)
 
 
 def _summary(details: Any) -> str:

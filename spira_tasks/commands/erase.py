@@ -113,7 +113,6 @@ def read_recordings(place: str, key: bytes) -> pd.DataFrame:
 
 
 def is_confirmed(tag: str) -> bool:
-
     if not sys.stdin.isatty():
         raise ConfigError("this deletes for good, and there is no terminal to ask at: say --yes")
     return input(f"This deletes for good.  Type {tag[:6]} to go on: ").strip() == tag[:6]
@@ -127,12 +126,8 @@ def show_plan(store: Store, known: Holding, tag: str, *, as_json: bool) -> int:
     held = survey.find(erasure.identified(survey, known, tag))
     plan = {
         "tag": tag,
-        "n_recordings": len(held.records),
-        "n_waveforms_and_features": len(held.blobs),
+        **held.counts,
         "n_bytes_of_them": sum(store.blobs.size(digest) or 0 for digest in held.blobs),
-        "n_tables": len(held.tables),
-        "n_rows": sum(held.tables.values()),
-        "n_reports_and_records": len(held.texts) + len(held.documents),
         "n_data_sets": len(held.datasets),
     }
     if as_json:

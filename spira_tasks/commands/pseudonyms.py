@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
-from spira_tasks.artifacts import Store
 from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.commands.erase import ask_for_subject, read_recordings
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit, decisions
+from spira_tasks.governance import audit, erasure
 from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.intake import pseudonyms
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXAMPLES = """\
 examples:
@@ -32,7 +27,6 @@ examples:
 Keep the map where the key is kept: it links old and new pseudonyms.  A second
 rotation reads the map of the first from SPIRA_PSEUDONYM_MAP.  See docs/adr/0015-key-rotation.md.
 """
-LIST_COLUMNS = ("hospital_id", "patient_rgh")
 
 app = Commands(
     "pseudonyms", "replace the key of the pseudonyms; print the tag of a person", EXAMPLES
@@ -48,7 +42,7 @@ def rotate(
     ] = None,
     lists: Annotated[
         list[str] | None,
-        Option("--list", metavar="CSV", help=f"columns {' and '.join(LIST_COLUMNS)}; repeatable"),
+        Option("--list", metavar="CSV", help="columns hospital_id and patient_rgh; repeatable"),
     ] = None,
     uncovered_erasures_accepted: Annotated[
         bool,
@@ -60,7 +54,7 @@ def rotate(
 ) -> None:
     """Make the re-key map from the old key to the new one."""
     places = data or []
-    check_place(out, store, places)
+    pseudonyms.check_place(out, [store.url, *(one.removeprefix("folder:") for one in places)])
     old, new = pseudonyms.key(pseudonyms.OLD_VARIABLE), pseudonyms.key()
     if not os.environ.get(pseudonyms.VARIABLE) or old == new:
         raise ConfigError(
@@ -69,15 +63,12 @@ def rotate(
         )
     earlier = pseudonyms.rekey_map(made_for=old)
     tables = [(read_recordings(place, old), read_recordings(place, new)) for place in places]
-    tables += [(rows, rows) for rows in map(read_list, lists or ())]
-    known: dict[str, str] = {}
-    for by_old, by_new in tables:
-        before, after = pseudonyms.own_ids(by_old, old), pseudonyms.own_ids(by_new, new)
-        known |= pseudonyms.rotated(before, after, earlier)
+    tables += [(rows, rows) for rows in map(pseudonyms.read_list, lists or ())]
+    known = pseudonyms.first_pseudonyms(tables, old, new, earlier)
     people = {now: first for now, first in known.items() if now != first}
     if not people:
         raise ConfigError("no hospital number was found: name folders by --data, lists by --list")
-    n_uncovered = len(uncovered_erasures(store, known.values()))
+    n_uncovered = len(erasure.uncovered(store, known.values()))
     are_uncovered = (
         f"{n_uncovered} of the people who were erased are in none of these folders and lists: "
     )
@@ -108,35 +99,3 @@ def rotate(
 def tag(store: OpenStore) -> None:
     """Ask for hospital and number; print the tag by which spira_erasure knows the person."""
     print(tombstone_tag(ask_for_subject()))
-
-
-def uncovered_erasures(store: Store, first: Iterable[str]) -> set[str]:
-    """Return the tags of erasures in force that match none of these first pseudonyms."""
-    in_force = {one.about["tag"] for one in decisions.known(store, "erasures")}
-    return in_force - set(map(tombstone_tag, first))
-
-
-def check_place(out: Path, store: Store, data: list[str]) -> None:
-    """Refuse a place for the map from which others would read it, or where a file exists."""
-    folders = [store.url, *(place.removeprefix("folder:") for place in data)]
-    for folder in (Path(place).resolve() for place in folders if "://" not in place):
-        if out.resolve().is_relative_to(folder):
-            raise ConfigError(
-                f"{out} is inside {folder}: the map links old and new pseudonyms, so it is kept "
-                "beside the key, apart from the store and the data"
-            )
-    if out.exists():
-        raise ConfigError(f"{out} is there already; name a new file")
-
-
-def read_list(file: str) -> pd.DataFrame:
-    """Read hospitals and numbers from a CSV file."""
-    import pandas as pd
-
-    try:
-        rows = pd.read_csv(file, dtype="str", encoding="utf-8-sig", skipinitialspace=True)
-    except (OSError, ValueError) as error:  # the message of pandas may quote a line
-        raise ConfigError(f"{file} cannot be read as CSV ({type(error).__name__})") from None
-    if not set(LIST_COLUMNS) <= set(rows):
-        raise ConfigError(f"{file} lacks the columns {' and '.join(LIST_COLUMNS)}")
-    return rows[[*LIST_COLUMNS]].apply(lambda column: column.str.strip())

@@ -61,7 +61,8 @@ def show_plan(
     _print(plan, rules, "would go")
     if each:
         rows = [
-            [item.kind, item.name, f"{item.size:,}", _day(item.last_used)] for item in plan.items
+            [item.kind, item.name, f"{item.size:,}", retention.day(item.last_used)]
+            for item in plan.items
         ]
         print_table("each", ["class", "name", "bytes", "last used"], rows)
 
@@ -86,7 +87,6 @@ def adopt(store: OpenStore, file: Annotated[str, Argument(help="TOML")], why: Wh
 
 
 def _plan(store: Store, policy: str | None = None, now: float | None = None) -> tuple[Plan, Policy]:
-
     rules = retention.read_policy(store, policy)
     return retention.plan(store, tracking_uri(store), rules, now), rules
 
@@ -113,7 +113,3 @@ def _print(plan: Plan, rules: Policy, title: str) -> None:
     if not rows:
         print("nothing")
     print(f"policy: {rules.source}")
-
-
-def _day(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).date().isoformat()

@@ -11,8 +11,7 @@ from typer import Argument, Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table, tracking_uri
 from spira_tasks.contract.record import verdicts_of
-from spira_tasks.governance.picture import draw
-from spira_tasks.governance.trace import Lineage, Trace
+from spira_tasks.governance.trace import Lineage, Trace, draw
 
 EXAMPLES = """\
 examples:

@@ -57,7 +57,6 @@ def _limit(about: Mapping[str, str]) -> str:
 
 
 def _until(about: Mapping[str, str]) -> str:
-
     until = about.get("until", "")
     if not until:
         return "sign it again"

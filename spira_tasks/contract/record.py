@@ -56,7 +56,7 @@ class Result:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Result:
+    def from_json(cls, text: str | bytes) -> Result:
         fields = json.loads(text)
         return cls(**fields | {"verdicts": verdicts_of(fields)})
 

@@ -22,7 +22,7 @@ from typing import Any
 from spira_tasks.artifacts import Documents, Store
 from spira_tasks.artifacts.blobs import canonical_json
 from spira_tasks.contract.run import Anchor
-from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.errors import ServiceUnavailable
 
 FOLDER = "audit"
 NOTHING = "0" * 64  # the hash before the first event
@@ -118,14 +118,6 @@ def events(store: Store) -> Iterator[Event]:
         document = store.documents.read(name)
         if document is not None:
             yield Event(**document)
-
-
-def anchor_from(text: str) -> Anchor:
-    """Read ``"<number>:<hash>"``; ConfigError when it is something else."""
-    number, _, hash_ = text.partition(":")
-    if not (number.isdecimal() and re.fullmatch(r"[0-9a-f]{64}", hash_)):
-        raise ConfigError(f"{text!r} is not an anchor; one looks like 12:<64 hex digits>")
-    return Anchor(int(number), hash_)
 
 
 def name_of(number: int) -> str:

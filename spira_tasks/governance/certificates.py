@@ -52,16 +52,7 @@ def certify(
 ) -> dict[str, Any]:
     """Sign and store the certificate of an erasure."""
     tombstone = next(one for one in decisions.known(store, "erasures") if one.about["tag"] == tag)
-    removed = {
-        "n_recordings": len(total.records),
-        "n_sessions": len(total.sessions),
-        "n_waveforms_and_features": len(total.blobs),
-        "n_tables": len(total.tables),
-        "n_rows": sum(total.tables.values()),
-        "n_reports_and_records": len(total.texts) + len(total.documents),
-    }
-    if earlier and not total:
-        removed = earlier["removed"]
+    removed = earlier["removed"] if earlier and not total else total.counts
     content = {
         "format": "spira.erasure/1",
         "tag": tag,

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, get_args
 
 from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Directory, Store
@@ -30,13 +30,7 @@ from spira_tasks.governance.audit import Event
 
 Document = Mapping[str, Any]
 
-ACTIONS: Mapping[Kind, str] = {
-    "releases": "release",
-    "waivers": "waiver",
-    "erasures": "erasure",
-    "approvals": "approval",
-    "refusals": "refusal",
-}
+ACTIONS: Mapping[Kind, str] = {kind: kind.removesuffix("s") for kind in get_args(Kind)}
 CERTIFICATES = "certificates"
 POLICY = "decisions/retention.json"
 DIGEST = "document"  # the detail of an event with the digest of its document

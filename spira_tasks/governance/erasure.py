@@ -45,9 +45,7 @@ def erase(
     Parameters
     ----------
     known : Holding
-        What the caller knows: the pseudonym and names of recordings; empty where only the tag is.
-    tag : str
-        Of the tombstone.
+        The pseudonym and names of recordings; empty where the caller has only the tag.
     why : str
         The written reason; it is kept, so it names nobody.
     absent : bool
@@ -185,6 +183,11 @@ def versions_to_replace(tracking_uri: str) -> list[str]:
         for version, _ in tracking.versions(tracking_uri)
         if tracking.CHAMPION in version.aliases and version.contains_erased
     ]
+
+
+def uncovered(store: Store, pseudonyms: Iterable[str]) -> set[str]:
+    """Tags of the erasures in force that are of none of these people."""
+    return _tombstones(store) - set(map(tombstone_tag, pseudonyms))
 
 
 def tag_of(subject: str) -> str:

@@ -69,6 +69,18 @@ class Holding:
         """The names and the loose blobs, without the places that hold them."""
         return Holding(self.subjects, self.records, self.sessions, self.blobs)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How much there is of what, for people to read."""
+        return {
+            "n_recordings": len(self.records),
+            "n_sessions": len(self.sessions),
+            "n_waveforms_and_features": len(self.blobs),
+            "n_tables": len(self.tables),
+            "n_rows": sum(self.tables.values()),
+            "n_reports_and_records": len(self.texts) + len(self.documents),
+        }
+
     def __or__(self, other: Holding) -> Holding:
         mine, theirs = self.__dict__, other.__dict__
         merged: dict[str, Any] = {name: mine[name] | theirs[name] for name in mine}

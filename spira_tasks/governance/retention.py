@@ -110,7 +110,7 @@ class Plan:
                 "class": kind,
                 "n": len(own),
                 "n_bytes": sum(item.size for item in own),
-                "last_used": _day(min(item.last_used for item in own)),
+                "last_used": day(min(item.last_used for item in own)),
             }
             for kind in (*CLASSES, GARBAGE)
             if (own := [item for item in self.items if item.kind == kind])
@@ -203,7 +203,7 @@ def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = No
             for entry in store.entries(folder)
             if any(policy.is_over(kind, now - entry.modified) for kind in kinds)
         ]
-    names = _expired(survey, kept, held, policy, _day(now))
+    names = _expired(survey, kept, held, policy, day(now))
     expired = survey.find(Holding(records=names)) if names else Holding()
     expired.documents = {name for name in expired.documents if not name.startswith("decisions/")}
     return Plan(items, expired)
@@ -348,5 +348,5 @@ def _expired(
     return expired - on_hold
 
 
-def _day(at: float) -> str:
+def day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()

@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ VARIABLE = "SPIRA_PSEUDONYM_KEY"
 OLD_VARIABLE = "SPIRA_PSEUDONYM_KEY_OLD"  # read by `pseudonyms rotate` alone
 MAP_VARIABLE = "SPIRA_PSEUDONYM_MAP"
 MAP_FORMAT = "spira.rekey/1"
+LIST_COLUMNS = ("hospital_id", "patient_rgh")
 DEMO_KEY = b"for demonstrations with invented people only"  # known to everybody, so no secret
 MIN_KEY_BYTES = 16
 SHORTEST_NUMBER = 4  # characters; shorter hospital numbers are found in any text
@@ -119,6 +120,34 @@ def rekey_map(made_for: bytes | None = None) -> dict[str, str]:
     return people
 
 
+def check_place(file: Path, folders: Iterable[str]) -> None:
+    """Refuse a place for the map that exists, or that is in one of some folders: others read them.
+
+    Addresses with ``://`` are no folders, and are passed over.
+    """
+    for folder in (Path(place).resolve() for place in folders if "://" not in place):
+        if file.resolve().is_relative_to(folder):
+            raise ConfigError(
+                f"{file} is inside {folder}: the map links old and new pseudonyms, so it is kept "
+                "beside the key, apart from the store and the data"
+            )
+    if file.exists():
+        raise ConfigError(f"{file} is there already; name a new file")
+
+
+def read_list(file: str) -> pd.DataFrame:
+    """Read hospitals and numbers from a CSV file."""
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(file, dtype="str", encoding="utf-8-sig", skipinitialspace=True)
+    except (OSError, ValueError) as error:  # the message of pandas may quote a line
+        raise ConfigError(f"{file} cannot be read as CSV ({type(error).__name__})") from None
+    if not set(LIST_COLUMNS) <= set(rows):
+        raise ConfigError(f"{file} lacks the columns {' and '.join(LIST_COLUMNS)}")
+    return rows[[*LIST_COLUMNS]].apply(lambda column: column.str.strip())
+
+
 def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, str]) -> None:
     """Write a re-key map that only this user may read, where there is no file yet."""
     content = {
@@ -135,23 +164,26 @@ def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, str]) -> 
         json.dump(content, opened, indent=1, sort_keys=True)
 
 
-def rotated(before: pd.Series, after: pd.Series, earlier: Mapping[str, str]) -> dict[str, str]:
-    """Whom the people of some rows were first known as.
+def first_pseudonyms(
+    tables: Iterable[tuple[pd.DataFrame, pd.DataFrame]],
+    old: bytes,
+    new: bytes,
+    earlier: Mapping[str, str],
+) -> dict[str, str]:
+    """Pseudonym by the new key to the person's first one; the same where no key made it.
 
     Parameters
     ----------
-    before, after : Series of str
-        The ``own_ids`` of the same rows by the old key and by the new one.
+    tables : iterable of (DataFrame, DataFrame)
+        The same rows, read with the old key and with the new one.
     earlier : mapping of str to str
         The map that went with the old key, so that a second rotation leads to the first pseudonym.
-
-    Returns
-    -------
-    dict of str to str
-        Pseudonym by the new key to the first one; the same where no key made it.
     """
-    before, after = before.dropna(), after.dropna()
-    return {after[n]: earlier.get(before[n], before[n]) for n in after.index}
+    found: dict[str, str] = {}
+    for by_old, by_new in tables:
+        before, after = own_ids(by_old, old).dropna(), own_ids(by_new, new).dropna()
+        found |= {after[n]: earlier.get(before[n], before[n]) for n in after.index}
+    return found
 
 
 def warn_of_demo_key() -> None:

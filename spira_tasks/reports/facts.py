@@ -164,7 +164,6 @@ class ModelFacts:
     version: str
     classifier: str  # digest
     aliases: tuple[str, ...] | None
-    tags: Mapping[str, str]
     mlflow_run: str
     training: Mapping[str, Any]  # the step's configuration: model, epochs, …
     feature: Mapping[str, Any]
@@ -241,7 +240,6 @@ class RunFacts:
     composition: tuple[Counts, ...] = ()  # of subjects, by tables.COMPOSITION
     signal_quality: tuple[SignalQuality, ...] = ()
     evaluation: Evaluation | None = None
-    decision_outcome: str = ""  # promoted, kept, blocked; empty before the promotion's gate
     thresholds_owner: str = ""
     model: ModelFacts | None = None
     since: Since | None = None

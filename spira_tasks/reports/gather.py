@@ -38,7 +38,7 @@ from spira_tasks.reports.facts import (
     by_suite,
     setting,
 )
-from spira_tasks.reports.suppression import count, two_way
+from spira_tasks.reports.tables import count, two_way
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +139,6 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         composition=tables.composition(table),
         signal_quality=tables.signal_quality(table),
         evaluation=_evaluation(reader, table),
-        decision_outcome=str(promotion.get("outcome", "")),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
         model=_model(reader, run, tracking_uri),
         missing=tuple(sorted(reader.missing)),
@@ -349,13 +348,11 @@ def _model(reader: Reader, run: Run, tracking_uri: str) -> ModelFacts | None:
         log.warning("report: the registry did not answer, so aliases are missing: %s", error)
     if version is None:
         reader.missing.add("registry")
-    tags = {} if version is None else version.tags
     return ModelFacts(
         name=registration["name"],
         version=str(registration["version"]),
         classifier=registration["classifier"],
         aliases=None if version is None else version.aliases,
-        tags={name: value for name, value in tags.items() if name.startswith("spira.")},
         mlflow_run=run.steps["register"].provenance.get("mlflow_run", ""),
         training=run.config("train"),
         feature=run.config("materialize"),

@@ -6,21 +6,25 @@ in ``expectations.words``, the layout in ``templates``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from expectations.words import LANGUAGES, UNKNOWN, Words
+from expectations.words import LANGUAGES, UNKNOWN, Language, Words
 from expectations.words import verdicts as in_words
 from spira_tasks.contract.verdict import Verdict
-from spira_tasks.reports import documents, figures, sentences
+from spira_tasks.intake.record_contract import COLUMNS
+from spira_tasks.provenance import ROOT
+from spira_tasks.reports import figures, sentences
 from spira_tasks.reports.facts import (
     Change,
+    Counts,
     Intake,
     RunFacts,
     RunSummary,
@@ -29,12 +33,26 @@ from spira_tasks.reports.facts import (
     setting,
     tone,
 )
+from spira_tasks.reports.figures import Figure
+from spira_tasks.reports.tables import BANDS, MIN_SLICE
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
 INDEX = "index.html"  # the overview in Portuguese
 N_COMPARED = 6  # runs side by side in the table of suites
 HERE = Path(__file__).parent
 Context = dict[str, Any]
+Kind = Literal["datasheet", "model_card"]
+FOLDER = ROOT / "docs" / "governance"
+SECTIONS: dict[Kind, tuple[str, ...]] = {
+    "datasheet": (
+        *("motivation", "composition", "collection", "preprocessing", "uses", "distribution"),
+        "maintenance",
+    ),
+    "model_card": (
+        *("details", "intended_use", "factors", "metrics", "evaluation_data", "training_data"),
+        *("quantitative", "ethical", "caveats"),
+    ),
+}
 
 
 def render(
@@ -228,7 +246,7 @@ def _verdict_row(t: Words, verdict: Verdict) -> Context:
 
 
 def _datasheet(t: Words, facts: RunFacts) -> Context:
-    return documents.context("datasheet", t) | {
+    return _document("datasheet", t) | {
         "subject": facts.dataset.digest if facts.dataset else "",
         "intake": _intake(t, facts.intake),
         "steps": [
@@ -247,12 +265,12 @@ def _datasheet(t: Words, facts: RunFacts) -> Context:
 def _model_card(t: Words, facts: RunFacts) -> Context:
     model, evaluation = facts.model, facts.evaluation
     settings = {**model.feature, **model.training} if model else {}
-    return documents.context("model_card", t) | {
+    return _document("model_card", t) | {
         "subject": model.version if model else "",
         "settings": [(name, setting(value)) for name, value in sorted(settings.items())],
-        "not_validated": list(documents.not_validated_for(t, facts)),
+        "not_validated": list(not_validated_for(t, facts)),
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
-        "slices": documents.slice_rows(t, facts),
+        "slices": _slice_rows(t, facts),
         "checks": [
             (
                 t.name("step", step),
@@ -266,6 +284,93 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
         ],
         "waived": sentences.waived(t, facts),
     }
+
+
+def _document(kind: Kind, t: Words) -> dict[str, Any]:
+    """What the templates of both documents use."""
+
+    def people(counts: Counts) -> Figure:
+        by = "_".join(counts.by)
+        return figures.of_counts(t, counts, f"people-{by}", t(f"people.{by}"))
+
+    return {
+        "kind": kind,
+        "sections": SECTIONS[kind],
+        "parts": {section: _part(kind, section, t.language) for section in SECTIONS[kind]},
+        "gaps": [],
+        "people": people,
+        "of_counts": lambda counts, name, title: figures.of_counts(t, counts, name, title),
+    }
+
+
+def _part(kind: Kind, section: str, language: Language) -> tuple[Markup, str]:
+    """The text that people wrote for a section, and its path where the language lacks it.
+
+    A text that the language lacks is shown in the other one.
+    """
+    texts = {}
+    for one in sorted(LANGUAGES, key=lambda one: one != language):
+        file = FOLDER / kind / f"{section}.{one}.md"
+        texts[one] = file.read_text("utf-8").strip() if file.is_file() else ""
+    path = f"docs/governance/{kind}/{section}.{language}.md"
+    text = next(filter(None, texts.values()), "")
+    return markdown(text), "" if texts[language] else path
+
+
+def markdown(text: str) -> Markup:
+    """Convert to HTML without raw HTML, links and pictures; headings become h3."""
+    reader = MarkdownIt("commonmark", {"html": False})
+    reader.enable("table").disable(["link", "image", "autolink", "html_inline", "html_block"])
+    tokens = reader.parse(text)
+    for token in tokens:
+        if token.type in {"heading_open", "heading_close"}:
+            token.tag = "h3"
+    rendered: str = reader.renderer.render(tokens, reader.options, {})
+    return Markup(rendered)  # noqa: S704  (the reader escapes what is not Markdown)
+
+
+def not_validated_for(t: Words, facts: RunFacts) -> Iterator[str]:
+    """What the evaluation says nothing about, a sentence each."""
+    if facts.evaluation is None:
+        yield t("not_validated.anything")
+        return
+    if facts.synthetic:
+        yield t("not_validated.people")
+    task = str(facts.model.training.get("task", "")) if facts.model else ""
+    others = ", ".join(name for name in COLUMNS["task"].values if name != task)
+    yield t("not_validated.tasks", task=task, others=others)
+    slices = facts.evaluation.slices
+    known = {
+        "sex": [name for name in COLUMNS["sex"].values if name != "UNKNOWN"],
+        "age": list(BANDS),
+        "site": [one.group for one in slices if one.by == "site"],
+        "device": [one.group for one in slices if one.by == "device"],
+    }
+    for by, groups in known.items():
+        measured = [one for one in slices if one.by == by and one.sensitivity and one.specificity]
+        enough = {one.group for one in measured}
+        if weak := ", ".join(group for group in groups if group not in enough):
+            by_name = t(f"by.{by}").lower()
+            yield t("not_validated.groups", by=by_name, groups=weak, n=MIN_SLICE)
+    yield t("not_validated.elsewhere")
+
+
+def _slice_rows(t: Words, facts: RunFacts) -> list[tuple[str, ...]]:
+    """Groups of test subjects, their sizes and rates."""
+    return [
+        (
+            f"{t(f'by.{one.by}')}: {one.group}",
+            t.cell(one.n_patients),
+            t.cell(one.n_controls),
+            *(
+                t.interval(rate.value, rate.low, rate.high)
+                if rate
+                else t("model_card.insufficient")
+                for rate in (one.sensitivity, one.specificity)
+            ),
+        )
+        for one in (facts.evaluation.slices if facts.evaluation else ())
+    ]
 
 
 def _provenance(t: Words, facts: RunFacts) -> Context:

@@ -125,7 +125,7 @@ def _waits(facts: RunFacts) -> bool:
 
 
 def _passed(t: Words, facts: RunFacts) -> str:
-    """How a promoted model came through the checks."""
+    """How many checks of a promoted model warned or were waived."""
     n_warned, n_waived = len(warnings(t, facts)), len(waived(t, facts))
     if not n_warned and not n_waived:
         return t("why.promoted")

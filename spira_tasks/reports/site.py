@@ -34,10 +34,9 @@ def build(
     Parameters
     ----------
     alone : Path
-        For the site that is sent away: its overview names other runs and leads to none.
+        For the site of the pack, without links to other runs.
     served : Path, optional
-        For the same beside the sites of other runs, with links to them, and with the zip of
-        ``alone``: to have it where the pages are read.
+        For the same with links to the sites of other runs beside it, and with the zip of ``alone``.
 
     Raises
     ------

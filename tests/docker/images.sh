@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make every image of the production tests where none can be pulled; what exists is kept.
-#   DOCKER=/usr/bin/docker    a client that can build, where the first in PATH cannot
+#   tests/docker/images.sh servers      those that need none of our packages to be installed
+#   DOCKER=/usr/bin/docker              a client that can build, where the first in PATH cannot
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 docker=${DOCKER:-docker}
@@ -11,6 +12,16 @@ pulled() { timeout 300 "$docker" pull --quiet "$1" >/dev/null 2>&1 && "$docker" 
 here() { "$docker" image inspect "$1" >/dev/null 2>&1; }
 
 here "$BASE_IMAGE" || pulled python:3.11-slim-bookworm "$BASE_IMAGE" || tests/docker/base_image.sh "$BASE_IMAGE"
+
+declare -A public=([postgres]=postgres:16-bookworm [redis]=redis:7-bookworm [proxy]=caddy:2-alpine [s3]=)
+for name in "${!public[@]}"; do
+  here "spira-$name:local" && continue
+  if [ -n "${public[$name]}" ] && pulled "${public[$name]}" "spira-$name:local"; then continue; fi
+  echo "building spira-$name:local"
+  DOCKER_BUILDKIT=1 "$docker" build --quiet --build-arg BASE_IMAGE="$BASE_IMAGE" \
+    -f "tests/docker/$name.Dockerfile" -t "spira-$name:local" . >/dev/null
+done
+[ "${1:-}" != servers ] || exit 0
 
 # The build of torch that this machine has; its CPU build is not in every index, so it goes along.
 SPIRA_DEVICE=$(.venv/bin/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")')
@@ -25,12 +36,4 @@ if [ "$SPIRA_DEVICE" = cpu ]; then
   fi
 fi
 
-declare -A public=([postgres]=postgres:16-bookworm [redis]=redis:7-bookworm [proxy]=caddy:2-alpine [s3]=)
-for name in "${!public[@]}"; do
-  here "spira-$name:local" && continue
-  if [ -n "${public[$name]}" ] && pulled "${public[$name]}" "spira-$name:local"; then continue; fi
-  echo "building spira-$name:local"
-  DOCKER_BUILDKIT=1 "$docker" build --quiet --build-arg BASE_IMAGE="$BASE_IMAGE" \
-    -f "tests/docker/$name.Dockerfile" -t "spira-$name:local" . >/dev/null
-done
 scripts/images.sh

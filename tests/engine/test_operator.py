@@ -15,7 +15,7 @@ from airflow.sdk.execution_time.timeout import timeout
 from engines import HERE, SMALL, Proxy, engine, wait_for
 from tries import PATIENT, RECORD, SECRETS, STORE, Task, image, surroundings, task
 
-import spira.docker
+import spira.outcome
 from spira.docker import StepDockerOperator
 from spira.engine import Engine
 from spira.site import Place
@@ -74,7 +74,7 @@ def test_the_reason_in_the_record_goes_before_the_last_lines(
     task: Task, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """Where trying again does not help: else the record is none of this try."""
-    monkeypatch.setattr(spira.docker, "reason_of", lambda *_: "too few people")
+    monkeypatch.setattr(spira.outcome, "reason_of", lambda *_: "too few people")
     with pytest.raises(AirflowException) as raised:
         task.execute(f"say('a line'); sys.exit({status})")
     assert ("too few people" in str(raised.value)) == (status == 65)

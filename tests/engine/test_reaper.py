@@ -15,6 +15,7 @@ from engines import HERE, SMALL, identity, own_engine, python, start, wait_for
 
 import spira.docker
 import spira.engine
+import spira.outcome
 from spira.docker import reap_all
 from spira.engine import Engine, Identity
 from spira.site import platform_of
@@ -32,7 +33,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setenv("SPIRA_STORE", STORE)
     monkeypatch.setenv("SPIRA_NETWORK", NETWORK)
     monkeypatch.delenv("SPIRA_SITE", raising=False)
-    monkeypatch.setattr(spira.docker, "STOP_SECONDS", 5.0)
+    monkeypatch.setattr(spira.outcome, "STOP_SECONDS", 5.0)
     with own_engine() as found:
         yield found
 

@@ -16,8 +16,7 @@ from spira_tasks.cli import main
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, quarantine
-from spira_tasks.governance.picture import draw
-from spira_tasks.governance.trace import Lineage
+from spira_tasks.governance.trace import Lineage, draw
 from spira_tasks.runner import run_step, tracking_uri
 
 

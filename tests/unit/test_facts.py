@@ -24,10 +24,10 @@ from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import MIN_CELL, Number, Verdict, Waiver
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
-from spira_tasks.reports import documents, pages, tables
+from spira_tasks.reports import pages, tables
 from spira_tasks.reports.facts import Counts, RunFacts
 from spira_tasks.reports.gather import gather, history, latest_run
-from spira_tasks.reports.suppression import one_way
+from spira_tasks.reports.tables import one_way
 
 NOWHERE = "sqlite:////nonexistent/mlflow.db"  # only a run with a model asks the registry
 WHY = "both raters agree after listening again"
@@ -293,7 +293,7 @@ def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Bo
     assert (women.n_patients, women.sensitivity.value) == (30, 1.0)
     assert facts.evaluation.confusion is not None
     assert facts.evaluation.confusion.cells == ((38, 2), (0, 40))
-    listed = " ".join(documents.not_validated_for(Words("en"), facts))
+    listed = " ".join(pages.not_validated_for(Words("en"), facts))
     assert "sex: OTHER" in listed
     assert "age: <18, 18-29, 30-44, 60-74, 75+" in listed
 

@@ -18,7 +18,7 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.verdict import Waiver
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.intake.releases import RELEASABLE
-from spira_tasks.reports import documents, pages, tables
+from spira_tasks.reports import pages, tables
 from spira_tasks.reports.facts import (
     Change,
     ModelFacts,
@@ -161,12 +161,12 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path, monkeypatch: pytest.M
         )},
         releases=(Release(SCRIPT, SCRIPT, SCRIPT, AT),),
         since=Since(SCRIPT, (Change("setting", SCRIPT, SCRIPT, SCRIPT),)),
-        model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), {}, SCRIPT, {SCRIPT: SCRIPT}, {}),
+        model=ModelFacts(SCRIPT, SCRIPT, SCRIPT, (SCRIPT,), SCRIPT, {SCRIPT: SCRIPT}, {}),
     )  # fmt: skip
     written = f"{SCRIPT} [x](https://x.example) ![y](//z) <https://y.example>"
     write(tmp_path / "docs", "datasheet/uses.pt", written)
     write(tmp_path / "docs", "model_card/ethical.en", written)
-    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
     site = tmp_path / "site"
     site.mkdir()
     runs = [summary(SCRIPT, version=SCRIPT, by_suite={SCRIPT: Tally(1, 0, 0)})]
@@ -188,7 +188,7 @@ def test_what_people_wrote_is_markdown_below_the_sections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "docs", "datasheet/uses.pt", "# Título\n\nEscrito **à mão**.")
-    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
     render(tmp_path)
     page = read(tmp_path / "datasheet.pt.html")
     assert ("h3", "Título") in page.words
@@ -200,7 +200,7 @@ def test_each_language_names_the_parts_that_it_lacks(
 ) -> None:
     write(tmp_path / "docs", "datasheet/uses.en", "To learn.\n")
     write(tmp_path / "docs", "datasheet/distribution.pt", " \n")  # empty is as good as absent
-    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
     render(tmp_path)
     for language, n_missing in (("pt", 7), ("en", 6)):
         page = read(tmp_path / f"datasheet.{language}.html")
@@ -237,8 +237,8 @@ def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
             ("sex", COLUMNS["sex"].values),
             ("counts", ["_".join(by) for by in tables.COMPOSITION]),
             ("people", ["_".join(by) for by in tables.COMPOSITION]),
-            ("datasheet", documents.SECTIONS["datasheet"]),
-            ("model_card", documents.SECTIONS["model_card"]),
+            ("datasheet", pages.SECTIONS["datasheet"]),
+            ("model_card", pages.SECTIONS["model_card"]),
         )
         for name in names
         if not t.has(key := f"{kind}.{name}")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from spira_tasks.contract.verdict import MIN_CELL, Number, Verdict, suppress
-from spira_tasks.reports.suppression import one_way, two_way
+from spira_tasks.reports.tables import one_way, two_way
 
 
 @given(st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size=1, max_size=4))
