@@ -42,6 +42,11 @@ def noise_bank(ward_noise: Directory, pool: str, blobs: Blobs, device: str) -> l
     ]
 
 
+def load_features(digest: str, blobs: Blobs) -> Tensor:
+    """Load the materialized (window, frame, bin) features of a recording."""
+    return torch.from_numpy(np.load(io.BytesIO(blobs.read(digest)), allow_pickle=False))
+
+
 def parity(
     features: pd.Series, waveforms: pd.Series, spec: FeatureSpec, blobs: Blobs, n_recordings: int
 ) -> pd.Series:

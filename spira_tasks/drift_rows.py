@@ -37,7 +37,7 @@ COLUMNS = {
     "quarters": "object",  # people between the quartiles of the reference, in percent
     "compared": "bool",  # whether there were people enough
 }
-SMALLEST_CELL = 5  # of people; a smaller one is not told
+SMALLEST_CELL = 5  # of people; a smaller one is suppressed
 
 
 def number_row(new: pd.DataFrame, old: pd.DataFrame, name: str, min_people: int) -> Record:
@@ -63,12 +63,12 @@ def number_row(new: pd.DataFrame, old: pd.DataFrame, name: str, min_people: int)
         "statistic": rounded(test.statistic),
         "p": rounded(test.pvalue),
         "effect": rounded(apart / spread if spread > 0 else 10.0 * (apart > 0)),
-        "quarters": told(counts),
+        "quarters": quarters(counts),
     }
 
 
-def told(counts: NDArray[np.int64]) -> str:
-    """Shares in percent, ``"23,31,25,21"``; empty where a cell is so small that it is not told."""
+def quarters(counts: NDArray[np.int64]) -> str:
+    """Shares in percent, ``"23,31,25,21"``; empty where a cell is suppressed."""
     if min(counts) < SMALLEST_CELL:
         return ""
     return ",".join(str(round(100 * count / counts.sum())) for count in counts)
@@ -142,8 +142,8 @@ def rounded(number: float) -> float:
 
 
 @dataclass(frozen=True)
-class Met:
-    """New people, as a model meets them.
+class Scored:
+    """What a model answers of new people, and how far its inputs are from those it knows.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ class Met:
     distances: NDArray[np.float64] | None
 
 
-def meet(classifier: Classifier, table: pd.DataFrame, blobs: Blobs) -> Met:
+def score(classifier: Classifier, table: pd.DataFrame, blobs: Blobs) -> Scored:
     """Score the rows of a table (``subject_id``, ``features``); one person counts once."""
     import torch
 
@@ -178,28 +178,28 @@ def meet(classifier: Classifier, table: pd.DataFrame, blobs: Blobs) -> Met:
         n_of_person = table.groupby("subject_id")["features"].transform("count")
         mean = np.average(np.stack(means), axis=0, weights=1 / n_of_person.to_numpy(float))
         distances = (mean - known.mean.double().numpy()) / known.std.double().numpy()
-    return Met(
+    return Scored(
         n_people=len(of_person),
         n_positive=int((of_person >= classifier.spec.operating_point).sum()),
         distances=distances,
     )
 
 
-def coefficients_row(met: Met, min_people: int) -> Record:
+def coefficients_row(scored: Scored, min_people: int) -> Record:
     """The features that the model is given: the mean of the bin that is farthest from before."""
-    row = empty_row("coefficients", "coefficients", met.n_people, met.n_people, min_people)
-    if not row["compared"] or met.distances is None:
+    row = empty_row("coefficients", "coefficients", scored.n_people, scored.n_people, min_people)
+    if not row["compared"] or scored.distances is None:
         return row | {"compared": False}
-    farthest = rounded(float(abs(met.distances).max()))
+    farthest = rounded(float(abs(scored.distances).max()))
     return row | {"statistic": farthest, "effect": farthest}
 
 
-def positive_rate_row(met: Met, n_positive: int, n_people: int, min_people: int) -> Record:
+def positive_rate_row(scored: Scored, n_positive: int, n_people: int, min_people: int) -> Record:
     """The share of people whom the model calls positive, beside that of those it was tested on."""
-    row = empty_row("positive_rate", "positive_rate", met.n_people, n_people, min_people)
+    row = empty_row("positive_rate", "positive_rate", scored.n_people, n_people, min_people)
     if not row["compared"]:
         return row
-    apart = rounded(standard_errors(met.n_positive, met.n_people, n_positive, n_people))
+    apart = rounded(standard_errors(scored.n_positive, scored.n_people, n_positive, n_people))
     return row | {"statistic": apart, "effect": apart}
 
 

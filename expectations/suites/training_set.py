@@ -131,19 +131,13 @@ def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
         is_channel = column in CHANNEL
         about = {"column": column, "task": task, "missing_is_a_level": is_channel}
         why = LEARNED + EMPTY_TOO if is_channel else LEARNED
-        where = f"{task} " if task else ""
-        expectations.append(
-            ExpectAssociationWithLabelToBeWeak(
-                **about,
-                max_value=WEAK_ASSOCIATION,
-                severity="warning",
-                meta=note(why, aspect=f"{where}weak"),
-            )
-        )
-        if strong:
+        bounds = [("weak", WEAK_ASSOCIATION, "warning")]
+        bounds += [("strong", STRONG_ASSOCIATION, "critical")] if strong else []
+        for aspect, bound, severity in bounds:
+            meta = note(why, aspect=f"{task} {aspect}".strip())
             expectations.append(
                 ExpectAssociationWithLabelToBeWeak(
-                    **about, max_value=STRONG_ASSOCIATION, meta=note(why, aspect=f"{where}strong")
+                    **about, max_value=bound, severity=severity, meta=meta
                 )
             )
 

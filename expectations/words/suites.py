@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from expectations.words import LANGUAGES, Language, Words, catalogue, words_of
+from expectations.words import Language, Words, catalogue, words_of
 from expectations.words.catalogue import Entry
 
 # Kinds whose bounds are values of the column; and columns that hold a share of one.
@@ -115,18 +115,6 @@ def limit(entry: Entry, language: Language) -> str:
     parts = [facts["bounds"]] if facts["bounds"] else []
     parts += [f"≥ {facts['share']}"] if share < 1 else []
     return "; ".join(parts)
-
-
-def missing_texts() -> list[str]:
-    """Keys that expectations of the committed catalogue need and the texts lack."""
-    missing = []
-    for (suite, name), entry in catalogue.committed().items():
-        try:
-            for language in LANGUAGES:
-                describe(entry, suite, language)
-        except KeyError as error:
-            missing.append(f"{error.args[0]} ({suite}: {name})")
-    return missing
 
 
 def _facts(entry: Entry, suite: str, words: Words, allowed: float | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -64,6 +65,12 @@ class Directory:
         """Return the content of a file, and leave no copy on this machine; raises as ``path``."""
         self._check(name)
         return self._read(name)
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy every file into a folder, and make the folder; raises as ``path``."""
+        for name in self.names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path(name), folder / name)
 
     def _check(self, name: str) -> None:
         if name not in self._sizes:  # names in a source may identify a person: not quoted

@@ -191,10 +191,7 @@ def _report(run_id: str, store: Store) -> Path | None:
     if "://" in store.url:
         return None
     with scratch.folder() as folder:
-        for name in site.names:
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(site.read(name))
+        site.copy_to(folder)
         return put(folder, folder_of(store, run_id))
 
 

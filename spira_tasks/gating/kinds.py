@@ -1,6 +1,6 @@
 """The kinds of gate: which suites apply, what they need beside the table, what must be conserved.
 
-A new kind of gate is an entry here.
+A new kind of gate is an entry of ``KINDS`` and of ``suites``.
 """
 
 from __future__ import annotations
@@ -51,41 +51,27 @@ class Kind:
 
     Attributes
     ----------
-    suites : callable
-        Returns the functions that make the suites for a table; importing them takes seconds.
     measure : callable
         Columns that the expectations need and the table does not have.
     lost_and_new : callable
         How many records of the source are not in the table, and how many are new in it.
     """
 
-    suites: Callable[[], list[SuiteFor]]
     measure: Callable[[pd.DataFrame, Given], Columns]
     lost_and_new: Callable[[pd.DataFrame, Given], tuple[int, int]]
 
 
-def _recordings_suites() -> list[SuiteFor]:
-    from expectations.suites import audio, metadata
+def suites(gate: Gate) -> list[SuiteFor]:
+    """The functions that make the suites for a table; importing them takes seconds."""
+    from expectations.suites import audio, features, metadata, training_set, ward_noise
 
-    return [metadata.suite, audio.suite]
-
-
-def _training_set_suites() -> list[SuiteFor]:
-    from expectations.suites import training_set
-
-    return [training_set.suite]
-
-
-def _features_suites() -> list[SuiteFor]:
-    from expectations.suites import features
-
-    return [features.suite]
-
-
-def _ward_noise_suites() -> list[SuiteFor]:
-    from expectations.suites import ward_noise
-
-    return [ward_noise.suite]
+    found: dict[Gate, list[SuiteFor]] = {
+        "recordings": [metadata.suite, audio.suite],
+        "training_set": [training_set.suite],
+        "features": [features.suite],
+        "ward_noise": [ward_noise.suite],
+    }
+    return found[gate]
 
 
 def _nothing(frame: pd.DataFrame, given: Given) -> Columns:
@@ -160,8 +146,8 @@ def _compare(before: pd.DataFrame, frame: pd.DataFrame) -> tuple[int, int]:
 
 
 KINDS: dict[Gate, Kind] = {
-    "recordings": Kind(_recordings_suites, _nothing, _against_ingest),
-    "training_set": Kind(_training_set_suites, _erased, _against_recordings),
-    "features": Kind(_features_suites, _computed_again, _against_recordings_of_tasks),
-    "ward_noise": Kind(_ward_noise_suites, _longest_recording, _from_elsewhere),
+    "recordings": Kind(_nothing, _against_ingest),
+    "training_set": Kind(_erased, _against_recordings),
+    "features": Kind(_computed_again, _against_recordings_of_tasks),
+    "ward_noise": Kind(_longest_recording, _from_elsewhere),
 }

@@ -89,8 +89,7 @@ class AudioReader:
         faults : dict
             Row label to ``(reason, detail)`` for the others.
         """
-        known = {_normalised(name): name for name in self.data.names}
-        names = paths.map(_normalised).map(known, na_action="ignore")
+        names = self._names(paths)
         files = sorted({*names.dropna()})
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             done = progress(pool.map(self._remembered, files), label, total=len(files))
@@ -115,9 +114,13 @@ class AudioReader:
 
     def sha256(self, paths: pd.Series) -> pd.Series:
         """SHA-256 of the files at ``paths``, without converting them; NaN where there is none."""
-        known = {_normalised(name): name for name in self.data.names}
-        names = paths.map(_normalised).map(known, na_action="ignore").dropna()
+        names = self._names(paths).dropna()
         return names.map(lambda name: hashlib.sha256(self.data.read(name)).hexdigest())
+
+    def _names(self, paths: pd.Series) -> pd.Series:
+        """The file of each path, as the folder names it; NaN where there is none."""
+        known = {_normalised(name): name for name in self.data.names}
+        return paths.map(_normalised).map(known, na_action="ignore")
 
     def _remembered(self, name: str) -> Record:
         content = self.data.read(name)

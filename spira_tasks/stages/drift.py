@@ -9,7 +9,6 @@ and age.  One person counts once.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,9 +92,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     table = table_of(found)
     verdicts = (enough(found, config), *map(Verdict.from_dict, found["verdicts"]))
 
-    for name in inputs.recordings.names:
-        (outputs.recordings / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(inputs.recordings.path(name), outputs.recordings / name)
+    inputs.recordings.copy_to(outputs.recordings)
     table.to_parquet(outputs.report / "drift.parquet", index=False)
     content = {
         "state": found["state"],
@@ -225,10 +222,10 @@ def model_rows(
     if len(new) > config.max_scored_recordings:
         new = new.sample(config.max_scored_recordings, random_state=config.seed)
     cpu.prepare(config.n_threads)
-    met = drift_rows.meet(champion, new, work.blobs)
+    scored = drift_rows.score(champion, new, work.blobs)
     before = answers[answers["split"] == "test"].groupby("subject_id")["clean"].mean()
     n_positive = int((before >= champion.spec.operating_point).sum())
     return [
-        drift_rows.coefficients_row(met, config.min_people),
-        drift_rows.positive_rate_row(met, n_positive, len(before), config.min_people),
+        drift_rows.coefficients_row(scored, config.min_people),
+        drift_rows.positive_rate_row(scored, n_positive, len(before), config.min_people),
     ]

@@ -7,7 +7,6 @@ same noise is put on everybody, on controls only, and on patients only, and noth
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     import pandas as pd
 
     from spira_tasks import plots
-    from spira_tasks.corpus import noise_bank
+    from spira_tasks.corpus import load_features, noise_bank
     from spira_tasks.speech import cpu
     from spira_tasks.speech.classifier import SPECIFICATION, WEIGHTS, Classifier
 
@@ -72,7 +71,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
     scored = table[table["split"].isin(["validation", "test"])]
     predictions = scored[["record_id", "subject_id", "split", "label"]].assign(
-        clean=score_features(classifier, scored["features"], work.blobs),
+        clean=[classifier.score(load_features(one, work.blobs)) for one in scored["features"]],
         noise=score_with_noise(classifier, scored, bank, config, work.blobs),
     )
     validation = predictions[predictions["split"] == "validation"]
@@ -92,17 +91,6 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     (outputs.report / "evaluation.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     plots.evaluation(test, report, outputs.report)
     return Outcome(flat(report))
-
-
-def score_features(classifier: Classifier, digests: pd.Series, blobs: Blobs) -> list[float]:
-    """Probability of each recording from its materialized features."""
-    import numpy as np
-    import torch
-
-    return [
-        classifier.score(torch.from_numpy(np.load(io.BytesIO(blobs.read(digest)))))
-        for digest in digests
-    ]
 
 
 def score_with_noise(

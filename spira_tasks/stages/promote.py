@@ -103,7 +103,7 @@ def put_into_use(challenger: Registered, tracker: Tracker) -> None:
     """Make the version champion, unless somebody it learned from was erased meanwhile.
 
     Comparing takes minutes.  An erasure marks the versions before it deletes anything: one that
-    marks after the second look finds a champion, and tells of it.
+    marks after the second look finds a champion, and reports it.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def put_into_use(challenger: Registered, tracker: Tracker) -> None:
         tracker.demote(before.version if before else None)
         raise ServiceUnavailable(
             f"somebody whom version {challenger.version} learned from was erased while it was "
-            "being judged; run the step again, which will refuse it"
+            "being compared; run the step again, which will refuse it"
         )
 
 
@@ -191,17 +191,15 @@ def score(
     champion: Registered, tracker: Tracker, recordings: pd.DataFrame, work: PlatformWork
 ) -> pd.DataFrame:
     """What the champion says of every test subject, through the door that serving uses."""
-    import numpy as np
     import pandas as pd
 
-    from spira_tasks.speech.audio import read_pcm16
+    from spira_tasks.speech.audio import read_float32
 
     model = tracker.load(champion.version)
     task = champion.tags["spira.task"]
     test = recordings[(recordings["split"] == "test") & (recordings["task"] == task)]
     rows = [
-        model.predict((read_pcm16(work.blobs.read(digest)).astype(np.float32) / 32_768)[None, :])
-        for digest in test["waveform"]
+        model.predict(read_float32(work.blobs.read(digest))[None, :]) for digest in test["waveform"]
     ]
     scored = pd.concat(rows, ignore_index=True).assign(subject_id=test["subject_id"].to_numpy())
     scored = scored.rename(columns={"probability": "champion"})

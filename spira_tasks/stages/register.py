@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,9 +87,7 @@ def register(inputs: Inputs, tracker: Tracker) -> Registered:
     )
     with scratch.folder() as folder:
         classifier = folder / "classifier"
-        classifier.mkdir()
-        for name in inputs.classifier.names:
-            shutil.copyfile(inputs.classifier.path(name), classifier / name)
+        inputs.classifier.copy_to(classifier)
         tags = {
             "spira.classifier": inputs.classifier.digest,
             "spira.task": json.loads(inputs.classifier.path("classifier.json").read_text())["task"],
@@ -119,10 +116,9 @@ def copy_source(folder: Path) -> Path:
 
 def serving_parity(inputs: Inputs, config: Config, model: Any, work: PlatformWork) -> Verdict:
     """Whether the model that the registry returns answers as the evaluated one did."""
-    import numpy as np
     import pandas as pd
 
-    from spira_tasks.speech.audio import read_pcm16
+    from spira_tasks.speech.audio import read_float32
 
     recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     predictions = pd.read_parquet(inputs.report.path("predictions.parquet"))
@@ -130,7 +126,7 @@ def serving_parity(inputs: Inputs, config: Config, model: Any, work: PlatformWor
     sample = sample.merge(recordings[["record_id", "waveform"]], on="record_id")
     difference = 0.0
     for row in sample.itertuples():
-        waveform = read_pcm16(work.blobs.read(row.waveform)).astype(np.float32) / 32_768
+        waveform = read_float32(work.blobs.read(row.waveform))
         served = float(model.predict(waveform[None, :])["probability"].iloc[0])
         difference = max(difference, abs(served - row.clean))
     return Verdict(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import time
@@ -18,12 +17,11 @@ from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError, SpiraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from torch import Tensor
 
-    from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.artifacts import Directory
     from spira_tasks.speech.classifier import Classifier
     from spira_tasks.speech.training import Epoch, Learner
     from spira_tasks.work import Work
@@ -82,7 +80,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     import pandas as pd
     import torch
 
-    from spira_tasks.corpus import examples, noise_bank
+    from spira_tasks.corpus import examples, load_features, noise_bank
     from spira_tasks.speech import cpu
     from spira_tasks.speech.augmentation import NoisePolicy
     from spira_tasks.speech.classifier import Classifier, ClassifierSpec
@@ -93,8 +91,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     device = choose_device(config.device)
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     table = table[(table["task"] == config.task) & table["label"].notna()]
-    sound = pd.read_parquet(inputs.features.path("features.parquet"))["record_id"]
-    table = table[table["record_id"].isin(sound)]  # the gate may have put some aside
+    features = pd.read_parquet(inputs.features.path("features.parquet"))
+    table = table[table["record_id"].isin(features["record_id"])]  # others are in quarantine
     train = examples(table[table["split"] == "train"], work.blobs, device)
     val = examples(table[table["split"] == "validation"], work.blobs, device)
     if not train or not val:
@@ -115,8 +113,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     )
     classifier = Classifier(spec)
     if config.standardize:
-        of_training = features_of([example.record_id for example in train], inputs, work.blobs)
-        classifier.standardize.fit(of_training)
+        stored = features.set_index("record_id")["features"]
+        digests = stored.loc[[example.record_id for example in train]]
+        classifier.standardize.fit(load_features(digest, work.blobs) for digest in digests)
     classifier.to(device)
     schedule = Schedule(
         n_epochs=config.epochs,
@@ -276,17 +275,6 @@ class Progress:
     def _tensors(self) -> dict[str, Tensor]:
         best = self.classifier.network.state_dict()
         return self.learner.tensors() | {f"best.{name}": weight for name, weight in best.items()}
-
-
-def features_of(record_ids: list[str], inputs: Inputs, blobs: Blobs) -> Iterator[Tensor]:
-    """The materialized (window, frame, bin) features of some recordings, one by one."""
-    import numpy as np
-    import pandas as pd
-    import torch
-
-    table = pd.read_parquet(inputs.features.path("features.parquet")).set_index("record_id")
-    for digest in table["features"].loc[record_ids]:
-        yield torch.from_numpy(np.load(io.BytesIO(blobs.read(digest))))
 
 
 def choose_device(name: str) -> str:

@@ -12,7 +12,6 @@ a firm expectation.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from spira_tasks.contract.record import Outcome
 from spira_tasks.contract.verdict import Verdict, Waiver
 from spira_tasks.errors import ConfigError
 from spira_tasks.gating import quarantine, rules
-from spira_tasks.gating.kinds import KINDS, Gate, Given
+from spira_tasks.gating.kinds import KINDS, Gate, Given, suites
 from spira_tasks.gating.quarantine import Refusal
 from spira_tasks.governance import applied
 
@@ -94,7 +93,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         config.n_parity_recordings,
     )
     measured = frame.assign(**kind.measure(frame, given))
-    reports = [quality.check(measured, suite(measured)) for suite in kind.suites()]
+    reports = [quality.check(measured, suite(measured)) for suite in suites(config.gate)]
 
     released = {
         (decision.about["record"], decision.about["reason"])
@@ -143,12 +142,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     ]
     verdicts = tuple(verdict for part in parts for verdict in part["verdicts"])
 
-    for name in inputs.table.names:
-        (outputs.table / name).parent.mkdir(parents=True, exist_ok=True)
-        if name == file and refusals:
-            kept.to_parquet(outputs.table / name, index=False)
-        else:
-            shutil.copyfile(inputs.table.path(name), outputs.table / name)
+    inputs.table.copy_to(outputs.table)
+    if refusals:
+        kept.to_parquet(outputs.table / file, index=False)
     refused.to_parquet(outputs.quarantine / quarantine.FILE, index=False)
     content = [part | {"verdicts": [v.to_dict() for v in part["verdicts"]]} for part in parts]
     (outputs.report / "validation.json").write_text(json.dumps(content, indent=1))

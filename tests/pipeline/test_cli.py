@@ -97,7 +97,7 @@ def test_show_prints_a_run_for_a_person(finished: Run) -> None:
         (["cohort", "{tmp}", "--confound", "nothing"], EXIT_CONFIG, "ward_noise"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(
+def test_a_mistake_is_explained_in_a_sentence(
     arguments: list[str], status: int, message: str, tmp_path: Path
 ) -> None:
     places = [argument.replace("{tmp}", str(tmp_path / "c")) for argument in arguments]

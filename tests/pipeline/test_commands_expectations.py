@@ -56,7 +56,7 @@ def test_a_gate_is_shown(capsys: Output) -> None:
 
 
 @pytest.mark.parametrize("action", ["list", "show"])
-def test_a_name_that_is_not_there_is_told_with_those_that_are(action: str, capsys: Output) -> None:
+def test_an_unknown_name_is_refused_with_the_known_names(action: str, capsys: Output) -> None:
     assert main(["expectations", action, "nothing"]) == 78
     error = capsys.readouterr().err
     assert "'nothing'" in error

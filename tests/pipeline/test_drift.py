@@ -132,7 +132,7 @@ def test_more_people_of_the_same_kind_are_no_drift(
     assert told(result) == {}
 
 
-def test_older_people_from_a_new_site_are_told_and_block_nothing(
+def test_older_people_from_a_new_site_are_reported_and_block_nothing(
     store: Store, champion: Table, tmp_path: Path
 ) -> None:
     new = others()
@@ -162,7 +162,7 @@ def test_few_new_people_tell_nothing(store: Store, champion: Table, tmp_path: Pa
     assert result.verdicts[0].observed == Number(20, "people")
 
 
-def test_a_reference_that_is_gone_is_told(store: Store, champion: Table, tmp_path: Path) -> None:
+def test_a_missing_reference_is_reported(store: Store, champion: Table, tmp_path: Path) -> None:
     for tree in (Path(store.url) / "trees").glob("*.json"):
         tree.unlink()
     result = compare(store, others(), tmp_path / "new")
@@ -218,10 +218,10 @@ def test_chance_seldom_looks_like_drift(n_people: int) -> None:
         assert beyond_fixed > 20
 
 
-def test_a_rare_quarter_is_not_told() -> None:
-    assert drift_rows.told(np.array([20, 30, 40, 10])) == "20,30,40,10"
-    assert drift_rows.told(np.array([40, 40, 16, 4])) == ""
-    assert drift_rows.told(np.array([50, 50, 0, 0])) == ""
+def test_a_small_quarter_is_suppressed() -> None:
+    assert drift_rows.quarters(np.array([20, 30, 40, 10])) == "20,30,40,10"
+    assert drift_rows.quarters(np.array([40, 40, 16, 4])) == ""
+    assert drift_rows.quarters(np.array([50, 50, 0, 0])) == ""
 
 
 def with_features(store: Store, table: Table, shift: float, seed: int) -> Table:
@@ -277,7 +277,7 @@ def test_new_people_whom_the_champion_hears_and_answers_as_before_are_no_drift(
     assert not {"expect_coefficients_to_be_as_before(coefficients)"} & set(told(result))
 
 
-def test_features_unlike_those_of_the_champion_are_told_with_what_it_answers(
+def test_features_unlike_the_champions_are_reported_with_its_answers(
     store: Store, answering_champion: Table, tmp_path: Path
 ) -> None:
     result = compare(store, with_features(store, others(), shift=40, seed=2), tmp_path / "new")

@@ -91,7 +91,7 @@ def until_training_set(folder: Path, **cohort: object) -> dict[str, str]:
     return {v.id: v.status for v in record.verdicts if v.status != "pass"}
 
 
-def test_a_small_cohort_without_a_confound_is_told_only_that_it_is_small(tmp_path: Path) -> None:
+def test_a_small_cohort_without_a_confound_is_only_warned_of_its_size(tmp_path: Path) -> None:
     found = until_training_set(tmp_path, **COHORT)
     assert found == {f"{COUNT}(subject_id, {who})": "warn" for who in ("patients", "controls")}
 

@@ -124,7 +124,7 @@ def bank(store: Store, folder: Path, seconds: float, peak: float = 0.2) -> str:
     return store.put_directory(folder)
 
 
-def test_a_silent_noise_is_put_aside_and_short_ones_are_told(
+def test_a_silent_noise_goes_into_quarantine_and_short_ones_are_reported(
     store: Store, recordings: str, tmp_path: Path
 ) -> None:
     good = run_step(gate(bank(store, tmp_path / "a", 9.0), recordings, "ward_noise"), "r", store)

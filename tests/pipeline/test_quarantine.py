@@ -255,7 +255,7 @@ def test_what_a_gate_would_not_heed_cannot_be_released(reason: str, may: bool) -
     assert (quarantine.releasable(reason) is not None) == may
 
 
-def test_an_erased_subject_is_refused_and_nothing_is_told_of_the_recordings(ward: Ward) -> None:
+def test_an_erased_subject_is_refused_without_details_of_the_recordings(ward: Ward) -> None:
     before = ward.ingest("r1")
     directory = ward.store.directory(before.outputs["recordings"])
     table = pd.read_parquet(directory.path("recordings.parquet"))

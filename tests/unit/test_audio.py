@@ -229,7 +229,7 @@ def spoken(snr_db: float, gain: float = 1.0) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("snr_db", [10, 20, 35])
-def test_noise_is_told_from_voice_by_the_pauses(snr_db: float) -> None:
+def test_pauses_separate_noise_from_voice(snr_db: float) -> None:
     _, measured = heard(file_of(spoken(snr_db), 16_000))
     assert measured.snr_db == pytest.approx(snr_db, abs=1.5)
     assert measured.speech_fraction == pytest.approx(0.5, abs=0.03) or snr_db < 12

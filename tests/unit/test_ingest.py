@@ -223,7 +223,7 @@ def test_a_bad_site_blocks_where_the_share_in_all_does_not(tmp_path: Path, store
     assert made.verdicts["quarantine_share_by_site"].status == "block"
 
 
-def test_whoever_widens_a_limit_is_told_of_where_verdicts_are(cohort: Cohort, store: Store) -> None:
+def test_a_widened_limit_gives_a_warning(cohort: Cohort, store: Store) -> None:
     data, today = cohort.write(), datetime.now(UTC).date().isoformat()
     standard = Ingested(data, store, as_of=today).verdicts["standard_limits"]
     assert standard.status == "pass"

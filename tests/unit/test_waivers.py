@@ -129,7 +129,7 @@ def test_a_waiver_ends_by_itself_and_can_be_signed_again(
     refuse(gate, table)
 
 
-def test_a_waiver_from_before_there_were_limits_is_heeded_no_more(store: Store, gate: Gate) -> None:
+def test_a_waiver_without_a_limit_no_longer_applies(store: Store, gate: Gate) -> None:
     table = confounded(0.8)
     decide(store, "waivers", {"suite": "training_set", "expectation": CONFOUND[0]}, WHY)
     refuse(gate, table)
@@ -155,7 +155,7 @@ def test_a_check_that_held_nothing_back_cannot_be_waived(
         (0.5, 0.5, (0.5,), (0.4, 0.6)),
     ],
 )
-def test_what_is_worse_than_signed_for_is_told_by_the_side_of_the_threshold(
+def test_the_side_of_the_threshold_decides_what_is_worse_than_signed(
     seen: float, threshold: float | None, excused: tuple[float, ...], refused: tuple[float, ...]
 ) -> None:
     def verdict(statistic: float | None) -> Verdict:
