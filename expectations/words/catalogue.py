@@ -34,7 +34,7 @@ class Entry:
         Bounds, values, conditions: all that the expectation was given besides its columns; JSON.
     severity : {"critical", "warning", "info"}
     action : {"block", "quarantine", "annotate"}
-        What its failing leads to: the run ends, the rows at fault are put aside, or it is noted.
+        What a failure leads to: the run ends, the rows go into quarantine, or it is noted.
     rationale, owner, aspect, firm
         As in ``expectations.notes.note``.
     """

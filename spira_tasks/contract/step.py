@@ -64,7 +64,7 @@ class Step:
     config : mapping of str to JSON value
         Validated by the stage's own ``Config``; unknown keys are errors.
     resources : Resources
-        For whoever starts the step; the step itself never learns of them.
+        For what starts the step; the step itself never sees them.
     """
 
     name: str

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 AS_IT_IS = "the recording is taken as it is"
 WITHOUT_VALUE = "the recording is taken, and the value is left out"
 
-# What release means, by the reason of the refusal.  Whoever is asked for anything else has to
-# mend the data: nobody may lift a missing consent, and a file that cannot be read stays unread.
+# What release means, by the reason of the refusal.  After any other reason the data has to be
+# mended: nobody may lift a missing consent, and a file that cannot be read stays unread.
 RELEASABLE = {
     "too_short": AS_IT_IS,
     "checksum_mismatch": AS_IT_IS,

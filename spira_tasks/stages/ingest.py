@@ -66,7 +66,7 @@ def _today() -> date:
 class Config(StageConfig):
     """What is taken in.
 
-    ``as_of``: the day by which retention and dates in the future are judged, by default today; so
+    ``as_of``: the day by which retention and dates in the future are checked, by default today; so
     a new day is a new result, and the same table when nothing expired.
     ``sites``: hospitals that are set up; recordings of another are kept and warned of.  Without
     any, nothing is known of sites, and nobody is warned.
@@ -248,7 +248,7 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts(table: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
-    """Numbers of recordings by what they are, and of refused ones by why and whence."""
+    """Numbers of recordings by what they are, and of refused ones by reason and source."""
 
     def by(column: pd.Series) -> dict[str, int]:
         return {str(value): int(n) for value, n in column.value_counts().sort_index().items()}

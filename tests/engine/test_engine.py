@@ -106,7 +106,7 @@ def test_more_processors_than_the_engine_has_are_all_that_it_has(engine: Engine)
     assert host["NanoCpus"] == engine.client.info()["NCPU"] * 1_000_000_000
 
 
-def test_a_gpu_that_the_engine_does_not_have_is_told_from_other_errors(engine: Engine) -> None:
+def test_a_gpu_that_the_engine_does_not_have_is_an_error_of_its_own(engine: Engine) -> None:
     if "nvidia" in engine.client.info().get("Runtimes", {}):
         pytest.skip("this engine lends GPUs")
     who = identity()
@@ -242,7 +242,7 @@ def test_to_stop_or_remove_what_has_ended_or_is_gone_is_no_error(engine: Engine)
     engine.stop(container, 1)
 
 
-def test_out_of_memory_is_told_from_a_kill(engine: Engine) -> None:
+def test_out_of_memory_is_not_taken_for_a_kill(engine: Engine) -> None:
     """Both end with 137."""
     greedy = start(engine, python("x = bytearray(1 << 30)"))
     killed = start(engine, SLEEP)
@@ -251,7 +251,7 @@ def test_out_of_memory_is_told_from_a_kill(engine: Engine) -> None:
     assert end_of(engine, killed) == Ending(137, out_of_memory=False)
 
 
-def test_the_memory_in_use_is_told_without_the_cache(engine: Engine) -> None:
+def test_the_memory_in_use_is_reported_without_the_cache(engine: Engine) -> None:
     script = """
 import sys, time
 x = bytearray(b"x" * (60 << 20))

@@ -22,7 +22,7 @@ print(json.dumps({
     "tools": [t for t in ("gcc", "cc", "make", "git", "curl") if shutil.which(t)],
     "user": [os.getuid(), os.getgid()],
     "files": sorted(os.listdir("/opt/spira")),
-    "told": sorted(name for name in os.environ
+    "environment": sorted(name for name in os.environ
                    if any(part in name for part in ("KEY", "SECRET", "PASSWORD", "TOKEN"))),
     "writable": [d for d in ("/opt/spira", "/usr/local/lib", "/etc") if os.access(d, os.W_OK)],
 }))
@@ -63,8 +63,8 @@ def test_an_image_has_no_compiler_no_cache_and_nothing_its_user_may_change(image
         "dags",
         "plugins",
     }
-    assert found["told"] == ["GPG_KEY"] * (
-        "GPG_KEY" in found["told"]
+    assert found["environment"] == ["GPG_KEY"] * (
+        "GPG_KEY" in found["environment"]
     )  # Python's public image has it
     assert found["user"][0] == 10001
     left = ["find", "/root/.cache", "/tmp", "-type", "f"]

@@ -1,4 +1,4 @@
-"""A step as Airflow runs it in a container: what it is told, how it ends, what it may say."""
+"""A step as Airflow runs it in a container: what it is given, how it ends, what it may say."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_status_says_whether_to_try_again(
     assert f"step 'work' ended with status {status}: " in str(raised.value)
     assert words in str(raised.value)
     assert str(raised.value).endswith("\nthe reason")
-    (found,) = task.containers()  # for whoever wants to look
+    (found,) = task.containers()  # for a person who wants to look
     assert found["State"] == "exited"
 
 

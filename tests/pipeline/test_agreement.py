@@ -128,7 +128,7 @@ ACTS: dict[str, Act] = {
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_a_command_killed_behind_its_event_is_told_and_finished_by_running_it_again(
+def test_a_command_killed_behind_its_event_is_reported_and_finished_by_running_it_again(
     ward: Store, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:

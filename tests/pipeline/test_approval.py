@@ -262,7 +262,7 @@ def test_the_list_and_the_trace_tell_what_people_said(
     registry.add(2)
     registry.model("refuse", "1", "--why", NOT_FIT)
     registry.model("approve", "1", "--why", WHY)
-    registry.model("refuse", "2", "--why", "of another, and told of no other")
+    registry.model("refuse", "2", "--why", "of another, and of no other")
     capsys.readouterr()
     assert registry.model("list") == 0
     assert WHY in " ".join(capsys.readouterr().out.split())
@@ -271,15 +271,15 @@ def test_the_list_and_the_trace_tell_what_people_said(
     assert (first["approval"]["why"], first["refusal"]) == (WHY, None)
     assert second["approval"] is None
     assert main(["trace", "spira/1", "--json", "--store", registry.store.url]) == 0
-    told = json.loads(capsys.readouterr().out)
-    found = [(one["action"], one["why"], bool(one["withdrawn"])) for one in told["by_persons"]]
+    reported = json.loads(capsys.readouterr().out)
+    found = [(one["action"], one["why"], bool(one["withdrawn"])) for one in reported["by_persons"]]
     assert found == [("refusal", NOT_FIT, True), ("approval", WHY, False)]
-    assert "demotion" in {event["action"] for event in told["events"]}
+    assert "demotion" in {event["action"] for event in reported["events"]}
     assert main(["trace", "spira/1", "--store", registry.store.url]) == 0
     assert WHY in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_version_that_is_not_there_and_a_reason_that_is_none_are_told(
+def test_a_version_that_is_not_there_and_a_reason_that_is_none_are_reported(
     registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry.add(1)

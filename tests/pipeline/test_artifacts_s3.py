@@ -195,7 +195,7 @@ def test_a_server_that_does_not_speak_s3_is_a_wrong_endpoint(gateway: type[Gatew
 
 
 def presigned(server: S3Server, bucket: str, method: str) -> str:
-    """An address that lets whoever has it do one thing for a minute."""
+    """An address that lets its holder do one thing for a minute."""
     name, _, prefix = bucket.removeprefix("s3://").partition("/")
     there = f"{prefix}/some/object"
     return client_of(server).get_presigned_url(method, name, there, expires=timedelta(minutes=1))

@@ -94,7 +94,7 @@ def test_where_no_log_is_nothing_is_called_whole(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_log_that_is_gone_altogether_is_told_by_what_quotes_it(
+def test_a_log_that_is_gone_altogether_is_reported_by_what_quotes_it(
     log: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     anchor = audit.head(log.documents)

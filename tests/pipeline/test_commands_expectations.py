@@ -101,7 +101,7 @@ PLANTED = "Planted-7261"
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
-    """Sixty people, with a marker wherever a person can be told."""
+    """Sixty people, with a marker wherever a person can be recognised."""
     cohort = Cohort(tmp_path / "data", n_rows=0)
     rng = np.random.default_rng(0)
     for number in range(N_PEOPLE):

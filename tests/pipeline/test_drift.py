@@ -1,4 +1,4 @@
-"""New people beside those of the champion's training set: real drift is told, chance is not."""
+"""New people beside those of the champion's training set: real drift is reported, chance is not."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def compare(
     return run_step(Step("check_drift", "drift", inputs), run_id, store)
 
 
-def told(result: Result) -> dict[str, str]:
+def reported(result: Result) -> dict[str, str]:
     return {
         v.id: ", ".join(v.names.get("state", ())) for v in result.verdicts if v.status == "warn"
     }
@@ -119,7 +119,7 @@ def test_without_a_champion_there_is_nothing_to_compare_with(store: Store, tmp_p
 def test_the_same_people_again_are_no_drift(store: Store, champion: Table, tmp_path: Path) -> None:
     result = compare(store, champion, tmp_path / "same")
     assert content(store, result)["state"] == "few"
-    assert told(result) == {}
+    assert reported(result) == {}
 
 
 def test_more_people_of_the_same_kind_are_no_drift(
@@ -129,7 +129,7 @@ def test_more_people_of_the_same_kind_are_no_drift(
     assert content(store, result)["state"] == "compared"
     assert result.metrics["n_new_people"] == N_PEOPLE
     assert result.metrics["n_compared"] > 15
-    assert told(result) == {}
+    assert reported(result) == {}
 
 
 def test_older_people_from_a_new_site_are_reported_and_block_nothing(
@@ -139,7 +139,7 @@ def test_older_people_from_a_new_site_are_reported_and_block_nothing(
     new["age"] = new["age"] + 20
     new.loc[: N_PEOPLE - 1, "hospital_id"] = "Planted-Site"
     result = compare(store, pd.concat([champion, new]), tmp_path / "new")
-    assert set(told(result)) == {
+    assert set(reported(result)) == {
         "expect_feature_to_be_as_before(age)",
         "expect_feature_to_be_as_before(hospital_id)",
         "expect_no_new_categories(hospital_id)",
@@ -156,7 +156,7 @@ def test_few_new_people_tell_nothing(store: Store, champion: Table, tmp_path: Pa
     new = others(20).assign(device_model="Other")
     new["age"] = new["age"] + 20
     result = compare(store, pd.concat([champion, new]), tmp_path / "few")
-    assert told(result) == {}
+    assert reported(result) == {}
     assert result.metrics["n_compared"] == 0
     assert result.verdicts[0].status == "insufficient"
     assert result.verdicts[0].observed == Number(20, "people")
@@ -166,7 +166,7 @@ def test_a_missing_reference_is_reported(store: Store, champion: Table, tmp_path
     for tree in (Path(store.url) / "trees").glob("*.json"):
         tree.unlink()
     result = compare(store, others(), tmp_path / "new")
-    assert told(result) == {"drift_reference": "no reference"}
+    assert reported(result) == {"drift_reference": "no reference"}
 
 
 def test_the_second_time_nothing_is_compared_and_the_bytes_are_the_same(
@@ -274,7 +274,7 @@ def test_new_people_whom_the_champion_hears_and_answers_as_before_are_no_drift(
     found = {row["feature"]: row for row in content(store, result)["features"]}
     assert found["coefficients"]["effect"] < 1
     assert found["positive_rate"]["effect"] < 3
-    assert not {"expect_coefficients_to_be_as_before(coefficients)"} & set(told(result))
+    assert not {"expect_coefficients_to_be_as_before(coefficients)"} & set(reported(result))
 
 
 def test_features_unlike_the_champions_are_reported_with_its_answers(
@@ -283,7 +283,7 @@ def test_features_unlike_the_champions_are_reported_with_its_answers(
     result = compare(store, with_features(store, others(), shift=40, seed=2), tmp_path / "new")
     found = {row["feature"]: row for row in content(store, result)["features"]}
     assert found["coefficients"]["effect"] == pytest.approx(40, rel=0.1)
-    assert set(told(result)) == {
+    assert set(reported(result)) == {
         "expect_coefficients_to_be_as_before(coefficients)",
         "expect_positive_rate_to_be_as_before(positive_rate)",
     }

@@ -32,7 +32,7 @@ def features_table(store: Store) -> tuple[str, bytes]:
     return digest, store.blobs.read(digest)
 
 
-def test_a_version_that_was_registered_meanwhile_is_marked_and_told(
+def test_a_version_that_was_registered_meanwhile_is_marked_and_reported(
     store: Store, subject: str, tmp_path: Path
 ) -> None:
     recordings = output(store, "split", "recordings")
@@ -89,7 +89,7 @@ def test_erasing_somebody_else_does_not_make_a_copy_of_a_table_that_was_stored_a
     assert len(table(store, "features", "materialize")) == 4
 
 
-def test_what_a_step_that_was_killed_meanwhile_left_goes_and_is_told(
+def test_what_a_step_that_was_killed_meanwhile_left_goes_and_is_reported(
     store: Store, subject: str
 ) -> None:
     """An ingest stores a waveform and remembers it long before there is a table that names it."""

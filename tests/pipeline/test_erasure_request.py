@@ -68,7 +68,7 @@ def test_who_has_not_come_yet_can_be_kept_out(store: Store) -> None:
     assert tombstone.about == {"tag": tombstone_tag("ab" * 32)}
 
 
-def test_the_certificate_names_nobody_and_a_changed_one_is_told(
+def test_the_certificate_names_nobody_and_a_changed_one_is_reported(
     store: Store, subject: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     erase(store, subject)

@@ -31,7 +31,7 @@ def run(folder: Path, run_id: str, **settings: object) -> dict[str, Any]:
         for step in TRAINING.configure(data=str(folder / "c"), settings=changed):
             run_step(step, run_id, store)
     except GateRejected:
-        pass  # told by the description
+        pass  # the description says so
     description = show.describe(run_id, store)
     return description | {"by_name": {step["name"]: step for step in description["steps"]}}
 
@@ -101,7 +101,7 @@ def test_the_gate_of_the_data_sees_the_ward_before_anything_is_trained(
 def test_a_model_that_hears_the_ward_is_refused_however_right_it_is(ward: Path) -> None:
     description = run(ward, "confounded", **HEARS_THE_WARD)
     metrics = description["by_name"]["evaluate"]["metrics"]
-    assert metrics["auc"] > 0.9  # whoever looks at this number only would promote it
+    assert metrics["auc"] > 0.9  # by this number alone it would be promoted
     assert metrics["specificity_noise_controls"] < 0.6
     assert verdicts(description)["ward_noise_counterfactual"]["verdict"] == "block"
     assert description["outcome"] == "blocked"

@@ -134,8 +134,8 @@ def test_a_silent_noise_goes_into_quarantine_and_short_ones_are_reported(
     assert result.metrics["n_quarantined"] == 1
     aside = store.directory(result.outputs["quarantine"]).path("quarantine.parquet")
     assert list(pd.read_parquet(aside)["record_id"]) == ["noise-0"]
-    told = {verdict.id for verdict in result.verdicts if verdict.status == "warn"}
-    assert any("duration_seconds, longest_recording_seconds" in name for name in told)
+    reported = {verdict.id for verdict in result.verdicts if verdict.status == "warn"}
+    assert any("duration_seconds, longest_recording_seconds" in name for name in reported)
 
 
 def test_a_copy_through_another_codec_has_nearly_the_same_fingerprint(store: Store) -> None:

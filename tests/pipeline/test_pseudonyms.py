@@ -272,13 +272,15 @@ def test_the_key_is_in_no_store_no_log_and_no_message(
     Ingested(data, store, run_id="r2", as_of=AS_OF)
     new = json.loads((tmp_path / "map.json").read_text())["people"]
     shown = capsys.readouterr()
-    told = "\n".join([shown.out, shown.err, caplog.text]).encode()
+    reported = "\n".join([shown.out, shown.err, caplog.text]).encode()
     stored = [path.read_bytes() for path in Path(store.url).rglob("*") if path.is_file()]
     tables = [
         made.table("recordings").to_csv().encode() for made in (Ingested(data, store, run_id="r2"),)
     ]
     for secret in (OLD, NEW, *new, "1234567A"):
-        assert not any(secret.encode() in content for content in [told, *stored, *tables]), secret
+        assert not any(secret.encode() in content for content in [reported, *stored, *tables]), (
+            secret
+        )
 
 
 def test_no_image_is_built_with_a_key() -> None:

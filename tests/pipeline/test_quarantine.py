@@ -88,7 +88,7 @@ def test_a_recording_that_was_mended_belongs_to_the_past(
 
 
 def dated(store: Store, run_id: str, day: int) -> None:
-    """Let a run have been on this day: two in one second are told apart by nothing."""
+    """Let a run have been on this day: nothing distinguishes two of one second."""
     for record in store.runs.read(run_id).steps.values():
         at = f"2026-01-{day:02}T00:00:00+00:00"
         store.runs.write(run_id, replace(record, finished_at=at))
@@ -237,7 +237,7 @@ def test_what_nobody_may_lift_is_said(ward: Ward, column: str, value: str) -> No
     with pytest.raises(ConfigError, match="which nobody may lift"):
         quarantine.release(ward.store, entry.record, None, WHY)
     about = {"record": str(ward.rows.loc[0, "record_id"]), "reason": entry.reason}
-    decisions.decide(ward.store, "releases", about, WHY)  # by whoever goes round the command
+    decisions.decide(ward.store, "releases", about, WHY)  # by somebody who goes round the command
     assert about["record"] not in ward.records(ward.ingest("r2"))
 
 
@@ -251,7 +251,7 @@ def test_what_nobody_may_lift_is_said(ward: Ward, column: str, value: str) -> No
         ("expect_column_values_to_hold_no_personal_data:x_of_a_hospital", False),
     ],
 )
-def test_what_a_gate_would_not_heed_cannot_be_released(reason: str, may: bool) -> None:
+def test_what_a_gate_would_not_apply_cannot_be_released(reason: str, may: bool) -> None:
     assert (quarantine.releasable(reason) is not None) == may
 
 

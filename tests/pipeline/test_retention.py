@@ -98,7 +98,7 @@ def test_each_class_goes_in_its_time(store: Store, tmp_path: Path) -> None:
     assert all(store.blobs.exists(digest) for digest in waveforms)
     sweep(store, policy, 1100)
     assert not any(store.blobs.exists(digest) for digest in waveforms)
-    assert store.runs.ids() == ["r"]  # who was refused, when, by what: still told
+    assert store.runs.ids() == ["r"]  # who was refused, when, by what: still shown
     sweep(store, policy, 3100)
     assert store.runs.ids() == []
     assert {name.partition("/")[0] for name in names(store)} <= {"audit", "memo"}

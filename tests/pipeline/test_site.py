@@ -111,7 +111,9 @@ memory_mib = 512
         ("[steps.trian]\ncpus = 1", "steps: trian is not known; there are ingest"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_place(file: Path, content: str, words: str) -> None:
+def test_a_mistake_in_the_file_is_reported_with_its_place(
+    file: Path, content: str, words: str
+) -> None:
     file.write_text(content)
     with pytest.raises(ValueError, match=words) as raised:
         step_operator(TRAIN, TRAINING, "docker")
@@ -281,7 +283,7 @@ def test_a_step_that_left_no_record_is_not_done(tmp_path: Path) -> None:
     assert not reason_of(str(tmp_path), "a_run", "train", {})
 
 
-def test_a_store_that_does_not_answer_is_told_and_its_keys_are_not() -> None:
+def test_a_store_that_does_not_answer_is_reported_and_its_keys_are_not() -> None:
     keys = {
         "SPIRA_S3_ENDPOINT": "http://127.0.0.1:1",
         "SPIRA_S3_ACCESS_KEY": "an-access-key",

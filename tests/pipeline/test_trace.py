@@ -42,10 +42,16 @@ def test_a_model_leads_to_every_step_and_every_recording(
     found = lineage.trace("spira/1")
     assert {node.step for node in found.nodes} == set(finished.results) | {"promote"}
     spoken = table[table["task"] == "SENTENCE"].set_index("record_id")["split"]
-    told = roles(found)
+    reported = roles(found)
     words = {"train": "trained on", "validation": "validated on", "test": "tested on"}
-    assert {record: told[record] for record in spoken.index} == spoken.map(words).to_dict()
-    assert set(told.values()) == {"trained on", "validated on", "tested on", "taken in", "refused"}
+    assert {record: reported[record] for record in spoken.index} == spoken.map(words).to_dict()
+    assert set(reported.values()) == {
+        "trained on",
+        "validated on",
+        "tested on",
+        "taken in",
+        "refused",
+    }
     (model,) = found.models
     assert (model["version"], model["outcome"]) == ("1", "blocked")
     assert "first" in model["runs"]  # and runs of other tests that found the same model
@@ -127,7 +133,7 @@ def test_looking_for_something_in_no_store_makes_none(
     assert not list(tmp_path.iterdir())
 
 
-def test_decisions_that_a_run_heeded_are_told_although_they_were_withdrawn(
+def test_decisions_that_a_run_applied_are_shown_although_they_were_withdrawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cohort = Cohort(tmp_path / "data")
@@ -137,32 +143,32 @@ def test_decisions_that_a_run_heeded_are_told_although_they_were_withdrawn(
     store = Store(str(tmp_path / "store"))
     run_step(step, "before", store)
     quarantine.release(store, "recording-one", None, "heard it twice: the sentence is whole")
-    run_step(step, "heeding", store)
+    run_step(step, "applying", store)
     quarantine.withdraw(store, "recording-one", None, "it was another recording")
     run_step(step, "after", store)
     quarantine.release(store, "recording-one", None, "said for the second time, by another")
     (release,) = decisions.known(store, "releases")
 
-    def told(run_id: str) -> list[dict[str, object]]:
+    def reported(run_id: str) -> list[dict[str, object]]:
         assert main(["trace", run_id, "--json", "--store", store.url]) == 0
         found = json.loads(capsys.readouterr().out)
         (node,) = found["nodes"]
         assert node["decisions"] == {
-            "releases": [release.id] if run_id == "heeding" else [],
+            "releases": [release.id] if run_id == "applying" else [],
             "erasures": [],
         }
         return list(found["by_persons"])
 
-    assert told("before") == told("after") == []
-    (one,) = told("heeding")
+    assert reported("before") == reported("after") == []
+    (one,) = reported("applying")
     assert (one["action"], one["about"]) == ("release", {"reason": "impossible_value"})
     assert one["why"] == "heard it twice: the sentence is whole"
     assert one["by"] == release.by
     assert "it was another recording" in str(one["withdrawn"])
-    assert one["steps"] == ["heeding/ingest"]
+    assert one["steps"] == ["applying/ingest"]
 
     picture = tmp_path / "run.svg"
-    assert main(["trace", "heeding", "--picture", str(picture), "--store", store.url]) == 0
+    assert main(["trace", "applying", "--picture", str(picture), "--store", store.url]) == 0
     text = " ".join(capsys.readouterr().out.split())
     drawn = " ".join(ElementTree.fromstring(picture.read_text()).itertext())
     for words in (text, drawn):

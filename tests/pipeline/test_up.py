@@ -85,7 +85,7 @@ def test_nothing_survives_when_its_keeper_is_killed(up: Up) -> None:
     assert up.processes() == {}
 
 
-def test_it_ends_when_whoever_started_it_is_killed(up: Up) -> None:
+def test_it_ends_when_its_starter_is_killed(up: Up) -> None:
     """While it still starts, too."""
     shell = up.start("bash", "-c", '"$@"; true', "bash")
     while "started mlflow" not in up.output:

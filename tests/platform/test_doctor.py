@@ -216,16 +216,16 @@ class Careless:
         self.content = body
 
 
-def test_a_service_without_conditional_put_is_told(
+def test_a_service_without_conditional_put_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"SPIRA_S3_ENDPOINT": "http://s3:1", "STORE": "b/v1", "DATA": ""}.items():
         monkeypatch.setenv(name, value)
     inside = runpy.run_path(str(ROOT / "scripts/doctor/inside.py"))
     assert not inside["use"](Careless(), "S3")
-    told = json.loads(capsys.readouterr().out)
-    assert told["level"] == "FAIL"
-    assert "no conditional put; results could be overwritten" in told["detail"]
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["level"] == "FAIL"
+    assert "no conditional put; results could be overwritten" in reported["detail"]
 
 
 def test_an_engine_that_nobody_serves(env_file: Path) -> None:
@@ -301,7 +301,7 @@ def test_what_is_wrong_before_the_first_start(tmp_path: Path, env_file: Path) ->
 
 @pytest.mark.docker
 @pytest.mark.slow
-def test_what_breaks_in_a_platform_is_told(stack: Stack) -> None:
+def test_what_breaks_in_a_platform_is_reported(stack: Stack) -> None:
     done = examined(stack.env_file)
     assert done.returncode == 0, done.stdout
     assert "list, put, get, delete, put on a condition" in done.stdout
@@ -309,7 +309,7 @@ def test_what_breaks_in_a_platform_is_told(stack: Stack) -> None:
     secrets = stack.settings.known_secrets()
     assert not any(secret in done.stdout for secret in secrets)
 
-    def told(*texts: str) -> None:
+    def reported(*texts: str) -> None:
         done = examined(stack.env_file)
         assert done.returncode == 1, done.stdout
         assert "Traceback" not in done.stdout + done.stderr
@@ -322,11 +322,11 @@ def test_what_breaks_in_a_platform_is_told(stack: Stack) -> None:
         "'Effect': 'Allow', 'Principal': '*', 'Action': ['s3:GetObject', 's3:ListBucket'],"
         "'Resource': ['arn:aws:s3:::spira-data', 'arn:aws:s3:::spira-data/*']}]}))"
     )
-    told("bucket spira-data is open")
+    reported("bucket spira-data is open")
     stack.python("client('admin').remove_bucket('spira-data')")
-    told("s3://spira-data/recordings cannot be read (NoSuchBucket)")
+    reported("s3://spira-data/recordings cannot be read (NoSuchBucket)")
     stack.python("client('admin').remove_bucket('spira-store')")
-    told("there is no bucket spira-store", "up -d --force-recreate bootstrap")
+    reported("there is no bucket spira-store", "up -d --force-recreate bootstrap")
 
     stack.in_secrets(
         "import json, os\n"
@@ -341,6 +341,6 @@ def test_what_breaks_in_a_platform_is_told(stack: Stack) -> None:
         "os.replace(other, file)\n"
         "Path('/secrets').chmod(0o755)"
     )
-    told("it does not know the key of the store", "is open to others: mode 0755")
+    reported("it does not know the key of the store", "is open to others: mode 0755")
     stack.compose("stop", "postgres")
-    told("service postgres", "does not run (exited)")
+    reported("service postgres", "does not run (exited)")

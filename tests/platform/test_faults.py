@@ -187,7 +187,7 @@ def test_the_disk_of_the_container_is_full(platform: Production) -> None:
     nothing_left_running()
 
 
-def test_out_of_memory_is_told_and_tried_with_the_larger_limit(
+def test_out_of_memory_is_reported_and_tried_with_the_larger_limit(
     platform: Production, reference: Outputs
 ) -> None:
     platform.forget()

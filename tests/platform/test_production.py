@@ -31,7 +31,7 @@ def test_the_run_in_containers_leaves_the_digests_of_a_run_in_processes(
             assert records[name]["outputs"] == result.outputs, name
 
 
-def test_a_refusal_is_told_on_the_task_and_ends_the_run(undisturbed: DagRun) -> None:
+def test_a_refusal_is_reported_on_the_task_and_ends_the_run(undisturbed: DagRun) -> None:
     tasks = undisturbed.states
     assert undisturbed.state == "failed"
     assert tasks.pop("promote") == ("failed", 1)  # such a little model is refused, for good
@@ -65,7 +65,7 @@ def test_the_model_is_in_the_registry_and_its_files_are_in_the_bucket(
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pth"))]
 
 
-def test_the_governance_pages_are_open_to_whoever_is_logged_in(
+def test_the_governance_pages_are_open_to_users_who_are_logged_in(
     platform: Production, undisturbed: DagRun
 ) -> None:
     assert undisturbed.states["report"] == ("success", 1)
@@ -159,7 +159,7 @@ def test_no_secret_reaches_a_log_or_a_page(platform: Production, undisturbed: Da
         assert not [secret for secret in planted if secret in text]
 
 
-def test_whoever_has_no_password_gets_nothing() -> None:
+def test_without_a_password_nothing_is_answered() -> None:
     for url in (
         f"http://127.0.0.1:{PORTS['AIRFLOW']}/api/v2/dags",
         f"http://127.0.0.1:{PORTS['MLFLOW']}/api/2.0/mlflow/experiments/search?max_results=1",

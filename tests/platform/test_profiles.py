@@ -59,7 +59,7 @@ def test_celery_workers_follow_the_steps(
     assert outputs(run) == outputs(undisturbed)
 
 
-def test_whoever_follows_is_asked_whether_it_is_well(with_profiles: Production) -> None:
+def test_a_worker_and_the_proxy_become_healthy(with_profiles: Production) -> None:
     for service in ("airflow-worker", "proxy"):
         for container in with_profiles.container_of(service).split():
             state = ["inspect", "--format", "{{.State.Health.Status}}", container]

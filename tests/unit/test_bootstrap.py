@@ -49,7 +49,7 @@ def test_what_a_person_brought_is_kept_and_can_be_read_by_the_servers(tmp_path: 
 @pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
 )
-def test_a_folder_of_somebody_else_is_told_and_not_traced(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_reported_without_a_trace(tmp_path: Path) -> None:
     """As in the container: root without a capability."""
     folder = tmp_path / "secrets"
     folder.mkdir(mode=0o755)

@@ -91,18 +91,18 @@ def test_a_missing_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_two_expectations_of_a_suite_read_alike(suites: list[Suite]) -> None:
     for suite in suites:
         for language in LANGUAGES:
-            told = [describe(e, suite.name, language).sentence for e in suite.expectations]
-            assert sorted(told) == sorted(set(told)), (suite.name, language)
+            reported = [describe(e, suite.name, language).sentence for e in suite.expectations]
+            assert sorted(reported) == sorted(set(reported)), (suite.name, language)
 
 
 def test_no_sentence_has_a_hole(suites: list[Suite]) -> None:
     for suite in suites:
         for entry in suite.expectations:
             for language in LANGUAGES:
-                told = describe(entry, suite.name, language)
-                texts = [told.title, told.sentence, told.rationale, told.owner]
+                reported = describe(entry, suite.name, language)
+                texts = [reported.title, reported.sentence, reported.rationale, reported.owner]
                 assert all(texts), entry.name
-                assert told.sentence.endswith("."), entry.name
+                assert reported.sentence.endswith("."), entry.name
                 for text in texts:
                     assert not {"{", "}", "  ", " ,", " .", "None"} & {
                         text[i : i + n] for n in (1, 2, 4) for i in range(len(text))

@@ -127,7 +127,7 @@ def test_a_run_that_was_just_begun_has_its_steps_waiting(book: Book) -> None:
     assert facts.model is None
 
 
-def test_a_failed_step_is_told_with_its_reason(book: Book) -> None:
+def test_a_failed_step_is_reported_with_its_reason(book: Book) -> None:
     book.step("ingest", "failed", error="ConfigError", message="there are no files")
     facts = facts_of(book)
     assert facts.outcome == "failed"
@@ -224,7 +224,7 @@ def test_quarantine_of_ingest_and_of_the_gates_is_one(book: Book) -> None:
     )
 
 
-def test_quartiles_are_told_of_five_people_at_least(book: Book) -> None:
+def test_quartiles_are_shown_of_five_people_at_least(book: Book) -> None:
     book.ingest(people(device_model=["a"] * 36 + ["b"] * 4))
     (many, few) = (q for q in facts_of(book).signal_quality if q.measure == "snr_db")
     assert (many.low, many.median, many.high) == (21.0, 22.0, 23.0)
@@ -232,17 +232,17 @@ def test_quartiles_are_told_of_five_people_at_least(book: Book) -> None:
     assert few.n_subjects is few.low is few.median is few.high is None
 
 
-def test_decisions_of_people_are_told_without_whom_they_concern(book: Book) -> None:
+def test_decisions_of_people_are_shown_without_the_person_they_concern(book: Book) -> None:
     book.ingest(people())
     decisions.decide(book.store, "releases", {"record": "r7", "reason": "snr"}, WHY)
     decisions.decide(book.store, "erasures", {"tag": "ab" * 16}, WHY)
     facts = facts_of(book)
     assert [(one.reason, one.why) for one in facts.releases] == [("snr", WHY)]
-    assert facts.n_erasures is None  # one: too few to be told
+    assert facts.n_erasures is None  # one: suppressed
     assert facts.anchor.number == audit.head(book.store.documents).number == 2
 
 
-def test_a_waiver_of_later_is_not_told_of_a_run_and_one_withdrawn_since_still_is(
+def test_a_later_waiver_is_not_shown_with_a_run_and_one_withdrawn_since_still_is(
     book: Book,
 ) -> None:
     waiver = Waiver("cli:ana", "2026-11-21T02:00:00+00:00", WHY)

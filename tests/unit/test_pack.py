@@ -91,7 +91,9 @@ def test_a_manifest_made_to_fit_the_change_has_another_signature(file: Path) -> 
     ]
 
 
-def test_whoever_signs_anew_is_told_by_the_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_that_is_signed_anew_shows_another_key(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(signing.VARIABLE, "ab" * 32)
     with zipfile.ZipFile(file) as archive:
         manifest = json.loads(archive.read("first/manifest.json"))
@@ -116,9 +118,9 @@ def test_a_report_that_another_signed_is_not_of_this_platform(
     assert main(["report", "--public-key"]) == 0
     ours = capsys.readouterr().out.strip()
     assert ours == signing.public_key()
-    status, told = verified()
+    status, reported = verified()
     assert status == EXIT_REJECTED
-    assert f"it is not signed by the key {ours}" in told
+    assert f"it is not signed by the key {ours}" in reported
     with zipfile.ZipFile(file) as archive:
         manifest = json.loads(archive.read("first/manifest.json"))
     signed = changed(file, "manifest.json", json.dumps(signing.sign(manifest)).encode())
@@ -170,12 +172,14 @@ def test_verify_says_whether_the_anchor_is_in_the_log(
         status = main(["report", "--verify", str(file), "--store", str(tmp_path / store)])
         return status, capsys.readouterr().out
 
-    status, told = verified("s")
+    status, reported = verified("s")
     assert status == 0
-    assert "event 1 of the audit log, the newest when it was made, is in the store's log" in told
-    status, told = verified("another")
+    assert (
+        "event 1 of the audit log, the newest when it was made, is in the store's log" in reported
+    )
+    status, reported = verified("another")
     assert status == EXIT_REJECTED
-    assert "event 1, which this report quotes, is gone" in told
+    assert "event 1, which this report quotes, is gone" in reported
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_
         block, after = t("verdict.waived", n="1"), t("verdict.next")
         assert page.index(t("outcome.promoted")) < page.index(block) < page.index(after)
         for name in ("verdict", "data", "model-card"):
-            told = words(tmp_path, f"{name}.{language}.html")
-            assert "cli:ana" in told, name
-            assert "one telephone yet" in told, name
+            reported = words(tmp_path, f"{name}.{language}.html")
+            assert "cli:ana" in reported, name
+            assert "one telephone yet" in reported, name
     assert "waived by cli:ana on 21 November 2026: one telephone yet" in words(
         tmp_path, "data.en.html"
     )

@@ -140,18 +140,18 @@ def test_of_random_identifiers_hardly_any_is_taken_for_somebodys_number() -> Non
 def test_ingest_the_gate_and_written_reasons_find_the_same() -> None:
     texts = [f"note {text}" for text in (*TELLING, *TELLS_NOTHING)]
     table = recordings(4 * len(texts)).iloc[: len(texts)].assign(x_note=texts)
-    told = {*range(len(TELLING))}
-    assert set(identifiers_in_text(table)) == told
+    reported = {*range(len(TELLING))}
+    assert set(identifiers_in_text(table)) == reported
     report = quality.check(table, metadata.suite(table))
     name = "expect_column_values_to_hold_no_personal_data:x_note"
-    assert {row for row, codes in report.faults.items() if name in codes} == told
+    assert {row for row, codes in report.faults.items() if name in codes} == reported
     refused = set()
     for number, text in enumerate(texts):
         try:
             checked_reason(text)
         except ConfigError:
             refused.add(number)
-    assert refused == told
+    assert refused == reported
 
 
 def test_ingest_and_the_gate_pass_identifiers_made_of_days() -> None:

@@ -159,9 +159,9 @@ def test_great_expectations_own_page_is_made_from_what_is_kept(tmp_path: Path) -
     assert "777" not in pages[0]
 
 
-@pytest.mark.parametrize(("n_bad", "told"), [(4, False), (5, True)])
+@pytest.mark.parametrize(("n_bad", "environment"), [(4, False), (5, True)])
 def test_great_expectations_own_page_tells_no_small_count(
-    tmp_path: Path, n_bad: int, told: bool
+    tmp_path: Path, n_bad: int, reported: bool
 ) -> None:
     frame = pd.DataFrame({"age": [777.0] * n_bad + [50.0] * 85 + [None] * 2})
     suite = gx.ExpectationSuite(
@@ -171,8 +171,8 @@ def test_great_expectations_own_page_tells_no_small_count(
     assert report.validation["results"][0]["result"]["unexpected_count"] == n_bad
     (page,) = data_docs.write({"aside": report.validation}, tmp_path)
     text = re.sub(r"<[^>]+>", " ", page.read_text())
-    assert ("unexpected values found" in text) == told
-    assert (f"{n_bad / (n_bad + 85):.4%}"[:5] in text) == told
+    assert ("unexpected values found" in text) == reported
+    assert (f"{n_bad / (n_bad + 85):.4%}"[:5] in text) == reported
 
 
 def test_an_expectation_that_cannot_be_evaluated_is_no_fault_of_the_data() -> None:

@@ -35,7 +35,7 @@ CONFOUND = (
 
 
 def confounded(share: float = 1.0) -> Table:
-    """A training set in which this share of the people can be told by their device."""
+    """A training set in which this share of the people can be recognised by their device."""
     table = split(recordings()).drop(columns="erased")
     person = table.index // 2
     of_class = (table["label"] == 1) ^ (person // 2 % 20 >= 20 * share)
@@ -76,7 +76,7 @@ def test_nobody_waives_an_erased_person(store: Store, gate: Gate) -> None:
     verdicts = store.runs.read("r").steps["check"].verdicts
     (verdict,) = [v for v in verdicts if v.id.endswith("in_set(erased)")]
     assert verdict.numbers == {"n_unexpected": Number(2, "rows")}
-    about = waiver_of(verdict, "2999-12-31")  # by whoever goes round the command
+    about = waiver_of(verdict, "2999-12-31")  # by somebody who goes round the command
     assert about is not None
     decide(store, "waivers", about, WHY)
     with pytest.raises(GateRejected, match=r"in_set\(erased\)"):
