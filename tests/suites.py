@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeAlias
 
+import great_expectations as gx
 import numpy as np
 import pandas as pd
 
@@ -157,10 +158,20 @@ def failing(make: quality.SuiteFor, table: Table) -> dict[str, str]:
 
     ``quarantine`` for a critical one whose rows are put aside.
     """
-    report = quality.check(table, make(table))
+    return _failing(make(table), table)
+
+
+def follows(make: quality.SuiteFor, table: Table, name: str) -> str | None:
+    """What follows of one expectation; None where it passes.  A whole suite takes seconds."""
+    suite = make(table)
+    (one,) = (e for e in suite.expectations if quality.verdict_name(e.configuration) == name)
+    return _failing(gx.ExpectationSuite(suite.name, [one], meta=suite.meta), table).get(name)
+
+
+def _failing(suite: gx.ExpectationSuite, table: Table) -> dict[str, str]:
     return {
         v.id: "quarantine" if (v.severity, v.status) == ("critical", "warn") else v.status
-        for v in report.verdicts
+        for v in quality.check(table, suite).verdicts
         if v.status != "pass"
     }
 

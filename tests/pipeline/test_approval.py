@@ -311,7 +311,7 @@ def test_an_erasure_during_the_comparison_takes_the_promotion_back(
     monkeypatch.setattr(promote, "beats_champion", lambda *_: better)
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, "promote", marked_meanwhile)
-        with pytest.raises(ServiceUnavailable, match="was erased while it was being judged"):
+        with pytest.raises(ServiceUnavailable, match="was erased while it was being compared"):
             registry.promote(2)
     assert registry.champion() == "1"
     with pytest.raises(GateRejected, match="contains_erased_subject"):
