@@ -153,37 +153,39 @@ def ward_noises(n: int = 20) -> Table:
     )
 
 
-def failing(make: quality.SuiteFor, table: Table) -> dict[str, str]:
-    """Names of the expectations that did not pass, and what follows.
+def checked(make: quality.SuiteFor, table: Table) -> quality.Report:
+    return quality.check(table, make(table))
 
-    ``quarantine`` for a critical one whose rows are put aside.
-    """
-    return _failing(make(table), table)
+
+def failing(make: quality.SuiteFor, table: Table) -> dict[str, str]:
+    """Names of the expectations that did not pass, and what follows."""
+    return failed(checked(make, table))
 
 
 def follows(make: quality.SuiteFor, table: Table, name: str) -> str | None:
     """What follows of one expectation; None where it passes.  A whole suite takes seconds."""
     suite = make(table)
     (one,) = (e for e in suite.expectations if quality.verdict_name(e.configuration) == name)
-    return _failing(gx.ExpectationSuite(suite.name, [one], meta=suite.meta), table).get(name)
+    alone = gx.ExpectationSuite(suite.name, [one], meta=suite.meta)
+    return failed(quality.check(table, alone)).get(name)
 
 
-def _failing(suite: gx.ExpectationSuite, table: Table) -> dict[str, str]:
+def failed(report: quality.Report) -> dict[str, str]:
+    """As ``failing``; ``quarantine`` for a critical one whose rows are put aside."""
     return {
         v.id: "quarantine" if (v.severity, v.status) == ("critical", "warn") else v.status
-        for v in quality.check(table, suite).verdicts
+        for v in report.verdicts
         if v.status != "pass"
     }
 
 
-def firm(make: quality.SuiteFor, table: Table) -> set[str]:
+def firm(report: quality.Report) -> set[str]:
     """Names of the expectations that nobody may waive."""
-    return {verdict.id for verdict in quality.check(table, make(table)).verdicts if verdict.firm}
+    return {verdict.id for verdict in report.verdicts if verdict.firm}
 
 
-def said(make: quality.SuiteFor, table: Table) -> str:
+def said(report: quality.Report) -> str:
     """All that is kept of a check, as text."""
-    report = quality.check(table, make(table))
     return json.dumps(asdict(report) | {"firm": sorted(report.firm)})
 
 

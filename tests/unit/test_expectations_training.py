@@ -19,6 +19,8 @@ from suites import (
     REGEX,
     UNIQUE,
     Table,
+    checked,
+    failed,
     failing,
     feature_table,
     firm,
@@ -63,8 +65,9 @@ def test_a_copy_on_another_side_is_blocked_and_on_the_same_side_not() -> None:
 
 def test_somebody_erased_blocks_and_nobody_may_waive_it() -> None:
     table = first(1, "erased", True)(split(recordings()))
-    assert failing(training_set.suite, table) == {f"{IN_SET}(erased)": "block"}
-    assert f"{IN_SET}(erased)" in firm(training_set.suite, table)
+    report = checked(training_set.suite, table)
+    assert failed(report) == {f"{IN_SET}(erased)": "block"}
+    assert f"{IN_SET}(erased)" in firm(report)
 
 
 def test_a_side_without_one_of_the_classes_is_blocked() -> None:
