@@ -5,7 +5,7 @@ from __future__ import annotations
 from conftest import SETTINGS
 from production import Run, docker
 
-N_EPOCHS = 25  # long enough to be hit in the middle
+N_EPOCHS = 15  # long enough to be hit in the middle
 STEPS = ("split", "materialize", "train", "evaluate", "register")
 SHORT = {name: value for name, value in SETTINGS.items() if name.startswith(STEPS)}
 FAULTY = SHORT | {"train.epochs": N_EPOCHS, "train.patience_epochs": N_EPOCHS}
