@@ -95,8 +95,10 @@ def test_a_kill_in_the_middle_of_materialize_and_of_train(
         assert states["train"][1] > 1
         assert "found the container of an earlier try" in log
         assert log.count("train: computing") == 1  # no second training
-        for number in range(1, N_EPOCHS + 1):
-            assert log.count(f"epoch {number} of {N_EPOCHS}:") == 1, number
+        counts = [log.count(f"epoch {number} of {N_EPOCHS}:") for number in range(1, N_EPOCHS + 1)]
+        assert min(counts) == 1  # no line is lost
+        assert max(counts) <= 2  # lines shown just before the kill may be shown again
+        assert counts[-1] == 1
 
 
 def ran_once(run: DagRun, *steps: str) -> None:
