@@ -9,7 +9,7 @@ SINCE ?=
 PYTEST := python -m pytest -q $(IN_PARALLEL) $(if $(SINCE),--since=$(SINCE))
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo up unit test test-rest test-all check document lock clean \
+.PHONY: help setup demo up unit test test-rest test-nightly test-all check document lock clean \
   images production-up production-down doctor backup restore
 
 help:  ## list the targets
@@ -37,9 +37,12 @@ test: setup  ## the tests that need only Python; those that need a Docker engine
 	@. ./env.sh; $(PYTEST) -m "not slow"
 
 test-rest: setup  ## the tests that need the production images, a browser or more time
-	@. ./env.sh; $(PYTEST) -m slow
+	@. ./env.sh; $(PYTEST) -m "slow and not nightly"
 
-test-all: test test-rest  ## every test
+test-nightly: setup  ## more faults of the platform in containers, minutes each; not in CI
+	@. ./env.sh; $(PYTEST) -m nightly
+
+test-all: test test-rest test-nightly  ## every test
 
 check: setup  ## style, types, and the rules of the design
 	@.venv/bin/ruff check --quiet .

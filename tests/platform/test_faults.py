@@ -70,7 +70,15 @@ KILLED = {
 }
 
 
-@pytest.mark.parametrize("victim", KILLED)
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param(
+            v, marks=pytest.mark.nightly if "process" in v or v == "its supervisor" else ()
+        )
+        for v in KILLED
+    ],
+)
 def test_a_kill_in_the_middle_of_materialize_and_of_train(
     victim: str, platform: Production, reference: Outputs
 ) -> None:
@@ -142,6 +150,7 @@ def test_s3_is_away_until_a_try_has_failed(platform: Production, reference: Outp
     ran_once(run, *UPSTREAM, "train")
 
 
+@pytest.mark.nightly
 def test_postgres_is_restarted(platform: Production, reference: Outputs) -> None:
     platform.forget()
     run = platform.trigger_faulty("postgres-restarted", **FAULTY)
@@ -152,6 +161,7 @@ def test_postgres_is_restarted(platform: Production, reference: Outputs) -> None
     ran_once(run, *UPSTREAM, "materialize")
 
 
+@pytest.mark.nightly
 def test_mlflow_is_down_when_the_model_is_registered(
     platform: Production, reference: Outputs
 ) -> None:
@@ -173,6 +183,7 @@ def test_mlflow_is_down_when_the_model_is_registered(
     }
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("reference")  # its digests
 def test_the_disk_of_the_container_is_full(platform: Production) -> None:
     platform.forget()
@@ -208,6 +219,7 @@ def test_out_of_memory_is_reported_and_tried_with_the_larger_limit(
     ran_once(run, *UPSTREAM, "materialize")
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("reference")
 def test_a_training_that_is_stopped_saves_its_state_and_airflow_keeps_the_word_of_the_person(
     platform: Production,
