@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -180,10 +179,12 @@ def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
                 results[step.name] = run_step(step, "first", store)
             except GateRejected as error:
                 refusal = str(error)
-        (folder / "results").write_bytes(pickle.dumps((results, refusal)))
+        written = {name: result.to_json() for name, result in results.items()}
+        (folder / "results.json").write_text(json.dumps([written, refusal]))
 
     folder = made_once("finished", tmp_path_factory, make)
-    results, refusal = pickle.loads((folder / "results").read_bytes())
+    written, refusal = json.loads((folder / "results.json").read_text())
+    results = {name: Result.from_json(text) for name, text in written.items()}
     store = linked_copy(Store(str(folder / "store")), tmp_path_factory.mktemp("copy") / "store")
     return Run("first", store, cohort, results, refusal)
 

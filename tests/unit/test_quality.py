@@ -159,7 +159,7 @@ def test_great_expectations_own_page_is_made_from_what_is_kept(tmp_path: Path) -
     assert "777" not in pages[0]
 
 
-@pytest.mark.parametrize(("n_bad", "environment"), [(4, False), (5, True)])
+@pytest.mark.parametrize(("n_bad", "reported"), [(4, False), (5, True)])
 def test_great_expectations_own_page_tells_no_small_count(
     tmp_path: Path, n_bad: int, reported: bool
 ) -> None:
