@@ -169,7 +169,6 @@ def _make_databases(folder: Path) -> None:
 def _make_buckets(folder: Path) -> None:
     from spira_tasks.s3_client import Service
 
-    os.environ.setdefault("SPIRA_S3_ENDPOINT", S3_ENDPOINT)
     client = Service.of_user("admin", folder / "s3/identities.json").client()
     for bucket in (STORE, DATA, MODELS):
         if not client.bucket_exists(bucket):

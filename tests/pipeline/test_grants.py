@@ -62,7 +62,7 @@ def test_policies_of_buckets_grant_what_the_identities_file_grants(
     with ceph(tmp_path / "ceph") as server:
         for name, key in keys.items():
             ceph_user(tmp_path / "ceph", name, key["accessKey"], key["secretKey"])
-        monkeypatch.setattr(first_start, "S3_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("SPIRA_S3_ENDPOINT", server.endpoint)
         monkeypatch.setenv("SPIRA_S3_GRANTS", "policy")
         for _ in range(2):  # a second start changes nothing
             first_start._make_buckets(tmp_path / "secrets")
