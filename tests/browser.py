@@ -140,7 +140,8 @@ def chromium(profile: Path, width: int = 1280, height: int = 860) -> Iterator[Pa
         port = _port(profile / "DevToolsActivePort")
         tabs = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list").read())
         address = next(tab for tab in tabs if tab["type"] == "page")["webSocketDebuggerUrl"]
-        with connect(address, max_size=None) as connection:
+        # No pings: while the test waits elsewhere it reads nothing, the answers to pings neither.
+        with connect(address, max_size=None, ping_interval=None) as connection:
             yield Page(connection)
     finally:
         process.terminate()
