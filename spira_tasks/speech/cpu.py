@@ -19,7 +19,8 @@ def prepare(n_threads: int) -> None:
     made feature extraction ten times slower (measured on 2 cores, 1 ms a window instead of 10).
     """
     torch.set_num_threads(n_threads)
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # As use_deterministic_algorithms, which would import torch's compiler too: two seconds a step.
+    torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
     # Results repeat without it: no code here reads memory that it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if sys.platform == "linux":
