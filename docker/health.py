@@ -1,7 +1,7 @@
 """Exit 0 when a part of Airflow is well: for compose's health checks.
 
-python health.py PART    metadatabase, scheduler, dag_processor or triggerer, as the API server sees
-                         it; or worker: this container's, asked through Redis if it takes work
+python health.py PART    metadatabase, scheduler or dag_processor, as the API server sees it; or
+                         worker: this container's, asked through Redis if it takes work
 """
 
 import json

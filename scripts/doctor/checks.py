@@ -52,7 +52,6 @@ SERVERS = (
     "airflow-apiserver",
     "airflow-scheduler",
     "airflow-dag-processor",
-    "airflow-triggerer",
 )
 ONCE = ("secrets", "bootstrap", "mlflow-user", "airflow-init")
 SERVERS_BY_PROFILE = {"celery": ("redis", "airflow-worker"), "tls": ("proxy",)}
