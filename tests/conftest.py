@@ -9,15 +9,17 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from faults import FAULTY, MIDDLE, Reference, looked_at, outputs
 from production import Production, production, why_not
 from production import Run as DagRun
 from s3_servers import S3Server, client_of, seaweedfs
 from selection import select
+from small_run import COHORT, SETTINGS
+from stack import Stack, started
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -27,17 +29,6 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import GateRejected
 from spira_tasks.runner import run_step
-
-# 24 people of which both classes fall into every split, and as little training as there can be.
-COHORT = {"subjects": 24, "seed": 31}
-# The day is named, or runs before and after midnight would differ; tomorrow is not yet past then.
-SETTINGS = {
-    "ingest.as_of": (datetime.now(UTC) + timedelta(days=1)).date().isoformat(),
-    "train.epochs": 2,
-    "train.n_threads": 1,
-    "evaluate.n_resamples": 200,
-    "evaluate.n_threads": 1,
-}
 
 # Before torch is imported, which reads them then: tests share the cores, and so do their processes.
 # The stages set the number of torch's own threads by themselves: it is part of what they compute.
@@ -59,14 +50,20 @@ OF_THE_PLATFORM = (
 )
 
 
+# Theirs share a part of it, which the last one breaks.
+OF_THE_STACK = ("test_backup.py", "test_doctor.py")
+
+
 class Together(LoadScopeScheduling):
-    """Gives a file to one process, and all files of the platform to the same one.
+    """Gives a file to one process, and files that share containers to the same one.
 
     xdist's own groups (3.8.0) write to a field that nodes of pytest 9.2 do not have.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.endswith(OF_THE_STACK):
+            return "stack"
         return "platform" if file.endswith(OF_THE_PLATFORM) else file
 
 
@@ -244,17 +241,26 @@ def undisturbed(platform: Production, readable_cohort: Path) -> DagRun:
 
 
 @pytest.fixture(scope="session")
-def reference(platform: Production, undisturbed: DagRun) -> dict[str, dict[str, str]]:
-    """The digests that every disturbed run has to end with; all of them read ``undisturbed``."""
-    from faults import FAULTY, outputs
-
+def reference(platform: Production, undisturbed: DagRun) -> Reference:
+    """Reads what ``undisturbed`` left, as every run does that is disturbed."""
     records = undisturbed.records()
     found = {f"{n}.{name}": d for n, r in records.items() for name, d in r["outputs"].items()}
     (platform.given / "digests.json").write_text(json.dumps(found))
     (platform.given / "digests.json").chmod(0o644)
     run = platform.trigger_faulty("reference", **FAULTY)
+    seen = looked_at(run.wait_for_line("train", MIDDLE["train"]), platform)
     assert run.wait() == "success"
-    return outputs(run)
+    keys = {name: record["key"] for name, record in run.records().items()}
+    return Reference(platform, outputs(run), keys, seen)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Gone afterwards, volumes and all."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with started(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
 
 
 @pytest.fixture(params=["folder", "s3"])

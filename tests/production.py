@@ -296,10 +296,10 @@ class Production:
             f"127.0.0.1:{PORTS['S3']}", admin["accessKey"], admin["secretKey"], secure=False
         )
 
-    def forget(self) -> None:
-        """Forget every result, so that the next run computes everything again."""
-        for prefix in ("results/", "memo/", "checkpoints/"):
-            found = self.s3.list_objects("spira-store", f"v1/{prefix}", recursive=True)
+    def remove(self, *names: str) -> None:
+        """Remove what is in the store under some names, or under prefixes that end with a slash."""
+        for name in names:
+            found = self.s3.list_objects("spira-store", f"v1/{name}", recursive=True)
             doomed = [DeleteObject(o.object_name) for o in found if o.object_name]
             assert not list(self.s3.remove_objects("spira-store", doomed))
 

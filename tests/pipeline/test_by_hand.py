@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from conftest import SETTINGS, Run
+from conftest import Run
+from small_run import SETTINGS
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING

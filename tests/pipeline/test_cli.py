@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SETTINGS, Run
+from conftest import Run
+from small_run import SETTINGS
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.exits import EXIT_CONFIG, EXIT_REJECTED

@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SETTINGS, Run
 
-from spira_tasks import show
 from spira_tasks.artifacts import Store
-from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.provenance import ROOT
 
 ENVIRONMENT = {
@@ -99,30 +96,6 @@ others = {task.task_id for task in dag.tasks} - {report.task_id}
 print(report.task_id, report.upstream_task_ids == others, report.on_failure_fail_dagrun)
 """
     assert last_line(script, home) == "report True False"
-
-
-def test_a_run_by_airflow_leaves_the_digests_of_a_run_by_the_command_line(
-    finished: Run, home: Path, tmp_path: Path
-) -> None:
-    """A second store: everything is computed again, by Airflow's tasks."""
-    conf = {"data": str(finished.cohort), "epochs": 2, "settings": SETTINGS}
-    process = airflow(
-        *("dags", "test", "spira_continuous_training", "-c", json.dumps(conf)),
-        home=home,
-        SPIRA_STORE=str(tmp_path),
-    )
-    assert process.returncode == 1, process.stdout[-2000:]  # the gate refuses this little model
-    store = Store(str(tmp_path))
-    (run_id,) = store.runs.ids()
-    ours = {s["name"]: s for s in show.describe(finished.run_id, finished.store)["steps"]}
-    airflows = show.describe(run_id, store)
-    assert run_id.startswith("manual__")
-    assert airflows["outcome"] == "blocked"
-    assert [step["name"] for step in airflows["steps"]] == [step.name for step in TRAINING]
-    for step in airflows["steps"]:
-        assert step["outputs"] == ours[step["name"]]["outputs"]
-        assert step["key"] == ours[step["name"]]["key"]
-    assert "[spira.step]" in process.stdout  # the step's own lines are in the task's log
 
 
 def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import COHORT
+from small_run import COHORT
 from suites import BETWEEN, COUNT, LEVEL, REGEX, WEAK
 
 from spira_tasks.artifacts import Store

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import COHORT, SETTINGS, Run
+from conftest import Run
+from small_run import COHORT, SETTINGS
 
 from spira_tasks import show
 from spira_tasks.artifacts import Store

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SETTINGS, Run, linked_copy
+from conftest import Run, linked_copy
+from small_run import SETTINGS
 
 from spira_tasks.artifacts import Checkpoint, Store
 from spira_tasks.contract.pipelines import TRAINING

@@ -78,7 +78,8 @@ def test_nothing_survives_when_it_is_killed(up: Up) -> None:
 
 def test_nothing_survives_when_its_keeper_is_killed(up: Up) -> None:
     process = up.start()
-    up.wait_until_ready(process)
+    while "started mlflow" not in up.output:
+        assert process.poll() is None, up.output
     (keeper,) = (pid for pid, line in up.processes().items() if line.endswith("--keep "))
     os.kill(keeper, signal.SIGKILL)
     assert process.wait(timeout=60) == 1

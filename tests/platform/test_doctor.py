@@ -13,14 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_backup import Stack, free_port, stack
+from stack import Stack
+from started import free_port
 
 from scripts.deployment import ROOT, Answer, Docker, Settings, SettingsError, parse_env
 from scripts.doctor import checks
 from scripts.doctor.checks import fail, ok, shown, status, warn
 from spira_tasks.contract.access import SECRET_FILES
-
-__all__ = ["stack"]  # the fixture
 
 IMAGE = "spira-tasks:0.2.0"
 
