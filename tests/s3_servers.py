@@ -106,6 +106,7 @@ def ceph(folder: Path) -> Iterator[S3Server]:
     finally:
         process.terminate()
         process.wait(timeout=60)
+        process.stdout.close()
         shutil.rmtree(folder / "osd", ignore_errors=True)  # its disk; the logs stay
 
 

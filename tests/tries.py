@@ -122,6 +122,7 @@ class Task:
         self.engine, self.image, self.folder = engine, image, folder
         self.run_id = f"manual__{uuid4().hex}"
         self.notes = Notes(folder / "notes.json")
+        self.handlers: list[logging.Handler] = []
 
     def operator(
         self,
@@ -144,7 +145,8 @@ class Task:
         log = logging.getLogger(f"{self.run_id}.{attempt}")
         log.setLevel(logging.INFO)
         log.propagate = False
-        log.addHandler(logging.FileHandler(self.folder / f"try{attempt}.log"))
+        self.handlers.append(logging.FileHandler(self.folder / f"try{attempt}.log"))
+        log.addHandler(self.handlers[-1])
         operator.__dict__["log_of_try"] = log
         return operator
 
@@ -185,5 +187,8 @@ class Task:
 
 
 @pytest.fixture
-def task(engine: Engine, image: str, tmp_path: Path) -> Task:
-    return Task(engine, image, tmp_path)
+def task(engine: Engine, image: str, tmp_path: Path) -> Iterator[Task]:
+    made = Task(engine, image, tmp_path)
+    yield made
+    for handler in made.handlers:
+        handler.close()

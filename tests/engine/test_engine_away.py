@@ -172,9 +172,8 @@ def second(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator
     try:
         wait_for(lambda: (folder / "engine.sock").exists() and daemon.poll() is None)
         other = connect(Place(url))
-        save = subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE)
-        subprocess.run(["docker", "-H", url, "load"], stdin=save.stdout, check=True)
-        save.wait()
+        with subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE) as save:
+            subprocess.run(["docker", "-H", url, "load"], stdin=save.stdout, check=True)
         assert other.image_id(IMAGE)
         yield url
     finally:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Run, linked_copy
 
 from spira_tasks.artifacts import Store
 from spira_tasks.provenance import ROOT
@@ -113,6 +114,26 @@ def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Pa
     report = store.runs.step(store.runs.ids()[-1], "report")
     assert report is not None  # of the failed run too
     assert report.state == "done"
+
+
+def test_the_report_of_a_run_can_be_built_again_by_its_own_dag(
+    finished: Run, home: Path, tmp_path: Path
+) -> None:
+    store = linked_copy(finished.store, tmp_path / "s")
+    conf = ("-c", '{"run": "latest"}')
+    process = airflow(
+        *("dags", "test", "spira_governance_report", *conf), home=home, SPIRA_STORE=store.url
+    )
+    assert process.returncode == 0, process.stdout[-2000:]
+    assert "[spira.step]" in process.stdout  # the step's own lines are in the task's log
+    pointer = store.documents.read("site/latest.json")
+    assert pointer is not None
+    assert pointer["run_id"] == finished.run_id
+    (builder,) = set(store.runs.ids()) - {finished.run_id}
+    record = store.runs.step(builder, "report")
+    assert record is not None
+    assert pointer["site"] == record.outputs["site"]
+    assert store.directory(record.outputs["pack"]).names[0].endswith(".zip")
 
 
 def test_a_parameter_that_does_not_exist_is_refused(home: Path, tmp_path: Path) -> None:

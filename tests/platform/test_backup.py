@@ -102,10 +102,9 @@ def test_a_killed_backup_leaves_nothing_that_looks_whole(stack: Stack, tmp_path:
     target = tmp_path / "b"
     script = ROOT / "scripts/backup.py"
     command: list[str | Path] = [sys.executable, script, "--env-file", stack.env_file, target]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert b"database airflow" in process.stdout.readline()  # type: ignore[union-attr]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert b"database airflow" in process.stdout.readline()  # type: ignore[union-attr]
+        process.send_signal(signal.SIGKILL)
     assert not target.exists()
     assert (tmp_path / "b.part").exists()
     done = stack.run("scripts/backup.py", target)
@@ -144,6 +143,10 @@ def written(tmp_path: Path) -> Path:
     return folder
 
 
+def append(file: Path, content: bytes) -> None:
+    file.write_bytes(file.read_bytes() + content)
+
+
 def test_a_whole_backup_is_read(written: Path) -> None:
     assert list(backup.read_manifest(written)["files"]) == ["store/runs/a.json"]
 
@@ -154,7 +157,7 @@ def test_a_whole_backup_is_read(written: Path) -> None:
         (lambda f: (f / "store/runs/a.json").write_bytes(b"[]"), "a.json was changed"),
         (lambda f: (f / "store/runs/a.json").unlink(), "a.json is missing"),
         (lambda f: (f / "store/runs/b.json").write_bytes(b""), "b.json is too much"),
-        (lambda f: (f / "manifest.json").open("ab").write(b" "), "not to be trusted"),
+        (lambda f: append(f / "manifest.json", b" "), "not to be trusted"),
         (lambda f: (f / "manifest.json").unlink(), "no whole backup"),
         (shutil.rmtree, "no folder"),
     ],

@@ -27,7 +27,7 @@ def test_the_engine_is_restarted(platform: Production, reference: Reference) -> 
     while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/status").read_text().find("Z (") < 0:
         time.sleep(0.2)
     with Path("/tmp/dockerd-restarted.log").open("a") as log:
-        subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        subprocess.run(["setsid", "--fork", *words], stdout=log, stderr=log, check=True)
     time.sleep(3)
     run.wait()
     assert outputs(run) == reference.outputs
