@@ -33,7 +33,7 @@ def test_the_run_in_containers_leaves_the_digests_of_a_run_in_one_process(
     store, steps = Store(str(tmp_path)), {}
     with suppress(GateRejected):
         for step in TRAINING.configure(data=str(readable_cohort), settings=SETTINGS | TOLERANT):
-            steps[step.name] = run_step(step, "by hand", store)
+            steps[step.name] = run_step(step, "by-hand", store)
     records = undisturbed.records()
     assert set(records) == set(steps) | {"promote"}
     for name, result in steps.items():
