@@ -155,7 +155,7 @@ def _plausibility(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
     """Vital signs: none impossible, few unusual, and not against one another or the label."""
 
     def within(name: str, limit: Limit, aspect: str, **given: Any) -> Expectation:
-        bounds = {"min_value": limit.low, "max_value": limit.high}
+        bounds: dict[str, Any] = {"min_value": limit.low, "max_value": limit.high}
         return common.between(name, limit.rationale, limit.owner, aspect, **bounds, **given)
 
     expectations = [
