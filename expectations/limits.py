@@ -92,13 +92,13 @@ class AudioLimit:
     """Where a recording is typical, and beyond which it is useless.  None is an open end.
 
     A useless recording goes into quarantine, and too many of them end the run; an atypical one is
-    reported.  ``tasks``: where the measure means something; none means everywhere.
+    reported.
     """
 
     column: str
     limit: tuple[float | None, float | None]
     typical: tuple[float | None, float | None]
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # where the measure means something; none means everywhere
     rationale: str
 
 
@@ -145,21 +145,12 @@ MIN_NOISE_PEAK = 1e-3  # full scale 1; below it is as good as silence
 SPEECH_LIKE_DB = 2.0  # swing at syllable rate: wards with a babble reach 1, one voice begins at 2.3
 
 
-def tolerated(n: int, fraction: float, confidence: float = 0.95) -> int:
-    """How many of ``n`` may be bad before one is sure that more than ``fraction`` are.
+def tolerated(n: int, fraction: float) -> int:
+    """How many of ``n`` may be bad where the share ``fraction`` is acceptable in the long run.
 
-    The smallest ``k`` with P(at most k of n are bad) at least ``confidence`` when each is bad with
+    The smallest ``k`` with P(at most k of n are bad) at least 0.95 when each is bad with
     probability ``fraction``: a one-sided binomial test, so that a small cohort is not refused for
     one bad file, nor a large one let through for being large.
-
-    Parameters
-    ----------
-    n : int
-        How many there are.
-    fraction : float
-        The share that is acceptable in the long run, in [0, 1].
-    confidence : float
-        In (0, 1).
 
     Examples
     --------
@@ -168,4 +159,4 @@ def tolerated(n: int, fraction: float, confidence: float = 0.95) -> int:
     """
     from scipy.stats import binom
 
-    return int(binom.ppf(confidence, n, fraction)) if n else 0
+    return int(binom.ppf(0.95, n, fraction)) if n else 0

@@ -11,6 +11,7 @@ machinery that made the numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from spira_tasks.contract.verdict import Number, Status, Unit, Verdict
@@ -60,8 +61,7 @@ def verdicts(evaluation: Mapping[str, Any]) -> list[Verdict]:
 
 
 def enough_subjects(evaluation: Mapping[str, Any]) -> Verdict:
-    n_patients, n_controls = evaluation["n_patients"], evaluation["n_controls"]
-    n = min(n_patients, n_controls)
+    n = min(evaluation["n_patients"], evaluation["n_controls"])
     return Verdict(
         "enough_test_subjects",
         "pass" if n >= MIN_SUBJECTS_PER_CLASS else "insufficient",
@@ -69,24 +69,15 @@ def enough_subjects(evaluation: Mapping[str, Any]) -> Verdict:
         threshold=MIN_SUBJECTS_PER_CLASS,
         n=evaluation["n_subjects"],
         n_unit="people",
-        numbers={
-            "n_patients": Number(n_patients, "people"),
-            "n_controls": Number(n_controls, "people"),
-        },
+        numbers={name: Number(evaluation[name], "people") for name in ("n_patients", "n_controls")},
         severity="critical",
     )
 
 
 def above_chance(evaluation: Mapping[str, Any]) -> Verdict:
     auc = evaluation["conditions"]["clean"]["auc"]
-    return Verdict(
-        "auc_above_chance",
-        "pass" if auc["low"] > MIN_AUC_LOW else "block",
-        observed=_estimate(auc),
-        threshold=MIN_AUC_LOW,
-        n=_smaller_class(evaluation),
-        n_unit="people",
-    )
+    status: Status = "pass" if auc["low"] > MIN_AUC_LOW else "block"
+    return _verdict(evaluation, "auc_above_chance", status, _estimate(auc), MIN_AUC_LOW)
 
 
 def ward_noise_counterfactual(evaluation: Mapping[str, Any]) -> Verdict:
@@ -104,16 +95,8 @@ def ward_noise_counterfactual(evaluation: Mapping[str, Any]) -> Verdict:
         status = "block" if worst["low"] > MAX_NOISE_DROP else "pass"
         if status == "pass" and max(drop["value"] for drop in drops.values()) > MAX_NOISE_DROP:
             status = "warn"
-    return Verdict(
-        "ward_noise_counterfactual",
-        status,
-        observed=observed,
-        threshold=MAX_NOISE_DROP,
-        n=_smaller_class(evaluation),
-        n_unit="people",
-        names={"condition": condition},
-        severity="critical",
-    )
+    found = _verdict(evaluation, "ward_noise_counterfactual", status, observed, MAX_NOISE_DROP)
+    return replace(found, names={"condition": condition}, severity="critical")
 
 
 def not_degenerate(evaluation: Mapping[str, Any]) -> Verdict:
@@ -122,15 +105,9 @@ def not_degenerate(evaluation: Mapping[str, Any]) -> Verdict:
     rate = (counts["true_positives"] + counts["false_positives"]) / n
     clean = evaluation["conditions"]["clean"]
     worst = min(clean["sensitivity"]["value"], clean["specificity"]["value"])
-    return Verdict(
-        "not_degenerate",
-        "pass" if 0.1 <= rate <= 0.9 and worst > 0.5 else "block",
-        observed=Number(worst, "rate"),
-        threshold=0.5,
-        n=_smaller_class(evaluation),
-        n_unit="people",
-        numbers={"positive": Number(rate, "rate")},
-    )
+    status: Status = "pass" if 0.1 <= rate <= 0.9 and worst > 0.5 else "block"
+    found = _verdict(evaluation, "not_degenerate", status, Number(worst, "rate"), 0.5)
+    return replace(found, numbers={"positive": Number(rate, "rate")})
 
 
 def floor(evaluation: Mapping[str, Any], metric: str, minimum: float, n: int) -> Verdict:
@@ -141,28 +118,15 @@ def floor(evaluation: Mapping[str, Any], metric: str, minimum: float, n: int) ->
         status = "pass"
     elif n >= MIN_SUBJECTS_TO_VALIDATE:
         status = "block"
-    return Verdict(
-        f"{metric}_floor",
-        status,
-        observed=_estimate(estimate, "rate"),
-        threshold=minimum,
-        n=n,
-        n_unit="people",
-        severity="warning",
-    )
+    found = _verdict(evaluation, f"{metric}_floor", status, _estimate(estimate, "rate"), minimum)
+    return replace(found, n=n, severity="warning")
 
 
 def calibrated(evaluation: Mapping[str, Any]) -> Verdict:
     error, n = evaluation["expected_calibration_error"], evaluation["n_recordings"]
     limit = 1.27 / n**0.5 + CALIBRATION_MARGIN
-    return Verdict(
-        "calibration",
-        "pass" if error <= limit else "warn",
-        observed=Number(error),
-        threshold=round(limit, 4),
-        n=_smaller_class(evaluation),
-        n_unit="people",
-    )
+    status: Status = "pass" if error <= limit else "warn"
+    return _verdict(evaluation, "calibration", status, Number(error), round(limit, 4))
 
 
 def nobody_erased(n_erased: int) -> Verdict:
@@ -217,7 +181,13 @@ def _estimate(estimate: Mapping[str, float], unit: Unit = "statistic") -> Number
     return Number(estimate["value"], unit, estimate["low"], estimate["high"])
 
 
-def _smaller_class(evaluation: Mapping[str, Any]) -> int:
-    """What measures of both classes rest on: the smaller one decides what may be shown."""
-    n: int = min(evaluation["n_patients"], evaluation["n_controls"])
-    return n
+def _verdict(
+    evaluation: Mapping[str, Any],
+    id: str,
+    status: Status,
+    observed: Number | None,
+    threshold: float,
+) -> Verdict:
+    """A verdict on both classes: it rests on the smaller one, which decides what may be shown."""
+    n = min(evaluation["n_patients"], evaluation["n_controls"])
+    return Verdict(id, status, observed, threshold, n, "people")

@@ -59,9 +59,6 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-# -- Postgres and S3 -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Platform:
     """The Postgres and the S3 of the Compose project on this machine."""
@@ -91,8 +88,6 @@ class Platform:
             if self.settings.bucket(name) is None:
                 raise Refused(f"{name} is no s3://bucket: copy that folder by other means")
 
-    # -- Postgres ----------------------------------------------------------------------------
-
     def postgres(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start a program of Postgres's container."""
         container = self.running["postgres"]
@@ -113,15 +108,8 @@ class Platform:
         return out.decode().strip()
 
     def n_tables(self, database: str) -> int:
-        return int(
-            self.sql(
-                "SELECT count(*) FROM pg_tables "
-                "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
-                database,
-            )
-        )
-
-    # -- S3 ----------------------------------------------------------------------------------
+        own = "schemaname NOT IN ('pg_catalog', 'information_schema')"
+        return int(self.sql(f"SELECT count(*) FROM pg_tables WHERE {own}", database))
 
     def parts(self, everything: bool) -> list[tuple[str, str, str]]:
         """What is copied: the folder in the backup, the bucket and the prefix."""
@@ -137,10 +125,7 @@ class Platform:
     def objects(self, action: str, everything: bool, folder: Path, failure: str) -> Any:
         """Run ``backup_store.py`` on the objects and the files of ``folder``; its answer.
 
-        Raises
-        ------
-        Refused
-            Says ``failure``; the program itself has printed the reason.
+        Raises Refused that says ``failure``; the program itself has printed the reason.
         """
         name = f"spira-backup-{uuid4().hex[:12]}"
         access = "" if action == "export" else ",readonly"
@@ -165,9 +150,6 @@ class Platform:
                 process.kill()
                 self.docker("rm", "--force", name)
                 process.wait()
-
-
-# -- the folder of a backup ------------------------------------------------------------------
 
 
 def hashed(source: IO[bytes], target: IO[bytes] | None = None) -> dict[str, Any]:
@@ -240,9 +222,6 @@ def set_up(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-# -- the backup ------------------------------------------------------------------------------
-
-
 def back_up(platform: Platform, target: Path, everything: bool) -> None:
     platform.check()
     with set_up(target) as folder:
@@ -286,7 +265,10 @@ def back_up(platform: Platform, target: Path, everything: bool) -> None:
         say("reading everything again")
         read_manifest(folder)
         for database in databases:
-            check_dump(platform, folder / f"postgres/{database}.dump")
+            with (folder / f"postgres/{database}.dump").open("rb") as dumped:
+                listing = {"stdin": dumped, "stdout": subprocess.DEVNULL}
+                if platform.postgres("pg_restore", "--list", **listing).wait():
+                    raise Refused(f"pg_restore cannot read {database}.dump; the reason is above")
     size = sum(entry["size"] for entry in files.values())
     say(f"{target}: {len(files)} files, {size / 1e6:.1f} MB, whole")
     say(KEEP_SECRETS.format(platform.settings.secrets))
@@ -304,18 +286,6 @@ def dump(platform: Platform, database: str, file: Path) -> dict[str, Any]:
     if process.wait():
         raise Refused(f"pg_dump of {database} failed; the reason is above")
     return entry
-
-
-def check_dump(platform: Platform, file: Path) -> None:
-    with file.open("rb") as content:
-        process = platform.postgres(
-            "pg_restore", "--list", stdin=content, stdout=subprocess.DEVNULL
-        )
-        if process.wait():
-            raise Refused(f"pg_restore cannot read {file.name}; the reason is above")
-
-
-# -- the command line, of restore.py too ----------------------------------------------------
 
 
 def command_line(about: str | None, folder: str) -> argparse.ArgumentParser:

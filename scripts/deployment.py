@@ -29,9 +29,6 @@ class SettingsError(Exception):
     """The settings cannot be read; names the file and the line."""
 
 
-# -- settings --------------------------------------------------------------------------------
-
-
 def parse_env(text: str, name: str = ".env") -> dict[str, str]:
     """The variables of an env file, without quotes and without comments after a value."""
     variables = {}
@@ -123,9 +120,6 @@ class Settings:
         return [word for word in words if any(c.isdigit() for c in word) and "/" not in word[:2]]
 
 
-# -- texts -----------------------------------------------------------------------------------
-
-
 def hidden(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` without the secrets, and without the password of any URL."""
     for secret in sorted(secrets, key=len, reverse=True):
@@ -137,9 +131,6 @@ def last_line(text: str, n_characters: int = 160) -> str:
     """The last line that is not empty, cut to ``n_characters``."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:n_characters] if lines else ""
-
-
-# -- the docker client -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

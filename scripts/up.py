@@ -54,7 +54,16 @@ class Stopped(Exception):
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    parser = argparse.ArgumentParser(
+        prog="make up",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--airflow-port", type=int, default=8080, help="default 8080")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="default 5000")
+    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     if arguments.keep:
         return Keeper(arguments).run()
     return _keep([sys.executable, *sys.argv, "--keep"])
@@ -74,15 +83,16 @@ class Keeper:
     def run(self) -> int:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, _raise_stopped)
-        _end_with_parent()
-        _inherit_orphans()
+        _own_descendants()
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with self._alone():
                 self._check_ports()
                 try:
                     self._start()
-                    self._watch()
+                    while True:
+                        self._check_alive()
+                        time.sleep(1)
                 finally:
                     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                         signal.signal(signum, signal.SIG_IGN)  # already stopping
@@ -92,8 +102,6 @@ class Keeper:
         except CannotStart as error:
             print(f"make up: {error}", file=sys.stderr)
         return 1
-
-    # -- start -------------------------------------------------------------------------------
 
     def _alone(self) -> IO[str]:
         """Take the lock of this installation; the kernel releases it when the process ends."""
@@ -147,7 +155,7 @@ class Keeper:
             "dag-processor": [*airflow, "dag-processor"],
             "mlflow": mlflow,
         }.items():
-            with self._log_of(name).open("wb") as log:
+            with (self.state / f"{name}.log").open("wb") as log:
                 self.servers[name] = subprocess.Popen(
                     # The servers get SIGTERM should even the keeper be killed.
                     ["setpriv", "--pdeathsig", "TERM", "--", *command],
@@ -264,17 +272,10 @@ class Keeper:
         url = f"{self.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
         return _json(Request(url, headers={"Authorization": f"Basic {basic}"})) is not None
 
-    # -- while it runs, and the end ------------------------------------------------------------
-
-    def _watch(self) -> None:
-        while True:
-            self._check_alive()
-            time.sleep(1)
-
     def _check_alive(self) -> None:
         for name, process in self.servers.items():
             if process.poll() is not None:
-                log = self._log_of(name)
+                log = self.state / f"{name}.log"
                 raise CannotStart(
                     f"{name} has ended with status {process.returncode}; see {log}:\n{_tail(log)}"
                 )
@@ -299,17 +300,10 @@ class Keeper:
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the terminal is gone; the log is there
 
-    def _log_of(self, server: str) -> Path:
-        return self.state / f"{server}.log"
-
-
-# -- no process outlives its starter ---------------------------------------------------------
-
 
 def _keep(command: list[str]) -> int:
     """Run the keeper in a session of its own, pass signals on, and return its exit status."""
-    _end_with_parent()
-    _inherit_orphans()
+    _own_descendants()
     keeper = subprocess.Popen(command, start_new_session=True)
 
     def stop(signum: int, frame: object) -> None:
@@ -322,17 +316,16 @@ def _keep(command: list[str]) -> int:
     return status if status >= 0 else 1
 
 
-def _end_with_parent() -> None:
-    """Get SIGTERM when the process that started this one ends, whatever ended it."""
+def _own_descendants() -> None:
+    """Get SIGTERM when the parent ends, whatever ended it, and become the parent of orphans.
+
+    On Linux: a child subreaper adopts the orphans among its descendants.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         raise SystemExit(1)  # the parent has ended meanwhile
-
-
-def _inherit_orphans() -> None:
-    """Become the parent of orphans among the descendants (Linux: a child subreaper)."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _running(arguments: list[str]) -> list[psutil.Process]:
@@ -362,9 +355,6 @@ def _kill() -> None:
         psutil.wait_procs(processes, timeout=5)
 
 
-# -- helpers ---------------------------------------------------------------------------------
-
-
 def _json(request: Request) -> dict[str, Any] | None:
     """The JSON answer of a server; None while it does not answer, or refuses."""
     try:
@@ -385,19 +375,6 @@ def _write_private(file: Path, text: str) -> None:
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="make up",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--airflow-port", type=int, default=8080, help="default 8080")
-    parser.add_argument("--mlflow-port", type=int, default=5000, help="default 5000")
-    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
-    return parser
 
 
 if __name__ == "__main__":

@@ -20,20 +20,12 @@ class StageConfig(BaseModel):
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What the runner has to know of a stage.
+    """What the runner has to know of a stage."""
 
-    Attributes
-    ----------
-    outside : bool
-        Whether the stage changes or reads something besides its inputs: the model registry, other
-        runs, the store.  It is given ``PlatformWork``.  Its result is never taken from the store:
-        it is called every time, does nothing a second time, and says so by ``Outcome.changed``.
-    decisions : tuple of str
-        Kinds of decisions of people that come as inputs of these names, without being wired.
-    audit : str
-        The action under which the audit log keeps the outcome; empty for none.
-    """
-
+    # Whether the stage changes or reads something besides its inputs: the model registry, other
+    # runs, the store.  It is given ``PlatformWork``.  Its result is never taken from the store: it
+    # is called every time, does nothing a second time, and says so by ``Outcome.changed``.
     outside: bool = False
+    # Kinds of decisions of people that come as inputs of these names, without being wired.
     decisions: tuple[Literal["releases", "waivers", "erasures", "approvals", "refusals"], ...] = ()
-    audit: str = ""
+    audit: str = ""  # action under which the audit log keeps the outcome; empty for none

@@ -30,12 +30,8 @@ def write(validations: Mapping[str, Mapping[str, Any]], folder: Path) -> list[Pa
     """Write Great Expectations' own pages ``<suite>.html`` into ``folder``; return their paths.
 
     They ask outside hosts for scripts and styles.  They hold no value of the table, because
-    ``gx.json`` has none, and no count of fewer than five rows.
-
-    Parameters
-    ----------
-    validations : mapping of str to JSON
-        Name of a suite to its validation: the content of ``gx.json``.
+    ``gx.json`` has none, and no count of fewer than five rows.  ``validations`` maps the name of a
+    suite to its validation: the content of ``gx.json``.
     """
     for module in OWN_EXPECTATIONS:  # what is not registered cannot be rendered
         importlib.import_module(module)

@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ks_2samp, wasserstein_distance
 
+from spira_tasks.contract.verdict import MIN_CELL
+from spira_tasks.speech.probe import rounded
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -37,7 +40,6 @@ COLUMNS = {
     "quarters": "object",  # people between the quartiles of the reference, in percent
     "compared": "bool",  # whether there were people enough
 }
-SMALLEST_CELL = 5  # of people; a smaller one is suppressed
 
 
 def number_row(new: pd.DataFrame, old: pd.DataFrame, name: str, min_people: int) -> Record:
@@ -69,7 +71,7 @@ def number_row(new: pd.DataFrame, old: pd.DataFrame, name: str, min_people: int)
 
 def quarters(counts: NDArray[np.int64]) -> str:
     """Shares in percent, ``"23,31,25,21"``; empty where a cell is suppressed."""
-    if min(counts) < SMALLEST_CELL:
+    if min(counts) < MIN_CELL:
         return ""
     return ",".join(str(round(100 * count / counts.sum())) for count in counts)
 
@@ -136,28 +138,15 @@ def empty_row(name: str, kind: str, n_new: int, n_reference: int, min_people: in
     }
 
 
-def rounded(number: float) -> float:
-    """To six digits: beyond, processors differ."""
-    return float(f"{number:.6g}")
-
-
 @dataclass(frozen=True)
 class Scored:
-    """What a model answers of new people, and how far its inputs are from those it knows.
-
-    Attributes
-    ----------
-    n_people : int
-    n_positive : int
-        Whom the model calls positive: their mean probability reaches its operating point.
-    distances : (bin,) array or None
-        Mean of every feature bin over all of them, minus that of the model's training set, in
-        standard deviations of the training set's frames.  None for a model that does not
-        standardise its features, and so does not know that set's.
-    """
+    """What a model answers of new people, and how far its inputs are from those it knows."""
 
     n_people: int
-    n_positive: int
+    n_positive: int  # people whose mean probability reaches the model's operating point
+    # Shape (bin,): mean of every feature bin over all people, minus that of the model's training
+    # set, in standard deviations of the training set's frames.  None for a model that does not
+    # standardise its features, and so does not know that set's.
     distances: NDArray[np.float64] | None
 
 

@@ -18,12 +18,8 @@ class LiveMetrics:
     """Connects to MLflow at the first metric, because most stages log none.
 
     After an outage nothing more is logged: the store has the facts, and registration logs the whole
-    history again.
-
-    Attributes
-    ----------
-    mlflow_run : str
-        ``"<experiment>/<run>"`` that shows the metrics; empty before the first.
+    history again.  ``mlflow_run`` is the ``"<experiment>/<run>"`` that shows the metrics; empty
+    before the first.
     """
 
     def __init__(self, uri: str, key: str, name: str) -> None:

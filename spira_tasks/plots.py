@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from spira_tasks.speech.metrics import Array
+
 mpl.use("agg")
 
 BLUE, ORANGE, GREY = "#1b6ca8", "#d1603d", "#8a8f98"
@@ -30,13 +32,8 @@ SYNTHETIC = "synthetic cohort: shows that the platform works, says nothing of me
 def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None:
     """Write roc.png, calibration.png, confusion.png and ward_noise.png.
 
-    Parameters
-    ----------
-    test : DataFrame
-        Columns label in {0, 1}, clean and noise: probabilities of the test recordings.
-    report : dict
-        As ``evaluation.json`` holds it.
-    folder : Path
+    ``test`` has the columns label in {0, 1}, clean and noise: probabilities of the test recordings.
+    ``report`` is as ``evaluation.json`` holds it.
     """
     labels, clean = test["label"].to_numpy(float), test["clean"].to_numpy(float)
     noise = test["noise"].to_numpy(float) if "noise_all" in report["conditions"] else None
@@ -52,12 +49,7 @@ def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None
         figure.savefig(folder / f"{name}.png", dpi=120, metadata={"Software": None})
 
 
-def roc(
-    labels: np.ndarray[Any, Any],
-    clean: np.ndarray[Any, Any],
-    noise: np.ndarray[Any, Any] | None,
-    report: dict[str, Any],
-) -> Figure:
+def roc(labels: Array, clean: Array, noise: Array | None, report: dict[str, Any]) -> Figure:
     from sklearn.metrics import roc_curve
 
     figure, axes = canvas("ROC curve of the test subjects")
@@ -83,9 +75,7 @@ def roc(
     return figure
 
 
-def calibration(
-    labels: np.ndarray[Any, Any], clean: np.ndarray[Any, Any], report: dict[str, Any]
-) -> Figure:
+def calibration(labels: Array, clean: Array, report: dict[str, Any]) -> Figure:
     figure, axes = canvas("Calibration on the test subjects")
     n_bins = max(2, min(10, len(labels) // 10))  # at least ten recordings a bin
     groups = np.array_split(np.argsort(clean, kind="stable"), n_bins)

@@ -21,14 +21,15 @@ import pandas as pd
 from expectations.limits import AUDIO, IMPOSSIBLE
 from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Directory, open_source
+from spira_tasks.contract.verdict import MIN_CELL as SMALL
 from spira_tasks.errors import GateRejected
 from spira_tasks.intake import layouts, pseudonyms
 from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
+from spira_tasks.speech.metrics import wilson_interval
 from spira_tasks.speech.probe import Probe, probe
 
-SMALL = 5  # people; smaller counts are suppressed
 FEWEST = 20  # people for a range: fewer, and its ends would rest on one or two
 TAIL = 0.01  # share of people beyond an end, where there are enough of them
 # Text that is set up and not written freely; still, only what several people share is shown.
@@ -169,9 +170,7 @@ def _completeness(table: pd.DataFrame, required: tuple[str, ...]) -> str:
 def filled_share(n: int, n_empty: int) -> float:
     """The lower end of the 95 % interval of the share of filled cells (Wilson), rounded down."""
     n_empty = max(n_empty, SMALL) if n_empty else 0
-    share, z = 1 - min(n_empty, n) / n, 1.96
-    spread = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low = (share + z**2 / (2 * n) - spread) / (1 + z**2 / n)
+    low, _ = wilson_interval(1 - min(n_empty, n) / n, n)
     return math.floor(100 * low) / 100
 
 

@@ -92,15 +92,11 @@ def project_sources(module: str) -> dict[str, bytes]:
 def package_versions(module: str) -> dict[str, str]:
     """Version by name of each distribution that ``module`` runs with, and of Python.
 
-    These are the distributions that the modules of ``project_sources`` import, and those that
-    they require in turn.  Everything is read from the lock file, so that a process, a container
-    and a pod agree, whatever else is installed beside them.  Patch releases of Python, and builds
-    of one version for other processors (``+cpu``), are the same.
-
-    Raises
-    ------
-    ConfigError
-        When a module imports a package that the lock file does not have.
+    These are the distributions that the modules of ``project_sources`` import, and those that they
+    require in turn.  Everything is read from the lock file, so that a process, a container and a
+    pod agree, whatever else is installed beside them.  Patch releases of Python, and builds of one
+    version for other processors (``+cpu``), are the same.  Raises ConfigError when a module imports
+    a package that the lock file does not have.
     """
     lock = _lock(LOCK_FILE)
     pending = []

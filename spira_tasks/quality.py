@@ -49,44 +49,27 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What a suite said of a table.
-
-    Attributes
-    ----------
-    suite, version, digest : str
-        The suite as it was applied to this table: thresholds depend on the table's size.
-    verdicts : tuple of Verdict
-        One an expectation, in the order of their names.
-    faults : mapping of int to tuple of str
-        Number of a row, from 0, to the codes of the reasons why it belongs into quarantine, such
-        as ``"expect_column_values_to_be_between:age"``.
-    reasons : mapping of str to str
-        Code of a reason to the rationale of its expectation.
-    firm : frozenset of str
-        Codes of reasons that nobody may release a row from.
-    validation : mapping
-        Great Expectations' own result as JSON, without rows, values, times and random names.
-    """
+    """What a suite, as it was made for a table of this size, says of the table."""
 
     suite: str
     version: str
     digest: str
     n_rows: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Verdict, ...]  # one an expectation, in the order of their names
+    # Number of a row, from 0, to the codes of the reasons why it belongs into quarantine, such as
+    # ``"expect_column_values_to_be_between:age"``.
     faults: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    firm: frozenset[str] = frozenset()
+    reasons: Mapping[str, str] = field(default_factory=dict)  # code to its expectation's rationale
+    firm: frozenset[str] = frozenset()  # codes of reasons that nobody may release a row from
+    # Great Expectations' own result as JSON, without rows, values, times and random names.
     validation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
     """Validate a table against a suite, in memory.
 
-    Raises
-    ------
-    RuntimeError
-        When an expectation could not be evaluated: a bug in it or a column of another type, which
-        is neither a pass nor a fault of the data.
+    Raises RuntimeError when an expectation could not be evaluated: a bug in it or a column of
+    another type, which is neither a pass nor a fault of the data.
     """
     version, digest = str((suite.meta or {}).get("version", "")), digest_of(suite)
     frame = frame.reset_index(drop=True)  # rows are identified by number

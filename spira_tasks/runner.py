@@ -19,19 +19,12 @@ from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 
-from spira_tasks import provenance, scratch
+from spira_tasks import errors, provenance, scratch
 from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome, Result
 from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
-from spira_tasks.errors import (
-    ArtifactCorrupt,
-    ConfigError,
-    GateRejected,
-    ServiceUnavailable,
-    SpiraError,
-)
 from spira_tasks.governance import audit, decisions
 from spira_tasks.live_metrics import LiveMetrics
 from spira_tasks.work import PlatformWork, Record, Work
@@ -53,10 +46,8 @@ class Stage(Protocol):
 def run_step(step: Step, run_id: str, store: Store) -> Result:
     """Bring ``step`` to its result.  Calling it again changes nothing and costs nothing.
 
-    Raises
-    ------
-    GateRejected
-        When a verdict of the result ends the run; the result is stored all the same.
+    Raises GateRejected when a verdict of the result ends the run; the result is stored all the
+    same.
     """
     started = time.monotonic()
     known: dict[str, Any] = {}  # fields of the record, as far as they are known
@@ -77,16 +68,18 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
     try:
         result, found = _find_or_compute(step, run_id, store, known)
     except BaseException as error:
-        if isinstance(error, ArtifactCorrupt):
+        if isinstance(error, errors.ArtifactCorrupt):
             _forget(run_id, store)
         error = _named(error)
-        message = str(error) if isinstance(error, SpiraError) else ""
+        message = str(error) if isinstance(error, errors.SpiraError) else ""
         try:
-            if isinstance(error, GateRejected):  # before there was anything to give verdicts on
+            if isinstance(
+                error, errors.GateRejected
+            ):  # before there was anything to give verdicts on
                 refused = {"run": run_id, "step": step.name, "state": "refused"}
                 known["audit"] = audit.record(store, _spec(step.stage).audit or "gate", refused)
             close("failed", error=type(error).__name__, message=message)
-        except ServiceUnavailable as lost:
+        except errors.ServiceUnavailable as lost:
             log.warning("%s: its record could not be written: %s", step.name, lost)
         raise error
     state: State = "blocked" if result.stopping else "done"
@@ -106,7 +99,7 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
         from expectations.words.verdicts import sentence
 
         listing = "".join(f"\n  - {one.id}: {sentence(one, 'en')}" for one in result.stopping)
-        raise GateRejected(f"step {step.name!r} blocks the run:{listing}")
+        raise errors.GateRejected(f"step {step.name!r} blocks the run:{listing}")
     return result
 
 
@@ -129,7 +122,7 @@ def _event(run_id: str, step: str, state: State, found: bool, result: Result) ->
 def _named(error: BaseException) -> BaseException:
     """A full disk as an error that says what to do; any other error as it is."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        named = ServiceUnavailable(
+        named = errors.ServiceUnavailable(
             f"no space is left for temporary files in {gettempdir()}: free some, or, where steps "
             "run in containers, give the step more scratch_mib in the site file"
         )
@@ -148,13 +141,13 @@ def resolve(reference: str, run_id: str, store: Store) -> str:
     name, _, output = reference.partition(".")
     record = store.runs.step(run_id, name)
     if record is None or record.state == "failed":
-        raise ConfigError(
+        raise errors.ConfigError(
             f"input {reference!r}: step {name!r} has not finished in run {run_id!r}; run it first"
         )
     if record.state == "blocked":
-        raise GateRejected(f"input {reference!r}: step {name!r} blocked run {run_id!r}")
+        raise errors.GateRejected(f"input {reference!r}: step {name!r} blocked run {run_id!r}")
     if output not in record.outputs:
-        raise ConfigError(f"input {reference!r}: {name!r} has only {sorted(record.outputs)}")
+        raise errors.ConfigError(f"input {reference!r}: {name!r} has only {sorted(record.outputs)}")
     return record.outputs[output]
 
 
@@ -242,7 +235,7 @@ def _find_or_compute(
 def _delete(checkpoint: Checkpoint, step: Step) -> None:
     try:
         checkpoint.delete()
-    except SpiraError as error:  # the result is there: what is left over harms nobody
+    except errors.SpiraError as error:  # the result is there: what is left over harms nobody
         log.warning("%s: its checkpoint could not be deleted: %s", step.name, error)
 
 
@@ -292,7 +285,7 @@ def _load(stage: str) -> Stage:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        raise ConfigError(f"there is no stage {stage!r}") from error
+        raise errors.ConfigError(f"there is no stage {stage!r}") from error
 
 
 def _spec(stage: str) -> StageSpec:
@@ -309,7 +302,7 @@ def _configure(stage: Stage, step: Step) -> StageConfig:
             for problem in error.errors(include_input=False, include_url=False)
         )
         known = ", ".join(stage.Config.model_fields)
-        raise ConfigError(
+        raise errors.ConfigError(
             f"step {step.name!r}: its configuration is wrong:{problems}\nIts keys are: {known}"
         ) from None
 
@@ -319,7 +312,7 @@ def _check_names(
 ) -> None:
     wanted = {field.name for field in dataclasses.fields(stage.Inputs)} - set(spec.decisions)
     if wanted != set(inputs):
-        raise ConfigError(
+        raise errors.ConfigError(
             f"step {step.name!r}: stage {step.stage!r} takes the inputs {sorted(wanted)}, "
             f"not {sorted(inputs)}"
         )

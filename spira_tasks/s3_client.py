@@ -21,6 +21,7 @@ import urllib3
 from minio import Minio
 
 RETRIED_STATUS = (500, 502, 503, 504)
+N_CONNECTIONS = 32
 
 
 class _Pool(urllib3.PoolManager):
@@ -52,10 +53,7 @@ class Service:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Service:
         """Read SPIRA_S3_ENDPOINT, SPIRA_S3_ACCESS_KEY, SPIRA_S3_SECRET_KEY and SPIRA_S3_REGION.
 
-        Raises
-        ------
-        ValueError
-            Names the variables that are missing or wrong, never a value.
+        Raises ValueError that names the variables that are missing or wrong, never a value.
         """
         values = os.environ if environment is None else environment
         names = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
@@ -73,13 +71,8 @@ class Service:
         """The service of the environment, with the keys that a user has in ``identities.json``."""
         users = json.loads(identities.read_text())["identities"]
         key = next(one for one in users if one["name"] == user)["credentials"][0]
-        return cls.from_environment(
-            {
-                **os.environ,
-                "SPIRA_S3_ACCESS_KEY": key["accessKey"],
-                "SPIRA_S3_SECRET_KEY": key["secretKey"],
-            }
-        )
+        own = {"SPIRA_S3_ACCESS_KEY": key["accessKey"], "SPIRA_S3_SECRET_KEY": key["secretKey"]}
+        return cls.from_environment({**os.environ, **own})
 
     def client(
         self,
@@ -88,7 +81,6 @@ class Service:
         read_seconds: float = 30.0,
         n_retries: int = 3,
         backoff_seconds: float = 0.2,
-        n_connections: int = 32,
     ) -> Minio:
         """A client with connections of its own; a process must not use its parent's."""
         endpoint = urlsplit(self.endpoint)
@@ -96,7 +88,7 @@ class Service:
             n_retries, backoff_factor=backoff_seconds, status_forcelist=RETRIED_STATUS
         )
         pool = _Pool(
-            maxsize=n_connections,
+            maxsize=N_CONNECTIONS,
             timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
             retries=retries if n_retries else False,
             cert_reqs="CERT_REQUIRED",

@@ -36,11 +36,7 @@ def folder() -> Iterator[Path]:
 def make(prefix: str = PREFIX) -> tuple[Path, int]:
     """Make a folder that is locked while this process, or a fork of it, lives.
 
-    Returns
-    -------
-    path : Path
-    lock : int
-        An open file descriptor: closing it releases the folder.
+    Returns its path and an open file descriptor: closing it releases the folder.
     """
     while True:
         path = Path(mkdtemp(prefix=prefix))

@@ -106,12 +106,8 @@ def _entry(config: ExpectationConfiguration) -> Entry:
 def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> list[Change]:
     """What was added, removed and changed, by suite and name.
 
-    Parameters
-    ----------
-    before, after : list of Suite
-    of_one_table : bool
-        Whether the suites were made for the same table.  Otherwise parameters that follow the
-        table (``FOLLOW_TABLE``) are not compared: their differences are none of the suites.
+    Unless the suites are ``of_one_table``, parameters that follow the table (``FOLLOW_TABLE``) are
+    not compared: their differences are none of the suites.
     """
     both = {suite.name for suite in before} & {suite.name for suite in after}
     changes = [
@@ -127,8 +123,8 @@ def diff(before: list[Suite], after: list[Suite], of_one_table: bool = True) -> 
     for suite, name in sorted(key for key in {*old, *new} if key[0] in both):
         a, b = old.get((suite, name)), new.get((suite, name))
         if a is None or b is None:
-            change = Change(suite, name, "added", "", "yes") if b else None
-            changes.append(change or Change(suite, name, "removed", "yes", ""))
+            sides = ("added", "", "yes") if b else ("removed", "yes", "")
+            changes.append(Change(suite, name, *sides))
             continue
         facts_a, facts_b = _comparable(a, of_one_table), _comparable(b, of_one_table)
         changes += [
@@ -153,10 +149,7 @@ def _comparable(entry: Entry, of_one_table: bool) -> dict[str, str]:
 def template(n_rows: int = N_ROWS) -> pd.DataFrame:
     """A split recordings table as ingest leaves it, without one empty cell; nobody's data.
 
-    Parameters
-    ----------
-    n_rows : int
-        A multiple of 4: every person has one recording of each task.
+    ``n_rows`` is a multiple of 4: every person has one recording of each task.
     """
     row = np.arange(n_rows)
     person = row // 4

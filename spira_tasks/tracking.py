@@ -164,14 +164,9 @@ class Tracker:
     ) -> Registered:
         """Log a classifier, and make it the challenger.
 
-        Parameters
-        ----------
-        folder : Path
-            weights.safetensors and classifier.json.
-        source : Path
-            Folder of the Python package that loading needs, with the module ``pyfunc``.
-        tags : mapping of str to str
-            ``spira.classifier`` is the digest of the classifier in the store, and identifies it.
+        ``folder`` holds weights.safetensors and classifier.json, ``source`` the Python package that
+        loading needs, with the module ``pyfunc``.  The tag ``spira.classifier``, the digest of the
+        classifier in the store, identifies it.
         """
         with self._translating(), self._as_mlflow_default():
             if not self.client.search_registered_models(f"name='{MODEL}'"):
@@ -365,16 +360,10 @@ def versions(uri: str) -> list[tuple[Registered, dict[str, str]]]:
 def _signature() -> ModelSignature:
     import numpy as np
 
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.double, "probability"),
-                ColSpec(DataType.double, "operating_point"),
-                ColSpec(DataType.boolean, "positive"),
-            ]
-        ),
-    )
+    outputs = [ColSpec(DataType.double, name) for name in ("probability", "operating_point")]
+    outputs.append(ColSpec(DataType.boolean, "positive"))
+    waveforms = TensorSpec(np.dtype(np.float32), (-1, -1))
+    return ModelSignature(inputs=Schema([waveforms]), outputs=Schema(outputs))
 
 
 def _requirements() -> list[str]:

@@ -21,30 +21,18 @@ class Track(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What every stage has: big things, earlier work, and progress.
+    """What every stage has: big things, earlier work, and progress."""
 
-    Attributes
-    ----------
-    key : str
-        The key of the result being computed.
-    blobs : Blobs
-        Waveforms and feature matrices, by digest: written and read one by one.
-    remember : callable
-        ``remember(parts, make)`` returns the JSON record that ``make()`` returned the first time
-        it was called with these parts by this code, so that one recording is never worked on
-        twice.  Parts and records are plain JSON; a record keeps the blobs that it names alive.
-    checkpoint : Checkpoint
-        Where a stage may keep its state, for a retry to go on from.  It is deleted once the result
-        is stored; the result must not depend on it.
-    track : callable
-        ``track(number, metrics)`` shows the numbers of an epoch in MLflow while training runs.
-    """
-
-    key: str
-    blobs: Blobs
+    key: str  # of the result being computed
+    blobs: Blobs  # waveforms and feature matrices, by digest: written and read one by one
+    # ``remember(parts, make)`` returns the JSON record that ``make()`` returned the first time it
+    # was called with these parts by this code, so that one recording is never worked on twice.
+    # Parts and records are plain JSON; a record keeps the blobs that it names alive.
     remember: Callable[[Mapping[str, Any], Callable[[], Record]], Record]
+    # Where a stage may keep its state, for a retry to go on from.  It is deleted once the result is
+    # stored; the result must not depend on it.
     checkpoint: Checkpoint
-    track: Track
+    track: Track  # ``track(number, metrics)`` shows the numbers of an epoch in MLflow meanwhile
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,9 @@ import pandas as pd
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
-from expectations.limits import (
-    ATYPICAL_FRACTION,
-    AUDIO,
-    NATIVE_RATES_HZ,
-    SAME_RECORDING,
-    AudioLimit,
-)
+from expectations import limits
 from expectations.notes import QUARANTINE, note
-from expectations.suites.common import (
-    DIGEST_REGEX,
-    between,
-    in_set,
-    matches,
-    mostly,
-    not_null,
-    unique,
-)
+from expectations.suites import common
 from expectations.suites.custom import ExpectNoNearDuplicates
 
 VERSION = "2026-11-21"
@@ -36,45 +22,47 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
     are typical (warning).
     """
     expectations = [
-        matches("waveform", "where the stored waveform is", action=QUARANTINE, regex=DIGEST_REGEX),
-        not_null("waveform", "no audio, no recording", action=QUARANTINE),
-        unique("audio_sha256", "the same audio twice weighs double, and leaks", action=QUARANTINE),
+        common.is_digest("waveform", "where the stored waveform is"),
+        common.not_null("waveform", "no audio, no recording", action=QUARANTINE),
+        common.unique(
+            "audio_sha256", "the same audio twice weighs double, and leaks", action=QUARANTINE
+        ),
         ExpectNoNearDuplicates(
             column_list=["fingerprint", "duration_seconds"],
-            min_cosine=SAME_RECORDING,
+            min_cosine=limits.SAME_RECORDING,
             severity="warning",
             meta=note("sounds like another recording of the same length: sent twice?"),
         ),
-        between(
+        common.between(
             "native_sample_rate_hz",
             "what was never recorded cannot be resampled into being",
             action=QUARANTINE,
             min_value=16_000,
         ),
-        in_set(
+        common.in_set(
             "native_sample_rate_hz",
             "telephones record at these: another rate was converted on the way",
             severity="info",
-            value_set=[*NATIVE_RATES_HZ],
+            value_set=[*limits.NATIVE_RATES_HZ],
         ),
-        between(
+        common.between(
             "n_channels", "one microphone, or two", action=QUARANTINE, min_value=1, max_value=2
         ),
-        between(
+        common.between(
             "n_channels",
             "two channels were mixed into one",
             aspect="one",
             severity="warning",
             max_value=1,
         ),
-        between("peak", "as good as silent", severity="warning", min_value=1e-3),
+        common.between("peak", "as good as silent", severity="warning", min_value=1e-3),
     ]
-    for limit in AUDIO:
+    for limit in limits.AUDIO:
         expectations += _limit(frame, limit)
     return gx.ExpectationSuite(name="audio", expectations=expectations, meta={"version": VERSION})
 
 
-def _limit(frame: pd.DataFrame, limit: AudioLimit) -> list[Expectation]:
+def _limit(frame: pd.DataFrame, limit: limits.AudioLimit) -> list[Expectation]:
     about = frame[frame["task"].isin(limit.tasks)] if limit.tasks else frame
     n = int(about[limit.column].notna().sum())
     if n == 0:
@@ -82,7 +70,7 @@ def _limit(frame: pd.DataFrame, limit: AudioLimit) -> list[Expectation]:
     where = f"{'+'.join(limit.tasks)} " if limit.tasks else ""
     condition = Column("task").is_in(list(limit.tasks)) if limit.tasks else None
     return [
-        between(
+        common.between(
             limit.column,
             limit.rationale,
             aspect=f"{where}usable",
@@ -91,14 +79,14 @@ def _limit(frame: pd.DataFrame, limit: AudioLimit) -> list[Expectation]:
             max_value=limit.limit[1],
             row_condition=condition,
         ),
-        between(
+        common.between(
             limit.column,
             limit.rationale,
             aspect=f"{where}typical",
             severity="warning",
             min_value=limit.typical[0],
             max_value=limit.typical[1],
-            mostly=mostly(n, ATYPICAL_FRACTION),
+            mostly=common.mostly(n, limits.ATYPICAL_FRACTION),
             row_condition=condition,
         ),
     ]

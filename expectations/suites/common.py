@@ -15,8 +15,6 @@ from great_expectations.expectations.expectation import Expectation
 from expectations.limits import DATA, PRIVACY, tolerated
 from expectations.notes import QUARANTINE, Action, note
 
-DIGEST_REGEX = r"^sha256:[0-9a-f]{64}$"
-
 
 class _Of:
     """Makes expectations of one kind on one column."""
@@ -47,6 +45,10 @@ matches = _Of(gxe.ExpectColumnValuesToMatchRegex)
 n_values = _Of(gxe.ExpectColumnUniqueValueCountToBeBetween)
 
 
+def is_digest(column: str, why: str) -> Expectation:
+    return matches(column, why, action=QUARANTINE, regex=r"^sha256:[0-9a-f]{64}$")
+
+
 def not_empty(why: str = "an empty table passes every other test", **given: Any) -> Expectation:
     return gxe.ExpectTableRowCountToBeBetween(min_value=1, meta=note(why), **given)
 
@@ -56,12 +58,8 @@ def no_trials() -> Expectation:
 
 
 def consent_granted(aspect: str = "") -> Expectation:
-    why = "no consent, no use"
-    return gxe.ExpectColumnValuesToBeInSet(
-        column="consent_status",
-        value_set=["granted"],
-        meta=note(why, PRIVACY, aspect, QUARANTINE, firm=True),
-    )
+    about = ("consent_status", "no consent, no use", PRIVACY, aspect)
+    return in_set(*about, action=QUARANTINE, firm=True, value_set=["granted"])
 
 
 def filled(frame: pd.DataFrame) -> set[str]:

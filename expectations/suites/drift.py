@@ -118,6 +118,8 @@ class ExpectPositiveRateToBeAsBefore(_AboutFeature):
 
 
 # By the kind of a row: what is expected, the most that a number may be, why, and the owner.
+UNKNOWN = "the model was never given such features"
+ALARMS = "more alarms, or fewer: other people, or a model that ages"
 OTHERS = "the people are others than those the champion learned from"
 BY_KIND: dict[str, list[tuple[type[_AboutFeature], float, str, str]]] = {
     "number": [(ExpectFeatureToBeAsBefore, MAX_EFFECT, OTHERS, CLINICAL)],
@@ -125,20 +127,6 @@ BY_KIND: dict[str, list[tuple[type[_AboutFeature], float, str, str]]] = {
         (ExpectFeatureToBeAsBefore, MIN_PSI, OTHERS, CLINICAL),
         (ExpectNoNewCategories, 0, "the champion has never met it", DATA),
     ],
-    "coefficients": [
-        (
-            ExpectCoefficientsToBeAsBefore,
-            MAX_COEFFICIENT,
-            "the model was never given such features",
-            DATA,
-        )
-    ],
-    "positive_rate": [
-        (
-            ExpectPositiveRateToBeAsBefore,
-            MAX_STANDARD_ERRORS,
-            "more alarms, or fewer: other people, or a model that ages",
-            CLINICAL,
-        )
-    ],
+    "coefficients": [(ExpectCoefficientsToBeAsBefore, MAX_COEFFICIENT, UNKNOWN, DATA)],
+    "positive_rate": [(ExpectPositiveRateToBeAsBefore, MAX_STANDARD_ERRORS, ALARMS, CLINICAL)],
 }

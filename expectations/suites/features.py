@@ -8,16 +8,7 @@ import pandas as pd
 
 from expectations.limits import MAX_PARITY_DIFFERENCE
 from expectations.notes import QUARANTINE, note
-from expectations.suites.common import (
-    DIGEST_REGEX,
-    between,
-    in_set,
-    matches,
-    n_values,
-    not_empty,
-    not_null,
-    unique,
-)
+from expectations.suites import common
 
 VERSION = "2026-11-21"
 SHAPE = ("n_frames", "n_bins", "schema")
@@ -36,22 +27,24 @@ def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
     """
     equal = "features that are all equal tell nothing"
     expectations = [
-        not_empty(),
-        not_null("record_id", "the key of a recording"),
-        unique("record_id", "the key of a recording"),
-        matches("features", "where the matrix is", action=QUARANTINE, regex=DIGEST_REGEX),
-        in_set(
+        common.not_empty(),
+        common.not_null("record_id", "the key of a recording"),
+        common.unique("record_id", "the key of a recording"),
+        common.is_digest("features", "where the matrix is"),
+        common.in_set(
             "finite",
             "one NaN in a batch and every weight is NaN",
             action=QUARANTINE,
             value_set=[True],
         ),
-        between("n_windows", "a recording has at least one window", action=QUARANTINE, min_value=1),
-        between("std", equal, action=QUARANTINE, min_value=0, strict_min=True),
+        common.between(
+            "n_windows", "a recording has at least one window", action=QUARANTINE, min_value=1
+        ),
+        common.between("std", equal, action=QUARANTINE, min_value=0, strict_min=True),
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(
             column_A="max", column_B="min", meta=note(equal, action=QUARANTINE)
         ),
-        between(
+        common.between(
             "parity_difference",
             "computed again from the stored waveform, the features are others",
             min_value=0,
@@ -59,12 +52,12 @@ def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
         ),
     ]
     expectations += [
-        not_null(column, "a number was not computed", action=QUARANTINE)
+        common.not_null(column, "a number was not computed", action=QUARANTINE)
         for column in ("features", "finite", "mean", "std", "min", "max")
     ]
     for column in SHAPE:
         expectations += [
-            n_values(column, "matrices of two kinds do not stack", min_value=1, max_value=1),
+            common.n_values(column, "matrices of two kinds do not stack", min_value=1, max_value=1),
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A=column,
                 column_B=f"{column}_of_code",

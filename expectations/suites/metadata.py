@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import great_expectations as gx
 import great_expectations.expectations as gxe
 import pandas as pd
@@ -20,32 +22,11 @@ from expectations.limits import (
     UNIT_SLIPS,
     UNUSUAL,
     UNUSUAL_FRACTION,
+    Limit,
 )
 from expectations.notes import QUARANTINE, note
 from expectations.personal import IDENTIFIERS
-from expectations.suites.common import (
-    between,
-    consent_granted,
-    filled,
-    in_set,
-    matches,
-    mostly,
-    no_trials,
-    not_empty,
-    not_null,
-    optional,
-    unique,
-)
-from expectations.suites.custom import (
-    ExpectColumnDaysNotToBeBefore,
-    ExpectColumnPairTimesToBeClose,
-    ExpectColumnsToBeAbsent,
-    ExpectColumnValuesToBeInUnit,
-    ExpectColumnValuesToHoldNoPersonalData,
-    ExpectLabelToAgreeWithSigns,
-    ExpectOneValuePerGroup,
-    ExpectSessionsToBeComplete,
-)
+from expectations.suites import common, custom
 from spira_tasks.intake.record_contract import COLUMNS, FREE_TEXT, RAW_IDENTIFIERS, is_extra
 
 VERSION = "2026-11-21.2"
@@ -56,7 +37,7 @@ RAW = (*RAW_IDENTIFIERS, "audio_uri")  # they name a person; ingest drops them
 
 def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
     """The suite for a recordings table; columns that the layout does not have are left out."""
-    present = filled(frame)
+    present = common.filled(frame)
     canonical = "consent_status" in present  # required there, absent from the published layout
     expectations = [
         *_identity(present),
@@ -77,31 +58,31 @@ def _identity(present: set[str]) -> list[Expectation]:
     """Which recording, whose, from where: nothing works without it."""
     contract = [name for name in COLUMNS if name not in RAW]
     return [
-        not_empty(),
+        common.not_empty(),
         gxe.ExpectTableColumnsToMatchSet(
             column_set=[*contract, "subject_id", "label", "audio_sha256", "waveform"],
             exact_match=False,
             meta=note("a column of the record contract is missing: ingest made another table"),
         ),
-        not_null("record_id", "the key of a recording"),
-        unique("record_id", "the key of a recording"),
-        not_null(
+        common.not_null("record_id", "the key of a recording"),
+        common.unique("record_id", "the key of a recording"),
+        common.not_null(
             "subject_id", "a recording of nobody cannot be split by subject", action=QUARANTINE
         ),
-        not_null("task", "models are of one task", action=QUARANTINE),
-        *optional(
+        common.not_null("task", "models are of one task", action=QUARANTINE),
+        *common.optional(
             present,
             gxe.ExpectCompoundColumnsToBeUnique(
                 column_list=["session_id", "task"],
                 ignore_row_if="any_value_is_missing",
                 meta=note("one recording of a task in a session", action=QUARANTINE),
             ),
-            ExpectOneValuePerGroup(
+            custom.ExpectOneValuePerGroup(
                 column_A="session_id",
                 column_B="subject_id",
                 meta=note("two people in a session: one has the other's label", action=QUARANTINE),
             ),
-            matches(
+            common.matches(
                 "hospital_id",
                 "typed by hand, a site gets several names, and its patients several ids",
                 severity="warning",
@@ -116,19 +97,21 @@ def _privacy(present: set[str]) -> list[Expectation]:
     number = "anything else may be a hospital number"
     why = "few are older, and known by it: write 90 for all of them"
     return [
-        ExpectColumnsToBeAbsent(
+        custom.ExpectColumnsToBeAbsent(
             column_list=[*RAW], meta=note("raw identifiers are never kept", PRIVACY, firm=True)
         ),
-        *optional(
+        *common.optional(
             present,
             *(
-                matches(column, number, PRIVACY, action=QUARANTINE, firm=True, regex=HEX64_REGEX)
+                common.matches(
+                    column, number, PRIVACY, action=QUARANTINE, firm=True, regex=HEX64_REGEX
+                )
                 for column in ("subject_id", "collector_pid")
             ),
-            between("age", why, PRIVACY, "coarse", severity="warning", max_value=OLDEST_AGE),
+            common.between("age", why, PRIVACY, "coarse", severity="warning", max_value=OLDEST_AGE),
         ),
         *(
-            ExpectColumnValuesToHoldNoPersonalData(
+            custom.ExpectColumnValuesToHoldNoPersonalData(
                 column=column,
                 is_identifier=column in IDENTIFIERS,
                 meta=note("personal numbers must not be kept", PRIVACY, "", QUARANTINE, firm=True),
@@ -142,11 +125,11 @@ def _privacy(present: set[str]) -> list[Expectation]:
 def _values(present: set[str]) -> list[Expectation]:
     """Only the values of the contract, in the columns that have a list of them."""
     return [
-        no_trials(),
-        *optional(
+        common.no_trials(),
+        *common.optional(
             present,
             *(
-                in_set(
+                common.in_set(
                     name,
                     "the values of the record contract",
                     action=QUARANTINE,
@@ -157,7 +140,7 @@ def _values(present: set[str]) -> list[Expectation]:
                 for name, column in COLUMNS.items()
                 if column.values
             ),
-            matches(
+            common.matches(
                 "cid10",
                 "a code of the ICD-10",
                 CLINICAL,
@@ -170,35 +153,22 @@ def _values(present: set[str]) -> list[Expectation]:
 
 def _plausibility(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
     """Vital signs: none impossible, few unusual, and not against one another or the label."""
-    expectations: list[Expectation] = [
-        between(
-            name,
-            limit.rationale,
-            limit.owner,
-            "possible",
-            action=QUARANTINE,
-            min_value=limit.low,
-            max_value=limit.high,
-        )
+
+    def within(name: str, limit: Limit, aspect: str, **given: Any) -> Expectation:
+        bounds: dict[str, Any] = {"min_value": limit.low, "max_value": limit.high}
+        return common.between(name, limit.rationale, limit.owner, aspect, **bounds, **given)
+
+    expectations = [
+        within(name, limit, "possible", action=QUARANTINE)
         for name, limit in IMPOSSIBLE.items()
         if name in present
     ]
+    for name, limit in UNUSUAL.items():
+        if name in present:
+            share = common.mostly(int(frame[name].notna().sum()), UNUSUAL_FRACTION)
+            expectations.append(within(name, limit, "usual", severity="warning", mostly=share))
     expectations += [
-        between(
-            name,
-            limit.rationale,
-            limit.owner,
-            "usual",
-            severity="warning",
-            min_value=limit.low,
-            max_value=limit.high,
-            mostly=mostly(int(frame[name].notna().sum()), UNUSUAL_FRACTION),
-        )
-        for name, limit in UNUSUAL.items()
-        if name in present
-    ]
-    expectations += [
-        ExpectColumnValuesToBeInUnit(
+        custom.ExpectColumnValuesToBeInUnit(
             column=name,
             unit=slip.unit,
             slip=slip.slip,
@@ -214,9 +184,9 @@ def _plausibility(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
 
 def _consistency(present: set[str]) -> list[Expectation]:
     """Values of one recording that must not contradict one another."""
-    expectations = optional(
+    expectations = common.optional(
         present,
-        between(
+        common.between(
             "collected_at",
             "before SPIRA began: a clock that was never set",
             action=QUARANTINE,
@@ -236,7 +206,7 @@ def _consistency(present: set[str]) -> list[Expectation]:
             severity="warning",
             meta=note("systolic and diastolic exchanged", CLINICAL),
         ),
-        ExpectColumnPairTimesToBeClose(
+        custom.ExpectColumnPairTimesToBeClose(
             column_A="spo2_at",
             column_B="collected_at",
             max_minutes=SPO2_MINUTES,
@@ -246,12 +216,10 @@ def _consistency(present: set[str]) -> list[Expectation]:
     )
     if {"ri_clinical", "spo2", "on_oxygen"} <= present:
         why = "a control who lacks oxygen, or a patient without any sign: look at the label again"
+        signs = ["ri_clinical", "spo2", "on_oxygen", "resp_rate"]
+        meta = note(why, CLINICAL)
         expectations.append(
-            ExpectLabelToAgreeWithSigns(
-                column_list=["ri_clinical", "spo2", "on_oxygen", "resp_rate"],
-                severity="warning",
-                meta=note(why, CLINICAL),
-            )
+            custom.ExpectLabelToAgreeWithSigns(column_list=signs, severity="warning", meta=meta)
         )
     return expectations
 
@@ -265,7 +233,7 @@ def _sessions(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
     n_by_task = frame.groupby("task")["session_id"].nunique()
     usual = sorted(str(task) for task in n_by_task.index[n_by_task * 2 >= n_sessions])
     return [
-        ExpectSessionsToBeComplete(
+        custom.ExpectSessionsToBeComplete(
             column_list=columns,
             tasks=usual,
             hours=SYNC_HOURS,
@@ -277,32 +245,31 @@ def _sessions(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
 
 def _permission(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
     expectations = [
-        not_null("consent_status", "no consent, no use", PRIVACY, action=QUARANTINE, firm=True),
-        consent_granted("granted"),
+        common.not_null(
+            "consent_status", "no consent, no use", PRIVACY, action=QUARANTINE, firm=True
+        ),
+        common.consent_granted("granted"),
     ]
     if {"retention_until", "ingested_at"} <= present:
         newest = frame["ingested_at"].max().date().isoformat()  # today is this day or later
+        meta = note("kept no longer than promised", PRIVACY, "", QUARANTINE, firm=True)
         expectations.append(
-            ExpectColumnDaysNotToBeBefore(
-                column="retention_until",
-                first=newest,
-                meta=note("kept no longer than promised", PRIVACY, "", QUARANTINE, firm=True),
-            )
+            custom.ExpectColumnDaysNotToBeBefore(column="retention_until", first=newest, meta=meta)
         )
     return expectations
 
 
 def _completeness(n: int) -> list[Expectation]:
     required = [
-        not_null(name, "required by the record contract", action=QUARANTINE)
+        common.not_null(name, "required by the record contract", action=QUARANTINE)
         for name in ("session_id", "hospital_id", "collected_at", "sex", "age", "sample_type")
     ]
     shares = [
-        not_null(
+        common.not_null(
             name,
             "without it a confound cannot be looked for",
             severity="warning",
-            mostly=mostly(n, 1 - fraction),
+            mostly=common.mostly(n, 1 - fraction),
         )
         for name, fraction in COMPLETE_FRACTION.items()
     ]

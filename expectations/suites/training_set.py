@@ -16,30 +16,9 @@ import pandas as pd
 from great_expectations.expectations.expectation import BatchExpectation, Expectation
 from great_expectations.expectations.row_conditions import Column
 
-from expectations.limits import (
-    CLASS_SHARE_LIMIT,
-    CLASS_SHARE_TYPICAL,
-    LARGE_DIFFERENCE,
-    MIN_SUBJECTS_PER_CLASS,
-    ONE_CLASS_SHARE,
-    PRIVACY,
-    SAME_RECORDING,
-    SMALL_DIFFERENCE,
-    SPOKEN,
-    STRONG_ASSOCIATION,
-    WEAK_ASSOCIATION,
-)
+from expectations import limits
 from expectations.notes import QUARANTINE, note
-from expectations.suites.common import (
-    consent_granted,
-    filled,
-    in_set,
-    n_values,
-    no_trials,
-    not_empty,
-    not_null,
-    unique,
-)
+from expectations.suites import common
 from expectations.suites.custom import ExpectNoNearDuplicates, ExpectOneValuePerGroup, TableMetric
 from spira_tasks.evaluation.association import Found, of_task
 from spira_tasks.intake.record_contract import COLUMNS
@@ -58,6 +37,7 @@ CHANNEL = (
 PERSON = ("sex", "age", "mask_type")
 # What the room sounds like before anybody speaks.
 AMBIENT = ("level_dbfs", "bandwidth_hz")
+ERASED = "erased on their demand, and here again"
 LEARNED = "goes with the label: a network may learn it instead of the illness"
 # Patients' voice notes come without what an app writes down: an empty field shows the channel too.
 EMPTY_TOO = "; an empty field counts as a value of its own"
@@ -70,15 +50,15 @@ def template(recordings: pd.DataFrame) -> pd.DataFrame:
 
 def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
     """The suite for a recordings table with ``split``, and ``erased`` as the gate adds it."""
-    present = filled(frame)
+    present = common.filled(frame)
     labelled = frame[frame["label"].notna()]
     n_subjects = int(labelled["subject_id"].nunique())
     heard = "heard in training is recognised in testing"
     expectations = [
-        not_empty(),
-        not_null("split", "every recording has a side"),
-        in_set("split", "there are three sides", value_set=list(SPLITS)),
-        unique("record_id", "a row too many leaks"),
+        common.not_empty(),
+        common.not_null("split", "every recording has a side"),
+        common.in_set("split", "there are three sides", value_set=list(SPLITS)),
+        common.unique("record_id", "a row too many leaks"),
         ExpectOneValuePerGroup(
             column_A="subject_id", column_B="split", meta=note(f"a voice {heard}")
         ),
@@ -87,25 +67,19 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
         ),
         ExpectNoNearDuplicates(
             column_list=["fingerprint", "duration_seconds", "split"],
-            min_cosine=SAME_RECORDING,
-            row_condition=Column("task").is_in([*SPOKEN]),
+            min_cosine=limits.SAME_RECORDING,
+            row_condition=Column("task").is_in([*limits.SPOKEN]),
             meta=note(f"a copy of a recording {heard}"),
         ),
-        no_trials(),
-        in_set("label", "insufficiency, or none", action=QUARANTINE, value_set=[0, 1]),
-        in_set(
-            "erased",
-            "erased on their demand, and here again",
-            PRIVACY,
-            firm=True,
-            value_set=[False],
-        ),
+        common.no_trials(),
+        common.in_set("label", "insufficiency, or none", action=QUARANTINE, value_set=[0, 1]),
+        common.in_set("erased", ERASED, limits.PRIVACY, firm=True, value_set=[False]),
         *_classes(n_subjects),
     ]
     if "consent_status" in present:
-        expectations.append(consent_granted())
+        expectations.append(common.consent_granted())
     expectations += [
-        n_values(column, why, severity=severity, max_value=1)
+        common.n_values(column, why, severity=severity, max_value=1)
         for column, severity, why in (
             ("label_version", "critical", "labels of two versions follow two definitions"),
             ("consent_version", "warning", "two forms of consent may permit two different uses"),
@@ -131,29 +105,22 @@ def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
         is_channel = column in CHANNEL
         about = {"column": column, "task": task, "missing_is_a_level": is_channel}
         why = LEARNED + EMPTY_TOO if is_channel else LEARNED
-        bounds = [("weak", WEAK_ASSOCIATION, "warning")]
-        bounds += [("strong", STRONG_ASSOCIATION, "critical")] if strong else []
+        bounds = [("weak", limits.WEAK_ASSOCIATION, "warning")]
+        bounds += [("strong", limits.STRONG_ASSOCIATION, "critical")] if strong else []
         for aspect, bound, severity in bounds:
-            meta = note(why, aspect=f"{task} {aspect}".strip())
+            given = {"severity": severity, "meta": note(why, aspect=f"{task} {aspect}".strip())}
             expectations.append(
-                ExpectAssociationWithLabelToBeWeak(
-                    **about, max_value=bound, severity=severity, meta=meta
-                )
+                ExpectAssociationWithLabelToBeWeak(**about, max_value=bound, **given)
             )
 
     for column in sorted(present & {*CHANNEL, *PERSON}):
         weak(column, strong=column in CHANNEL)
-    for column in sorted(present & set(CHANNEL)):
-        expectations.append(
-            ExpectNoLevelOfOneClass(
-                column=column,
-                missing_is_a_level=True,
-                max_value=ONE_CLASS_SHARE,
-                meta=note(
-                    f"many people with one value of it are of one class: {LEARNED}{EMPTY_TOO}"
-                ),
-            )
-        )
+    why = f"many people with one value of it are of one class: {LEARNED}{EMPTY_TOO}"
+    most = {"missing_is_a_level": True, "max_value": limits.ONE_CLASS_SHARE}
+    expectations += [
+        ExpectNoLevelOfOneClass(column=column, **most, meta=note(why))
+        for column in sorted(present & set(CHANNEL))
+    ]
     if (frame["task"] == "AMBIENT").any():
         for column in sorted(present & set(AMBIENT)):
             weak(column, strong=True, task="AMBIENT")
@@ -166,19 +133,14 @@ def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
         )
         for column in sorted(present & {"age", "sex"})
         for bound, severity, aspect in (
-            (SMALL_DIFFERENCE, "warning", "alike"),
-            (LARGE_DIFFERENCE, "critical", "limit"),
+            (limits.SMALL_DIFFERENCE, "warning", "alike"),
+            (limits.LARGE_DIFFERENCE, "critical", "limit"),
         )
     ]
     if "hospital_id" in present:
-        expectations.append(
-            ExpectBothClassesInEveryLevel(
-                column="hospital_id",
-                max_value=0,
-                severity="warning",
-                meta=note("sites with too few people of one class say nothing of that site"),
-            )
-        )
+        meta = note("sites with too few people of one class say nothing of that site")
+        about = {"column": "hospital_id", "max_value": 0, "severity": "warning"}
+        expectations.append(ExpectBothClassesInEveryLevel(**about, meta=meta))
     return expectations
 
 
@@ -196,22 +158,22 @@ def _classes(n_subjects: int) -> list[Expectation]:
         )
 
     expectations = [
-        share(CLASS_SHARE_LIMIT, "critical", "limit"),
-        share(CLASS_SHARE_TYPICAL, "warning", "typical"),
+        share(limits.CLASS_SHARE_LIMIT, "critical", "limit"),
+        share(limits.CLASS_SHARE_TYPICAL, "warning", "typical"),
     ]
     for label, name in ((1, "patients"), (0, "controls")):
         expectations.append(
-            n_values(
+            common.n_values(
                 "subject_id",
                 "with fewer, results are provisional",
                 aspect=name,
                 severity="warning",
-                min_value=MIN_SUBJECTS_PER_CLASS,
+                min_value=limits.MIN_SUBJECTS_PER_CLASS,
                 row_condition=Column("label") == label,
             )
         )
         expectations += [
-            n_values(
+            common.n_values(
                 "subject_id",
                 "both classes are needed on every side",
                 aspect=f"{name} in {split}",

@@ -8,15 +8,7 @@ import pandas as pd
 
 from expectations.limits import MIN_NOISE_PEAK, PRIVACY, SPEECH_LIKE_DB
 from expectations.notes import QUARANTINE, note
-from expectations.suites.common import (
-    DIGEST_REGEX,
-    between,
-    in_set,
-    matches,
-    not_empty,
-    not_null,
-    unique,
-)
+from expectations.suites import common
 
 VERSION = "2026-11-21"
 
@@ -29,14 +21,16 @@ def template(_: pd.DataFrame) -> pd.DataFrame:
 def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
     """The suite for a ward-noise table with ``longest_recording_seconds`` as the gate adds it."""
     expectations = [
-        not_empty(
+        common.not_empty(
             "without ward noise nobody knows whether a model hears the ward", severity="warning"
         ),
-        not_null("noise_id", "the key of a noise"),
-        unique("noise_id", "a noise in both pools makes the evaluation too easy"),
-        in_set("pool", "training and evaluation share no noise", value_set=["train", "evaluation"]),
-        matches("waveform", "where the stored waveform is", action=QUARANTINE, regex=DIGEST_REGEX),
-        between(
+        common.not_null("noise_id", "the key of a noise"),
+        common.unique("noise_id", "a noise in both pools makes the evaluation too easy"),
+        common.in_set(
+            "pool", "training and evaluation share no noise", value_set=["train", "evaluation"]
+        ),
+        common.is_digest("waveform", "where the stored waveform is"),
+        common.between(
             "peak",
             "silence is no noise, and cannot be brought to a level",
             action=QUARANTINE,
@@ -49,7 +43,7 @@ def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
             severity="warning",
             meta=note("a noise shorter than a recording is heard twice in it"),
         ),
-        between(
+        common.between(
             "syllabic_modulation_db",
             "swings as a voice does: listen whether somebody can be understood, for nobody "
             "consented to that",
@@ -57,7 +51,7 @@ def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
             severity="warning",
             max_value=SPEECH_LIKE_DB,
         ),
-        not_null(
+        common.not_null(
             "hospital_id",
             "of which ward it is: a model tested on a site's own noise is not",
             severity="info",

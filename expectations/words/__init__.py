@@ -31,13 +31,7 @@ Catalogue = Mapping[str, Mapping[str, str]]  # key to language to text
 
 @cache
 def texts() -> Catalogue:
-    """Every text: key to language to text.
-
-    Raises
-    ------
-    ValueError
-        When two files have the same key.
-    """
+    """Every text: key to language to text.  Raises ValueError when two files have the same key."""
     found: dict[str, Mapping[str, str]] = {}
     for subject in SUBJECTS:
         more = json.loads((HERE / f"{subject}.json").read_text("utf-8"))
@@ -48,14 +42,7 @@ def texts() -> Catalogue:
 
 
 class Words:
-    """The texts of one language.
-
-    Parameters
-    ----------
-    language : {"pt", "en"}
-    catalogue : mapping, optional
-        Another one than the project's; for tests.
-    """
+    """The texts of one language; ``catalogue`` takes the place of the project's, for tests."""
 
     def __init__(self, language: Language, catalogue: Catalogue | None = None) -> None:
         self.language = language
@@ -65,10 +52,7 @@ class Words:
     def __call__(self, key: str, **values: object) -> str:
         """Return the text, its ``{names}`` filled in.
 
-        Raises
-        ------
-        KeyError
-            When the catalogue lacks the text, or a value for one of its names.
+        Raises KeyError when the catalogue lacks the text, or a value for one of its names.
         """
         return self._texts[key][self.language].format(**values)
 

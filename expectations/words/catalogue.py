@@ -21,30 +21,14 @@ COMMITTED = Path(__file__).with_name("catalogue.json")
 
 @dataclass(frozen=True)
 class Entry:
-    """One expectation.
+    """One expectation; ``rationale`` to ``firm`` are as in ``expectations.notes.note``."""
 
-    Attributes
-    ----------
-    name : str
-        As verdicts have it; unique in its suite.
-    type : str
-        As Great Expectations names it: ``expect_column_values_to_not_be_null``.
-    columns : tuple of str
-    parameters : dict
-        Bounds, values, conditions: all that the expectation was given besides its columns; JSON.
-    severity : {"critical", "warning", "info"}
-    action : {"block", "quarantine", "annotate"}
-        What a failure leads to: the run ends, the rows go into quarantine, or it is noted.
-    rationale, owner, aspect, firm
-        As in ``expectations.notes.note``.
-    """
-
-    name: str
-    type: str
+    name: str  # as verdicts have it; unique in its suite
+    type: str  # as Great Expectations names it: ``expect_column_values_to_not_be_null``
     columns: tuple[str, ...]
-    parameters: dict[str, Any]
-    severity: str
-    action: str
+    parameters: dict[str, Any]  # bounds, values, conditions: all but its columns; JSON
+    severity: str  # critical, warning or info
+    action: str  # block, quarantine or annotate: what a failure leads to
     rationale: str
     owner: str
     aspect: str
@@ -66,13 +50,7 @@ def to_json(found: list[Suite]) -> str:
 
 
 def from_json(text: str) -> list[Suite]:
-    """Read what ``to_json`` wrote.
-
-    Raises
-    ------
-    ValueError
-        When the text is something else.
-    """
+    """Read what ``to_json`` wrote.  Raises ValueError when the text is something else."""
     content = json.loads(text)
     if not isinstance(content, list) or not content:
         raise ValueError("not a list of suites")

@@ -77,19 +77,8 @@ def describe(
 ) -> Description:
     """Describe an expectation of the catalogue.
 
-    Parameters
-    ----------
-    entry : Entry
-    suite : str
-    language : {"pt", "en"}
-    allowed : float, optional
-        The share of rows that may differ, where the expectation is about rows; by default that of
-        the entry.
-
-    Raises
-    ------
-    KeyError
-        When a text is missing; the argument is its key.
+    ``allowed`` is the share of rows that may differ, where the expectation is about rows; by
+    default that of the entry.  Raises KeyError when a text is missing; the argument is its key.
     """
     words = words_of(language)
     facts = _facts(entry, suite, words, allowed)

@@ -57,16 +57,8 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     follows it dies, the container goes on; the next try finds it by its labels, shows the lines
     that were missed, and takes its result.
 
-    Parameters
-    ----------
-    limits : Resources
-        What the step may use here.
-    place : Place
-        The engine of the step.
-    store : str
-        URL of the store as the step sees it.
-    network : str
-        Docker network of the container, which should reach S3 and MLflow only.
+    ``limits`` is what the step may use here, ``place`` its engine, ``store`` the URL of the store
+    as the step sees it, and ``network`` a Docker network that should reach S3 and MLflow only.
     """
 
     template_fields = ()  # a step is data, not a template
@@ -276,19 +268,12 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         return shown
 
 
-# -- maintenance -----------------------------------------------------------------------------
-
-
 def reap_all(*, keep_hours: float, state_of_run: Callable[[str, str], str]) -> dict[str, int]:
     """Remove the containers of every engine of the site that no task comes back for.
 
-    ``keep_hours`` is how long an ended container is kept, ``state_of_run(dag, run)`` the state of
-    a DAG run.  Returns how many containers were ``stopped``, ``removed`` and ``kept``.
-
-    Raises
-    ------
-    AirflowException
-        When an engine does not answer, after the others were done.
+    ``keep_hours`` is how long an ended container is kept, ``state_of_run(dag, run)`` the state of a
+    DAG run.  Returns how many containers were ``stopped``, ``removed`` and ``kept``.  Raises
+    AirflowException when an engine does not answer, after the others were done.
     """
     counts = {"stopped": 0, "removed": 0, "kept": 0}
     platform = platform_of(

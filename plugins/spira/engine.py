@@ -124,8 +124,6 @@ class Engine:
         self.client = client
         self.hosts = dict(hosts or {})
 
-    # -- start -------------------------------------------------------------------------------
-
     def start(
         self,
         identity: Identity,
@@ -144,12 +142,8 @@ class Engine:
 
         After a restart of the scheduler two tries can run this at once.  Only one can create a
         container with the task's plain name, and keeps that name until the container runs.  The
-        other one waits for the name, finds the container running, and takes it over.
-
-        Raises
-        ------
-        NoGPU
-            When GPUs are asked for and the engine has none to give.
+        other one waits for the name, finds the container running, and takes it over.  Raises NoGPU
+        when GPUs are asked for and the engine has none to give.
         """
         name = identity.name
         config = self.client.create_container_config(
@@ -228,8 +222,6 @@ class Engine:
         )
         return config
 
-    # -- find --------------------------------------------------------------------------------
-
     def image_id(self, image: str) -> str:
         """The digest of the image on this engine, pulled where a registry has it; else empty."""
         for may_pull in (True, False):
@@ -280,8 +272,6 @@ class Engine:
 
     def _name(self, container: str) -> str:
         return str(self.client.inspect_container(container)["Name"]).removeprefix("/")
-
-    # -- follow ------------------------------------------------------------------------------
 
     def follow(self, container: str, after: str = "") -> Iterator[list[Line]]:
         """Yield about once a second, until a container has ended, its lines later than ``after``.
@@ -336,8 +326,6 @@ class Engine:
         cache = details.get("total_inactive_file", details.get("inactive_file", 0))
         return int((memory.get("usage", 0) - cache) // MIB)
 
-    # -- end ---------------------------------------------------------------------------------
-
     def ending(self, container: str) -> Ending:
         state = self.client.inspect_container(container)["State"]
         return Ending(int(state["ExitCode"]), bool(state["OOMKilled"]), str(state["Error"]))
@@ -377,9 +365,6 @@ def _owner(name: str) -> tuple[str, int]:
 def _is_about_gpus(error: APIError) -> bool:
     words = ("could not select device driver", "nvidia", "gpu", "unknown runtime")
     return any(word in str(error.explanation).lower() for word in words)
-
-
-# -- lines of a log ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
+from expectations.words import LANGUAGES, words_of
 from expectations.words import verdicts as words
-from expectations.words import words_of
 from spira.store import summary
 from spira_tasks.contract.run import StepRecord
 
@@ -36,18 +36,10 @@ def step_page(run_id: str, record: StepRecord) -> str:
 
 
 def _page(**values: object) -> str:
-    return _environment().get_template("governance_pages.html").render(**values)
-
-
-def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["quoted"] = lambda text: quote(text, safe="")
-    environment.globals |= {
-        "en": words_of("en"),
-        "pt": words_of("pt"),
-        "summary": summary,
-        "of_verdict": words,
-    }
-    return environment
+    environment.globals |= {language: words_of(language) for language in LANGUAGES}
+    environment.globals |= {"summary": summary, "of_verdict": words}
+    return environment.get_template("governance_pages.html").render(**values)

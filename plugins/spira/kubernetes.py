@@ -67,12 +67,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
     A pod that asks for a GPU waits until a node has one, for ever if none has.  So a step whose GPU
     is optional asks for none, unless the site file says ``gpu_optional = false``.
 
-    Parameters
-    ----------
-    limits : Resources
-        What the step may use here.
-    store : str
-        URL of the store as the step sees it.
+    ``limits`` is what the step may use here, ``store`` the URL of the store as the step sees it.
     """
 
     template_fields = ()  # a step is data, not a template

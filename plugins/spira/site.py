@@ -33,18 +33,11 @@ LOCAL_ENGINE = "unix:///var/run/docker.sock"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a Docker engine is.
-
-    Attributes
-    ----------
-    url, tls : str
-        ``tls`` is the folder of the client's certificate; empty for an engine without TLS.
-    hosts : mapping of str to str
-        Name to address, for containers on an engine outside the platform's network.
-    """
+    """Where a Docker engine is."""
 
     url: str
-    tls: str = ""
+    tls: str = ""  # folder of the client's certificate; empty for an engine without TLS
+    # Name to address, for containers on an engine outside the platform's network.
     hosts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -57,10 +50,7 @@ class Site:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Site:
         """Read SPIRA_SITE, SPIRA_DOCKER_URL and SPIRA_DOCKER_TLS, by default of this process.
 
-        Raises
-        ------
-        ValueError
-            When the file is missing or wrong; names the place.
+        Raises ValueError when the file is missing or wrong; names the place.
         """
         values = os.environ if environment is None else environment
         own = Place(

@@ -30,16 +30,10 @@ class Damaged(OSError):
 
 
 class StoreReader:
-    """The records and the sites of all runs of a store.
+    """The records and the sites of all runs of a store: a folder, or ``s3://bucket/prefix``.
 
-    Parameters
-    ----------
-    store : str
-        A folder, or ``s3://bucket/prefix``.
-    environment : mapping of str to str
-        SPIRA_S3_ENDPOINT and the keys, where the store is in a bucket.
-
-    Every method raises OSError when the store does not answer, and Damaged.
+    ``environment`` holds SPIRA_S3_ENDPOINT and the keys, where the store is in a bucket.  Every
+    method raises OSError when the store does not answer, and Damaged.
     """
 
     def __init__(self, store: str, environment: Mapping[str, str]) -> None:
@@ -134,10 +128,7 @@ class StoreReader:
 def own_store() -> StoreReader:
     """The store of SPIRA_STORE; a bucket's keys come from Airflow's connections.
 
-    Raises
-    ------
-    OSError
-        When SPIRA_STORE is not set, or no connection has its keys.
+    Raises OSError when SPIRA_STORE is not set, or no connection has its keys.
     """
     store = os.environ.get("SPIRA_STORE")
     if not store:
@@ -162,9 +153,8 @@ def shown(record: StepRecord) -> dict[str, Any]:
         "verdicts": [suppress(verdict).to_dict() for verdict in record.verdicts],
         "mlflow_run": record.provenance.get("mlflow_run", ""),
     }
-    return dict(
-        json.loads(json.dumps(fields))
-    )  # without tuples, which Airflow stores in its own way
+    # without tuples, which Airflow stores in its own way
+    return dict(json.loads(json.dumps(fields)))
 
 
 def summary(record: StepRecord) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,15 @@ PORTS = {
 }
 PROXY_PORTS = {"SPIRA_HTTPS_AIRFLOW": "proxy", "SPIRA_HTTPS_MLFLOW": "proxy"}
 SERVERS = (
-    "postgres",
-    "s3",
-    "mlflow",
-    "airflow-apiserver",
-    "airflow-scheduler",
-    "airflow-dag-processor",
+    *("postgres", "s3", "mlflow"),
+    *("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor"),
 )
 ONCE = ("secrets", "bootstrap", "mlflow-user", "airflow-init")
 SERVERS_BY_PROFILE = {"celery": ("redis", "airflow-worker"), "tls": ("proxy",)}
 IMAGES_BY_PROFILE = {"celery": "REDIS", "tls": "PROXY"}
 NO_RUNTIME = (
-    "could not select device driver",
-    "no known GPU vendor",
-    "unresolvable CDI",
-    "unknown or invalid runtime",
+    *("could not select device driver", "no known GPU vendor"),
+    *("unresolvable CDI", "unknown or invalid runtime"),
 )
 INSIDE = Path(__file__).with_name("inside.py")
 # Programs that run in a container of the tasks image.
@@ -92,9 +87,6 @@ print(len(names))
 """
 
 
-# -- findings --------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Finding:
     """One line of the table: what was checked, what was found, and what to do."""
@@ -105,16 +97,7 @@ class Finding:
     fix: str = ""
 
 
-def ok(what: str, detail: str) -> Finding:
-    return Finding(OK, what, detail)
-
-
-def warn(what: str, detail: str, fix: str = "") -> Finding:
-    return Finding(WARN, what, detail, fix)
-
-
-def fail(what: str, detail: str, fix: str) -> Finding:
-    return Finding(FAIL, what, detail, fix)
+ok, warn, fail = partial(Finding, OK), partial(Finding, WARN), partial(Finding, FAIL)
 
 
 def shown(findings: Iterable[Finding], secrets: Iterable[str] = ()) -> str:
@@ -178,9 +161,6 @@ def guarded(
         yield fail(what, text, "see the detail; if the platform works, the doctor has a bug")
 
 
-# -- this machine ----------------------------------------------------------------------------
-
-
 def env_file(settings: Settings) -> Iterator[Finding]:
     if settings.env_file_exists:
         yield ok("settings", f"{settings.env_file}, project {settings.project!r}")
@@ -196,19 +176,17 @@ def disk(facts: Mapping[str, Any]) -> Iterator[Finding]:
         "disk of the engine": Path(facts.get("DockerRootDir") or "/nowhere"),
         "disk here": ROOT,
     }.items():
-        if not place.exists():
-            continue  # the engine is on another machine, or inside a virtual one
-        device = place.stat().st_dev
-        if device in devices:
+        # an engine on another machine, or inside a virtual one, has its folder elsewhere
+        if not place.exists() or (device := place.stat().st_dev) in devices:
             continue
         devices.add(device)
         free_gb = shutil.disk_usage(place).free / 1e9
         text = f"{free_gb:.0f} GB free at {place}"
+        advice = "free some: docker image prune, docker builder prune; or give it a larger disk"
         if free_gb >= LITTLE_GB:
             yield ok(what, text)
-            continue
-        advice = "free some: docker image prune, docker builder prune; or give it a larger disk"
-        yield Finding(FAIL if free_gb < TOO_LITTLE_GB else WARN, what, text, advice)
+        else:
+            yield (fail if free_gb < TOO_LITTLE_GB else warn)(what, text, advice)
 
 
 def secrets(settings: Settings, services: Mapping[str, object]) -> Iterator[Finding]:
@@ -291,9 +269,6 @@ def _try_port(what: str, name: str, place: tuple[str, str], service: str, advice
                 return fail(what, f"{service} needs it, and another program holds it", advice)
             return warn(what, f"cannot be tried by this user: {os.strerror(error.errno or 0)}")
     return ok(what, f"free, for {service}")
-
-
-# -- the Docker engines ----------------------------------------------------------------------
 
 
 def engine(docker: Docker) -> Iterator[Finding]:
@@ -506,9 +481,6 @@ def _site(settings: Settings) -> Site:
     """The site file, by the code that Airflow reads it with."""
     file = str(settings.folder("SPIRA_SITE_FILE"))
     return Site.from_environment({**os.environ, "SPIRA_SITE": file})
-
-
-# -- the services, the recordings, and what a step sees ----------------------------------------
 
 
 def services(docker: Docker, settings: Settings) -> Iterator[Finding]:

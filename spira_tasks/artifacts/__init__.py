@@ -41,8 +41,7 @@ from spira_tasks.artifacts.blobs import (
     in_threads,
     set_aside,
 )
-from spira_tasks.artifacts.checkpoints import Checkpoint
-from spira_tasks.artifacts.documents import Documents
+from spira_tasks.artifacts.documents import Checkpoint, Documents
 from spira_tasks.artifacts.runs import Runs
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source
 from spira_tasks.contract.record import Result
@@ -56,10 +55,7 @@ log = logging.getLogger(__name__)
 class Store:
     """Artifacts, blobs, results, memory and run records, in a folder or a bucket.
 
-    Parameters
-    ----------
-    url : str
-        The path of a folder, ``"file:///folder"`` or ``"s3://bucket/prefix"``.
+    ``url`` is the path of a folder, ``"file:///folder"`` or ``"s3://bucket/prefix"``.
     """
 
     def __init__(self, url: str) -> None:

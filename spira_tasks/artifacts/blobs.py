@@ -41,11 +41,8 @@ class Blobs:
     def read(self, digest: str) -> bytes:
         """Return the content of ``digest``.
 
-        Raises
-        ------
-        ArtifactCorrupt
-            When it is missing or damaged.  What is damaged is moved out of the way, so that the
-            next ``put`` of the same content stores it again.
+        Raises ArtifactCorrupt when it is missing or damaged.  What is damaged is moved out of the
+        way, so that the next ``put`` of the same content stores it again.
         """
         name = _name(digest)
         content = self._backend.read(name)

@@ -1,4 +1,4 @@
-"""Small JSON documents that are not derived from data: decisions of people, the audit log."""
+"""Files of the store that are not named by their content: JSON documents, and checkpoints."""
 
 from __future__ import annotations
 
@@ -12,8 +12,36 @@ from spira_tasks.artifacts.sources import Directory
 from spira_tasks.errors import ArtifactCorrupt
 
 
+class Checkpoint:
+    """The state of unfinished work on one result: one file, each replacing the last.
+
+    It belongs to a key, hence to one code, configuration and input: whatever is read here was left
+    by the same work.  It is not named by its content, so its reader has to verify it.
+    """
+
+    def __init__(self, backend: Backend, key: str) -> None:
+        self._backend = backend
+        self._name = f"checkpoints/{key}.safetensors"
+
+    def load(self) -> bytes | None:
+        """Return what was last saved, or None when there is nothing."""
+        return self._backend.read(self._name)
+
+    def save(self, content: bytes) -> None:
+        """Replace what was saved, whole or not at all."""
+        self._backend.write(self._name, content)
+
+    def set_aside(self) -> None:
+        """Move what cannot be used out of the way."""
+        self._backend.set_aside(self._name)
+
+    def delete(self) -> None:
+        """Remove it: the work is finished."""
+        self._backend.delete(self._name)
+
+
 class Documents:
-    """JSON objects by name, such as ``audit/000000000001.json``."""
+    """Small JSON objects by name: decisions of people, and events of the audit log."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -25,10 +53,8 @@ class Documents:
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a document, or None when there is none.
 
-        Raises
-        ------
-        ArtifactCorrupt
-            When it is not JSON.  It is left where it is: it cannot be made again.
+        Raises ArtifactCorrupt when it is not JSON.  It is left where it is: it cannot be made
+        again.
         """
         content = self._backend.read(name)
         return None if content is None else self._parsed(name, content)

@@ -18,12 +18,8 @@ T = TypeVar("T")
 class Directory:
     """Read-only files by relative name; immutable.
 
-    Attributes
-    ----------
-    digest : str
-        ``"sha256:<hex>"`` of all names and contents.
-    names : tuple of str
-        Posix relative paths, sorted.
+    ``digest`` is the ``"sha256:<hex>"`` of all names and contents; ``names`` are posix relative
+    paths, sorted.
     """
 
     def __init__(

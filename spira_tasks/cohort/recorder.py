@@ -18,21 +18,7 @@ import soundfile
 import soxr
 from scipy.io import wavfile
 
-from spira_tasks.cohort.people import (
-    BABBLE,
-    CAPTURE,
-    CID10,
-    CLIP,
-    PAUSES,
-    SITES,
-    WARD_NOISE,
-    Person,
-    Plan,
-    Session,
-    draw_person,
-    draw_session,
-    draw_vitals,
-)
+from spira_tasks.cohort import people
 from spira_tasks.speech import acoustics, synthesis
 from spira_tasks.speech.synthesis import SAMPLE_RATE_HZ, Waveform
 
@@ -61,12 +47,12 @@ N_RECORDING_FAULTS = 10
 Row = dict[str, Any]
 
 
-def record_subject(out: Path, plan: Plan, index: int) -> list[Row]:
+def record_subject(out: Path, plan: people.Plan, index: int) -> list[Row]:
     """Write the audio of subject ``index`` under ``out``; return its rows."""
-    person = draw_person(plan, index)
+    person = people.draw_person(plan, index)
     rows = []
     for number in range(4 if "leak" in plan.confounds else 1):
-        session = draw_session(plan, person, number)
+        session = people.draw_session(plan, person, number)
         row = _session_row(plan.seed, person, session)
         faults = [fault for fault in plan.faults if _has_fault(fault, index) and number == 0]
         session_fault = next((fault for fault in faults if _damaged_task(fault) is None), "")
@@ -85,14 +71,16 @@ def record_subject(out: Path, plan: Plan, index: int) -> list[Row]:
 
 
 def render(
-    seed: int, person: Person, session: Session, task: str
+    seed: int, person: people.Person, session: people.Session, task: str
 ) -> tuple[Waveform, dict[str, float]]:
     """Render one clip at 16 kHz, before the device encodes it; return it with its latents.
 
     The session alone sets the level of the noise.  A level relative to the speech would show pauses
     in the ambient track.
     """
-    rng = np.random.default_rng([seed, CLIP, person.index, session.number, TASKS.index(task)])
+    rng = np.random.default_rng(
+        [seed, people.CLIP, person.index, session.number, TASKS.index(task)]
+    )
     latents: dict[str, float] = {}
     lead, trail = (rng.uniform((0.35, 0.5), (0.7, 0.9)) * SAMPLE_RATE_HZ).astype(int)
     if task == "AMBIENT":
@@ -104,7 +92,7 @@ def render(
         latents = {"phonation_seconds": round(seconds, 3)}
     else:
         pauses = synthesis.draw_pauses(
-            np.random.default_rng([seed, PAUSES, person.index, session.number]),
+            np.random.default_rng([seed, people.PAUSES, person.index, session.number]),
             person.effect,
             session.prompt,
         )
@@ -121,11 +109,11 @@ def render(
     return acoustics.CHANNELS[session.channel](rng, mixed), latents
 
 
-def _session_row(seed: int, person: Person, session: Session) -> Row:
-    app, _, suppression, gain, echo, codec = CAPTURE[session.channel]
+def _session_row(seed: int, person: people.Person, session: people.Session) -> Row:
+    app, _, suppression, gain, echo, codec = people.CAPTURE[session.channel]
     label = person.labelled_ill
     cause = (person.cause or "other") if label else ""
-    vitals = draw_vitals(seed, person, session)
+    vitals = people.draw_vitals(seed, person, session)
     vitals["spo2_at"] = vitals["spo2_at"].isoformat()
     wait = timedelta(hours=1 + (person.index * 7) % 40)  # devices are often offline
     collector = f"{person.site.hospital_id}/{person.index % 3}"
@@ -149,7 +137,7 @@ def _session_row(seed: int, person: Person, session: Session) -> Row:
         "sex": person.sex,
         "age": person.age,
         "mask_type": session.mask_type,
-        "cid10": CID10[cause] if label else "",
+        "cid10": people.CID10[cause] if label else "",
         "sample_type": "PATIENT" if label else "CONTROL",
         "ri_clinical": int(label),
         "ri_cause": cause,
@@ -164,7 +152,7 @@ def _session_row(seed: int, person: Person, session: Session) -> Row:
     }
 
 
-def _truth(person: Person, session: Session) -> Row:
+def _truth(person: people.Person, session: people.Session) -> Row:
     return {
         "subject": person.index,
         "ill": person.ill,
@@ -210,7 +198,9 @@ def _damage_row(row: Row, fault: str) -> None:
         row["device_model"] += " (CPF 000.000.001-91)"
 
 
-def _write_audio(out: Path, record: Row, waveform: Waveform, session: Session, fault: str) -> None:
+def _write_audio(
+    out: Path, record: Row, waveform: Waveform, session: people.Session, fault: str
+) -> None:
     """Encode a clip as its device or its fault does; put its name and digest into the record."""
     rate_hz = session.device[2] if session.channel != "whatsapp" else SAMPLE_RATE_HZ
     if fault == "clip":
@@ -267,13 +257,13 @@ def _encode_nan(waveform: Waveform) -> bytes:
     return file.getvalue()
 
 
-def record_ward_noise(out: Path, plan: Plan, number: int) -> list[Row]:
+def record_ward_noise(out: Path, plan: people.Plan, number: int) -> list[Row]:
     """Write a recording of a ward without a patient: 24 to 40 s, longer than any sentence."""
     pool = "train" if number % 3 else "evaluation"
-    rng = np.random.default_rng([plan.seed, WARD_NOISE, number])
+    rng = np.random.default_rng([plan.seed, people.WARD_NOISE, number])
     n_samples = int(rng.uniform(24, 40) * SAMPLE_RATE_HZ)
     bed = N_BABBLE_BEDS + 2 * (pool == "evaluation") + int(rng.integers(2))
-    site = SITES[int(rng.integers(len(SITES)))]
+    site = people.SITES[int(rng.integers(len(people.SITES)))]
     noise = acoustics.ward_noise(rng, n_samples, site.mix, _babble(plan.seed, bed))
     noise = acoustics.equalise(noise, site.microphone) * 10 ** (rng.normal(-32, 3) / 20)
     path = f"ward_noise/{plan.preset}{plan.seed}-{number:03d}.wav"
@@ -283,4 +273,6 @@ def record_ward_noise(out: Path, plan: Plan, number: int) -> list[Row]:
 
 @lru_cache(maxsize=16)
 def _babble(seed: int, number: int) -> Waveform:
-    return acoustics.babble_bed(np.random.default_rng([seed, BABBLE, number]), 16 * SAMPLE_RATE_HZ)
+    return acoustics.babble_bed(
+        np.random.default_rng([seed, people.BABBLE, number]), 16 * SAMPLE_RATE_HZ
+    )

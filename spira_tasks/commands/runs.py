@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
-from spira_tasks import scratch
-from spira_tasks.commands import (
-    AsJson,
-    Command,
-    Commands,
-    OpenStore,
-    ReportsFolder,
-    RunId,
-    find_run,
-)
+from spira_tasks import commands, scratch
 from spira_tasks.contract.pipelines import PIPELINES, REPORT, TRAINING, Pipeline
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
@@ -31,7 +22,7 @@ if TYPE_CHECKING:
 TAKING_DATA = [name for name, pipeline in PIPELINES.items() if pipeline.entry]
 TODAY = ("as_of", "pseudonym_key_id")  # of ingest: each run takes its own
 
-app = Commands()
+app = commands.Commands()
 
 
 def _step(text: str) -> Step:
@@ -57,7 +48,7 @@ def _pipeline(name: str) -> Pipeline:
     return PIPELINES[name]
 
 
-class CohortCommand(Command):
+class CohortCommand(commands.Command):
     """``cohort``, whose help lists presets, confounds and faults; it loads numpy to do so."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
@@ -72,11 +63,11 @@ class CohortCommand(Command):
 
 @app.command("run")
 def run(
-    store: OpenStore,
+    store: commands.OpenStore,
     step: Annotated[
         Step, Argument(parser=_step, help="name, stage, inputs and config, as one JSON object")
     ],
-    run_id: RunId = None,
+    run_id: commands.RunId = None,
 ) -> None:
     """Run one step, given as JSON, and print its result, the only line on stdout."""
     from spira_tasks.runner import run_step
@@ -113,7 +104,7 @@ def cohort(
 
 @app.command("pipeline")
 def run_pipeline(
-    store: OpenStore,
+    store: commands.OpenStore,
     pipeline: Annotated[
         Pipeline, Argument(metavar="NAME", parser=_pipeline, help=", ".join(TAKING_DATA))
     ],
@@ -124,9 +115,9 @@ def run_pipeline(
             "--set", parser=_setting, metavar="STEP.KEY=VALUE", help="as train.epochs=5; repeatable"
         ),
     ] = None,
-    run_id: RunId = None,
-    reports: ReportsFolder = None,
-    as_json: AsJson = False,
+    run_id: commands.RunId = None,
+    reports: commands.ReportsFolder = None,
+    as_json: commands.AsJson = False,
 ) -> int:
     """Run a whole pipeline in this process, then print the run."""
     changed = dict(settings or ())
@@ -141,13 +132,13 @@ def run_pipeline(
 
 @app.command("show")
 def show(
-    store: OpenStore,
+    store: commands.OpenStore,
     run: Annotated[str, Argument(help="its id, or latest")],
-    reports: ReportsFolder = None,
-    as_json: AsJson = False,
+    reports: commands.ReportsFolder = None,
+    as_json: commands.AsJson = False,
 ) -> None:
     """Print a run."""
-    _show(find_run(run, store), store, as_json=as_json, reports=reports)
+    _show(commands.find_run(run, store), store, as_json=as_json, reports=reports)
 
 
 def run_steps(

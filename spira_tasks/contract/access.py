@@ -52,12 +52,8 @@ REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 SECRET_FILES: Mapping[str, tuple[str, ...]] = {
     "postgres": ("password",),
     "airflow": (
-        "database",
-        "fernet_key",
-        "jwt_secret",
-        "api_secret_key",
-        "admin_password",
-        "connections.json",
+        *("database", "fernet_key", "jwt_secret"),
+        *("api_secret_key", "admin_password", "connections.json"),
     ),
     "mlflow": ("backend_uri", "basic_auth.ini", "flask_secret", "s3.json"),
     "s3": ("identities.json",),
@@ -93,17 +89,9 @@ def variables(
 ) -> dict[str, str]:
     """The environment by which a step or a person with this access reaches the services.
 
-    Parameters
-    ----------
-    access : Access
-    connection : callable
-        The fields of Airflow's connection of a name, those of its extra included; None where there
-        is no such connection.  Services other than S3 may have none.
-
-    Raises
-    ------
-    LookupError
-        When there is no connection for S3; says what to do.
+    ``connection`` returns the fields of Airflow's connection of a name, those of its extra
+    included; None where there is none, as may be for services other than S3.  Raises LookupError,
+    which says what to do, when there is none for S3.
     """
     found: dict[str, str] = {}
     for service in ("s3", *access.services):

@@ -17,26 +17,15 @@ FIXED = ("gate",)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Steps that belong together, and what a person may choose when starting them.
-
-    Attributes
-    ----------
-    name : str
-    steps : tuple of Step
-        In an order in which they can run.
-    teardown : tuple of Step
-        Run after all others, whatever became of them; they read no output of the others.
-    options : mapping of str to str
-        What a form asks for by a short name, to the setting ``"<step>.<key>"``.
-    entry : str
-        Where data enters, ``"<step>.<input>"``; empty where none does.
-    """
+    """Steps that belong together, and what a person may choose when starting them."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...]  # in an order in which they can run
+    # Run after all others, whatever became of them; they read no output of the others.
     teardown: tuple[Step, ...] = ()
+    # What a form asks for by a short name, to the setting ``"<step>.<key>"``.
     options: Mapping[str, str] = field(default_factory=dict)
-    entry: str = ""
+    entry: str = ""  # where data enters, ``"<step>.<input>"``; empty where none does
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -129,12 +118,8 @@ class Pipeline:
         """The pipeline as the parameters of a DAG run want it.
 
         ``params`` holds ``data`` where data enters, any of ``options``, and ``settings`` as in
-        ``configure``; one that is None leaves the stage's own default.
-
-        Raises
-        ------
-        ValueError
-            When a parameter or a setting is not known.
+        ``configure``; one that is None leaves the stage's own default.  Raises ValueError when a
+        parameter or a setting is not known.
         """
         names = [*(["data"] if self.entry else []), *self.options, "settings"]
         if unknown := sorted(set(params) - set(names)):

@@ -26,25 +26,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """The record of a finished step; stored under ``key``, the hash of all that made it.
-
-    Attributes
-    ----------
-    outputs : mapping of str to str
-        Output name to artifact digest, ``"sha256:<hex>"``.
-    seconds : float
-        How long the computation took, the first time.
-    provenance : mapping of str to str
-        Who, when and with what: time (UTC), digests of code, packages and lock file, git revision,
-        host.
-    """
+    """The record of a finished step; stored under ``key``, the hash of all that made it."""
 
     stage: str
     key: str
-    outputs: Mapping[str, str]
+    outputs: Mapping[str, str]  # output name to artifact digest, ``"sha256:<hex>"``
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
-    seconds: float = 0.0
+    seconds: float = 0.0  # how long the computation took, the first time
+    # Time (UTC), digests of code, packages and lock file, git revision, image, host.
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property

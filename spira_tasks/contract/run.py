@@ -25,48 +25,27 @@ class Anchor:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a run keeps of one of its steps, whether it was computed, found, or failed.
-
-    Attributes
-    ----------
-    state : {"done", "blocked", "failed"}
-        ``blocked``: a verdict ended the run; the outputs are there all the same.
-    inputs : mapping of str to str
-        References, as the step has them.
-    config : mapping of str to JSON value
-        After validation, so defaults are in it.
-    decisions : mapping of str to tuple of str
-        Kind of decision to the names of those that were applied.
-    key : str
-        Of the result; empty when the step failed before it had one.
-    found : bool
-        Whether nothing had to be computed.
-    seconds, seconds_computing : float
-        What this run spent on the step; how long the computation took, the first time.
-    error, message : str
-        Of a failed step: the kind of the error, and its message where it is meant for a reader.
-    audit : Anchor, optional
-        The event of the audit log, where the stage writes one.
-    """
+    """What a run keeps of one of its steps, whether it was computed, found, or failed."""
 
     step: str
     stage: str
-    state: State
+    state: State  # ``blocked``: a verdict ended the run; the outputs are there all the same
     finished_at: str
-    seconds: float
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float  # what this run spent on the step
+    inputs: Mapping[str, str] = field(default_factory=dict)  # references, as the step has them
+    config: Mapping[str, Any] = field(default_factory=dict)  # after validation, with defaults
+    # Kind of decision to the names of those that were applied.
     decisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    key: str = ""
-    found: bool = False
+    key: str = ""  # of the result; empty when the step failed before it had one
+    found: bool = False  # whether nothing had to be computed
     outputs: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
-    seconds_computing: float = 0.0
+    seconds_computing: float = 0.0  # how long the computation took, the first time
     provenance: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""
-    message: str = ""
-    audit: Anchor | None = None
+    error: str = ""  # of a failed step: the kind of the error,
+    message: str = ""  # and its message where it is meant for a reader
+    audit: Anchor | None = None  # the event of the audit log, where the stage writes one
 
     @property
     def stopping(self) -> tuple[Verdict, ...]:
@@ -79,10 +58,7 @@ class StepRecord:
     def from_json(cls, text: str | bytes) -> StepRecord:
         """Read a stored record; fields that a newer version wrote are left out.
 
-        Raises
-        ------
-        ValueError
-            When the text is not JSON, or lacks what every record has.
+        Raises ValueError when the text is not JSON, or lacks what every record has.
         """
         stored = json.loads(text)
         names = cls.__dataclass_fields__
@@ -107,16 +83,10 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """What is recorded of one run of a pipeline.
-
-    Attributes
-    ----------
-    run_id : str
-    steps : mapping of str to StepRecord
-        In the order of the training pipeline; steps of another pipeline come last.
-    """
+    """What is recorded of one run of a pipeline."""
 
     run_id: str
+    # In the order of the training pipeline; steps of another pipeline come last.
     steps: Mapping[str, StepRecord]
 
     @classmethod

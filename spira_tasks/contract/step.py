@@ -10,67 +10,36 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Resources:
-    """What a step may use where it runs in a container.  Never part of the key of its result.
+    """What a step may use where it runs in a container.  Never part of the key of its result."""
 
-    Attributes
-    ----------
-    cpus : float
-        A limit, not a share.
-    memory_mib : tuple of int
-        The limit, ``/tmp`` and ``/dev/shm`` included.  After the step ran out of memory it is tried
-        again with the next one; without a next one it fails for good.
-    scratch_mib, shm_mib : int
-        Size of ``/tmp`` and of ``/dev/shm``.
-    minutes : int
-        How long it may take before it is stopped.
-    n_gpus : int
-        How many GPUs it asks the engine for.
-    gpu_optional : bool
-        Whether it may run without them where the engine has none.
-    access : {"store", "data", "models", "governance"}
-        What its keys open: the store; the recordings too; the model registry too; the registry,
-        and the key that signs.
-    engine : str
-        Name of a Docker engine in the site file; empty for the one of SPIRA_DOCKER_URL.
-    queue : str
-        Airflow queue whose workers take the step; empty for the default one.
-    """
-
-    cpus: float = 2.0
+    cpus: float = 2.0  # a limit, not a share
+    # The limit, ``/tmp`` and ``/dev/shm`` included.  After the step ran out of memory it is tried
+    # again with the next one; without a next one it fails for good.
     memory_mib: tuple[int, ...] = (3072,)
-    scratch_mib: int = 1024
-    shm_mib: int = 64
-    minutes: int = 120
-    n_gpus: int = 0
-    gpu_optional: bool = False
+    scratch_mib: int = 1024  # size of ``/tmp``
+    shm_mib: int = 64  # size of ``/dev/shm``
+    minutes: int = 120  # how long it may take before it is stopped
+    n_gpus: int = 0  # how many it asks the engine for
+    gpu_optional: bool = False  # whether it may run without them where the engine has none
+    # What its keys open: the store; the recordings too; the model registry too; the registry, and
+    # the key that signs.
     access: Literal["store", "data", "models", "governance"] = "store"
-    engine: str = ""
-    queue: str = ""
+    engine: str = ""  # name of a Docker engine in the site file; empty: that of SPIRA_DOCKER_URL
+    queue: str = ""  # Airflow queue whose workers take the step; empty: the default one
 
 
 @dataclass(frozen=True)
 class Step:
-    """One use of a stage in a pipeline.
+    """One use of a stage in a pipeline."""
 
-    Attributes
-    ----------
-    name : str
-        Unique in its pipeline; becomes the Airflow ``task_id``.
-    stage : str
-        Module under ``spira_tasks.stages``.
-    inputs : mapping of str to str
-        Input name to reference: ``"<step>.<output>"`` of the same run, ``"sha256:<hex>"``, or a
-        place outside the store where data enters: ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
-    config : mapping of str to JSON value
-        Validated by the stage's own ``Config``; unknown keys are errors.
-    resources : Resources
-        For what starts the step; the step itself never sees them.
-    """
-
-    name: str
-    stage: str
+    name: str  # unique in its pipeline; becomes the Airflow ``task_id``
+    stage: str  # module under ``spira_tasks.stages``
+    # Input name to reference: ``"<step>.<output>"`` of the same run, ``"sha256:<hex>"``, or a place
+    # outside the store where data enters: ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
     inputs: Mapping[str, str] = field(default_factory=dict)
+    # JSON values, validated by the stage's own ``Config``; unknown keys are errors.
     config: Mapping[str, Any] = field(default_factory=dict)
+    # For what starts the step; the step itself never sees them.
     resources: Resources = field(default=Resources(), compare=False)
 
     @property

@@ -25,15 +25,10 @@ COUNTS = ("people", "recordings", "rows")
 class Number:
     """A number with its unit and, where there is one, its 95 % interval.
 
-    Attributes
-    ----------
-    value, low, high : float or None
-        None where nothing was measured, or where ``suppress`` took it away.
-    unit : str
-        ``people``, ``recordings`` and ``rows`` count what belongs to persons; ``sites`` and
-        ``items`` count anything else.  A ``share`` is the part of ``n`` that does not hold, so it
-        reveals a count.  A ``rate`` is how often a model is right or changes its answer.
-        ``statistic`` is everything else.
+    A value is None where nothing was measured, or where ``suppress`` took it away.  ``people``,
+    ``recordings`` and ``rows`` count what belongs to persons; ``sites`` and ``items`` count
+    anything else.  A ``share`` is the part of ``n`` that does not hold, so it reveals a count.  A
+    ``rate`` is how often a model is right or changes its answer.  ``statistic`` is everything else.
     """
 
     value: float | None
@@ -54,54 +49,30 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check says.
+    """What one check says."""
 
-    Attributes
-    ----------
-    id : str
-        Stable and unique in its suite, such as ``"ward_noise_counterfactual"`` or
-        ``"expect_column_values_to_be_between(age)"``.  Nobody parses it.
-    status : {"pass", "warn", "block", "insufficient"}
-        ``insufficient``: there is too little to judge on.
-    observed : Number, optional
-        What was measured.
-    threshold : float, optional
-        What ``observed`` was compared with, in the same unit.
-    n : int, optional
-        How many of ``n_unit`` the measurement rests on.
-    numbers : mapping of str to Number
-        Whatever else the words name.
-    names : mapping of str to tuple of str
-        Names of the platform that the words need: tasks, conditions, gates, settings.
-    suite : str
-        The suite it belongs to; empty for a gate outside suites.
-    severity : {"critical", "warning", "info", ""}
-        How much it matters when it does not hold, whatever the status is: a critical expectation
-        does not block where its rows went into quarantine or a person waived it.
-    kind, columns, aspect : str, tuple of str, str
-        Of an expectation: its type, its columns, and what separates it from another of the same
-        type on the same columns.
-    firm : bool
-        Whether nobody may waive it.
-    waiver : Waiver, optional
-        The decision that turned a block into this warning.
-    """
-
+    # Stable and unique in its suite, such as ``"ward_noise_counterfactual"`` or
+    # ``"expect_column_values_to_be_between(age)"``.  Nobody parses it.
     id: str
-    status: Status
-    observed: Number | None = None
-    threshold: float | None = None
-    n: int | None = None
+    status: Status  # ``insufficient``: there is too little to judge on
+    observed: Number | None = None  # what was measured
+    threshold: float | None = None  # what ``observed`` was compared with, in the same unit
+    n: int | None = None  # how many of ``n_unit`` the measurement rests on
     n_unit: Unit = "rows"
-    numbers: Mapping[str, Number] = field(default_factory=dict)
+    numbers: Mapping[str, Number] = field(default_factory=dict)  # whatever else the words name
+    # Names of the platform that the words need: tasks, conditions, gates, settings.
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    suite: str = ""
+    suite: str = ""  # empty for a gate outside suites
+    # How much it matters when it does not hold, whatever the status is: a critical expectation does
+    # not block where its rows went into quarantine or a person waived it.
     severity: Severity = ""
+    # Of an expectation: its type, its columns, and what separates it from another of the same type
+    # on the same columns.
     kind: str = ""
     columns: tuple[str, ...] = ()
     aspect: str = ""
-    firm: bool = False
-    waiver: Waiver | None = None
+    firm: bool = False  # whether nobody may waive it
+    waiver: Waiver | None = None  # the decision that turned a block into this warning
 
     @property
     def stops(self) -> bool:

@@ -81,22 +81,20 @@ def sets(heard: pd.DataFrame) -> pd.Series:
     return pd.Series([f"set {code}" for code in codes], index=heard.index)
 
 
-def cramers_v(table: pd.DataFrame, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def cramers_v(table: pd.DataFrame) -> tuple[float, float]:
     """Strength of association of two categorical columns, and how strong chance makes it.
 
     Parameters
     ----------
     table : DataFrame of shape (class, level)
         How many people; who has several levels counts in part for each.
-    confidence : float
-        Of the second number.
 
     Returns
     -------
     v : float
         Cramér's V, in [0, 1]; 0 when there is one level or one class.
     chance : float
-        The value that independent columns of this size exceed with probability 1 - confidence,
+        The value that independent columns of this size exceed with probability 1 - CONFIDENCE,
         by the chi-squared approximation; parts of people vary less than that.
     """
     from scipy.stats import chi2
@@ -109,7 +107,7 @@ def cramers_v(table: pd.DataFrame, confidence: float = CONFIDENCE) -> tuple[floa
     statistic = ((counts - expected) ** 2 / expected).sum()
     freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
     scale = n * (min(counts.shape) - 1)
-    chance = chi2.ppf(confidence, freedom)
+    chance = chi2.ppf(CONFIDENCE, freedom)
     return float(np.sqrt(statistic / scale)), float(min(1.0, np.sqrt(chance / scale)))
 
 
@@ -148,7 +146,7 @@ def difference(numbers: pd.DataFrame, patient: pd.Series) -> tuple[float, float]
         Of means, in pooled standard deviations; the largest of the columns.  0 where a class has
         fewer than two people.
     chance : float
-        What classes that do not differ exceed with probability 1 - confidence, by the normal
+        What classes that do not differ exceed with probability 1 - CONFIDENCE, by the normal
         approximation.
     """
     from scipy.stats import norm

@@ -22,24 +22,13 @@ Gate = Literal["recordings", "training_set", "features", "ward_noise"]
 
 @dataclass(frozen=True)
 class Given:
-    """What a gate may look at beside its table.
+    """What a gate may look at beside its table."""
 
-    Attributes
-    ----------
-    table, source : Directory
-        The artifact of the table, and what the table was made from.
-    erased_tags : frozenset of str
-        Tombstones of the people who had themselves erased.
-    blobs : Blobs
-    n_parity_recordings : int
-        How many recordings have their features computed again.
-    """
-
-    table: Directory
-    source: Directory
-    erased_tags: frozenset[str]
+    table: Directory  # the artifact of the table,
+    source: Directory  # and what the table was made from
+    erased_tags: frozenset[str]  # tombstones of the people who had themselves erased
     blobs: Blobs
-    n_parity_recordings: int
+    n_parity_recordings: int  # how many recordings have their features computed again
 
 
 Columns = dict[str, Any]  # name to a column that an expectation needs; it is not handed on
@@ -47,17 +36,11 @@ Columns = dict[str, Any]  # name to a column that an expectation needs; it is no
 
 @dataclass(frozen=True)
 class Kind:
-    """What one kind of gate does.
+    """What one kind of gate does."""
 
-    Attributes
-    ----------
-    measure : callable
-        Columns that the expectations need and the table does not have.
-    lost_and_new : callable
-        How many records of the source are not in the table, and how many are new in it.
-    """
-
+    # Columns that the expectations need and the table does not have.
     measure: Callable[[pd.DataFrame, Given], Columns]
+    # How many records of the source are not in the table, and how many are new in it.
     lost_and_new: Callable[[pd.DataFrame, Given], tuple[int, int]]
 
 

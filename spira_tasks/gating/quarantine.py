@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,26 +18,14 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a row is refused.
+    """Why a row is refused."""
 
-    Attributes
-    ----------
-    reason, detail : str
-        Stable code, and what is wrong with the column; never a value.
-    suite, suite_digest : str
-        The suite that refuses it; empty for ingest.
-    unnamed : bool
-        Whether record and site are left out: the fault is that they may name a person.
-    forgotten : bool
-        Whether the pseudonym is left out too: the person was erased.
-    """
-
-    reason: str
-    detail: str
-    suite: str = ""
+    reason: str  # stable code
+    detail: str  # what is wrong with the column; never a value
+    suite: str = ""  # that refuses it; empty for ingest
     suite_digest: str = ""
-    unnamed: bool = False
-    forgotten: bool = False
+    unnamed: bool = False  # without record and site: the fault is that they may name a person
+    forgotten: bool = False  # without the pseudonym too: the person was erased
 
 
 def table(rows: pd.DataFrame, refusals: Mapping[int, Refusal]) -> pd.DataFrame:
@@ -61,7 +49,8 @@ def table(rows: pd.DataFrame, refusals: Mapping[int, Refusal]) -> pd.DataFrame:
     names = (key, "hospital_id", "task", "subject_id")
     found = rows.reindex(columns=[*names]).astype("str").set_axis(list(refusals), axis="index")
     found = found.rename(columns={key: "record_id"})
-    why = pd.DataFrame(list(refusals.values()), index=found.index, columns=_FIELDS)
+    about = [field.name for field in fields(Refusal)]
+    why = pd.DataFrame(list(refusals.values()), index=found.index, columns=about)
     unnamed, forgotten = why["unnamed"].astype(bool), why["forgotten"].astype(bool)
 
     def where(column: pd.Series, pattern: str) -> pd.Series:
@@ -77,6 +66,3 @@ def table(rows: pd.DataFrame, refusals: Mapping[int, Refusal]) -> pd.DataFrame:
     )
     types = dict.fromkeys(COLUMNS, "str") | {"row": "int64"}
     return refused[[*COLUMNS]].astype(types).reset_index(drop=True)
-
-
-_FIELDS = ["reason", "detail", "suite", "suite_digest", "unnamed", "forgotten"]

@@ -22,25 +22,11 @@ if TYPE_CHECKING:
     from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Record, Work
 
+DTYPES = {"int": "int64", "float": "float64", "float | None": "float64", "str": "str"}
 AUDIO_COLUMNS = {  # columns that are measured from the audio, and their types
     "audio_sha256": "str",
     "waveform": "str",
-    "native_sample_rate_hz": "int64",
-    "n_channels": "int64",
-    "container": "str",
-    "codec": "str",
-    "duration_seconds": "float64",
-    "level_dbfs": "float64",
-    "peak": "float64",
-    "clipping_fraction": "float64",
-    "dc_offset": "float64",
-    "snr_db": "float64",
-    "bandwidth_hz": "float64",
-    "speech_fraction": "float64",
-    "longest_digital_silence_seconds": "float64",
-    "dropouts_per_second": "float64",
-    "syllabic_modulation_db": "float64",
-    "fingerprint": "str",
+    **{field.name: DTYPES[str(field.type)] for field in fields(Probe)},
 }
 POOLS = ("train", "evaluation")
 BANK = (
@@ -52,24 +38,13 @@ SITE_NAME = r"[A-Za-z0-9._-]{1,40}"  # anything else that a list of noises calls
 
 @dataclass(frozen=True)
 class AudioReader:
-    """Converts audio files into stored waveforms, and measures them.
+    """Converts audio files into stored waveforms, and measures them."""
 
-    Attributes
-    ----------
-    data : Directory
-        Where the files are.
-    work : Work
-        A file that was converted before, in this run or another, is not decoded again.
-    min_seconds, max_seconds : float
-        Of a recording that is taken.
-    is_released : callable
-        Whether a person has lifted the refusal of a row for a reason.
-    """
-
-    data: Directory
-    work: Work
-    min_seconds: float
+    data: Directory  # where the files are
+    work: Work  # a file that was converted before, in this run or another, is not decoded again
+    min_seconds: float  # of a recording that is taken
     max_seconds: float
+    # Whether a person has lifted the refusal of a row for a reason.
     is_released: Released = nothing_released
 
     def read_audio(self, paths: pd.Series, label: str) -> tuple[pd.DataFrame, Faults]:
@@ -170,7 +145,8 @@ def ward_noises(
     refused : DataFrame
         ``row``, ``reason``, ``detail``.
     """
-    given = listed.get("x_pool", pd.Series(None, index=listed.index, dtype="str"))
+    nothing = pd.Series(None, index=listed.index, dtype="str")
+    given = listed.get("x_pool", nothing)
     faults: Faults = {
         row: ("bad_value", f"x_pool: not one of {', '.join(POOLS)}")
         for row in listed.index[given.notna() & ~given.isin(POOLS)]
@@ -187,7 +163,6 @@ def ward_noises(
     refused = pd.DataFrame(
         [(row, *faults[row]) for row in sorted(faults)], columns=["row", "reason", "detail"]
     ).astype({"row": "int64", "reason": "str", "detail": "str"})
-    nothing = pd.Series(None, index=listed.index, dtype="str")
     sites = listed.get("hospital_id", nothing).reindex(bank.index)
     bank["hospital_id"] = sites.where(sites.str.fullmatch(SITE_NAME).fillna(False).astype(bool))
     return bank[[*BANK]].sort_values("noise_id", ignore_index=True), refused
@@ -211,6 +186,3 @@ def pools(sha256: pd.Series, given: pd.Series, evaluation_fraction: float) -> pd
         if len(result) > 1 and len(free) and pool not in set(result):
             result[free.index[nearest]] = pool
     return result
-
-
-assert tuple(AUDIO_COLUMNS)[2:] == tuple(field.name for field in fields(Probe))  # noqa: S101

@@ -48,27 +48,15 @@ COOKIE = re.compile(r"([0-9a-f-]{16,36})_\d+")
 
 @dataclass(frozen=True)
 class Incoming:
-    """What a folder of recordings says, nothing interpreted yet.
-
-    Attributes
-    ----------
-    layout : {"canonical", "published"}
-    rows : DataFrame
-        Text, missing cells as NaN; index: number of the row, from 1.  Columns of the contract and
-        ``x_`` ones; published: also ``split_given``, and ``subject_id`` where the name tells it.
-    faults : dict
-        Row number to ``(reason, detail)`` where a line could not even be cut into cells.
-    required : tuple of str
-        Columns that must have a value in this layout.
-    ward_noise : DataFrame
-        Text; ``file_path`` and, where given, ``x_pool``.
-    """
+    """What a folder of recordings says, nothing interpreted yet."""
 
     layout: Literal["canonical", "published"]
+    # Text, missing cells as NaN; index: number of the row, from 1.  Columns of the contract and
+    # ``x_`` ones; published: also ``split_given``, and ``subject_id`` where the name tells it.
     rows: pd.DataFrame
-    faults: Faults
-    required: tuple[str, ...]
-    ward_noise: pd.DataFrame
+    faults: Faults  # of lines that could not even be cut into cells
+    required: tuple[str, ...]  # columns that must have a value in this layout
+    ward_noise: pd.DataFrame  # text; ``file_path`` and, where given, ``x_pool``
 
 
 def read(data: Directory, secret: bytes) -> Incoming:

@@ -42,10 +42,7 @@ SHORTEST_NUMBER = 4  # characters; shorter hospital numbers are found in any tex
 def key(variable: str = VARIABLE) -> bytes:
     """Return the key from the environment, or the demonstration key when there is none.
 
-    Raises
-    ------
-    ConfigError
-        When the variable is set to something too short to be a key.
+    Raises ConfigError when the variable is set to something too short to be a key.
     """
     text = os.environ.get(variable, "")
     if not text:
@@ -150,18 +147,13 @@ def read_list(file: str) -> pd.DataFrame:
 
 def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, str]) -> None:
     """Write a re-key map that only this user may read, where there is no file yet."""
-    content = {
-        "format": MAP_FORMAT,
-        "old_key": id_of(old),
-        "new_key": id_of(new),
-        "people": dict(people),
-    }
+    content = {"format": MAP_FORMAT, "old_key": id_of(old), "new_key": id_of(new)}
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise ConfigError(f"the map cannot be written to {file} ({error.strerror})") from None
     with os.fdopen(descriptor, "w") as opened:
-        json.dump(content, opened, indent=1, sort_keys=True)
+        json.dump(content | {"people": dict(people)}, opened, indent=1, sort_keys=True)
 
 
 def first_pseudonyms(
@@ -210,28 +202,10 @@ def subject_id(secret: bytes, hospital_id: str, number: str) -> str:
     """The pseudonym of a hospital's patient, 64 hex digits.
 
     The hospital is the salt: the same number in two hospitals makes two people, and a table of all
-    numbers made for one is of no use at another.
+    numbers made for one is of no use at another.  Numbers are compared in capitals, because their
+    check digit is typed in both cases.
     """
     return pseudonym(secret, hospital_id, number.upper())
-
-
-def keyed_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
-    """The pseudonym of every row with a hospital and a number by this key, NaN for the others.
-
-    Numbers are compared in capitals, because their check digit is typed in both cases.
-    """
-    import pandas as pd
-
-    nothing = pd.Series(None, index=rows.index, dtype="str")
-    number, site = rows.get("patient_rgh", nothing), rows.get("hospital_id", nothing)
-    return pd.Series(
-        {
-            n: subject_id(secret, site[n], number[n])
-            for n in rows.index[number.notna() & site.notna()]
-        },
-        index=rows.index,
-        dtype="str",
-    )
 
 
 def own_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
@@ -243,8 +217,11 @@ def own_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     import pandas as pd
 
     nothing = pd.Series(None, index=rows.index, dtype="str")
+    number, site = rows.get("patient_rgh", nothing), rows.get("hospital_id", nothing)
+    numbered = rows.index[number.notna() & site.notna()]
+    by_key = {n: subject_id(secret, site[n], number[n]) for n in numbered}
     known = rows.get("subject_id", nothing).fillna(rows.get("patient_pid", nothing))
-    return keyed_ids(rows, secret).fillna(known)
+    return pd.Series(by_key, index=rows.index, dtype="str").fillna(known)
 
 
 def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:

@@ -96,6 +96,7 @@ FREE_TEXT = tuple(
 REQUIRED = tuple(name for name, column in COLUMNS.items() if column.required)
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
+A_NAME = "1 to 80 letters, digits, dots, dashes and underscores"
 HEX64 = re.compile(r"[0-9a-f]{64}")
 WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
@@ -177,44 +178,23 @@ def _value(name: str, column: Column, cell: str) -> Any:
     value = PARSERS[column.kind](cell)
     if column.values and str(value) not in column.values:
         raise BadValue("bad_value", f"not one of {', '.join(column.values)}")
-    limit = IMPOSSIBLE.get(name)
-    if limit and (
-        (limit.low is not None and value < limit.low)
-        or (limit.high is not None and value > limit.high)
-    ):
-        raise BadValue("impossible_value", f"outside {limit.low} to {limit.high}")
+    if limit := IMPOSSIBLE.get(name):
+        is_below = limit.low is not None and value < limit.low
+        if is_below or (limit.high is not None and value > limit.high):
+            raise BadValue("impossible_value", f"outside {limit.low} to {limit.high}")
     return value
 
 
-def _name(cell: str) -> str:
-    if not NAME.fullmatch(cell):
-        raise BadValue("bad_value", "not 1 to 80 letters, digits, dots, dashes and underscores")
+def _matching(cell: str, pattern: re.Pattern[str], what: str) -> str:
+    if not pattern.fullmatch(cell):
+        raise BadValue("bad_value", f"not {what}")
     return cell
 
 
-def _hex64(cell: str) -> str:
-    if not HEX64.fullmatch(cell):
-        raise BadValue("bad_value", "not 64 lower-case hexadecimal digits")
-    return cell
-
-
-def _whole(cell: str) -> int:
-    _refuse_decimal_comma(cell)
-    if not WHOLE.fullmatch(cell):
-        raise BadValue("bad_value", "not a whole number")
-    return int(cell.partition(".")[0])
-
-
-def _number(cell: str) -> float:
-    _refuse_decimal_comma(cell)
-    if not NUMBER.fullmatch(cell):
-        raise BadValue("bad_value", "not a number")
-    return float(cell)
-
-
-def _refuse_decimal_comma(cell: str) -> None:
+def _numeric(cell: str, pattern: re.Pattern[str], what: str) -> str:
     if DECIMAL_COMMA.fullmatch(cell):
         raise BadValue("decimal_comma", "a decimal comma; write a dot")
+    return _matching(cell, pattern, what)
 
 
 def _flag(cell: str) -> bool:
@@ -243,10 +223,10 @@ def _date(cell: str) -> str:
 
 PARSERS: dict[Kind, Callable[[str], Any]] = {
     "text": str,
-    "name": _name,
-    "hex64": _hex64,
-    "whole": _whole,
-    "number": _number,
+    "name": lambda cell: _matching(cell, NAME, A_NAME),
+    "hex64": lambda cell: _matching(cell, HEX64, "64 lower-case hexadecimal digits"),
+    "whole": lambda cell: int(_numeric(cell, WHOLE, "a whole number").partition(".")[0]),
+    "number": lambda cell: float(_numeric(cell, NUMBER, "a number")),
     "flag": _flag,
     "instant": _instant,
     "date": _date,

@@ -29,15 +29,7 @@ def nothing_released(row: Any, reason: str) -> bool:
 
 
 def released(records: pd.Series, pairs: Collection[tuple[str, str]]) -> Released:
-    """Say of rows what people said of records.
-
-    Parameters
-    ----------
-    records : Series of str
-        ``record_id`` by row.
-    pairs : collection of (str, str)
-        Record and reason of every release.
-    """
+    """The releases by row, from the ``record_id`` of each and (record, reason) of each release."""
     if not pairs:
         return nothing_released
     names = records.to_dict()

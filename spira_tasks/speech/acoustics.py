@@ -51,12 +51,8 @@ def ward_noise(
     """A hospital ward without the patient's voice.
 
     Broadband noise, mains hum with harmonics, a monitor's beeps (784 to 1047 Hz, one every 0.8 to
-    2 s), other people talking, the hiss of oxygen (1.5 to 6 kHz) and clatter.
-
-    Parameters
-    ----------
-    babble : Waveform
-        From :func:`babble_bed`, shape ``(time,)``; the crop starts at a random sample.
+    2 s), other people talking (a crop of ``babble``, from :func:`babble_bed`, that starts at a
+    random sample), the hiss of oxygen (1.5 to 6 kHz) and clatter.  Shapes ``(time,)``.
     """
     noise = coloured_noise(rng, n_samples, rng.uniform(0.8, 1.2))
     noise += mix.hum * mains_hum(rng, n_samples)
@@ -166,10 +162,6 @@ def equalise(waveform: Waveform, peaks: Sequence[tuple[float, float]]) -> Wavefo
     return np.asarray(signal.sosfilt(np.vstack([peaking(*peak) for peak in peaks]), waveform))
 
 
-def _raw(rng: np.random.Generator, waveform: Waveform) -> Waveform:
-    return waveform
-
-
 def _browser(rng: np.random.Generator, waveform: Waveform) -> Waveform:
     """The noise suppression of a browser: a spectral gate, at most 14 dB deep.
 
@@ -198,7 +190,7 @@ def _voice_note(rng: np.random.Generator, waveform: Waveform) -> Waveform:
 
 # Processing between the room and the file; no channel depends on where the speech is.
 CHANNELS: Mapping[str, Callable[[np.random.Generator, Waveform], Waveform]] = {
-    "raw": _raw,
+    "raw": lambda _, waveform: waveform,
     "webns": _browser,
     "whatsapp": _voice_note,
 }

@@ -37,22 +37,12 @@ class UnusableAudio(ValueError):
 
 @dataclass(frozen=True)
 class Sound:
-    """A decoded file.
+    """A decoded file."""
 
-    Attributes
-    ----------
-    waveform : (channel, time) float32 array
-        Samples in [-1, 1] at the file's own rate.
-    sample_rate_hz : int
-    container : {"wav", "flac", "ogg"}
-    codec : str
-        ``"pcm16"``, ``"float"``, ``"flac"``, ``"opus"``, ``"vorbis"``, …
-    """
-
-    waveform: NDArray[np.float32]
+    waveform: NDArray[np.float32]  # (channel, time), in [-1, 1], at the file's own rate
     sample_rate_hz: int
-    container: str
-    codec: str
+    container: str  # wav, flac or ogg
+    codec: str  # ``"pcm16"``, ``"float"``, ``"flac"``, ``"opus"``, ``"vorbis"``, …
 
 
 def decode(content: bytes, max_seconds: float) -> Sound:
@@ -102,13 +92,9 @@ def decode(content: bytes, max_seconds: float) -> Sound:
 def to_pcm16(sound: Sound) -> NDArray[np.int16]:
     """Return the mean of the channels at 16 kHz, as a (time,) int16 array.
 
-    Resampled by soxr at its HQ setting (20 bits, linear phase).  A mono 16-bit file at 16 kHz
-    keeps every sample.
-
-    Raises
-    ------
-    UnusableAudio
-        With reason ``constant``, when no sample reaches one step of 16 bits.
+    Resampled by soxr at its HQ setting (20 bits, linear phase).  A mono 16-bit file at 16 kHz keeps
+    every sample.  Raises UnusableAudio with reason ``constant``, when no sample reaches one step of
+    16 bits.
     """
     mono = sound.waveform.mean(axis=0, dtype=np.float32)
     if sound.sample_rate_hz != SAMPLE_RATE_HZ:
@@ -133,10 +119,7 @@ def encode_wav(pcm16: NDArray[np.int16]) -> bytes:
 def read_pcm16(content: bytes) -> NDArray[np.int16]:
     """Decode what ``encode_wav`` made to (time,) int16 samples.
 
-    Raises
-    ------
-    ValueError
-        For any other content, other kinds of WAV included.
+    Raises ValueError for any other content, other kinds of WAV included.
     """
     n_samples = (len(content) - HEADER.size) // 2
     if n_samples < 0 or content[: HEADER.size] != _header(n_samples):

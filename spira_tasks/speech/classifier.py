@@ -23,22 +23,14 @@ WEIGHTS, SPECIFICATION = "weights.safetensors", "classifier.json"
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """What builds the classifier, besides its weights.
+    """What builds the classifier, besides its weights."""
 
-    Attributes
-    ----------
-    task : {"VOWEL", "RHYME", "SENTENCE"}
-        The only task whose recordings the classifier scores.
-    operating_point : float
-        Probability from which a recording is called positive; 0.5 until it is chosen on the
-        validation subjects.
-    """
-
-    task: str = "SENTENCE"
+    task: str = "SENTENCE"  # the only one whose recordings the classifier scores
     features: FeatureSpec = field(default_factory=FeatureSpec)
     model: ModelName = "spiraconv_v2"
     dropout: float = 0.7
     n_hidden: int = 100
+    # Probability from which a recording is called positive, chosen on the validation subjects.
     operating_point: float = 0.5
 
     def to_json(self) -> str:

@@ -24,30 +24,21 @@ Tail = Literal["keep", "drop"]
 class FeatureSpec:
     """Everything that determines a feature matrix, and nothing else.
 
-    Attributes
-    ----------
-    name : {"mfcc", "log_mel", "spectrogram"}
-        ``mfcc`` is SPIRA v1's; ``log_mel`` and ``spectrogram`` are in dB, 80 dB below the loudest
-        value of the window and no less.
-    n_fft, win_length, hop_length : int
-        Samples.
-    window_seconds, step_seconds : float
-        Length of a window, and distance between the starts of two windows.
-    tail : {"keep", "drop"}
-        ``keep``: the last window ends where the recording ends, so no speech is lost.
-        ``drop``: SPIRA v1's rule: windows end strictly before the recording does.
-        In both, a recording shorter than a window is padded with zeros to one window.
+    ``mfcc`` is SPIRA v1's feature; ``log_mel`` and ``spectrogram`` are in dB, 80 dB below the
+    loudest value of the window and no less.  With tail ``keep`` the last window ends where the
+    recording ends, so no speech is lost; ``drop`` is SPIRA v1's rule: windows end strictly before
+    the recording does.  In both, a recording shorter than a window is padded with zeros to one.
     """
 
     name: FeatureName = "mfcc"
     sample_rate_hz: int = 16_000
-    n_fft: int = 1200
+    n_fft: int = 1200  # samples, as the next two
     win_length: int = 400
     hop_length: int = 160
     n_mels: int = 40
     n_mfcc: int = 40
     window_seconds: float = 4.0
-    step_seconds: float = 1.0
+    step_seconds: float = 1.0  # between the starts of two windows
     tail: Tail = "keep"
 
     @property

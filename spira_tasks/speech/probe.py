@@ -31,33 +31,8 @@ ENVELOPE_HZ = 50  # rate of the levels that show syllables
 class Probe:
     """What is measured on one recording.  Fractions are of samples or frames, in [0, 1].
 
-    Attributes
-    ----------
-    native_sample_rate_hz, n_channels, container, codec
-        Of the file as it came.
-    duration_seconds : float
-    level_dbfs : float
-        Root mean square of the mono signal without its offset; 0 dB is a full-scale square wave.
-    peak : float
-        Largest magnitude in any channel, 1.0 being full scale.
-    clipping_fraction : float
-        Samples of any channel beyond 0.985 of full scale.
-    dc_offset : float
-        Mean of the mono signal.
-    snr_db : float or None
-        Active against quietest frames.  Where there is no pause (a sustained vowel, an ambient
-        track) it compares the signal with itself.
-    bandwidth_hz : float
-        99 % roll-off of the stored waveform's spectrum; at most 8 kHz.
-    speech_fraction : float
-        Active frames, by an energy detector.
-    longest_digital_silence_seconds : float
-        Longest run of exact zeros between the first and the last sample other than zero.  Noise
-        gates and lost packets leave such runs, rooms do not.
-    dropouts_per_second : float
-        Gaps of digital silence with a loud edge: see :func:`n_dropouts`.
-    syllabic_modulation_db, fingerprint
-        Of the stored waveform: see the functions of these names.
+    The first four are of the file as it came; the last two, and ``bandwidth_hz``, of the stored
+    waveform: see the functions of these names.
     """
 
     native_sample_rate_hz: int
@@ -65,15 +40,20 @@ class Probe:
     container: str
     codec: str
     duration_seconds: float
+    # Root mean square of the mono signal without its offset; 0 dB is a full-scale square wave.
     level_dbfs: float
-    peak: float
-    clipping_fraction: float
-    dc_offset: float
+    peak: float  # largest magnitude in any channel, 1.0 being full scale
+    clipping_fraction: float  # samples of any channel beyond 0.985 of full scale
+    dc_offset: float  # mean of the mono signal
+    # Active against quietest frames.  Where there is no pause (a sustained vowel, an ambient track)
+    # it compares the signal with itself.
     snr_db: float | None
-    bandwidth_hz: float
-    speech_fraction: float
+    bandwidth_hz: float  # 99 % roll-off of the spectrum; at most 8 kHz
+    speech_fraction: float  # active frames, by an energy detector
+    # Longest run of exact zeros between the first and the last sample other than zero.  Noise gates
+    # and lost packets leave such runs, rooms do not.
     longest_digital_silence_seconds: float
-    dropouts_per_second: float
+    dropouts_per_second: float  # gaps of digital silence with a loud edge: see :func:`n_dropouts`
     syllabic_modulation_db: float
     fingerprint: str
 

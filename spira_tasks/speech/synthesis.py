@@ -36,31 +36,15 @@ BANDWIDTHS_HZ = (80.0, 120.0, 160.0)  # F1 (unless a phone has its own), F2, F3
 
 @dataclass(frozen=True)
 class Voice:
-    """How a person speaks when well.
+    """How a person speaks when well."""
 
-    Attributes
-    ----------
-    f0_hz : float
-        Mean pitch.
-    formant_scale : float
-        Formants relative to an adult man's; grows as the vocal tract gets shorter.
-    tempo : float
-        Duration of a phone relative to :data:`PHONES`.
-    intonation : float
-        Depth of the pitch accents, as a fraction of ``f0_hz``.
-    jitter, shimmer : float
-        Standard deviation of a period's length and strength, as a fraction.
-    aspiration : float
-        RMS of the breath noise relative to that of the voiced source.
-    """
-
-    f0_hz: float
-    formant_scale: float
-    tempo: float
-    intonation: float
-    jitter: float
-    shimmer: float
-    aspiration: float
+    f0_hz: float  # mean pitch
+    formant_scale: float  # relative to an adult man's; grows as the vocal tract gets shorter
+    tempo: float  # duration of a phone relative to :data:`PHONES`
+    intonation: float  # depth of the pitch accents, as a fraction of ``f0_hz``
+    jitter: float  # standard deviation of a period's length, as a fraction
+    shimmer: float  # the same of its strength
+    aspiration: float  # RMS of the breath noise relative to that of the voiced source
 
 
 def draw_voice(rng: np.random.Generator, sex: str, age: float) -> Voice:
@@ -91,20 +75,13 @@ def draw_pauses(rng: np.random.Generator, effect: float, prompt: str) -> dict[in
     dict of int to float
         Index of a syllable to the seconds of silence after it.
     """
-    boundaries, weights = [], []
-    for index, (_, boundary) in enumerate(syllables(prompt)):
-        if boundary == "|":
-            weights.append(6 * max(0.0, 1 - effect) + 1)
-        elif boundary == " ":
-            weights.append(0.15 + effect)
-        else:
-            weights.append(0.1 * (0.15 + effect))
-        boundaries.append(index)
-    del boundaries[-1], weights[-1]  # the end of the sentence is not a pause
+    weight = {"|": 6 * max(0.0, 1 - effect) + 1, " ": 0.15 + effect, ".": 0.1 * (0.15 + effect)}
+    # without the last: the end of the sentence is not a pause
+    weights = [weight[boundary] for _, boundary in syllables(prompt)[:-1]]
     expected = (0.75 + 2.41 * effect / 0.66) * rng.gamma(6, 1 / 6)
     n_pauses = min(int(rng.poisson(expected)), 12)
     probability = np.array(weights) / sum(weights)
-    places = rng.choice(boundaries, size=n_pauses, replace=False, p=probability)
+    places = rng.choice(len(weights), size=n_pauses, replace=False, p=probability)
     median_seconds = 0.24 + 0.26 * min(1.3, effect / 0.66)
     seconds = np.clip(rng.lognormal(np.log(median_seconds), 0.45, n_pauses), 0.12, 2.5)
     return {int(place): float(length) for place, length in zip(places, seconds, strict=True)}
@@ -113,12 +90,9 @@ def draw_pauses(rng: np.random.Generator, effect: float, prompt: str) -> dict[in
 def read_sentence(
     rng: np.random.Generator, voice: Voice, effect: float, prompt: str, pauses: Mapping[int, float]
 ) -> Waveform:
-    """Synthesise one reading of the prompt.
+    """Synthesise one reading of the prompt, shape ``(time,)``.
 
-    Returns
-    -------
-    Waveform
-        Shape ``(time,)``; RMS 1 while the voice sounds, so that pauses do not change the level.
+    RMS 1 while the voice sounds, so that pauses do not change the level.
     """
     segments = _timeline(rng, voice, effect, prompt, pauses)
     lengths = np.array([round(segment.seconds * SAMPLE_RATE_HZ) for segment in segments])
@@ -158,12 +132,9 @@ def draw_phonation_seconds(rng: np.random.Generator, effect: float) -> float:
 def glottal_source(
     rng: np.random.Generator, voice: Voice, effect: float, f0_hz: Waveform, voicing: Waveform
 ) -> Waveform:
-    """Glottal pulses and pulsating breath noise.
+    """Glottal pulses and pulsating breath noise, shape ``(time,)``.
 
-    Parameters
-    ----------
-    f0_hz, voicing : Waveform
-        Pitch and strength of the voice at every sample, shape ``(time,)``.
+    ``f0_hz`` and ``voicing`` are pitch and strength of the voice at every sample.
     """
     n_samples = len(f0_hz)
     cycles = np.cumsum(f0_hz) / SAMPLE_RATE_HZ

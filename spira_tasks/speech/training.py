@@ -34,32 +34,19 @@ class Example:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Hyperparameters of a training; the defaults are those of SPIRA v1's experiments.
-
-    Attributes
-    ----------
-    n_epochs : int
-    batch_size : int
-        Recordings per step; all of their windows are in the batch.
-    learning_rate, warmup_steps : float, int
-        Peak of Noam's schedule, and the step that reaches it.
-    weight_decay : float
-        Adam's L2 penalty.
-    windows : {"all", "random"}
-        ``all`` windows of a recording, or one window that starts at a ``random`` sample in each
-        epoch, which is a fraction of the work.
-    averaging : float
-        Decay of the moving average of the weights that is validated and kept.  On a few hundred
-        recordings it smooths a validation loss that jumps from epoch to epoch.  0, as published:
-        the weights themselves.
-    """
+    """Hyperparameters of a training; the defaults are those of SPIRA v1's experiments."""
 
     n_epochs: int
-    batch_size: int = 5
-    learning_rate: float = 1e-3
-    warmup_steps: int = 1000
-    weight_decay: float = 0.01
+    batch_size: int = 5  # recordings per step; all of their windows are in the batch
+    learning_rate: float = 1e-3  # peak of Noam's schedule,
+    warmup_steps: int = 1000  # and the step that reaches it
+    weight_decay: float = 0.01  # Adam's L2 penalty
+    # ``all`` windows of a recording, or one that starts at a ``random`` sample in each epoch, which
+    # is a fraction of the work.
     windows: str = "all"
+    # Decay of the moving average of the weights that is validated and kept.  On a few hundred
+    # recordings it smooths a validation loss that jumps from epoch to epoch.  0, as published: the
+    # weights themselves.
     averaging: float = 0.0
 
 
@@ -74,16 +61,8 @@ class Epoch:
 class Learner:
     """The state of a training that one epoch leaves to the next.
 
-    Attributes
-    ----------
-    network : nn.Module
-        The weights that the optimizer updates.
-    average : nn.Module
-        Their moving average, which is validated (``Schedule.averaging``).
-    optimizer : torch.optim.Adam
-    n_steps : int
-        Optimizer steps done; the learning rate of the next follows from it.
-    history : list of Epoch
+    The optimizer updates the weights of ``network``; ``average``, their moving average, is
+    validated (``Schedule.averaging``).  ``n_steps`` sets the learning rate of the next step.
     """
 
     def __init__(self, model: nn.Module, schedule: Schedule) -> None:
@@ -129,9 +108,8 @@ def fit(
     with a history continues as if it had never stopped.
     """
     network, average, optimizer = learner.network, learner.average, learner.optimizer
-    noam = Noam(schedule.warmup_steps)
     val_features = [
-        extractor(windows(noisy(example, VALIDATION_DRAW, bank, noise, seed), extractor.spec))
+        extractor(windows(noisy(example, bank, noise, seed, VALIDATION_DRAW), extractor.spec))
         for example in val
     ]
 
@@ -144,20 +122,17 @@ def fit(
             batch = [train[i] for i in order[start : start + schedule.batch_size]]
             cuts = [
                 cut(
-                    noisy(example, number, bank, noise, seed),
+                    noisy(example, bank, noise, seed, number),
                     extractor.spec,
                     schedule.windows,
                     recording_rng(seed, example.record_id, number, 1),
                 )
                 for example in batch
             ]
-            labels = torch.cat(
-                [
-                    torch.full((len(views),), example.label)
-                    for views, example in zip(cuts, batch, strict=True)
-                ]
-            ).to(cuts[0].device)
-            rate = schedule.learning_rate * noam(learner.n_steps)
+            n_views = torch.tensor([len(views) for views in cuts])
+            labels = torch.tensor([example.label for example in batch]).repeat_interleave(n_views)
+            labels = labels.to(cuts[0].device)
+            rate = schedule.learning_rate * noam(learner.n_steps, schedule.warmup_steps)
             optimizer.param_groups[0]["lr"] = rate
             loss = cross_entropy(network(extractor(torch.cat(cuts))), labels)
             optimizer.zero_grad()
@@ -182,7 +157,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         buffer.copy_(current)
 
 
-class Noam:
+def noam(n_steps_done: int, warmup: int) -> float:
     """Factor on the learning rate: linear warm-up to 1, then falling as one over a square root.
 
     ``warmup**0.5 * min(step * warmup**-1.5, step**-0.5)``: Vaswani et al., "Attention is all you
@@ -190,27 +165,19 @@ class Noam:
 
     Examples
     --------
-    >>> [round(Noam(1000)(n), 3) for n in (0, 499, 999, 3999)]  # steps 1, 500, 1000, 4000
+    >>> [round(noam(n, 1000), 3) for n in (0, 499, 999, 3999)]  # steps 1, 500, 1000, 4000
     [0.001, 0.5, 1.0, 0.5]
     """
-
-    def __init__(self, warmup_steps: int) -> None:
-        self.warmup_steps = warmup_steps
-
-    def __call__(self, n_steps_done: int) -> float:
-        step, warmup = n_steps_done + 1, self.warmup_steps
-        return float(warmup**0.5 * min(step * warmup**-1.5, step**-0.5))
+    step = n_steps_done + 1
+    return float(warmup**0.5 * min(step * warmup**-1.5, step**-0.5))
 
 
 def noisy(
-    example: Example, draw: int, bank: Sequence[Tensor], noise: NoisePolicy, seed: int
+    example: Example, bank: Sequence[Tensor], noise: NoisePolicy, seed: int, *draw: int
 ) -> Tensor:
     """Return the (time,) float waveform of an example with the ward noise of one draw."""
-    waveform = to_float(example.pcm16)
-    if not bank:
-        return waveform
-    rng = recording_rng(seed, example.record_id, draw)
-    return insert_ward_noise(waveform, bank, noise, rng)
+    waveform, rng = to_float(example.pcm16), recording_rng(seed, example.record_id, *draw)
+    return insert_ward_noise(waveform, bank, noise, rng) if bank else waveform
 
 
 def cut(waveform: Tensor, spec: FeatureSpec, which: str, rng: np.random.Generator) -> Tensor:
@@ -238,11 +205,7 @@ def restore(current: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Copy saved tensors over the current ones, unless a name, shape or dtype differs.
 
     In place, so that device and alignment in memory, which sums may depend on, stay as they are.
-
-    Raises
-    ------
-    ValueError
-        When they differ; nothing is copied then.
+    Raises ValueError when they differ; nothing is copied then.
     """
     shapes = [{name: (w.shape, w.dtype) for name, w in named.items()} for named in (current, saved)]
     if shapes[0] != shapes[1]:

@@ -102,23 +102,15 @@ def score_with_noise(
     """
     from spira_tasks.corpus import examples
     from spira_tasks.progress import progress
-    from spira_tasks.speech.augmentation import (
-        NoisePolicy,
-        insert_ward_noise,
-        recording_rng,
-        to_float,
-    )
+    from spira_tasks.speech.augmentation import NoisePolicy
+    from spira_tasks.speech.training import noisy
 
     if not bank:
         return [None] * len(table)
     policy = NoisePolicy(config.n_noises, config.n_noises)
     recordings = examples(table, blobs, "cpu")
     return [
-        classifier.probability(
-            insert_ward_noise(
-                to_float(example.pcm16), bank, policy, recording_rng(config.seed, example.record_id)
-            )
-        )
+        classifier.probability(noisy(example, bank, policy, config.seed))
         for example in progress(recordings, "score with ward noise", total=len(recordings))
     ]
 
@@ -161,7 +153,7 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
         condition: metrics.measure(labels, scores, threshold, weights)
         for condition, scores in probabilities.items()
     }
-    called = clean >= threshold
+    called, as_recorded = clean >= threshold, samples["clean"]["balanced_accuracy"]
     n_patients = int(test[patient]["subject_id"].nunique())
     n_controls = int(test[~patient]["subject_id"].nunique())
     return {
@@ -186,11 +178,7 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
             for condition, sample in samples.items()
         },
         "drop_in_balanced_accuracy": {
-            condition: asdict(
-                metrics.estimate(
-                    samples["clean"]["balanced_accuracy"] - sample["balanced_accuracy"]
-                )
-            )
+            condition: asdict(metrics.estimate(as_recorded - sample["balanced_accuracy"]))
             for condition, sample in samples.items()
             if condition != "clean"
         },
@@ -199,22 +187,14 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
 
 def flat(report: dict[str, Any]) -> dict[str, float]:
     """The report as metrics: the clean ones under their own names, the others with a suffix."""
-    numbers: dict[str, float] = {
-        name: report[name]
-        for name in (
-            "n_recordings",
-            "n_subjects",
-            "n_patients",
-            "n_controls",
-            "operating_point",
-            "expected_calibration_error",
-            "brier_score",
-        )
-    } | report["confusion"]
+    names = (
+        *("n_recordings", "n_subjects", "n_patients", "n_controls"),
+        *("operating_point", "expected_calibration_error", "brier_score"),
+    )
+    numbers: dict[str, float] = {name: report[name] for name in names} | report["confusion"]
     for condition, estimates in report["conditions"].items():
         suffix = "" if condition == "clean" else f"_{condition}"
         for name, interval in estimates.items():
-            numbers[f"{name}{suffix}"] = interval["value"]
-            numbers[f"{name}{suffix}_low"] = interval["low"]
-            numbers[f"{name}{suffix}_high"] = interval["high"]
+            for end, part in (("", "value"), ("_low", "low"), ("_high", "high")):
+                numbers[f"{name}{suffix}{end}"] = interval[part]
     return numbers

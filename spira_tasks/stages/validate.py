@@ -95,10 +95,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     measured = frame.assign(**kind.measure(frame, given))
     reports = [quality.check(measured, suite(measured)) for suite in suites(config.gate)]
 
-    released = {
-        (decision.about["record"], decision.about["reason"])
-        for decision in applied.read(inputs.releases)
-    }
+    released = {(d.about["record"], d.about["reason"]) for d in applied.read(inputs.releases)}
     refusals, n_released = refuse(frame, reports, released)
     refused = quarantine.table(frame.iloc[list(refusals)], {k + 1: v for k, v in refusals.items()})
     kept = frame.drop(index=frame.index[list(refusals)])
@@ -167,14 +164,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 def refuse(
     frame: pd.DataFrame, reports: Iterable[Report], released: set[tuple[str, str]]
 ) -> tuple[dict[int, Refusal], int]:
-    """The rows that are refused, each for the first reason that no release lifts.
+    """The rows that are refused, by their numbers from 0, and how many stay only by a release.
 
-    Returns
-    -------
-    refusals : dict
-        Number of a row, from 0, to why it is refused.
-    n_released : int
-        How many rows stay only because a person released them.
+    The reason of each is the first that no release lifts.
     """
     refusals: dict[int, Refusal] = {}
     freed: set[int] = set()
@@ -184,13 +176,8 @@ def refuse(
             record = frame[key].iloc[row]
             holds = [c for c in codes if c in report.firm or (record, c) not in released]
             if holds:
-                refusal = Refusal(
-                    holds[0],
-                    report.reasons[holds[0]],
-                    report.suite,
-                    report.digest,
-                    unnamed=holds[0].startswith(PERSONAL),
-                )
+                why, unnamed = report.reasons[holds[0]], holds[0].startswith(PERSONAL)
+                refusal = Refusal(holds[0], why, report.suite, report.digest, unnamed)
                 refusals.setdefault(row, refusal)
             else:
                 freed.add(row)

@@ -23,7 +23,7 @@ from spira_tasks.speech.augmentation import (
 )
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.speech.model import SpiraConv
-from spira_tasks.speech.training import Epoch, Example, Learner, Noam, Schedule, fit
+from spira_tasks.speech.training import Epoch, Example, Learner, Schedule, fit, noam
 
 SPEC = FeatureSpec(window_seconds=1.0, step_seconds=1.0, n_mels=20, n_mfcc=20)
 
@@ -119,8 +119,7 @@ def test_stopping_early_is_no_longer_iterating() -> None:
 
 def test_learning_rates_are_those_of_noam_at_given_steps() -> None:
     """SPIRA v1: warm-up 1000, base 1e-3, so it peaks at 1e-3 at step 1000."""
-    factor = Noam(1000)
-    rates = {step: 1e-3 * factor(step - 1) for step in (1, 100, 1000, 4000, 16_000)}
+    rates = {step: 1e-3 * noam(step - 1, 1000) for step in (1, 100, 1000, 4000, 16_000)}
     assert rates == pytest.approx({1: 1e-6, 100: 1e-4, 1000: 1e-3, 4000: 5e-4, 16_000: 2.5e-4})
 
 
