@@ -74,7 +74,7 @@ def erase(
         When something is still left: a run writes to the store, or a service is away.
     """
     decisions.checked_reason(why)
-    if tag in retention.read_policy(store).held_subjects:
+    if tag in retention.read_policy(store).legal_hold.subjects:
         raise ConfigError(
             f"the subject {tag} is under a legal hold (retention policy): nothing may be erased "
             "before the hold ends"
