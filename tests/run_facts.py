@@ -93,8 +93,10 @@ def facts(**changes: Any) -> RunFacts:
         synthetic=True,
         triggered_by="airflow:maria",
         steps=(
-            StepFacts("ingest", "ingest", "done", 4.9, False, "ab" * 32, AT, outputs={"r": DIGEST}),
-            StepFacts("promote", "promote", "blocked", 0.1, True, "cd" * 32, AT),
+            StepFacts(
+                "ingest", "done", 4.9, False, "ab" * 32, AT, outputs={"r": DIGEST}, code="23" * 32
+            ),
+            StepFacts("promote", "blocked", 0.1, True, "cd" * 32, AT),
         ),
         verdicts={
             "ingest": (
@@ -123,7 +125,7 @@ def facts(**changes: Any) -> RunFacts:
                         kind="expect_feature_to_be_as_before", columns=("snr_db",)),
             ),
         },
-        provenance=Provenance("8ed9ac387f4c", "c8" * 32, "3.11.7", "", {"ingest": "23" * 32}),
+        provenance=Provenance("8ed9ac387f4c", "c8" * 32, "3.11.7", ""),
         anchor=Anchor(10, "2d" * 32),
         releases=(Release("too_short", "heard it: usable", "cli:ana", AT),),
         n_erasures=None,

@@ -18,6 +18,7 @@ from spira_tasks.contract.run import Anchor, RunOutcome
 from spira_tasks.contract.verdict import Verdict
 
 Count = int | None  # None: suppressed
+Unit = Literal["subjects", "recordings"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Counts:
     """
 
     by: tuple[str, ...]
-    unit: Literal["subjects", "recordings"]
+    unit: Unit
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[tuple[Count, ...], ...]
@@ -49,7 +50,6 @@ class StepFacts:
     """One step; ``waiting``: it never ran.  ``error`` and ``message`` are of a failed step."""
 
     name: str
-    stage: str
     state: Literal["done", "blocked", "failed", "waiting"]
     seconds: float = 0.0
     found: bool = False
@@ -58,6 +58,7 @@ class StepFacts:
     error: str = ""
     message: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)  # output name to artifact digest
+    code: str = ""  # digest of the code that ran; empty where the record has none
 
 
 @dataclass(frozen=True)
@@ -191,13 +192,12 @@ class Release:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the run; empty where the run does not say."""
+    """What made the newest step of the run; empty where the run does not say."""
 
     git: str
     lock: str
     python: str
     image: str
-    code: Mapping[str, str]  # step name to the digest of the code that ran
 
 
 @dataclass(frozen=True)

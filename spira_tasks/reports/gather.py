@@ -55,6 +55,7 @@ TABLES = (  # the furthest that a run came, first
 QUARANTINE = ("reason", "hospital_id")
 PREDICTIONS = ("subject_id", "split", "label", "clean")
 MEASURES = ("operating_point", "expected_calibration_error", "brier_score")
+PROVENANCE = ("git", "lock", "python", "image")
 COMPARED = ("n_recordings", "n_subjects", "n_quarantined")
 
 
@@ -120,16 +121,17 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     if table is not None:
         table = tables.with_categories(table, sites)
     promotion = reader.json("promote.decision", "decision.json") or {}
+    made = _newest_provenance(run)
     return RunFacts(
         run_id=run_id,
         outcome=run.outcome,
         started_at=min(map(_started, run.steps.values())),
         finished_at=run.finished_at,
-        synthetic=tables.is_synthetic(table),
+        synthetic=None if table is None else bool(table["is_synthetic"].any()),
         triggered_by=_triggered_by(store, run),
         steps=_steps(run),
         verdicts={name: tuple(map(suppress, one.verdicts)) for name, one in run.steps.items()},
-        provenance=_provenance(run),
+        provenance=Provenance(*(made.get(name, "") for name in PROVENANCE)),
         anchor=audit.head(store.documents),
         releases=_releases(store),
         n_erasures=count(len(decisions.known(store, "erasures"))),
@@ -206,12 +208,12 @@ def _steps(run: Run) -> tuple[StepFacts, ...]:
     """The steps that ran and, of a run that did not come to its end, those that did not."""
     steps = []
     for step in TRAINING:
-        one = run.steps.get(step.name)
-        if one is None:
-            steps += [] if "promote" in run.steps else [StepFacts(step.name, step.stage, "waiting")]
-            continue
-        what = (one.step, one.stage, one.state, one.seconds, one.found, one.key, one.finished_at)
-        steps.append(StepFacts(*what, one.error, one.message, one.outputs))
+        if one := run.steps.get(step.name):
+            what = (one.step, one.state, one.seconds, one.found, one.key, one.finished_at)
+            code = one.provenance.get("code", "")
+            steps.append(StepFacts(*what, one.error, one.message, one.outputs, code))
+        elif "promote" not in run.steps:
+            steps.append(StepFacts(step.name, "waiting"))
     return tuple(steps)
 
 
@@ -230,19 +232,6 @@ def _triggered_by(store: Store, run: Run) -> str:
 def _newest_provenance(run: Run) -> Mapping[str, str]:
     parts = [record.provenance for record in run.steps.values()]
     return max(parts, key=lambda part: part.get("at", ""), default={})
-
-
-def _provenance(run: Run) -> Provenance:
-    """Of the newest step; code by step."""
-    newest = _newest_provenance(run)
-    return Provenance(
-        **{name: newest.get(name, "") for name in ("git", "lock", "python", "image")},
-        code={
-            step: code
-            for step, record in run.steps.items()
-            if (code := record.provenance.get("code"))
-        },
-    )
 
 
 def _changes(before: Run, now: Run, earlier: RunSummary, this: RunSummary) -> Iterator[Change]:

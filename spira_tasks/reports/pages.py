@@ -250,12 +250,7 @@ def _datasheet(t: Words, facts: RunFacts) -> Context:
         "subject": facts.dataset.digest if facts.dataset else "",
         "intake": _intake(t, facts.intake),
         "steps": [
-            (
-                t.name("step", step.name),
-                t(f"state.{step.state}"),
-                facts.provenance.code.get(step.name, "")[:12],
-                step.key[:12],
-            )
+            (t.name("step", step.name), t(f"state.{step.state}"), step.code[:12], step.key[:12])
             for step in facts.steps
             if step.outputs
         ],
@@ -387,8 +382,8 @@ def _provenance(t: Words, facts: RunFacts) -> Context:
     for step in facts.steps:
         if step.key:
             digests.append((step.name, t("provenance.key"), step.key))
-        if step.name in made.code:
-            digests.append((step.name, t("provenance.code"), made.code[step.name]))
+        if step.code:
+            digests.append((step.name, t("provenance.code"), step.code))
         digests += [(step.name, name, digest) for name, digest in sorted(step.outputs.items())]
     settings = [
         (f"{step}.{name}", setting(value))

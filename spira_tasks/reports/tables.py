@@ -12,7 +12,7 @@ of different days are not protected against each other: totals differ by what ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.contract.verdict import MIN_CELL, is_small
 from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
@@ -24,13 +24,12 @@ from spira_tasks.reports.facts import (
     Quarantine,
     SignalQuality,
     Slice,
+    Unit,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-Unit = Literal["subjects", "recordings"]
 
 OTHER, MISSING = "other", "missing"
 BANDS = ("<18", "18-29", "30-44", "45-59", "60-74", "75+")
@@ -89,11 +88,6 @@ def with_categories(table: pd.DataFrame, sites: Mapping[str, str]) -> pd.DataFra
             **{name: table[name] for name in MEASURES},
         }
     )
-
-
-def is_synthetic(table: pd.DataFrame | None) -> bool | None:
-    """Whether any recording is of an invented person; None without a table."""
-    return None if table is None else bool(table["is_synthetic"].any())
 
 
 def by_task(counts: Mapping[str, int]) -> Counts:
@@ -337,14 +331,10 @@ def _computed(numbers: np.ndarray, hidden: np.ndarray) -> tuple[int, int] | None
     sums, constants = _equations(numbers, hidden)
     for aim, place in zip(np.eye(len(places)), places, strict=True):
         low, high = (
-            # 3 is "unbounded": it may be as large as it likes
-            np.inf
-            if (found := linprog(aim * sign, A_eq=sums, b_eq=constants, bounds=(1, None))).status
-            == 3
-            else sign * found.fun
-            for sign in (1.0, -1.0)
+            linprog(aim * sign, A_eq=sums, b_eq=constants, bounds=(1, None)) for sign in (1, -1)
         )
-        if high - low < 0.5:
+        is_bounded = high.status != 3
+        if is_bounded and -high.fun - low.fun < 0.5:
             return int(place[0]), int(place[1])
     return None
 
@@ -353,19 +343,12 @@ def _equations(numbers: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.
     """Every line sums to its last number: as equations in the hidden numbers."""
     import numpy as np
 
-    unknown = np.full(numbers.shape, -1)
-    unknown[hidden] = np.arange(hidden.sum())
-    lines: list[Any] = [np.s_[:, column] for column in range(numbers.shape[1])]
+    signs = [np.append(np.ones(n - 1), -1.0) for n in numbers.shape]
+    factors = np.einsum("r,cl->rcl", signs[0], np.eye(numbers.shape[1]))  # (row, column, line)
     if numbers.shape[1] > 1:
-        lines += [np.s_[row, :] for row in range(numbers.shape[0])]
-    sums, constants = np.zeros((len(lines), hidden.sum())), np.zeros(len(lines))
-    for number, line in enumerate(lines):
-        signs = np.ones(len(numbers[line]))
-        signs[-1] = -1.0
-        is_hidden = hidden[line]
-        sums[number, unknown[line][is_hidden]] = signs[is_hidden]
-        constants[number] = -(signs * numbers[line])[~is_hidden].sum()
-    return sums, constants
+        of_rows = np.einsum("c,rl->rcl", signs[1], np.eye(numbers.shape[0]))
+        factors = np.concatenate([factors, of_rows], axis=2)
+    return factors[hidden].T, -numbers[~hidden] @ factors[~hidden]
 
 
 def _next_to_hide(
