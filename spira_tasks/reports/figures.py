@@ -46,7 +46,7 @@ def of_counts(t: Words, counts: Counts, name: str, title: str = "") -> Figure:
     if not counts.columns:
         values = [value for (value,) in counts.cells]
         bars = [
-            charts.Bar(row, value, _with_share(t, value, counts.total))
+            charts.Row(row, value, _with_share(t, value, counts.total))
             for row, value in zip(rows, values, strict=True)
         ]
         table = zip([*rows, t("total")], map(t.cell, [*values, counts.total]), strict=True)
@@ -79,9 +79,9 @@ def of_evaluation(t: Words, evaluation: Evaluation) -> list[Figure]:
     figures = []
     for metric in METRICS if evaluation.conditions else ():
         rows = [
-            charts.Interval(
-                t(f"condition.{name}"), one.value, one.low, one.high, _interval(t, one),
-                tone="c1" if name == "clean" else "c2",
+            charts.Row(
+                t(f"condition.{name}"), one.value, _interval(t, one), one.low, one.high,
+                "c1" if name == "clean" else "c2",
             )
             for name in _conditions(evaluation)
             for one in (evaluation.conditions[name].get(metric, HIDDEN),)
@@ -122,9 +122,10 @@ def of_signal(t: Words, quality: Sequence[SignalQuality]) -> list[Figure]:
         unit = t.name("measure_unit", measure)
         decimals = 0 if all(end == int(end) for end in ends) else 2
         rows = [
-            charts.Interval(
-                t.name("device", one.device), one.median, one.low, one.high,
+            charts.Row(
+                t.name("device", one.device), one.median,
                 t("hidden") if one.median is None else f"{t.number(one.median, decimals)} {unit}",
+                one.low, one.high,
             )
             for one in found
         ]  # fmt: skip
@@ -160,7 +161,7 @@ def of_drift(t: Words, drift: Sequence[Verdict]) -> Figure | None:
             text = f"{in_words.observed(one, t.language)} / {in_words.limit(one, t.language)}"
             bar_tone = "c1" if one.status == "pass" else "c2"
             label = in_words.title(one, t.language)
-            bars.append(charts.Interval(label, ratio, 0.0, ratio, text, bar_tone))
+            bars.append(charts.Row(label, ratio, text, 0.0, ratio, bar_tone))
     if not bars:
         return None
     largest = max(1.0, *(row.value for row in bars if row.value is not None))
