@@ -43,10 +43,7 @@ MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # what a changed 
 def decide(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> tuple[Decision, bool]:
     """Write a decision and the event of the audit log; say whether it is new.
 
-    Raises
-    ------
-    ConfigError
-        When the reason is too short, or holds something that looks like a personal number.
+    Raises as ``checked_reason`` does.
     """
     decision = Decision(kind, dict(about), checked_reason(why), audit.actor(), audit.now())
     name = name_of(kind, about)
@@ -113,6 +110,7 @@ def today() -> str:
 
 
 def checked_reason(why: str) -> str:
+    """The reason on one line; ConfigError when it is too short, or holds a personal number."""
     why = " ".join(why.split())
     if len(why) < MIN_REASON:
         raise ConfigError(

@@ -17,6 +17,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -218,12 +219,7 @@ def read_table(store: Store, directory: str, name: str) -> pd.DataFrame:
 def read_file(store: Store, directory: str, name: str) -> bytes:
     """A file of an artifact, or the copy that took its place.
 
-    Raises
-    ------
-    ConfigError
-        When the artifact has no such file.
-    ArtifactCorrupt
-        When the file is gone.
+    Raises ConfigError when the artifact has no such file, ArtifactCorrupt when the file is gone.
     """
     files = store.files(directory)
     if name not in files:
@@ -294,28 +290,22 @@ def quoted_in(store: Store, folders: Iterable[str], names: set[str]) -> list[str
 
 def quoted(store: Store, entries: list[str], names: set[str]) -> list[str]:
     """Which of some entries of the store quote one of some names."""
-    quotes = quoting(names)
-    if quotes is None:
+    if not names:
         return []
+    quotes = quoting(names)
     found = in_threads(lambda name: quotes(store.read(name) or b""), entries)
     return [name for name, is_quoting in zip(entries, found, strict=True) if is_quoting]
 
 
-def quoting(names: set[str]) -> Callable[[bytes], bool] | None:
-    """A function that finds one of some names in a text; None where there are no names."""
-    if not names:
-        return None
+def quoting(names: set[str]) -> Callable[[bytes], bool]:
+    """A function that finds one of some names in a text."""
     long = {name for name in names if len(name) >= N_LONG and re.search("[A-Za-z]", name)}
     anywhere = "|".join(sorted(re.escape(name) for name in long)) or "(?!)"
     pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{anywhere})(?![A-Za-z0-9])".encode())
     others = names - long
-
-    def quotes(text: bytes) -> bool:
-        if pattern.search(text):
-            return True
-        return bool(others) and not others.isdisjoint(_named(text))
-
-    return quotes
+    return lambda text: bool(
+        pattern.search(text) or (others and not others.isdisjoint(_named(text)))
+    )
 
 
 def name_of(digest: str) -> str:
@@ -369,16 +359,12 @@ def _named(text: bytes) -> Iterator[str]:
     decoded = text.decode("utf-8-sig", errors="replace")
     try:
         yield from _named_in(json.loads(decoded), naming=False)
-        return
     except ValueError:  # not JSON
-        pass
-    try:
-        table = csv.DictReader(decoded.splitlines())
-        naming = [name for name in table.fieldnames or () if NAMING.fullmatch(name.strip())]
-        if naming:
-            yield from (row[name] for row in table for name in naming)
-    except csv.Error:  # neither
-        return
+        with suppress(csv.Error):  # not CSV either
+            table = csv.DictReader(decoded.splitlines())
+            naming = [name for name in table.fieldnames or () if NAMING.fullmatch(name.strip())]
+            if naming:
+                yield from (row[name] for row in table for name in naming)
 
 
 def _named_in(value: Any, *, naming: bool) -> Iterator[str]:
