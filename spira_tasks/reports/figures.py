@@ -52,18 +52,16 @@ def of_counts(t: Words, counts: Counts, name: str, title: str = "") -> Figure:
         table = zip([*rows, t("total")], map(t.cell, [*values, counts.total]), strict=True)
         return Figure(name, title, note, charts.bars(heading, bars), (dimension, unit), (*table,))
     columns = [category(t, counts.by[1], column) for column in counts.columns]
-    totals = counts.row_totals or tuple(None for _ in rows)
     categories, folded = _folded(t, columns, counts.cells)
     stacks = [
         charts.Stack(row, values, [t.cell(value) for value in values], t.cell(total))
-        for row, values, total in zip(rows, folded, totals, strict=True)
+        for row, values, total in zip(rows, folded, counts.row_totals, strict=True)
     ]
     lines = [
         (row, *map(t.cell, values), t.cell(total))
-        for row, values, total in zip(rows, counts.cells, totals, strict=True)
+        for row, values, total in zip(rows, counts.cells, counts.row_totals, strict=True)
     ]
-    if counts.column_totals:
-        lines.append((t("total"), *map(t.cell, (*counts.column_totals, counts.total))))
+    lines.append((t("total"), *map(t.cell, (*counts.column_totals, counts.total))))
     header = (dimension, *columns, t("total"))
     chart = charts.stacked(heading, categories, stacks)
     return Figure(name, title, note, chart, header, tuple(lines))

@@ -98,12 +98,7 @@ class Reader:
 def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     """Read what is known of a run.
 
-    Raises
-    ------
-    ConfigError
-        When the store has no such run.
-    ServiceUnavailable
-        When the store does not answer.
+    Raises ConfigError when the store has no such run, ServiceUnavailable when it does not answer.
     """
     run = store.runs.read(run_id).training
     if not run.steps:
@@ -165,13 +160,7 @@ def compare(store: Store, run_id: str, runs: Sequence[RunSummary]) -> Since | No
 
 
 def latest_run(store: Store) -> str:
-    """The training run that last wrote a record.
-
-    Raises
-    ------
-    ConfigError
-        When there is none.
-    """
+    """The training run that last wrote a record; ConfigError when there is none."""
     for run_id in reversed(store.runs.ids()):
         if store.runs.read(run_id).training.steps:
             return run_id

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,23 +162,21 @@ def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
 def _data(t: Words, facts: RunFacts) -> Context:
     intake, refused = facts.intake, facts.quarantine
     tables = (
-        [
-            figures.of_counts(t, counts, name, title)
-            for counts, name, title in (
-                (refused.by_reason, "by-reason", ""),
-                (refused.by_site, "by-site", t("refused.site")),
-                (refused.by_site_and_reason, "by-site-reason", ""),
-            )
-            if counts
-        ]
+        (
+            (refused.by_reason, "by-reason", ""),
+            (refused.by_site, "by-site", t("refused.site")),
+            (refused.by_site_and_reason, "by-site-reason", ""),
+        )
         if refused
-        else []
+        else ()
     )
     drift = [one for one in facts.checks if one.suite == "drift"]
     return {
         "intake": _intake(t, intake),
         "by_task": figures.of_counts(t, intake.by_task, "by-task") if intake else None,
-        "quarantine": tables,
+        "quarantine": [
+            figures.of_counts(t, counts, name, title) for counts, name, title in tables if counts
+        ],
         "refused_by_step": [
             (t.name("step", step), t.count(n))
             for step, n in (refused.n_by_step.items() if refused else ())
@@ -294,7 +292,7 @@ def _document(kind: Kind, t: Words) -> dict[str, Any]:
         "parts": {section: _part(kind, section, t.language) for section in SECTIONS[kind]},
         "gaps": [],
         "people": people,
-        "of_counts": lambda counts, name, title: figures.of_counts(t, counts, name, title),
+        "of_counts": partial(figures.of_counts, t),
     }
 
 

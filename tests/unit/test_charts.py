@@ -83,9 +83,8 @@ def test_parts_of_a_stack_lie_side_by_side_and_fill_it() -> None:
 
 def test_categories_beyond_the_colours_are_one() -> None:
     names = tuple(f"device {number}" for number in range(9))
-    counts = Counts(
-        ("site", "device"), "subjects", ("#1",), names, (tuple(range(10, 19)),), (126,), (), 126
-    )
+    cells = tuple(range(10, 19))
+    counts = Counts(("site", "device"), "subjects", ("#1",), names, (cells,), (126,), cells, 126)
     figure = figures.of_counts(Words("en"), counts, "many")
     assert len(drawn(figure.chart, "rect", "part")) == charts.N_COLOURS
     assert len(figure.columns) == 1 + 9 + 1  # the table keeps them apart
