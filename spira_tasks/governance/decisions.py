@@ -188,7 +188,7 @@ class History:
             if is_old and newest.number < self._last_erasure:
                 return ""
             return f"{name} is missing, but event {newest.number} records it: {_again(name)}"
-        event = self.quoted(name, document)
+        event = quoted(document, self.in_force[name])
         if event is None:
             return f"{name} is not the one that event {newest.number} records: {_again(name)}"
         what = _difference(name, document, event)
@@ -196,12 +196,8 @@ class History:
 
     def is_genuine(self, name: str, document: Document) -> bool:
         """Whether the document is as it was once written, in force or replaced since."""
-        event = _quoted(document, self.written.get(name, []))
+        event = quoted(document, self.written.get(name, []))
         return event is not None and not _difference(name, document, event)
-
-    def quoted(self, name: str, document: Document) -> Event | None:
-        """The event in force that a document quotes."""
-        return _quoted(document, self.in_force[name])
 
     def _unwanted(self, name: str) -> str:
         event = self.withdrawn.get(name)
@@ -231,7 +227,8 @@ def _document_of(event: Event) -> str:
     return ""
 
 
-def _quoted(document: Document, events: Iterable[Event]) -> Event | None:
+def quoted(document: Document, events: Iterable[Event]) -> Event | None:
+    """The one of some events that a document quotes."""
     return next((e for e in events if document.get("audit") == asdict(e.anchor)), None)
 
 

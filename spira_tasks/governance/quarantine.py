@@ -61,15 +61,11 @@ def ledger(store: Store) -> list[Entry]:
     last_given: dict[tuple[str, str], str] = {}  # by step, and recording or source
     rows, names = cache(partial(_rows, store)), cache(partial(_names, store))
     versions = cache(partial(_versions, store))
-    given = [
-        (
-            record,
-            next((one.inputs["data"] for one in run.steps.values() if "data" in one.inputs), ""),
-        )
-        for run in store.runs
-        for record in run.steps.values()
-        if "quarantine" in record.outputs
-    ]
+    given: list[tuple[StepRecord, str]] = []
+    for run in store.runs:
+        data = (one.inputs["data"] for one in run.steps.values() if "data" in one.inputs)
+        source = next(data, "")
+        given += [(one, source) for one in run.steps.values() if "quarantine" in one.outputs]
     sources = {source for _, source in given}
     for record, source in sorted(given, key=lambda pair: pair[0].finished_at):
         step, at = record.step, record.finished_at

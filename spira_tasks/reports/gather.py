@@ -128,7 +128,10 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         verdicts={name: tuple(map(suppress, one.verdicts)) for name, one in run.steps.items()},
         provenance=Provenance(*(made.get(name, "") for name in PROVENANCE)),
         anchor=audit.head(store.documents),
-        releases=_releases(store),
+        releases=tuple(
+            Release(one.about.get("reason", ""), one.why, one.by, one.at)
+            for one in decisions.known(store, "releases")
+        ),
         n_erasures=count(len(decisions.known(store, "erasures"))),
         intake=_intake(reader, run),
         quarantine=tables.quarantine(quarantine, sites),
@@ -249,14 +252,6 @@ def _short(digest: str) -> str:
     return digest[:13]  # a revision of Git, with its mark of changes, or enough of a digest
 
 
-def _releases(store: Store) -> tuple[Release, ...]:
-    """Those in force now: which of them a run applied is not in its records one by one."""
-    return tuple(
-        Release(one.about.get("reason", ""), one.why, one.by, one.at)
-        for one in decisions.known(store, "releases")
-    )
-
-
 def _intake(reader: Reader, run: Run) -> Intake | None:
     numbers = run.metrics("ingest")
     if not numbers:
@@ -291,13 +286,13 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     )
     if not _is_published(report):
         return found
-    cells = {
-        ("patients", "positive"): "true_positives",
-        ("patients", "negative"): "false_negatives",
-        ("controls", "positive"): "false_positives",
-        ("controls", "negative"): "true_negatives",
+    numbers = report["confusion"]
+    confusion = {
+        ("patients", "positive"): numbers["true_positives"],
+        ("patients", "negative"): numbers["false_negatives"],
+        ("controls", "positive"): numbers["false_positives"],
+        ("controls", "negative"): numbers["true_negatives"],
     }
-    confusion = {place: int(report["confusion"][name]) for place, name in cells.items()}
     return replace(
         found,
         **{name: report[name] for name in MEASURES},

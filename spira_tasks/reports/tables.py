@@ -252,9 +252,7 @@ def one_way(by: str, unit: Unit, counts: Mapping[str, int]) -> Counts:
 
     numbers = np.array([*counts.values(), sum(counts.values())])[:, None]
     *cells, (total,) = _shown(numbers, hide(numbers))
-    return Counts(
-        (by,), unit, tuple(counts), (), tuple(cells), row_totals=(), column_totals=(), total=total
-    )
+    return Counts((by,), unit, tuple(counts), (), tuple(cells), (), (), total)
 
 
 def two_way(
@@ -267,25 +265,17 @@ def two_way(
     """
     import numpy as np
 
-    rows = list(dict.fromkeys(row for row, _ in counts))
-    columns = list(dict.fromkeys(column for _, column in counts))
+    rows = tuple(dict.fromkeys(row for row, _ in counts))
+    columns = tuple(dict.fromkeys(column for _, column in counts))
     numbers = np.zeros((len(rows) + 1, len(columns) + 1), dtype=int)
-    for (row, column), n in counts.items():
-        numbers[rows.index(row), columns.index(column)] = n
+    numbers[:-1, :-1] = [[counts.get((row, column), 0) for column in columns] for row in rows]
     numbers[-1, :] = numbers.sum(axis=0)
     numbers[:, -1] = numbers.sum(axis=1)
     hidden = np.zeros(numbers.shape, dtype=bool) if in_full else hide(numbers)
     *lines, totals = _shown(numbers, hidden)
-    return Counts(
-        by,
-        unit,
-        tuple(rows),
-        tuple(columns),
-        tuple(line[:-1] for line in lines),
-        row_totals=tuple(line[-1] for line in lines),
-        column_totals=totals[:-1],
-        total=totals[-1],
-    )
+    cells = tuple(line[:-1] for line in lines)
+    row_totals = tuple(line[-1] for line in lines)
+    return Counts(by, unit, rows, columns, cells, row_totals, totals[:-1], totals[-1])
 
 
 def hide(numbers: np.ndarray) -> np.ndarray:
