@@ -15,7 +15,6 @@ from spira_tasks.reports.facts import (
     Intake,
     Interval,
     ModelFacts,
-    Provenance,
     Quarantine,
     Release,
     RunFacts,
@@ -125,7 +124,9 @@ def facts(**changes: Any) -> RunFacts:
                         kind="expect_feature_to_be_as_before", columns=("snr_db",)),
             ),
         },
-        provenance=Provenance("8ed9ac387f4c", "c8" * 32, "3.11.7", ""),
+        provenance={
+            "git": "8ed9ac387f4c", "lock": "c8" * 32, "python": "3.11.7", "image": ""
+        },
         anchor=Anchor(10, "2d" * 32),
         releases=(Release("too_short", "heard it: usable", "cli:ana", AT),),
         n_erasures=None,

@@ -134,10 +134,7 @@ def erase(
 
 def identified(survey: Survey, known: Holding, tag: str) -> Holding:
     """``known`` with the pseudonym, where a table of the store has it."""
-    if known.subjects:
-        return known
-    subject = survey.subject_of(tag)
-    return known | Holding(subjects={subject}) if subject else known
+    return known if known.subjects else known | Holding(subjects=survey.subjects_of(tag))
 
 
 def mark(

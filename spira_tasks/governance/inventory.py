@@ -135,14 +135,14 @@ class Survey:
         """Every table that is still there, with its digest."""
         return read_tables(self.store, self.tables)
 
-    def subject_of(self, tag: str) -> str:
-        """The pseudonym of the subject with this tombstone's tag; empty when no table has it."""
+    def subjects_of(self, tag: str) -> set[str]:
+        """The pseudonym with this tombstone's tag, where a table has it: none or one."""
         for _, table in self.read_tables():
             if "subject_id" in table:
                 for subject in table["subject_id"].dropna().unique():
                     if tombstone_tag(subject) == tag:
-                        return str(subject)
-        return ""
+                        return {str(subject)}
+        return set()
 
     def find(self, known: Holding) -> Holding:
         """Everything of the subject that is in the store.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -328,7 +328,7 @@ def _reached(start: Iterable[NodeId], pairs: Iterable[tuple[NodeId, NodeId]]) ->
 
 def _decisions_of_persons(
     nodes: Iterable[Node], log: Iterable[Event], classifiers: set[str]
-) -> list[PersonsDecision]:
+) -> Iterator[PersonsDecision]:
     """The decisions that some steps applied, and approvals and refusals of some classifiers."""
     decided = [event for event in log if "decision" in event.details]
     history: dict[str, list[Event]] = defaultdict(list)  # decided and withdrawn, in turn
@@ -346,7 +346,6 @@ def _decisions_of_persons(
             ]
             if made:
                 steps[made[-1]].append(f"{node.run}/{node.step}")
-    found = []
     for event in decided:
         classifier = event.details.get("classifier")
         is_tied = event.number in steps if classifier is None else classifier in classifiers
@@ -356,18 +355,11 @@ def _decisions_of_persons(
         withdrawn = ""
         if later and later[0].action == "withdrawal":
             withdrawn = f"{later[0].at} by {later[0].actor}: {later[0].details['why']}"
-        found.append(
-            PersonsDecision(
-                event.action,
-                {k: v for k, v in event.details.items() if k not in NOT_ABOUT},
-                event.actor,
-                event.at,
-                str(event.details["why"]),
-                withdrawn,
-                tuple(steps[event.number]),
-            )
+        about = {name: value for name, value in event.details.items() if name not in NOT_ABOUT}
+        why, applied_by = str(event.details["why"]), tuple(steps[event.number])
+        yield PersonsDecision(
+            event.action, about, event.actor, event.at, why, withdrawn, applied_by
         )
-    return found
 
 
 def draw(trace: Trace) -> str:

@@ -191,16 +191,6 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What made the newest step of the run; empty where the run does not say."""
-
-    git: str
-    lock: str
-    python: str
-    image: str
-
-
-@dataclass(frozen=True)
 class Change:
     """A property of this run and of the run before."""
 
@@ -230,7 +220,7 @@ class RunFacts:
     triggered_by: str  # "airflow:<user>" or "cli:<user>"; empty where the log does not say
     steps: tuple[StepFacts, ...]
     verdicts: Mapping[str, tuple[Verdict, ...]]  # by step, small counts suppressed
-    provenance: Provenance
+    provenance: Mapping[str, str]  # gather.PROVENANCE of the newest step; empty if it has none
     anchor: Anchor
     releases: tuple[Release, ...] = ()  # in force now; waivers are in the verdicts
     n_erasures: Count = 0  # people erased from this store until now

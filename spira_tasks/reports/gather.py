@@ -28,7 +28,6 @@ from spira_tasks.reports.facts import (
     Intake,
     Interval,
     ModelFacts,
-    Provenance,
     Release,
     RunFacts,
     RunSummary,
@@ -124,9 +123,9 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         finished_at=run.finished_at,
         synthetic=None if table is None else bool(table["is_synthetic"].any()),
         triggered_by=_triggered_by(store, run),
-        steps=_steps(run),
+        steps=tuple(_steps(run)),
         verdicts={name: tuple(map(suppress, one.verdicts)) for name, one in run.steps.items()},
-        provenance=Provenance(*(made.get(name, "") for name in PROVENANCE)),
+        provenance={name: made.get(name, "") for name in PROVENANCE},
         anchor=audit.head(store.documents),
         releases=tuple(
             Release(one.about.get("reason", ""), one.why, one.by, one.at)
@@ -137,7 +136,7 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
         quarantine=tables.quarantine(quarantine, sites),
         dataset=tables.dataset(table, run.digest("check_training_set.table")),
         composition=tables.composition(table),
-        signal_quality=tables.signal_quality(table),
+        signal_quality=tuple(tables.signal_quality(table)),
         evaluation=_evaluation(reader, table),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
         model=_model(reader, run, tracking_uri),
@@ -147,9 +146,9 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
 
 def history(store: Store) -> list[RunSummary]:
     """The newest MAX_RUNS training runs, the oldest first."""
-    summaries = in_threads(lambda run_id: _summary(store, run_id), store.runs.ids()[-MAX_RUNS:])
-    known = [summary for summary in summaries if summary is not None]
-    return sorted(known, key=lambda run: (run.finished_at, run.run_id))
+    runs = in_threads(lambda run_id: store.runs.read(run_id).training, store.runs.ids()[-MAX_RUNS:])
+    summaries = [_summary(run) for run in runs if run.steps]
+    return sorted(summaries, key=lambda run: (run.finished_at, run.run_id))
 
 
 def compare(store: Store, run_id: str, runs: Sequence[RunSummary]) -> Since | None:
@@ -170,16 +169,13 @@ def latest_run(store: Store) -> str:
     raise ConfigError(f"store {store.url} has no training run yet; there is nothing to report on")
 
 
-def _summary(store: Store, run_id: str) -> RunSummary | None:
-    run = store.runs.read(run_id).training
-    if not run.steps:
-        return None
+def _summary(run: Run) -> RunSummary:
     verdicts = by_suite({step: record.verdicts for step, record in run.steps.items()})
     ingest, evaluation = run.metrics("ingest"), run.metrics("evaluate")
     auc = [evaluation.get(name) for name in ("auc", "auc_low", "auc_high")]
     n_quarantined = sum(int(run.metrics(step).get("n_quarantined", 0)) for step in run.steps)
     return RunSummary(
-        run_id=run_id,
+        run_id=run.run_id,
         finished_at=run.finished_at,
         outcome=run.outcome,
         n_recordings=count(int(ingest.get("n_recordings", 0))),
@@ -196,17 +192,15 @@ def _is_published(sizes: Mapping[str, float]) -> bool:
     return min(sizes.get("n_patients", 0), sizes.get("n_controls", 0)) >= MIN_CELL
 
 
-def _steps(run: Run) -> tuple[StepFacts, ...]:
+def _steps(run: Run) -> Iterator[StepFacts]:
     """The steps that ran and, of a run that did not come to its end, those that did not."""
-    steps = []
     for step in TRAINING:
         if one := run.steps.get(step.name):
             what = (one.step, one.state, one.seconds, one.found, one.key, one.finished_at)
             code = one.provenance.get("code", "")
-            steps.append(StepFacts(*what, one.error, one.message, one.outputs, code))
+            yield StepFacts(*what, one.error, one.message, one.outputs, code)
         elif "promote" not in run.steps:
-            steps.append(StepFacts(step.name, "waiting"))
-    return tuple(steps)
+            yield StepFacts(step.name, "waiting")
 
 
 def _started(record: StepRecord) -> str:
@@ -282,7 +276,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         n_subjects=count(report["n_subjects"]),
         n_patients=count(report["n_patients"]),
         n_controls=count(report["n_controls"]),
-        slices=tables.slices(table, predictions, report["operating_point"]),
+        slices=tuple(tables.slices(table, predictions, report["operating_point"])),
     )
     if not _is_published(report):
         return found
@@ -301,10 +295,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
             condition: {name: Interval(**one) for name, one in estimates.items()}
             for condition, estimates in report["conditions"].items()
         },
-        drops={
-            condition: Interval(**one)
-            for condition, one in report["drop_in_balanced_accuracy"].items()
-        },
+        drops={name: Interval(**one) for name, one in report["drop_in_balanced_accuracy"].items()},
     )
 
 

@@ -155,7 +155,7 @@ def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
         pairs.append(
             ("owner", t.first(f"owner.{facts.thresholds_owner}") or facts.thresholds_owner)
         )
-    pairs.append(("code", facts.provenance.git or UNKNOWN))
+    pairs.append(("code", facts.provenance["git"] or UNKNOWN))
     return [(t(f"who.{name}"), value) for name, value in pairs]
 
 
@@ -187,15 +187,10 @@ def _data(t: Words, facts: RunFacts) -> Context:
         ],
         "signal": figures.of_signal(t, facts.signal_quality),
         "drift": figures.of_drift(t, drift),
-        "suites": _suites(t, facts.verdicts),
+        "suites": list(_suites(t, facts.verdicts)),
         "waived": sentences.waived(t, facts),
         "releases": [
-            (
-                figures.category(t, "reason", one.reason or UNKNOWN),
-                one.why,
-                one.by,
-                t.instant(one.at),
-            )
+            (in_words.reason(one.reason or UNKNOWN, t.language), one.why, one.by, t.instant(one.at))
             for one in facts.releases
         ],
     }
@@ -209,21 +204,17 @@ def _intake(t: Words, intake: Intake | None) -> list[tuple[str, str]]:
     return [*pairs, (t("intake.hours_of_audio"), t.number(intake.hours_of_audio, 1))]
 
 
-def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> list[Context]:
-    suites = []
+def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> Iterator[Context]:
     for suite, found in by_suite(verdicts).items():
         rows = [_verdict_row(t, one) for one in found]
         tones = {row["tone"] for row in rows}
-        suites.append(
-            {
-                "title": t.name("suite", suite),
-                "worst": next(one for one in ("block", "warn", "pass") if one in tones),
-                "tally": Tally.of(found),
-                "notable": [row for row in rows if row["tone"] != "pass"],
-                "passed": [row for row in rows if row["tone"] == "pass"],
-            }
-        )
-    return suites
+        yield {
+            "title": t.name("suite", suite),
+            "worst": next(one for one in ("block", "warn", "pass") if one in tones),
+            "tally": Tally.of(found),
+            "notable": [row for row in rows if row["tone"] != "pass"],
+            "passed": [row for row in rows if row["tone"] == "pass"],
+        }
 
 
 def _verdict_row(t: Words, verdict: Verdict) -> Context:
@@ -369,10 +360,10 @@ def _slice_rows(t: Words, facts: RunFacts) -> list[tuple[str, ...]]:
 def _provenance(t: Words, facts: RunFacts) -> Context:
     made, model = facts.provenance, facts.model
     pairs = [
-        ("git", made.git),
-        ("lock", made.lock),
-        ("image", made.image or t("provenance.no_image")),
-        ("python", made.python),
+        ("git", made["git"]),
+        ("lock", made["lock"]),
+        ("image", made["image"] or t("provenance.no_image")),
+        ("python", made["python"]),
     ]
     if model:
         pairs += [("classifier", model.classifier), ("mlflow", model.mlflow_run)]

@@ -11,7 +11,7 @@ of different days are not protected against each other: totals differ by what ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.contract.verdict import MIN_CELL, is_small
@@ -127,24 +127,20 @@ def quarantine(refused: Mapping[str, pd.DataFrame], sites: Mapping[str, str]) ->
     if table.empty:
         return Quarantine(n_by_step)
     code = table["reason"].astype("str").str.fullmatch(r"[\w(), .:+-]{1,200}")
-    counted = pd.DataFrame(
-        {
-            "reason": table["reason"].where(code, OTHER),
-            "site": _replaced(table["hospital_id"], sites),
-        }
-    )
+    reasons = table["reason"].where(code, OTHER)
+    counted = pd.DataFrame({"reason": reasons, "site": _replaced(table["hospital_id"], sites)})
     return Quarantine(
         n_by_step,
-        by_reason=one_way("reason", "recordings", counted["reason"].value_counts().to_dict()),
+        by_reason=one_way("reason", "recordings", reasons.value_counts().to_dict()),
         by_site=_tabulated(counted, ("site",), "recordings"),
         by_site_and_reason=_tabulated(counted, ("site", "reason"), "recordings"),
     )
 
 
-def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
+def signal_quality(table: pd.DataFrame | None) -> Iterator[SignalQuality]:
     """Quartiles of what was measured of the voices, by device."""
     if table is None:
-        return ()
+        return
     voices = table[table["task"] != "AMBIENT"]
     groups = dict(iter(voices.groupby("device")))
     devices = sorted(groups, key=_order)
@@ -152,7 +148,6 @@ def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
     n_voices = {device: len(groups[device]) for device in devices}
     people = one_way("device", "subjects", n_people).cells  # no total gives a hidden one away
     recordings = one_way("device", "recordings", n_voices).cells
-    found = []
     for measure, unit in MEASURES.items():
         for number, device in enumerate(devices):
             values = groups[device][measure].dropna()
@@ -163,22 +158,20 @@ def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
                     for value in values.quantile([0.25, 0.5, 0.75])
                 ]
             (n_subjects,), (n_recordings,) = people[number], recordings[number]
-            found.append(SignalQuality(measure, device, n_subjects, n_recordings, *quartiles))
-    return tuple(found)
+            yield SignalQuality(measure, device, n_subjects, n_recordings, *quartiles)
 
 
 def slices(
     table: pd.DataFrame | None, predictions: pd.DataFrame | None, operating_point: float
-) -> tuple[Slice, ...]:
+) -> Iterator[Slice]:
     """Sensitivity and specificity on groups of the test subjects, one score a person."""
     if table is None or predictions is None:
-        return ()
+        return
     test = predictions[predictions["split"] == "test"]
     scores = test.groupby("subject_id")[["label", "clean"]].mean()
     people = table.drop_duplicates("subject").set_index("subject")
     people = people.join(scores.rename(columns={"label": "is_patient"}), how="inner")
     is_right = (people["clean"] >= operating_point) == (people["is_patient"] == 1)
-    found = []
     for by in ("sex", "age", "site", "device"):
         counts = _tabulated(people, (by, "label"), "subjects")
         n_right = is_right.groupby([people[by], people["label"]]).sum()
@@ -189,8 +182,7 @@ def slices(
                 _rate(int(n_right.get((group, name), 0)), n)
                 for name, n in (("patients", n_patients), ("controls", n_controls))
             )
-            found.append(Slice(by, group, n_patients, n_controls, sensitivity, specificity))
-    return tuple(found)
+            yield Slice(by, group, n_patients, n_controls, sensitivity, specificity)
 
 
 def _rate(n_right: int, n: Count) -> Interval | None:
