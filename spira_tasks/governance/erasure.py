@@ -97,7 +97,7 @@ def erase(
         if certificate is not None:
             marked = {one["version"] for one in mark(store, tracking_uri, tag, known.datasets)}
             certified = {one["version"] for one in certificate["model_versions"]}
-            is_clean = not _debris(store) and not scratch.left_behind()
+            is_clean = not any(_debris(store)) and not scratch.left_behind()
             if is_clean and marked <= certified and _agrees(store, history, tag):
                 return certificate, False
         elif not absent and tag not in _tombstones(store):
@@ -180,10 +180,7 @@ def mark(
 def unfinished(store: Store) -> list[str]:
     """Tags of the erasures without a certificate, or with a journal."""
     certified = {str(one["tag"]) for one in certificates(store)}
-    begun = {
-        name.removeprefix(f"{JOURNALS}/").removesuffix(".json")
-        for name in store.documents.names(JOURNALS)
-    }
+    begun = {Path(name).stem for name in store.documents.names(JOURNALS)}
     return sorted((_tombstones(store) - certified) | begun)
 
 
@@ -225,8 +222,7 @@ def as_markdown(certificate: dict[str, Any]) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    text: str = template.render(certificate, is_signed=signing.is_signed(certificate))
-    return text
+    return str(template.render(certificate, is_signed=signing.is_signed(certificate)))
 
 
 def as_html(certificate: dict[str, Any]) -> str:
@@ -302,20 +298,20 @@ def _certify(
     return signed
 
 
-def _debris(store: Store) -> list[str]:
-    """Entries of which nothing says whose they are, in order of deletion; waits for writers."""
+def _debris(store: Store) -> tuple[list[str], list[str]]:
+    """Entries, and blobs, of which nothing says whose they are; waits for writers."""
     abandoned = _abandoned(store)
     orphans = Survey(store).orphans()
     names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
-    blobs = [inventory.name_of(digest) for digest in sorted(orphans)]
-    return [*names, *abandoned, *inventory.memos(store, orphans), *blobs]
+    entries = [*names, *abandoned, *inventory.memos(store, orphans)]
+    return entries, [inventory.name_of(digest) for digest in sorted(orphans)]
 
 
 def _clear_debris(store: Store) -> None:
-    for name in (debris := _debris(store)):
-        if not name.startswith("blobs/"):  # what points goes before what is pointed at
-            store.delete(name)
-    in_threads(store.delete, [name for name in debris if name.startswith("blobs/")])
+    entries, blobs = _debris(store)
+    for name in entries:  # what points goes before what is pointed at
+        store.delete(name)
+    in_threads(store.delete, blobs)
     n_left = scratch.sweep()
     if n_left:
         log.info("removed %d temporary files that killed steps left", n_left)

@@ -157,9 +157,8 @@ class Survey:
             if "subject_id" in table and "record_id" in table:
                 own = table[table["subject_id"].isin(held.subjects)]
                 held.records |= set(own["record_id"].dropna())
-                held.sessions |= (
-                    set(own.get("session_id", own["record_id"]).dropna()) - held.records
-                )
+                sessions = own.get("session_id", own["record_id"]).dropna()
+                held.sessions |= set(sessions) - held.records
         loose = set(known.blobs)
         for digest, table in self.read_tables():
             own = table[_rows_of(table, held)]

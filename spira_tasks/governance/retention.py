@@ -185,8 +185,7 @@ def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = No
         for name, entry in records.items()
         if policy.is_over("RECORDS", now - entry.modified) and name not in protected
     ]
-    items += going.values()
-    items += _unnamed_blobs(survey, kept, going, now)
+    items += [*going.values(), *_unnamed_blobs(survey, kept, going, now)]
     for folder, kind, rule in (
         ("checkpoints", "CHECKPOINTS", "CHECKPOINTS"),
         ("corrupt", "DAMAGED", "DAMAGED"),

@@ -18,6 +18,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.blobs import DIGEST
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Status
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from spira_tasks.tracking import Registered
 
 SUBJECT = re.compile(r"[0-9a-f]{64}")
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MODEL = re.compile(r"(?:\w+/|v)(\d+)|\w+@(champion|challenger)")
 COLUMNS = ("record_id", "subject_id", "split", "task", "label", "waveform", "features")
 ROLES = {"train": "trained on", "validation": "validated on", "test": "tested on"}
@@ -201,10 +201,9 @@ class Lineage:
             around = self.upstream(made or read) | self.downstream([*made, *read])
             return self._of_nodes("artifact", digest, around)
         for table in self.tables.values():
-            for column in [name for name in ("waveform", "features") if name in table]:
-                rows = table[table[column] == digest]
-                if len(rows):
-                    return self._of_people("recording", str(rows["record_id"].iloc[0]), "record_id")
+            rows = table[table.filter(["waveform", "features"]).eq(digest).any(axis=1)]
+            if len(rows):
+                return self._of_people("recording", str(rows["record_id"].iloc[0]), "record_id")
         raise ConfigError(f"nothing in {self.store.url} has the digest {digest}")
 
     def _of_model(self, name: str, version: str | None, alias: str | None) -> Trace:
@@ -388,7 +387,7 @@ def draw(trace: Trace) -> str:
     template = Template(
         PICTURE.read_text("utf-8"), autoescape=True, trim_blocks=True, undefined=StrictUndefined
     )
-    picture: str = template.render(
+    picture = template.render(
         title=f"{trace.kind} {trace.name}",
         about=f"{len(trace.nodes)} steps of {len(runs)} runs, {len(trace.recordings)} recordings, "
         f"{len(trace.models)} model versions, {len(trace.by_persons)} decisions of people{hidden}",
@@ -405,7 +404,7 @@ def draw(trace: Trace) -> str:
         box_width=BOX_WIDTH,
         box_height=BOX_HEIGHT,
     )
-    return picture
+    return str(picture)
 
 
 def _drawn_decisions(trace: Trace) -> list[str]:

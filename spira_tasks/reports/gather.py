@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
@@ -153,12 +154,11 @@ def history(store: Store) -> list[RunSummary]:
 
 def compare(store: Store, run_id: str, runs: Sequence[RunSummary]) -> Since | None:
     """Compare a run with the one that ended before it; None where no such run is known."""
-    ids = [run.run_id for run in runs]
-    place = ids.index(run_id) if run_id in ids else 0
-    if place == 0:
+    pair = next((pair for pair in pairwise(runs) if pair[1].run_id == run_id), None)
+    if pair is None:
         return None
-    before, now = (store.runs.read(ids[n]).training for n in (place - 1, place))
-    return Since(ids[place - 1], tuple(_changes(before, now, runs[place - 1], runs[place])))
+    before, now = (store.runs.read(one.run_id).training for one in pair)
+    return Since(pair[0].run_id, tuple(_changes(before, now, *pair)))
 
 
 def latest_run(store: Store) -> str:

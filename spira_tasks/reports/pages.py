@@ -374,12 +374,10 @@ def _provenance(t: Words, facts: RunFacts) -> Context:
         if step.code:
             digests.append((step.name, t("provenance.code"), step.code))
         digests += [(step.name, name, digest) for name, digest in sorted(step.outputs.items())]
+    configs = {"materialize": model.feature, "train": model.training} if model else {}
     settings = [
         (f"{step}.{name}", setting(value))
-        for step, config in (
-            ("materialize", model.feature if model else {}),
-            ("train", model.training if model else {}),
-        )
+        for step, config in configs.items()
         for name, value in sorted(config.items())
     ]
     return {

@@ -149,7 +149,7 @@ def signal_quality(table: pd.DataFrame | None) -> Iterator[SignalQuality]:
     people = one_way("device", "subjects", n_people).cells  # no total gives a hidden one away
     recordings = one_way("device", "recordings", n_voices).cells
     for measure, unit in MEASURES.items():
-        for number, device in enumerate(devices):
+        for device, (n_subjects,), (n_recordings,) in zip(devices, people, recordings, strict=True):
             values = groups[device][measure].dropna()
             quartiles: list[float | None] = [None, None, None]
             if n_people[device] >= MIN_CELL and len(values) >= MIN_CELL:
@@ -157,7 +157,6 @@ def signal_quality(table: pd.DataFrame | None) -> Iterator[SignalQuality]:
                     round(round(float(value) / unit) * unit, 2)
                     for value in values.quantile([0.25, 0.5, 0.75])
                 ]
-            (n_subjects,), (n_recordings,) = people[number], recordings[number]
             yield SignalQuality(measure, device, n_subjects, n_recordings, *quartiles)
 
 
