@@ -289,15 +289,17 @@ def quoted_in(store: Store, folders: Iterable[str], names: set[str]) -> list[str
 
 def quoted(store: Store, entries: list[str], names: set[str]) -> list[str]:
     """Which of some entries of the store quote one of some names."""
-    if not names:
-        return []
     quotes = quoting(names)
+    if quotes is None:
+        return []
     found = in_threads(lambda name: quotes(store.read(name) or b""), entries)
     return [name for name, is_quoting in zip(entries, found, strict=True) if is_quoting]
 
 
-def quoting(names: set[str]) -> Callable[[bytes], bool]:
-    """A function that finds one of some names in a text."""
+def quoting(names: set[str]) -> Callable[[bytes], bool] | None:
+    """A function that finds one of some names in a text; None where there are no names."""
+    if not names:
+        return None
     long = {name for name in names if len(name) >= N_LONG and re.search("[A-Za-z]", name)}
     anywhere = "|".join(sorted(re.escape(name) for name in long)) or "(?!)"
     pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{anywhere})(?![A-Za-z0-9])".encode())
