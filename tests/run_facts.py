@@ -15,7 +15,6 @@ from spira_tasks.reports.facts import (
     Intake,
     Interval,
     ModelFacts,
-    Provenance,
     Quarantine,
     Release,
     RunFacts,
@@ -93,8 +92,10 @@ def facts(**changes: Any) -> RunFacts:
         synthetic=True,
         triggered_by="airflow:maria",
         steps=(
-            StepFacts("ingest", "ingest", "done", 4.9, False, "ab" * 32, AT, outputs={"r": DIGEST}),
-            StepFacts("promote", "promote", "blocked", 0.1, True, "cd" * 32, AT),
+            StepFacts(
+                "ingest", "done", 4.9, False, "ab" * 32, AT, outputs={"r": DIGEST}, code="23" * 32
+            ),
+            StepFacts("promote", "blocked", 0.1, True, "cd" * 32, AT),
         ),
         verdicts={
             "ingest": (
@@ -123,7 +124,9 @@ def facts(**changes: Any) -> RunFacts:
                         kind="expect_feature_to_be_as_before", columns=("snr_db",)),
             ),
         },
-        provenance=Provenance("8ed9ac387f4c", "c8" * 32, "3.11.7", "", {"ingest": "23" * 32}),
+        provenance={
+            "git": "8ed9ac387f4c", "lock": "c8" * 32, "python": "3.11.7", "image": ""
+        },
         anchor=Anchor(10, "2d" * 32),
         releases=(Release("too_short", "heard it: usable", "cli:ana", AT),),
         n_erasures=None,

@@ -53,7 +53,7 @@ def erase(
     as_json: AsJson = False,
 ) -> int:
     """Erase a person from the store (LGPD article 18)."""
-    from spira_tasks.governance import certificates, erasure
+    from spira_tasks.governance import erasure
 
     if sum(map(bool, (subject, number, listed, certificate))) != 1:
         raise BadParameter("name one of SUBJECT, --number, --list and --certificate")
@@ -77,7 +77,7 @@ def erase(
     if not changed:
         at = issued["finished"]["at"]
         print(f"already erased, {at}: nothing was left to do", file=sys.stderr)
-    print(certificates.as_markdown(issued), end="")
+    print(erasure.as_markdown(issued), end="")
     return 0
 
 
@@ -138,7 +138,7 @@ def show_plan(store: Store, known: Holding, tag: str, *, as_json: bool) -> int:
 
 
 def list_erasures(store: Store, *, as_json: bool) -> int:
-    from spira_tasks.governance import certificates, erasure
+    from spira_tasks.governance import erasure
 
     needs = erasure.versions_to_replace(tracking_uri(store))
     rows = [
@@ -151,7 +151,7 @@ def list_erasures(store: Store, *, as_json: bool) -> int:
             "model_versions": [model["version"] for model in one["model_versions"]],
             "state": "finished",
         }
-        for one in certificates.known(store)
+        for one in erasure.certificates(store)
     ]
     rows += [
         {"tag": tag, "state": "not finished: erase again"} for tag in erasure.unfinished(store)
@@ -179,9 +179,9 @@ def list_erasures(store: Store, *, as_json: bool) -> int:
 
 
 def show_certificate(store: Store, tag: str, form: str) -> int:
-    from spira_tasks.governance import certificates, erasure
+    from spira_tasks.governance import erasure
 
-    certificate = certificates.read(store, erasure.tag_of(tag))
+    certificate = erasure.certificate_of(store, erasure.tag_of(tag))
     if certificate is None:
         raise ConfigError(
             f"{store.url} has no certificate with this tag; see: python -m spira_tasks erase --list"
@@ -189,7 +189,7 @@ def show_certificate(store: Store, tag: str, form: str) -> int:
     if form == "json":
         print_json(certificate)
     elif form == "html":
-        print(certificates.as_html(certificate), end="")
+        print(erasure.as_html(certificate), end="")
     else:
-        print(certificates.as_markdown(certificate), end="")
+        print(erasure.as_markdown(certificate), end="")
     return 0

@@ -50,12 +50,8 @@ def standings(store: Store, tracking_uri: str) -> list[Standing]:
 def approve(store: Store, tracking_uri: str, version: str, why: str) -> tuple[Standing, bool]:
     """Approve a version, and lift its refusal.
 
-    Returns how it stood before, and whether the approval is new.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such version, or the reason is refused.
+    Returns how it stood before, and whether the approval is new.  Raises ConfigError when there is
+    no such version, or the reason is refused.
     """
     standing = _find(standings(store, tracking_uri), store, version)
     _, new = decisions.decide(store, "approvals", standing.about, why)
@@ -69,12 +65,7 @@ def refuse(
     """Refuse a version, withdraw its approval and, where it serves, put another in its place.
 
     Returns how it stood before, whether the refusal is new, and the version that is champion
-    instead, if any.  May be repeated after it was killed.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such version, or the reason is refused.
+    instead, if any.  Raises as ``approve`` does.  May be repeated after it was killed.
     """
     from spira_tasks.tracking import CHAMPION, Tracker
 

@@ -43,10 +43,7 @@ MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # what a changed 
 def decide(store: Store, kind: Kind, about: Mapping[str, str], why: str) -> tuple[Decision, bool]:
     """Write a decision and the event of the audit log; say whether it is new.
 
-    Raises
-    ------
-    ConfigError
-        When the reason is too short, or holds something that looks like a personal number.
+    Raises as ``checked_reason`` does.
     """
     decision = Decision(kind, dict(about), checked_reason(why), audit.actor(), audit.now())
     name = name_of(kind, about)
@@ -113,6 +110,7 @@ def today() -> str:
 
 
 def checked_reason(why: str) -> str:
+    """The reason on one line; ConfigError when it is too short, or holds a personal number."""
     why = " ".join(why.split())
     if len(why) < MIN_REASON:
         raise ConfigError(
@@ -190,7 +188,7 @@ class History:
             if is_old and newest.number < self._last_erasure:
                 return ""
             return f"{name} is missing, but event {newest.number} records it: {_again(name)}"
-        event = self.quoted(name, document)
+        event = quoted(document, self.in_force[name])
         if event is None:
             return f"{name} is not the one that event {newest.number} records: {_again(name)}"
         what = _difference(name, document, event)
@@ -198,12 +196,8 @@ class History:
 
     def is_genuine(self, name: str, document: Document) -> bool:
         """Whether the document is as it was once written, in force or replaced since."""
-        event = _quoted(document, self.written.get(name, []))
+        event = quoted(document, self.written.get(name, []))
         return event is not None and not _difference(name, document, event)
-
-    def quoted(self, name: str, document: Document) -> Event | None:
-        """The event in force that a document quotes."""
-        return _quoted(document, self.in_force[name])
 
     def _unwanted(self, name: str) -> str:
         event = self.withdrawn.get(name)
@@ -233,7 +227,8 @@ def _document_of(event: Event) -> str:
     return ""
 
 
-def _quoted(document: Document, events: Iterable[Event]) -> Event | None:
+def quoted(document: Document, events: Iterable[Event]) -> Event | None:
+    """The one of some events that a document quotes."""
     return next((e for e in events if document.get("audit") == asdict(e.anchor)), None)
 
 

@@ -17,13 +17,16 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
 from typing import Any
 
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
-from spira_tasks.governance import audit, certificates, decisions, inventory, retention
+from spira_tasks.governance import audit, decisions, inventory, retention, signing
 from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.decisions import History
 from spira_tasks.governance.inventory import Holding, Survey
@@ -35,6 +38,18 @@ CONTAINS_ERASED, N_ERASED = "spira.contains_erased", "spira.n_erased"
 LEARNED_FROM = ("train", "validation")  # validation chooses the epoch and the operating point
 N_PASSES = 3
 WRITING_SECONDS = 60  # a file in tmp/ this old has no writer: one is written in seconds
+TEMPLATE = Path(__file__).with_name("certificate.md.jinja")
+NOT_COVERED = (
+    "the hospital's own copy: the folder or bucket that recordings are taken from, and the chart",
+    "backups: their copies go when the backups expire; erase again after one was restored",
+    "a bucket with versions or object lock: old versions go by the bucket's own rule",
+    "weights of models that learned from the person: they hold no recording; they are marked, "
+    "may not be promoted, and are replaced by training again",
+    "steps that were at work during the erasure, on this or another machine: what they store and "
+    "their temporary files; erase again once they have ended, on every machine where temporary "
+    "files of one that was killed may lie",
+    "the audit log and Airflow's records: they hold the tag, which leads to nobody without the key",
+)
 
 
 def erase(
@@ -59,7 +74,7 @@ def erase(
         When something is still left: a run writes to the store, or a service is away.
     """
     decisions.checked_reason(why)
-    if tag in retention.read_policy(store).held_subjects:
+    if tag in retention.read_policy(store).legal_hold.subjects:
         raise ConfigError(
             f"the subject {tag} is under a legal hold (retention policy): nothing may be erased "
             "before the hold ends"
@@ -71,17 +86,18 @@ def erase(
     known = identified(survey, known, tag)
     held = survey.find(known)
     history = History(audit.events(store))
-    certificate = certificates.read(store, tag)
-    if certificate is not None and not history.is_genuine(certificates.name_of(tag), certificate):
+    certificate = certificate_of(store, tag)
+    if certificate is not None and not history.is_genuine(certificate_name(tag), certificate):
         log.warning("the certificate of %s is not the one in the audit log: it is made anew", tag)
         certificate = None  # or a forgery would be signed
     if certificate is not None:
-        known |= Holding(datasets=certificates.datasets(certificate))
+        datasets = {one["digest"]: one["used_in"] for one in certificate["dataset_versions"]}
+        known |= Holding(datasets=datasets)
     if not held and journal is None:
         if certificate is not None:
             marked = {one["version"] for one in mark(store, tracking_uri, tag, known.datasets)}
             certified = {one["version"] for one in certificate["model_versions"]}
-            is_clean = not _debris(store) and not scratch.left_behind()
+            is_clean = not any(_debris(store)) and not scratch.left_behind()
             if is_clean and marked <= certified and _agrees(store, history, tag):
                 return certificate, False
         elif not absent and tag not in _tombstones(store):
@@ -111,17 +127,14 @@ def erase(
             f"{', '.join(left[:5]) or 'a step writes it anew'}; erase again once no run is at work"
         )
     versions = mark(store, tracking_uri, tag, total.datasets)
-    certificate = certificates.certify(store, tag, total, versions, certificate)
+    certificate = _certify(store, tag, total, versions, certificate)
     store.documents.delete(_journal(tag))
     return certificate, True
 
 
 def identified(survey: Survey, known: Holding, tag: str) -> Holding:
     """``known`` with the pseudonym, where a table of the store has it."""
-    if known.subjects:
-        return known
-    subject = survey.subject_of(tag)
-    return known | Holding(subjects={subject}) if subject else known
+    return known if known.subjects else known | Holding(subjects=survey.subjects_of(tag))
 
 
 def mark(
@@ -140,7 +153,7 @@ def mark(
                 made_of[classifier].add(run.inputs(record.step).get("recordings", ""))
     others = [
         {model["version"] for model in other["model_versions"]}
-        for other in certificates.known(store)
+        for other in certificates(store)
         if other["tag"] != tag
     ]
     marked = []
@@ -166,11 +179,8 @@ def mark(
 
 def unfinished(store: Store) -> list[str]:
     """Tags of the erasures without a certificate, or with a journal."""
-    certified = {str(one["tag"]) for one in certificates.known(store)}
-    begun = {
-        name.removeprefix(f"{JOURNALS}/").removesuffix(".json")
-        for name in store.documents.names(JOURNALS)
-    }
+    certified = {str(one["tag"]) for one in certificates(store)}
+    begun = {Path(name).stem for name in store.documents.names(JOURNALS)}
     return sorted((_tombstones(store) - certified) | begun)
 
 
@@ -183,6 +193,46 @@ def versions_to_replace(tracking_uri: str) -> list[str]:
         for version, _ in tracking.versions(tracking_uri)
         if tracking.CHAMPION in version.aliases and version.contains_erased
     ]
+
+
+def certificate_of(store: Store, tag: str) -> dict[str, Any] | None:
+    """The certificate of the erasure with this tag: what was done, by whom and when, signed."""
+    return store.documents.read(certificate_name(tag))
+
+
+def certificates(store: Store) -> list[dict[str, Any]]:
+    """Every certificate, the oldest first."""
+    found = [store.documents.read(name) for name in store.documents.names(decisions.CERTIFICATES)]
+    return sorted((one for one in found if one), key=lambda one: str(one["finished"]["at"]))
+
+
+def certificate_name(tag: str) -> str:
+    """The name of the document of a certificate."""
+    return f"{decisions.CERTIFICATES}/{tag}.json"
+
+
+def as_markdown(certificate: dict[str, Any]) -> str:
+    """The certificate as a text to read, print and hand over."""
+    from jinja2 import StrictUndefined, Template
+
+    template = Template(
+        TEMPLATE.read_text("utf-8"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    return str(template.render(certificate, is_signed=signing.is_signed(certificate)))
+
+
+def as_html(certificate: dict[str, Any]) -> str:
+    """The same as a page that loads nothing from elsewhere."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Certificate of erasure</title>'
+        "<style>body{font:1rem/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "pre{white-space:pre-wrap;overflow-wrap:anywhere;font:inherit}</style>"
+        f"<body><pre>{escape(as_markdown(certificate))}</pre></body></html>\n"
+    )
 
 
 def uncovered(store: Store, pseudonyms: Iterable[str]) -> set[str]:
@@ -216,20 +266,52 @@ def left_over(survey: Survey, total: Holding) -> list[str]:
     return [*blobs, *texts, *sorted(survey.orphans())]
 
 
-def _debris(store: Store) -> list[str]:
-    """Entries of which nothing says whose they are, in order of deletion; waits for writers."""
+def _certify(
+    store: Store,
+    tag: str,
+    total: Holding,
+    versions: list[dict[str, Any]],
+    earlier: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Sign and store the certificate of an erasure."""
+    tombstone = next(one for one in decisions.known(store, "erasures") if one.about["tag"] == tag)
+    content = {
+        "format": "spira.erasure/1",
+        "tag": tag,
+        "requested": {"at": tombstone.at, "by": tombstone.by, "why": tombstone.why},
+        "finished": {"at": audit.now(), "by": audit.actor()},
+        "store": store.url,
+        "removed": earlier["removed"] if earlier and not total else total.counts,
+        "dataset_versions": [
+            {"digest": digest, "used_in": used_in}
+            for digest, used_in in sorted(total.datasets.items())
+        ],
+        "model_versions": versions,
+        "retraining_needed": bool(versions),
+        "not_covered": list(NOT_COVERED),
+        "replaces": earlier["audit"] if earlier else None,
+    }
+    digest = decisions.digest(content)
+    anchor = audit.record(store, "erasure", {"tag": tag, "what": "finished", "certificate": digest})
+    signed = signing.sign(content | {"audit": asdict(anchor)})
+    store.documents.write(certificate_name(tag), signed)
+    return signed
+
+
+def _debris(store: Store) -> tuple[list[str], list[str]]:
+    """Entries, and blobs, of which nothing says whose they are; waits for writers."""
     abandoned = _abandoned(store)
     orphans = Survey(store).orphans()
     names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
-    blobs = [inventory.name_of(digest) for digest in sorted(orphans)]
-    return [*names, *abandoned, *inventory.memos(store, orphans), *blobs]
+    entries = [*names, *abandoned, *inventory.memos(store, orphans)]
+    return entries, [inventory.name_of(digest) for digest in sorted(orphans)]
 
 
 def _clear_debris(store: Store) -> None:
-    for name in (debris := _debris(store)):
-        if not name.startswith("blobs/"):  # what points goes before what is pointed at
-            store.delete(name)
-    in_threads(store.delete, [name for name in debris if name.startswith("blobs/")])
+    entries, blobs = _debris(store)
+    for name in entries:  # what points goes before what is pointed at
+        store.delete(name)
+    in_threads(store.delete, blobs)
     n_left = scratch.sweep()
     if n_left:
         log.info("removed %d temporary files that killed steps left", n_left)
@@ -261,5 +343,5 @@ def _tombstones(store: Store) -> set[str]:
 
 def _agrees(store: Store, history: History, tag: str) -> bool:
     """Whether tombstone and certificate are as the log records them."""
-    names = (decisions.name_of("erasures", {"tag": tag}), certificates.name_of(tag))
+    names = (decisions.name_of("erasures", {"tag": tag}), certificate_name(tag))
     return not any(history.problem(name, decisions.read_document(store, name)) for name in names)

@@ -27,11 +27,8 @@ def missed_by(store: Store, classifier: str) -> list[str]:
     evaluations = [inputs for one, inputs in made if one.outputs.get("classifier") == classifier]
     models = {inputs.get("model") for inputs in evaluations} - {None, ""}
     trainings = [inputs for one, inputs in made if one.outputs.get("model") in models]
-    references = {
-        name: reference
-        for step in READERS
-        for name, reference in TRAINING.step(step).inputs.items()
-    }
+    inputs_of = [TRAINING.step(step).inputs for step in READERS]
+    references = {name: reference for inputs in inputs_of for name, reference in inputs.items()}
     asked: set[str] = set()  # each gate of the first input that it stands behind: recordings
     missed: set[str] = set()
     for name, reference in references.items():

@@ -17,6 +17,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -134,14 +135,14 @@ class Survey:
         """Every table that is still there, with its digest."""
         return read_tables(self.store, self.tables)
 
-    def subject_of(self, tag: str) -> str:
-        """The pseudonym of the subject with this tombstone's tag; empty when no table has it."""
+    def subjects_of(self, tag: str) -> set[str]:
+        """The pseudonym with this tombstone's tag, where a table has it: none or one."""
         for _, table in self.read_tables():
             if "subject_id" in table:
                 for subject in table["subject_id"].dropna().unique():
                     if tombstone_tag(subject) == tag:
-                        return str(subject)
-        return ""
+                        return {str(subject)}
+        return set()
 
     def find(self, known: Holding) -> Holding:
         """Everything of the subject that is in the store.
@@ -156,9 +157,8 @@ class Survey:
             if "subject_id" in table and "record_id" in table:
                 own = table[table["subject_id"].isin(held.subjects)]
                 held.records |= set(own["record_id"].dropna())
-                held.sessions |= (
-                    set(own.get("session_id", own["record_id"]).dropna()) - held.records
-                )
+                sessions = own.get("session_id", own["record_id"]).dropna()
+                held.sessions |= set(sessions) - held.records
         loose = set(known.blobs)
         for digest, table in self.read_tables():
             own = table[_rows_of(table, held)]
@@ -218,12 +218,7 @@ def read_table(store: Store, directory: str, name: str) -> pd.DataFrame:
 def read_file(store: Store, directory: str, name: str) -> bytes:
     """A file of an artifact, or the copy that took its place.
 
-    Raises
-    ------
-    ConfigError
-        When the artifact has no such file.
-    ArtifactCorrupt
-        When the file is gone.
+    Raises ConfigError when the artifact has no such file, ArtifactCorrupt when the file is gone.
     """
     files = store.files(directory)
     if name not in files:
@@ -309,13 +304,9 @@ def quoting(names: set[str]) -> Callable[[bytes], bool] | None:
     anywhere = "|".join(sorted(re.escape(name) for name in long)) or "(?!)"
     pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{anywhere})(?![A-Za-z0-9])".encode())
     others = names - long
-
-    def quotes(text: bytes) -> bool:
-        if pattern.search(text):
-            return True
-        return bool(others) and not others.isdisjoint(_named(text))
-
-    return quotes
+    return lambda text: bool(
+        pattern.search(text) or (others and not others.isdisjoint(_named(text)))
+    )
 
 
 def name_of(digest: str) -> str:
@@ -369,16 +360,12 @@ def _named(text: bytes) -> Iterator[str]:
     decoded = text.decode("utf-8-sig", errors="replace")
     try:
         yield from _named_in(json.loads(decoded), naming=False)
-        return
     except ValueError:  # not JSON
-        pass
-    try:
-        table = csv.DictReader(decoded.splitlines())
-        naming = [name for name in table.fieldnames or () if NAMING.fullmatch(name.strip())]
-        if naming:
-            yield from (row[name] for row in table for name in naming)
-    except csv.Error:  # neither
-        return
+        with suppress(csv.Error):  # not CSV either
+            table = csv.DictReader(decoded.splitlines())
+            naming = [name for name in table.fieldnames or () if NAMING.fullmatch(name.strip())]
+            if naming:
+                yield from (row[name] for row in table for name in naming)
 
 
 def _named_in(value: Any, *, naming: bool) -> Iterator[str]:

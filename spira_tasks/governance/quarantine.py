@@ -61,15 +61,11 @@ def ledger(store: Store) -> list[Entry]:
     last_given: dict[tuple[str, str], str] = {}  # by step, and recording or source
     rows, names = cache(partial(_rows, store)), cache(partial(_names, store))
     versions = cache(partial(_versions, store))
-    given = [
-        (
-            record,
-            next((one.inputs["data"] for one in run.steps.values() if "data" in one.inputs), ""),
-        )
-        for run in store.runs
-        for record in run.steps.values()
-        if "quarantine" in record.outputs
-    ]
+    given: list[tuple[StepRecord, str]] = []
+    for run in store.runs:
+        data = (one.inputs["data"] for one in run.steps.values() if "data" in one.inputs)
+        source = next(data, "")
+        given += [(one, source) for one in run.steps.values() if "quarantine" in one.outputs]
     sources = {source for _, source in given}
     for record, source in sorted(given, key=lambda pair: pair[0].finished_at):
         step, at = record.step, record.finished_at
@@ -105,12 +101,8 @@ def ledger(store: Store) -> list[Entry]:
 def release(store: Store, record: str, reason: str | None, why: str) -> tuple[Entry, str]:
     """Lift a refusal; return it, and what that means for the next run.
 
-    ``reason`` may be None where the recording was refused for one reason only.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such entry, or a person may not lift it.
+    ``reason`` may be None where the recording was refused for one reason only.  Raises ConfigError
+    when there is no such entry, or a person may not lift it.
     """
     entry = _one(store, record, reason, {"open", "past"})
     meaning = releasable(entry.reason)

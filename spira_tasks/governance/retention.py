@@ -45,7 +45,7 @@ class _LegalHold(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     runs: frozenset[str] = frozenset()
-    subjects: frozenset[str] = frozenset()
+    subjects: frozenset[str] = frozenset()  # by the tags of their tombstones
 
 
 class _File(BaseModel):
@@ -68,16 +68,16 @@ class _File(BaseModel):
 CLASSES = tuple(name for name in _File.model_fields if name.isupper())
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How long things are kept, as the file of this digest says."""
+class Policy(_File):
+    """The policy, and which one it is."""
 
-    days: Mapping[str, int]  # by class; 0 for never
-    keep_for_models: Literal["all", "served"]
-    held_runs: frozenset[str]
-    held_subjects: frozenset[str]  # by the tags of their tombstones
-    digest: str
+    digest: str  # SHA-256 of the file
     source: str  # where it comes from, in words
+
+    @property
+    def days(self) -> dict[str, int]:
+        """How long the things of each class are kept; 0 for ever."""
+        return {kind: getattr(self, kind).days for kind in CLASSES}
 
     def is_over(self, kind: str, age_seconds: float) -> bool:
         """Whether the time of something of a class, last used so long ago, is over."""
@@ -120,10 +120,7 @@ class Plan:
 def read_policy(store: Store, file: str | None = None) -> Policy:
     """Read the policy: the file given, else the one adopted for the store, else the package's.
 
-    Raises
-    ------
-    ConfigError
-        When it cannot be read, or is no policy.
+    Raises ConfigError when it cannot be read, or is no policy.
     """
     adopted = None if file else store.documents.read(ADOPTED)
     if adopted:
@@ -147,10 +144,7 @@ def adopt_policy(store: Store, file: str, why: str) -> Policy:
 def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = None) -> Plan:
     """Find out what goes at a Unix time, by default the present; change nothing.
 
-    Raises
-    ------
-    ArtifactCorrupt
-        When a record of a run is damaged: it may be what keeps an artifact.
+    Raises ArtifactCorrupt when a record of a run is damaged: it may be what keeps an artifact.
     """
     now = time.time() if now is None else now
     survey = Survey(store)
@@ -170,7 +164,7 @@ def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = No
         for tree in trees:
             last_used[tree] = max(entry.modified, last_used.get(tree, 0.0))
 
-    held = _all_of(run for run in runs if run.run_id in policy.held_runs)
+    held = _all_of(run for run in runs if run.run_id in policy.legal_hold.runs)
     protected = held | _for_models(tracking_uri, policy, runs) | _of_held_subjects(survey, policy)
     kept, going = set(), {}
     for tree, entry in survey.entries.items():
@@ -191,17 +185,16 @@ def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = No
         for name, entry in records.items()
         if policy.is_over("RECORDS", now - entry.modified) and name not in protected
     ]
-    items += going.values()
-    items += _unnamed_blobs(survey, kept, going, now)
-    for folder, kinds in (
-        ("checkpoints", ["CHECKPOINTS"]),
-        ("corrupt", ["DAMAGED"]),
-        ("tmp", ["DAMAGED", GARBAGE]),
+    items += [*going.values(), *_unnamed_blobs(survey, kept, going, now)]
+    for folder, kind, rule in (
+        ("checkpoints", "CHECKPOINTS", "CHECKPOINTS"),
+        ("corrupt", "DAMAGED", "DAMAGED"),
+        ("tmp", "DAMAGED", GARBAGE),
     ):
         items += [
-            Item(kinds[0], *_of(entry))
+            Item(kind, *_of(entry))
             for entry in store.entries(folder)
-            if any(policy.is_over(kind, now - entry.modified) for kind in kinds)
+            if policy.is_over(rule, now - entry.modified)
         ]
     names = _expired(survey, kept, held, policy, day(now))
     expired = survey.find(Holding(records=names)) if names else Holding()
@@ -242,14 +235,7 @@ def _parse(content: bytes, source: str) -> Policy:
         raise ConfigError(f"the retention policy {source} is wrong: {problems}") from None
     except ValueError as error:
         raise ConfigError(f"the retention policy {source} is not TOML: {error}") from None
-    return Policy(
-        {kind: getattr(parsed, kind).days for kind in CLASSES},
-        parsed.keep_for_models,
-        parsed.legal_hold.runs,
-        parsed.legal_hold.subjects,
-        sha256(content).hexdigest(),
-        source,
-    )
+    return Policy(**vars(parsed), digest=sha256(content).hexdigest(), source=source)
 
 
 def _made(run: Run) -> list[tuple[str, set[str]]]:
@@ -297,10 +283,10 @@ def _for_models(tracking_uri: str, policy: Policy, runs: Iterable[Run]) -> set[s
 def _of_held_subjects(survey: Survey, policy: Policy) -> set[str]:
     """Artifacts with a subject that is under a legal hold."""
     protected: set[str] = set()
-    for digest, table in survey.read_tables() if policy.held_subjects else ():
+    for digest, table in survey.read_tables() if policy.legal_hold.subjects else ():
         if "subject_id" in table:
             tags = set(table["subject_id"].dropna().map(tombstone_tag))
-            if tags & policy.held_subjects:
+            if tags & policy.legal_hold.subjects:
                 protected |= survey.tables[digest]
     return protected
 
@@ -343,7 +329,7 @@ def _expired(
             on_hold |= set(table["record_id"])
         elif survey.tables[digest] & kept:
             over = table[table["retention_until"] < today]
-            free = ~over["subject_id"].map(tombstone_tag).isin(policy.held_subjects)
+            free = ~over["subject_id"].map(tombstone_tag).isin(policy.legal_hold.subjects)
             expired |= set(over.loc[free, "record_id"])
     return expired - on_hold
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.blobs import DIGEST
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Status
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from spira_tasks.tracking import Registered
 
 SUBJECT = re.compile(r"[0-9a-f]{64}")
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MODEL = re.compile(r"(?:\w+/|v)(\d+)|\w+@(champion|challenger)")
 COLUMNS = ("record_id", "subject_id", "split", "task", "label", "waveform", "features")
 ROLES = {"train": "trained on", "validation": "validated on", "test": "tested on"}
@@ -130,16 +131,17 @@ class Lineage:
             for digest in node.outputs.values():
                 makers[digest].add(node.id)
         # what a step read by name was made in its own run; what it read by digest, in any
-        self.reads: dict[NodeId, dict[str, set[NodeId]]] = {
-            (run.run_id, step): {
-                name: makers[reference] - {(run.run_id, step)}
-                if ":" in reference
-                else {(run.run_id, reference.partition(".")[0])} & self.nodes.keys()
-                for name, reference in record.inputs.items()
-            }
+        self.edges = sorted(
+            (maker, (run.run_id, step), name)
             for run in runs
             for step, record in run.steps.items()
-        }
+            for name, reference in record.inputs.items()
+            for maker in (
+                makers[reference] - {(run.run_id, step)}
+                if ":" in reference
+                else {(run.run_id, reference.partition(".")[0])} & self.nodes.keys()
+            )
+        )
 
     def trace(self, name: str) -> Trace:
         """Find out what ``name`` is, and all that is tied to it; ConfigError when it is unknown."""
@@ -149,25 +151,17 @@ class Lineage:
             return self._of_artifact(name)
         if SUBJECT.fullmatch(name):
             return self._of_people("subject", name, "subject_id")
-        if MODEL.fullmatch(name):
-            return self._of_model(name)
+        if model := MODEL.fullmatch(name):
+            return self._of_model(name, *model.groups())
         return self._of_people("recording", name, "record_id")
 
     def upstream(self, start: Iterable[NodeId]) -> set[NodeId]:
         """The nodes themselves, and all that they came from."""
-        return _reached(start, lambda id_: set().union(*self.reads[id_].values()))
+        return _reached(start, ((reader, maker) for maker, reader, _ in self.edges))
 
     def downstream(self, start: Iterable[NodeId]) -> set[NodeId]:
         """The nodes themselves, and all that came of them."""
-        return _reached(start, lambda id_: self._readers[id_])
-
-    @cached_property
-    def _readers(self) -> dict[NodeId, set[NodeId]]:
-        readers: dict[NodeId, set[NodeId]] = defaultdict(set)
-        for id_, inputs in self.reads.items():
-            for maker in set().union(*inputs.values()):
-                readers[maker].add(id_)
-        return readers
+        return _reached(start, ((maker, reader) for maker, reader, _ in self.edges))
 
     @cached_property
     def _versions(self) -> list[tuple[Node, Mapping[str, Any]]]:
@@ -192,13 +186,9 @@ class Lineage:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table of recordings by the digest of its artifact; columns of ``COLUMNS``."""
         digests = {digest for node in self.nodes.values() for digest in node.outputs.values()}
-        contents = {digest: find_file(self.store, digest, ".parquet") for digest in sorted(digests)}
-        tables = {
-            digest: read_columns(content, COLUMNS)
-            for digest, content in contents.items()
-            if content
-        }
-        return {digest: table for digest, table in tables.items() if "record_id" in table}
+        files = ((digest, find_file(self.store, digest, ".parquet")) for digest in sorted(digests))
+        tables = ((digest, read_columns(content, COLUMNS)) for digest, content in files if content)
+        return {digest: table for digest, table in tables if "record_id" in table}
 
     def _json(self, digest: str, name: str) -> dict[str, Any]:
         return dict(json.loads(find_file(self.store, digest, name) or b"{}"))
@@ -211,15 +201,12 @@ class Lineage:
             around = self.upstream(made or read) | self.downstream([*made, *read])
             return self._of_nodes("artifact", digest, around)
         for table in self.tables.values():
-            for column in [name for name in ("waveform", "features") if name in table]:
-                rows = table[table[column] == digest]
-                if len(rows):
-                    return self._of_people("recording", str(rows["record_id"].iloc[0]), "record_id")
+            rows = table[table.filter(["waveform", "features"]).eq(digest).any(axis=1)]
+            if len(rows):
+                return self._of_people("recording", str(rows["record_id"].iloc[0]), "record_id")
         raise ConfigError(f"nothing in {self.store.url} has the digest {digest}")
 
-    def _of_model(self, name: str) -> Trace:
-        match = MODEL.fullmatch(name)
-        version, alias = match.groups() if match else (None, None)
+    def _of_model(self, name: str, version: str | None, alias: str | None) -> Trace:
         if alias:
             version = next((v.version for v in self._registered if alias in v.aliases), None)
         ids = [node.id for node, known in self._versions if str(known["version"]) == version]
@@ -253,12 +240,7 @@ class Lineage:
     ) -> Trace:
         chosen = set(ids)
         nodes = [node for id_, node in self.nodes.items() if id_ in chosen]
-        edges = sorted(
-            (maker, id_, what)
-            for id_ in chosen
-            for what, makers in self.reads[id_].items()
-            for maker in makers & chosen
-        )
+        edges = tuple(edge for edge in self.edges if chosen.issuperset(edge[:2]))
         runs = {node.run for node in nodes}
         log = list(audit.events(self.store))
         models = self._models(chosen)
@@ -267,7 +249,7 @@ class Lineage:
             kind,
             name,
             tuple(nodes),
-            tuple(edges),
+            edges,
             recordings=tuple(self._recordings(nodes, only)),
             models=tuple(models),
             decisions=tuple(
@@ -288,13 +270,15 @@ class Lineage:
         import pandas as pd
 
         known: dict[str, dict[str, Any]] = {}
-        outputs = [(name, digest) for node in nodes for name, digest in node.outputs.items()]
-        for name, digest in outputs:
-            if digest not in self.tables:
-                continue
-            table = self.tables[digest].dropna(subset="record_id")
-            table = table if only is None else table[table["record_id"].isin(only)]
-            for row in table.to_dict("records"):
+        outputs = [
+            (name, self.tables[digest])
+            for node in nodes
+            for name, digest in node.outputs.items()
+            if digest in self.tables
+        ]
+        for name, whole in outputs:
+            table = whole if only is None else whole[whole["record_id"].isin(only)]
+            for row in table.dropna(subset="record_id").to_dict("records"):
                 entry = known.setdefault(row["record_id"], {"role": "refused"})
                 entry.update({k: v for k, v in row.items() if not pd.isna(v)})
                 if name != "quarantine":
@@ -329,27 +313,29 @@ class Lineage:
         return [found[version] for version in sorted(found, key=int)]
 
 
-def _reached(start: Iterable[NodeId], neighbours: Callable[[NodeId], set[NodeId]]) -> set[NodeId]:
-    found: set[NodeId] = set()
-    pending = set(start)
+def _reached(start: Iterable[NodeId], pairs: Iterable[tuple[NodeId, NodeId]]) -> set[NodeId]:
+    neighbours: dict[NodeId, set[NodeId]] = defaultdict(set)
+    for one, other in pairs:
+        neighbours[one].add(other)
+    found, pending = set[NodeId](), set(start)
     while pending:
         id_ = pending.pop()
         found.add(id_)
-        pending |= neighbours(id_) - found
+        pending |= neighbours[id_] - found
     return found
 
 
 def _decisions_of_persons(
     nodes: Iterable[Node], log: Iterable[Event], classifiers: set[str]
-) -> list[PersonsDecision]:
+) -> Iterator[PersonsDecision]:
     """The decisions that some steps applied, and approvals and refusals of some classifiers."""
+    decided = [event for event in log if "decision" in event.details]
     history: dict[str, list[Event]] = defaultdict(list)  # decided and withdrawn, in turn
-    for event in log:
-        if "decision" in event.details:
-            history[event.details["decision"]].append(event)
+    for event in decided:
+        history[event.details["decision"]].append(event)
     steps: dict[int, list[str]] = defaultdict(list)
     for node in nodes:
-        for id_ in [id_ for ids in node.decisions.values() for id_ in ids]:
+        for id_ in chain.from_iterable(node.decisions.values()):
             # decided anew after it was withdrawn: what stood when the step ended
             made = [
                 event.number
@@ -359,8 +345,7 @@ def _decisions_of_persons(
             ]
             if made:
                 steps[made[-1]].append(f"{node.run}/{node.step}")
-    found = []
-    for event in sorted((e for chain in history.values() for e in chain), key=lambda e: e.number):
+    for event in decided:
         classifier = event.details.get("classifier")
         is_tied = event.number in steps if classifier is None else classifier in classifiers
         if event.action == "withdrawal" or not is_tied:
@@ -369,18 +354,11 @@ def _decisions_of_persons(
         withdrawn = ""
         if later and later[0].action == "withdrawal":
             withdrawn = f"{later[0].at} by {later[0].actor}: {later[0].details['why']}"
-        found.append(
-            PersonsDecision(
-                event.action,
-                {k: v for k, v in event.details.items() if k not in NOT_ABOUT},
-                event.actor,
-                event.at,
-                str(event.details["why"]),
-                withdrawn,
-                tuple(steps[event.number]),
-            )
+        about = {name: value for name, value in event.details.items() if name not in NOT_ABOUT}
+        why, applied_by = str(event.details["why"]), tuple(steps[event.number])
+        yield PersonsDecision(
+            event.action, about, event.actor, event.at, why, withdrawn, applied_by
         )
-    return found
 
 
 def draw(trace: Trace) -> str:
@@ -409,7 +387,7 @@ def draw(trace: Trace) -> str:
     template = Template(
         PICTURE.read_text("utf-8"), autoescape=True, trim_blocks=True, undefined=StrictUndefined
     )
-    picture: str = template.render(
+    picture = template.render(
         title=f"{trace.kind} {trace.name}",
         about=f"{len(trace.nodes)} steps of {len(runs)} runs, {len(trace.recordings)} recordings, "
         f"{len(trace.models)} model versions, {len(trace.by_persons)} decisions of people{hidden}",
@@ -426,7 +404,7 @@ def draw(trace: Trace) -> str:
         box_width=BOX_WIDTH,
         box_height=BOX_HEIGHT,
     )
-    return picture
+    return str(picture)
 
 
 def _drawn_decisions(trace: Trace) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import Anchor
-from spira_tasks.governance import signing
+from spira_tasks.governance import decisions, signing
 from spira_tasks.governance.audit import FOLDER, NOTHING, Event, name_of
 from spira_tasks.governance.decisions import CERTIFICATES, DIGEST, Document, History, read_document
 
@@ -142,5 +142,5 @@ def _note(history: History, name: str, document: Document | None) -> str:
         else:
             is_ours = signing.is_demonstration(public)
         return "" if is_ours else CERTIFICATE_OF_OTHERS
-    event = history.quoted(name, document)
+    event = decisions.quoted(document, history.in_force[name])
     return "" if event is None or DIGEST in event.details else WITHOUT_DIGEST

@@ -33,10 +33,14 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Bar:
+class Row:
+    """One bar, or one dot with its interval."""
+
     label: str
     value: float | None
     text: str
+    low: float | None = None
+    high: float | None = None
     tone: str = "c1"
 
 
@@ -51,16 +55,6 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Interval:
-    label: str
-    value: float | None
-    low: float | None
-    high: float | None
-    text: str
-    tone: str = "c1"
-
-
-@dataclass(frozen=True)
 class Mark:
     """A place on the axis with its words: a tick, or a limit that is drawn through the chart."""
 
@@ -68,7 +62,7 @@ class Mark:
     label: str
 
 
-def bars(heading: Heading, rows: Sequence[Bar]) -> Markup:
+def bars(heading: Heading, rows: Sequence[Row]) -> Markup:
     """Horizontal bars."""
     largest = max((row.value for row in rows if row.value is not None), default=0.0)
     drawn = []
@@ -111,7 +105,7 @@ def stacked(heading: Heading, categories: Sequence[str], rows: Sequence[Stack]) 
 
 
 def intervals(
-    heading: Heading, rows: Sequence[Interval], ticks: Sequence[Mark], limits: Sequence[Mark] = ()
+    heading: Heading, rows: Sequence[Row], ticks: Sequence[Mark], limits: Sequence[Mark] = ()
 ) -> Markup:
     """Dots with their intervals on one axis, from the first tick to the last."""
     low, high = ticks[0].value, ticks[-1].value
@@ -121,10 +115,10 @@ def intervals(
 
     top = LEGEND_ROW * len(limits)
     bottom = top + len(rows) * ROW
-    drawn = [_vertical("grid", place(tick.value), top, bottom) for tick in ticks]
+    drawn = [_line("grid", place(tick.value), top, place(tick.value), bottom) for tick in ticks]
     for number, limit in enumerate(limits):
         x = place(limit.value)
-        drawn.append(_vertical("limit", x, number * LEGEND_ROW + 4, bottom))
+        drawn.append(_line("limit", x, number * LEGEND_ROW + 4, x, bottom))
         anchor, shift = ("end", -6) if x > 50 else ("start", 6)
         drawn.append(_text("tick", limit.label, x, number * LEGEND_ROW + 14, anchor, shift=shift))
     for number, row in enumerate(rows):
@@ -235,10 +229,6 @@ def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
     return Markup('<line class="{}" x1="{}%" y1="{:g}" x2="{}%" y2="{:g}"/>').format(
         kind, _number(x1), y1, _number(x2), y2
     )
-
-
-def _vertical(kind: str, x: float, top: float, bottom: float) -> Markup:
-    return _line(kind, x, top, x, bottom)
 
 
 def _dot(kind: str, x: float, y: float, words: str, radius: float = 6) -> Markup:

@@ -18,6 +18,7 @@ from spira_tasks.contract.run import Anchor, RunOutcome
 from spira_tasks.contract.verdict import Verdict
 
 Count = int | None  # None: suppressed
+Unit = Literal["subjects", "recordings"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Counts:
     """
 
     by: tuple[str, ...]
-    unit: Literal["subjects", "recordings"]
+    unit: Unit
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[tuple[Count, ...], ...]
@@ -49,7 +50,6 @@ class StepFacts:
     """One step; ``waiting``: it never ran.  ``error`` and ``message`` are of a failed step."""
 
     name: str
-    stage: str
     state: Literal["done", "blocked", "failed", "waiting"]
     seconds: float = 0.0
     found: bool = False
@@ -58,6 +58,7 @@ class StepFacts:
     error: str = ""
     message: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)  # output name to artifact digest
+    code: str = ""  # digest of the code that ran; empty where the record has none
 
 
 @dataclass(frozen=True)
@@ -190,17 +191,6 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What made the run; empty where the run does not say."""
-
-    git: str
-    lock: str
-    python: str
-    image: str
-    code: Mapping[str, str]  # step name to the digest of the code that ran
-
-
-@dataclass(frozen=True)
 class Change:
     """A property of this run and of the run before."""
 
@@ -230,7 +220,7 @@ class RunFacts:
     triggered_by: str  # "airflow:<user>" or "cli:<user>"; empty where the log does not say
     steps: tuple[StepFacts, ...]
     verdicts: Mapping[str, tuple[Verdict, ...]]  # by step, small counts suppressed
-    provenance: Provenance
+    provenance: Mapping[str, str]  # gather.PROVENANCE of the newest step; empty if it has none
     anchor: Anchor
     releases: tuple[Release, ...] = ()  # in force now; waivers are in the verdicts
     n_erasures: Count = 0  # people erased from this store until now

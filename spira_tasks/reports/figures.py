@@ -46,24 +46,22 @@ def of_counts(t: Words, counts: Counts, name: str, title: str = "") -> Figure:
     if not counts.columns:
         values = [value for (value,) in counts.cells]
         bars = [
-            charts.Bar(row, value, _with_share(t, value, counts.total))
+            charts.Row(row, value, _with_share(t, value, counts.total))
             for row, value in zip(rows, values, strict=True)
         ]
         table = zip([*rows, t("total")], map(t.cell, [*values, counts.total]), strict=True)
         return Figure(name, title, note, charts.bars(heading, bars), (dimension, unit), (*table,))
     columns = [category(t, counts.by[1], column) for column in counts.columns]
-    totals = counts.row_totals or tuple(None for _ in rows)
     categories, folded = _folded(t, columns, counts.cells)
     stacks = [
         charts.Stack(row, values, [t.cell(value) for value in values], t.cell(total))
-        for row, values, total in zip(rows, folded, totals, strict=True)
+        for row, values, total in zip(rows, folded, counts.row_totals, strict=True)
     ]
     lines = [
         (row, *map(t.cell, values), t.cell(total))
-        for row, values, total in zip(rows, counts.cells, totals, strict=True)
+        for row, values, total in zip(rows, counts.cells, counts.row_totals, strict=True)
     ]
-    if counts.column_totals:
-        lines.append((t("total"), *map(t.cell, (*counts.column_totals, counts.total))))
+    lines.append((t("total"), *map(t.cell, (*counts.column_totals, counts.total))))
     header = (dimension, *columns, t("total"))
     chart = charts.stacked(heading, categories, stacks)
     return Figure(name, title, note, chart, header, tuple(lines))
@@ -79,9 +77,9 @@ def of_evaluation(t: Words, evaluation: Evaluation) -> list[Figure]:
     figures = []
     for metric in METRICS if evaluation.conditions else ():
         rows = [
-            charts.Interval(
-                t(f"condition.{name}"), one.value, one.low, one.high, _interval(t, one),
-                tone="c1" if name == "clean" else "c2",
+            charts.Row(
+                t(f"condition.{name}"), one.value, _interval(t, one), one.low, one.high,
+                "c1" if name == "clean" else "c2",
             )
             for name in _conditions(evaluation)
             for one in (evaluation.conditions[name].get(metric, HIDDEN),)
@@ -122,9 +120,10 @@ def of_signal(t: Words, quality: Sequence[SignalQuality]) -> list[Figure]:
         unit = t.name("measure_unit", measure)
         decimals = 0 if all(end == int(end) for end in ends) else 2
         rows = [
-            charts.Interval(
-                t.name("device", one.device), one.median, one.low, one.high,
+            charts.Row(
+                t.name("device", one.device), one.median,
                 t("hidden") if one.median is None else f"{t.number(one.median, decimals)} {unit}",
+                one.low, one.high,
             )
             for one in found
         ]  # fmt: skip
@@ -160,7 +159,7 @@ def of_drift(t: Words, drift: Sequence[Verdict]) -> Figure | None:
             text = f"{in_words.observed(one, t.language)} / {in_words.limit(one, t.language)}"
             bar_tone = "c1" if one.status == "pass" else "c2"
             label = in_words.title(one, t.language)
-            bars.append(charts.Interval(label, ratio, 0.0, ratio, text, bar_tone))
+            bars.append(charts.Row(label, ratio, text, 0.0, ratio, bar_tone))
     if not bars:
         return None
     largest = max(1.0, *(row.value for row in bars if row.value is not None))

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
@@ -28,7 +29,6 @@ from spira_tasks.reports.facts import (
     Intake,
     Interval,
     ModelFacts,
-    Provenance,
     Release,
     RunFacts,
     RunSummary,
@@ -55,6 +55,7 @@ TABLES = (  # the furthest that a run came, first
 QUARANTINE = ("reason", "hospital_id")
 PREDICTIONS = ("subject_id", "split", "label", "clean")
 MEASURES = ("operating_point", "expected_calibration_error", "brier_score")
+PROVENANCE = ("git", "lock", "python", "image")
 COMPARED = ("n_recordings", "n_subjects", "n_quarantined")
 
 
@@ -97,12 +98,7 @@ class Reader:
 def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     """Read what is known of a run.
 
-    Raises
-    ------
-    ConfigError
-        When the store has no such run.
-    ServiceUnavailable
-        When the store does not answer.
+    Raises ConfigError when the store has no such run, ServiceUnavailable when it does not answer.
     """
     run = store.runs.read(run_id).training
     if not run.steps:
@@ -120,24 +116,28 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     if table is not None:
         table = tables.with_categories(table, sites)
     promotion = reader.json("promote.decision", "decision.json") or {}
+    made = _newest_provenance(run)
     return RunFacts(
         run_id=run_id,
         outcome=run.outcome,
         started_at=min(map(_started, run.steps.values())),
         finished_at=run.finished_at,
-        synthetic=tables.is_synthetic(table),
+        synthetic=None if table is None else bool(table["is_synthetic"].any()),
         triggered_by=_triggered_by(store, run),
-        steps=_steps(run),
+        steps=tuple(_steps(run)),
         verdicts={name: tuple(map(suppress, one.verdicts)) for name, one in run.steps.items()},
-        provenance=_provenance(run),
+        provenance={name: made.get(name, "") for name in PROVENANCE},
         anchor=audit.head(store.documents),
-        releases=_releases(store),
+        releases=tuple(
+            Release(one.about.get("reason", ""), one.why, one.by, one.at)
+            for one in decisions.known(store, "releases")
+        ),
         n_erasures=count(len(decisions.known(store, "erasures"))),
         intake=_intake(reader, run),
         quarantine=tables.quarantine(quarantine, sites),
         dataset=tables.dataset(table, run.digest("check_training_set.table")),
         composition=tables.composition(table),
-        signal_quality=tables.signal_quality(table),
+        signal_quality=tuple(tables.signal_quality(table)),
         evaluation=_evaluation(reader, table),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
         model=_model(reader, run, tracking_uri),
@@ -147,45 +147,35 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
 
 def history(store: Store) -> list[RunSummary]:
     """The newest MAX_RUNS training runs, the oldest first."""
-    summaries = in_threads(lambda run_id: _summary(store, run_id), store.runs.ids()[-MAX_RUNS:])
-    known = [summary for summary in summaries if summary is not None]
-    return sorted(known, key=lambda run: (run.finished_at, run.run_id))
+    runs = in_threads(lambda run_id: store.runs.read(run_id).training, store.runs.ids()[-MAX_RUNS:])
+    summaries = [_summary(run) for run in runs if run.steps]
+    return sorted(summaries, key=lambda run: (run.finished_at, run.run_id))
 
 
 def compare(store: Store, run_id: str, runs: Sequence[RunSummary]) -> Since | None:
     """Compare a run with the one that ended before it; None where no such run is known."""
-    ids = [run.run_id for run in runs]
-    place = ids.index(run_id) if run_id in ids else 0
-    if place == 0:
+    pair = next((pair for pair in pairwise(runs) if pair[1].run_id == run_id), None)
+    if pair is None:
         return None
-    before, now = (store.runs.read(ids[n]).training for n in (place - 1, place))
-    return Since(ids[place - 1], tuple(_changes(before, now, runs[place - 1], runs[place])))
+    before, now = (store.runs.read(one.run_id).training for one in pair)
+    return Since(pair[0].run_id, tuple(_changes(before, now, *pair)))
 
 
 def latest_run(store: Store) -> str:
-    """The training run that last wrote a record.
-
-    Raises
-    ------
-    ConfigError
-        When there is none.
-    """
+    """The training run that last wrote a record; ConfigError when there is none."""
     for run_id in reversed(store.runs.ids()):
         if store.runs.read(run_id).training.steps:
             return run_id
     raise ConfigError(f"store {store.url} has no training run yet; there is nothing to report on")
 
 
-def _summary(store: Store, run_id: str) -> RunSummary | None:
-    run = store.runs.read(run_id).training
-    if not run.steps:
-        return None
+def _summary(run: Run) -> RunSummary:
     verdicts = by_suite({step: record.verdicts for step, record in run.steps.items()})
     ingest, evaluation = run.metrics("ingest"), run.metrics("evaluate")
     auc = [evaluation.get(name) for name in ("auc", "auc_low", "auc_high")]
     n_quarantined = sum(int(run.metrics(step).get("n_quarantined", 0)) for step in run.steps)
     return RunSummary(
-        run_id=run_id,
+        run_id=run.run_id,
         finished_at=run.finished_at,
         outcome=run.outcome,
         n_recordings=count(int(ingest.get("n_recordings", 0))),
@@ -202,17 +192,15 @@ def _is_published(sizes: Mapping[str, float]) -> bool:
     return min(sizes.get("n_patients", 0), sizes.get("n_controls", 0)) >= MIN_CELL
 
 
-def _steps(run: Run) -> tuple[StepFacts, ...]:
+def _steps(run: Run) -> Iterator[StepFacts]:
     """The steps that ran and, of a run that did not come to its end, those that did not."""
-    steps = []
     for step in TRAINING:
-        one = run.steps.get(step.name)
-        if one is None:
-            steps += [] if "promote" in run.steps else [StepFacts(step.name, step.stage, "waiting")]
-            continue
-        what = (one.step, one.stage, one.state, one.seconds, one.found, one.key, one.finished_at)
-        steps.append(StepFacts(*what, one.error, one.message, one.outputs))
-    return tuple(steps)
+        if one := run.steps.get(step.name):
+            what = (one.step, one.state, one.seconds, one.found, one.key, one.finished_at)
+            code = one.provenance.get("code", "")
+            yield StepFacts(*what, one.error, one.message, one.outputs, code)
+        elif "promote" not in run.steps:
+            yield StepFacts(step.name, "waiting")
 
 
 def _started(record: StepRecord) -> str:
@@ -230,19 +218,6 @@ def _triggered_by(store: Store, run: Run) -> str:
 def _newest_provenance(run: Run) -> Mapping[str, str]:
     parts = [record.provenance for record in run.steps.values()]
     return max(parts, key=lambda part: part.get("at", ""), default={})
-
-
-def _provenance(run: Run) -> Provenance:
-    """Of the newest step; code by step."""
-    newest = _newest_provenance(run)
-    return Provenance(
-        **{name: newest.get(name, "") for name in ("git", "lock", "python", "image")},
-        code={
-            step: code
-            for step, record in run.steps.items()
-            if (code := record.provenance.get("code"))
-        },
-    )
 
 
 def _changes(before: Run, now: Run, earlier: RunSummary, this: RunSummary) -> Iterator[Change]:
@@ -269,14 +244,6 @@ def _changes(before: Run, now: Run, earlier: RunSummary, this: RunSummary) -> It
 
 def _short(digest: str) -> str:
     return digest[:13]  # a revision of Git, with its mark of changes, or enough of a digest
-
-
-def _releases(store: Store) -> tuple[Release, ...]:
-    """Those in force now: which of them a run applied is not in its records one by one."""
-    return tuple(
-        Release(one.about.get("reason", ""), one.why, one.by, one.at)
-        for one in decisions.known(store, "releases")
-    )
 
 
 def _intake(reader: Reader, run: Run) -> Intake | None:
@@ -309,17 +276,17 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         n_subjects=count(report["n_subjects"]),
         n_patients=count(report["n_patients"]),
         n_controls=count(report["n_controls"]),
-        slices=tables.slices(table, predictions, report["operating_point"]),
+        slices=tuple(tables.slices(table, predictions, report["operating_point"])),
     )
     if not _is_published(report):
         return found
-    cells = {
-        ("patients", "positive"): "true_positives",
-        ("patients", "negative"): "false_negatives",
-        ("controls", "positive"): "false_positives",
-        ("controls", "negative"): "true_negatives",
+    numbers = report["confusion"]
+    confusion = {
+        ("patients", "positive"): numbers["true_positives"],
+        ("patients", "negative"): numbers["false_negatives"],
+        ("controls", "positive"): numbers["false_positives"],
+        ("controls", "negative"): numbers["true_negatives"],
     }
-    confusion = {place: int(report["confusion"][name]) for place, name in cells.items()}
     return replace(
         found,
         **{name: report[name] for name in MEASURES},
@@ -328,10 +295,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
             condition: {name: Interval(**one) for name, one in estimates.items()}
             for condition, estimates in report["conditions"].items()
         },
-        drops={
-            condition: Interval(**one)
-            for condition, one in report["drop_in_balanced_accuracy"].items()
-        },
+        drops={name: Interval(**one) for name, one in report["drop_in_balanced_accuracy"].items()},
     )
 
 

@@ -45,8 +45,8 @@ def file_name(run_id: str) -> str:
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write ``manifest.json``: what the site is about, the hash of every file, and a signature."""
-    content = {"format": FORMAT, **about, "files": _hashes(folder)}
-    manifest = signing.sign(content)
+    files = {name: sha256((folder / name).read_bytes()).hexdigest() for name in _names(folder)}
+    manifest = signing.sign({"format": FORMAT, **about, "files": files})
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", "utf-8")
     return manifest
 
@@ -55,7 +55,7 @@ def write_zip(folder: Path, file: Path) -> None:
     """Pack a site; the folder in the zip is named as the file is."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(file, "w") as archive:
-        for name in sorted(_names(folder)):
+        for name in _names(folder):
             entry = zipfile.ZipInfo(f"{file.stem}/{name}", NO_TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
@@ -65,10 +65,7 @@ def write_zip(folder: Path, file: Path) -> None:
 def verify(file: Path) -> Checked:
     """Compare every file of a pack with its manifest, and the manifest with its signature.
 
-    Raises
-    ------
-    ConfigError
-        When it is no zip, or one without a manifest of ours.
+    Raises ConfigError when it is no zip, or one without a manifest of ours.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -107,10 +104,6 @@ def verify(file: Path) -> Checked:
         anchor=Anchor(**anchor) if anchor else None,
         problems=problems,
     )
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {name: sha256((folder / name).read_bytes()).hexdigest() for name in _names(folder)}
 
 
 def _names(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,30 +155,28 @@ def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
         pairs.append(
             ("owner", t.first(f"owner.{facts.thresholds_owner}") or facts.thresholds_owner)
         )
-    pairs.append(("code", facts.provenance.git or UNKNOWN))
+    pairs.append(("code", facts.provenance["git"] or UNKNOWN))
     return [(t(f"who.{name}"), value) for name, value in pairs]
 
 
 def _data(t: Words, facts: RunFacts) -> Context:
     intake, refused = facts.intake, facts.quarantine
     tables = (
-        [
-            figures.of_counts(t, counts, name, title)
-            for counts, name, title in (
-                (refused.by_reason, "by-reason", ""),
-                (refused.by_site, "by-site", t("refused.site")),
-                (refused.by_site_and_reason, "by-site-reason", ""),
-            )
-            if counts
-        ]
+        (
+            (refused.by_reason, "by-reason", ""),
+            (refused.by_site, "by-site", t("refused.site")),
+            (refused.by_site_and_reason, "by-site-reason", ""),
+        )
         if refused
-        else []
+        else ()
     )
     drift = [one for one in facts.checks if one.suite == "drift"]
     return {
         "intake": _intake(t, intake),
         "by_task": figures.of_counts(t, intake.by_task, "by-task") if intake else None,
-        "quarantine": tables,
+        "quarantine": [
+            figures.of_counts(t, counts, name, title) for counts, name, title in tables if counts
+        ],
         "refused_by_step": [
             (t.name("step", step), t.count(n))
             for step, n in (refused.n_by_step.items() if refused else ())
@@ -189,15 +187,10 @@ def _data(t: Words, facts: RunFacts) -> Context:
         ],
         "signal": figures.of_signal(t, facts.signal_quality),
         "drift": figures.of_drift(t, drift),
-        "suites": _suites(t, facts.verdicts),
+        "suites": list(_suites(t, facts.verdicts)),
         "waived": sentences.waived(t, facts),
         "releases": [
-            (
-                figures.category(t, "reason", one.reason or UNKNOWN),
-                one.why,
-                one.by,
-                t.instant(one.at),
-            )
+            (in_words.reason(one.reason or UNKNOWN, t.language), one.why, one.by, t.instant(one.at))
             for one in facts.releases
         ],
     }
@@ -211,21 +204,17 @@ def _intake(t: Words, intake: Intake | None) -> list[tuple[str, str]]:
     return [*pairs, (t("intake.hours_of_audio"), t.number(intake.hours_of_audio, 1))]
 
 
-def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> list[Context]:
-    suites = []
+def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> Iterator[Context]:
     for suite, found in by_suite(verdicts).items():
         rows = [_verdict_row(t, one) for one in found]
         tones = {row["tone"] for row in rows}
-        suites.append(
-            {
-                "title": t.name("suite", suite),
-                "worst": next(one for one in ("block", "warn", "pass") if one in tones),
-                "tally": Tally.of(found),
-                "notable": [row for row in rows if row["tone"] != "pass"],
-                "passed": [row for row in rows if row["tone"] == "pass"],
-            }
-        )
-    return suites
+        yield {
+            "title": t.name("suite", suite),
+            "worst": next(one for one in ("block", "warn", "pass") if one in tones),
+            "tally": Tally.of(found),
+            "notable": [row for row in rows if row["tone"] != "pass"],
+            "passed": [row for row in rows if row["tone"] == "pass"],
+        }
 
 
 def _verdict_row(t: Words, verdict: Verdict) -> Context:
@@ -250,12 +239,7 @@ def _datasheet(t: Words, facts: RunFacts) -> Context:
         "subject": facts.dataset.digest if facts.dataset else "",
         "intake": _intake(t, facts.intake),
         "steps": [
-            (
-                t.name("step", step.name),
-                t(f"state.{step.state}"),
-                facts.provenance.code.get(step.name, "")[:12],
-                step.key[:12],
-            )
+            (t.name("step", step.name), t(f"state.{step.state}"), step.code[:12], step.key[:12])
             for step in facts.steps
             if step.outputs
         ],
@@ -299,7 +283,7 @@ def _document(kind: Kind, t: Words) -> dict[str, Any]:
         "parts": {section: _part(kind, section, t.language) for section in SECTIONS[kind]},
         "gaps": [],
         "people": people,
-        "of_counts": lambda counts, name, title: figures.of_counts(t, counts, name, title),
+        "of_counts": partial(figures.of_counts, t),
     }
 
 
@@ -376,10 +360,10 @@ def _slice_rows(t: Words, facts: RunFacts) -> list[tuple[str, ...]]:
 def _provenance(t: Words, facts: RunFacts) -> Context:
     made, model = facts.provenance, facts.model
     pairs = [
-        ("git", made.git),
-        ("lock", made.lock),
-        ("image", made.image or t("provenance.no_image")),
-        ("python", made.python),
+        ("git", made["git"]),
+        ("lock", made["lock"]),
+        ("image", made["image"] or t("provenance.no_image")),
+        ("python", made["python"]),
     ]
     if model:
         pairs += [("classifier", model.classifier), ("mlflow", model.mlflow_run)]
@@ -387,15 +371,13 @@ def _provenance(t: Words, facts: RunFacts) -> Context:
     for step in facts.steps:
         if step.key:
             digests.append((step.name, t("provenance.key"), step.key))
-        if step.name in made.code:
-            digests.append((step.name, t("provenance.code"), made.code[step.name]))
+        if step.code:
+            digests.append((step.name, t("provenance.code"), step.code))
         digests += [(step.name, name, digest) for name, digest in sorted(step.outputs.items())]
+    configs = {"materialize": model.feature, "train": model.training} if model else {}
     settings = [
         (f"{step}.{name}", setting(value))
-        for step, config in (
-            ("materialize", model.feature if model else {}),
-            ("train", model.training if model else {}),
-        )
+        for step, config in configs.items()
         for name, value in sorted(config.items())
     ]
     return {

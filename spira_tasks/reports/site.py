@@ -29,7 +29,7 @@ def build(
     """Write the site of a run into empty folders; return its manifest.
 
     The same run gives the same files, apart from times, the audit log's newest event, and what
-    people decided since.
+    people decided since.  Raises ConfigError when the store has no such run.
 
     Parameters
     ----------
@@ -37,11 +37,6 @@ def build(
         For the site of the pack, without links to other runs.
     served : Path, optional
         For the same with links to the sites of other runs beside it, and with the zip of ``alone``.
-
-    Raises
-    ------
-    ConfigError
-        When the store has no such run.
     """
     runs = history(store)
     facts = replace(gather(store, run_id, tracking_uri), since=compare(store, run_id, runs))
@@ -98,10 +93,7 @@ def put(site: Path, folder: Path) -> Path:
 def files_of_site(folder: Path) -> list[str]:
     """The files of the site that is in a folder; none when it is empty or not there.
 
-    Raises
-    ------
-    ConfigError
-        When something else than a site is there.
+    Raises ConfigError when something else than a site is there.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return []

@@ -11,8 +11,8 @@ of different days are not protected against each other: totals differ by what ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.contract.verdict import MIN_CELL, is_small
 from spira_tasks.intake.record_contract import COLUMNS as CONTRACT
@@ -24,13 +24,12 @@ from spira_tasks.reports.facts import (
     Quarantine,
     SignalQuality,
     Slice,
+    Unit,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-Unit = Literal["subjects", "recordings"]
 
 OTHER, MISSING = "other", "missing"
 BANDS = ("<18", "18-29", "30-44", "45-59", "60-74", "75+")
@@ -91,11 +90,6 @@ def with_categories(table: pd.DataFrame, sites: Mapping[str, str]) -> pd.DataFra
     )
 
 
-def is_synthetic(table: pd.DataFrame | None) -> bool | None:
-    """Whether any recording is of an invented person; None without a table."""
-    return None if table is None else bool(table["is_synthetic"].any())
-
-
 def by_task(counts: Mapping[str, int]) -> Counts:
     known = {task: n for task, n in counts.items() if task in CONTRACT["task"].values}
     return one_way("task", "recordings", known)
@@ -133,24 +127,20 @@ def quarantine(refused: Mapping[str, pd.DataFrame], sites: Mapping[str, str]) ->
     if table.empty:
         return Quarantine(n_by_step)
     code = table["reason"].astype("str").str.fullmatch(r"[\w(), .:+-]{1,200}")
-    counted = pd.DataFrame(
-        {
-            "reason": table["reason"].where(code, OTHER),
-            "site": _replaced(table["hospital_id"], sites),
-        }
-    )
+    reasons = table["reason"].where(code, OTHER)
+    counted = pd.DataFrame({"reason": reasons, "site": _replaced(table["hospital_id"], sites)})
     return Quarantine(
         n_by_step,
-        by_reason=one_way("reason", "recordings", counted["reason"].value_counts().to_dict()),
+        by_reason=one_way("reason", "recordings", reasons.value_counts().to_dict()),
         by_site=_tabulated(counted, ("site",), "recordings"),
         by_site_and_reason=_tabulated(counted, ("site", "reason"), "recordings"),
     )
 
 
-def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
+def signal_quality(table: pd.DataFrame | None) -> Iterator[SignalQuality]:
     """Quartiles of what was measured of the voices, by device."""
     if table is None:
-        return ()
+        return
     voices = table[table["task"] != "AMBIENT"]
     groups = dict(iter(voices.groupby("device")))
     devices = sorted(groups, key=_order)
@@ -158,9 +148,8 @@ def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
     n_voices = {device: len(groups[device]) for device in devices}
     people = one_way("device", "subjects", n_people).cells  # no total gives a hidden one away
     recordings = one_way("device", "recordings", n_voices).cells
-    found = []
     for measure, unit in MEASURES.items():
-        for number, device in enumerate(devices):
+        for device, (n_subjects,), (n_recordings,) in zip(devices, people, recordings, strict=True):
             values = groups[device][measure].dropna()
             quartiles: list[float | None] = [None, None, None]
             if n_people[device] >= MIN_CELL and len(values) >= MIN_CELL:
@@ -168,23 +157,20 @@ def signal_quality(table: pd.DataFrame | None) -> tuple[SignalQuality, ...]:
                     round(round(float(value) / unit) * unit, 2)
                     for value in values.quantile([0.25, 0.5, 0.75])
                 ]
-            (n_subjects,), (n_recordings,) = people[number], recordings[number]
-            found.append(SignalQuality(measure, device, n_subjects, n_recordings, *quartiles))
-    return tuple(found)
+            yield SignalQuality(measure, device, n_subjects, n_recordings, *quartiles)
 
 
 def slices(
     table: pd.DataFrame | None, predictions: pd.DataFrame | None, operating_point: float
-) -> tuple[Slice, ...]:
+) -> Iterator[Slice]:
     """Sensitivity and specificity on groups of the test subjects, one score a person."""
     if table is None or predictions is None:
-        return ()
+        return
     test = predictions[predictions["split"] == "test"]
     scores = test.groupby("subject_id")[["label", "clean"]].mean()
     people = table.drop_duplicates("subject").set_index("subject")
     people = people.join(scores.rename(columns={"label": "is_patient"}), how="inner")
     is_right = (people["clean"] >= operating_point) == (people["is_patient"] == 1)
-    found = []
     for by in ("sex", "age", "site", "device"):
         counts = _tabulated(people, (by, "label"), "subjects")
         n_right = is_right.groupby([people[by], people["label"]]).sum()
@@ -195,8 +181,7 @@ def slices(
                 _rate(int(n_right.get((group, name), 0)), n)
                 for name, n in (("patients", n_patients), ("controls", n_controls))
             )
-            found.append(Slice(by, group, n_patients, n_controls, sensitivity, specificity))
-    return tuple(found)
+            yield Slice(by, group, n_patients, n_controls, sensitivity, specificity)
 
 
 def _rate(n_right: int, n: Count) -> Interval | None:
@@ -258,9 +243,7 @@ def one_way(by: str, unit: Unit, counts: Mapping[str, int]) -> Counts:
 
     numbers = np.array([*counts.values(), sum(counts.values())])[:, None]
     *cells, (total,) = _shown(numbers, hide(numbers))
-    return Counts(
-        (by,), unit, tuple(counts), (), tuple(cells), row_totals=(), column_totals=(), total=total
-    )
+    return Counts((by,), unit, tuple(counts), (), tuple(cells), (), (), total)
 
 
 def two_way(
@@ -273,25 +256,17 @@ def two_way(
     """
     import numpy as np
 
-    rows = list(dict.fromkeys(row for row, _ in counts))
-    columns = list(dict.fromkeys(column for _, column in counts))
+    rows = tuple(dict.fromkeys(row for row, _ in counts))
+    columns = tuple(dict.fromkeys(column for _, column in counts))
     numbers = np.zeros((len(rows) + 1, len(columns) + 1), dtype=int)
-    for (row, column), n in counts.items():
-        numbers[rows.index(row), columns.index(column)] = n
+    numbers[:-1, :-1] = [[counts.get((row, column), 0) for column in columns] for row in rows]
     numbers[-1, :] = numbers.sum(axis=0)
     numbers[:, -1] = numbers.sum(axis=1)
     hidden = np.zeros(numbers.shape, dtype=bool) if in_full else hide(numbers)
     *lines, totals = _shown(numbers, hidden)
-    return Counts(
-        by,
-        unit,
-        tuple(rows),
-        tuple(columns),
-        tuple(line[:-1] for line in lines),
-        row_totals=tuple(line[-1] for line in lines),
-        column_totals=totals[:-1],
-        total=totals[-1],
-    )
+    cells = tuple(line[:-1] for line in lines)
+    row_totals = tuple(line[-1] for line in lines)
+    return Counts(by, unit, rows, columns, cells, row_totals, totals[:-1], totals[-1])
 
 
 def hide(numbers: np.ndarray) -> np.ndarray:
@@ -337,14 +312,10 @@ def _computed(numbers: np.ndarray, hidden: np.ndarray) -> tuple[int, int] | None
     sums, constants = _equations(numbers, hidden)
     for aim, place in zip(np.eye(len(places)), places, strict=True):
         low, high = (
-            # 3 is "unbounded": it may be as large as it likes
-            np.inf
-            if (found := linprog(aim * sign, A_eq=sums, b_eq=constants, bounds=(1, None))).status
-            == 3
-            else sign * found.fun
-            for sign in (1.0, -1.0)
+            linprog(aim * sign, A_eq=sums, b_eq=constants, bounds=(1, None)) for sign in (1, -1)
         )
-        if high - low < 0.5:
+        is_bounded = high.status != 3
+        if is_bounded and -high.fun - low.fun < 0.5:
             return int(place[0]), int(place[1])
     return None
 
@@ -353,19 +324,12 @@ def _equations(numbers: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.
     """Every line sums to its last number: as equations in the hidden numbers."""
     import numpy as np
 
-    unknown = np.full(numbers.shape, -1)
-    unknown[hidden] = np.arange(hidden.sum())
-    lines: list[Any] = [np.s_[:, column] for column in range(numbers.shape[1])]
+    signs = [np.append(np.ones(n - 1), -1.0) for n in numbers.shape]
+    factors = np.einsum("r,cl->rcl", signs[0], np.eye(numbers.shape[1]))  # (row, column, line)
     if numbers.shape[1] > 1:
-        lines += [np.s_[row, :] for row in range(numbers.shape[0])]
-    sums, constants = np.zeros((len(lines), hidden.sum())), np.zeros(len(lines))
-    for number, line in enumerate(lines):
-        signs = np.ones(len(numbers[line]))
-        signs[-1] = -1.0
-        is_hidden = hidden[line]
-        sums[number, unknown[line][is_hidden]] = signs[is_hidden]
-        constants[number] = -(signs * numbers[line])[~is_hidden].sum()
-    return sums, constants
+        of_rows = np.einsum("c,rl->rcl", signs[1], np.eye(numbers.shape[0]))
+        factors = np.concatenate([factors, of_rows], axis=2)
+    return factors[hidden].T, -numbers[~hidden] @ factors[~hidden]
 
 
 def _next_to_hide(

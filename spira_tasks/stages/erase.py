@@ -36,7 +36,7 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from spira_tasks.governance import certificates, erasure
+    from spira_tasks.governance import erasure
     from spira_tasks.governance.inventory import Holding
 
     certificate, changed = erasure.erase(
@@ -44,7 +44,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     )
     text = json.dumps(certificate, indent=1, sort_keys=True)
     (outputs.certificate / "certificate.json").write_text(text)
-    (outputs.certificate / "certificate.md").write_text(certificates.as_markdown(certificate))
+    (outputs.certificate / "certificate.md").write_text(erasure.as_markdown(certificate))
     counts = {name: float(n) for name, n in certificate["removed"].items()}
     models = {"n_model_versions": float(len(certificate["model_versions"]))}
     return Outcome(counts | models, changed=changed)

@@ -13,8 +13,9 @@ from erasing import erase, filled, store, subject, table
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.run import Anchor
-from spira_tasks.governance import audit, certificates, decisions, retention
+from spira_tasks.governance import audit, decisions, retention
 from spira_tasks.governance.applied import Kind
+from spira_tasks.governance.erasure import certificate_name
 from spira_tasks.governance.verification import verify
 
 __all__ = ["filled", "store", "subject"]  # the fixtures
@@ -227,7 +228,7 @@ def test_a_release_that_goes_with_an_erased_person_is_in_the_log(
     found = verify(store)
     assert (found.problems, found.notes) == ([], [])
 
-    name = certificates.name_of(str(certificate["tag"]))
+    name = certificate_name(str(certificate["tag"]))
     true = document(store, name).read_text()
     change(document(store, name), removed={"n_recordings": 0})
     assert "was changed" in problem(store, name)

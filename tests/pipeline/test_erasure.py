@@ -20,7 +20,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
-from spira_tasks.governance import certificates, decisions, erasure, inventory, signing
+from spira_tasks.governance import decisions, erasure, inventory, signing
 from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.verification import verify
 from spira_tasks.provenance import ROOT
@@ -155,7 +155,7 @@ def test_killed_anywhere_and_begun_again_it_ends_the_same(
     shutil.copytree(store.url, start)
     whole = killed(store, subject, 10**6)
     n_acts = 10**6 - int(whole.stdout.splitlines()[-1])
-    removed = certificates.read(store, tombstone_tag(subject))["removed"]  # type: ignore[index]
+    removed = erasure.certificate_of(store, tombstone_tag(subject))["removed"]  # type: ignore[index]
     assert n_acts > 20
     for after in sorted({*range(1, n_acts, max(1, n_acts // 7)), n_acts - 1, n_acts}):
         place = tmp_path / f"killed-{after}"

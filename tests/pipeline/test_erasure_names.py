@@ -13,7 +13,7 @@ from folders import Cohort
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.errors import ServiceUnavailable
-from spira_tasks.governance import certificates, decisions, erasure, inventory
+from spira_tasks.governance import decisions, erasure, inventory
 
 __all__ = ["filled", "store", "subject"]  # the fixtures
 
@@ -45,7 +45,7 @@ def test_a_short_or_numeric_name_counts_only_where_a_field_says_that_it_is_one(
     words: dict[str, Any] = {"config": {"as_of": "2026-03-04"}, "provenance": {"version": "3"}}
     store.runs.write("r", StepRecord("other", "other", "done", "2026", 0.0, **words))
     other = {"tag": "ab" * 16, "model_versions": [{"version": "3"}], "finished": {"at": "2026"}}
-    store.documents.write(f"{certificates.FOLDER}/{other['tag']}.json", other)
+    store.documents.write(erasure.certificate_name(str(other["tag"])), other)
 
     assert erase(store, subject)[1] is True
 

@@ -16,7 +16,7 @@ from folders import Cohort
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import certificates, decisions, erasure
+from spira_tasks.governance import decisions, erasure
 from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.inventory import Holding
 from spira_tasks.provenance import ROOT
@@ -81,11 +81,11 @@ def test_the_certificate_names_nobody_and_a_changed_one_is_reported(
     assert main(["erase", "--list", "--json", "--store", store.url]) == 0
     (row,) = json.loads(capsys.readouterr().out)["erasures"]
     assert (row["tag"], row["state"], len(row["dataset_versions"])) == (tag, "finished", 3)
-    forged = certificates.read(store, tag)
+    forged = erasure.certificate_of(store, tag)
     assert forged is not None
-    assert "the signature fits: yes" in certificates.as_markdown(forged)
+    assert "the signature fits: yes" in erasure.as_markdown(forged)
     forged["removed"]["n_rows"] = 1000
-    assert "the signature fits: NO" in certificates.as_markdown(forged)
+    assert "the signature fits: NO" in erasure.as_markdown(forged)
 
 
 def test_a_plan_deletes_nothing(
@@ -134,7 +134,7 @@ def test_airflow_erases_by_the_tag_and_never_holds_the_pseudonym(
     assert traces(Path(store.url), {subject}) == []
     assert traces(home, {subject}) == []
     assert subject not in process.stdout + process.stderr
-    (certificate,) = certificates.known(store)
+    (certificate,) = erasure.certificates(store)
     assert certificate["requested"]["by"].startswith("airflow:")
     conf = json.dumps({"subject": subject, "reason": WHY})
     refused = airflow("dags", "test", "spira_erasure", "-c", conf, home=home, SPIRA_STORE=store.url)

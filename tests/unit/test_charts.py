@@ -11,7 +11,7 @@ from reading_pages import Page
 
 from expectations.words import Words
 from spira_tasks.reports import charts, figures
-from spira_tasks.reports.charts import Bar, Heading, Interval, Mark, Stack
+from spira_tasks.reports.charts import Heading, Mark, Row, Stack
 from spira_tasks.reports.facts import Counts
 
 HEADING = Heading("sites", "By site", "How many people")
@@ -34,23 +34,23 @@ def widths(chart: str, kind: str) -> list[str]:
 
 
 def test_a_bar_is_as_long_as_its_share_of_the_largest() -> None:
-    chart = charts.bars(HEADING, [Bar("a", 40, "40"), Bar("b", 10, "10"), Bar("c", 0, "0")])
+    chart = charts.bars(HEADING, [Row("a", 40, "40"), Row("b", 10, "10"), Row("c", 0, "0")])
     assert widths(chart, "c1") == ["100%", "25%"]
     assert widths(chart, "track") == ["100%"] * 3
 
 
 def test_a_chart_has_a_title_and_a_description_for_who_does_not_see_it() -> None:
-    page = Page(charts.bars(HEADING, [Bar("a", 1, "1")]))
+    page = Page(charts.bars(HEADING, [Row("a", 1, "1")]))
     (svg,) = page.all("svg")
     assert (svg["role"], svg["aria-labelledby"]) == ("img", "sites-t sites-d")
     assert {"By site", "How many people", "a", "1"} <= {word for _, word in page.words}
 
 
 def test_what_is_hidden_or_unknown_is_written_and_not_drawn() -> None:
-    chart = charts.bars(HEADING, [Bar("a", None, "hidden"), Bar("b", 8, "8")])
+    chart = charts.bars(HEADING, [Row("a", None, "hidden"), Row("b", 8, "8")])
     assert widths(chart, "c1") == ["100%"]
     assert "hidden" in Page(chart).text
-    chart = charts.intervals(HEADING, [Interval("a", None, None, None, "hidden")], TICKS)
+    chart = charts.intervals(HEADING, [Row("a", None, "hidden")], TICKS)
     assert drawn(chart, "circle", "c1") == []
     chart = charts.stacked(HEADING, ["x", "y"], [Stack("a", [None, 6], ["hidden", "6"], "hidden")])
     assert widths(chart, "part") == ["100%"]
@@ -60,7 +60,7 @@ def test_what_is_hidden_or_unknown_is_written_and_not_drawn() -> None:
 def test_nothing_at_all_still_makes_a_chart(value: float | None) -> None:
     for chart in (
         charts.bars(HEADING, []),
-        charts.bars(HEADING, [Bar("a", value, "none")]),
+        charts.bars(HEADING, [Row("a", value, "none")]),
         charts.stacked(HEADING, [], []),
         charts.stacked(HEADING, ["x"], [Stack("a", [value], ["none"], "0")]),
         charts.intervals(HEADING, [], TICKS),
@@ -83,16 +83,15 @@ def test_parts_of_a_stack_lie_side_by_side_and_fill_it() -> None:
 
 def test_categories_beyond_the_colours_are_one() -> None:
     names = tuple(f"device {number}" for number in range(9))
-    counts = Counts(
-        ("site", "device"), "subjects", ("#1",), names, (tuple(range(10, 19)),), (126,), (), 126
-    )
+    cells = tuple(range(10, 19))
+    counts = Counts(("site", "device"), "subjects", ("#1",), names, (cells,), (126,), cells, 126)
     figure = figures.of_counts(Words("en"), counts, "many")
     assert len(drawn(figure.chart, "rect", "part")) == charts.N_COLOURS
     assert len(figure.columns) == 1 + 9 + 1  # the table keeps them apart
 
 
 def test_an_interval_keeps_within_its_axis() -> None:
-    rows = [Interval("a", 0.5, -1.0, 2.0, "0.5"), Interval("b", 0.25, 0.0, 0.5, "0.25")]
+    rows = [Row("a", 0.5, "0.5", -1.0, 2.0), Row("b", 0.25, "0.25", 0.0, 0.5)]
     chart = charts.intervals(HEADING, rows, TICKS, [Mark(0.75, "limit")])
     whiskers = [(one["x1"], one["x2"]) for one in drawn(chart, "line", "whisker")]
     assert whiskers == [("0%", "100%"), ("0%", "50%")]
@@ -118,7 +117,7 @@ def test_thirty_categories_with_long_names_stay_apart_and_keep_their_names() -> 
     names = [
         f"a device of a name that is longer than any phone is wide, number {n}" for n in range(30)
     ]
-    chart = charts.bars(HEADING, [Bar(name, n, str(n)) for n, name in enumerate(names)])
+    chart = charts.bars(HEADING, [Row(name, n, str(n)) for n, name in enumerate(names)])
     page = Page(chart)
     lines = [float(text["y"]) for text in page.all("text") if text["class"] == "label"]
     assert all(below - above >= charts.ROW for above, below in pairwise(lines))
@@ -139,9 +138,9 @@ def test_the_first_and_the_last_day_stand_under_the_axis() -> None:
 def test_names_are_escaped() -> None:
     evil = "<script>alert('x')</script>\" onload=\"x"
     for chart in (
-        charts.bars(Heading("n", evil, evil), [Bar(evil, 1, evil)]),
+        charts.bars(Heading("n", evil, evil), [Row(evil, 1, evil)]),
         charts.stacked(HEADING, [evil], [Stack(evil, [1], [evil], evil)]),
-        charts.intervals(HEADING, [Interval(evil, 0.5, 0.1, 0.9, evil)], TICKS, [Mark(0.5, evil)]),
+        charts.intervals(HEADING, [Row(evil, 0.5, evil, 0.1, 0.9)], TICKS, [Mark(0.5, evil)]),
         charts.lines(HEADING, [(evil, evil)], [0.5], [evil], TICKS),
     ):
         page = Page(chart)

@@ -53,7 +53,7 @@ def bare() -> RunFacts:
     """A run that stopped before anything could be measured, of which the tables are gone."""
     return facts(
         outcome="running", started_at="", synthetic=None, triggered_by="", verdicts={},
-        n_erasures=0, steps=(StepFacts("ingest", "ingest", "waiting"),), releases=(), intake=None,
+        n_erasures=0, steps=(StepFacts("ingest", "waiting"),), releases=(), intake=None,
         quarantine=None, dataset=None, composition=(), signal_quality=(),
         evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="", since=None,
     )  # fmt: skip
@@ -150,7 +150,7 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path, monkeypatch: pytest.M
     evil = replace(BY_SITE, rows=(SCRIPT, "<img src=x onerror=alert(1)>", "other"))
     run = facts(
         run_id=SCRIPT, triggered_by=SCRIPT, composition=(evil,), missing=(SCRIPT,), steps=(
-            StepFacts(SCRIPT, SCRIPT, "failed", error=SCRIPT, message=SCRIPT, key=SCRIPT),
+            StepFacts(SCRIPT, "failed", error=SCRIPT, message=SCRIPT, key=SCRIPT),
         ),
         quarantine=Quarantine({SCRIPT: 9}, replace(BY_REASON, rows=(SCRIPT, "x")), evil, evil),
         verdicts={SCRIPT: (
@@ -258,7 +258,7 @@ def test_no_words_stand_in_the_templates_themselves(
     monkeypatch.setattr(expectations.words, "texts", lambda: marked)
     expectations.words.words_of.cache_clear()
     request.addfinalizer(expectations.words.words_of.cache_clear)
-    names = [StepFacts("⟦s⟧", "⟦s⟧", "done", 4.9, False, "⟦k⟧", AT, outputs={"⟦o⟧": "⟦d⟧"})]
+    names = [StepFacts("⟦s⟧", "done", 4.9, False, "⟦k⟧", AT, outputs={"⟦o⟧": "⟦d⟧"})]
     run = facts(
         run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",),
         steps=tuple(names), verdicts={"⟦p⟧": (

@@ -137,16 +137,16 @@ def test_a_waiver_is_offered_only_where_a_gate_would_apply_it(firm: bool, waivab
 
 
 def test_a_failed_run_names_its_step_and_blames_neither_data_nor_model() -> None:
-    lost = StepFacts("train", "train", "failed", error="ServiceUnavailable", message="no answer")
+    lost = StepFacts("train", "failed", error="ServiceUnavailable", message="no answer")
     headline = sentences.headline(EN, facts(outcome="failed", verdicts={}, steps=(lost,)))
     assert headline.why == 'The step "Training" got no answer from a service that it needs.'
     assert headline.next.startswith("Run again once the service answers")
-    bug = StepFacts("train", "train", "failed", error="ZeroDivisionError")
+    bug = StepFacts("train", "failed", error="ZeroDivisionError")
     assert "ended with an error" in why(facts(outcome="failed", verdicts={}, steps=(bug,)))
 
 
 def test_an_unfinished_run_says_what_comes_next() -> None:
-    steps = (StepFacts("ingest", "ingest", "done"), StepFacts("split", "split", "waiting"))
+    steps = (StepFacts("ingest", "done"), StepFacts("split", "waiting"))
     assert (
         why(facts(outcome="running", verdicts={}, steps=steps))
         == "The next step is: Split into parts."
