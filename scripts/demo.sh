@@ -35,7 +35,7 @@ fi
 cat <<NEXT
 
 Next:
-  make demo                                     finds everything, computes nothing
+  make demo                                     finds what is computed
   . ./env.sh                                    enters the environment
   python -m spira_tasks show latest --json      the same for a program
   python -m spira_tasks pipeline training --data $cohort --set train.seed=7

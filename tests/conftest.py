@@ -252,7 +252,7 @@ def reference(platform: Production, undisturbed: DagRun) -> Reference:
     (platform.given / "digests.json").write_text(json.dumps(found))
     (platform.given / "digests.json").chmod(0o644)
     run = platform.trigger_faulty("reference", **FAULTY)
-    seen = looked_at(run.wait_for_line("train", MIDDLE["train"]), platform)
+    seen = looked_at(run.wait_for_line("train", "epoch 1 of"), platform)
     assert run.wait() == "success"
     keys = {name: record["key"] for name, record in run.records().items()}
     return Reference(platform, outputs(run), keys, seen)

@@ -41,20 +41,21 @@ def looked_at(container: str, platform: Production) -> AtWork:
     ]
     program = """
 import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
 def reached(address):
     try:
         socket.create_connection(address, 3).close()
         return True
     except OSError:
         return False
-print(json.dumps([reached(tuple(one)) for one in json.loads(sys.argv[1])]))
+addresses = [tuple(one) for one in json.loads(sys.argv[1])]
+with ThreadPoolExecutor(len(addresses)) as pool:  # the training ends while many are waited for
+    print(json.dumps(list(pool.map(reached, addresses))))
 """
-    reached = docker("exec", container, "python", "-c", program, json.dumps(addresses)).stdout
-    return AtWork(
-        json.loads(docker("inspect", container).stdout)[0],
-        docker("exec", container, "cat", "/proc/self/status").stdout,
-        dict(zip(addresses, json.loads(reached), strict=True)),
-    )
+    details = json.loads(docker("inspect", container).stdout)[0]
+    status = docker("exec", container, "cat", "/proc/self/status").stdout
+    answered = docker("exec", container, "python", "-c", program, json.dumps(addresses)).stdout
+    return AtWork(details, status, dict(zip(addresses, json.loads(answered), strict=True)))
 
 
 @dataclass(frozen=True)
