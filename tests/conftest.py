@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from faults import FAULTY, MIDDLE, Reference, looked_at, outputs
+from faults import FAULTY, Reference, looked_at, outputs
 from planted import TOLERANT, plant
 from production import Production, production, why_not
 from production import Run as DagRun
