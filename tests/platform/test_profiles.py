@@ -7,7 +7,6 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 from faults import SHORT, Reference, outputs
@@ -17,8 +16,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def with_profiles(platform: Production, reference: Reference) -> Iterator[Production]:
-    """The platform of the other tests with two Celery workers and a proxy besides."""
+def with_profiles(platform: Production, reference: Reference) -> Production:
+    """The platform with two Celery workers and a proxy besides; it is left so."""
     tls = platform.secrets / "tls"
     tls.mkdir(exist_ok=True)
     subprocess.run(
@@ -30,16 +29,12 @@ def with_profiles(platform: Production, reference: Reference) -> Iterator[Produc
         check=True,
         capture_output=True,
     )
-    before = platform.settings.read_text()
     with platform.settings.open("a") as settings:
         settings.write("SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,tls\n")
         settings.write("SPIRA_REDIS_IMAGE=spira-redis:local\nSPIRA_PROXY_IMAGE=spira-proxy:local\n")
         settings.write("SPIRA_HTTPS_AIRFLOW=127.0.0.1:31443\nSPIRA_HTTPS_MLFLOW=127.0.0.1:31444\n")
     platform.compose("up", "-d", "--no-build", "--scale", "airflow-worker=2")
-    yield platform
-    platform.compose("rm", "-sf", "airflow-worker", "redis", "proxy")
-    platform.settings.write_text(before)
-    platform.compose("up", "-d", "--no-build")
+    return platform
 
 
 def test_celery_workers_follow_the_steps(with_profiles: Production, reference: Reference) -> None:
