@@ -54,7 +54,9 @@ with ThreadPoolExecutor(len(addresses)) as pool:  # the training ends while many
 """
     details = json.loads(docker("inspect", container).stdout)[0]
     status = docker("exec", container, "cat", "/proc/self/status").stdout
-    answered = docker("exec", container, "python", "-c", program, json.dumps(addresses)).stdout
+    soon = ("-e", "RES_OPTIONS=timeout:2 attempts:1")  # for names that nobody knows
+    command = ("python", "-c", program, json.dumps(addresses))
+    answered = docker("exec", *soon, container, *command).stdout
     return AtWork(details, status, dict(zip(addresses, json.loads(answered), strict=True)))
 
 
