@@ -159,7 +159,6 @@ def test_s3_is_away_until_a_try_has_failed(platform: Production, reference: Refe
     ran_once(run, *UPSTREAM, "train")
 
 
-@pytest.mark.nightly
 def test_postgres_is_restarted(platform: Production, reference: Reference) -> None:
     reference.forget("train")
     run = platform.trigger_faulty("postgres-restarted", **FAULTY)
@@ -226,7 +225,6 @@ def test_out_of_memory_is_reported_and_tried_with_the_larger_limit(
     ran_once(run, *UPSTREAM, "materialize")
 
 
-@pytest.mark.nightly
 @pytest.mark.usefixtures("reference")
 def test_a_training_that_is_stopped_saves_its_state_and_airflow_keeps_the_word_of_the_person(
     platform: Production,
