@@ -20,7 +20,7 @@ setup: $(INSTALLED)  ## install everything into .venv
 $(INSTALLED):
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "installing into .venv; this takes two minutes or so"
+	@echo "installing into .venv; this takes a few minutes"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@rm -f .venv/installed-*; touch $@
 

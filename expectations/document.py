@@ -12,7 +12,10 @@ COLUMNS = ("expected", "severity", "action", "limit", "rationale", "owner")
 def page(suites: list[Suite], language: Language) -> str:
     """One table a suite and one of the statistical gates; ends with a line break.
 
-    Raises KeyError when a text is missing; the argument is its key.
+    Raises
+    ------
+    KeyError
+        When a text is missing; the argument is its key.
     """
     words = words_of(language)
     parts = [

@@ -95,8 +95,12 @@ def package_versions(module: str) -> dict[str, str]:
     These are the distributions that the modules of ``project_sources`` import, and those that they
     require in turn.  Everything is read from the lock file, so that a process, a container and a
     pod agree, whatever else is installed beside them.  Patch releases of Python, and builds of one
-    version for other processors (``+cpu``), are the same.  Raises ConfigError when a module imports
-    a package that the lock file does not have.
+    version for other processors (``+cpu``), are the same.
+
+    Raises
+    ------
+    ConfigError
+        When a module imports a package that the lock file does not have.
     """
     lock = _lock(LOCK_FILE)
     pending = []

@@ -68,8 +68,11 @@ class Report:
 def check(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Report:
     """Validate a table against a suite, in memory.
 
-    Raises RuntimeError when an expectation could not be evaluated: a bug in it or a column of
-    another type, which is neither a pass nor a fault of the data.
+    Raises
+    ------
+    RuntimeError
+        When an expectation could not be evaluated: a bug in it or a column of another type,
+        which is neither a pass nor a fault of the data.
     """
     version, digest = str((suite.meta or {}).get("version", "")), digest_of(suite)
     frame = frame.reset_index(drop=True)  # rows are identified by number

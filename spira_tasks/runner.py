@@ -46,8 +46,10 @@ class Stage(Protocol):
 def run_step(step: Step, run_id: str, store: Store) -> Result:
     """Bring ``step`` to its result.  Calling it again changes nothing and costs nothing.
 
-    Raises GateRejected when a verdict of the result ends the run; the result is stored all the
-    same.
+    Raises
+    ------
+    GateRejected
+        When a verdict of the result ends the run; the result is stored all the same.
     """
     started = time.monotonic()
     known: dict[str, Any] = {}  # fields of the record, as far as they are known
@@ -73,9 +75,8 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
         error = _named(error)
         message = str(error) if isinstance(error, errors.SpiraError) else ""
         try:
-            if isinstance(
-                error, errors.GateRejected
-            ):  # before there was anything to give verdicts on
+            # before there was anything to give verdicts on
+            if isinstance(error, errors.GateRejected):
                 refused = {"run": run_id, "step": step.name, "state": "refused"}
                 known["audit"] = audit.record(store, _spec(step.stage).audit or "gate", refused)
             close("failed", error=type(error).__name__, message=message)

@@ -53,7 +53,10 @@ class Service:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Service:
         """Read SPIRA_S3_ENDPOINT, SPIRA_S3_ACCESS_KEY, SPIRA_S3_SECRET_KEY and SPIRA_S3_REGION.
 
-        Raises ValueError that names the variables that are missing or wrong, never a value.
+        Raises
+        ------
+        ValueError
+            Names the variables that are missing or wrong, never a value.
         """
         values = os.environ if environment is None else environment
         names = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")

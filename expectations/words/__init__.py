@@ -31,7 +31,13 @@ Catalogue = Mapping[str, Mapping[str, str]]  # key to language to text
 
 @cache
 def texts() -> Catalogue:
-    """Every text: key to language to text.  Raises ValueError when two files have the same key."""
+    """Every text: key to language to text.
+
+    Raises
+    ------
+    ValueError
+        When two files have the same key.
+    """
     found: dict[str, Mapping[str, str]] = {}
     for subject in SUBJECTS:
         more = json.loads((HERE / f"{subject}.json").read_text("utf-8"))
@@ -52,7 +58,10 @@ class Words:
     def __call__(self, key: str, **values: object) -> str:
         """Return the text, its ``{names}`` filled in.
 
-        Raises KeyError when the catalogue lacks the text, or a value for one of its names.
+        Raises
+        ------
+        KeyError
+            When the catalogue lacks the text, or a value for one of its names.
         """
         return self._texts[key][self.language].format(**values)
 

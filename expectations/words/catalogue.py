@@ -50,7 +50,13 @@ def to_json(found: list[Suite]) -> str:
 
 
 def from_json(text: str) -> list[Suite]:
-    """Read what ``to_json`` wrote.  Raises ValueError when the text is something else."""
+    """Read what ``to_json`` wrote.
+
+    Raises
+    ------
+    ValueError
+        When the text is something else.
+    """
     content = json.loads(text)
     if not isinstance(content, list) or not content:
         raise ValueError("not a list of suites")

@@ -78,7 +78,12 @@ def describe(
     """Describe an expectation of the catalogue.
 
     ``allowed`` is the share of rows that may differ, where the expectation is about rows; by
-    default that of the entry.  Raises KeyError when a text is missing; the argument is its key.
+    default that of the entry.
+
+    Raises
+    ------
+    KeyError
+        When a text is missing; the argument is its key.
     """
     words = words_of(language)
     facts = _facts(entry, suite, words, allowed)

@@ -19,7 +19,10 @@ from spira_tasks.contract.step import Resources
 def secrets_of(resources: Resources) -> dict[str, str]:
     """The variables by which a step with these resources reaches its services.
 
-    Raises AirflowFailException when there is no connection for the S3 service.
+    Raises
+    ------
+    AirflowFailException
+        When there is no connection for the S3 service.
     """
     try:
         found = variables(STEP_ACCESS[resources.access], _connection)

@@ -142,8 +142,12 @@ class Engine:
 
         After a restart of the scheduler two tries can run this at once.  Only one can create a
         container with the task's plain name, and keeps that name until the container runs.  The
-        other one waits for the name, finds the container running, and takes it over.  Raises NoGPU
-        when GPUs are asked for and the engine has none to give.
+        other one waits for the name, finds the container running, and takes it over.
+
+        Raises
+        ------
+        NoGPU
+            When GPUs are asked for and the engine has none to give.
         """
         name = identity.name
         config = self.client.create_container_config(

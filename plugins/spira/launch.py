@@ -42,8 +42,10 @@ log = logging.getLogger("spira.step")
 def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOperator:
     """The operator that runs ``step`` of ``pipeline``, by default under ``SPIRA_RUNTIME``.
 
-    Raises ValueError when the runtime or the site file is wrong: Airflow shows it as the DAG's
-    import error.
+    Raises
+    ------
+    ValueError
+        When the runtime or the site file is wrong: Airflow shows it as the DAG's import error.
     """
     runtime = runtime or os.environ.get("SPIRA_RUNTIME", "process")
     site = Site.from_environment()

@@ -32,7 +32,10 @@ log = logging.getLogger("spira.step")
 def configured_step(name: str, pipeline: Pipeline, params: Mapping[str, Any]) -> Step:
     """The step of this name as the parameters of the DAG run configure it.
 
-    Raises AirflowFailException when a parameter or a setting is not known.
+    Raises
+    ------
+    AirflowFailException
+        When a parameter or a setting is not known.
     """
     try:
         return pipeline.from_params(params).step(name)

@@ -50,7 +50,10 @@ class Site:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Site:
         """Read SPIRA_SITE, SPIRA_DOCKER_URL and SPIRA_DOCKER_TLS, by default of this process.
 
-        Raises ValueError when the file is missing or wrong; names the place.
+        Raises
+        ------
+        ValueError
+            When the file is missing or wrong; names the place.
         """
         values = os.environ if environment is None else environment
         own = Place(

@@ -128,7 +128,10 @@ class StoreReader:
 def own_store() -> StoreReader:
     """The store of SPIRA_STORE; a bucket's keys come from Airflow's connections.
 
-    Raises OSError when SPIRA_STORE is not set, or no connection has its keys.
+    Raises
+    ------
+    OSError
+        When SPIRA_STORE is not set, or no connection has its keys.
     """
     store = os.environ.get("SPIRA_STORE")
     if not store:

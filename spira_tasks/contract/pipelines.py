@@ -118,8 +118,12 @@ class Pipeline:
         """The pipeline as the parameters of a DAG run want it.
 
         ``params`` holds ``data`` where data enters, any of ``options``, and ``settings`` as in
-        ``configure``; one that is None leaves the stage's own default.  Raises ValueError when a
-        parameter or a setting is not known.
+        ``configure``; one that is None leaves the stage's own default.
+
+        Raises
+        ------
+        ValueError
+            When a parameter or a setting is not known.
         """
         names = [*(["data"] if self.entry else []), *self.options, "settings"]
         if unknown := sorted(set(params) - set(names)):

@@ -58,7 +58,10 @@ class StepRecord:
     def from_json(cls, text: str | bytes) -> StepRecord:
         """Read a stored record; fields that a newer version wrote are left out.
 
-        Raises ValueError when the text is not JSON, or lacks what every record has.
+        Raises
+        ------
+        ValueError
+            When the text is not JSON, or lacks what every record has.
         """
         stored = json.loads(text)
         names = cls.__dataclass_fields__

@@ -50,8 +50,12 @@ def standings(store: Store, tracking_uri: str) -> list[Standing]:
 def approve(store: Store, tracking_uri: str, version: str, why: str) -> tuple[Standing, bool]:
     """Approve a version, and lift its refusal.
 
-    Returns how it stood before, and whether the approval is new.  Raises ConfigError when there is
-    no such version, or the reason is refused.
+    Returns how it stood before, and whether the approval is new.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such version, or the reason is refused.
     """
     standing = _find(standings(store, tracking_uri), store, version)
     _, new = decisions.decide(store, "approvals", standing.about, why)

@@ -218,7 +218,12 @@ def read_table(store: Store, directory: str, name: str) -> pd.DataFrame:
 def read_file(store: Store, directory: str, name: str) -> bytes:
     """A file of an artifact, or the copy that took its place.
 
-    Raises ConfigError when the artifact has no such file, ArtifactCorrupt when the file is gone.
+    Raises
+    ------
+    ConfigError
+        When the artifact has no such file.
+    ArtifactCorrupt
+        When the file is gone.
     """
     files = store.files(directory)
     if name not in files:

@@ -101,8 +101,12 @@ def ledger(store: Store) -> list[Entry]:
 def release(store: Store, record: str, reason: str | None, why: str) -> tuple[Entry, str]:
     """Lift a refusal; return it, and what that means for the next run.
 
-    ``reason`` may be None where the recording was refused for one reason only.  Raises ConfigError
-    when there is no such entry, or a person may not lift it.
+    ``reason`` may be None where the recording was refused for one reason only.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such entry, or a person may not lift it.
     """
     entry = _one(store, record, reason, {"open", "past"})
     meaning = releasable(entry.reason)

@@ -120,7 +120,10 @@ class Plan:
 def read_policy(store: Store, file: str | None = None) -> Policy:
     """Read the policy: the file given, else the one adopted for the store, else the package's.
 
-    Raises ConfigError when it cannot be read, or is no policy.
+    Raises
+    ------
+    ConfigError
+        When it cannot be read, or is no policy.
     """
     adopted = None if file else store.documents.read(ADOPTED)
     if adopted:
@@ -144,7 +147,10 @@ def adopt_policy(store: Store, file: str, why: str) -> Policy:
 def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = None) -> Plan:
     """Find out what goes at a Unix time, by default the present; change nothing.
 
-    Raises ArtifactCorrupt when a record of a run is damaged: it may be what keeps an artifact.
+    Raises
+    ------
+    ArtifactCorrupt
+        When a record of a run is damaged: it may be what keeps an artifact.
     """
     now = time.time() if now is None else now
     survey = Survey(store)

@@ -42,7 +42,10 @@ SHORTEST_NUMBER = 4  # characters; shorter hospital numbers are found in any tex
 def key(variable: str = VARIABLE) -> bytes:
     """Return the key from the environment, or the demonstration key when there is none.
 
-    Raises ConfigError when the variable is set to something too short to be a key.
+    Raises
+    ------
+    ConfigError
+        When the variable is set to something too short to be a key.
     """
     text = os.environ.get(variable, "")
     if not text:

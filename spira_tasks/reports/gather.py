@@ -98,7 +98,12 @@ class Reader:
 def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
     """Read what is known of a run.
 
-    Raises ConfigError when the store has no such run, ServiceUnavailable when it does not answer.
+    Raises
+    ------
+    ConfigError
+        When the store has no such run.
+    ServiceUnavailable
+        When the store does not answer.
     """
     run = store.runs.read(run_id).training
     if not run.steps:

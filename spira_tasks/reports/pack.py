@@ -65,7 +65,10 @@ def write_zip(folder: Path, file: Path) -> None:
 def verify(file: Path) -> Checked:
     """Compare every file of a pack with its manifest, and the manifest with its signature.
 
-    Raises ConfigError when it is no zip, or one without a manifest of ours.
+    Raises
+    ------
+    ConfigError
+        When it is no zip, or one without a manifest of ours.
     """
     try:
         with zipfile.ZipFile(file) as archive:

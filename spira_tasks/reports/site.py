@@ -93,7 +93,10 @@ def put(site: Path, folder: Path) -> Path:
 def files_of_site(folder: Path) -> list[str]:
     """The files of the site that is in a folder; none when it is empty or not there.
 
-    Raises ConfigError when something else than a site is there.
+    Raises
+    ------
+    ConfigError
+        When something else than a site is there.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return []

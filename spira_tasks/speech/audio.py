@@ -93,8 +93,12 @@ def to_pcm16(sound: Sound) -> NDArray[np.int16]:
     """Return the mean of the channels at 16 kHz, as a (time,) int16 array.
 
     Resampled by soxr at its HQ setting (20 bits, linear phase).  A mono 16-bit file at 16 kHz keeps
-    every sample.  Raises UnusableAudio with reason ``constant``, when no sample reaches one step of
-    16 bits.
+    every sample.
+
+    Raises
+    ------
+    UnusableAudio
+        With reason ``constant``, when no sample reaches one step of 16 bits.
     """
     mono = sound.waveform.mean(axis=0, dtype=np.float32)
     if sound.sample_rate_hz != SAMPLE_RATE_HZ:
@@ -119,7 +123,10 @@ def encode_wav(pcm16: NDArray[np.int16]) -> bytes:
 def read_pcm16(content: bytes) -> NDArray[np.int16]:
     """Decode what ``encode_wav`` made to (time,) int16 samples.
 
-    Raises ValueError for any other content, other kinds of WAV included.
+    Raises
+    ------
+    ValueError
+        For any other content, other kinds of WAV included.
     """
     n_samples = (len(content) - HEADER.size) // 2
     if n_samples < 0 or content[: HEADER.size] != _header(n_samples):

@@ -205,7 +205,11 @@ def restore(current: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Copy saved tensors over the current ones, unless a name, shape or dtype differs.
 
     In place, so that device and alignment in memory, which sums may depend on, stay as they are.
-    Raises ValueError when they differ; nothing is copied then.
+
+    Raises
+    ------
+    ValueError
+        When they differ; nothing is copied then.
     """
     shapes = [{name: (w.shape, w.dtype) for name, w in named.items()} for named in (current, saved)]
     if shapes[0] != shapes[1]:

@@ -103,8 +103,12 @@ def put_into_use(challenger: Registered, tracker: Tracker) -> None:
     """Make the version champion, unless somebody it learned from was erased meanwhile.
 
     Comparing takes minutes.  An erasure marks the versions before it deletes anything: one that
-    marks after the second look finds a champion, and reports it.  Raises ServiceUnavailable when
-    there was such an erasure: run again, the version is refused by its mark.
+    marks after the second look finds a champion, and reports it.
+
+    Raises
+    ------
+    ServiceUnavailable
+        When there was such an erasure: run again, the version is refused by its mark.
     """
     before = tracker.champion()
     tracker.promote(challenger.version)
