@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import socket
 import ssl
 import threading
 import time
@@ -114,11 +114,12 @@ class Proxy:
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.context = context
-        self.open: list[socket.socket] = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.accepts = True
-        threading.Thread(target=self._serve, args=(self.listener,), daemon=True).start()
+        self.open: set[asyncio.StreamWriter] = set()
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self.port = 0
+        self.reopen()
+        self.port = self.server.sockets[0].getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -126,48 +127,33 @@ class Proxy:
 
     def shut(self) -> None:
         """As an engine that goes down: what is open breaks, and nobody listens."""
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for one in self.open:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        self.open = []
+
+        async def close() -> None:
+            self.server.close()
+            for one in self.open:
+                one.transport.abort()
+
+        asyncio.run_coroutine_threadsafe(close(), self.loop).result(10)
 
     def reopen(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._serve, args=(self.listener,), daemon=True).start()
+        starting = asyncio.start_server(self._pass, "127.0.0.1", self.port, ssl=self.context)
+        self.server = asyncio.run_coroutine_threadsafe(starting, self.loop).result(10)
 
-    def _serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._pass, args=(client,), daemon=True).start()
-
-    def _pass(self, client: socket.socket) -> None:
-        engine = socket.socket(socket.AF_UNIX)
-        with suppress(OSError):
-            if self.context:
-                client.settimeout(10)
-                client = self.context.wrap_socket(client, server_side=True)
-            engine.connect(HERE.url.removeprefix("unix://"))
-            self.open += [client, engine]
-            back = threading.Thread(target=_copy, args=(engine, client), daemon=True)
-            back.start()
-            _copy(client, engine)
-            back.join()
-        client.close()
-        engine.close()
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = HERE.url.removeprefix("unix://")
+        from_engine, to_engine = await asyncio.open_unix_connection(path)
+        both = {writer, to_engine}
+        self.open |= both
+        await asyncio.gather(_copy(reader, to_engine), _copy(from_engine, writer))
+        self.open -= both
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
     with suppress(OSError):
-        while content := source.recv(65536):
-            target.sendall(content)
-    with suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+        while content := await source.read(65536):
+            target.write(content)
+            await target.drain()
+    target.close()
 
 
 def write_certificates(folder: Path) -> None:
