@@ -25,6 +25,7 @@ from suites import (
     feature_table,
     firm,
     first,
+    follows,
     recordings,
     split,
     ward_noises,
@@ -88,8 +89,9 @@ def test_classes_out_of_balance_are_reported_and_then_blocked() -> None:
     patients = table["label"] == 1
     some, few = patients & (table.index % 20 >= 14), patients & (table.index % 40 >= 38)
     name = "expect_column_mean_to_be_between(label, {})"
-    assert failing(training_set.suite, table[~patients | some])[name.format("typical")] == "warn"
-    assert failing(training_set.suite, table[~patients | few])[name.format("limit")] == "block"
+    for kept, aspect, status in ((some, "typical", "warn"), (few, "limit", "block")):
+        rest = table[~patients | kept]
+        assert follows(training_set.suite, rest, name.format(aspect)) == status
 
 
 def test_few_subjects_are_no_reason_to_block() -> None:
@@ -99,17 +101,17 @@ def test_few_subjects_are_no_reason_to_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "follows"), [("label_version", "block"), ("consent_version", "warn")]
+    ("column", "status"), [("label_version", "block"), ("consent_version", "warn")]
 )
-def test_two_versions_do_not_mix(column: str, follows: str) -> None:
+def test_two_versions_do_not_mix(column: str, status: str) -> None:
     table = split(recordings())
     table[column] = np.where(table.index < 100, 1, 2) if column == "label_version" else "2"
     table.loc[:99, column] = 1 if column == "label_version" else "1"
-    assert failing(training_set.suite, table) == {f"{COUNT}({column})": follows}
+    assert failing(training_set.suite, table) == {f"{COUNT}({column})": status}
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "name", "follows"),
+    ("column", "value", "name", "status"),
     [
         ("finite", False, f"{IN_SET}(finite)", "quarantine"),
         ("n_windows", 0, f"{BETWEEN}(n_windows)", "quarantine"),
@@ -123,9 +125,9 @@ def test_two_versions_do_not_mix(column: str, follows: str) -> None:
     ],
 )
 def test_a_wrong_matrix_is_put_aside_and_a_wrong_computation_blocks(
-    column: str, value: object, name: str, follows: str
+    column: str, value: object, name: str, status: str
 ) -> None:
-    assert failing(features.suite, first(1, column, value)(feature_table())) == {name: follows}
+    assert failing(features.suite, first(1, column, value)(feature_table())) == {name: status}
 
 
 @pytest.mark.parametrize(("column", "value"), [("n_frames", 301), ("n_bins", 80), ("schema", "x")])
@@ -141,7 +143,7 @@ def test_clean_features_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "name", "follows"),
+    ("spoil", "name", "status"),
     [
         (first(2, "noise_id", "noise-1"), f"{UNIQUE}(noise_id)", "block"),
         (first(1, "pool", "test"), f"{IN_SET}(pool)", "block"),
@@ -156,9 +158,9 @@ def test_clean_features_pass() -> None:
     ],
 )
 def test_a_ward_noise_that_is_none_is_seen(
-    spoil: Callable[[Table], Table], name: str, follows: str
+    spoil: Callable[[Table], Table], name: str, status: str
 ) -> None:
-    assert failing(ward_noise.suite, spoil(ward_noises())) == {name: follows}
+    assert failing(ward_noise.suite, spoil(ward_noises())) == {name: status}
 
 
 def test_a_clean_bank_passes_and_an_empty_one_is_reported() -> None:
