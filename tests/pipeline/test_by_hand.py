@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from conftest import Run
 from small_run import SETTINGS
 
@@ -22,6 +23,7 @@ def test_a_model_that_the_pipeline_made_came_through_every_gate(finished: Run) -
     assert "behind_its_gates" not in finished.refusal
 
 
+@pytest.mark.slow
 def test_a_model_trained_by_hand_on_what_no_gate_handed_on_is_known(
     finished: Run, tmp_path: Path
 ) -> None:

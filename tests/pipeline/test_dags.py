@@ -99,6 +99,7 @@ print(report.task_id, report.upstream_task_ids == others, report.on_failure_fail
     assert last_line(script, home) == "report True False"
 
 
+@pytest.mark.slow
 def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Path) -> None:
     conf = {"data": str(tmp_path)}
     (tmp_path / "readme.txt").write_text("no recordings here")
@@ -116,6 +117,7 @@ def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Pa
     assert report.state == "done"
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_can_be_built_again_by_its_own_dag(
     finished: Run, home: Path, tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_the_report_of_a_run_can_be_built_again_by_its_own_dag(
     assert store.directory(record.outputs["pack"]).names[0].endswith(".zip")
 
 
+@pytest.mark.slow
 def test_a_parameter_that_does_not_exist_is_refused(home: Path, tmp_path: Path) -> None:
     process = airflow(
         *("dags", "test", "spira_continuous_training", "-c", '{"epoch": 5}'),

@@ -140,6 +140,7 @@ def killed(store: Store, subject: str, after: int) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_begun_again_it_ends_the_same(
     store: Store, subject: str, tmp_path: Path
 ) -> None:

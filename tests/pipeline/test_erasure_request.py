@@ -121,6 +121,7 @@ def test_a_matrix_is_deleted_byte_by_byte_not_by_name_alone(store: Store, subjec
     assert not any(matrix.tobytes()[:4000] in content for content in stored)
 
 
+@pytest.mark.slow
 def test_airflow_erases_by_the_tag_and_never_holds_the_pseudonym(
     store: Store, subject: str, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_rows_at_fault_are_put_aside_and_the_others_go_on(store: Store, gate: Ga
     assert (verdict.status, verdict.severity, verdict.suite) == ("warn", "critical", "metadata")
 
 
+@pytest.mark.slow
 def test_the_same_table_gives_the_same_bytes_anywhere(
     gate: Gate, store: Store, tmp_path: Path
 ) -> None:

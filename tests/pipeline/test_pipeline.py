@@ -171,6 +171,7 @@ def test_another_seed_gives_other_weights(finished: Run) -> None:
     assert record.outputs != finished.results["train"].outputs
 
 
+@pytest.mark.slow
 def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     more = {**COHORT, "subjects": COHORT["subjects"] + 2}
@@ -235,6 +236,7 @@ def test_the_published_dataset_runs_through_the_same_pipeline(cohort: Path, tmp_
     assert min(given.values()) >= 4
 
 
+@pytest.mark.slow
 def test_a_gate_that_refuses_is_found_again_and_lets_nobody_past(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     write_cohort(folder, subjects=2, seed=1, progress=False)
@@ -276,6 +278,7 @@ def test_a_wrong_step_is_refused_with_what_is_wrong(
         run_step(step, "r", Store(str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_what_was_damaged_is_never_used_and_is_made_again(finished: Run, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     run(store, "r", finished.cohort, until="check_features")

@@ -143,6 +143,7 @@ def test_a_row_without_a_name_is_known_by_where_its_data_came_from(ward: Ward) -
     assert states == {"other": "open", "data": "past"}
 
 
+@pytest.mark.slow
 def test_the_ledger_tells_by_which_version_a_gate_refused_and_when_it_takes_again(
     ward: Ward, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,6 +297,7 @@ def test_an_erased_voice_of_the_published_layout_is_not_even_converted(
     assert store.blobs.exists(table.loc[1, "waveform"])
 
 
+@pytest.mark.slow
 def test_the_commands_list_release_and_run_again(
     ward: Ward, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ from spira_tasks.speech.training import pack, unpack
 from spira_tasks.stages import train
 from spira_tasks.tracking import Tracker
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 N_EPOCHS = 5  # a signal that is sent after the second arrives before the end
 
@@ -120,7 +121,6 @@ def test_a_terminated_step_says_that_its_state_is_saved_and_goes_on_from_there(
     assert checkpoints(store) == []
 
 
-@pytest.mark.slow
 def test_a_killed_step_goes_on_from_what_was_last_saved(store: Store, undisturbed: Result) -> None:
     process = start([sys.executable, "-c", SAVING_ALWAYS], store)
     said = stop_after(2, process, signal.SIGKILL)
