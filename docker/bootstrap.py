@@ -16,8 +16,6 @@ import os
 import secrets
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -201,21 +199,20 @@ def _policy(bucket: str) -> dict[str, Any]:
 
 def make_mlflow_user(folder: Path) -> None:
     """Make MLflow's user ``steps``: it reads what others made and owns what it makes."""
-    admin = (folder / "mlflow/admin_password").read_text().strip()
-    token = base64.b64encode(f"admin:{admin}".encode()).decode()
+    import requests
+
+    admin = (folder / "mlflow/admin_password").read_bytes().strip()
     steps = (folder / "bootstrap/mlflow_steps_password").read_text().strip()
-    request = urllib.request.Request(  # noqa: S310  (the address is ours)
+    answer = requests.post(
         f"{MLFLOW}/api/2.0/mlflow/users/create",
-        data=json.dumps({"username": "steps", "password": steps}).encode(),
-        headers={"Content-Type": "application/json", "Authorization": f"Basic {token}"},
+        json={"username": "steps", "password": steps},
+        auth=(b"admin", admin),  # text would be sent in Latin-1
+        timeout=30,
     )
-    try:
-        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+    if answer.ok:
         print("made MLflow user steps")
-    except urllib.error.HTTPError as error:
-        answer = error.read().decode()
-        if "RESOURCE_ALREADY_EXISTS" not in answer:
-            sys.exit(f"MLflow refused to make the user steps: {error.code} {answer}")
+    elif "RESOURCE_ALREADY_EXISTS" not in answer.text:
+        sys.exit(f"MLflow refused to make the user steps: {answer.status_code} {answer.text}")
 
 
 def _waiting(service: str, work: Any) -> None:

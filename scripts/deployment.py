@@ -53,7 +53,6 @@ class Settings:
 
     values: Mapping[str, str]
     env_file: Path
-    env_file_exists: bool = True
 
     @classmethod
     def read(cls, env_file: Path | None = None) -> Settings:
@@ -75,7 +74,7 @@ class Settings:
         project = os.environ.get("COMPOSE_PROJECT_NAME") or given.get("COMPOSE_PROJECT_NAME")
         filled = {name: value for name, value in {**given, **own}.items() if value}
         values = {**defaults, **filled, "COMPOSE_PROJECT_NAME": project or ROOT.name}
-        return cls(values, file, file.exists())
+        return cls(values, file)
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]

@@ -6,6 +6,7 @@ Those of one suite alone are beside it: ``training_set`` (classes against what i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -35,6 +36,20 @@ from expectations.personal import holds_personal_data
 SAME_SECONDS = 0.25  # a copy through another codec keeps its length up to its padding
 BLOCK = 2048  # rows compared at a time: 2048 x 20,000 cosines are 160 MB
 
+# By the kind of an expectation about rows: how many columns its metric is called with, the first
+# part of that metric's name, and what Great Expectations makes it with.
+ROW_METRICS = {
+    ColumnMapExpectation: (1, "column_values", ColumnMapMetricProvider, column_condition_partial),
+    ColumnPairMapExpectation: (
+        *(2, "column_pair_values"),
+        *(ColumnPairMapMetricProvider, column_pair_condition_partial),
+    ),
+    MulticolumnMapExpectation: (
+        *(1, "multicolumn_values"),
+        *(MulticolumnMapMetricProvider, multicolumn_condition_partial),
+    ),
+}
+
 
 class TableMetric(TableMetricProvider):
     """A metric of a whole table: ``of(frame, …)``, with the values of ``value_keys`` by name."""
@@ -53,6 +68,36 @@ class TableMetric(TableMetricProvider):
         return cls.of(frame, **metric_value_kwargs)
 
 
+class _ByRow:
+    """Mixin of an expectation about rows: ``good`` says of which rows it holds.
+
+    ``good`` is called with a column, with two, or with a table of several.  Its other parameters
+    are fields of the expectation.  The metric that Great Expectations asks for is made of it.
+    """
+
+    good: ClassVar[Callable[..., pd.Series]]
+    map_metric: ClassVar[str]
+    success_keys: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        n_columns, prefix, provider, condition = next(
+            parts for kind, parts in ROW_METRICS.items() if issubclass(cls, kind)
+        )
+        fields = tuple(inspect.signature(cls.good).parameters)[n_columns:]
+
+        def of_rows(_: object, *columns: Any, **given: Any) -> pd.Series:
+            return cls.good(*columns, **{field: given[field] for field in fields})
+
+        cls.map_metric, cls.success_keys = f"{prefix}.{cls.__name__}", (*fields, "mostly")
+        metric = {
+            "condition_metric_name": cls.map_metric,
+            "condition_value_keys": fields,
+            "_pandas": condition(engine=PandasExecutionEngine)(of_rows),
+        }
+        type(f"{cls.__name__}Metric", (provider,), metric)  # its metaclass registers it
+
+
 class _PairExpectation(ColumnPairMapExpectation):
     """Rows where a value is missing are left out."""
 
@@ -63,37 +108,19 @@ class _PairExpectation(ColumnPairMapExpectation):
     )
 
 
-class OneValuePerGroup(ColumnPairMapMetricProvider):
-    condition_metric_name = "column_pair_values.one_value_per_group"
-    condition_value_keys = ()
-
-    @column_pair_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column_A: pd.Series, column_B: pd.Series, **_: object) -> pd.Series:
-        return column_B.groupby(column_A).transform("nunique") == 1
-
-
-class ExpectOneValuePerGroup(_PairExpectation):
+class ExpectOneValuePerGroup(_ByRow, _PairExpectation):
     """Expect all rows with the same ``column_A`` to share one ``column_B``.
 
     For a subject and a split: a voice heard in training is recognised in testing, and the accuracy
     reported is then that of recognising people, not illness.
     """
 
-    map_metric = OneValuePerGroup.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("column_A", "column_B", "mostly")
+    @staticmethod
+    def good(column_A: pd.Series, column_B: pd.Series) -> pd.Series:
+        return column_B.groupby(column_A).transform("nunique") == 1
 
 
-class HoldNoPersonalData(ColumnMapMetricProvider):
-    condition_metric_name = "column_values.hold_no_personal_data"
-    condition_value_keys = ("is_identifier",)
-
-    @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column: pd.Series, is_identifier: bool, **_: object) -> pd.Series:
-        texts = column.astype("str")
-        return ~texts.isin([t for t in texts.unique() if holds_personal_data(t, is_identifier)])
-
-
-class ExpectColumnValuesToHoldNoPersonalData(ColumnMapExpectation):
+class ExpectColumnValuesToHoldNoPersonalData(_ByRow, ColumnMapExpectation):
     """Expect no cell to hold a CPF, a CNS, a telephone, an e-mail address or a hospital number.
 
     Bare digits count as a CPF or a CNS only with the right check digits, so counters and times do
@@ -102,43 +129,23 @@ class ExpectColumnValuesToHoldNoPersonalData(ColumnMapExpectation):
 
     is_identifier: bool = False
 
-    map_metric = HoldNoPersonalData.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("is_identifier", "mostly")
+    @staticmethod
+    def good(column: pd.Series, is_identifier: bool) -> pd.Series:
+        texts = column.astype("str")
+        return ~texts.isin([t for t in texts.unique() if holds_personal_data(t, is_identifier)])
 
 
-class DayNotBefore(ColumnMapMetricProvider):
-    condition_metric_name = "column_values.day_not_before"
-    condition_value_keys = ("first",)
-
-    @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column: pd.Series, first: str, **_: object) -> pd.Series:
-        return column.astype("str") >= first
-
-
-class ExpectColumnDaysNotToBeBefore(ColumnMapExpectation):
+class ExpectColumnDaysNotToBeBefore(_ByRow, ColumnMapExpectation):
     """Expect every day (ISO 8601 text, so that it sorts) to be ``first`` or later."""
 
     first: str
 
-    map_metric = DayNotBefore.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("first", "mostly")
+    @staticmethod
+    def good(column: pd.Series, first: str) -> pd.Series:
+        return column.astype("str") >= first
 
 
-class SessionComplete(MulticolumnMapMetricProvider):
-    condition_metric_name = "multicolumn_values.session_complete"
-    condition_value_keys = ("tasks", "hours")
-
-    @multicolumn_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(
-        cls, column_list: pd.DataFrame, tasks: list[str], hours: float, **_: object
-    ) -> pd.Series:
-        session, task, recorded, arrived = (column_list[name] for name in column_list)
-        n_there = task.where(task.isin(tasks)).groupby(session).transform("nunique")
-        waited = arrived.max() - recorded.groupby(session).transform("max")
-        return (n_there >= len(tasks)) | (waited < pd.Timedelta(hours=hours))
-
-
-class ExpectSessionsToBeComplete(MulticolumnMapExpectation):
+class ExpectSessionsToBeComplete(_ByRow, MulticolumnMapExpectation):
     """Expect every session to have all ``tasks``, ``hours`` after its last recording.
 
     ``column_list``: session, task, time of recording, time of arrival.  What still misses then was
@@ -149,8 +156,12 @@ class ExpectSessionsToBeComplete(MulticolumnMapExpectation):
     hours: float = 48
     ignore_row_if: str = "any_value_is_missing"
 
-    map_metric = SessionComplete.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("column_list", "tasks", "hours", "mostly")
+    @staticmethod
+    def good(column_list: pd.DataFrame, tasks: list[str], hours: float) -> pd.Series:
+        session, task, recorded, arrived = (column_list[name] for name in column_list)
+        n_there = task.where(task.isin(tasks)).groupby(session).transform("nunique")
+        waited = arrived.max() - recorded.groupby(session).transform("max")
+        return (n_there >= len(tasks)) | (waited < pd.Timedelta(hours=hours))
 
 
 class ExpectColumnsToBeAbsent(BatchExpectation):
@@ -169,18 +180,7 @@ class ExpectColumnsToBeAbsent(BatchExpectation):
         }
 
 
-class InUnit(ColumnMapMetricProvider):
-    condition_metric_name = "column_values.in_unit"
-    condition_value_keys = ("slip_low", "slip_high")
-
-    @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(
-        cls, column: pd.Series, slip_low: float, slip_high: float, **_: object
-    ) -> pd.Series:
-        return ~column.astype("float64").between(slip_low, slip_high)
-
-
-class ExpectColumnValuesToBeInUnit(ColumnMapExpectation):
+class ExpectColumnValuesToBeInUnit(_ByRow, ColumnMapExpectation):
     """Expect no value where the same measurement lies in another unit.
 
     ``unit`` is the one expected, ``slip`` the one that comes in its place, and ``slip_low`` to
@@ -193,57 +193,25 @@ class ExpectColumnValuesToBeInUnit(ColumnMapExpectation):
     slip_low: float
     slip_high: float
 
-    map_metric = InUnit.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("unit", "slip", "slip_low", "slip_high")
+    @staticmethod
+    def good(column: pd.Series, slip_low: float, slip_high: float) -> pd.Series:
+        return ~column.astype("float64").between(slip_low, slip_high)
 
 
-class TimesClose(ColumnPairMapMetricProvider):
-    condition_metric_name = "column_pair_values.times_close"
-    condition_value_keys = ("max_minutes",)
-
-    @column_pair_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(
-        cls, column_A: pd.Series, column_B: pd.Series, max_minutes: float, **_: object
-    ) -> pd.Series:
-        return (column_A - column_B).abs() <= pd.Timedelta(minutes=max_minutes)
-
-
-class ExpectColumnPairTimesToBeClose(_PairExpectation):
+class ExpectColumnPairTimesToBeClose(_ByRow, _PairExpectation):
     """Expect two times of a row to be at most ``max_minutes`` apart.
 
     A saturation taken an hour before the recording says little of the voice in it.
     """
 
     max_minutes: float
-    map_metric = TimesClose.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("column_A", "column_B", "max_minutes", "mostly")
+
+    @staticmethod
+    def good(column_A: pd.Series, column_B: pd.Series, max_minutes: float) -> pd.Series:
+        return (column_A - column_B).abs() <= pd.Timedelta(minutes=max_minutes)
 
 
-class LabelAgreesWithSigns(MulticolumnMapMetricProvider):
-    condition_metric_name = "multicolumn_values.label_agrees_with_signs"
-    condition_value_keys = ("low_spo2", "normal_spo2", "calm_resp_rate")
-
-    @multicolumn_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(
-        cls,
-        column_list: pd.DataFrame,
-        low_spo2: float,
-        normal_spo2: float,
-        calm_resp_rate: float,
-        **_: object,
-    ) -> pd.Series:
-        label, spo2, on_oxygen, resp_rate = (
-            column_list[name].astype("Float64") for name in column_list
-        )
-        room_air = on_oxygen == 0
-        sick_control = (label == 0) & (spo2 < low_spo2) & room_air
-        well_patient = (
-            (label == 1) & (spo2 >= normal_spo2) & room_air & (resp_rate < calm_resp_rate)
-        )
-        return ~(sick_control | well_patient).fillna(False).astype(bool)
-
-
-class ExpectLabelToAgreeWithSigns(MulticolumnMapExpectation):
+class ExpectLabelToAgreeWithSigns(_ByRow, MulticolumnMapExpectation):
     """Expect no control to lack oxygen, and no patient to be without any sign.
 
     ``column_list``: label, SpO2, whether on oxygen, respiratory rate.  In room air, a control below
@@ -256,29 +224,22 @@ class ExpectLabelToAgreeWithSigns(MulticolumnMapExpectation):
     calm_resp_rate: float = 20
     ignore_row_if: str = "never"
 
-    map_metric = LabelAgreesWithSigns.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = (
-        *("column_list", "low_spo2", "normal_spo2", "calm_resp_rate", "mostly"),
-    )
+    @staticmethod
+    def good(
+        column_list: pd.DataFrame, low_spo2: float, normal_spo2: float, calm_resp_rate: float
+    ) -> pd.Series:
+        label, spo2, on_oxygen, resp_rate = (
+            column_list[name].astype("Float64") for name in column_list
+        )
+        room_air = on_oxygen == 0
+        sick_control = (label == 0) & (spo2 < low_spo2) & room_air
+        well_patient = (
+            (label == 1) & (spo2 >= normal_spo2) & room_air & (resp_rate < calm_resp_rate)
+        )
+        return ~(sick_control | well_patient).fillna(False).astype(bool)
 
 
-class NearDuplicates(MulticolumnMapMetricProvider):
-    condition_metric_name = "multicolumn_values.near_duplicates"
-    condition_value_keys = ("min_cosine",)
-
-    @multicolumn_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column_list: pd.DataFrame, min_cosine: float, **_: object) -> pd.Series:
-        fingerprint, seconds, *rest = (column_list[name] for name in column_list)
-        one, other = near_pairs(fingerprint, seconds, min_cosine)
-        if rest:  # only pairs that this column parts
-            parted = rest[0].to_numpy()[one] != rest[0].to_numpy()[other]
-            one, other = one[parted], other[parted]
-        alone = np.ones(len(fingerprint), dtype=bool)
-        alone[one] = alone[other] = False
-        return pd.Series(alone, index=fingerprint.index)
-
-
-class ExpectNoNearDuplicates(MulticolumnMapExpectation):
+class ExpectNoNearDuplicates(_ByRow, MulticolumnMapExpectation):
     """Expect no two recordings to sound the same: same length, fingerprints at ``min_cosine``.
 
     ``column_list``: fingerprint, seconds, and optionally a column that parts them; then only pairs
@@ -289,8 +250,16 @@ class ExpectNoNearDuplicates(MulticolumnMapExpectation):
     min_cosine: float
     ignore_row_if: str = "any_value_is_missing"
 
-    map_metric = NearDuplicates.condition_metric_name
-    success_keys: ClassVar[tuple[str, ...]] = ("column_list", "min_cosine", "mostly")
+    @staticmethod
+    def good(column_list: pd.DataFrame, min_cosine: float) -> pd.Series:
+        fingerprint, seconds, *rest = (column_list[name] for name in column_list)
+        one, other = near_pairs(fingerprint, seconds, min_cosine)
+        if rest:  # only pairs that this column parts
+            parted = rest[0].to_numpy()[one] != rest[0].to_numpy()[other]
+            one, other = one[parted], other[parted]
+        alone = np.ones(len(fingerprint), dtype=bool)
+        alone[one] = alone[other] = False
+        return pd.Series(alone, index=fingerprint.index)
 
 
 def near_pairs(

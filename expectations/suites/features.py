@@ -14,11 +14,6 @@ VERSION = "2026-11-21"
 SHAPE = ("n_frames", "n_bins", "schema")
 
 
-def template(_: pd.DataFrame) -> pd.DataFrame:
-    """A table to show the suite for, from the recordings table; all of it holds for any table."""
-    return pd.DataFrame()
-
-
 def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
     """The suite for a features table with the columns that the gate adds.
 

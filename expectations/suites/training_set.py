@@ -189,23 +189,17 @@ class PeopleByClass(TableMetric):
     """All statistics of ``spira_tasks.evaluation.association`` for one column, by the task."""
 
     metric_name = "table.people_by_class"
-    value_keys = ("column", "label", "group", "task", "missing_is_a_level")
+    value_keys = ("column", "task", "missing_is_a_level")
 
     @staticmethod
     def of(
-        frame: pd.DataFrame,
-        *,
-        column: str,
-        label: str,
-        group: str,
-        task: str,
-        missing_is_a_level: bool,
+        frame: pd.DataFrame, *, column: str, task: str, missing_is_a_level: bool
     ) -> dict[str, Found]:
         if task:
             frame = frame[frame["task"] == task]
-        needed = [label] if missing_is_a_level else [label, column]
+        needed = ["label"] if missing_is_a_level else ["label", column]
         return {
-            str(each): of_task(rows[column], rows[label].astype(float) == 1, rows[group])
+            str(each): of_task(rows[column], rows["label"].astype(float) == 1, rows["subject_id"])
             for each, rows in frame.dropna(subset=needed).groupby("task", dropna=False)
         }
 
@@ -214,17 +208,13 @@ class _AboutPeople(BatchExpectation):
     """The common part: one statistic of a column, and the most that it may be in any task."""
 
     column: str
-    label: str = "label"
-    group: str = "subject_id"
     task: str = ""  # the recordings that the column is about; empty for each task on its own
     missing_is_a_level: bool = False  # where an empty cell may tell the class as any value may
     max_value: float
 
     statistic: ClassVar[str]
     metric_dependencies: ClassVar[tuple[str, ...]] = (PeopleByClass.metric_name,)
-    success_keys: ClassVar[tuple[str, ...]] = (
-        *("column", "label", "group", "task", "missing_is_a_level", "max_value"),
-    )
+    success_keys: ClassVar[tuple[str, ...]] = (*PeopleByClass.value_keys, "max_value")
 
     def _validate(self, metrics: Mapping[str, Any], **_: object) -> dict[str, Any]:
         found: Mapping[str, Found] = metrics[PeopleByClass.metric_name]
@@ -247,7 +237,7 @@ class _AboutPeople(BatchExpectation):
 
 
 class ExpectAssociationWithLabelToBeWeak(_AboutPeople):
-    """Expect ``column`` to say little about the label in every task: Cramér's V of each ``group``.
+    """Expect ``column`` to say little about the label in every task: Cramér's V, by people.
 
     ``max_value`` is raised to what chance alone would give with so few people.
     """

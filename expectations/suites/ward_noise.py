@@ -13,11 +13,6 @@ from expectations.suites import common
 VERSION = "2026-11-21"
 
 
-def template(_: pd.DataFrame) -> pd.DataFrame:
-    """A table to show the suite for, from the recordings table; all of it holds for any table."""
-    return pd.DataFrame()
-
-
 def suite(_: pd.DataFrame) -> gx.ExpectationSuite:
     """The suite for a ward-noise table with ``longest_recording_seconds`` as the gate adds it."""
     expectations = [

@@ -162,7 +162,7 @@ def guarded(
 
 
 def env_file(settings: Settings) -> Iterator[Finding]:
-    if settings.env_file_exists:
+    if settings.env_file.exists():
         yield ok("settings", f"{settings.env_file}, project {settings.project!r}")
     else:
         text = f"there is no .env: defaults apply, and the project is called {settings.project!r}"

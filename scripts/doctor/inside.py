@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -243,19 +242,14 @@ def egress() -> None:
 
 def looked_up(name: str) -> list[str]:
     """The addresses of a name; ASKED_OUTSIDE when a server outside answered that it has none."""
-    found: list[list[str]] = []
-
-    def look_up() -> None:
-        try:
-            found.append([str(one[4][0]) for one in socket.getaddrinfo(name, 1, socket.AF_INET)])
-        except socket.gaierror as error:
-            # A server outside answers "no such name"; the engine alone answers "cannot tell".
-            found.append(ASKED_OUTSIDE if error.errno == socket.EAI_NONAME else [])
-
-    thread = threading.Thread(target=look_up, daemon=True)
-    thread.start()
-    thread.join(3)  # an engine that asks outside and reaches no server takes half a minute
-    return found[0] if found else []
+    asked = ThreadPoolExecutor(1).submit(socket.getaddrinfo, name, 1, socket.AF_INET)
+    try:
+        return [str(one[4][0]) for one in asked.result(timeout=3)]
+    except TimeoutError:  # an engine that asks outside and reaches no server takes half a minute
+        return []
+    except socket.gaierror as error:
+        # A server outside answers "no such name"; the engine alone answers "cannot tell".
+        return ASKED_OUTSIDE if error.errno == socket.EAI_NONAME else []
 
 
 def connects(place: tuple[str, int]) -> bool:
