@@ -37,11 +37,7 @@ class Work:
 
 @dataclass(frozen=True)
 class PlatformWork(Work):
-    """What a stage has that acts outside of its outputs (``StageSpec.outside``).
+    """What a stage has that acts outside of its outputs (``StageSpec.outside``)."""
 
-    ``run_id`` is the run that the step belongs to, ``tracking_uri`` the address of MLflow.
-    """
-
-    run_id: str
+    run_id: str  # of the run that the step belongs to
     store: Store
-    tracking_uri: str

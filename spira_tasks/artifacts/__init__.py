@@ -65,6 +65,17 @@ class Store:
         self.documents = Documents(self._backend)
         self.runs = Runs(self._backend)
 
+    @property
+    def folder(self) -> Path:
+        """Where things beside the store are kept: its own folder; for a bucket, ``.spira``."""
+        return Path(".spira") if "://" in self.url else Path(self.url)
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow is: MLFLOW_TRACKING_URI, or an SQLite file beside the store's folders."""
+        file = self.folder.resolve() / "mlflow" / "mlflow.db"
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
+
     def put_directory(self, folder: Path) -> str:
         """Store every file under ``folder``; return the digest of the artifact."""
         if not folder.is_dir():

@@ -17,7 +17,7 @@ from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance.applied import waiver_of
 from spira_tasks.governance.decisions import decide
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 from spira_tasks.tracking import Tracker
 
 pytestmark = pytest.mark.slow
@@ -123,7 +123,7 @@ def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_
     assert second["model"]["aliases"] == ["challenger"]
     assert better(ward, "second").names["champion"] == ("1",)
 
-    tracker = Tracker(tracking_uri(Store(str(ward / "store"))))
+    tracker = Tracker(Store(str(ward / "store")).tracking_uri)
     tracker.promote("2")  # a person moves the alias
     again = run(ward, "again", **HEARS_THE_WARD)
     assert again["outcome"] == "kept"
