@@ -25,8 +25,7 @@ from spira_tasks.contract.record import Outcome, Result
 from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
 from spira_tasks.governance import audit, decisions
-from spira_tasks.live_metrics import LiveMetrics
-from spira_tasks.work import PlatformWork, Record, Work
+from spira_tasks.work import LiveMetrics, PlatformWork, Record, Work
 
 log = logging.getLogger(__name__)
 
