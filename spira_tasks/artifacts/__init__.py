@@ -98,7 +98,7 @@ class Store:
         digests = {name: f"sha256:{sha256}" for name, sha256, _ in tree}
         return Directory(
             digest,
-            {name: size for name, _, size in tree},
+            digests,
             lambda name: self.blobs.path(digests[name]),
             lambda name: self.blobs.read(digests[name]),
             f"artifact {digest}, which holds {sorted(digests)[:10]}",

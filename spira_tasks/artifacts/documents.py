@@ -94,7 +94,7 @@ class Documents:
         digest = digest_of(canonical_json({n: digest_of(c) for n, c in contents.items()}))
         return Directory(
             digest,
-            {name: len(content) for name, content in contents.items()},
+            contents,
             lambda name: _no_file(folder, name),
             lambda name: contents[name],
             f"{folder} of {self._backend.url}",

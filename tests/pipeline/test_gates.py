@@ -50,7 +50,7 @@ def better(folder: Path, run_id: str) -> Verdict:
 def test_without_a_signal_nothing_is_learned_and_nothing_is_promoted(
     seed: int, tmp_path: Path
 ) -> None:
-    write_cohort(tmp_path / "c", subjects=80, seed=seed, signal=0, progress=False)
+    write_cohort(tmp_path / "c", subjects=80, seed=seed, signal=0)
     description = run(tmp_path, "r", epochs=4)
     assert description["by_name"]["evaluate"]["metrics"]["auc_low"] < 0.5  # not above chance
     assert verdicts(description)["auc_above_chance"]["verdict"] == "block"
@@ -62,9 +62,7 @@ def test_without_a_signal_nothing_is_learned_and_nothing_is_promoted(
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SPIRA's own history: no illness in the voices, patients in wards, controls at home."""
     folder = tmp_path_factory.mktemp("ward")
-    write_cohort(
-        folder / "c", subjects=80, seed=1, signal=0, confounds=["ward_noise"], progress=False
-    )
+    write_cohort(folder / "c", subjects=80, seed=1, signal=0, confounds=["ward_noise"])
     return folder
 
 

@@ -174,7 +174,7 @@ def test_another_seed_gives_other_weights(finished: Run) -> None:
 def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     more = {**COHORT, "subjects": COHORT["subjects"] + 2}
-    write_cohort(folder, **more, faults=["truncated", "zero_len"], progress=False)  # type: ignore[arg-type]
+    write_cohort(folder, **more, faults=["truncated", "zero_len"])  # type: ignore[arg-type]
     memory = Path(finished.store.url) / "memo"
     before = {path.name for path in memory.rglob("*.json")}
     found = run(finished.store, "grown", folder, until="materialize")
@@ -237,7 +237,7 @@ def test_the_published_dataset_runs_through_the_same_pipeline(cohort: Path, tmp_
 
 def test_a_gate_that_refuses_is_found_again_and_lets_nobody_past(tmp_path: Path) -> None:
     folder = tmp_path / "c"
-    write_cohort(folder, subjects=2, seed=1, progress=False)
+    write_cohort(folder, subjects=2, seed=1)
     store = Store(str(tmp_path / "store"))
     steps = {step.name: step for step in TRAINING.configure(data=str(folder))}
     for name in ("ingest", "check_recordings", "split"):

@@ -118,7 +118,9 @@ def test_a_run_that_was_just_begun_has_its_steps_waiting(book: Book) -> None:
     book.ingest(people())
     facts = facts_of(book)
     assert facts.outcome == "running"
-    assert [step.state for step in facts.steps] == ["done"] + ["waiting"] * (len(TRAINING) - 1)
+    assert [step.state for step in facts.steps] == ["done"] + ["waiting"] * (
+        len(TRAINING.steps) - 1
+    )
     assert facts.started_at == "2026-11-21T03:00:04+00:00"
     assert table_of(facts, "sex").cells == ((20,), (20,))
     assert facts.dataset is None
