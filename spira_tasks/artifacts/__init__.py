@@ -41,8 +41,7 @@ from spira_tasks.artifacts.blobs import (
     in_threads,
     set_aside,
 )
-from spira_tasks.artifacts.documents import Checkpoint, Documents
-from spira_tasks.artifacts.runs import Runs
+from spira_tasks.artifacts.documents import Checkpoint, Documents, Runs
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError

@@ -24,7 +24,7 @@ from typing import Any
 
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
-from spira_tasks.artifacts.blobs import in_threads
+from spira_tasks.artifacts.blobs import in_threads, name_of
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions, inventory, retention, signing
 from spira_tasks.governance.applied import tombstone_tag
@@ -302,7 +302,7 @@ def _debris(store: Store) -> tuple[list[str], list[str]]:
     orphans = Survey(store).orphans()
     names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
     entries = [*names, *abandoned, *inventory.memos(store, orphans)]
-    return entries, [inventory.name_of(digest) for digest in sorted(orphans)]
+    return entries, [name_of(digest) for digest in sorted(orphans)]
 
 
 def _clear_debris(store: Store) -> None:
