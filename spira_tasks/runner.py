@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Protocol, cast
 
@@ -26,8 +25,7 @@ from spira_tasks.contract.record import Outcome, Result
 from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
 from spira_tasks.governance import audit, decisions
-from spira_tasks.live_metrics import LiveMetrics
-from spira_tasks.work import PlatformWork, Record, Work
+from spira_tasks.work import LiveMetrics, PlatformWork, Record, Work
 
 log = logging.getLogger(__name__)
 
@@ -163,15 +161,6 @@ def _forget(run_id: str, store: Store) -> None:
             store.forget_result(record.key)
 
 
-def tracking_uri(store: Store) -> str:
-    """Where MLflow is: MLFLOW_TRACKING_URI, or an SQLite file beside the store's own folders."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
-    folder = Path(".spira") if "://" in store.url else Path(store.url)
-    return f"sqlite:///{folder.resolve() / 'mlflow' / 'mlflow.db'}"
-
-
 def _find_or_compute(
     step: Step, run_id: str, store: Store, known: dict[str, Any]
 ) -> tuple[Result, bool]:
@@ -263,11 +252,10 @@ def _work(step: Step, run_id: str, store: Store, key: str, runs: str) -> Work:
             store.memorize(memo, record)
         return record
 
-    uri = tracking_uri(store)
-    track = LiveMetrics(uri, key, f"{run_id}/{step.name}")
+    track = LiveMetrics(store.tracking_uri, key, f"{run_id}/{step.name}")
     common = (key, store.blobs, remember, store.checkpoint(key), track)
     if _spec(step.stage).outside:
-        return PlatformWork(*common, run_id=run_id, store=store, tracking_uri=uri)
+        return PlatformWork(*common, run_id=run_id, store=store)
     return Work(*common)
 
 

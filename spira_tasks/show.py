@@ -15,7 +15,6 @@ from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.contract.verdict import Number, Verdict, suppress
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.governance import audit
-from spira_tasks.runner import tracking_uri
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -156,7 +155,7 @@ def _model(run: Run, store: Store) -> dict[str, Any] | None:
     from spira_tasks.tracking import Tracker
 
     try:
-        version = Tracker(tracking_uri(store)).find_version(known["classifier"])
+        version = Tracker(store.tracking_uri).find_version(known["classifier"])
     except ServiceUnavailable:
         version = None
     aliases = list(version.aliases) if version else []

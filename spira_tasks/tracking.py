@@ -135,12 +135,12 @@ class Tracker:
         """Return the version made from the classifier with this digest."""
         with self._translating():
             matching = [v for v in self._search() if v.tags.get("spira.classifier") == classifier]
-            return self._registered(matching[0]) if matching else None
+            return self._registered(matching[0].version) if matching else None
 
     def versions(self) -> list[Registered]:
         """List the versions of the registered model, the oldest first."""
         with self._translating():
-            found = [self._registered(version) for version in self._search()]
+            found = [self._registered(version.version) for version in self._search()]
         return sorted(found, key=lambda version: int(version.version))
 
     def artifacts_of(self, version: Registered) -> dict[str, str]:
@@ -184,20 +184,14 @@ class Tracker:
                 MODEL, info.model_uri, run_id, tags=dict(tags), model_id=info.model_id
             )
             self.client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
-            return self._registered(version)
+            return self._registered(version.version)
 
     def champion(self) -> Registered | None:
         with self._translating():
-            # A server with users refuses to look up the alias of a model that does not exist.
-            if not self.client.search_registered_models(f"name='{MODEL}'"):
-                return None
-            try:
-                version = self.client.get_model_version_by_alias(MODEL, CHAMPION)
-            except MlflowException as error:
-                if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                    return None
-                raise
-            return self._registered(version)
+            # Searched: a server with users refuses to look up a model that does not exist.
+            models = self.client.search_registered_models(f"name='{MODEL}'")
+            version = models[0].aliases.get(CHAMPION) if models else None
+            return self._registered(str(version)) if version else None
 
     def promote(self, version: str) -> None:
         """Make a version the champion; only this and ``demote`` change which model serves."""
@@ -231,8 +225,8 @@ class Tracker:
                 return []
             raise
 
-    def _registered(self, version: ModelVersion) -> Registered:
-        version = self.client.get_model_version(MODEL, version.version)
+    def _registered(self, number: str) -> Registered:
+        version = self.client.get_model_version(MODEL, number)
         return Registered(
             version=str(version.version),
             run_id=str(version.run_id),

@@ -160,7 +160,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         faults = ["truncated", "zero_len"]
-        write_cohort(folder / "c", **COHORT, faults=faults, progress=False)  # type: ignore[arg-type]
+        write_cohort(folder / "c", **COHORT, faults=faults)  # type: ignore[arg-type]
 
     return made_once("cohort", tmp_path_factory, make) / "c"
 

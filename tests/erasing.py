@@ -15,7 +15,7 @@ from folders import AS_OF, Cohort
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.step import Step
 from spira_tasks.governance import erasure, inventory
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 from spira_tasks.tracking import MODEL, Tracker
 
 WHY = "asked for it in writing"
@@ -43,7 +43,7 @@ def table(store: Store, name: str, step: str = "ingest", run_id: str = "r") -> p
 
 def erase(store: Store, subject: str, **options: bool) -> tuple[dict[str, Any], bool]:
     known, tag = erasure.known_from(subject), erasure.tag_of(subject)
-    return erasure.erase(store, tracking_uri(store), known, tag, WHY, **options)
+    return erasure.erase(store, known, tag, WHY, **options)
 
 
 def register(store: Store, recordings: str, folder: Path, task: str = "SENTENCE") -> str:
@@ -54,7 +54,7 @@ def register(store: Store, recordings: str, folder: Path, task: str = "SENTENCE"
     str
         The version.
     """
-    tracker = Tracker(tracking_uri(store))
+    tracker = Tracker(store.tracking_uri)
     run_id = tracker.run_of(f"sha256:{'1' * 64}", "model")
     about = {"spira.recordings": recordings}
     tracker.describe(run_id, params={}, metrics={}, tags=about, history=[], files=[])
@@ -66,7 +66,7 @@ def register(store: Store, recordings: str, folder: Path, task: str = "SENTENCE"
 
 def is_marked(store: Store) -> bool:
     """Whether the one version that is registered says that it learned from an erased person."""
-    (version,) = Tracker(tracking_uri(store)).versions()
+    (version,) = Tracker(store.tracking_uri).versions()
     return version.tags.get(erasure.CONTAINS_ERASED) == "true"
 
 

@@ -41,8 +41,7 @@ from spira_tasks.artifacts.blobs import (
     in_threads,
     set_aside,
 )
-from spira_tasks.artifacts.documents import Checkpoint, Documents
-from spira_tasks.artifacts.runs import Runs
+from spira_tasks.artifacts.documents import Checkpoint, Documents, Runs
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
@@ -64,6 +63,17 @@ class Store:
         self.blobs = Blobs(self._backend)
         self.documents = Documents(self._backend)
         self.runs = Runs(self._backend)
+
+    @property
+    def folder(self) -> Path:
+        """Where things beside the store are kept: its own folder; for a bucket, ``.spira``."""
+        return Path(".spira") if "://" in self.url else Path(self.url)
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow is: MLFLOW_TRACKING_URI, or an SQLite file beside the store's folders."""
+        file = self.folder.resolve() / "mlflow" / "mlflow.db"
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
 
     def put_directory(self, folder: Path) -> str:
         """Store every file under ``folder``; return the digest of the artifact."""
@@ -87,7 +97,7 @@ class Store:
         digests = {name: f"sha256:{sha256}" for name, sha256, _ in tree}
         return Directory(
             digest,
-            {name: size for name, _, size in tree},
+            digests,
             lambda name: self.blobs.path(digests[name]),
             lambda name: self.blobs.read(digests[name]),
             f"artifact {digest}, which holds {sorted(digests)[:10]}",

@@ -44,7 +44,7 @@ class Blobs:
         Raises ArtifactCorrupt when it is missing or damaged.  What is damaged is moved out of the
         way, so that the next ``put`` of the same content stores it again.
         """
-        name = _name(digest)
+        name = name_of(digest)
         content = self._backend.read(name)
         if content is None:
             raise _missing(self._backend, name)
@@ -58,7 +58,7 @@ class Blobs:
         A store in a folder lends its own file; one in a bucket fetches it into a private folder
         that is removed when the process ends.  Raises as ``read`` does.
         """
-        name = _name(digest)
+        name = name_of(digest)
         path = self._backend.local(name)
         if path is None:
             raise _missing(self._backend, name)
@@ -72,16 +72,16 @@ class Blobs:
 
     def size(self, digest: str) -> int | None:
         """Return the stored size in bytes, or None when the content is not there."""
-        entry = self._backend.find(_name(digest))
+        entry = self._backend.find(name_of(digest))
         return None if entry is None else entry.size
 
     def delete(self, digest: str) -> None:
         """Remove a content for good; do nothing when it is gone."""
-        self._backend.delete(_name(digest))
+        self._backend.delete(name_of(digest))
 
     def _put(self, digest: str, size: int, content: bytes | Path) -> None:
         if self.size(digest) != size:  # absent, or cut short by a power loss
-            self._backend.write(_name(digest), content)
+            self._backend.write(name_of(digest), content)
 
 
 def digest_of(content: bytes) -> str:
@@ -130,6 +130,7 @@ def _missing(backend: Backend, name: str) -> ArtifactCorrupt:
     )
 
 
-def _name(digest: str) -> str:
+def name_of(digest: str) -> str:
+    """How the store names a content."""
     sha256 = hex_of(digest)
     return f"blobs/{sha256[:2]}/{sha256}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -25,22 +25,17 @@ class Directory:
     def __init__(
         self,
         digest: str,
-        sizes: Mapping[str, int],
+        names: Iterable[str],
         lend: Callable[[str], Path],
         read: Callable[[str], bytes],
         where: str,
     ) -> None:
         self.digest = digest
-        self.names = tuple(sorted(sizes))
-        self._sizes = sizes
+        self.names = tuple(sorted(names))
+        self._known = frozenset(self.names)
         self._lend = lend
         self._read = read
         self._where = where
-
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-        self._check(name)
-        return self._sizes[name]
 
     def path(self, name: str) -> Path:
         """Return a local file to read, never to write.
@@ -69,7 +64,7 @@ class Directory:
             shutil.copyfile(self.path(name), folder / name)
 
     def _check(self, name: str) -> None:
-        if name not in self._sizes:  # names in a source may identify a person: not quoted
+        if name not in self._known:  # names in a source may identify a person: not quoted
             raise ConfigError(f"no such file in {self._where}; check the name that was asked for")
 
 
@@ -141,7 +136,7 @@ def open_source(reference: str) -> Directory:
 
     return Directory(
         digest_of(canonical_json(identity)),
-        {entry.name: entry.size for entry in found},
+        versions,
         lambda name: unchanged(backend.local(name, versions[name])),
         lambda name: unchanged(backend.read(name, versions[name])),
         reference,

@@ -19,7 +19,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from spira_tasks import progress as progress_bar
 from spira_tasks.cohort.people import CONFOUNDS, PRESETS, Plan
 from spira_tasks.cohort.recorder import (
     FAULTS,
@@ -29,6 +28,7 @@ from spira_tasks.cohort.recorder import (
     record_ward_noise,
 )
 from spira_tasks.errors import ConfigError
+from spira_tasks.progress import progress
 
 GENERATOR = 5  # raise it when the same command gives other files
 N_WARD_NOISES = 24  # two thirds for training, the rest for evaluation
@@ -51,7 +51,6 @@ def write_cohort(
     confounds: Sequence[str] = (),
     faults: Sequence[str] = (),
     workers: int | None = None,
-    progress: bool = True,
 ) -> dict[str, int]:
     """Write a cohort of ``subjects`` people, half of them patients.
 
@@ -112,11 +111,8 @@ def write_cohort(
     missing = [job for job in jobs if job not in done]
     made = _run_jobs(partial(_make, out, plan), missing, workers or len(os.sched_getaffinity(0)))
     with (out / "cohort.partial.jsonl").open("a", encoding="utf-8") as journal:
-        for job, rows in zip(
-            missing,
-            progress_bar.progress(made, "synthesising", len(missing)) if progress else made,
-            strict=True,
-        ):
+        shown = progress(made, "synthesising", len(missing))
+        for job, rows in zip(missing, shown, strict=True):
             done[job] = rows
             journal.write(json.dumps([*job, rows]) + "\n")
             journal.flush()

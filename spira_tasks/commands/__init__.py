@@ -100,13 +100,6 @@ def _declare(
     """Declare what every command takes."""
 
 
-def tracking_uri(store: Store) -> str:
-    """Return where MLflow is; importing the runner takes a while."""
-    from spira_tasks import runner
-
-    return runner.tracking_uri(store)
-
-
 def find_run(name: str, store: Store) -> str:
     """Return the run of this id; ``latest`` is the training run that last wrote a record."""
     from spira_tasks.reports.gather import latest_run

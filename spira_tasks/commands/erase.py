@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, BadParameter, Option
 
 from spira_tasks.artifacts import Store, open_source
-from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table, tracking_uri
+from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions
 from spira_tasks.governance.applied import tombstone_tag
@@ -73,7 +73,7 @@ def erase(
     if not yes and not is_confirmed(tag):
         print("nothing was erased", file=sys.stderr)
         return 1
-    issued, changed = erasure.erase(store, tracking_uri(store), known, tag, reason, absent=absent)
+    issued, changed = erasure.erase(store, known, tag, reason, absent=absent)
     if not changed:
         at = issued["finished"]["at"]
         print(f"already erased, {at}: nothing was left to do", file=sys.stderr)
@@ -140,7 +140,7 @@ def show_plan(store: Store, known: Holding, tag: str, *, as_json: bool) -> int:
 def list_erasures(store: Store, *, as_json: bool) -> int:
     from spira_tasks.governance import erasure
 
-    needs = erasure.versions_to_replace(tracking_uri(store))
+    needs = erasure.versions_to_replace(store)
     rows = [
         {
             "tag": one["tag"],

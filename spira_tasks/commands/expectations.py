@@ -186,7 +186,6 @@ def _suites(name: str | None = None) -> list[Suite]:
 
 
 def _described(entry: Entry, suite: Suite, language: Code) -> Description:
-
     try:
         return describe(entry, suite.name, language)
     except KeyError as error:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_records, tracking_uri
+from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_records
 from spira_tasks.governance import applied, approval
 
 EXAMPLES = """\
@@ -29,7 +29,7 @@ app = Commands("model", "list, approve or refuse versions of the model", EXAMPLE
 def list_versions(store: OpenStore, as_json: AsJson = False) -> None:
     """Print every version."""
     print_records(
-        approval.standings(store, tracking_uri(store)),
+        approval.standings(store),
         as_json=as_json,
         columns=["version", "aliases", "outcome", "blocked by", "", "by a person", "who and why"],
         row=_row,
@@ -55,7 +55,7 @@ def approve(store: OpenStore, version: Annotated[str, VERSION], why: Why) -> Non
     """State that a version may serve."""
     from spira_tasks.tracking import CHAMPION
 
-    standing, new = approval.approve(store, tracking_uri(store), version, why)
+    standing, new = approval.approve(store, version, why)
     registered = standing.registered
     print(f"{'approved' if new else 'it was approved already'}: version {registered.version}")
     if standing.refusal:
@@ -74,7 +74,7 @@ def refuse(store: OpenStore, version: Annotated[str, VERSION], why: Why) -> None
     """State that a version may not serve, and stop it."""
     from spira_tasks.tracking import CHAMPION
 
-    standing, new, instead = approval.refuse(store, tracking_uri(store), version, why)
+    standing, new, instead = approval.refuse(store, version, why)
     registered = standing.registered
     print(f"{'refused' if new else 'it was refused already'}: version {registered.version}")
     if CHAMPION not in registered.aliases:

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
-from spira_tasks.commands import Commands, OpenStore, tracking_uri
+from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
@@ -64,7 +64,7 @@ def report(
     with scratch.folder() as folder:
         made = folder / "site"
         made.mkdir()
-        site.build(store, run_id, tracking_uri(store), made)
+        site.build(store, run_id, made)
         digest = sha256((made / pack.MANIFEST).read_bytes()).hexdigest()
         audit.record(store, "report", {"run": run_id, "manifest": digest})
         if zip_file is not None:

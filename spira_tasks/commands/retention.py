@@ -9,15 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, BadParameter, Option
 
 from spira_tasks.artifacts import Store
-from spira_tasks.commands import (
-    AsJson,
-    Commands,
-    OpenStore,
-    Why,
-    print_json,
-    print_table,
-    tracking_uri,
-)
+from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_json, print_table
 from spira_tasks.governance import retention
 from spira_tasks.governance.retention import Plan, Policy
 
@@ -88,7 +80,7 @@ def adopt(store: OpenStore, file: Annotated[str, Argument(help="TOML")], why: Wh
 
 def _plan(store: Store, policy: str | None = None, now: float | None = None) -> tuple[Plan, Policy]:
     rules = retention.read_policy(store, policy)
-    return retention.plan(store, tracking_uri(store), rules, now), rules
+    return retention.plan(store, rules, now), rules
 
 
 def _as_json(plan: Plan, rules: Policy) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table, tracking_uri
+from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table
 from spira_tasks.contract.record import verdicts_of
 from spira_tasks.governance.trace import Lineage, Trace, draw
 
@@ -35,7 +35,7 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Follow a recording, subject, artifact, run or model."""
-    found = Lineage(store, tracking_uri(store)).trace(name)
+    found = Lineage(store).trace(name)
     if picture:
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_text(draw(found))

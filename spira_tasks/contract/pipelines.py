@@ -30,9 +30,6 @@ class Pipeline:
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
     @property
     def all_steps(self) -> tuple[Step, ...]:
         return (*self.steps, *self.teardown)

@@ -33,7 +33,7 @@ class Standing:
         return {"version": self.registered.version, "classifier": self.registered.classifier}
 
 
-def standings(store: Store, tracking_uri: str) -> list[Standing]:
+def standings(store: Store) -> list[Standing]:
     """Every version, the oldest first."""
     from spira_tasks import tracking
 
@@ -43,11 +43,11 @@ def standings(store: Store, tracking_uri: str) -> list[Standing]:
         Standing(
             one, on_classifier(one.classifier, approvals), on_classifier(one.classifier, refusals)
         )
-        for one, _ in tracking.versions(tracking_uri)
+        for one, _ in tracking.versions(store.tracking_uri)
     ]
 
 
-def approve(store: Store, tracking_uri: str, version: str, why: str) -> tuple[Standing, bool]:
+def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
     """Approve a version, and lift its refusal.
 
     Returns how it stood before, and whether the approval is new.
@@ -57,15 +57,13 @@ def approve(store: Store, tracking_uri: str, version: str, why: str) -> tuple[St
     ConfigError
         When there is no such version, or the reason is refused.
     """
-    standing = _find(standings(store, tracking_uri), store, version)
+    standing = _find(standings(store), store, version)
     _, new = decisions.decide(store, "approvals", standing.about, why)
     _withdraw(store, "refusals", standing, why)
     return standing, new
 
 
-def refuse(
-    store: Store, tracking_uri: str, version: str, why: str
-) -> tuple[Standing, bool, str | None]:
+def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | None]:
     """Refuse a version, withdraw its approval and, where it serves, put another in its place.
 
     Returns how it stood before, whether the refusal is new, and the version that is champion
@@ -73,7 +71,7 @@ def refuse(
     """
     from spira_tasks.tracking import CHAMPION, Tracker
 
-    known = standings(store, tracking_uri)
+    known = standings(store)
     standing = _find(known, store, version)
     refused = standing.registered
     _, new = decisions.decide(store, "refusals", standing.about, why)
@@ -90,7 +88,7 @@ def refuse(
     ]
     instead = fit[-1] if fit else None
     audit.record(store, "demotion", {**standing.about, "champion": instead or "none"})
-    tracker = Tracker(tracking_uri)
+    tracker = Tracker(store.tracking_uri)
     tags = {"spira.outcome": "blocked", "spira.blocked_by": REFUSED, "spira.was_champion": "true"}
     tracker.tag(refused.version, tags)
     tracker.demote(instead)

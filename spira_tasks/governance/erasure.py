@@ -24,7 +24,7 @@ from typing import Any
 
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
-from spira_tasks.artifacts.blobs import in_threads
+from spira_tasks.artifacts.blobs import in_threads, name_of
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions, inventory, retention, signing
 from spira_tasks.governance.applied import tombstone_tag
@@ -53,7 +53,7 @@ NOT_COVERED = (
 
 
 def erase(
-    store: Store, tracking_uri: str, known: Holding, tag: str, why: str, *, absent: bool = False
+    store: Store, known: Holding, tag: str, why: str, *, absent: bool = False
 ) -> tuple[dict[str, Any], bool]:
     """Erase a subject; return the certificate, and whether there was anything left to erase.
 
@@ -95,7 +95,7 @@ def erase(
         known |= Holding(datasets=datasets)
     if not held and journal is None:
         if certificate is not None:
-            marked = {one["version"] for one in mark(store, tracking_uri, tag, known.datasets)}
+            marked = {one["version"] for one in mark(store, tag, known.datasets)}
             certified = {one["version"] for one in certificate["model_versions"]}
             is_clean = not any(_debris(store)) and not scratch.left_behind()
             if is_clean and marked <= certified and _agrees(store, history, tag):
@@ -109,7 +109,7 @@ def erase(
 
     total = known | held
     _write_journal(store, tag, total)
-    mark(store, tracking_uri, tag, total.datasets)  # before anything goes
+    mark(store, tag, total.datasets)  # before anything goes
     for _ in range(N_PASSES):
         decisions.log_erased(store, held.documents)
         inventory.strike(store, held | total.identity)
@@ -126,7 +126,7 @@ def erase(
             f"after {N_PASSES} passes the store still holds something of the subject {tag}: "
             f"{', '.join(left[:5]) or 'a step writes it anew'}; erase again once no run is at work"
         )
-    versions = mark(store, tracking_uri, tag, total.datasets)
+    versions = mark(store, tag, total.datasets)
     certificate = _certify(store, tag, total, versions, certificate)
     store.documents.delete(_journal(tag))
     return certificate, True
@@ -137,9 +137,7 @@ def identified(survey: Survey, known: Holding, tag: str) -> Holding:
     return known if known.subjects else known | Holding(subjects=survey.subjects_of(tag))
 
 
-def mark(
-    store: Store, tracking_uri: str, tag: str, datasets: dict[str, list[str]]
-) -> list[dict[str, Any]]:
+def mark(store: Store, tag: str, datasets: dict[str, list[str]]) -> list[dict[str, Any]]:
     """Mark every version that learned from the subject; return them.
 
     ``datasets`` are those of the subject's ``Holding``.
@@ -157,7 +155,7 @@ def mark(
         if other["tag"] != tag
     ]
     marked = []
-    for version, artifacts in tracking.versions(tracking_uri):
+    for version, artifacts in tracking.versions(store.tracking_uri):
         recordings = {artifacts.get("recordings", "")} | made_of[version.classifier]
         task = version.tags.get("spira.task", "")
         learned = {f"{split}/{task}" for split in LEARNED_FROM}
@@ -166,7 +164,7 @@ def mark(
         n_erased = 1 + sum(version.version in versions for versions in others)
         tags = {CONTAINS_ERASED: "true", N_ERASED: str(n_erased)}
         if any(version.tags.get(name) != value for name, value in tags.items()):
-            tracking.Tracker(tracking_uri).tag(version.version, tags)
+            tracking.Tracker(store.tracking_uri).tag(version.version, tags)
         marked.append(
             {
                 "version": version.version,
@@ -184,13 +182,13 @@ def unfinished(store: Store) -> list[str]:
     return sorted((_tombstones(store) - certified) | begun)
 
 
-def versions_to_replace(tracking_uri: str) -> list[str]:
+def versions_to_replace(store: Store) -> list[str]:
     """Versions that serve as champion and learned from somebody who was erased."""
     from spira_tasks import tracking
 
     return [
         version.version
-        for version, _ in tracking.versions(tracking_uri)
+        for version, _ in tracking.versions(store.tracking_uri)
         if tracking.CHAMPION in version.aliases and version.contains_erased
     ]
 
@@ -304,7 +302,7 @@ def _debris(store: Store) -> tuple[list[str], list[str]]:
     orphans = Survey(store).orphans()
     names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
     entries = [*names, *abandoned, *inventory.memos(store, orphans)]
-    return entries, [inventory.name_of(digest) for digest in sorted(orphans)]
+    return entries, [name_of(digest) for digest in sorted(orphans)]
 
 
 def _clear_debris(store: Store) -> None:

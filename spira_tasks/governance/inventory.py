@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
-from spira_tasks.artifacts.blobs import DIGEST, hex_of, in_threads
+from spira_tasks.artifacts.blobs import DIGEST, hex_of, in_threads, name_of
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance.applied import tombstone_tag
 
@@ -312,12 +312,6 @@ def quoting(names: set[str]) -> Callable[[bytes], bool] | None:
     return lambda text: bool(
         pattern.search(text) or (others and not others.isdisjoint(_named(text)))
     )
-
-
-def name_of(digest: str) -> str:
-    """How the store names a blob."""
-    sha256 = hex_of(digest)
-    return f"blobs/{sha256[:2]}/{sha256}"
 
 
 def digest_of_entry(name: str) -> str:

@@ -144,7 +144,7 @@ def adopt_policy(store: Store, file: str, why: str) -> Policy:
     return policy
 
 
-def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = None) -> Plan:
+def plan(store: Store, policy: Policy, now: float | None = None) -> Plan:
     """Find out what goes at a Unix time, by default the present; change nothing.
 
     Raises
@@ -171,7 +171,7 @@ def plan(store: Store, tracking_uri: str, policy: Policy, now: float | None = No
             last_used[tree] = max(entry.modified, last_used.get(tree, 0.0))
 
     held = _all_of(run for run in runs if run.run_id in policy.legal_hold.runs)
-    protected = held | _for_models(tracking_uri, policy, runs) | _of_held_subjects(survey, policy)
+    protected = held | _for_models(store, policy, runs) | _of_held_subjects(survey, policy)
     kept, going = set(), {}
     for tree, entry in survey.entries.items():
         kind = _class_of(survey.trees[tree]) if tree in last_used else GARBAGE
@@ -269,13 +269,13 @@ def _class_of(files: Iterable[str]) -> str:
     return "RESEARCH" if names & {"recordings.parquet", "ward_noise.parquet"} else "DERIVED"
 
 
-def _for_models(tracking_uri: str, policy: Policy, runs: Iterable[Run]) -> set[str]:
+def _for_models(store: Store, policy: Policy, runs: Iterable[Run]) -> set[str]:
     """Artifacts and run records that a registered version of the model came from."""
     from spira_tasks import tracking
 
     protected: set[str] = set()
     classifiers = set()
-    for version, made_from in tracking.versions(tracking_uri):
+    for version, made_from in tracking.versions(store.tracking_uri):
         if policy.keep_for_models == "all" or version.aliases or version.was_champion:
             protected |= set(made_from.values())
             classifiers.add(version.classifier)

@@ -115,9 +115,8 @@ class Trace:
 class Lineage:
     """The graph of a store, read once; without aliases of models where MLflow does not answer."""
 
-    def __init__(self, store: Store, tracking_uri: str) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.tracking_uri = tracking_uri
         runs = sorted(store.runs, key=lambda run: run.run_id)
         self.nodes = {
             (run.run_id, step): Node(
@@ -178,7 +177,7 @@ class Lineage:
         from spira_tasks import tracking
 
         try:  # a reader makes no registry where there is none
-            return [version for version, _ in tracking.versions(self.tracking_uri)]
+            return [version for version, _ in tracking.versions(self.store.tracking_uri)]
         except ServiceUnavailable:
             return []
 

@@ -69,7 +69,7 @@ class Reader:
     """
 
     def __init__(self, store: Store, run: Run) -> None:
-        self._store = store
+        self.store = store
         self.run = run
         self.missing: set[str] = set()
 
@@ -77,8 +77,8 @@ class Reader:
         """The content of one file of an output."""
         digest = self.run.digest(reference)
         try:
-            if digest and name in self._store.directory(digest).names:
-                return read_file(self._store, digest, name)
+            if digest and name in self.store.directory(digest).names:
+                return read_file(self.store, digest, name)
         except (ConfigError, ArtifactCorrupt):  # past its retention, or damaged
             self.missing.add(reference)
         return None
@@ -95,7 +95,7 @@ class Reader:
         return read_columns(content, columns).reindex(columns=list(columns))
 
 
-def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
+def gather(store: Store, run_id: str) -> RunFacts:
     """Read what is known of a run.
 
     Raises
@@ -138,14 +138,14 @@ def gather(store: Store, run_id: str, tracking_uri: str) -> RunFacts:
             for one in decisions.known(store, "releases")
         ),
         n_erasures=count(len(decisions.known(store, "erasures"))),
-        intake=_intake(reader, run),
+        intake=_intake(reader),
         quarantine=tables.quarantine(quarantine, sites),
         dataset=tables.dataset(table, run.digest("check_training_set.table")),
         composition=tables.composition(table),
         signal_quality=tuple(tables.signal_quality(table)),
         evaluation=_evaluation(reader, table),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
-        model=_model(reader, run, tracking_uri),
+        model=_model(reader),
         missing=tuple(sorted(reader.missing)),
     )
 
@@ -251,8 +251,8 @@ def _short(digest: str) -> str:
     return digest[:13]  # a revision of Git, with its mark of changes, or enough of a digest
 
 
-def _intake(reader: Reader, run: Run) -> Intake | None:
-    numbers = run.metrics("ingest")
+def _intake(reader: Reader) -> Intake | None:
+    numbers = reader.run.metrics("ingest")
     if not numbers:
         return None
     report = reader.json("ingest.report", "ingest.json") or {}
@@ -304,7 +304,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     )
 
 
-def _model(reader: Reader, run: Run, tracking_uri: str) -> ModelFacts | None:
+def _model(reader: Reader) -> ModelFacts | None:
     registration = reader.json("register.registration", "registration.json")
     if registration is None:
         return None
@@ -312,7 +312,7 @@ def _model(reader: Reader, run: Run, tracking_uri: str) -> ModelFacts | None:
 
     version = None
     try:
-        version = Tracker(tracking_uri).find_version(registration["classifier"])
+        version = Tracker(reader.store.tracking_uri).find_version(registration["classifier"])
     except ServiceUnavailable as error:  # a report is made all the same, and says so
         log.warning("report: the registry did not answer, so aliases are missing: %s", error)
     if version is None:
@@ -322,7 +322,7 @@ def _model(reader: Reader, run: Run, tracking_uri: str) -> ModelFacts | None:
         version=str(registration["version"]),
         classifier=registration["classifier"],
         aliases=None if version is None else version.aliases,
-        mlflow_run=run.steps["register"].provenance.get("mlflow_run", ""),
-        training=run.config("train"),
-        feature=run.config("materialize"),
+        mlflow_run=reader.run.steps["register"].provenance.get("mlflow_run", ""),
+        training=reader.run.config("train"),
+        feature=reader.run.config("materialize"),
     )

@@ -104,6 +104,7 @@ def render(
                 title=t(f"title.{page}"),
                 facts=facts,
                 built_at=built_at,
+                waived=sentences.waived(t, facts),
                 **context,
             )
             is_first = (page, language) == (PAGES[0], LANGUAGES[0])
@@ -133,7 +134,6 @@ def _verdict(t: Words, facts: RunFacts) -> Context:
         "words": sentences.in_words(t, evaluation) if evaluation else [],
         "figures": figures.of_evaluation(t, evaluation) if evaluation else [],
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
-        "waived": sentences.waived(t, facts),
         "warnings": sentences.warnings(t, facts),
         "who": _who(t, facts),
     }
@@ -188,7 +188,6 @@ def _data(t: Words, facts: RunFacts) -> Context:
         "signal": figures.of_signal(t, facts.signal_quality),
         "drift": figures.of_drift(t, drift),
         "suites": list(_suites(t, facts.verdicts)),
-        "waived": sentences.waived(t, facts),
         "releases": [
             (in_words.reason(one.reason or UNKNOWN, t.language), one.why, one.by, t.instant(one.at))
             for one in facts.releases
@@ -266,7 +265,6 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
             for one in found
             if one.status != "pass"
         ],
-        "waived": sentences.waived(t, facts),
     }
 
 

@@ -23,9 +23,7 @@ PACK = "pack"  # where the governance app serves the zip of a run, beside the ru
 LATEST = "site/latest.json"  # a document of the store: which site was built last
 
 
-def build(
-    store: Store, run_id: str, tracking_uri: str, alone: Path, served: Path | None = None
-) -> dict[str, Any]:
+def build(store: Store, run_id: str, alone: Path, served: Path | None = None) -> dict[str, Any]:
     """Write the site of a run into empty folders; return its manifest.
 
     The same run gives the same files, apart from times, the audit log's newest event, and what
@@ -39,7 +37,7 @@ def build(
         For the same with links to the sites of other runs beside it, and with the zip of ``alone``.
     """
     runs = history(store)
-    facts = replace(gather(store, run_id, tracking_uri), since=compare(store, run_id, runs))
+    facts = replace(gather(store, run_id), since=compare(store, run_id, runs))
     log.info("report: gathered what is known of run %s (%s)", run_id, facts.outcome)
     if facts.missing:
         log.warning("report: not there any more: %s", ", ".join(facts.missing))
@@ -75,8 +73,7 @@ def point_to(store: Store, run_id: str, site: str) -> None:
 
 def folder_of(store: Store, run_id: str) -> Path:
     """Where a person finds the site of a run: in the store's folder, or in ``.spira``."""
-    base = Path(".spira") if "://" in store.url else Path(store.url)
-    return base / "reports" / run_id
+    return store.folder / "reports" / run_id
 
 
 def put(site: Path, folder: Path) -> Path:

@@ -186,12 +186,11 @@ def slices(
 
 def _rate(n_right: int, n: Count) -> Interval | None:
     """The share that is right, with Wilson's interval; None of too few people."""
-    from scipy.stats import binomtest
+    from spira_tasks.speech.metrics import wilson_interval
 
     if n is None or n < MIN_SLICE:
         return None
-    interval = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
-    return Interval(n_right / n, float(interval.low), float(interval.high))
+    return Interval(n_right / n, *wilson_interval(n_right / n, n))
 
 
 def _names(column: pd.Series, configured: Iterable[str]) -> dict[str, str]:

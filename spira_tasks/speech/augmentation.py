@@ -28,8 +28,6 @@ class NoisePolicy:
 
     min_insertions: int = 1
     max_insertions: int = 1
-    min_peak: float = MIN_NOISE_PEAK
-    max_peak: float = MAX_NOISE_PEAK
 
 
 def recording_rng(seed: int, record_id: str, *more: int) -> np.random.Generator:
@@ -65,7 +63,7 @@ def insert_ward_noise(
         if noise.shape[0] < n_samples:
             noise = noise.repeat(-(-n_samples // noise.shape[0]))
         start = int(rng.integers(noise.shape[0] - n_samples, endpoint=True))
-        peak = rng.uniform(policy.min_peak, policy.max_peak)
+        peak = rng.uniform(MIN_NOISE_PEAK, MAX_NOISE_PEAK)
         crop = noise[start : start + n_samples]
         loudest = float(crop.abs().max())
         if loudest > SILENT_PEAK:

@@ -7,6 +7,7 @@ every 1 s, so that a window is a ``(401, 40)`` matrix.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -57,6 +58,11 @@ class FeatureSpec:
     def n_bins(self) -> int:
         bins = {"mfcc": self.n_mfcc, "log_mel": self.n_mels, "spectrogram": self.n_fft // 2 + 1}
         return bins[self.name]
+
+    @property
+    def schema(self) -> str:
+        """Short hash of everything that determines the numbers' meaning."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

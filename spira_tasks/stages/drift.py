@@ -70,7 +70,7 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_tasks.tracking import Tracker
 
-    tracker = Tracker(work.tracking_uri)
+    tracker = Tracker(work.store.tracking_uri)
     champion = tracker.champion()
     made = tracker.artifacts_of(champion) if champion else {}
     reference = made.get("recordings", "")

@@ -39,9 +39,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     from spira_tasks.governance import erasure
     from spira_tasks.governance.inventory import Holding
 
-    certificate, changed = erasure.erase(
-        work.store, work.tracking_uri, Holding(), config.subject, config.reason
-    )
+    certificate, changed = erasure.erase(work.store, Holding(), config.subject, config.reason)
     text = json.dumps(certificate, indent=1, sort_keys=True)
     (outputs.certificate / "certificate.json").write_text(text)
     (outputs.certificate / "certificate.md").write_text(erasure.as_markdown(certificate))

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from spira_tasks.speech.classifier import Classifier
     from spira_tasks.work import Work
 
-CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients")
-
 
 @dataclass(frozen=True)
 class Inputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
-    from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
+    from spira_tasks.speech.features import FeatureExtractor
     from spira_tasks.work import Record, Work
 
 
@@ -101,10 +100,5 @@ def compute(waveform: str, extractor: FeatureExtractor, work: Work) -> Record:
         "std": float(matrix.std()),
         "min": float(matrix.min()),
         "max": float(matrix.max()),
-        "schema": schema(extractor.spec),
+        "schema": extractor.spec.schema,
     }
-
-
-def schema(spec: FeatureSpec) -> str:
-    """Short hash of everything that determines the numbers' meaning."""
-    return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]

@@ -55,7 +55,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     from spira_tasks.governance import applied, gates
     from spira_tasks.tracking import CHAMPION, Tracker
 
-    tracker = Tracker(work.tracking_uri)
+    tracker = Tracker(work.store.tracking_uri)
     registration = json.loads(inputs.registration.path("registration.json").read_text())
     challenger = tracker.find_version(registration["classifier"])
     assert challenger is not None  # noqa: S101  (the step before registered it)

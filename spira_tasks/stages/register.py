@@ -46,7 +46,7 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_tasks.tracking import MODEL, Tracker
 
-    tracker = Tracker(work.tracking_uri)
+    tracker = Tracker(work.store.tracking_uri)
     digest = inputs.classifier.digest
     known = tracker.find_version(digest)
     registered = known or register(inputs, tracker)

@@ -49,7 +49,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     with scratch.folder() as folder:
         alone = folder / "site"
         alone.mkdir()
-        manifest = site.build(work.store, run_id, work.tracking_uri, alone, outputs.site)
+        manifest = site.build(work.store, run_id, alone, outputs.site)
         pack.write_zip(alone, outputs.pack / pack.file_name(run_id))
     if run_id != work.run_id:  # the step's own event names the run that it is a step of
         audit.record(work.store, "report", {"run": run_id, "built_by": work.run_id})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +19,6 @@ from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError, SpiraError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from torch import Tensor
 
     from spira_tasks.artifacts import Directory
@@ -139,7 +139,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     )
     progress = Progress(learner, classifier, config, work)
     progress.resume()
-    with progress:
+    with progress.saved_when_stopped():
         while not progress.is_over():
             epoch = next(epochs)
             progress.keep()
@@ -175,11 +175,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 
 class Progress:
-    """How far a training is; its best weights are those of ``classifier``.
-
-    As a context it saves the state of the last finished epoch when something stops the training,
-    be it a signal, Ctrl-C or a service that does not answer; and lets that go on.
-    """
+    """How far a training is; its best weights are those of ``classifier``."""
 
     def __init__(
         self, learner: Learner, classifier: Classifier, config: Config, work: Work
@@ -253,20 +249,21 @@ class Progress:
             self.unsaved = None
         return True
 
-    def __enter__(self) -> Self:
-        return self
+    @contextmanager
+    def saved_when_stopped(self) -> Iterator[None]:
+        """Save the state of the last finished epoch when something stops the training.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None and self.n_kept and self.save():
-            log.info(
-                "stopped after epoch %d: its state is saved, run it again to go on from there",
-                self.n_kept,
-            )
+        Be it a signal, Ctrl-C or a service that does not answer; and let that go on.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.n_kept and self.save():
+                log.info(
+                    "stopped after epoch %d: its state is saved, run it again to go on from there",
+                    self.n_kept,
+                )
+            raise
 
     def _track(self, epoch: Epoch) -> None:
         numbers = {name: value for name, value in asdict(epoch).items() if name != "number"}

@@ -21,7 +21,7 @@ from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.governance.verification import verify
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 from spira_tasks.stages import promote
 from spira_tasks.tracking import CHALLENGER, MODEL, Tracker
 
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with what a run left of a sound model, and a registry without a version."""
     place = tmp_path_factory.mktemp("approval") / "store"
     store = Store(str(place))
-    Tracker(tracking_uri(store)).client.create_registered_model(MODEL)
+    Tracker(store.tracking_uri).client.create_registered_model(MODEL)
     clean = scores(n_missed=7, n_false_alarms=6)
     outputs = place.parent / "outputs"
     for name in ("recordings", "report"):
@@ -56,7 +56,7 @@ class Registry:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.store = Store(str(place / "store"))
-        self.tracker = Tracker(tracking_uri(self.store))
+        self.tracker = Tracker(self.store.tracking_uri)
 
     def add(self, n: int, **tags: str) -> None:
         """Register version ``n`` as a run leaves it: as challenger."""

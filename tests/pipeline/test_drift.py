@@ -20,7 +20,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Number
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
 from spira_tasks.speech.features import FeatureSpec
 from spira_tasks.tracking import Tracker
@@ -58,7 +58,7 @@ def promoted(
     store: Store, recordings_digest: str, folder: Path, classifier: str = "", report: str = ""
 ) -> None:
     """Make a champion of which nothing matters but its training set, and how it answers."""
-    tracker = Tracker(tracking_uri(store))
+    tracker = Tracker(store.tracking_uri)
     run_id = tracker.run_of("sha256:" + "1" * 64, "model")
     tracker.describe(
         run_id,

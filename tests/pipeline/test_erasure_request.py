@@ -56,7 +56,7 @@ def test_nobody_is_erased_by_a_slip_of_the_pen(store: Store) -> None:
     with pytest.raises(ConfigError, match="64 hex digits"):
         erase(store, "1234567A")
     with pytest.raises(ConfigError, match="looks like a personal number"):
-        erasure.erase(store, "", Holding(), "ab" * 16, "asked by ana@example.org herself")
+        erasure.erase(store, Holding(), "ab" * 16, "asked by ana@example.org herself")
     assert contents(store) == before
     assert main(["erase", "ab" * 32, "--reason", WHY, "--store", store.url]) == 78  # nobody to ask
 

@@ -28,7 +28,7 @@ GATE = Step(
 
 
 def test_a_clean_synthetic_cohort_is_not_blocked(tmp_path: Path) -> None:
-    write_cohort(tmp_path / "data", subjects=12, seed=5, progress=False)
+    write_cohort(tmp_path / "data", subjects=12, seed=5)
     store = Store(str(tmp_path / "store"))
     ingest = run_step(Step("ingest", "ingest", {"data": f"folder:{tmp_path}/data"}), "r", store)
     assert ingest.metrics["n_quarantined"] == 0
@@ -58,7 +58,7 @@ REPORTED = {
 
 def test_every_fault_of_a_delivery_is_put_aside_or_reported(tmp_path: Path) -> None:
     assert set(REASONS) | set(REPORTED) == set(FAULTS)
-    write_cohort(tmp_path / "data", subjects=9, seed=5, faults=list(FAULTS), progress=False)
+    write_cohort(tmp_path / "data", subjects=9, seed=5, faults=list(FAULTS))
     store = Store(str(tmp_path / "store"))
     config = {"max_quarantine_fraction": 1.0, "max_site_quarantine_fraction": 1.0}
     step = Step("ingest", "ingest", {"data": f"folder:{tmp_path}/data"}, config)
@@ -77,7 +77,7 @@ def test_every_fault_of_a_delivery_is_put_aside_or_reported(tmp_path: Path) -> N
 
 def until_training_set(folder: Path, **cohort: object) -> dict[str, str]:
     """What the gate of the training set says of a cohort, without passes."""
-    write_cohort(folder / "data", progress=False, **cohort)  # type: ignore[arg-type]
+    write_cohort(folder / "data", **cohort)  # type: ignore[arg-type]
     store = Store(str(folder / "store"))
     for step in TRAINING.configure(data=str(folder / "data")):
         try:

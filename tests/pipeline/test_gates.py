@@ -18,7 +18,7 @@ from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance.applied import waiver_of
 from spira_tasks.governance.decisions import decide
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 from spira_tasks.tracking import Tracker
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def better(folder: Path, run_id: str) -> Verdict:
 def silent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """People whose illness is in nothing that can be heard."""
     folder = tmp_path_factory.mktemp("silent")
-    write_cohort(folder / "c", subjects=80, seed=1, signal=0, progress=False)
+    write_cohort(folder / "c", subjects=80, seed=1, signal=0)
     return folder
 
 
@@ -71,9 +71,7 @@ def test_without_a_signal_nothing_is_learned_and_nothing_is_promoted(
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SPIRA's own history: no illness in the voices, patients in wards, controls at home."""
     folder = tmp_path_factory.mktemp("ward")
-    write_cohort(
-        folder / "c", subjects=80, seed=1, signal=0, confounds=["ward_noise"], progress=False
-    )
+    write_cohort(folder / "c", subjects=80, seed=1, signal=0, confounds=["ward_noise"])
     return folder
 
 
@@ -132,7 +130,7 @@ def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_
     assert second["model"]["aliases"] == ["challenger"]
     assert better(ward, "second").names["champion"] == ("1",)
 
-    tracker = Tracker(tracking_uri(Store(str(ward / "store"))))
+    tracker = Tracker(Store(str(ward / "store")).tracking_uri)
     tracker.promote("2")  # a person moves the alias
     again = run(ward, "again", HEARS_THE_WARD)
     assert again["outcome"] == "kept"

@@ -18,7 +18,7 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected
 from spira_tasks.governance import audit
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 from spira_tasks.speech.audio import read_pcm16
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.tracking import Tracker
@@ -94,7 +94,7 @@ def test_test_subjects_are_nobody_who_was_trained_on(finished: Run) -> None:
 
 
 def test_a_refused_model_is_registered_as_challenger_with_the_reason(finished: Run) -> None:
-    tracker = Tracker(tracking_uri(finished.store))
+    tracker = Tracker(finished.store.tracking_uri)
     description = show.describe(finished.run_id, finished.store)
     assert "promote" in finished.refusal
     assert description["outcome"] == "blocked"
@@ -112,7 +112,7 @@ def test_the_registered_model_says_what_the_evaluation_said(finished: Run) -> No
     predictions = pd.read_parquet(report.path("predictions.parquet"))
     recordings = finished.store.directory(finished.results["split"].outputs["recordings"])
     table = pd.read_parquet(recordings.path("recordings.parquet"))
-    model = Tracker(tracking_uri(finished.store)).load("1")
+    model = Tracker(finished.store.tracking_uri).load("1")
     for row in predictions.merge(table[["record_id", "waveform"]], on="record_id").itertuples():
         waveform = read_pcm16(finished.store.blobs.read(row.waveform)).astype(np.float32) / 32_768
         answer = model.predict(waveform[None, :])
@@ -129,7 +129,7 @@ def test_the_model_in_the_registry_holds_no_pickle(finished: Run) -> None:
 
 
 def test_the_live_run_ends_up_with_epochs_parameters_and_test_metrics(finished: Run) -> None:
-    tracker = Tracker(tracking_uri(finished.store))
+    tracker = Tracker(finished.store.tracking_uri)
     model = finished.results["train"].outputs["model"]
     run = tracker.client.get_run(tracker.run_of(model, name="not made"))
     assert run.info.run_name == "first/train"
@@ -142,10 +142,10 @@ def test_the_live_run_ends_up_with_epochs_parameters_and_test_metrics(finished: 
 
 def test_every_store_has_a_registry_of_its_own(finished: Run, tmp_path: Path) -> None:
     """MLflow leaves its address in the environment, where the next store would find it."""
-    Tracker(tracking_uri(finished.store)).load("1")
+    Tracker(finished.store.tracking_uri).load("1")
     other = Store(str(tmp_path / "other"))
-    assert tracking_uri(other) == f"sqlite:///{tmp_path}/other/mlflow/mlflow.db"
-    assert Tracker(tracking_uri(other)).champion() is None
+    assert other.tracking_uri == f"sqlite:///{tmp_path}/other/mlflow/mlflow.db"
+    assert Tracker(other.tracking_uri).champion() is None
 
 
 def test_a_second_run_computes_nothing(finished: Run) -> None:
@@ -175,7 +175,7 @@ def test_another_seed_gives_other_weights(finished: Run) -> None:
 def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     more = {**COHORT, "subjects": COHORT["subjects"] + 2}
-    write_cohort(folder, **more, faults=["truncated", "zero_len"], progress=False)  # type: ignore[arg-type]
+    write_cohort(folder, **more, faults=["truncated", "zero_len"])  # type: ignore[arg-type]
     memory = Path(finished.store.url) / "memo"
     before = {path.name for path in memory.rglob("*.json")}
     found = run(finished.store, "grown", folder, until="materialize")
@@ -239,7 +239,7 @@ def test_the_published_dataset_runs_through_the_same_pipeline(cohort: Path, tmp_
 @pytest.mark.slow
 def test_a_gate_that_refuses_is_found_again_and_lets_nobody_past(tmp_path: Path) -> None:
     folder = tmp_path / "c"
-    write_cohort(folder, subjects=2, seed=1, progress=False)
+    write_cohort(folder, subjects=2, seed=1)
     store = Store(str(tmp_path / "store"))
     steps = {step.name: step for step in TRAINING.configure(data=str(folder))}
     for name in ("ingest", "check_recordings", "split"):

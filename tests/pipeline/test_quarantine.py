@@ -28,7 +28,7 @@ LIMIT = {"max_quarantine_fraction": 1.0, "max_site_quarantine_fraction": 1.0}
 @pytest.fixture(scope="module")
 def six_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("refused") / "c"
-    write_cohort(folder, subjects=6, seed=5, progress=False)
+    write_cohort(folder, subjects=6, seed=5)
     return folder
 
 

@@ -21,7 +21,7 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ServiceUnavailable
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 from spira_tasks.speech.training import pack, unpack
 from spira_tasks.stages import train
 from spira_tasks.tracking import Tracker
@@ -66,7 +66,7 @@ def assert_the_same(result: Result, undisturbed: Result) -> None:
 
 
 def mlflow_run(store: Store, result: Result) -> Any:
-    tracker = Tracker(tracking_uri(store))
+    tracker = Tracker(store.tracking_uri)
     return tracker.client.get_run(tracker.run_of(result.outputs["model"], name="not made"))
 
 
@@ -238,7 +238,7 @@ def test_a_store_that_is_away_when_a_training_stops_hides_nothing(
     assert_the_same(run_step(training(), "first", store), undisturbed)
     assert "goes on after epoch 1 of" in caplog.text
     run = mlflow_run(store, undisturbed)
-    client = Tracker(tracking_uri(store)).client
+    client = Tracker(store.tracking_uri).client
     points = client.get_metric_history(run.info.run_id, "val_loss")
     assert sorted(point.step for point in points) == list(range(1, N_EPOCHS + 1))
     assert run.info.run_name == "first/train"

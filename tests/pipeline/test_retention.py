@@ -21,7 +21,6 @@ from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance import audit, decisions, inventory, retention
 from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.verification import verify
-from spira_tasks.runner import tracking_uri
 from spira_tasks.tracking import Tracker
 
 DAY = 86_400
@@ -65,7 +64,7 @@ def sweep(store: Store, policy: str, days_later: float) -> retention.Plan:
     """Apply a policy as it would be applied on a later day."""
     rules = retention.read_policy(store, policy)
     now = time.time() + days_later * DAY
-    made = retention.plan(store, tracking_uri(store), rules, now)
+    made = retention.plan(store, rules, now)
     retention.apply(store, made, rules)
     return made
 
@@ -173,7 +172,7 @@ def test_a_damaged_record_of_a_run_stops_the_plan(store: Store) -> None:
     record.write_text("")
     rules = retention.read_policy(store)
     with pytest.raises(ArtifactCorrupt, match=r"runs/r/split\.json .* restore it from a backup"):
-        retention.plan(store, tracking_uri(store), rules)
+        retention.plan(store, rules)
     assert record.exists()
 
 
@@ -181,7 +180,7 @@ def test_killed_half_way_it_goes_on(store: Store, tmp_path: Path) -> None:
     """Whatever is deleted first, nothing is found whole that is not."""
     policy = write_policy(tmp_path / "p")
     rules = retention.read_policy(store, policy)
-    made = retention.plan(store, "", rules, time.time() + 1100 * DAY)
+    made = retention.plan(store, rules, time.time() + 1100 * DAY)
     for folder in retention.ORDER[:3]:  # killed before a blob went
         for item in made.items:
             if item.name.startswith(f"{folder}/"):
@@ -223,7 +222,7 @@ def test_what_a_registered_model_came_from_stays(finished: Run, tmp_path: Path) 
     served = write_policy(tmp_path / "q", keep="served")
     made = sweep(store, served, 2000)  # it is the challenger
     assert "RESEARCH" not in kinds(made)
-    tracker = Tracker(tracking_uri(store))
+    tracker = Tracker(store.tracking_uri)
     tracker.tag("1", {"spira.was_champion": "true", "spira.outcome": "blocked"})
     tracker.promote("1")
     assert main(["model", "refuse", "1", "--why", "misses too many", "--store", store.url]) == 0

@@ -17,12 +17,12 @@ from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, quarantine
 from spira_tasks.governance.trace import Lineage, draw
-from spira_tasks.runner import run_step, tracking_uri
+from spira_tasks.runner import run_step
 
 
 @pytest.fixture(scope="module")
 def lineage(finished: Run) -> Lineage:
-    return Lineage(finished.store, tracking_uri(finished.store))
+    return Lineage(finished.store)
 
 
 @pytest.fixture(scope="module")

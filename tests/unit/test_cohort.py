@@ -21,10 +21,9 @@ from spira_tasks.errors import ConfigError
 class Size(TypedDict):
     subjects: int
     seed: int
-    progress: bool
 
 
-SIZE: Size = {"subjects": 3, "seed": 5, "progress": False}
+SIZE: Size = {"subjects": 3, "seed": 5}
 Written = tuple[Path, Mapping[str, int]]
 Faulty = tuple[Path, dict[str, dict[str, Any]]]
 
@@ -128,7 +127,7 @@ def test_an_interrupted_cohort_goes_on_where_it_stopped(
         journal.write('["subject", 1, [{"reco')  # killed while it wrote
 
     with pytest.raises(ConfigError, match="beginning of another cohort"):
-        write_cohort(folder, subjects=3, seed=6, workers=1, progress=False)
+        write_cohort(folder, subjects=3, seed=6, workers=1)
     power_is_out = False
     write_cohort(folder, workers=1, **SIZE)
     assert begun == [0, 1, 1, 2]

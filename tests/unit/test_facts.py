@@ -29,7 +29,6 @@ from spira_tasks.reports.facts import Counts, RunFacts
 from spira_tasks.reports.gather import gather, history, latest_run
 from spira_tasks.reports.tables import one_way
 
-NOWHERE = "sqlite:////nonexistent/mlflow.db"  # only a run with a model asks the registry
 WHY = "both raters agree after listening again"
 
 
@@ -99,7 +98,7 @@ def book(tmp_path: Path) -> Book:
 
 
 def facts_of(book: Book, run: str = "first") -> RunFacts:
-    facts = gather(book.store, run, NOWHERE)
+    facts = gather(book.store, run)
     site = book.folder.parent / "site"
     site.mkdir(exist_ok=True)
     pages.render(facts, history(book.store), site)  # whatever is missing
@@ -119,7 +118,9 @@ def test_a_run_that_was_just_begun_has_its_steps_waiting(book: Book) -> None:
     book.ingest(people())
     facts = facts_of(book)
     assert facts.outcome == "running"
-    assert [step.state for step in facts.steps] == ["done"] + ["waiting"] * (len(TRAINING) - 1)
+    assert [step.state for step in facts.steps] == ["done"] + ["waiting"] * (
+        len(TRAINING.steps) - 1
+    )
     assert facts.started_at == "2026-11-21T03:00:04+00:00"
     assert table_of(facts, "sex").cells == ((20,), (20,))
     assert facts.dataset is None
@@ -184,10 +185,11 @@ def test_what_was_erased_is_missing_and_holds_nothing_up(book: Book) -> None:
 
 def test_the_registry_may_be_away(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     registration = {"name": "spira", "version": "3", "classifier": "sha256:" + "0" * 64}
     outputs = {"registration": book.output(registration=registration)}
     book.step("register", outputs=outputs)
-    facts = gather(book.store, "first", "http://127.0.0.1:9")
+    facts = gather(book.store, "first")
     assert facts.model is not None
     assert facts.model.aliases is None
     assert facts.missing == ("registry",)
@@ -271,7 +273,7 @@ def test_history_and_latest_are_of_training_runs_alone(book: Book) -> None:
     (only,) = history(book.store)
     assert (only.run_id, only.outcome, only.n_recordings) == ("first", "running", 40)
     with pytest.raises(ConfigError, match="no record of a training run 'reporting'"):
-        gather(book.store, "reporting", NOWHERE)
+        gather(book.store, "reporting")
 
 
 def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Book) -> None:

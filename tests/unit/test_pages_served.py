@@ -31,7 +31,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     alone, served = tmp_path / "alone", tmp_path / "served"
     alone.mkdir()
     served.mkdir()
-    site.build(Store(str(tmp_path / "store")), "first", "", alone, served)
+    site.build(Store(str(tmp_path / "store")), "first", alone, served)
     return alone, served
 
 
