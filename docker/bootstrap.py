@@ -206,7 +206,7 @@ def make_mlflow_user(folder: Path) -> None:
     answer = requests.post(
         f"{MLFLOW}/api/2.0/mlflow/users/create",
         json={"username": "steps", "password": steps},
-        auth=(b"admin", admin),  # text would be sent in Latin-1
+        auth=requests.auth.HTTPBasicAuth(b"admin", admin),  # text would be sent in Latin-1
         timeout=30,
     )
     if answer.ok:
