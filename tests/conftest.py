@@ -80,10 +80,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the platform, which takes longest, and refuse a second one elsewhere."""
+    """Begin with what others wait for, and refuse a second platform elsewhere.
+
+    First the platform, which takes longest; then one module that uses the finished run, so that one
+    process makes it while another runs the modules that do without.
+    """
     select(config, items)
     order = {name: number for number, name in enumerate(OF_THE_PLATFORM)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    use_it = (item for item in items if "finished" in getattr(item, "fixturenames", ()))
+    of_finished = list(dict.fromkeys(item.path for item in use_it))
+
+    def place(item: pytest.Item) -> int:
+        if item.path.name in order:
+            return order[item.path.name]
+        return len(order) + (2 if item.path in of_finished[1:] else item.path not in of_finished)
+
+    items.sort(key=place)
     for item in items:
         uses_it = "platform" in getattr(item, "fixturenames", ())
         if uses_it and item.path.name not in OF_THE_PLATFORM:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,17 @@ SPEC = FeatureSpec(n_mels=8, n_mfcc=8)
 GIVEN = ["features"]
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty one: MLflow takes seconds to make its database."""
+    store = Store(str(tmp_path_factory.mktemp("registry")))
+    assert Tracker(store.tracking_uri).champion() is None
+    return store.folder / "mlflow"
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(registry: Path, tmp_path: Path) -> Store:
+    shutil.copytree(registry, tmp_path / "store" / "mlflow")
     return Store(str(tmp_path / "store"))
 
 

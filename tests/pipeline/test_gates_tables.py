@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from gating import Gate, gate
+from gating import HOT, Gate, few_expectations, gate
 from suites import Table, recordings, split
 
 from spira_tasks.artifacts import Store
@@ -19,9 +19,8 @@ from spira_tasks.governance.decisions import decide
 from spira_tasks.runner import run_step
 
 REASON = "expect_column_values_to_be_between:temp"
-CHECK = "expect_column_values_to_be_between(temp, possible)"
 WHY = "the thermometer of that ward was calibrated afterwards"
-__all__ = ["gate"]  # the fixture
+__all__ = ["few_expectations", "gate"]  # the fixtures
 
 
 @pytest.fixture
@@ -64,6 +63,7 @@ def test_a_sound_table_is_handed_on_byte_by_byte(store: Store, gate: Gate) -> No
     assert set(json.loads(made(store, "report")["gx.json"])) == {"metadata", "audio"}
 
 
+@pytest.mark.usefixtures("few_expectations")
 def test_rows_at_fault_are_put_aside_and_the_others_go_on(store: Store, gate: Gate) -> None:
     table = hot(2)
     result = gate(table)
@@ -76,7 +76,7 @@ def test_rows_at_fault_are_put_aside_and_the_others_go_on(store: Store, gate: Ga
     assert set(aside["suite"]) == {"metadata"}
     kept = made(store, "table")["recordings.parquet"]
     pd.testing.assert_frame_equal(kept, table.iloc[2:].reset_index(drop=True))
-    verdict = next(v for v in result.verdicts if v.id == CHECK)
+    verdict = next(v for v in result.verdicts if v.id == HOT)
     assert (verdict.status, verdict.severity, verdict.suite) == ("warn", "critical", "metadata")
 
 
@@ -99,12 +99,14 @@ def counts(store: Store, name: str) -> dict[str, float | None]:
     return {key: number.value for key, number in verdict.numbers.items()}
 
 
+@pytest.mark.usefixtures("few_expectations")
 def test_too_many_rows_at_fault_block(store: Store, gate: Gate) -> None:
     with pytest.raises(GateRejected, match=r"quarantine_share: .* 40 of 240; 18 are tolerated"):
         gate(hot(40))
     assert counts(store, "quarantine_share") == {"n_refused": 40, "n_tolerated": 18, "n_left": 200}
 
 
+@pytest.mark.usefixtures("few_expectations")
 def test_a_site_with_too_many_rows_at_fault_blocks(gate: Gate) -> None:
     table = recordings()
     table["hospital_id"] = ["site-b"] * 20 + ["site-a"] * 220
@@ -113,11 +115,13 @@ def test_a_site_with_too_many_rows_at_fault_blocks(gate: Gate) -> None:
         gate(table)
 
 
+@pytest.mark.usefixtures("few_expectations")
 def test_nothing_left_blocks_however_few_rows_there_were(gate: Gate) -> None:
     with pytest.raises(GateRejected, match="Nothing is left to work with"):
         gate(hot(1).iloc[:1])
 
 
+@pytest.mark.usefixtures("few_expectations")
 def test_a_record_that_was_lost_or_came_from_nowhere_blocks(store: Store, gate: Gate) -> None:
     table = split(recordings()).drop(columns="erased")
     assert gate(table, "training_set").metrics["n_blocked"] == 0
@@ -129,6 +133,7 @@ def test_a_record_that_was_lost_or_came_from_nowhere_blocks(store: Store, gate: 
     assert counts(store, "rows_conserved") == {"n_lost": 0, "n_new": 2, "n_leaked": 0}
 
 
+@pytest.mark.usefixtures("few_expectations")
 def test_a_released_row_stays_for_the_reason_that_was_released(store: Store, gate: Gate) -> None:
     decide(store, "releases", {"record": "r00001", "reason": REASON}, WHY)
     decide(store, "releases", {"record": "r00000", "reason": "another"}, WHY)
@@ -138,6 +143,7 @@ def test_a_released_row_stays_for_the_reason_that_was_released(store: Store, gat
     assert (result.metrics["n_quarantined"], result.metrics["n_released"]) == (1, 1)
 
 
+@pytest.mark.usefixtures("few_expectations")
 def test_nobody_releases_a_row_without_consent(store: Store, gate: Gate) -> None:
     table = recordings()
     table.loc[0, "consent_status"] = "pending"

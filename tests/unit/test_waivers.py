@@ -7,13 +7,10 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
-import great_expectations as gx
 import pytest
-from gating import Gate, gate
+from gating import CONFOUND, ERASED, Gate, few_expectations, gate
 from suites import Table, recordings, split
 
-from expectations.suites import training_set
-from spira_tasks import quality
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.verdict import Number, Verdict
@@ -23,27 +20,8 @@ from spira_tasks.governance.applied import excuses, tombstone_tag, waiver_of
 from spira_tasks.governance.decisions import decide
 
 WHY = "the thermometer of that ward was calibrated afterwards"
-__all__ = ["gate"]  # the fixture
-
-CONFOUND = (
-    "expect_association_with_label_to_be_weak(device_model, strong)",
-    "expect_no_level_of_one_class(device_model)",
-)
-ERASED = "expect_column_values_to_be_in_set(erased)"
-
-
-@pytest.fixture(autouse=True)
-def few_expectations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the training set's: a suite of ninety takes seconds, and a waiver is of one."""
-    whole = training_set.suite
-
-    def suite(frame: Table) -> gx.ExpectationSuite:
-        made = whole(frame)
-        wanted = (*CONFOUND, ERASED)
-        few = [e for e in made.expectations if quality.verdict_name(e.configuration) in wanted]
-        return gx.ExpectationSuite(made.name, few, meta=made.meta)
-
-    monkeypatch.setattr(training_set, "suite", suite)
+__all__ = ["few_expectations", "gate"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("few_expectations")
 
 
 @pytest.fixture
