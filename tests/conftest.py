@@ -79,6 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--since", default="", help="only what a change since this commit touches")
 
 
+@pytest.hookimpl(trylast=True)  # of what the markers leave
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what others wait for, and refuse a second platform elsewhere.
 
