@@ -33,7 +33,7 @@ demo: setup  ## make a synthetic cohort, run the DAG on it, say what came out
 up: setup  ## Airflow's page, MLflow's page and the governance site; Ctrl-C stops them
 	@. ./env.sh; exec python scripts/up.py $(ARGUMENTS)
 
-unit: setup  ## the tests that need Python alone: a minute
+unit: setup  ## the tests that need Python alone: minutes
 	@. ./env.sh; $(PYTEST) tests/unit
 
 test: setup  ## the tests that need only Python; those that need a Docker engine if there is one
