@@ -7,7 +7,7 @@ IN_PARALLEL := --numprocesses auto --maxprocesses 4
 # Only the tests that a change since a commit can touch:  make test SINCE=origin/main
 SINCE ?=
 PYTEST := python -m pytest -q $(IN_PARALLEL) $(if $(SINCE),--since=$(SINCE))
-# Python 3.11 brings one that takes 280 s of a processor for what this one does in 75.
+# With the pip that Python 3.11 brings, the installation takes 280 s of CPU; with this one 75 s.
 PIP := pip==26.3
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 

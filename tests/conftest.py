@@ -89,12 +89,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     select(config, items)
     order = {name: number for number, name in enumerate(OF_THE_PLATFORM)}
     use_it = (item for item in items if "finished" in getattr(item, "fixturenames", ()))
-    of_finished = list(dict.fromkeys(item.path for item in use_it))
+    first, *others = dict.fromkeys(item.path for item in use_it) or [None]
 
     def place(item: pytest.Item) -> int:
         if item.path.name in order:
             return order[item.path.name]
-        return len(order) + (2 if item.path in of_finished[1:] else item.path not in of_finished)
+        if item.path == first:
+            return len(order)
+        return len(order) + (2 if item.path in others else 1)
 
     items.sort(key=place)
     for item in items:

@@ -184,8 +184,8 @@ class ExpectColumnValuesToBeInUnit(_ByRow, ColumnMapExpectation):
     """Expect no value where the same measurement lies in another unit.
 
     ``unit`` is the one expected, ``slip`` the one that comes in its place, and ``slip_low`` to
-    ``slip_high`` where its values lie.  Has no ``mostly``: a share that is tolerated let 0.93 pass
-    for a saturation in percent.
+    ``slip_high`` where its values lie.  Give it no ``mostly``: a share that is tolerated let 0.93
+    pass for a saturation in percent.
     """
 
     unit: str

@@ -58,7 +58,7 @@ def silent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_without_a_signal_nothing_is_learned_and_nothing_is_promoted(
     seed: int, silent: Path
 ) -> None:
-    """Whoever is tested on, and whatever the weights begin with."""
+    """For three divisions of the people and three initialisations of the weights."""
     settings = {"split.salt": f"seed {seed}", "train.seed": seed, "train.epochs": 4}
     description = run(silent, f"seed{seed}", settings)
     assert description["by_name"]["evaluate"]["metrics"]["auc_low"] < 0.5  # not above chance
