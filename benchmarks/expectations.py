@@ -6,8 +6,7 @@ its ratio to ``thirty`` of the same turn, so that a busy machine slows all kinds
 
 * import: Great Expectations and the suites are loaded, nothing is checked;
 * thirty: import, and thirty expectations of metadata and audio;
-* gate: import, and all expectations of metadata and audio;
-* docs: the same as gate, and Great Expectations' own pages of it.
+* gate: import, and all expectations of metadata and audio.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-KINDS = ("import", "thirty", "gate", "docs")
+KINDS = ("import", "thirty", "gate")
 GOAL_SECONDS = 10.0
 
 
@@ -49,9 +48,9 @@ def main() -> None:
             f"{kind:8s} {turns[0][kind]['n_checks']:4d} checks  median {median(seconds):6.2f} s  "
             f"({min(seconds):.2f} to {max(seconds):.2f})  {ratio:.2f} of thirty"
         )
-    print("parts of docs, median over turns:")
-    for part in turns[0]["docs"]["parts"]:
-        share = median(turn["docs"]["parts"][part] / turn["docs"]["seconds"] for turn in turns)
+    print("parts of gate, median over turns:")
+    for part in turns[0]["gate"]["parts"]:
+        share = median(turn["gate"]["parts"][part] / turn["gate"]["seconds"] for turn in turns)
         print(f"  {part:28s} {share:5.1%}")
     seconds = median(turn["thirty"]["seconds"] for turn in turns)
     result = "reached" if seconds < GOAL_SECONDS else "NOT reached"
@@ -75,9 +74,6 @@ def measured(kind: str, n_rows: int) -> dict[str, Any]:
 
 def trial(kind: str, n_rows: int) -> dict[str, Any]:
     """Do what a kind does, in this process; how many checks ran, and the seconds of its parts."""
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
     parts: dict[str, float] = {}
 
     @contextmanager
@@ -88,7 +84,7 @@ def trial(kind: str, n_rows: int) -> dict[str, Any]:
 
     with part("import"):
         from expectations.suites import audio, metadata
-        from spira_tasks import data_docs, quality
+        from spira_tasks import quality
         from spira_tasks.suites import template
     with part("table"):
         table = imperfect(template(n_rows))
@@ -99,9 +95,6 @@ def trial(kind: str, n_rows: int) -> dict[str, Any]:
             suites = [cut(suite, 15) for suite in suites]
     with part("checks"):
         reports = [quality.check(table, suite) for suite in suites]
-    if kind == "docs":
-        with part("Great Expectations' pages"), TemporaryDirectory() as folder:
-            data_docs.write({one.suite: one.validation for one in reports}, Path(folder))
     return {"n_checks": sum(len(report.verdicts) for report in reports), "parts": parts}
 
 

@@ -45,7 +45,7 @@ def describe_gate(gate: str, language: Language) -> Description:
 
 def description(verdict: Verdict, language: Language) -> Description | None:
     """What a verdict is about; None for a check that the platform no longer has."""
-    if verdict.id in gates():
+    if f"gate.{verdict.id}.expected" in texts():
         return describe_gate(verdict.id, language)
     found = find(verdict.id, verdict.suite, verdict.kind, verdict.columns, verdict.aspect)
     return describe(found[1], found[0], language, verdict.threshold) if found else None

@@ -33,8 +33,7 @@ from spira_tasks.contract.pipelines import TRAINING
 DAG = "spira_continuous_training"
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
 
-# A page can run no script and load nothing from another host: the Data Docs of Great Expectations
-# would do both.
+# A page can run no script and load nothing from another host, whatever is in the store.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -62,7 +62,6 @@ def render(
     *,
     links_to_runs: bool = True,
     pack: str = "",
-    data_docs: Sequence[str] = (),
     built_at: str = "",
 ) -> list[str]:
     """Write the pages of a run into an existing folder; return the names of the files.
@@ -74,8 +73,6 @@ def render(
         them there, and the pack of a single run lacks them.
     pack : str
         Address of the site as one file; empty for no link.
-    data_docs : sequence of str
-        Great Expectations' own pages to link to, as ``data-docs/<step>/<suite>.html``.
     built_at : str
         UTC, ISO 8601; now, by default.
     """
@@ -91,9 +88,8 @@ def render(
     names = []
     for language in LANGUAGES:
         t = Words(language)
-        docs = [(name, t.name("suite", Path(name).stem)) for name in data_docs]
         for page in PAGES:
-            context = contexts[page](t) | {"pack": pack, "data_docs": docs}
+            context = contexts[page](t) | {"pack": pack}
             template = _environment().get_template(f"{page}.html")
             text = template.render(
                 t=t,

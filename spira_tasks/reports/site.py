@@ -1,4 +1,4 @@
-"""The governance site of a run: its pages, Great Expectations' own beside them, and a manifest."""
+"""The governance site of a run: its pages and a manifest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from spira_tasks import provenance
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.reports import pack, pages
-from spira_tasks.reports.gather import Reader, compare, gather, history
+from spira_tasks.reports.gather import compare, gather, history
 
 log = logging.getLogger(__name__)
 
-DOCS = "data-docs"
 PACK = "pack"  # where the governance app serves the zip of a run, beside the run's pages
 LATEST = "site/latest.json"  # a document of the store: which site was built last
 
@@ -51,14 +50,9 @@ def build(store: Store, run_id: str, alone: Path, served: Path | None = None) ->
     }
     written = pages.render(facts, runs, alone, links_to_runs=False)
     log.info("report: drew %d files", len(written))
-    n_docs = _data_docs(store, run_id, alone / DOCS)
-    log.info("report: built %d pages of Great Expectations", n_docs)
     manifest = pack.write_manifest(alone, about)
     if served is not None:
-        docs = sorted(path.relative_to(alone).as_posix() for path in (alone / DOCS).rglob("*.html"))
-        pages.render(facts, runs, served, pack=PACK, data_docs=docs)
-        if docs:
-            shutil.copytree(alone / DOCS, served / DOCS)
+        pages.render(facts, runs, served, pack=PACK)
         pack.write_zip(alone, served / pack.file_name(run_id))
         pack.write_manifest(served, about)
     return manifest
@@ -109,20 +103,3 @@ def files_of_site(folder: Path) -> list[str]:
     if not all((inside / name).resolve().is_relative_to(inside) for name in names):
         raise ConfigError(f"the manifest in {folder} names files outside of it; name another --out")
     return names
-
-
-def _data_docs(store: Store, run_id: str, folder: Path) -> int:
-    """Great Expectations' pages of every gate that left what they are made of."""
-    reader = Reader(store, store.runs.read(run_id).training)
-    found = {
-        step: validations
-        for step in reader.run.steps
-        if (validations := reader.json(f"{step}.report", "gx.json")) is not None
-    }
-    if not found:  # also saves the seconds that importing Great Expectations takes
-        return 0
-    from spira_tasks import data_docs
-
-    return sum(
-        len(data_docs.write(validations, folder / step)) for step, validations in found.items()
-    )

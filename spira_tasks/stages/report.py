@@ -28,7 +28,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    site: Path  # index.html, …, data-docs/, manifest.json
+    site: Path  # index.html, …, manifest.json
     pack: Path  # spira-report-<run>.zip: the site
 
 

@@ -1,4 +1,4 @@
-"""No value of a recording is in what people, Airflow or MLflow can read of a run in containers."""
+"""What people, Airflow and MLflow can read of a run in containers: no value, no other host."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from planted import MARKERS, NO_VALUE, REFUSED, TAKEN
 from production import PORTS, Production, docker
 from production import Run as DagRun
+from reading_pages import outside
 
 from scripts.backup import AS_ADMIN, CONNECT
 from spira_tasks.artifacts import Store
@@ -63,6 +64,13 @@ def test_no_page_no_log_no_record_and_no_database_holds_a_value(
         if marker.encode() in content
     ]
     assert found == []
+
+
+def test_no_page_that_is_handed_out_asks_another_host(undisturbed: DagRun, store: Store) -> None:
+    places = dict(of_store(undisturbed, store))
+    pages = {name: places[name].decode() for name in places if name.endswith(".html")}
+    assert any("/spira-report-" in name for name in pages)  # those in the pack too
+    assert {name: found for name, text in pages.items() if (found := outside(text))} == {}
 
 
 def of_airflow_and_mlflow(platform: Production, run: DagRun) -> Mapping[str, bytes]:

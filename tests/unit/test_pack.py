@@ -23,9 +23,9 @@ ABOUT = {"run_id": "first", "made_at": "2026-11-21T03:00:00+00:00"}
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     folder = tmp_path / "site"
-    (folder / "data-docs").mkdir(parents=True)
+    (folder / "parts").mkdir(parents=True)
     (folder / "index.html").write_text("<p>olá</p>", "utf-8")
-    (folder / "data-docs" / "features.html").write_text("<p>features</p>")
+    (folder / "parts" / "features.html").write_text("<p>features</p>")
     return folder
 
 

@@ -13,21 +13,12 @@ from spira.store import PACK as NAME_OF_PACK
 from spira_tasks.artifacts import Store
 from spira_tasks.reports import pack, pages, site
 
-DOC = "data-docs/check_recordings/metadata.html"
-
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """The site to be sent away and the one to be served, of a run with one of GX's own pages."""
-
-    def data_docs(store: Store, run_id: str, folder: Path) -> int:
-        (folder / "check_recordings").mkdir(parents=True)
-        (folder / "check_recordings" / "metadata.html").write_text("docs")
-        return 1
-
+    """The site to be sent away and the one to be served."""
     monkeypatch.setattr(site, "gather", lambda *_: facts())
     monkeypatch.setattr(site, "history", lambda _: history())
-    monkeypatch.setattr(site, "_data_docs", data_docs)
     alone, served = tmp_path / "alone", tmp_path / "served"
     alone.mkdir()
     served.mkdir()
@@ -39,18 +30,14 @@ def hrefs(page: Path) -> set[str]:
     return {link["href"] for link in read(page).all("a")}
 
 
-def test_every_served_page_leads_to_the_pack_and_to_the_data_docs(
-    folders: tuple[Path, Path],
-) -> None:
+def test_every_served_page_leads_to_the_pack(folders: tuple[Path, Path]) -> None:
     alone, served = folders
     names = [f"{page}.{language}.html" for page in pages.PAGES for language in ("pt", "en")]
     for name in names:
-        assert {"pack", DOC} <= hrefs(served / name), name
-        assert not {"pack", DOC} & hrefs(alone / name), name
+        assert "pack" in hrefs(served / name), name
+        assert "pack" not in hrefs(alone / name), name
         assert barriers(read(served / name)) == [], name
         assert outside((served / name).read_text()) == [], name
-    assert (served / DOC).read_text() == "docs"
-    assert "Clinical and collection data" in read(served / "verdict.en.html").text
 
 
 def test_the_pack_beside_the_served_pages_is_whole_and_is_the_site_that_is_sent_away(

@@ -21,9 +21,9 @@ RECORD = StepRecord("ingest", "ingest", "done", "2026-11-21T12:00:00+00:00", 1.0
 def site(place: str, tmp_path: Path) -> StoreReader:
     """The site of one run, ``first``, in a folder and in a bucket."""
     folder = tmp_path / "site"
-    (folder / "data-docs").mkdir(parents=True)
+    (folder / "parts").mkdir(parents=True)
     (folder / "verdict.en.html").write_text("blocked")
-    (folder / "data-docs" / "index.html").write_text("docs")
+    (folder / "parts" / "index.html").write_text("docs")
     store = Store(place)
     point_to(store, "first", store.put_directory(folder))
     store.runs.write("first", RECORD)
@@ -34,7 +34,7 @@ def test_every_file_of_the_newest_site_is_found(site: StoreReader) -> None:
     assert site.latest() == "first"
     names = site.names("first")
     assert names is not None
-    assert sorted(names) == ["data-docs/index.html", "verdict.en.html"]
+    assert sorted(names) == ["parts/index.html", "verdict.en.html"]
     assert site.content(names["verdict.en.html"]) == b"blocked"
     assert site.record("first", "ingest") == RECORD
 
@@ -44,8 +44,8 @@ def test_the_pack_is_the_zip_at_the_root_of_the_site(
 ) -> None:
     assert site.pack("first") == site.pack("second") == site.pack("../first") == ""
     folder = tmp_path / "with-a-pack"
-    (folder / "data-docs").mkdir(parents=True)
-    for name in ("data-docs/spira-report-x.zip", "other.zip", "spira-report-first.zip"):
+    (folder / "parts").mkdir(parents=True)
+    for name in ("parts/spira-report-x.zip", "other.zip", "spira-report-first.zip"):
         (folder / name).write_bytes(b"PK")
     store = Store(place)
     point_to(store, "first", store.put_directory(folder))
