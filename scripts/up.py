@@ -151,7 +151,8 @@ class Keeper:
         # No triggerer: nothing here is deferred.
         for name, command in {
             "api-server": [*airflow, *api],
-            "scheduler": [*airflow, "scheduler"],
+            # Its log server would listen on all addresses; the page reads the files themselves.
+            "scheduler": [*airflow, "scheduler", "--skip-serve-logs"],
             "dag-processor": [*airflow, "dag-processor"],
             "mlflow": mlflow,
         }.items():
