@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.typed import typed
 from spira_tasks.contract.verdict import suppress
 
 SHOWN = ("key", "state", "found", "seconds", "metrics")
@@ -80,15 +81,15 @@ class StoreReader:
         content = self._read(name)
         try:
             return None if content is None else StepRecord.from_json(content)
-        except (ValueError, TypeError, KeyError):
-            raise Damaged(f"{name} is no record of a step") from None
+        except ValueError as error:
+            raise Damaged(f"{name} is no record of a step: {error}") from None
 
     def _json(self, name: str) -> dict[str, Any] | None:
         content = self._read(name)
         try:
-            return None if content is None else dict(json.loads(content))
+            return None if content is None else dict(typed(json.loads(content), Mapping[str, Any]))
         except ValueError:
-            raise Damaged(f"{name} is not JSON") from None
+            raise Damaged(f"{name} is no JSON object") from None
 
     def _verified(self, name: str, hexdigest: str) -> bytes:
         content = self._read(name)

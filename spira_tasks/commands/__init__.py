@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from spira_tasks.artifacts import Store, store_url
+from spira_tasks.artifacts.backends import checked
 from spira_tasks.errors import ConfigError
 
 T = TypeVar("T")
@@ -38,7 +39,13 @@ OpenStore = Annotated[
 AsJson = Annotated[bool, Option("--json", help="print JSON, for programs")]
 Why = Annotated[str, Option("--why", help="a written reason, without names")]
 RunId = Annotated[
-    str | None, Option("--run-id", help="name of the run; an existing run is continued")
+    str | None,
+    Option(
+        "--run-id",
+        metavar="ID",
+        parser=checked,  # before anything is computed
+        help="name of the run; an existing run is continued",
+    ),
 ]
 ReportsFolder = Annotated[
     Path | None, Option("--reports", help="copy the run's reports and plots to DIR/RUN")

@@ -78,6 +78,10 @@ def _row(entry: Any) -> list[str]:
 def release(store: OpenStore, record: Record, why: Why, reason: Reason = None) -> None:
     """Lift a refusal."""
     entry, meaning = quarantine.release(store, record, reason, why)
+    if entry.released_by:
+        when = f"by {entry.released_by} on {entry.released_at[:10]}: {entry.why}"
+        print(f"{entry.record} is released from {entry.reason} already, {when}")
+        return
     print(f"released {entry.record} from {entry.reason}: {meaning}")
     print("it counts from the next run on:  python -m spira_tasks quarantine rerun")
 

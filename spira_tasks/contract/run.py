@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.record import verdicts_of
+from spira_tasks.contract.typed import typed
 from spira_tasks.contract.verdict import Verdict
 
 State = Literal["done", "blocked", "failed"]
@@ -61,27 +62,17 @@ class StepRecord:
         Raises
         ------
         ValueError
-            When the text is not JSON, or lacks what every record has.
+            When the text is not JSON, or not the record of a step; says where.
         """
-        stored = json.loads(text)
-        names = cls.__dataclass_fields__
-        if missing := sorted({*list(names)[:5]} - set(stored)):  # those without a default
-            raise ValueError(f"the record lacks {', '.join(missing)}")
-        fields = {name: value for name, value in stored.items() if name in (*names, "heeded")}
-        audit = fields.get("audit")
-        decisions = fields.pop("heeded", None) or fields.get("decisions", {})  # name before 0.3
-        config = dict(fields.get("config", {}))
-        if fields["stage"] == "validate" and "suite" in config:  # name before 0.3
+        stored = dict(typed(json.loads(text), Mapping[str, Any], "the record"))
+        config = dict(typed(stored.get("config", {}), Mapping[str, Any], "config"))
+        # names before 0.3
+        stored["decisions"] = stored.get("heeded") or stored.get("decisions", {})
+        if stored.get("stage") == "validate" and "suite" in config:
             config["gate"] = config.pop("suite")
-        return cls(
-            **fields
-            | {
-                "config": config,
-                "verdicts": verdicts_of(fields),
-                "decisions": {kind: tuple(names) for kind, names in decisions.items()},
-                "audit": Anchor(**audit) if audit else None,
-            }
-        )
+        verdicts = verdicts_of(stored)
+        record: StepRecord = typed(stored | {"config": config, "verdicts": ()}, cls, "the record")
+        return replace(record, verdicts=verdicts)
 
 
 @dataclass(frozen=True)

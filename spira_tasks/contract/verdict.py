@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from spira_tasks.contract.typed import typed
+
 Status = Literal["pass", "warn", "block", "insufficient"]
 Severity = Literal["critical", "warning", "info", ""]
 Unit = Literal["people", "recordings", "rows", "sites", "items", "share", "rate", "statistic"]
@@ -83,31 +85,23 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Verdict:
-        """Read a stored verdict; one from before 0.3 has flat numbers and a sentence."""
+        """Read a stored verdict; one from before 0.3 has flat numbers and a sentence.
+
+        Raises ValueError where it is none.
+        """
+        fields = typed(fields, Mapping[str, Any], "the verdict")
         if "verdict" in fields:
-            return cls(
-                id=fields["name"],
-                status=fields["verdict"],
-                observed=Number(fields["statistic"], low=fields.get("low"), high=fields.get("high"))
-                if fields.get("statistic") is not None
-                else None,
-                threshold=fields.get("threshold"),
-                n=fields.get("n"),
-                suite=fields.get("suite", ""),
-                severity=fields.get("severity", ""),
-                waiver=Waiver(**fields["waiver"]) if fields.get("waiver") else None,
-            )
-        observed, waiver = fields.get("observed"), fields.get("waiver")
-        return cls(
-            **dict(fields)
-            | {
-                "observed": Number(**observed) if observed else None,
-                "numbers": {name: Number(**one) for name, one in fields["numbers"].items()},
-                "names": {name: tuple(some) for name, some in fields["names"].items()},
-                "columns": tuple(fields["columns"]),
-                "waiver": Waiver(**waiver) if waiver else None,
+            observed = {"value": fields.get("statistic")} | {
+                name: fields[name] for name in ("low", "high") if name in fields
             }
-        )
+            fields = {
+                **fields,
+                "id": fields.get("name"),
+                "status": fields["verdict"],
+                "observed": None if observed["value"] is None else observed,
+            }
+        verdict: Verdict = typed(fields, cls, "the verdict")
+        return verdict
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

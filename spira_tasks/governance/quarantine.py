@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import chain
 from typing import Any, Literal
 
 from spira_tasks.artifacts import Store
@@ -101,14 +102,15 @@ def ledger(store: Store) -> list[Entry]:
 def release(store: Store, record: str, reason: str | None, why: str) -> tuple[Entry, str]:
     """Lift a refusal; return it, and what that means for the next run.
 
-    ``reason`` may be None where the recording was refused for one reason only.
+    ``reason`` may be None where the recording was refused for one reason only.  A refusal that was
+    lifted before stays as it is.
 
     Raises
     ------
     ConfigError
         When there is no such entry, or a person may not lift it.
     """
-    entry = _one(store, record, reason, {"open", "past"})
+    entry = _one(store, record, reason, ("open", "past"), ("released",))
     meaning = releasable(entry.reason)
     if meaning is None:
         raise ConfigError(
@@ -116,13 +118,14 @@ def release(store: Store, record: str, reason: str | None, why: str) -> tuple[En
             f"data come from. What may be lifted: {', '.join(sorted(RELEASABLE))}, and what a gate "
             "refused for anything but consent, personal data or pseudonyms"
         )
-    decisions.decide(store, "releases", {"record": entry.record, "reason": entry.reason}, why)
+    if entry.state != "released":
+        decisions.decide(store, "releases", {"record": entry.record, "reason": entry.reason}, why)
     return entry, meaning
 
 
 def withdraw(store: Store, record: str, reason: str | None, why: str) -> Entry:
     """Take a release back; later runs refuse the recording again."""
-    entry = _one(store, record, reason, {"released"})
+    entry = _one(store, record, reason, ("released",))
     decisions.withdraw(store, "releases", {"record": entry.record, "reason": entry.reason}, why)
     return entry
 
@@ -137,14 +140,16 @@ def releasable(reason: str) -> str | None:
     return None if catalogue.is_firm(kind, tuple(columns.split("+"))) else AS_IT_IS
 
 
-def _one(store: Store, record: str, reason: str | None, states: set[str]) -> Entry:
-    found = [entry for entry in ledger(store) if entry.record == record and entry.state in states]
-    found = [entry for entry in found if reason in (None, entry.reason)]
+def _one(store: Store, record: str, reason: str | None, *states: Sequence[State]) -> Entry:
+    """The entry of a recording in the first of some groups of states that has one."""
+    known = [one for one in ledger(store) if one.record == record and reason in (None, one.reason)]
+    groups = ([one for one in known if one.state in group] for group in states)
+    found = next(filter(None, groups), [])
     if not found:
         raise ConfigError(
             f"there is no recording {record!r}"
             + (f" with the reason {reason}" if reason else "")
-            + f" that is {' or '.join(sorted(states))} in the ledger; see: "
+            + f" that is {' or '.join(chain(*states))} in the ledger; see: "
             "python -m spira_tasks quarantine list"
         )
     reasons = {entry.reason for entry in found}

@@ -95,6 +95,7 @@ def test_show_prints_a_run_for_a_person(finished: Run) -> None:
         (["pipeline", "training", "--data", ".", "--set", "tran.epochs=5"], EXIT_CONFIG, "tran"),
         (["pipeline", "training", "--data", ".", "--set", "epochs"], 2, "<step>.<key>=<value>"),
         (["run", "{"], 2, "not a step"),
+        (["pipeline", "training", "--data", ".", "--run-id", "a/b"], EXIT_CONFIG, "'a/b' cannot"),
         (["cohort", "{tmp}", "--confound", "nothing"], EXIT_CONFIG, "ward_noise"),
     ],
 )

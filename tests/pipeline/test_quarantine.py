@@ -195,6 +195,8 @@ def test_a_released_recording_is_taken_without_the_impossible_value(ward: Ward) 
     assert pd.isna(rows.loc[name, "spo2"])
     (entry,) = quarantine.ledger(ward.store)
     assert (entry.state, entry.why) == ("released", WHY)
+    again, _ = quarantine.release(ward.store, name, None, "once more, to be sure of it")
+    assert again == entry
     assert [event.action for event in audit.events(ward.store)] == ["ingest", "release", "ingest"]
 
     quarantine.withdraw(ward.store, name, None, "it was the wrong recording")
@@ -311,6 +313,8 @@ def test_the_commands_list_release_and_run_again(
     assert "there is no recording 'nobody'" in capsys.readouterr().err
     assert main(["quarantine", "release", name, "--why", WHY, *where]) == 0
     assert "without" not in capsys.readouterr().err
+    assert main(["quarantine", "release", name, "--why", WHY, *where]) == 0
+    assert f"{name} is released from impossible_value already, by cli:" in capsys.readouterr().out
     assert main(["quarantine", "list", "--json", "--state", "released", *where]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert (entry["record"], entry["why"]) == (name, WHY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,43 @@ def test_what_is_damaged_is_not_handed_on(tmp_path: Path) -> None:
     file.write_text("what was forged")
     with pytest.raises(Damaged, match="does not have the content"):
         StoreReader(store.url, {}).content(digest.removeprefix("sha256:"))
+
+
+WRONG_FIELDS: tuple[dict[str, object], ...] = (
+    {"state": "odd"},
+    {"seconds": "long"},
+    {"outputs": ["sha256:0"]},
+    {"metrics": {"auc": "high"}},
+    {"config": 1},
+    {"audit": {"number": 1}},
+    {"verdicts": 5},
+    {"verdicts": ["pass"]},
+    {"verdicts": [{"id": "auc"}]},
+    {"verdicts": [{"id": "auc", "status": "pass", "numbers": []}]},
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"5", b"[]", b'"text"', b"{}"]
+    + [json.dumps(json.loads(RECORD.to_json()) | wrong).encode() for wrong in WRONG_FIELDS],
+)
+def test_a_file_that_is_no_record_is_damaged_for_the_pages_and_none_for_the_store(
+    content: bytes, tmp_path: Path
+) -> None:
+    place = tmp_path / "runs" / "first" / "ingest.json"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "latest.json").write_bytes(content[:2])
+    reader, store = StoreReader(str(tmp_path), {}), Store(str(tmp_path))
+    with pytest.raises(Damaged, match=r"ingest\.json is no record of a step"):
+        reader.record("first", "ingest")
+    if content != b"{}":
+        with pytest.raises(Damaged, match=r"latest\.json is no JSON object"):
+            reader.latest()
+    assert store.runs.step("first", "ingest") is None
+    assert (tmp_path / "corrupt" / "runs" / "first" / "ingest.json").read_bytes() == content
 
 
 @pytest.mark.parametrize(
