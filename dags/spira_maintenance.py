@@ -12,6 +12,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
+from spira.site import number_of
+
 with DAG(
     dag_id="spira_maintenance",
     description="Remove containers that are no longer needed",
@@ -24,7 +26,7 @@ with DAG(
     tags=["spira"],
     params={
         "keep_hours": Param(
-            float(os.environ.get("SPIRA_KEEP_HOURS", "48")),
+            number_of("SPIRA_KEEP_HOURS", 48, "hours"),
             type="number",
             minimum=0,
             title="Hours to keep",

@@ -24,7 +24,12 @@ OLD_SECONDS = 24 * 3600  # no step runs this long
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Make an empty folder for the time of a ``with``; only this user may enter it."""
+    """Make an empty folder for the time of a ``with``; only this user may enter it.
+
+    The folders that killed processes left are removed first.
+    """
+    for left in _folders():
+        _remove_free(left)
     path, lock = make()
     try:
         yield path
@@ -69,16 +74,21 @@ def sweep() -> int:
     """Delete what ``left_behind`` lists, and folders without a lock; return the number of files."""
     n = 0
     for path in _folders():
-        with _try_lock(path) as is_free:  # while it is locked here, no step starts to use it
+        with _try_lock(path) as is_free:
             for file in _left_files(path, is_free):
                 try:
                     file.unlink()
                     n += 1
                 except (FileNotFoundError, PermissionError):  # the step ended, or another user's
                     continue
-            if is_free:
-                shutil.rmtree(path, ignore_errors=True)
+        _remove_free(path)
     return n
+
+
+def _remove_free(path: Path) -> None:
+    with _try_lock(path) as is_free:  # while it is locked here, no process starts to use it
+        if is_free:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

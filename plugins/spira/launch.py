@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator, Context
 
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
-from spira.site import Site
+from spira.site import Site, number_of
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
 
@@ -24,7 +24,7 @@ GPU_POOL = "spira_gpu"  # a slot is a GPU: a step waits for as many as it asks f
 # Retries of a task.  What a gate refused, or a person must correct, is not retried (outcome.py).
 RETRIES: dict[str, Any] = {
     "retries": 4,
-    "retry_delay": timedelta(seconds=int(os.environ.get("SPIRA_RETRY_SECONDS", "30"))),
+    "retry_delay": timedelta(seconds=number_of("SPIRA_RETRY_SECONDS", 30, "seconds")),
     "retry_exponential_backoff": 2.0,  # the factor
     "max_retry_delay": timedelta(minutes=15),
 }
@@ -69,7 +69,7 @@ def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOper
         return StepPodOperator(**common)
     from spira.docker import StepDockerOperator
 
-    n_lent = int(os.environ.get("SPIRA_GPUS") or 0)
+    n_lent = number_of("SPIRA_GPUS", 0, "GPUs")
     if resources.n_gpus and (n_lent or not resources.gpu_optional):
         common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
     return StepDockerOperator(

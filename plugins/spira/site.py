@@ -31,6 +31,18 @@ from spira_tasks.contract.step import Resources, Step
 LOCAL_ENGINE = "unix:///var/run/docker.sock"
 
 
+def number_of(variable: str, default: int, unit: str) -> float:
+    """The number in a variable of the environment; ValueError says what to write instead."""
+    text = os.environ.get(variable) or str(default)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{variable} is {text!r}: write a number of {unit}, such as {default}")
+    return number
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a Docker engine is."""

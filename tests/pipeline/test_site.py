@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from spira.access import hidden, secrets_of
 from spira.docker import StepDockerOperator
 from spira.launch import GPU_POOL, ProcessStepOperator, step_operator
 from spira.outcome import failure, memory_limit, out_of_memory, reason_of, result_of
-from spira.site import LOCAL_ENGINE, Place, Site
+from spira.site import LOCAL_ENGINE, Place, Site, number_of
 from spira.store import StoreReader, explanation, shown
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
@@ -180,6 +181,18 @@ def test_containers_need_a_store_in_a_bucket(
         step_operator(PLAIN, TRAINING, runtime)
     assert repr(store) in str(raised.value)
     assert isinstance(step_operator(PLAIN, TRAINING, "process"), ProcessStepOperator)
+
+
+@pytest.mark.parametrize("text", ["48h", "-1", "nan", "inf", "1,5"])
+def test_a_number_in_the_environment_that_is_none_is_refused_with_what_to_write(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIRA_KEEP_HOURS", text)
+    words = re.escape(f"SPIRA_KEEP_HOURS is {text!r}: write a number of hours, such as 48")
+    with pytest.raises(ValueError, match=words):
+        number_of("SPIRA_KEEP_HOURS", 48, "hours")
+    monkeypatch.setenv("SPIRA_KEEP_HOURS", "")
+    assert number_of("SPIRA_KEEP_HOURS", 48, "hours") == 48
 
 
 def test_a_runtime_that_does_not_exist_is_refused() -> None:

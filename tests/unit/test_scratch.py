@@ -45,6 +45,12 @@ def test_what_a_killed_step_left_a_moment_ago_goes_with_its_folder(place: Path) 
     assert list(place.iterdir()) == []
 
 
+def test_what_killed_steps_left_goes_when_the_next_step_begins(place: Path) -> None:
+    leave_as_a_killed_step(place)
+    with scratch.folder() as other, scratch.folder() as folder:
+        assert set(place.iterdir()) == {other, folder}
+
+
 def test_a_step_that_works_keeps_what_it_is_at_work_on_and_loses_what_is_a_day_old(
     place: Path,
 ) -> None:
