@@ -8,19 +8,11 @@ a report, also of a run that failed.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from airflow.sdk import DAG, Param
 
 from spira.launch import COMMON, step_operator
 from spira_tasks.contract.pipelines import TRAINING
-
-
-def optional(title: str, kind: str, description: str, **schema: Any) -> Param:
-    """A parameter that is empty for the default of its stage."""
-    text = f"{description}; empty for the default"
-    return Param(None, type=["null", kind], title=title, description=text, **schema)
-
 
 with DAG(
     dag_id="spira_continuous_training",
@@ -35,34 +27,49 @@ with DAG(
             title="Recordings",
             description="Folder, or s3://bucket/prefix, with recordings.csv or metadata_train.csv",
         ),
-        "epochs": optional("Epochs", "integer", "Largest number of training epochs", minimum=1),
-        "seed": optional(
-            "Seed", "integer", "Seed of the random numbers of the training", minimum=0
+        # The defaults of the stages, so that a person sees them; a test compares them.
+        "epochs": Param(
+            100,
+            type="integer",
+            minimum=1,
+            title="Epochs",
+            description="Largest number of training epochs",
         ),
-        "model": optional(
-            "Network",
-            "string",
-            "Neural network to train",
-            enum=[None, "spiraconv_v1", "spiraconv_v2"],
+        "seed": Param(
+            42,
+            type="integer",
+            minimum=0,
+            title="Seed",
+            description="Seed of the random numbers of the training",
         ),
-        "feature": optional(
-            "Feature",
-            "string",
-            "Feature that is computed from each window",
-            enum=[None, "mfcc", "log_mel", "spectrogram"],
+        "model": Param(
+            "spiraconv_v2",
+            type="string",
+            enum=["spiraconv_v1", "spiraconv_v2"],
+            title="Network",
+            description="Neural network to train",
+        ),
+        "feature": Param(
+            "mfcc",
+            type="string",
+            enum=["mfcc", "log_mel", "spectrogram"],
+            title="Feature",
+            description="Feature that is computed from each window",
         ),
         "sites": Param(
-            os.environ.get("SPIRA_SITES", "").replace(",", " ").split() or None,
-            type=["null", "array"],
+            os.environ.get("SPIRA_SITES", "").replace(",", " ").split(),
+            type="array",
             items={"type": "string"},
             title="Sites",
-            description="Known sites, by hospital_id; recordings of any other site give a warning",
+            description="Known sites by hospital_id, one a line; recordings of another site give "
+            "a warning. Without any, no site is known and none is warned of",
         ),
         "settings": Param(
             {},
             type="object",
             title="Other settings",
-            description='Settings of steps, for example {"train.learning_rate": 0.0005}',
+            description='Any setting of a step, such as {"train.learning_rate": 0.0005}; it goes '
+            "before the fields above",
         ),
     },
     **COMMON,

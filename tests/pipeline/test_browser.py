@@ -139,7 +139,7 @@ def run(session: Session, cohort: Path) -> str:
     page.open(f"{session.up.airflow}/dags/{DAG}")
     page.click("button", "Trigger")
     page.type("#element_data", str(cohort))
-    page.click('[id="number-input:element_epochs:inc"]')  # 1
+    page.type('[id="number-input:element_epochs"] input', "1")
     page.picture(session.pictures / "form.png")
     path = session.trigger(DAG)
     session.wait_for_state(path, "Failed")
@@ -153,8 +153,7 @@ def test_a_run_started_by_its_form_finds_what_the_demo_computed_and_leads_to_its
     page.open(f"{session.up.airflow}/dags/{DAG}")
     page.click("button", "Trigger")
     page.type("#element_data", str(recordings))
-    for _ in range(epochs):
-        page.click('[id="number-input:element_epochs:inc"]')
+    page.type('[id="number-input:element_epochs"] input', str(epochs))
     path = session.trigger(DAG)
     session.wait_for_state(path, "Success")
     page.picture(session.pictures / "succeeded.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from conftest import Run, linked_copy
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.provenance import ROOT
 
 ENVIRONMENT = {
@@ -97,6 +99,30 @@ others = {task.task_id for task in dag.tasks} - {report.task_id}
 print(report.task_id, report.upstream_task_ids == others, report.on_failure_fail_dagrun)
 """
     assert last_line(script, home) == "report True False"
+
+
+def test_every_field_of_a_form_has_a_title_and_words_and_shows_the_default_of_its_stage(
+    home: Path,
+) -> None:
+    script = """
+import json, sys; sys.path[:0] = ["dags", "plugins"]
+from pathlib import Path
+dags = [__import__(file.stem).dag for file in sorted(Path("dags").glob("spira_*.py"))]
+forms = {dag.dag_id: {k: dag.params.get_param(k).dump() for k in dag.params} for dag in dags}
+print(json.dumps(forms))
+"""
+    forms = json.loads(last_line(script, home, SPIRA_SITES=""))
+    assert len(forms) == 4
+    fields = [field for form in forms.values() for field in form.values()]
+    for field in fields:
+        assert field["schema"]["title"], field
+        assert field["description"], field
+        assert "null" not in field["schema"]["type"], field
+    shown = forms["spira_continuous_training"]
+    for name, target in TRAINING.options.items():
+        step, _, key = target.partition(".")
+        stage = importlib.import_module(f"spira_tasks.stages.{TRAINING.step(step).stage}")
+        assert shown[name]["value"] == stage.Config().model_dump(mode="json")[key], name
 
 
 @pytest.mark.slow
