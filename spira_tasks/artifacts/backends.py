@@ -179,8 +179,9 @@ class Folder:
                 ) from error
             raise
         finally:
-            if self._ready:
-                temporary.unlink(missing_ok=True)
+            # What cannot be removed now, _prepare removes later; the error above counts.
+            with suppress(OSError):
+                temporary.unlink()
 
     def _prepare(self) -> None:
         """Make ``tmp/`` and remove what killed writers left there, once per process.

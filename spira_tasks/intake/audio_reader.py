@@ -94,8 +94,19 @@ class AudioReader:
 
     def _names(self, paths: pd.Series) -> pd.Series:
         """The file of each path, as the folder names it; NaN where there is none."""
-        known = {_normalised(name): name for name in self.data.names}
-        return paths.map(_normalised).map(known, na_action="ignore")
+        # a name with bytes that are not UTF-8 has surrogates, which no row can hold
+        names = [name for name in self.data.names if name == name.encode(errors="ignore").decode()]
+        known = {_normalised(name): name for name in names}
+        in_any_case: dict[str, list[str]] = {}  # some systems do not tell upper case from lower
+        for path, name in known.items():
+            in_any_case.setdefault(path.casefold(), []).append(name)
+
+        def found(path: str) -> str | None:
+            path = _normalised(path)
+            similar = in_any_case.get(path.casefold(), [])
+            return known.get(path, similar[0] if len(similar) == 1 else None)
+
+        return paths.map(found, na_action="ignore").astype("str")
 
     def _remembered(self, name: str) -> Record:
         content = self.data.read(name)
@@ -126,7 +137,7 @@ def _normalised(path: str) -> str:
 
 
 def ward_noises(
-    listed: pd.DataFrame, reader: AudioReader, evaluation_fraction: float
+    listed: pd.DataFrame, wrong: Faults, reader: AudioReader, evaluation_fraction: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The bank of ward noises, divided into two pools that share no noise.
 
@@ -134,6 +145,8 @@ def ward_noises(
     ----------
     listed : DataFrame of str
         ``file_path`` and, where given, ``x_pool`` and ``hospital_id``.
+    wrong : dict
+        Row label to ``(reason, detail)``, of lines that could not be read.
     reader : AudioReader
     evaluation_fraction : float
         Share of the noises kept for evaluation, where the list does not say.
@@ -147,14 +160,16 @@ def ward_noises(
     """
     nothing = pd.Series(None, index=listed.index, dtype="str")
     given = listed.get("x_pool", nothing)
-    faults: Faults = {
+    faults = wrong | {
         row: ("bad_value", f"x_pool: not one of {', '.join(POOLS)}")
         for row in listed.index[given.notna() & ~given.isin(POOLS)]
     }
-    for row in listed.index[listed["file_path"].isna()]:
+    for row in listed.index[listed["file_path"].isna()].difference(list(wrong)):
         faults[row] = ("missing_value", "file_path is required")
-    measured, wrong = reader.read_audio(listed["file_path"].drop(index=list(faults)), "ward noise")
-    faults |= wrong
+    measured, unusable = reader.read_audio(
+        listed["file_path"].drop(index=list(faults)), "ward noise"
+    )
+    faults |= unusable
     for row in measured.index[measured["audio_sha256"].duplicated()]:
         faults[row] = ("duplicate_audio", "an earlier row has the same audio")
     bank = measured.drop(index=[row for row in faults if row in measured.index])

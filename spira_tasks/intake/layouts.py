@@ -12,12 +12,11 @@ the "names" are the first patient's values.
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import pandas as pd
 
@@ -41,7 +40,10 @@ PUBLISHED_COLUMNS = {
     "idade": "age",
     "nivel_falta_de_ar": "x_nivel_falta_de_ar",
 }
-PUBLISHED_REQUIRED = ("record_id", "task", "audio_uri", "sample_type", "ri_clinical")
+PUBLISHED_REQUIRED = ("record_id", "task", "audio_uri", "ri_clinical")
+NOISE_COLUMNS = ("file_path", "hospital_id", "x_pool")
+MAX_COLUMNS = 500  # of a table; the contract has some fifty
+MAX_LINE = 1 << 20  # characters
 # The web form of 2020 named the files of one person <cookie>_<number>.wav.
 COOKIE = re.compile(r"([0-9a-f-]{16,36})_\d+")
 
@@ -56,7 +58,9 @@ class Incoming:
     rows: pd.DataFrame
     faults: Faults  # of lines that could not even be cut into cells
     required: tuple[str, ...]  # columns that must have a value in this layout
-    ward_noise: pd.DataFrame  # text; ``file_path`` and, where given, ``x_pool``
+    called: dict[str, str]  # column of the contract to its name in this layout, where it differs
+    ward_noise: pd.DataFrame  # text; ``file_path`` and, where given, ``x_pool``, ``hospital_id``
+    ward_noise_faults: Faults
 
 
 def read(data: Directory, secret: bytes) -> Incoming:
@@ -96,16 +100,16 @@ def read(data: Directory, secret: bytes) -> Incoming:
 def _read_canonical(data: Directory, name: str) -> Incoming:
     faults: Faults = {}
     if name.endswith(".parquet"):
-        rows = _read_parquet(data.path(name))
-        header = list(rows.columns)
-        _check_header(name, header, REQUIRED, COLUMNS)
+        rows = _read_parquet(data.path(name), name)
     else:
-        header, lines = _read_csv(data.path(name), name)
-        _check_header(name, header, REQUIRED, COLUMNS)
-        rows, faults = _table(header, lines)
-    if not {"patient_pid", "patient_rgh"} & set(header):
+        cells, lines = _read_csv(data.path(name), name)
+        rows, faults = _table(_header(name, cells, REQUIRED, COLUMNS), lines)
+    if not {"patient_pid", "patient_rgh"} & set(rows):
         raise GateRejected(f"{name} has neither patient_pid nor patient_rgh: add one of them")
-    return Incoming("canonical", rows, faults, REQUIRED, _read_noise(data, "ward_noise.csv"))
+    for column in {"sha256", "patient_pid", "collector_pid"} & set(rows):
+        rows[column] = rows[column].str.lower()  # some programs write hexadecimal in capitals
+    noise = _read_noise(data, "ward_noise.csv")
+    return Incoming("canonical", rows, faults, REQUIRED, {}, *noise)
 
 
 def _read_published(data: Directory, names: Sequence[str], secret: bytes) -> Incoming:
@@ -114,8 +118,8 @@ def _read_published(data: Directory, names: Sequence[str], secret: bytes) -> Inc
     faults: Faults = {}
     n_before = 0
     for name in names:
-        header, lines = _read_csv(data.path(name), name)
-        _check_header(name, header, ("file_path", "class"), PUBLISHED_COLUMNS)
+        cells, lines = _read_csv(data.path(name), name)
+        header = _header(name, cells, ("file_path", "class"), PUBLISHED_COLUMNS)
         part, wrong = _table(header, lines, first=1 + n_before)
         parts.append(part.rename(columns=PUBLISHED_COLUMNS).assign(split_given=PUBLISHED[name]))
         faults |= wrong
@@ -129,10 +133,11 @@ def _read_published(data: Directory, names: Sequence[str], secret: bytes) -> Inc
     rows["task"] = "SENTENCE"
     if "sex" in rows:
         rows["sex"] = rows["sex"].str.upper()
-    given = rows["ri_clinical"].str.removesuffix(".0")
-    rows["sample_type"] = given.map({"1": "PATIENT", "0": "CONTROL"})
-    noise = _read_noise(data, "noise_data.csv")
-    return Incoming("published", rows, faults, PUBLISHED_REQUIRED, noise)
+    given = pd.to_numeric(rows["ri_clinical"], errors="coerce")
+    rows["sample_type"] = given.map({1.0: "PATIENT", 0.0: "CONTROL"}).astype("str")
+    called = {ours: theirs for theirs, ours in PUBLISHED_COLUMNS.items()}
+    noise = _read_noise(data, "noise_data.csv", needs_header=False)
+    return Incoming("published", rows, faults, PUBLISHED_REQUIRED, called, *noise)
 
 
 def _person(secret: bytes, path: str) -> str | None:
@@ -140,60 +145,100 @@ def _person(secret: bytes, path: str) -> str | None:
     return pseudonym(secret, "cookie", cookie[1]) if cookie else None
 
 
-def _read_noise(data: Directory, name: str) -> pd.DataFrame:
-    """The list of ward noises, with or without a header: its first line is never lost."""
+def _read_noise(
+    data: Directory, name: str, *, needs_header: bool = True
+) -> tuple[pd.DataFrame, Faults]:
+    """The list of ward noises; where it needs no header, its first line is never lost."""
     if name not in data.names:
-        return pd.DataFrame({"file_path": []}, dtype="str")
-    header, lines = _read_csv(data.path(name), name)
-    if header[0] != "file_path":
-        header, lines = ["file_path"], [[line[0]] for line in [header, *lines]]
-    rows, faults = _table(header, lines)
-    if faults:
-        raise GateRejected(f"{name}: {len(faults)} lines have more or fewer cells than the header")
-    return rows
+        return pd.DataFrame({"file_path": []}, dtype="str"), {}
+    cells, lines = _read_csv(data.path(name), name)
+    if needs_header or "file_path" in map(str.lower, cells):
+        return _table(_header(name, cells, ("file_path",), NOISE_COLUMNS), lines)
+    return _table(["file_path"], [[line[0]] for line in [cells, *lines]])
 
 
 def _read_csv(path: Path, name: str) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a comma-separated file; blank lines are left out."""
+    """First line, and the others, of a comma-separated file; empty ones are left out."""
+
+    def limited(file: TextIO) -> Iterator[str]:
+        while text := file.readline(MAX_LINE):
+            if len(text) == MAX_LINE:
+                raise GateRejected(
+                    f"{name} has a line of more than {MAX_LINE} characters; check its line ends"
+                )
+            yield text
+
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except UnicodeDecodeError as error:
-        raise GateRejected(
-            f"{name} is not UTF-8 (byte {error.start}); save it again as CSV UTF-8"
-        ) from None
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(limited(file), strict=True)
+            filled = (line for line in reader if any(cell.strip() for cell in line))
+            header = [cell.strip() for cell in next(filled, [])]
+            _check_width(name, len(header))
+            lines = [*filled]
+    except UnicodeDecodeError:
+        raise GateRejected(f"{name} is not UTF-8; save it again as CSV UTF-8") from None
     except csv.Error as error:
         raise GateRejected(f"{name} is not CSV ({error}); check its quotation marks") from None
-    if not lines:
+    if not header:
         raise GateRejected(f"{name} is empty: there is not even a header")
-    header = [cell.strip() for cell in lines[0]]
     if len(header) == 1 and ";" in header[0]:
         raise GateRejected(
             f"{name} is separated by semicolons; the contract asks for commas between cells and "
             "dots in decimal numbers"
         )
-    return header, lines[1:]
+    return header, lines
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _check_width(name: str, n_columns: int) -> None:
+    if n_columns > MAX_COLUMNS:
+        raise GateRejected(
+            f"{name} has {n_columns} columns; at most {MAX_COLUMNS} are read. Remove what the "
+            "contract does not know"
+        )
+
+
+def _read_parquet(path: Path, name: str) -> pd.DataFrame:
     """A typed table as text, so that both kinds of file meet the same checks."""
-    frame = pd.read_parquet(path)
-    frame.index = pd.RangeIndex(1, len(frame) + 1)
-    return frame.apply(lambda column: _clean(column.map(str, na_action="ignore")))
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            stored = file.schema_arrow.names
+            names = [column for column in stored if not column.startswith("__index_level_")]
+            _check_width(name, len(names))
+            header = _header(name, names, REQUIRED, COLUMNS)
+            frame = file.read(columns=names).to_pandas(ignore_metadata=True)
+    except (pa.ArrowException, OSError) as error:
+        raise GateRejected(
+            f"{name} cannot be read as Parquet ({type(error).__name__}); write it again"
+        ) from None
+    rows = frame.set_axis(header, axis="columns").apply(
+        lambda column: _clean(column.astype("object").map(str, na_action="ignore"))
+    )
+    rows = rows.dropna(how="all")
+    return rows.set_axis(pd.RangeIndex(1, len(rows) + 1), axis="index")
 
 
 def _table(
     header: list[str], lines: list[list[str]], first: int = 1
 ) -> tuple[pd.DataFrame, Faults]:
-    """Lines as rows numbered from ``first``; a line that does not fit the header is left empty."""
+    """Lines as rows numbered from ``first``; a line that does not fit the header is left empty.
+
+    A column without a name is left out: spreadsheets write empty ones.
+    """
     faults: Faults = {}
+    unnamed = [place for place, column in enumerate(header) if not column]
     for number, line in enumerate(lines, start=first):
         if len(line) != len(header):
             detail = f"{len(line)} cells under {len(header)} names; an unquoted comma?"
             faults[number] = ("wrong_number_of_cells", detail)
+        elif any(line[place].strip() for place in unnamed):
+            faults[number] = ("wrong_number_of_cells", "a value in a column without a name")
     rows = [[""] * len(header) if first + i in faults else line for i, line in enumerate(lines)]
     index = pd.RangeIndex(first, first + len(lines))
-    return pd.DataFrame(rows, columns=header, index=index, dtype="str").apply(_clean), faults
+    table = pd.DataFrame(rows, columns=header, index=index, dtype="str")
+    return table.loc[:, [bool(column) for column in header]].apply(_clean), faults
 
 
 def _clean(column: pd.Series) -> pd.Series:
@@ -202,9 +247,11 @@ def _clean(column: pd.Series) -> pd.Series:
     return text.where(text != "")
 
 
-def _check_header(
-    name: str, header: list[str], required: Sequence[str], known: Sequence[str] | dict[str, Any]
-) -> None:
+def _header(
+    name: str, cells: Sequence[str], required: Sequence[str], known: Sequence[str] | dict[str, Any]
+) -> list[str]:
+    """The names of columns in small letters; a name that nobody knows may be a patient's value."""
+    header = [cell.strip().lower() for cell in cells]
     missing = [column for column in required if column not in header]
     if len(missing) * 2 > len(required):
         raise GateRejected(
@@ -213,11 +260,18 @@ def _check_header(
         )
     if missing:
         raise GateRejected(f"{name} lacks the required columns {', '.join(missing)}")
-    unknown = [column for column in header if column not in known and not is_extra(column)]
+    unknown = [
+        str(place)
+        for place, column in enumerate(header, start=1)
+        if column and column not in known and not is_extra(column)
+    ]
     if unknown:
         raise GateRejected(
-            f"{name} has columns that the contract does not know: {', '.join(unknown)}; remove "
-            f"them, or let their names begin with {EXTRA} to carry them along"
+            f"{name} has columns that the contract does not know; by their places from the left: "
+            f"{', '.join(unknown)}. Remove them, or let their names begin with {EXTRA} to carry "
+            "them along"
         )
-    if len(set(header)) < len(header):
+    named = [column for column in header if column]
+    if len(set(named)) < len(named):
         raise GateRejected(f"{name} names a column twice; every column needs its own name")
+    return header

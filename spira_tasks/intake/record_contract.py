@@ -7,9 +7,10 @@ fault; what is said about a fault names the column, never the value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
@@ -121,6 +122,7 @@ def typed(
     rows: pd.DataFrame,
     required: Collection[str] = REQUIRED,
     is_released: Released = nothing_released,
+    called: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[pd.DataFrame, Faults]:
     """Turn rows of text into values.
 
@@ -133,6 +135,8 @@ def typed(
     is_released : callable
         Whether a person has lifted the refusal of a row for a reason.  The row is then taken
         without the value, unless its column is required.
+    called : mapping of str to str
+        Column of the contract to the name that the table that came has for it.
 
     Returns
     -------
@@ -153,10 +157,11 @@ def typed(
             except BadValue as error:
                 if name not in required and is_released(label, error.reason):
                     continue
-                faults.setdefault(label, (error.reason, f"{name}: {error}"))
+                faults.setdefault(label, (error.reason, f"{called.get(name, name)}: {error}"))
         if name in required:
             for label in cells.index[cells.isna()]:
-                faults.setdefault(label, ("missing_value", f"{name} is required"))
+                fault = ("missing_value", f"{called.get(name, name)} is required")
+                faults.setdefault(label, fault)
         columns[name] = pd.Series(values, index=rows.index, dtype=DTYPES[column.kind])
     others = rows[[name for name in rows.columns if name not in COLUMNS]]
     return pd.concat([pd.DataFrame(columns), others], axis=1), faults
@@ -211,12 +216,15 @@ def _instant(cell: str) -> datetime:
         raise BadValue("bad_timestamp", "not an ISO 8601 time") from None
     if moment.tzinfo is None:
         raise BadValue("naive_timestamp", "no offset from UTC; write one, such as -03:00")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise BadValue("bad_timestamp", "outside the years 1 to 9999 in UTC") from None
 
 
 def _date(cell: str) -> str:
     try:
-        return date.fromisoformat(cell).isoformat()
+        return datetime.fromisoformat(cell).date().isoformat()  # a typed table adds a time
     except ValueError:
         raise BadValue("bad_timestamp", "not an ISO 8601 date") from None
 
@@ -224,7 +232,7 @@ def _date(cell: str) -> str:
 PARSERS: dict[Kind, Callable[[str], Any]] = {
     "text": str,
     "name": lambda cell: _matching(cell, NAME, A_NAME),
-    "hex64": lambda cell: _matching(cell, HEX64, "64 lower-case hexadecimal digits"),
+    "hex64": lambda cell: _matching(cell, HEX64, "64 hexadecimal digits"),
     "whole": lambda cell: int(_numeric(cell, WHOLE, "a whole number").partition(".")[0]),
     "number": lambda cell: float(_numeric(cell, NUMBER, "a number")),
     "flag": _flag,

@@ -109,9 +109,10 @@ def intervals(
 ) -> Markup:
     """Dots with their intervals on one axis, from the first tick to the last."""
     low, high = ticks[0].value, ticks[-1].value
+    span = (high - low) or 1.0
 
     def place(value: float) -> float:
-        return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
+        return 100 * min(max((value - low) / span, 0.0), 1.0)
 
     top = LEGEND_ROW * len(limits)
     bottom = top + len(rows) * ROW

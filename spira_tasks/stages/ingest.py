@@ -114,7 +114,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(of_erased(incoming, rows, reader, erased, secret))
     refuse({row: fault for row, fault in incoming.faults.items() if row in rows.index})
     refuse(pseudonyms.identifiers_in_text(rows))
-    table, wrong = record_contract.typed(rows, incoming.required, is_released)
+    table, wrong = record_contract.typed(rows, incoming.required, is_released, incoming.called)
     refuse(wrong)
     table["subject_id"] = pseudonyms.subject_ids(rows, secret)
     subjects = table["subject_id"]
@@ -137,7 +137,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         rows.loc[list(refusals)].assign(subject_id=subjects.loc[list(refusals)]), refusals
     )
     bank, refused_noises = audio_reader.ward_noises(
-        incoming.ward_noise, reader, config.evaluation_noise_fraction
+        incoming.ward_noise, incoming.ward_noise_faults, reader, config.evaluation_noise_fraction
     )
 
     table.to_parquet(outputs.recordings / "recordings.parquet", index=False)

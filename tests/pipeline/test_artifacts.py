@@ -228,6 +228,12 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="is a file"):
         Store(str(tmp_path / "file"))
+    store = Store(str(tmp_path / "store"))
+    store.blobs.put(b"while it could be written")
+    (tmp_path / "store/tmp").rmdir()
+    (tmp_path / "store/tmp").touch()  # neither written in nor removed from, as if mounted read-only
+    with pytest.raises(ConfigError, match=r"cannot write to the store.*SPIRA_STORE"):
+        store.blobs.put(b"and now cannot")
     with pytest.raises(ConfigError, match=r"cannot write to the store.*SPIRA_STORE"):
         Store(str(tmp_path / "file/store")).blobs.put(b"content")
 

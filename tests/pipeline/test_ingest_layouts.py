@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from folders import Cohort, Ingested, cohort, store, voice
+from pyarrow import parquet
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.step import Step
@@ -44,9 +46,10 @@ def test_columns_with_x_are_carried_along_and_others_refused(cohort: Cohort, sto
         row["x_room"] = "3"
     assert set(Ingested(cohort.write(), store).table("recordings")["x_room"]) == {"3"}
     for row in cohort.rows:
-        row["blood_type"] = "A"
-    with pytest.raises(GateRejected, match="does not know: blood_type; remove them, or"):
-        run_step(Step("ingest", "ingest", {"data": cohort.write()}), "r2", store)
+        row["Maria da Silva"] = "A"
+    message = refused(cohort.write(), store)
+    assert "does not know; by their places from the left: 15. Remove them, or" in message
+    assert "maria" not in message.lower()
 
 
 def refused(data: str, store: Store) -> str:
@@ -71,8 +74,61 @@ def test_a_table_that_is_none_is_refused_with_what_to_do(cohort: Cohort, store: 
     assert "neither patient_pid nor patient_rgh" in refused(data, store)
     path.write_text("")
     assert "is empty" in refused(data, store)
+    path.write_text(text.replace("spo2", ",".join(f"x_{n}" for n in range(20_000))))
+    assert "20012 columns; at most 500 are read" in refused(data, store)
+    path.write_text(text + "a" * 2_000_000)
+    assert "a line of more than 1048576 characters" in refused(data, store)
     assert {event.action for event in audit.events(store)} == {"ingest"}
     assert {event.details["state"] for event in audit.events(store)} == {"refused"}
+
+
+def test_a_parquet_file_that_is_none_is_refused_with_what_to_do(
+    cohort: Cohort, store: Store
+) -> None:
+    path = cohort.folder / "recordings.parquet"
+    data = f"folder:{cohort.folder}"
+    table = pa.Table.from_pandas(pd.DataFrame(cohort.rows))
+    parquet.write_table(table.append_column("Sex", table["sex"]), path)
+    assert "names a column twice" in refused(data, store)
+    parquet.write_table(table, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "cannot be read as Parquet" in refused(data, store)
+    path.write_bytes(b"record_id,task\n")
+    assert "cannot be read as Parquet" in refused(data, store)
+
+
+def test_what_spreadsheets_add_to_a_table_is_left_out(cohort: Cohort, store: Store) -> None:
+    """Empty rows, empty columns, and names in capitals."""
+    data = cohort.write()
+    path = cohort.folder / "recordings.csv"
+    clean = Ingested(data, store).digests["recordings"]
+    header, *lines = path.read_text().splitlines()
+    empty = "," * (header.count(",") + 2)
+    path.write_text("\n".join([f",{header.upper()},", *(f",{line}," for line in lines), empty]))
+    made = Ingested(data, store, run_id="r2")
+    assert made.metrics["n_rows"] == 12
+    assert made.digests["recordings"] == clean
+
+
+def test_an_empty_column_hides_no_unquoted_comma(cohort: Cohort, store: Store) -> None:
+    data = cohort.write()
+    path = cohort.folder / "recordings.csv"
+    lines = [f"{line}," for line in path.read_text().splitlines()]
+    lines[5] = lines[5].replace("95", "9,5")
+    lines[7] += "note"
+    path.write_text("\n".join(lines))
+    quarantine = Ingested(data, store).table("quarantine")
+    assert list(quarantine["row"]) == [5, 7]
+    assert list(quarantine["reason"]) == ["wrong_number_of_cells"] * 2
+
+
+def test_a_date_with_a_time_is_a_date(cohort: Cohort, store: Store) -> None:
+    """A typed table has no days, only moments."""
+    frame = pd.DataFrame(cohort.rows)
+    frame["retention_until"] = pd.Timestamp("2030-01-01")
+    frame.to_parquet(cohort.folder / "recordings.parquet")
+    table = Ingested(f"folder:{cohort.folder}", store).table("recordings")
+    assert set(table["retention_until"]) == {"2030-01-01"}
 
 
 def test_a_table_without_a_header_is_not_quoted(cohort: Cohort, store: Store) -> None:
@@ -153,6 +209,18 @@ def test_a_noise_list_may_have_a_header(published: Path, store: Store) -> None:
     path = published / "noise_data.csv"
     path.write_text("file_path\n" + path.read_text())
     assert Ingested(f"folder:{published}", store).metrics["n_ward_noises"] == 4
+
+
+def test_a_class_in_words_is_answered_by_the_column_that_is_there(
+    published: Path, store: Store
+) -> None:
+    path = published / "metadata_train.csv"
+    path.write_text(path.read_text().replace(",0,", ",controle,", 1))
+    quarantine = Ingested(f"folder:{published}", store).table("quarantine")
+    assert list(quarantine["detail"]) == ["class: not a whole number"]
+    path.write_text(path.read_text().replace(",controle,", ",,").replace(",51,", ",fifty-one,"))
+    quarantine = Ingested(f"folder:{published}", store, run_id="r2").table("quarantine")
+    assert list(quarantine["detail"]) == ["class is required", "idade: not a whole number"]
 
 
 def test_published_files_of_one_cookie_are_one_person(published: Path, store: Store) -> None:

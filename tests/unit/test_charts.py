@@ -135,6 +135,12 @@ def test_the_first_and_the_last_day_stand_under_the_axis() -> None:
     assert ticks[len(TICKS) :] == [("start", days[0]), ("end", days[-1])]
 
 
+def test_devices_of_one_value_are_drawn_on_an_axis_of_one_tick() -> None:
+    ticks = figures._ticks(Words("en"), 3, 3)
+    chart = charts.intervals(HEADING, [Row("a", 3, "3", 3, 3), Row("b", None, "-")], ticks)
+    assert [dot["cx"] for dot in drawn(chart, "circle", "c1")] == ["0%"]
+
+
 def test_names_are_escaped() -> None:
     evil = "<script>alert('x')</script>\" onload=\"x"
     for chart in (

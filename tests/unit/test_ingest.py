@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,6 +114,8 @@ FAULTS: list[tuple[str, Callable[[Row, Cohort], None]]] = [
     ("bad_timestamp", set_to(collected_at="04/03/2026 10:20")),
     ("bad_timestamp", set_to(collected_at="2027-03-04T10:20:30Z")),
     ("bad_timestamp", set_to(retention_until="soon")),
+    ("bad_timestamp", set_to(ingested_at="9999-12-31T23:59:59-03:00")),  # .NET's last moment
+    ("bad_timestamp", set_to(spo2_at="0001-01-01T00:00:00+23:59")),
     ("consent_pending", set_to(consent_status="pending")),
     ("consent_withdrawn", set_to(consent_status="withdrawn")),
     ("retention_expired", set_to(retention_until="2026-10-31")),
@@ -270,6 +274,7 @@ def test_the_same_upload_counts_once(cohort: Cohort, store: Store) -> None:
         ("audio/Sa\u0303o.wav", "audio/S\u00e3o.wav"),  # a Mac takes accents apart
         ("audio/a.wav", "audio\\a.wav"),
         ("audio/a.wav", "./audio//a.wav"),
+        ("audio/a.WAV", "Audio/A.wav"),  # Windows and most Macs find it
     ],
 )
 def test_a_path_is_found_as_other_systems_write_it(
@@ -278,6 +283,36 @@ def test_a_path_is_found_as_other_systems_write_it(
     (cohort.folder / cohort.rows[0]["audio_uri"]).rename(cohort.folder / on_disk)
     cohort.rows[0]["audio_uri"] = in_table
     assert Ingested(cohort.write(), store).reasons == {}
+
+
+def test_of_two_names_that_differ_in_case_each_row_gets_its_own(
+    cohort: Cohort, store: Store
+) -> None:
+    for row, name in zip(cohort.rows, ("audio/a.wav", "audio/A.wav"), strict=False):
+        (cohort.folder / row["audio_uri"]).rename(cohort.folder / name)
+        row["audio_uri"] = name
+    cohort.rows[2]["audio_uri"] = "AUDIO/A.WAV"  # either of the two
+    table = Ingested(cohort.write(), store).table("recordings").set_index("record_id")
+    for number, name in enumerate(("audio/a.wav", "audio/A.wav")):
+        content = (cohort.folder / name).read_bytes()
+        assert table.loc[f"r{number:03d}", "audio_sha256"] == hashlib.sha256(content).hexdigest()
+    assert "r002" not in table.index
+
+
+def test_a_file_name_that_is_not_utf8_costs_nothing(cohort: Cohort, store: Store) -> None:
+    name = os.fsencode(cohort.folder / "audio") + b"/grava\xe7\xe3o.wav"  # from a Windows archive
+    Path(os.fsdecode(name)).write_bytes(voice(0))
+    assert Ingested(cohort.write(), store).reasons == {}
+
+
+def test_hexadecimal_digits_may_be_capitals(cohort: Cohort, store: Store) -> None:
+    content = (cohort.folder / cohort.rows[0]["audio_uri"]).read_bytes()
+    cohort.rows[0]["sha256"] = hashlib.sha256(content).hexdigest().upper()
+    for row, number in zip(cohort.rows[:2], ("AB" * 32, "ab" * 32), strict=True):
+        row |= {"patient_rgh": "", "patient_pid": number}
+    table = Ingested(cohort.write(), store).table("recordings").set_index("record_id")
+    assert table.loc["r000", "sha256"] == table.loc["r000", "audio_sha256"]
+    assert table.loc["r000", "subject_id"] == table.loc["r001", "subject_id"] == "ab" * 32
 
 
 def test_one_voice_under_two_names_is_nobodys(cohort: Cohort, store: Store) -> None:

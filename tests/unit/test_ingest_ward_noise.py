@@ -7,13 +7,17 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 from folders import Cohort, Ingested, cohort, store, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.step import Step
+from spira_tasks.errors import GateRejected
 from spira_tasks.intake.audio_reader import pools
 from spira_tasks.intake.record_contract import COLUMNS, typed
+from spira_tasks.runner import run_step
 
 __all__ = ["cohort", "store"]  # the fixtures
 
@@ -46,6 +50,37 @@ def test_ward_noises_keep_the_pool_they_were_given(cohort: Cohort, store: Store)
     assert list(made.table("quarantine", "ward_noise")["reason"]) == ["bad_value"]
     assert made.verdicts["ward_noise_files"].status == "warn"
     assert not made.blocked
+
+
+def test_a_list_of_ward_noises_has_the_rules_of_the_table(cohort: Cohort, store: Store) -> None:
+    """Names in capitals, any order of columns, empty rows; a bad line costs itself."""
+    pool = ["train", "train", "evaluation", "train", "evaluation"]
+    lines = [f"{pool[number]},ward_noise/{number}.wav,site-a" for number in range(5)]
+    lines[3] += ",note"
+    add_ward_noise(cohort, ["X_Pool,File_Path,hospital_id", *lines, ",,"])
+    made = Ingested(cohort.write(), store)
+    assert made.table("ward_noise")["pool"].value_counts().to_dict() == {
+        "train": 2,
+        "evaluation": 2,
+    }
+    assert set(made.table("ward_noise")["hospital_id"]) == {"site-a"}
+    assert list(made.table("quarantine", "ward_noise")["reason"]) == ["wrong_number_of_cells"]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("file_path,x_pool,File_Path", "names a column twice"),
+        ("audio,x_pool,hospital_id", r"required columns are not there \(file_path\)"),
+        ("file_path,pool,hospital_id", "does not know; by their places from the left: 2"),
+    ],
+)
+def test_a_list_of_ward_noises_that_is_none_is_refused(
+    header: str, message: str, cohort: Cohort, store: Store
+) -> None:
+    add_ward_noise(cohort, [header, "ward_noise/0.wav,train,site-a"])
+    with pytest.raises(GateRejected, match=message):
+        run_step(Step("ingest", "ingest", {"data": cohort.write()}), "r", store)
 
 
 def test_a_broken_ward_noise_is_put_aside(cohort: Cohort, store: Store) -> None:
