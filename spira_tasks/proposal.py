@@ -27,6 +27,7 @@ from spira_tasks.intake import layouts, pseudonyms
 from spira_tasks.intake.record_contract import COLUMNS, RAW_IDENTIFIERS, typed
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
+from spira_tasks.speech.containers import UnusableAudio
 from spira_tasks.speech.metrics import wilson_interval
 from spira_tasks.speech.probe import Probe, probe
 
@@ -229,7 +230,7 @@ def _measured(data: Directory, name: str) -> Probe | None:
     try:
         sound = audio.decode(data.read(name), max_seconds=300)
         return probe(sound, audio.to_pcm16(sound))
-    except audio.UnusableAudio:
+    except UnusableAudio:
         return None
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from spira_tasks.intake.releases import Released, nothing_released
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
+from spira_tasks.speech.containers import UnusableAudio
 from spira_tasks.speech.probe import Probe, probe
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def convert(content: bytes, max_seconds: float, blobs: Blobs) -> Record:
     try:
         sound = audio.decode(content, max_seconds)
         pcm16 = audio.to_pcm16(sound)
-    except audio.UnusableAudio as error:
+    except UnusableAudio as error:
         return {"reason": error.reason, "detail": str(error)}
     return {"waveform": blobs.put(audio.encode_wav(pcm16)), **asdict(probe(sound, pcm16))}
 

@@ -1,7 +1,7 @@
 """From the bytes of an incoming file to one waveform.
 
-Incoming files are WAV, FLAC, or Ogg with Opus or Vorbis, at any rate from 16 kHz, with one or two
-channels.  A stored waveform is mono, 16 kHz, 16-bit PCM.  The format is read from the content,
+Incoming files are of the kinds in ``containers.SIGNATURES``, at any rate from 16 kHz, with one or
+two channels.  A stored waveform is mono, 16 kHz, 16-bit PCM.  The format is read from the content,
 never from the file's name.
 """
 
@@ -16,23 +16,22 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from spira_tasks.speech.containers import UnusableAudio, opened
+
 SAMPLE_RATE_HZ = 16_000  # of every stored waveform
 FULL_SCALE = 32_768  # a 16-bit sample of this value would be 1.0
 
-CONTAINERS = {b"RIFF": "wav", b"fLaC": "flac", b"OggS": "ogg"}
-UNKNOWN_SIZE = 0xFFFFFFFF  # programs that stream a WAV write this in place of the size
 HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")  # of a PCM WAV file, 44 bytes
 
 
-class UnusableAudio(ValueError):
-    """A file that cannot become a waveform; ``reason`` is a stable code, the text one line.
+MAX_CANCELLED_DB = 9.0  # of the mix below its louder channel; beside a silent channel it is 6 dB
 
-    It never ends a run: ingest puts the recording into quarantine and goes on.
-    """
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+class _Streamed(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads on without seeking: a FLAC file that does not declare its length has no end to seek."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,12 @@ class Sound:
 
     waveform: NDArray[np.float32]  # (channel, time), in [-1, 1], at the file's own rate
     sample_rate_hz: int
-    container: str  # wav, flac or ogg
+    container: str  # of ``containers.SIGNATURES``, or mp3
     codec: str  # ``"pcm16"``, ``"float"``, ``"flac"``, ``"opus"``, ``"vorbis"``, …
 
 
 def decode(content: bytes, max_seconds: float) -> Sound:
-    """Decode a WAV, FLAC or Ogg file.
+    """Decode a file of a kind that libsndfile reads.
 
     Parameters
     ----------
@@ -59,34 +58,43 @@ def decode(content: bytes, max_seconds: float) -> Sound:
     Raises
     ------
     UnusableAudio
-        With reason ``empty``, ``unknown_container``, ``truncated``, ``undecodable``, ``too_long``,
-        ``low_sample_rate``, ``too_many_channels``, ``not_finite`` or ``constant``.
+        With reason ``undecodable``, ``too_long``, ``low_sample_rate``, ``too_many_channels``,
+        ``not_finite``, ``channels_cancel``, ``constant``, or one of ``containers.opened``.
     """
-    if not content:
-        raise UnusableAudio("empty", "the file has no bytes")
-    container = CONTAINERS.get(content[:4])
-    if container is None or (container == "wav" and content[8:12] != b"WAVE"):
-        raise UnusableAudio("unknown_container", "neither WAV nor FLAC nor Ogg by its first bytes")
-    if (container == "wav" and _is_cut_wav(content)) or (
-        container == "ogg" and _is_cut_ogg(content)
-    ):
-        raise UnusableAudio("truncated", "the file ends before what its header promises")
+    found = opened(content)
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            _check_header(file, max_seconds)
-            promised, rate_hz, subtype = file.frames, file.samplerate, str(file.subtype)
-            samples = file.read(dtype="float32", always_2d=True)
+        with _Streamed(io.BytesIO(found.content)) as file:
+            n_declared = file.frames if found.n_declared is None else found.n_declared
+            _check_header(file, n_declared, max_seconds)
+            rate_hz, subtype = file.samplerate, str(file.subtype)
+            limit = n_declared or int(max_seconds * rate_hz)
+            samples = file.read(limit + 1, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        raise UnusableAudio("undecodable", f"libsndfile cannot decode this {container}") from error
-    if len(samples) < promised:
+        raise UnusableAudio(
+            "undecodable", f"libsndfile cannot decode this {found.container}"
+        ) from error
+    if len(samples) > limit:
+        if n_declared:
+            raise UnusableAudio("undeclared_bytes", "more samples than the header declares")
+        raise _too_long(max_seconds)
+    if len(samples) < n_declared:
         raise UnusableAudio("truncated", "fewer samples than the header promises")
+    if not len(samples):
+        raise UnusableAudio("empty", "the file has no samples")
     if not np.isfinite(samples).all():
         raise UnusableAudio("not_finite", "there are NaN or infinite samples")
     mono = samples.mean(axis=1)
+    levels = samples.std(axis=0, dtype=np.float64)
+    if levels.max() > 0 and mono.std(dtype=np.float64) < levels.max() * 10 ** (
+        -MAX_CANCELLED_DB / 20
+    ):
+        raise UnusableAudio(
+            "channels_cancel", "the channels cancel: one is inverted; send one of them"
+        )
     if mono.min() == mono.max():
         raise UnusableAudio("constant", "all samples are equal: silence, or a dead input")
-    codec = "flac" if container == "flac" else subtype.lower().replace("_", "")
-    return Sound(np.ascontiguousarray(samples.T), rate_hz, container, codec)
+    codec = "flac" if found.container == "flac" else subtype.lower().replace("_", "")
+    return Sound(np.ascontiguousarray(samples.T), rate_hz, found.container, codec)
 
 
 def to_pcm16(sound: Sound) -> NDArray[np.int16]:
@@ -139,7 +147,7 @@ def read_float32(content: bytes) -> NDArray[np.float32]:
     return read_pcm16(content).astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def _check_header(file: soundfile.SoundFile, max_seconds: float) -> None:
+def _check_header(file: soundfile.SoundFile, n_declared: int, max_seconds: float) -> None:
     """Refuse what the header alone shows to be unusable."""
     if file.frames <= 0:
         raise UnusableAudio("empty", "the file has no samples")
@@ -149,31 +157,12 @@ def _check_header(file: soundfile.SoundFile, max_seconds: float) -> None:
         )
     if file.channels > 2:
         raise UnusableAudio("too_many_channels", f"{file.channels} channels; at most 2 are taken")
-    if file.frames > max_seconds * file.samplerate:
-        raise UnusableAudio("too_long", f"longer than {max_seconds:g} s")
+    if n_declared > max_seconds * file.samplerate:
+        raise _too_long(max_seconds)
 
 
-def _is_cut_wav(content: bytes) -> bool:
-    """Whether the data chunk is missing or shorter than its header says."""
-    position = 12
-    while position + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, position)
-        if name == b"data":
-            return bool(size != UNKNOWN_SIZE and position + 8 + size > len(content))
-        position += 8 + size + size % 2  # chunks are padded to an even size
-    return True
-
-
-def _is_cut_ogg(content: bytes) -> bool:
-    """Whether the last page is incomplete.
-
-    The end-of-stream flag is not read, because some phones never set it: a file that is cut exactly
-    between two pages (about a second apart) passes.
-    """
-    page = content.rfind(b"OggS")
-    table = content[page + 27 :]
-    n_segments = content[page + 26] if len(content) > page + 26 else 256
-    return len(table) < n_segments + sum(table[:n_segments])
+def _too_long(max_seconds: float) -> UnusableAudio:
+    return UnusableAudio("too_long", f"longer than {max_seconds:g} s")
 
 
 def _header(n_samples: int) -> bytes:

@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from spira_tasks.speech.audio import (
-    FULL_SCALE,
-    UnusableAudio,
-    decode,
-    encode_wav,
-    read_pcm16,
-    to_pcm16,
-)
+from spira_tasks.speech.audio import FULL_SCALE, decode, encode_wav, read_pcm16, to_pcm16
+from spira_tasks.speech.containers import UnusableAudio
 from spira_tasks.speech.probe import Probe, probe
 
 RNG = np.random.default_rng([20, 26])
@@ -69,6 +63,12 @@ FORMATS = [
     ("OGG", "OPUS", 48_000, 1),
     ("OGG", "OPUS", 16_000, 1),
     ("OGG", "VORBIS", 44_100, 2),
+    ("RF64", "PCM_16", 48_000, 1),
+    ("W64", "PCM_16", 48_000, 1),
+    ("AIFF", "PCM_16", 44_100, 1),
+    ("CAF", "PCM_16", 44_100, 1),
+    ("AU", "PCM_16", 16_000, 1),
+    ("MP3", "MPEG_LAYER_III", 44_100, 1),
 ]
 
 
@@ -124,8 +124,23 @@ def test_bytes_decide_and_not_the_name() -> None:
     assert refusal(b"<!doctype html><title>Login</title>") == "unknown_container"
     assert refusal(b"\x89PNG\r\n\x1a\n" + bytes(200)) == "unknown_container"
     assert refusal(b"RIFF" + bytes(4) + b"AVI " + bytes(200)) == "unknown_container"
-    assert refusal(file_of(tone(16_000), 16_000, "MP3", "MPEG_LAYER_III")) == "unknown_container"
     assert refusal(b"") == "empty"
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x20ftypM4A ", "m4a"),
+        (b"\0\0\0\x18ftyp3gp4", "3gp"),
+        (b"\x1aE\xdf\xa3", "WebM"),
+        (b"#!AMR\n", "AMR"),
+        (b"\xff\xf1\x50\x80", "AAC"),
+    ],
+)
+def test_a_kind_of_file_that_is_not_read_is_named(start: bytes, name: str) -> None:
+    with pytest.raises(UnusableAudio, match=f"{name}.*send the recording as WAV or FLAC") as error:
+        decode(start + bytes(500), 60)
+    assert error.value.reason == "unsupported_container"
 
 
 @pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.9, 0.999])
@@ -138,12 +153,67 @@ def test_a_file_that_was_cut_anywhere_is_noticed(container: str, codec: str, par
     assert refusal(cut) in {"truncated", "undecodable", "unknown_container"}
 
 
-def test_a_wav_whose_writer_did_not_know_the_length_is_taken() -> None:
-    """Programs that record into a pipe write the largest size there is."""
-    content = bytearray(file_of(tone(16_000), 16_000))
-    struct.pack_into("<I", content, content.index(b"data") + 4, 0xFFFFFFFF)
-    pcm16, _ = heard(bytes(content))
-    assert pcm16.size == 32_000
+def with_size(content: bytes, size: int, big_endian: bool = False) -> bytes:
+    """A WAV file that declares so many bytes of samples."""
+    place = content.index(b"data") + 4
+    return content[:place] + struct.pack(">I" if big_endian else "<I", size) + content[place + 4 :]
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFDB, 64_044, 64_036, 63_956])
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+def test_a_wav_whose_writer_did_not_know_the_length_is_taken(size: int, endian: str) -> None:
+    """Programs that record into a pipe, or that stop early, leave such a size."""
+    samples = tone(16_000)
+    content = io.BytesIO()
+    soundfile.write(content, samples, 16_000, format="WAV", subtype="PCM_16", endian=endian)
+    whole, _ = heard(content.getvalue())
+    pcm16, _ = heard(with_size(content.getvalue(), size, endian == "BIG"))
+    np.testing.assert_array_equal(pcm16, whole)
+
+
+def flac_of_length(n_samples: int, content: bytes) -> bytes:
+    return content[:21] + bytes([content[21] & 0xF0]) + struct.pack(">I", n_samples) + content[26:]
+
+
+def test_a_flac_whose_writer_did_not_know_the_length_is_taken() -> None:
+    content = file_of(tone(16_000), 16_000, "FLAC")
+    whole, _ = heard(content)
+    np.testing.assert_array_equal(heard(flac_of_length(0, content))[0], whole)
+    tagged = b"ID3\x04\0\0\0\0\x01\x02" + bytes(130) + content + b"TAG" + bytes(125)
+    np.testing.assert_array_equal(heard(tagged)[0], whole)
+    assert refusal(flac_of_length(0, content)[:-500]) == "undecodable"
+    assert refusal(flac_of_length(0, content), max_seconds=1) == "too_long"
+
+
+def test_what_a_header_does_not_declare_is_not_dropped() -> None:
+    wav = file_of(tone(16_000), 16_000)
+    assert refusal(with_size(wav, 32_000)) == "undeclared_bytes"
+    assert refusal(wav + wav) == "undeclared_bytes"
+    assert refusal(wav + b"JUNK") == "undeclared_bytes"
+    assert refusal(flac_of_length(16_000, file_of(tone(16_000), 16_000, "FLAC"))) == (
+        "undeclared_bytes"
+    )
+    for container in ("AIFF", "CAF", "AU", "W64", "RF64"):
+        content = file_of(tone(16_000), 16_000, container)
+        assert refusal(content + content) == "undeclared_bytes", container
+        assert refusal(content[:-1_000]) == "truncated", container
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("OGG", "OPUS"), ("OGG", "VORBIS"), ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III")],
+)
+def test_two_recordings_in_one_file_are_refused(container: str, codec: str) -> None:
+    """Two voice notes joined: only the first would be heard."""
+    content = file_of(tone(16_000), 16_000, container, codec)
+    assert refusal(content + content) == "several_streams"
+
+
+def test_other_chunks_and_zeros_after_the_samples_are_no_sound() -> None:
+    wav = file_of(tone(16_000), 16_000)
+    whole, _ = heard(wav)
+    for rest in (b"LIST\4\0\0\0INFO", b"id3 \3\0\0\0abc", b"id3 \3\0\0\0abc\0", bytes(452)):
+        np.testing.assert_array_equal(heard(wav + rest)[0], whole)
 
 
 def test_a_header_without_samples_is_empty() -> None:
@@ -161,10 +231,24 @@ def test_damage_that_would_spread_is_refused() -> None:
 def test_silence_in_all_its_forms_is_refused() -> None:
     assert refusal(file_of(np.zeros(16_000), 16_000)) == "constant"
     assert refusal(file_of(np.full(48_000, 0.1), 48_000)) == "constant"  # a dead input
-    left = tone(16_000)
-    opposite = np.stack([left, -left], axis=1)  # the channels cancel
-    assert refusal(file_of(opposite, 16_000, codec="FLOAT")) == "constant"
     assert refusal(file_of(tone(16_000, amplitude=1e-6), 16_000, codec="FLOAT")) == "constant"
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.9, 0.4])
+def test_channels_that_cancel_are_refused(gain: float) -> None:
+    """A second microphone that is inverted takes the voice down, and leaves the noise."""
+    left = tone(16_000)
+    opposite = np.stack([left, -gain * left], axis=1) + 0.1  # an offset hides nothing
+    assert refusal(file_of(opposite, 16_000, codec="FLOAT")) == "channels_cancel"
+
+
+def test_channels_that_differ_are_mixed() -> None:
+    noise = RNG.normal(0, 0.1, (2, 32_000))
+    silent = np.zeros(32_000)
+    for right in (noise[1], silent, 0.5 * noise[0], -0.2 * noise[0]):
+        pcm16, _ = heard(file_of(np.stack([noise[0], right], axis=1), 16_000, codec="FLOAT"))
+        mix = np.rint((noise[0] + right) / 2 * FULL_SCALE)
+        assert np.abs(pcm16 - mix).max() <= 1
 
 
 def test_what_was_never_recorded_is_not_made_up() -> None:
