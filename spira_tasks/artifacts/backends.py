@@ -110,7 +110,8 @@ class Folder:
     def entries(self, prefix: str) -> list[Entry]:
         if not (self.root / prefix).is_dir():
             return []
-        found = []
+        found, n_left_out = [], 0
+        inside = self.root.resolve()
         for folder, folders, files in os.walk(self.root / prefix, onerror=_raise):
             here = Path(folder)
             if any((here / name).is_symlink() for name in folders):
@@ -119,9 +120,20 @@ class Folder:
                     "mount or copy the folders themselves"
                 )
             for name in files:
+                if (here / name).is_symlink():
+                    target = Path(os.path.realpath(here / name))
+                    if not (target.is_relative_to(inside) and target.is_file()):
+                        n_left_out += 1
+                        continue
                 entry = self.find((here / name).relative_to(self.root).as_posix())
                 if entry is not None:  # else set aside by another process meanwhile
                     found.append(entry)
+        if n_left_out:
+            log.warning(
+                "%d links in %s lead out of it, or nowhere, and are left out; copy the files there",
+                n_left_out,
+                self.root,
+            )
         return sorted(found, key=lambda entry: entry.name)
 
     def write(self, name: str, content: bytes | Path) -> None:

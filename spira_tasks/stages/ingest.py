@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -133,9 +134,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
     refusals = {row: refusal(*faults[row]) for row in sorted(faults)}
-    refused = quarantine.table(
-        rows.loc[list(refusals)].assign(subject_id=subjects.loc[list(refusals)]), refusals
-    )
+    about = rows.loc[list(refusals)].assign(subject_id=subjects.loc[list(refusals)])
+    about["hospital_id"] = names_of_sites(about, {*config.sites, *table["hospital_id"].dropna()})
+    refused = quarantine.table(about, refusals)
     bank, refused_noises = audio_reader.ward_noises(
         incoming.ward_noise, incoming.ward_noise_faults, reader, config.evaluation_noise_fraction
     )
@@ -163,6 +164,15 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 def refusal(reason: str, detail: str) -> Refusal:
     return Refusal(reason, detail, unnamed=reason in UNNAMED, forgotten=reason == "erased")
+
+
+def names_of_sites(rows: pd.DataFrame, known: Collection[str]) -> pd.Series:
+    """The sites that are known or have the form of a name: people write anything into the cell."""
+    from spira_tasks.intake.audio_reader import SITE_NAME
+
+    sites = rows.reindex(columns=["hospital_id"])["hospital_id"].astype("str")
+    has_form = sites.str.fullmatch(SITE_NAME).fillna(False).astype(bool)
+    return sites.where(has_form | sites.isin(known))
 
 
 def without_subject(table: pd.DataFrame) -> Faults:
@@ -199,7 +209,10 @@ def not_permitted(table: pd.DataFrame, as_of: date) -> Faults:
         (consent == "withdrawn", "consent_withdrawn", "consent_status is withdrawn"),
         (consent == "pending", "consent_pending", "consent_status is pending"),
         (retention < as_of.isoformat(), "retention_expired", "retention_until is over"),
-        (table["collected_at"] > end_of_day, "bad_timestamp", "collected_at is in the future"),
+        *(
+            (table[column] > end_of_day, "bad_timestamp", f"{column} is in the future")
+            for column in ("collected_at", "ingested_at", "spo2_at")
+        ),
     ):
         for row in table.index[holds.fillna(False)]:
             faults.setdefault(row, (reason, detail))

@@ -115,6 +115,7 @@ FAULTS: list[tuple[str, Callable[[Row, Cohort], None]]] = [
     ("bad_timestamp", set_to(collected_at="2027-03-04T10:20:30Z")),
     ("bad_timestamp", set_to(retention_until="soon")),
     ("bad_timestamp", set_to(ingested_at="9999-12-31T23:59:59-03:00")),  # .NET's last moment
+    ("bad_timestamp", set_to(ingested_at="2099-01-01T00:00:00-03:00")),  # a telephone's clock
     ("bad_timestamp", set_to(spo2_at="0001-01-01T00:00:00+23:59")),
     ("consent_pending", set_to(consent_status="pending")),
     ("consent_withdrawn", set_to(consent_status="withdrawn")),
@@ -199,6 +200,31 @@ def test_what_is_stored_and_logged_quotes_no_cell(
     report = made.store.directory(made.digests["report"]).path("ingest.json").read_text()
     table = made.table("quarantine").to_csv()
     assert "planted" not in (caplog.text + made.record.to_json() + report + table).lower()
+
+
+def test_free_text_in_place_of_a_site_is_not_kept_in_quarantine(
+    cohort: Cohort, store: Store
+) -> None:
+    for row in cohort.rows[4:8]:
+        row["hospital_id"] = "Santa Casa (Sé)"  # a site, as taken recordings show
+    for row, site in zip(cohort.rows[:5], ("Maria Silva, bed 4", "site-z"), strict=False):
+        row |= {"hospital_id": site, "age": ""}
+    cohort.rows[4]["age"] = ""
+    refused = Ingested(cohort.write(), store).table("quarantine")
+    assert list(refused["hospital_id"].fillna("")) == ["", "site-z", "Santa Casa (Sé)"]
+
+
+def test_a_link_out_of_the_folder_is_not_followed(
+    cohort: Cohort, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "elsewhere.wav").write_bytes(voice(80))
+    for row, target in zip(cohort.rows, (tmp_path / "elsewhere.wav", "b.wav"), strict=False):
+        audio = cohort.folder / row["audio_uri"]
+        audio.rename(cohort.folder / "audio/b.wav")
+        audio.symlink_to(target)
+    (cohort.folder / "audio/loop").symlink_to("loop")
+    assert Ingested(cohort.write(), store).reasons == {"r000": "missing_audio"}
+    assert "2 links in" in caplog.text
 
 
 def test_one_bad_file_in_a_small_cohort_is_tolerated(cohort: Cohort, store: Store) -> None:
