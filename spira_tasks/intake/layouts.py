@@ -129,7 +129,8 @@ def _read_published(data: Directory, names: Sequence[str], secret: bytes) -> Inc
     rows["record_id"] = "spira-" + path.map(
         lambda text: pseudonym(secret, "record", text)[:16], na_action="ignore"
     )
-    rows["subject_id"] = path.map(lambda text: _person(secret, text), na_action="ignore")
+    people = path.map(lambda text: _person(secret, text), na_action="ignore")
+    rows["subject_id"] = people.astype("str")
     rows["task"] = "SENTENCE"
     if "sex" in rows:
         rows["sex"] = rows["sex"].str.upper()
