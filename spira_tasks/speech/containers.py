@@ -129,10 +129,15 @@ def _container(content: bytes) -> str:
             raise UnusableAudio(
                 "unsupported_container", f"{name} is not read; send the recording as WAV or FLAC"
             )
-    # a frame of MP3: 11 bits that are set, any version, layer 3
-    if content[:1] == b"\xff" and content[1:2] and content[1] & 0xE6 == 0xE2:
+    if _is_mp3(content):
         return "mp3"
     raise UnusableAudio("unknown_container", "no kind of audio file by its first bytes")
+
+
+def _is_mp3(content: bytes, position: int = 0) -> bool:
+    """Whether a frame of MP3 begins: 11 bits that are set, any version, layer 3."""
+    head = content[position : position + 2]
+    return len(head) == 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
 
 
 def _of_chunks(content: bytes) -> bytes:
@@ -154,18 +159,16 @@ def _of_chunks(content: bytes) -> bytes:
 def _finished(content: bytes, first: int, size: int, layout: Layout | None = None) -> bytes:
     """The content if the samples, from ``first``, are as long as declared, or if that is mended."""
     available = len(content) - first
-    if 0 <= size <= available and _are_chunks(content, first + size, layout):
+    align = layout.align if layout else 1
+    ends = {first + size, first + size + -(first + size) % align}  # not every writer aligns
+    if 0 <= size <= available and any(_are_chunks(content, end, layout) for end in ends):
         return content
     if size <= 0 or size >= NO_SIZE or abs(size - available) in WRONG_BY:
-        if content[:4] in (b"RIFF", b"RIFX", b"RF64") and layout is not None:
-            head = struct.pack(layout.size, available)
-            return (
-                content[:4].replace(b"RF64", b"RIFF")
-                + content[4 : first - 4]
-                + head
-                + (content[first:])
-            )
-        if size < 0 or size == 0xFFFFFFFF:  # what these formats write for it, and libsndfile reads
+        if layout is not None:
+            kind = content[:4].replace(b"RF64", b"RIFF")  # which has its sizes in another place
+            length = struct.pack(layout.size, available + layout.n_counted)
+            return kind + content[4 : first - len(length)] + length + content[first:]
+        if size == 0xFFFFFFFF:  # what AU has for it, and libsndfile reads
             return content
     if size > available:
         raise UnusableAudio("truncated", "the file ends before what its header promises")
@@ -176,12 +179,15 @@ def _finished(content: bytes, first: int, size: int, layout: Layout | None = Non
 
 
 def _are_chunks(content: bytes, position: int, layout: Layout | None) -> bool:
-    """Whether only whole chunks of other kinds, or zeros, stand from a position to the end."""
-    if layout is not None:
-        position += -position % layout.align
+    """Whether only whole chunks of other kinds, or zeros, stand from a position to the end.
+
+    Fewer bytes than a chunk's head are too few to be sound.
+    """
     while content.count(0, position) != max(len(content) - position, 0):
-        if layout is None or position + layout.n_head > len(content):
+        if layout is None:
             return False
+        if position + layout.n_head > len(content):
+            return True
         name, size = layout.chunk(content, position)
         if name in (content[: layout.n_name], layout.samples) or size < 0 or not name[:4].isascii():
             return False
@@ -208,7 +214,7 @@ def _check_ogg(content: bytes) -> None:
     if position > len(content):
         raise UnusableAudio("truncated", "the file ends before what its header promises")
     if n_streams > 1:
-        raise UnusableAudio("several_streams", f"{n_streams} recordings in one file; send each")
+        raise _several_streams()
     if not _are_chunks(content, position, None):
         raise UnusableAudio("undeclared_bytes", "there are bytes that belong to no page of Ogg")
 
@@ -220,8 +226,8 @@ def _check_mp3(content: bytes) -> None:
         return
     flags, first, second = struct.unpack_from(">III", content, place + 4)
     n_bytes = second if flags & 1 else first
-    if flags & 2 and content[n_bytes : n_bytes + 1] == b"\xff":
-        raise UnusableAudio("several_streams", "another recording follows; send each")
+    if flags & 2 and _is_mp3(content, n_bytes):
+        raise _several_streams()
 
 
 def _flac(content: bytes) -> Contained:
@@ -229,7 +235,11 @@ def _flac(content: bytes) -> Contained:
     if len(content) < 26:
         raise UnusableAudio("truncated", "the file ends before its samples")
     if any(content.find(stream, 4) > 0 for stream in FLAC_STREAM):
-        raise UnusableAudio("several_streams", "another recording follows; send each")
+        raise _several_streams()
     n_declared = int.from_bytes(content[21:26]) & 0xFFFFFFFFF  # 36 bits
     head = content[:21] + bytes([content[21] & 0xF0]) + bytes(4)
     return Contained("flac", head + content[26:], n_declared)
+
+
+def _several_streams() -> UnusableAudio:
+    return UnusableAudio("several_streams", "several recordings in one file; send each as a file")
