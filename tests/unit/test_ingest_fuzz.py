@@ -178,6 +178,7 @@ def test_a_folder_spoiled_at_random_ends_in_quarantine_or_in_a_clear_refusal(
 ) -> None:
     original = Cohort(tmp_path / "original", n_rows=4)
     (tmp_path / "original/audio/b.wav").write_bytes(voice(9))
+    store = Store(str(tmp_path / "store"))
     failed: dict[int, str] = {}
     for seed in range(FIRST, FIRST + N_INPUTS):
         place = tmp_path / "input"
@@ -190,16 +191,15 @@ def test_a_folder_spoiled_at_random_ends_in_quarantine_or_in_a_clear_refusal(
         except (ValueError, TypeError, NotImplementedError):  # pyarrow does not write it
             shutil.rmtree(place)
             continue
-        store = Store(str(place / "store"))
         step = Step("ingest", "ingest", {"data": f"folder:{cohort.folder}"}, {"as_of": AS_OF})
         try:
-            run_step(step, "r", store)
+            run_step(step, f"r{seed}", store)
         except (GateRejected, ConfigError) as error:
             if PLANTED.casefold() in str(error).casefold():
                 failed[seed] = f"quotes a value: {error}"
         except Exception as error:
             failed[seed] = repr(error)[:200]
-        record = store.runs.step("r", "ingest")
+        record = store.runs.step(f"r{seed}", "ingest")
         if record is not None and record.metrics:
             n = {name: record.metrics[f"n_{name}"] for name in ("rows", "quarantined", "excluded")}
             if n["rows"] != record.metrics["n_recordings"] + n["quarantined"] + n["excluded"]:
