@@ -126,10 +126,9 @@ def _read_published(data: Directory, names: Sequence[str], secret: bytes) -> Inc
         n_before += len(part)
     rows = pd.concat(parts)
     path = rows["audio_uri"]
-    rows["record_id"] = "spira-" + path.map(
-        lambda text: pseudonym(secret, "record", text)[:16], na_action="ignore"
-    )
+    records = path.map(lambda text: pseudonym(secret, "record", text)[:16], na_action="ignore")
     people = path.map(lambda text: _person(secret, text), na_action="ignore")
+    rows["record_id"] = "spira-" + records.astype("str")  # text also where no row has a path
     rows["subject_id"] = people.astype("str")
     rows["task"] = "SENTENCE"
     if "sex" in rows:

@@ -223,6 +223,17 @@ def test_a_class_in_words_is_answered_by_the_column_that_is_there(
     assert list(quarantine["detail"]) == ["class is required", "idade: not a whole number"]
 
 
+@pytest.mark.parametrize("lines", [[], [",1", ",0"]])
+def test_a_published_table_without_a_path_has_no_recording(
+    lines: list[str], tmp_path: Path, store: Store
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/metadata_train.csv").write_text("\n".join(["file_path,class", *lines]))
+    made = Ingested(f"folder:{tmp_path}/data", store)
+    assert made.blocked
+    assert made.table("quarantine")["reason"].tolist() == ["missing_value"] * len(lines)
+
+
 def test_published_files_of_one_cookie_are_one_person(published: Path, store: Store) -> None:
     cookie = "0f8fad5b-d9cb-469f-a165-70867728950e"
     for number in (0, 1):
