@@ -124,6 +124,7 @@ FAULTS: list[tuple[str, Callable[[Row, Cohort], None]]] = [
     ("personal_data_in_text", set_to(x_comment="call +55 11 98765-4321")),
     ("personal_data_in_text", set_to(x_comment="call (11) 91234 5678")),
     ("personal_data_in_text", set_to(x_comment="someone@example.org")),
+    ("bad_value", set_to(x_comment="a" * 100_000)),  # minutes of looking for personal data
     ("missing_audio", set_to(audio_uri="audio/never-came.wav")),
     ("missing_audio", set_to(audio_uri="../secrets.wav")),
     ("missing_audio", set_to(audio_uri="/etc/passwd")),
