@@ -114,6 +114,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(of_erased(incoming, rows, reader, erased, secret))
     refuse({row: fault for row, fault in incoming.faults.items() if row in rows.index})
     refuse(pseudonyms.identifiers_in_text(rows))
+    refuse(pseudonyms.numbers_of_nobody(rows))
     table, wrong = record_contract.typed(rows, incoming.required, is_released)
     refuse(wrong)
     table["subject_id"] = pseudonyms.subject_ids(rows, secret)
@@ -183,9 +184,14 @@ def of_erased(
     if incoming.layout == "published":
         voices = reader.sha256(rows["audio_uri"][subjects.isna()])
         subjects = subjects.fillna(voices.map(lambda sha256: pseudonym(secret, "audio", sha256)))
-    known = subjects.dropna()
+    # A tombstone may be older than the one form of numbers.
     fault = ("erased", "this person had all recordings erased")
-    return dict.fromkeys(known.index[known.map(tombstone_tag).isin(erased)], fault)
+    return {
+        row: fault
+        for ids in (subjects, pseudonyms.own_ids(rows, secret, pseudonyms.as_written))
+        for row, subject in ids.dropna().items()
+        if tombstone_tag(subject) in erased
+    }
 
 
 def not_permitted(table: pd.DataFrame, as_of: date) -> Faults:

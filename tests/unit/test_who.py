@@ -1,0 +1,107 @@
+"""Who is who: one person in many writings is one subject, and a placeholder is nobody."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from folders import Cohort, Ingested, cohort, store
+
+from spira_tasks.artifacts import Store
+from spira_tasks.intake import pseudonyms
+
+__all__ = ["cohort", "store"]  # the fixtures
+
+KEY = "5f2b" * 16
+SECRET = KEY.encode()
+SAME = [
+    *("01234567A", "1234567-A", "1234567a", " 1234567 A", "1.234.567-A", "1234567/A"),
+    *("RGH 1234567A", "Prontuário: 1234567-A", "1234567–A", "１２３４５６７A"),
+]
+SAME_WITHOUT_LETTER = ["0076543", "76543.0", "76543,00", "76.543"]
+NOBODY = [
+    *("S/N", "N/A", "0", "000", "-", "?", "sem número", "9999", "99999999", "nan", "None", "x"),
+    *("3,89913E+07", "3.89913e+07", "3.89913E7", "4E+07"),
+]
+
+
+def of(hospital: str, number: str) -> str:
+    return pseudonyms.subject_id(SECRET, hospital, number)
+
+
+@pytest.mark.parametrize("number", SAME)
+def test_a_number_in_another_writing_is_the_same_person(number: str) -> None:
+    assert of("site-a", number) == of("site-a", "1234567A")
+    assert of(" SITE-A ", number) == of("site-a", "1234567A")
+
+
+@pytest.mark.parametrize("number", SAME_WITHOUT_LETTER)
+def test_a_number_that_a_spreadsheet_rewrote_is_the_same_person(number: str) -> None:
+    assert of("site-a", number) == of("site-a", "76543")
+
+
+def test_the_usual_writing_keeps_the_pseudonym_that_it_always_had() -> None:
+    assert of("hospital-a", "12345678A") == pseudonyms.as_written(SECRET, "hospital-a", "12345678A")
+
+
+def test_other_numbers_are_other_people() -> None:
+    numbers = ["1234567A", "1234567B", "1234567", "12345670", "76543000", "1234567E8", "12E45"]
+    assert len({of("site-a", number) for number in numbers}) == len(numbers)
+
+
+@pytest.mark.parametrize("number", NOBODY)
+def test_a_placeholder_or_a_number_that_lost_digits_is_refused(
+    number: str, cohort: Cohort, store: Store
+) -> None:
+    """Else people of both classes would be one subject."""
+    cohort.rows[0]["patient_rgh"] = cohort.rows[2]["patient_rgh"] = number
+    made = Ingested(cohort.write(), store, max_quarantine_fraction=1.0)
+    assert made.reasons == {"r000": "no_hospital_number", "r002": "no_hospital_number"}
+    assert number not in "".join(made.table("quarantine")["detail"])
+
+
+def test_a_pseudonym_of_the_hospital_stands_in_for_a_placeholder_in_either_case(
+    cohort: Cohort, store: Store
+) -> None:
+    cohort.rows[0] |= {"patient_rgh": "S/N", "patient_pid": "cd" * 32}
+    made = Ingested(cohort.write(), store)
+    assert made.reasons == {}
+    upper = pd.DataFrame({"patient_pid": ["cd" * 32, "CD" * 32]})
+    assert pseudonyms.own_ids(upper, SECRET).nunique() == 1
+
+
+def test_a_second_delivery_in_other_writings_brings_nobody_new(
+    cohort: Cohort, store: Store
+) -> None:
+    for row in cohort.rows[1::2]:
+        row |= {
+            "patient_rgh": f"0{row['patient_rgh'][:-1]}-{row['patient_rgh'][-1]}",
+            "hospital_id": row["hospital_id"].upper(),
+            "session_id": f"{row['session_id']}-b",
+        }
+    assert Ingested(cohort.write(), store).metrics["n_subjects"] == 6
+
+
+@pytest.mark.parametrize(
+    ("number", "note"),
+    [
+        ("0012345678", "pac. 12345678"),
+        ("12345678.0", "leito 4, 12345678"),
+        ("12345678A", "pac. 012.345.678-A"),
+        ("12345678A", "pac 12345678 ok"),
+        ("12345678-A", "visit-of-12345678a"),
+        ("98765", "registro 0098765"),
+        ("ab/123", "of ab/123."),
+    ],
+)
+def test_the_number_in_a_note_is_found_whatever_its_writing(number: str, note: str) -> None:
+    rows = pd.DataFrame({"patient_rgh": [number], "x_note": [note]})
+    assert [*pseudonyms.identifiers_in_text(rows)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("number", "note"),
+    [("S/N", "s/n"), ("60304A", "2026-03-04 A"), ("0012", "bed 12"), ("12345A", "12345 ms")],
+)
+def test_other_digits_in_a_note_are_left_alone(number: str, note: str) -> None:
+    rows = pd.DataFrame({"patient_rgh": [number], "x_note": [note]})
+    assert pseudonyms.identifiers_in_text(rows) == {}
