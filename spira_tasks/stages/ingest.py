@@ -130,7 +130,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     if incoming.layout == "published":  # one file, one subject, unless its name said otherwise
         voices = table["audio_sha256"].map(lambda sha256: pseudonym(secret, "audio", sha256))
         table["subject_id"] = table["subject_id"].fillna(voices)
-    refuse({r: fault for r, fault in other_bytes(table).items() if not is_released(r, fault[0])})
+    for wrong in (other_bytes(table), contradictions(table)):
+        refuse({row: fault for row, fault in wrong.items() if not is_released(row, fault[0])})
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
     refusals = {row: refusal(*faults[row]) for row in sorted(faults)}
@@ -217,6 +218,29 @@ def other_bytes(table: pd.DataFrame) -> Faults:
     differs = table["sha256"].notna() & (table["sha256"] != table["audio_sha256"])
     fault = ("checksum_mismatch", "the file does not have the sha256 that the row gives")
     return dict.fromkeys(table.index[differs], fault)
+
+
+def contradictions(table: pd.DataFrame) -> Faults:
+    """All rows of a label that two sources give differently: nobody can tell which one holds."""
+    label, sample = table["ri_clinical"], table["sample_type"]
+    faults: Faults = {}
+    for column, shared in (("audio_sha256", "with the same audio"), ("session_id", "of a session")):
+        several = table[label.groupby(table[column]).transform("nunique") > 1]
+        for _, rows in several.groupby(column):
+            sides = [rows[rows["ri_clinical"] == value].iloc[0] for value in (0, 1)]
+            named = " and ".join(_source(side) for side in sides)
+            detail = f"ri_clinical differs between the rows {shared}, such as {named}"
+            faults = dict.fromkeys(rows.index, ("contradicting_labels", detail)) | faults
+    opposite = ((sample == "PATIENT") & (label == 0)) | ((sample == "CONTROL") & (label == 1))
+    detail = "sample_type and ri_clinical say opposite things"
+    alone = dict.fromkeys(table.index[opposite.fillna(False)], ("contradicting_labels", detail))
+    return alone | faults
+
+
+def _source(row: pd.Series) -> str:
+    """Where a label comes from: the number of the row, its task and, where given, its source."""
+    about = [str(row[name]) for name in ("task", "label_source") if isinstance(row[name], str)]
+    return f"row {row.name} ({', '.join(about)})"
 
 
 def duplicates(table: pd.DataFrame) -> Faults:
