@@ -331,8 +331,8 @@ def _written_anyhow(number: str) -> re.Pattern[str]:
 def identifiers_in_text(rows: pd.DataFrame) -> Faults:
     """Rows that name their patient in a column that would be kept.
 
-    The hospital number of the same row, in any column and any writing; and anything that looks like a Brazilian
-    personal number, a telephone or an e-mail address.
+    The hospital number of the same row, in any column and any writing; and anything that looks
+    like a Brazilian personal number, a telephone or an e-mail address.
     """
     from expectations.personal import IDENTIFIERS, holds_personal_data
     from spira_tasks.intake.record_contract import FREE_TEXT, is_extra

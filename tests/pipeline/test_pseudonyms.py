@@ -212,7 +212,8 @@ def test_tombstones_of_the_published_data_hold_where_the_name_of_the_file_tells_
 @pytest.fixture
 def before_one_form(cohort: Cohort, store: Store, monkeypatch: pytest.MonkeyPatch) -> Ingested:
     """A store of numbers hashed as they were written: person 0 twice, person 1 with a zero."""
-    for row, number in zip(cohort.rows, ("1234567-A", "1234567A", "01234568A", "01234568A")):
+    numbers = ("1234567-A", "1234567A", "01234568A", "01234568A")
+    for row, number in zip(cohort.rows, numbers, strict=False):
         row["patient_rgh"] = number
     with monkeypatch.context() as patch:
         as_written = functools.partial(pseudonyms.own_ids, by=pseudonyms.as_written)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from folders import Cohort, Ingested, cohort, store
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.step import Step
+from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.intake import pseudonyms
+from spira_tasks.runner import run_step
 
 __all__ = ["cohort", "store"]  # the fixtures
 
@@ -15,7 +21,8 @@ KEY = "5f2b" * 16
 SECRET = KEY.encode()
 SAME = [
     *("01234567A", "1234567-A", "1234567a", " 1234567 A", "1.234.567-A", "1234567/A"),
-    *("RGH 1234567A", "Prontuário: 1234567-A", "1234567–A", "１２３４５６７A"),
+    *("RGH 1234567A", "Prontuário: 1234567-A", "1234567\u2013A"),
+    "\uff11\uff12\uff13\uff14\uff15\uff16\uff17A",
 ]
 SAME_WITHOUT_LETTER = ["0076543", "76543.0", "76543,00", "76.543"]
 NOBODY = [
@@ -105,3 +112,107 @@ def test_the_number_in_a_note_is_found_whatever_its_writing(number: str, note: s
 def test_other_digits_in_a_note_are_left_alone(number: str, note: str) -> None:
     rows = pd.DataFrame({"patient_rgh": [number], "x_note": [note]})
     assert pseudonyms.identifiers_in_text(rows) == {}
+
+
+def contradicting(made: Ingested) -> dict[str, str]:
+    table = made.table("quarantine")
+    assert set(table["reason"]) <= {"contradicting_labels"}
+    return dict(zip(table["record_id"], table["detail"], strict=True))
+
+
+def test_tasks_of_a_session_with_two_labels_are_all_refused(cohort: Cohort, store: Store) -> None:
+    """Else one person is counted as a patient and as a control."""
+    cohort.rows[0] |= {"label_source": "hospital_record"}
+    cohort.rows[1] |= {"ri_clinical": 0, "sample_type": "AFTERCOVID", "label_source": "weak"}
+    found = contradicting(Ingested(cohort.write(), store, max_quarantine_fraction=1.0))
+    detail = (
+        "ri_clinical differs between the rows of a session, such as "
+        "row 2 (SENTENCE, weak) and row 1 (VOWEL, hospital_record)"
+    )
+    assert found == {"r000": detail, "r001": detail}
+
+
+def test_a_recording_that_came_with_two_labels_is_refused_both_times(
+    cohort: Cohort, store: Store
+) -> None:
+    again = {"record_id": "again", "session_id": "again", "ri_clinical": 0}
+    cohort.rows.append(cohort.rows[1] | again)  # sample_type contradicts it too
+    found = contradicting(Ingested(cohort.write(), store, max_quarantine_fraction=1.0))
+    assert set(found) == {"r001", "again"}
+    assert set(found.values()) == {
+        "ri_clinical differs between the rows with the same audio, such as "
+        "row 13 (SENTENCE) and row 2 (SENTENCE)"
+    }
+
+
+def test_a_sample_type_against_the_label_is_refused_and_none_is_no_contradiction(
+    cohort: Cohort, store: Store
+) -> None:
+    for row in cohort.rows[:2]:  # both tasks of the session, a patient
+        row["sample_type"] = "CONTROL"
+    cohort.rows[2] |= {"sample_type": "AFTERCOVID"}
+    cohort.rows[4] |= {"ri_clinical": ""}
+    found = contradicting(Ingested(cohort.write(), store, max_quarantine_fraction=1.0))
+    assert found == dict.fromkeys(
+        ("r000", "r001"), "sample_type and ri_clinical say opposite things"
+    )
+
+
+Hand = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def hand(store: Store, tmp_path: Path) -> Hand:
+    """Put tables into the store, each as the input of this name."""
+
+    def put(**tables: pd.DataFrame) -> dict[str, str]:
+        digests = {}
+        for name, table in tables.items():
+            (tmp_path / name).mkdir()
+            table.to_parquet(tmp_path / name / f"{name}.parquet", index=False)
+            digests[name] = store.put_directory(tmp_path / name)
+        return digests
+
+    return put
+
+
+def heard(**columns: list[object]) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    about = {"record_id": [f"r{number}" for number in range(n)], "task": ["SENTENCE"] * n}
+    return pd.DataFrame(about | columns)
+
+
+def test_features_of_no_recording_are_refused_with_what_to_do(store: Store, hand: Hand) -> None:
+    table = heard(task=["VOWEL"] * 2, waveform=["sha256:0"] * 2)
+    step = Step("materialize", "materialize", hand(recordings=table))
+    with pytest.raises(GateRejected, match=r"\(SENTENCE\): ingest such recordings, or choose"):
+        run_step(step, "r", store)
+
+
+@pytest.mark.parametrize(
+    ("labels", "missing"),
+    [
+        ([1, 1, 1, 0], "no control to train on:"),
+        ([1, 0, 0, 0], "no patient to validate on:"),
+        ([1, 1, 1, 1], "no control to train on and no control to validate on:"),
+        ([1, 0, None, None], "no patient to validate on and no control to validate on:"),
+    ],
+)
+def test_a_model_of_one_class_is_never_trained(
+    labels: list[object], missing: str, store: Store, hand: Hand
+) -> None:
+    """Also where a waiver let the data past the gate, or features of a class were refused."""
+    table = heard(label=labels, split=["train", "train", "validation", "validation"])
+    given = hand(recordings=table, features=table[["record_id"]], ward_noise=table)
+    with pytest.raises(GateRejected, match=f"of task SENTENCE there is {missing}"):
+        run_step(Step("train", "train", given), "r", store)
+
+
+def test_a_task_without_features_is_a_wrong_setting_and_no_lack_of_people(
+    store: Store, hand: Hand
+) -> None:
+    table = heard(label=[1, 0], split=["train"] * 2)
+    given = hand(recordings=table, features=table[["record_id"]], ward_noise=table)
+    step = Step("train", "train", given, {"task": "VOWEL"})
+    with pytest.raises(ConfigError, match="no recording of task VOWEL has features: set train"):
+        run_step(step, "r", store)
