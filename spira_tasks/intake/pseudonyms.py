@@ -262,6 +262,16 @@ def canonical_site(hospital_id: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", hospital_id).casefold().split())
 
 
+def with_one_name_of_each_site(rows: pd.DataFrame, set_up: Iterable[str]) -> pd.DataFrame:
+    """Rows with every site in one writing: that of a site that is set up, where it is one."""
+    if "hospital_id" not in rows:
+        return rows
+    names = rows["hospital_id"]
+    shown = {canonical_site(name): name for name in [*sorted(names.dropna().unique()), *set_up]}
+    named = names.map(lambda name: shown[canonical_site(name)], na_action="ignore")
+    return rows.assign(hospital_id=named.astype("str"))
+
+
 def subject_id(secret: bytes, hospital_id: str, number: str) -> str:
     """The pseudonym of a hospital's patient, 64 hex digits.
 

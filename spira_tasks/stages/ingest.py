@@ -112,9 +112,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     )
     # first: no other fault of an erased person is recorded
     refuse(of_erased(incoming, rows, reader, erased, secret))
+    rows = pseudonyms.with_one_name_of_each_site(rows, config.sites)
     refuse({row: fault for row, fault in incoming.faults.items() if row in rows.index})
-    refuse(pseudonyms.identifiers_in_text(rows))
-    refuse(pseudonyms.numbers_of_nobody(rows))
+    refuse(pseudonyms.numbers_of_nobody(rows) | pseudonyms.identifiers_in_text(rows))
     table, wrong = record_contract.typed(rows, incoming.required, is_released)
     refuse(wrong)
     table["subject_id"] = pseudonyms.subject_ids(rows, secret)

@@ -85,7 +85,13 @@ def test_a_second_delivery_in_other_writings_brings_nobody_new(
             "hospital_id": row["hospital_id"].upper(),
             "session_id": f"{row['session_id']}-b",
         }
-    assert Ingested(cohort.write(), store).metrics["n_subjects"] == 6
+    data = cohort.write()
+    made = Ingested(data, store)
+    assert made.metrics["n_subjects"] == 6
+    assert set(made.table("recordings")["hospital_id"]) == {"site-a", "site-b"}
+    set_up = Ingested(data, store, run_id="r2", sites=["SITE-A", "site-b"])
+    assert set(set_up.table("recordings")["hospital_id"]) == {"SITE-A", "site-b"}
+    assert set_up.verdicts["known_sites"].status == "pass"
 
 
 @pytest.mark.parametrize(
