@@ -225,8 +225,9 @@ def contradictions(table: pd.DataFrame) -> Faults:
     label, sample = table["ri_clinical"], table["sample_type"]
     faults: Faults = {}
     for column, shared in (("audio_sha256", "with the same audio"), ("session_id", "of a session")):
-        several = table[label.groupby(table[column]).transform("nunique") > 1]
-        for _, rows in several.groupby(column):
+        of_one = ["subject_id", column]  # of two people is another fault
+        several = table[table.groupby(of_one)["ri_clinical"].transform("nunique") > 1]
+        for _, rows in several.groupby(of_one):
             sides = [rows[rows["ri_clinical"] == value].iloc[0] for value in (0, 1)]
             named = " and ".join(_source(side) for side in sides)
             detail = f"ri_clinical differs between the rows {shared}, such as {named}"
