@@ -75,6 +75,7 @@ UNUSUAL_FRACTION = 0.01
 
 FIRST_DAY = "2020-04-01"  # SPIRA recorded nobody before
 OLDEST_AGE = 90  # older people get this number: they are so few that their age identifies them
+AGE_SPREAD_YEARS = 2  # between the years of birth that one person's ages lead to
 SPO2_MINUTES = 30  # at most, between the saturation and the recording
 SYNC_HOURS = 48  # after which a telephone has sent all that it will ever send
 

@@ -110,7 +110,8 @@ def split(table: Table) -> Table:
     """The table with the columns that the stage and the gate add."""
     subject = table["subject_id"].map(lambda text: int(text, 16) // 2)
     sides = np.array(["train", "train", "train", "validation", "test"])
-    return table.assign(split=sides[subject % 5], erased=False)
+    trained = (table["task"] == "SENTENCE").astype(int)
+    return table.assign(split=sides[subject % 5], erased=False, trained=trained)
 
 
 def feature_table() -> Table:

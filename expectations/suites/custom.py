@@ -120,6 +120,24 @@ class ExpectOneValuePerGroup(_ByRow, _PairExpectation):
         return column_B.groupby(column_A).transform("nunique") == 1
 
 
+class ExpectAgesToFitOnePerson(_ByRow, MulticolumnMapExpectation):
+    """Expect the ages of a group to lead to one year of birth, up to ``max_years``.
+
+    ``column_list``: group, age, and optionally the time at which the age was so.
+    """
+
+    max_years: float
+    ignore_row_if: str = "any_value_is_missing"
+
+    @staticmethod
+    def good(column_list: pd.DataFrame, max_years: float) -> pd.Series:
+        group, age, *at = (column_list[name] for name in column_list)
+        age = age.astype("float64")
+        born = at[0].dt.year + at[0].dt.day_of_year / 366 - age if at else -age
+        of_group = born.groupby(group)
+        return of_group.transform("max") - of_group.transform("min") <= max_years
+
+
 class ExpectColumnValuesToHoldNoPersonalData(_ByRow, ColumnMapExpectation):
     """Expect no cell to hold a CPF, a CNS, a telephone, an e-mail address or a hospital number.
 

@@ -8,8 +8,10 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.row_conditions import Column
 
 from expectations.limits import (
+    AGE_SPREAD_YEARS,
     CAPTURE,
     CLINICAL,
     COMPLETE_FRACTION,
@@ -29,7 +31,7 @@ from expectations.personal import IDENTIFIERS
 from expectations.suites import common, custom
 from spira_tasks.intake.record_contract import COLUMNS, FREE_TEXT, RAW_IDENTIFIERS, is_extra
 
-VERSION = "2026-11-21.2"
+VERSION = "2026-11-29.1"
 
 HEX64_REGEX = r"^[0-9a-f]{64}$"
 RAW = (*RAW_IDENTIFIERS, "audio_uri")  # they name a person; ingest drops them
@@ -41,6 +43,7 @@ def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
     canonical = "consent_status" in present  # required there, absent from the published layout
     expectations = [
         *_identity(present),
+        *_people(present),
         *_privacy(present),
         *_values(present),
         *_plausibility(frame, present),
@@ -90,6 +93,33 @@ def _identity(present: set[str]) -> list[Expectation]:
             ),
         ),
     ]
+
+
+def _people(present: set[str]) -> list[Expectation]:
+    """What does not change from one recording of a person to the next."""
+    shared = "two people under one number: which recording is whose, nobody can tell"
+
+    def same(column: str, condition: Any) -> Expectation:
+        return custom.ExpectOneValuePerGroup(
+            column_A="subject_id",
+            column_B=column,
+            row_condition=condition,
+            meta=note(shared, action=QUARANTINE),
+        )
+
+    dated = ["collected_at"] if "collected_at" in present else []
+    return common.optional(
+        present,
+        same("sex", Column("sex").is_in(["M", "F"])),
+        # Who was ill and recovered has both labels; the second visit is marked AFTERCOVID.
+        same("label", Column("sample_type").is_in(["PATIENT", "CONTROL"])),
+        custom.ExpectAgesToFitOnePerson(
+            column_list=["subject_id", "age", *dated],
+            max_years=AGE_SPREAD_YEARS,
+            row_condition=Column("age") < OLDEST_AGE,
+            meta=note(shared, action=QUARANTINE),
+        ),
+    )
 
 
 def _privacy(present: set[str]) -> list[Expectation]:

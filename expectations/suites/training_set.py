@@ -23,7 +23,7 @@ from expectations.suites.custom import ExpectNoNearDuplicates, ExpectOneValuePer
 from spira_tasks.evaluation.association import Found, of_task
 from spira_tasks.intake.record_contract import COLUMNS
 
-VERSION = "2026-11-21.3"
+VERSION = "2026-11-29.1"
 
 SPLITS = ("train", "validation", "test")
 
@@ -44,15 +44,14 @@ EMPTY_TOO = "; an empty field counts as a value of its own"
 
 
 def template(recordings: pd.DataFrame) -> pd.DataFrame:
-    """A table to show the suite for: with the column that the gate adds."""
-    return recordings.assign(erased=False)
+    """A table to show the suite for: with the columns that the gate adds."""
+    return recordings.assign(erased=False, trained=(recordings["task"] == "SENTENCE").astype(int))
 
 
 def suite(frame: pd.DataFrame) -> gx.ExpectationSuite:
-    """The suite for a recordings table with ``split``, and ``erased`` as the gate adds it."""
+    """The suite for a recordings table with ``split``; the gate adds ``erased`` and ``trained``."""
     present = common.filled(frame)
-    labelled = frame[frame["label"].notna()]
-    n_subjects = int(labelled["subject_id"].nunique())
+    n_subjects = int(frame.loc[frame["trained"] == 1, "subject_id"].nunique())
     heard = "heard in training is recognised in testing"
     expectations = [
         common.not_empty(),
@@ -145,7 +144,8 @@ def _confounds(frame: pd.DataFrame, present: set[str]) -> list[Expectation]:
 
 
 def _classes(n_subjects: int) -> list[Expectation]:
-    """Enough people of both classes, on every side."""
+    """Enough people of both classes, on every side, among those whom the model is to hear."""
+    trained = Column("trained") == 1
     slack = 1.96 * math.sqrt(0.25 / max(n_subjects, 1))  # half a 95 % interval around one half
 
     def share(bounds: tuple[float, float], severity: str, aspect: str) -> Expectation:
@@ -154,13 +154,16 @@ def _classes(n_subjects: int) -> list[Expectation]:
             min_value=max(bounds[0] - slack, 0.0),
             max_value=min(bounds[1] + slack, 1.0),
             severity=severity,
+            row_condition=trained,
             meta=note("share of patients; bounds widened to what few people allow", aspect=aspect),
         )
 
-    expectations = [
-        share(limits.CLASS_SHARE_LIMIT, "critical", "limit"),
-        share(limits.CLASS_SHARE_TYPICAL, "warning", "typical"),
-    ]
+    expectations: list[Expectation] = []
+    if n_subjects:  # of nobody there is no share; the numbers of people block
+        expectations += [
+            share(limits.CLASS_SHARE_LIMIT, "critical", "limit"),
+            share(limits.CLASS_SHARE_TYPICAL, "warning", "typical"),
+        ]
     for label, name in ((1, "patients"), (0, "controls")):
         expectations.append(
             common.n_values(
@@ -169,7 +172,7 @@ def _classes(n_subjects: int) -> list[Expectation]:
                 aspect=name,
                 severity="warning",
                 min_value=limits.MIN_SUBJECTS_PER_CLASS,
-                row_condition=Column("label") == label,
+                row_condition=(Column("label") == label) & trained,
             )
         )
         expectations += [
@@ -178,7 +181,7 @@ def _classes(n_subjects: int) -> list[Expectation]:
                 "both classes are needed on every side",
                 aspect=f"{name} in {split}",
                 min_value=1,
-                row_condition=(Column("label") == label) & (Column("split") == split),
+                row_condition=(Column("label") == label) & (Column("split") == split) & trained,
             )
             for split in SPLITS
         ]

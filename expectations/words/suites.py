@@ -24,7 +24,7 @@ WITHIN_TASKS = {
     *("expect_classes_to_be_alike", "expect_both_classes_in_every_level"),
 }
 # Parameters that sentences name: numbers with their units, and names of units.
-NUMBERS = {"min_cosine": "share", "max_minutes": ""}
+NUMBERS = {"min_cosine": "share", "max_minutes": "", "max_years": ""}
 UNITS = ("unit", "slip")
 
 

@@ -63,10 +63,9 @@ def erase(
         return show_certificate(store, certificate, form)
     if not reason and not dry_run:
         raise ConfigError('say why, without names: --reason "…"')
-    if number:
-        subject = ask_for_subject()
-    tag = erasure.tag_of(subject)
-    known = erasure.known_from(subject, records_in(data, tag) if data else ())
+    people = ask_for_subject() if number else [subject]
+    tag = erasure.tag_of(people[0])
+    known = erasure.known_from(people, records_in(data, tag) if data else ())
     if dry_run:
         return show_plan(store, known, tag, as_json=as_json)
     decisions.checked_reason(reason)
@@ -81,19 +80,27 @@ def erase(
     return 0
 
 
-def ask_for_subject() -> str:
-    """Return the pseudonym of the person named on the terminal or by two lines of stdin."""
+def ask_for_subject() -> list[str]:
+    """Return the pseudonyms of the person named on the terminal or by two lines of stdin.
+
+    The first is the one that counts.  The store may hold others: of the number in other writings.
+    """
     from getpass import getpass
 
     if sys.stdin.isatty():
         hospital, number = input("hospital_id: "), getpass("hospital number (not shown): ")
     else:
         hospital, number = sys.stdin.readline(), sys.stdin.readline()
-    if not hospital.strip() or not number.strip():
-        raise ConfigError("hospital_id and the hospital number are needed, a line each")
+    named = hospital.strip(), number.strip()
+    if not named[0] or not pseudonyms.canonical_number(named[1]):
+        raise ConfigError(
+            "hospital_id and the hospital number are needed, a line each; a placeholder such as "
+            "S/N is no number"
+        )
     pseudonyms.warn_of_demo_key()
-    subject = pseudonyms.subject_id(pseudonyms.key(), hospital.strip(), number.strip())
-    return pseudonyms.rekey_map().get(subject, subject)
+    key, had = pseudonyms.key(), pseudonyms.rekey_map()
+    subject, written = pseudonyms.subject_id(key, *named), pseudonyms.as_written(key, *named)
+    return list(dict.fromkeys([*had.get(subject, [subject]), written]))
 
 
 def records_in(data: str, tag: str) -> set[str]:

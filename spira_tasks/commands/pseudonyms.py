@@ -14,6 +14,7 @@ from spira_tasks.commands.erase import ask_for_subject, read_recordings
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, erasure
 from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.governance.inventory import Survey
 from spira_tasks.intake import pseudonyms
 
 EXAMPLES = """\
@@ -52,11 +53,14 @@ def rotate(
         ),
     ] = False,
 ) -> None:
-    """Make the re-key map from the old key to the new one."""
+    """Make the re-key map from the old key to the new one.
+
+    With one key as both, it leads from the one form of a number to what was hashed as written.
+    """
     places = data or []
     pseudonyms.check_place(out, [store.url, *(one.removeprefix("folder:") for one in places)])
     old, new = pseudonyms.key(pseudonyms.OLD_VARIABLE), pseudonyms.key()
-    if not os.environ.get(pseudonyms.VARIABLE) or old == new:
+    if not os.environ.get(pseudonyms.VARIABLE):
         raise ConfigError(
             f"set {pseudonyms.VARIABLE} to the new key and {pseudonyms.OLD_VARIABLE} to the old "
             "one (not at all, if it was the demonstration key)"
@@ -64,11 +68,24 @@ def rotate(
     earlier = pseudonyms.rekey_map(made_for=old)
     tables = [(read_recordings(place, old), read_recordings(place, new)) for place in places]
     tables += [(rows, rows) for rows in map(pseudonyms.read_list, lists or ())]
-    known = pseudonyms.first_pseudonyms(tables, old, new, earlier)
-    people = {now: first for now, first in known.items() if now != first}
-    if not people:
+    erased = erasure.tombstones(store)
+    in_use = Survey(store).subjects().union(*earlier.values())
+
+    def rank(had: str) -> int:
+        """An erased person's pseudonym comes first, so that the tombstone holds."""
+        return 0 if tombstone_tag(had) in erased else 1 if had in in_use else pseudonyms.NOT_IN_USE
+
+    known = pseudonyms.first_pseudonyms(tables, old, new, earlier, rank)
+    people = {now: had for now, had in known.items() if had != [now]}
+    if old != new and not people:
         raise ConfigError("no hospital number was found: name folders by --data, lists by --list")
-    n_uncovered = len(erasure.uncovered(store, known.values()))
+    if old == new and all(earlier.get(now) == had for now, had in people.items()):
+        raise ConfigError(
+            f"everybody would keep the pseudonym of today, so no map was made; to replace the key "
+            f"set {pseudonyms.VARIABLE} to the new key and {pseudonyms.OLD_VARIABLE} to the old one"
+        )
+    had_before = {had for all_had in known.values() for had in all_had}
+    n_uncovered = len(erased - set(map(tombstone_tag, had_before)))
     are_uncovered = (
         f"{n_uncovered} of the people who were erased are in none of these folders and lists: "
     )
@@ -80,7 +97,7 @@ def rotate(
             "--uncovered-erasures-accepted and see to it that the hospital sends nothing of theirs"
         )
     pseudonyms.write_map(out, old, new, people)
-    n_left_out = len(set(earlier.values()) - set(people.values()))
+    n_left_out = sum(had[0] not in had_before for had in earlier.values())
     keys = {"old_key": pseudonyms.id_of(old), "new_key": pseudonyms.id_of(new)}
     counts = {"n_people": len(people), "n_uncovered_erasures": n_uncovered}
     audit.record(store, "rotation", {**keys, **counts})
@@ -97,5 +114,10 @@ def rotate(
 
 @app.command("tag")
 def tag(store: OpenStore) -> None:
-    """Ask for hospital and number; print the tag by which spira_erasure knows the person."""
-    print(tombstone_tag(ask_for_subject()))
+    """Ask for hospital and number; print the tag by which spira_erasure knows the person.
+
+    A further line is a pseudonym that the store holds of the number in another writing: erase each.
+    """
+    first, *others = ask_for_subject()
+    for subject in [first, *(Survey(store).subjects().intersection(others))]:
+        print(tombstone_tag(subject))

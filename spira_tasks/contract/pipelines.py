@@ -25,6 +25,8 @@ class Pipeline:
     teardown: tuple[Step, ...] = ()
     # What a form asks for by a short name, to the setting ``"<step>.<key>"``.
     options: Mapping[str, str] = field(default_factory=dict)
+    # Setting to the lists that hold its value alone, unless they are set themselves.
+    followed_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     entry: str = ""  # where data enters, ``"<step>.<input>"``; empty where none does
 
     def __iter__(self) -> Iterator[Step]:
@@ -91,7 +93,14 @@ class Pipeline:
             name, _, key = self.entry.partition(".")
             place = data if data.startswith(("s3://", "folder:")) else f"folder:{data}"
             by_name[name] = replace(by_name[name], inputs={**by_name[name].inputs, key: place})
-        for target, value in (settings or {}).items():
+        given = settings or {}
+        implied = {
+            other: [given[target]]
+            for target, others in self.followed_by.items()
+            if target in given
+            for other in others
+        }
+        for target, value in {**implied, **given}.items():
             name, dot, key = target.partition(".")
             if not dot or name not in by_name:
                 raise ValueError(
@@ -237,6 +246,7 @@ TRAINING = Pipeline(
         "feature": "materialize.feature",
         "sites": "ingest.sites",
     },
+    followed_by={"train.task": ("check_training_set.tasks", "materialize.tasks")},
     entry="ingest.data",
 )
 

@@ -28,6 +28,7 @@ class Given:
     erased_tags: frozenset[str]  # tombstones of the people who had themselves erased
     blobs: Blobs
     n_parity_recordings: int  # how many recordings have their features computed again
+    tasks: tuple[str, ...]  # what the model is trained on
 
 
 Columns = dict[str, Any]  # name to a column that an expectation needs; it is not handed on
@@ -60,10 +61,13 @@ def _nothing(frame: pd.DataFrame, given: Given) -> Columns:
     return {}
 
 
-def _erased(frame: pd.DataFrame, given: Given) -> Columns:
+def _erased_and_trained(frame: pd.DataFrame, given: Given) -> Columns:
     from spira_tasks.governance.applied import tombstone_tag
 
-    return {"erased": frame["subject_id"].map(tombstone_tag).isin(given.erased_tags)}
+    return {
+        "erased": frame["subject_id"].map(tombstone_tag).isin(given.erased_tags),
+        "trained": (frame["task"].isin(given.tasks) & frame["label"].notna()).astype(int),
+    }
 
 
 def _longest_recording(frame: pd.DataFrame, given: Given) -> Columns:
@@ -129,7 +133,7 @@ def _compare(before: pd.DataFrame, frame: pd.DataFrame) -> tuple[int, int]:
 
 KINDS: dict[Gate, Kind] = {
     "recordings": Kind(_nothing, _against_ingest),
-    "training_set": Kind(_erased, _against_recordings),
+    "training_set": Kind(_erased_and_trained, _against_recordings),
     "features": Kind(_computed_again, _against_recordings_of_tasks),
     "ward_noise": Kind(_longest_recording, _from_elsewhere),
 }

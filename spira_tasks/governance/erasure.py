@@ -100,7 +100,7 @@ def erase(
             is_clean = not any(_debris(store)) and not scratch.left_behind()
             if is_clean and marked <= certified and _agrees(store, history, tag):
                 return certificate, False
-        elif not absent and tag not in _tombstones(store):
+        elif not absent and tag not in tombstones(store):
             raise ConfigError(
                 f"{store.url} holds nothing of the subject with the tag {tag}; check what you "
                 "typed. To refuse somebody who has not come yet, say --absent"
@@ -179,7 +179,7 @@ def unfinished(store: Store) -> list[str]:
     """Tags of the erasures without a certificate, or with a journal."""
     certified = {str(one["tag"]) for one in certificates(store)}
     begun = {Path(name).stem for name in store.documents.names(JOURNALS)}
-    return sorted((_tombstones(store) - certified) | begun)
+    return sorted((tombstones(store) - certified) | begun)
 
 
 def versions_to_replace(store: Store) -> list[str]:
@@ -233,11 +233,6 @@ def as_html(certificate: dict[str, Any]) -> str:
     )
 
 
-def uncovered(store: Store, pseudonyms: Iterable[str]) -> set[str]:
-    """Tags of the erasures in force that are of none of these people."""
-    return _tombstones(store) - set(map(tombstone_tag, pseudonyms))
-
-
 def tag_of(subject: str) -> str:
     """The tombstone's tag of a pseudonym (64 hex digits), or the tag itself (32)."""
     digits = subject.strip().lower()
@@ -249,10 +244,10 @@ def tag_of(subject: str) -> str:
     return tombstone_tag(digits) if len(digits) == 64 else digits
 
 
-def known_from(subject: str, records: Iterable[str] = ()) -> Holding:
-    """What a caller knows of a subject who is named by a pseudonym or a tag."""
-    digits = subject.strip().lower()
-    return Holding({digits} if len(digits) == 64 else set(), set(records))
+def known_from(subjects: Iterable[str], records: Iterable[str] = ()) -> Holding:
+    """What a caller knows of a person who is named by pseudonyms or a tag."""
+    names = (subject.strip().lower() for subject in subjects)
+    return Holding({digits for digits in names if len(digits) == 64}, set(records))
 
 
 def left_over(survey: Survey, total: Holding) -> list[str]:
@@ -335,7 +330,8 @@ def _write_journal(store: Store, tag: str, total: Holding) -> None:
     store.documents.write(_journal(tag), {"tag": tag, "holding": total.to_json()})
 
 
-def _tombstones(store: Store) -> set[str]:
+def tombstones(store: Store) -> set[str]:
+    """Tags of the erasures in force."""
     return {one.about["tag"] for one in decisions.known(store, "erasures")}
 
 

@@ -6,6 +6,9 @@ is kept apart from the data (LGPD art. 13 § 4); with the store alone nobody can
 When the key is replaced, a re-key map says who had which pseudonym before: people who are known
 keep the one they first had, so nobody changes sides between training and test, and a tombstone
 holds (docs/adr/0015-key-rotation.md).  The map is a file beside the key, never in the store.
+
+A number and a site have one form before they are hashed, so that one person in two writings stays
+one person (docs/adr/0024-one-form-of-a-hospital-number.md).
 """
 
 from __future__ import annotations
@@ -15,8 +18,11 @@ import hmac
 import json
 import logging
 import os
+import re
 import stat
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +38,20 @@ log = logging.getLogger(__name__)
 VARIABLE = "SPIRA_PSEUDONYM_KEY"
 OLD_VARIABLE = "SPIRA_PSEUDONYM_KEY_OLD"  # read by `pseudonyms rotate` alone
 MAP_VARIABLE = "SPIRA_PSEUDONYM_MAP"
-MAP_FORMAT = "spira.rekey/1"
+MAP_FORMAT = "spira.rekey/2"
+MAP_FORMAT_AS_WRITTEN = "spira.rekey/1"  # of pseudonyms of numbers as they were written
 LIST_COLUMNS = ("hospital_id", "patient_rgh")
 DEMO_KEY = b"for demonstrations with invented people only"  # known to everybody, so no secret
 MIN_KEY_BYTES = 16
+NOT_IN_USE = 2  # rank of a pseudonym that neither the store nor a tombstone has
 SHORTEST_NUMBER = 4  # characters; shorter hospital numbers are found in any text
+SHORTEST_STEM = 6  # digits without their check letter; fewer are found in any date
+
+WORD_BEFORE = re.compile(r"(?:RGHC?|PRONT(?:UARIO)?|PACIENTE|REGISTRO|MATRICULA)(?=\d)")
+WHOLE_FLOAT = re.compile(r"(\d+)[.,]0{1,2}")  # three zeros are a thousand
+# Digits are lost in it: people would share what is left.
+SCIENTIFIC = re.compile(r"[+-]?(?:\d+[.,]\d+E[+-]?\d+|\d+E[+-]\d+)")
+ONE_CHARACTER = re.compile(r"(.)\1{3,}")  # 9999
 
 
 def key(variable: str = VARIABLE) -> bytes:
@@ -74,13 +89,14 @@ def id_of(secret: bytes) -> str:
     return hashlib.sha256(b"spira.pseudonym-key/1\0" + secret).hexdigest()[:8]
 
 
-def rekey_map(made_for: bytes | None = None) -> dict[str, str]:
-    """Pseudonym by the key of today to the one that its person first had; empty without a map.
+def rekey_map(made_for: bytes | None = None) -> dict[str, list[str]]:
+    """Pseudonym by the key of today to those its person had; the first counts, empty without a map.
 
     Parameters
     ----------
     made_for : bytes, optional
-        The key that the map has to belong to, by default the one of today.
+        The key that the map has to belong to, by default the one of today.  Where it is given, a
+        map of numbers as they were written is read too.
 
     Raises
     ------
@@ -97,7 +113,10 @@ def rekey_map(made_for: bytes | None = None) -> dict[str, str]:
                 f"the file of {MAP_VARIABLE} is open to everybody on this machine; chmod 600 it"
             )
         content = json.loads(Path(place).read_text())
-        people = {str(new): str(first) for new, first in content["people"].items()}
+        people = {
+            str(new): [earlier] if isinstance(earlier, str) else [*map(str, earlier)]
+            for new, earlier in content["people"].items()
+        }
         new_key, form = content["new_key"], content["format"]
     except OSError as error:
         raise ConfigError(
@@ -106,7 +125,13 @@ def rekey_map(made_for: bytes | None = None) -> dict[str, str]:
         ) from None
     except (ValueError, KeyError, AttributeError, TypeError):
         form, new_key, people = "", "", {}
-    if form != MAP_FORMAT:
+    if form == MAP_FORMAT_AS_WRITTEN and made_for is None:
+        raise ConfigError(
+            f"the map of {MAP_VARIABLE} was made when numbers were hashed as they were written; "
+            f"set {OLD_VARIABLE} to the key of today and make it again by "
+            "`python -m spira_tasks pseudonyms rotate`"
+        )
+    if form not in {MAP_FORMAT, MAP_FORMAT_AS_WRITTEN}:
         raise ConfigError(
             f"the file of {MAP_VARIABLE} is not a re-key map; one is made by "
             "`python -m spira_tasks pseudonyms rotate`"
@@ -148,7 +173,7 @@ def read_list(file: str) -> pd.DataFrame:
     return rows[[*LIST_COLUMNS]].apply(lambda column: column.str.strip())
 
 
-def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, str]) -> None:
+def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, list[str]]) -> None:
     """Write a re-key map that only this user may read, where there is no file yet."""
     content = {"format": MAP_FORMAT, "old_key": id_of(old), "new_key": id_of(new)}
     try:
@@ -163,22 +188,32 @@ def first_pseudonyms(
     tables: Iterable[tuple[pd.DataFrame, pd.DataFrame]],
     old: bytes,
     new: bytes,
-    earlier: Mapping[str, str],
-) -> dict[str, str]:
-    """Pseudonym by the new key to the person's first one; the same where no key made it.
+    earlier: Mapping[str, list[str]],
+    rank: Callable[[str], int],
+) -> dict[str, list[str]]:
+    """Pseudonym by the new key to those that the person had, the one to keep first.
+
+    A person whose number came in several writings has several, where numbers were hashed as they
+    were written.
 
     Parameters
     ----------
     tables : iterable of (DataFrame, DataFrame)
         The same rows, read with the old key and with the new one.
-    earlier : mapping of str to str
+    earlier : mapping of str to list of str
         The map that went with the old key, so that a second rotation leads to the first pseudonym.
+    rank : callable
+        Of a pseudonym: the lowest is kept first, and ``NOT_IN_USE`` is left out.  Where a person
+        has none in use, that of the one form of the number is kept.
     """
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, None]] = {}
     for by_old, by_new in tables:
-        before, after = own_ids(by_old, old).dropna(), own_ids(by_new, new).dropna()
-        found |= {after[n]: earlier.get(before[n], before[n]) for n in after.index}
-    return found
+        after = own_ids(by_new, new).dropna()
+        for by in (subject_id, as_written):
+            for n, before in own_ids(by_old, old, by).loc[after.index].items():
+                found.setdefault(after[n], {}).update(dict.fromkeys(earlier.get(before, [before])))
+    in_use = {now: [one for one in had if rank(one) < NOT_IN_USE] for now, had in found.items()}
+    return {now: sorted(in_use[now], key=rank) or [*had][:1] for now, had in found.items()}
 
 
 def warn_of_demo_key() -> None:
@@ -201,17 +236,59 @@ def pseudonym(secret: bytes, *parts: str) -> str:
     return hmac.new(secret, "\x1f".join(parts).encode(), hashlib.sha256).hexdigest()
 
 
+def canonical_number(number: str) -> str:
+    """The one form of a hospital number, empty where the text is none.
+
+    Capitals and digits without marks, leading zeros, a word before and the fraction of a float.
+    Placeholders (``S/N``, ``0``, ``9999``) and scientific notation name nobody.
+
+    Examples
+    --------
+    >>> canonical_number("0012.345-a"), canonical_number("12345.0"), canonical_number("N/A")
+    ('12345A', '12345', '')
+    """
+    text = unicodedata.normalize("NFKD", number).upper().strip()
+    if SCIENTIFIC.fullmatch(text):
+        return ""
+    if whole := WHOLE_FLOAT.fullmatch(text):
+        text = whole[1]
+    text = WORD_BEFORE.sub("", re.sub(r"[\W_]", "", text), count=1).lstrip("0")
+    has_digit = any(character.isdigit() for character in text)
+    return text if has_digit and not ONE_CHARACTER.fullmatch(text) else ""
+
+
+def canonical_site(hospital_id: str) -> str:
+    """The one form of a site's name: small letters, single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", hospital_id).casefold().split())
+
+
+def with_one_name_of_each_site(rows: pd.DataFrame, set_up: Iterable[str]) -> pd.DataFrame:
+    """Rows with every site in one writing: that of a site that is set up, where it is one."""
+    if "hospital_id" not in rows:
+        return rows
+    names = rows["hospital_id"]
+    shown = {canonical_site(name): name for name in [*sorted(names.dropna().unique()), *set_up]}
+    named = names.map(lambda name: shown[canonical_site(name)], na_action="ignore")
+    return rows.assign(hospital_id=named.astype("str"))
+
+
 def subject_id(secret: bytes, hospital_id: str, number: str) -> str:
     """The pseudonym of a hospital's patient, 64 hex digits.
 
     The hospital is the salt: the same number in two hospitals makes two people, and a table of all
-    numbers made for one is of no use at another.  Numbers are compared in capitals, because their
-    check digit is typed in both cases.
+    numbers made for one is of no use at another.
     """
+    return pseudonym(secret, canonical_site(hospital_id), canonical_number(number))
+
+
+def as_written(secret: bytes, hospital_id: str, number: str) -> str:
+    """The pseudonym before number and site had one form: stores and tombstones may hold it."""
     return pseudonym(secret, hospital_id, number.upper())
 
 
-def own_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
+def own_ids(
+    rows: pd.DataFrame, secret: bytes, by: Callable[[bytes, str, str], str] = subject_id
+) -> pd.Series:
     """The pseudonym of every row's patient by this key, NaN where nothing shows who it is.
 
     By hospital and hospital number; a ``patient_pid``, already a pseudonym, passes, and so does
@@ -221,24 +298,51 @@ def own_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
 
     nothing = pd.Series(None, index=rows.index, dtype="str")
     number, site = rows.get("patient_rgh", nothing), rows.get("hospital_id", nothing)
-    numbered = rows.index[number.notna() & site.notna()]
-    by_key = {n: subject_id(secret, site[n], number[n]) for n in numbered}
-    known = rows.get("subject_id", nothing).fillna(rows.get("patient_pid", nothing))
+    is_number = number.map(lambda text: bool(canonical_number(text)), na_action="ignore").eq(True)
+    numbered = rows.index[is_number & site.notna()]
+    by_key = {n: by(secret, site[n], number[n]) for n in numbered}
+    pid = rows.get("patient_pid", nothing).str.lower()
+    known = rows.get("subject_id", nothing).fillna(pid)
     return pd.Series(by_key, index=rows.index, dtype="str").fillna(known)
 
 
 def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     """As ``own_ids``, but who had another pseudonym before the key was replaced keeps it."""
-    first = rekey_map()
+    had = rekey_map()
     found = own_ids(rows, secret)
-    return found.map(lambda subject: first.get(subject, subject), na_action="ignore").astype("str")
+    return found.map(lambda now: had.get(now, [now])[0], na_action="ignore").astype("str")
+
+
+def numbers_of_nobody(rows: pd.DataFrame) -> Faults:
+    """Rows whose hospital number is none, and that nothing else leads to a person."""
+    if "patient_rgh" not in rows:
+        return {}
+    unusable = rows["patient_rgh"].map(canonical_number, na_action="ignore").eq("")
+    if "patient_pid" in rows:
+        unusable &= rows["patient_pid"].isna()
+    detail = "patient_rgh is a placeholder, or lost digits to scientific notation"
+    return dict.fromkeys(rows.index[unusable], ("no_hospital_number", detail))
+
+
+@cache
+def _written_anyhow(number: str) -> re.Pattern[str]:
+    """Find a hospital number in text in capitals, with or without marks, zeros, check letter."""
+    canonical = canonical_number(number)
+    stem = canonical.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    shown = stem if len(stem) >= SHORTEST_STEM else canonical
+    exact = unicodedata.normalize("NFKD", number).upper()
+    ways = [re.escape(exact)] if len(exact) >= SHORTEST_NUMBER else []
+    if len(shown) >= SHORTEST_NUMBER:
+        marks = r"[\W_]?"  # one at most, so that two numbers are not read as one
+        ways.append(r"(?<!\d)0*" + marks + marks.join(shown) + r"(?!\d)")
+    return re.compile("|".join(ways) or r"(?!)")
 
 
 def identifiers_in_text(rows: pd.DataFrame) -> Faults:
     """Rows that name their patient in a column that would be kept.
 
-    The hospital number of the same row, in any column; and anything that looks like a Brazilian
-    personal number, a telephone or an e-mail address.
+    The hospital number of the same row, in any column and any writing; and anything that looks
+    like a Brazilian personal number, a telephone or an e-mail address.
     """
     from expectations.personal import IDENTIFIERS, holds_personal_data
     from spira_tasks.intake.record_contract import FREE_TEXT, is_extra
@@ -252,6 +356,7 @@ def identifiers_in_text(rows: pd.DataFrame) -> Faults:
         if "patient_rgh" not in rows:
             continue
         for n, number in rows.loc[cells.index, "patient_rgh"].dropna().items():
-            if len(number) >= SHORTEST_NUMBER and number.casefold() in cells[n].casefold():
+            text = unicodedata.normalize("NFKD", cells[n]).upper()
+            if canonical_number(number) and _written_anyhow(number).search(text):
                 faults[n] = ("personal_data_in_text", f"{name} holds the hospital number")
     return faults

@@ -113,8 +113,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     )
     # first: no other fault of an erased person is recorded
     refuse(of_erased(incoming, rows, reader, erased, secret))
+    rows = pseudonyms.with_one_name_of_each_site(rows, config.sites)
     refuse({row: fault for row, fault in incoming.faults.items() if row in rows.index})
-    refuse(pseudonyms.identifiers_in_text(rows))
+    refuse(pseudonyms.numbers_of_nobody(rows) | pseudonyms.identifiers_in_text(rows))
     table, wrong = record_contract.typed(rows, incoming.required, is_released, incoming.called)
     refuse(wrong)
     table["subject_id"] = pseudonyms.subject_ids(rows, secret)
@@ -130,7 +131,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     if incoming.layout == "published":  # one file, one subject, unless its name said otherwise
         voices = table["audio_sha256"].map(lambda sha256: pseudonym(secret, "audio", sha256))
         table["subject_id"] = table["subject_id"].fillna(voices)
-    refuse({r: fault for r, fault in other_bytes(table).items() if not is_released(r, fault[0])})
+    for wrong in (other_bytes(table), contradictions(table)):
+        refuse({row: fault for row, fault in wrong.items() if not is_released(row, fault[0])})
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
     refusals = {row: refusal(*faults[row]) for row in sorted(faults)}
@@ -193,9 +195,14 @@ def of_erased(
     if incoming.layout == "published":
         voices = reader.sha256(rows["audio_uri"][subjects.isna()])
         subjects = subjects.fillna(voices.map(lambda sha256: pseudonym(secret, "audio", sha256)))
-    known = subjects.dropna()
+    # A tombstone may be older than the one form of numbers.
     fault = ("erased", "this person had all recordings erased")
-    return dict.fromkeys(known.index[known.map(tombstone_tag).isin(erased)], fault)
+    return {
+        row: fault
+        for ids in (subjects, pseudonyms.own_ids(rows, secret, pseudonyms.as_written))
+        for row, subject in ids.dropna().items()
+        if tombstone_tag(subject) in erased
+    }
 
 
 def not_permitted(table: pd.DataFrame, as_of: date) -> Faults:
@@ -224,6 +231,30 @@ def other_bytes(table: pd.DataFrame) -> Faults:
     differs = table["sha256"].notna() & (table["sha256"] != table["audio_sha256"])
     fault = ("checksum_mismatch", "the file does not have the sha256 that the row gives")
     return dict.fromkeys(table.index[differs], fault)
+
+
+def contradictions(table: pd.DataFrame) -> Faults:
+    """All rows of a label that two sources give differently: nobody can tell which one holds."""
+    label, sample = table["ri_clinical"], table["sample_type"]
+    faults: Faults = {}
+    for column, shared in (("audio_sha256", "with the same audio"), ("session_id", "of a session")):
+        of_one = ["subject_id", column]  # of two people is another fault
+        several = table[table.groupby(of_one)["ri_clinical"].transform("nunique") > 1]
+        for _, rows in several.groupby(of_one):
+            sides = [rows[rows["ri_clinical"] == value].iloc[0] for value in (0, 1)]
+            named = " and ".join(_source(side) for side in sides)
+            detail = f"ri_clinical differs between the rows {shared}, such as {named}"
+            faults = dict.fromkeys(rows.index, ("contradicting_labels", detail)) | faults
+    opposite = ((sample == "PATIENT") & (label == 0)) | ((sample == "CONTROL") & (label == 1))
+    detail = "sample_type and ri_clinical say opposite things"
+    alone = dict.fromkeys(table.index[opposite.fillna(False)], ("contradicting_labels", detail))
+    return alone | faults
+
+
+def _source(row: pd.Series) -> str:
+    """Where a label comes from: the number of the row, its task and, where given, its source."""
+    about = [str(row[name]) for name in ("task", "label_source") if isinstance(row[name], str)]
+    return f"row {row.name} ({', '.join(about)})"
 
 
 def duplicates(table: pd.DataFrame) -> Faults:

@@ -13,6 +13,7 @@ from pydantic import PositiveInt
 
 from spira_tasks.config import SampleRateHz, Seconds, StageConfig
 from spira_tasks.contract.record import Outcome
+from spira_tasks.errors import GateRejected
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
@@ -59,6 +60,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     table = table[table["task"].isin(config.tasks)]
+    if table.empty:
+        raise GateRejected(
+            f"no recording is of a task that features are computed of ({', '.join(config.tasks)}): "
+            "ingest such recordings, or choose other materialize.tasks"
+        )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         records = pool.map(lambda digest: remembered(digest, extractor, work), table["waveform"])
         rows = list(progress(records, "materialize", total=len(table)))

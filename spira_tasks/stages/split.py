@@ -84,8 +84,10 @@ def side(subject_id: str, config: Config) -> str:
 
 def sizes(table: pd.DataFrame) -> dict[str, Any]:
     """Numbers of subjects in every split, in all, by class and by sex."""
-    people = table.drop_duplicates("subject_id")
-    patients, women = people[people["label"] == 1], people[people["sex"] == "F"]
+    people, patients, women = (
+        rows.drop_duplicates("subject_id")
+        for rows in (table, table[table["label"] == 1], table[table["sex"] == "F"])
+    )
     return {
         "n_subjects": people["split"].value_counts().to_dict(),
         "n_patients": patients["split"].value_counts().to_dict(),

@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from spira_tasks.config import Fraction, StageConfig
 from spira_tasks.contract.record import Outcome
-from spira_tasks.errors import ConfigError, SpiraError
+from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,13 +93,24 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     table = table[(table["task"] == config.task) & table["label"].notna()]
     features = pd.read_parquet(inputs.features.path("features.parquet"))
     table = table[table["record_id"].isin(features["record_id"])]  # others are in quarantine
+    if table.empty:
+        raise ConfigError(
+            f"no recording of task {config.task} has features: set train.task to a task of "
+            "materialize.tasks, or add it there"
+        )
+    missing = [
+        f"{who} to {use}"
+        for split, use in (("train", "train on"), ("validation", "validate on"))
+        for label, who in ((1, "patient"), (0, "control"))
+        if not ((table["split"] == split) & (table["label"] == label)).any()
+    ]
+    if missing:  # a model of one class would call everybody the same
+        raise GateRejected(
+            f"among the recordings of task {config.task} there is no {' and no '.join(missing)}: "
+            "ingest more subjects, or choose another train.task"
+        )
     train = examples(table[table["split"] == "train"], work.blobs, device)
     val = examples(table[table["split"] == "validation"], work.blobs, device)
-    if not train or not val:
-        raise ConfigError(
-            f"{len(train)} recordings of task {config.task} to train on and {len(val)} to validate "
-            f"on: both are needed; ingest more subjects or choose another train.task"
-        )
     bank = noise_bank(inputs.ward_noise, "train", work.blobs, device)
     if config.max_noises and not bank:
         log.warning("no ward noise came with the data: training without ward-noise insertion")

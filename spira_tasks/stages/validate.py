@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
@@ -62,10 +62,13 @@ class Config(StageConfig):
     """Which kind of gate this is, and how many rows may be refused.
 
     ``gate``: ``recordings`` (suites S1 and S2), ``training_set`` (S3), ``features`` (S4) or
-    ``ward_noise`` (S8).  ``n_parity_recordings``: how many have their features computed again.
+    ``ward_noise`` (S8).  ``tasks``: what the model is trained on; the people of a training set
+    are counted by their labelled recordings of it.  ``n_parity_recordings``: how many have their
+    features computed again.
     """
 
     gate: Gate
+    tasks: tuple[Literal["VOWEL", "RHYME", "SENTENCE"], ...] = ("SENTENCE",)
     max_quarantine_fraction: Fraction = 0.05
     max_site_quarantine_fraction: Fraction = 0.20
     n_parity_recordings: PositiveInt = 5
@@ -91,6 +94,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         frozenset(one.about["tag"] for one in applied.read(inputs.erasures)),
         work.blobs,
         config.n_parity_recordings,
+        config.tasks,
     )
     measured = frame.assign(**kind.measure(frame, given))
     reports = [quality.check(measured, suite(measured)) for suite in suites(config.gate)]

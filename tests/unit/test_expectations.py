@@ -306,3 +306,33 @@ def test_limits_are_in_order_and_give_a_reason() -> None:
         (lowest, highest), (low_end, high_end) = measure.limit, measure.typical
         assert lowest is None or (low_end is not None and lowest <= low_end)
         assert highest is None or (high_end is not None and highest >= high_end)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "other", "name"),
+    [
+        ("sex", "F", "M", f"{ONE}(subject_id, sex)"),
+        ("label", 1, 0, f"{ONE}(subject_id, label)"),
+        ("age", 40, 43, "expect_ages_to_fit_one_person(subject_id, age, collected_at)"),
+    ],
+)
+def test_two_people_under_one_number_are_put_aside(
+    column: str, value: object, other: object, name: str
+) -> None:
+    table = recordings()
+    table.loc[[20, 21], column] = [value, other]
+    report = checked(metadata.suite, table)
+    assert failed(report) == {name: "quarantine"}
+    assert set(report.faults) == {20, 21}
+
+
+def test_what_may_differ_between_the_recordings_of_one_person() -> None:
+    """A recovery, an unknown sex, birthdays, and ages that are written as 90 for all."""
+    table = recordings()
+    table.loc[[20, 21], "sex"] = ["F", "UNKNOWN"]
+    table.loc[[22, 23], ["label", "sample_type"]] = [[1, "PATIENT"], [0, "AFTERCOVID"]]
+    table.loc[[24, 25], "age"] = [40, 46]
+    table.loc[25, ["collected_at", "ingested_at"]] += pd.Timedelta(days=5 * 365)
+    table.loc[[26, 27], "age"] = 90
+    table.loc[27, ["collected_at", "ingested_at"]] += pd.Timedelta(days=5 * 365)
+    assert not checked(metadata.suite, table).faults

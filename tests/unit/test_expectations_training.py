@@ -77,6 +77,19 @@ def test_a_side_without_one_of_the_classes_is_blocked() -> None:
     assert failing(training_set.suite, table) == {f"{COUNT}(subject_id, controls in test)": "block"}
 
 
+@pytest.mark.parametrize("without", [None, 0])
+def test_people_whom_the_model_never_hears_do_not_count(without: int | None) -> None:
+    """No sentences at all, or none of the controls: the vowels of everybody are there."""
+    table = split(recordings())
+    sentences = table["task"] == "SENTENCE"
+    table = table[~sentences | ((table["label"] == 1) if without == 0 else False)]
+    found = failing(training_set.suite, table)
+    missing = ["controls"] if without == 0 else ["controls", "patients"]
+    names = {f"{who} in {side}" for who in missing for side in training_set.SPLITS}
+    assert {f"{COUNT}(subject_id, {name})" for name in names} <= found.keys()
+    assert {found[f"{COUNT}(subject_id, {name})"] for name in names} == {"block"}
+
+
 @pytest.mark.parametrize("value", [None, "holdout"])
 def test_every_recording_has_one_of_three_sides(value: str | None) -> None:
     table = split(recordings())

@@ -87,6 +87,15 @@ def test_a_run_is_configured_by_short_names_and_by_settings() -> None:
     assert steps["train"].config == {"epochs": 5, "batch_size": 8}
 
 
+def test_the_trained_task_is_also_counted_and_computed_unless_another_is_named() -> None:
+    alone = TRAINING.configure(settings={"train.task": "VOWEL"})
+    assert alone.step("check_training_set").config["tasks"] == ["VOWEL"]
+    assert alone.step("materialize").config == {"tasks": ["VOWEL"]}
+    settings = {"materialize.tasks": ["VOWEL", "RHYME"], "train.task": "VOWEL"}
+    both = TRAINING.configure(settings=settings)
+    assert both.step("materialize").config == {"tasks": ["VOWEL", "RHYME"]}
+
+
 def test_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown parameters epoch; the DAG takes data, epochs"):
         TRAINING.from_params({"epoch": 5})
