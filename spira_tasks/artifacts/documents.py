@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from spira_tasks.artifacts.backends import Backend, checked, parsed
+from spira_tasks.artifacts import sealed
+from spira_tasks.artifacts.backends import Backend, checked
 from spira_tasks.artifacts.blobs import canonical_json, digest_of
 from spira_tasks.artifacts.sources import Directory
 from spira_tasks.contract.run import Run, StepRecord
@@ -63,7 +65,7 @@ class Documents:
     def _parsed(self, name: str, content: bytes) -> dict[str, Any]:
         try:
             return dict(json.loads(content))
-        except ValueError:
+        except (TypeError, ValueError):
             raise ArtifactCorrupt(
                 f"{name} in {self._backend.url} is not JSON; restore it from a backup"
             ) from None
@@ -76,21 +78,27 @@ class Documents:
         """Write, unless there is one of this name; say whether it was written."""
         return self._backend.write_once(name, canonical_json(value))
 
+    def read_sealed(self, name: str) -> dict[str, Any] | None:
+        """Return what ``write_sealed`` wrote, or None when there is nothing or it was changed."""
+        return sealed.read(self._backend, name, json.loads)
+
+    def write_sealed(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write over what is there, with a seal."""
+        self._backend.write(name, sealed.sealed(name, value))
+
     def delete(self, name: str) -> None:
         self._backend.delete(name)
 
-    def directory(
-        self, folder: str, keep: Callable[[Mapping[str, Any]], bool] | None = None
-    ) -> Directory:
-        """The documents below a folder, all or some of them, as one immutable input.
+    def directory(self, folder: str, keep: Callable[[str, bytes], bool]) -> Directory:
+        """Some documents below a folder, by name there and content, as one immutable input.
 
         Its digest is that of the content of those in it.
         """
         contents = {
-            name.removeprefix(f"{folder}/"): content
+            short: content
             for name in self.names(folder)
             if (content := self._backend.read(name)) is not None
-            and (keep is None or keep(self._parsed(name, content)))
+            and keep(short := name.removeprefix(f"{folder}/"), content)
         }
         digest = digest_of(canonical_json({n: digest_of(c) for n, c in contents.items()}))
         return Directory(
@@ -110,11 +118,12 @@ class Runs:
 
     def write(self, run_id: str, record: StepRecord) -> None:
         """Write the record of a step over what was there, whole or not at all."""
-        self._backend.write(_record(run_id, record.step), record.to_json().encode())
+        name = _record(run_id, record.step)
+        self._backend.write(name, sealed.sealed(name, asdict(record)))
 
     def step(self, run_id: str, step: str) -> StepRecord | None:
         """The record of one step, or None when there is none."""
-        return parsed(self._backend, _record(run_id, step), StepRecord.from_json)
+        return sealed.read(self._backend, _record(run_id, step), StepRecord.from_json)
 
     def read(self, run_id: str) -> Run:
         """A run, without any step when the store does not know it."""
