@@ -7,9 +7,10 @@ Layout, the same in a folder and in a bucket::
     results/<key>.json              the Result of a key; written last, so it is the commit
     memo/ab/<key>.json              a small record of work done for one recording
     runs/<run_id>/<name>.json       what happened in a run
-    checkpoints/<key>.safetensors   the state of unfinished work on the result of a key
+    checkpoints/<key>.safetensors   the state of unfinished work on the result of a key, sealed
     decisions/<kind>/<id>.json      what people decided: releases, waivers, erasures
     audit/<number>.json             the audit log, each event with the hash of the one before
+    history.json                    the events of decisions so far, sealed: a part of the log
     erasures/<tag>.json             the journal of an erasure that is not finished
     redactions/<sha256>.json        which table took the place of one that held an erased subject
     certificates/<tag>.json         what was erased, signed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,12 +15,14 @@ from spira_tasks.artifacts.sources import Directory
 from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.errors import ArtifactCorrupt
 
+log = logging.getLogger(__name__)
+
 
 class Checkpoint:
     """The state of unfinished work on one result: one file, each replacing the last.
 
     It belongs to a key, hence to one code, configuration and input: whatever is read here was left
-    by the same work.  It is not named by its content, so its reader has to verify it.
+    by the same work.  Its seal is the first line of the file, before the state.
     """
 
     def __init__(self, backend: Backend, key: str) -> None:
@@ -27,12 +30,22 @@ class Checkpoint:
         self._name = f"checkpoints/{key}.safetensors"
 
     def load(self) -> bytes | None:
-        """Return what was last saved, or None when there is nothing."""
-        return self._backend.read(self._name)
+        """Return what was last saved, or None when there is nothing, or nothing to rely on."""
+        content = self._backend.read(self._name)
+        if content is None:
+            return None
+        given, _, state = content.partition(b"\n")
+        finding = sealed.check(self._name, state, given.decode(errors="replace"))
+        if finding == "whole":
+            return state
+        log.warning("%s is %s: the checkpoint is set aside", self._name, finding)
+        self.set_aside()
+        return None
 
     def save(self, content: bytes) -> None:
         """Replace what was saved, whole or not at all."""
-        self._backend.write(self._name, content)
+        given = sealed.seal_of(self._name, content).encode()
+        self._backend.write(self._name, given + b"\n" + content)
 
     def set_aside(self) -> None:
         """Move what cannot be used out of the way."""

@@ -121,14 +121,16 @@ def in_force(store: Store, kind: Kind) -> Directory:
         When the log is not whole, or one of them is missing, was changed, or was put there.
     """
     problems: list[str] = []
+    day = today()
+
+    def counts(name: str, content: bytes) -> bool:
+        return bool(NAME.fullmatch(name)) and not _is_over(content, day)
+
     for is_again in (False, True):
         if is_again:
             time.sleep(PAUSE_SECONDS)
-        history, day = read_history(store), today()
-        directory = store.documents.directory(
-            f"decisions/{kind}",
-            lambda name, content, day=day: bool(NAME.fullmatch(name)) and _counts(content, day),
-        )
+        history = read_history(store)
+        directory = store.documents.directory(f"decisions/{kind}", counts)
         found = {
             f"decisions/{kind}/{name}": _parsed(directory.read(name)) for name in directory.names
         }
@@ -188,12 +190,12 @@ def _parsed(content: bytes) -> Document:
         return {}
 
 
-def _counts(content: bytes, day: str) -> bool:
-    """Whether a decision is not over on a day; a malformed one counts, to be reported."""
+def _is_over(content: bytes, day: str) -> bool:
+    """Whether the last day of a decision is past; a malformed one is not over, but reported."""
     try:
-        return bool(json.loads(content)["about"].get("until", day) >= day)
+        return bool(json.loads(content)["about"].get("until", day) < day)
     except MALFORMED:
-        return True
+        return False
 
 
 def today() -> str:

@@ -98,6 +98,17 @@ def test_a_checkpoint_is_replaced_by_the_next_and_gone_when_the_work_is_done(
     assert backend.entries("checkpoints") == []
 
 
+@pytest.mark.parametrize("spoil", [lambda state: state[:-1] + b"2", lambda state: state[66:]])
+def test_a_checkpoint_that_somebody_changed_is_set_aside(
+    spoil: Callable[[bytes], bytes], store: Store, backend: Backend
+) -> None:
+    store.checkpoint("key1").save(b"after epoch 1")
+    name = "checkpoints/key1.safetensors"
+    backend.write(name, spoil(backend.read(name) or b""))
+    assert store.checkpoint("key1").load() is None
+    assert [entry.name for entry in backend.entries("corrupt")] == [f"corrupt/{name}"]
+
+
 def test_a_checkpoint_that_is_of_no_use_is_set_aside(store: Store, backend: Backend) -> None:
     checkpoint = store.checkpoint("key1")
     checkpoint.save(b"half")

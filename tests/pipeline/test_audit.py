@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from spira_tasks.artifacts import Store
+from spira_tasks.artifacts import Documents, Store
 from spira_tasks.cli import main
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.run import StepRecord
@@ -232,7 +232,7 @@ def decided(log: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("change", "said"),
     [
         (lambda file: file.unlink(), "is missing, but event 6 records it.*erase again"),
-        (lambda file: file.write_text(file.read_text().replace("ab", "cd")), "was changed"),
+        (lambda file: file.write_text(file.read_text().replace("abab", "cdcd")), "was changed"),
         (lambda file: file.write_text("[]"), "is not the one that event 6 records"),
         (lambda file: file.write_text("no JSON"), "is not the one that event 6 records"),
         (lambda file: file.write_text('{"about": 7}'), "is not the one that event 6 records"),
@@ -273,7 +273,12 @@ def test_of_a_long_log_only_the_new_events_are_read(
     audit.record(log, "gate", {})
     read: list[str] = []
     real = audit.read
-    monkeypatch.setattr(audit, "read", lambda one, name: read.append(name) or real(one, name))
+
+    def counted(documents: Documents, name: str) -> audit.Event:
+        read.append(name)
+        return real(documents, name)
+
+    monkeypatch.setattr(audit, "read", counted)
     assert decisions.in_force(log, "erasures").names == (decided.name,)
     assert sorted(read) == [audit.name_of(6), audit.name_of(7)]
     decided.unlink()
