@@ -147,6 +147,17 @@ def test_a_challenger_whose_files_were_changed_is_not_promoted(registry: Registr
     assert registry.champion() is None
 
 
+def test_a_refusal_that_somebody_removed_brings_no_version_back(registry: Registry) -> None:
+    registry.add(1, spira_was_champion="true")
+    registry.add(2, spira_was_champion="true")
+    registry.tracker.promote("2")
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    for file in (registry.place / "store/decisions/refusals").iterdir():
+        file.unlink()
+    assert registry.model("refuse", "2", "--why", NOT_FIT) == 0
+    assert registry.champion() is None
+
+
 def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from spira_tasks import package, tracking
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
+from spira_tasks.governance import sealing
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
 from spira_tasks.stages.register import copy_source
 from spira_tasks.tracking import Registered, Tracker
@@ -128,3 +129,18 @@ def test_what_is_loaded_is_the_copy_of_the_store(attacked: Store, tmp_path: Path
     assert hasattr(package.load(version, tracker, attacked, tmp_path / "loaded"), "predict")
     for name in attacked.files(version.tags[package.PACKAGE]):
         assert (tmp_path / "loaded" / name).is_file()
+
+
+def test_a_version_older_than_seals_is_sealed_by_a_person_if_its_weights_are_the_stores(
+    attacked: Store, tmp_path: Path
+) -> None:
+    version, tracker = the_version(attacked)
+    tracker.client.delete_model_version_tag(tracking.MODEL, version.version, package.SEAL)
+    content = one(attacked, "weights.safetensors").read_bytes()
+    change_a_byte_of_the_weights(attacked, tmp_path)
+    assert sealing.seal(attacked, "made before version 0.3") == {"n_versions_unknown": 1}
+    assert not package.is_sealed(the_version(attacked)[0])
+
+    one(attacked, "weights.safetensors").write_bytes(content)
+    assert sealing.seal(attacked, "made before version 0.3") == {"n_versions": 1}
+    package.check(the_version(attacked)[0], tracker, attacked)
