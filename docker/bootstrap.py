@@ -124,6 +124,7 @@ def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[
         "spira_mlflow": other(host=MLFLOW, login="steps", password=mlflow_password),
         "spira_pseudonyms": other(password=keep("airflow/pseudonym_key")),
         "spira_signing": other(password=keep("airflow/signing_key", secrets.token_hex(32))),
+        "spira_sealing": other(password=keep("airflow/sealing_key", secrets.token_hex(32))),
     }
 
 

@@ -107,14 +107,11 @@ def _event(run_id: str, step: str, state: State, found: bool, result: Result) ->
     return {
         "run": run_id,
         "step": step,
-        "key": result.key,
         "state": state,
         "found": found,
-        "outputs": dict(result.outputs),
-        "metrics": dict(result.metrics),
         "n_passed": sum(verdict.status == "pass" for verdict in result.verdicts),
         "warnings": [one.id for one in result.verdicts if one.status != "pass" and not one.stops],
-        "blocked_by": [one.id for one in result.stopping],
+        **audit.details_of(result),
     }
 
 

@@ -144,7 +144,7 @@ class Tracker:
         return sorted(found, key=lambda version: int(version.version))
 
     def artifacts_of(self, version: Registered) -> dict[str, str]:
-        """Map recordings, model, classifier and report to the digests behind a version."""
+        """Map recordings, model, classifier, report and package to the digests behind a version."""
         with self._translating():
             try:
                 tags = self.client.get_run(version.run_id).data.tags
@@ -157,34 +157,36 @@ class Tracker:
             for name, value in tags.items()
             if name == "spira.recordings" or name.startswith("spira.output.")
         }
-        return found | {"classifier": version.classifier}
+        found["classifier"] = version.classifier
+        if "spira.package" in version.tags:  # the files that MLflow has, in the store
+            found["package"] = version.tags["spira.package"]
+        return found
 
-    def register(
-        self, run_id: str, folder: Path, source: Path, tags: Mapping[str, str]
-    ) -> Registered:
-        """Log a classifier, and make it the challenger.
+    def register(self, run_id: str, folder: Path, tags: Mapping[str, str]) -> Registered:
+        """Hand the files of a model to MLflow, and make it the challenger; the version comes last.
 
-        ``folder`` holds weights.safetensors and classifier.json, ``source`` the Python package that
-        loading needs, with the module ``pyfunc``.  The tag ``spira.classifier``, the digest of the
+        ``folder`` is what ``write_model`` made.  The tag ``spira.classifier``, the digest of the
         classifier in the store, identifies it.
         """
         with self._translating(), self._as_mlflow_default():
             if not self.client.search_registered_models(f"name='{MODEL}'"):
                 self.client.create_registered_model(MODEL)
-            with mlflow.start_run(run_id=run_id):
-                info = mlflow.pyfunc.log_model(
-                    name="classifier",
-                    loader_module=f"{source.name}.pyfunc",
-                    data_path=str(folder),
-                    code_paths=[str(source)],
-                    signature=_signature(),
-                    pip_requirements=_requirements(),
-                )
+            model = self.client.create_logged_model(
+                self.experiment_id, name="classifier", source_run_id=run_id
+            )
+            self.client.log_model_artifacts(model.model_id, str(folder))
+            model = self.client.finalize_logged_model(model.model_id, "READY")
             version = self.client.create_model_version(
-                MODEL, info.model_uri, run_id, tags=dict(tags), model_id=info.model_id
+                MODEL, model.model_uri, run_id, tags=dict(tags), model_id=model.model_id
             )
             self.client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
             return self._registered(version.version)
+
+    def download(self, version: Registered, folder: Path) -> Path:
+        """Copy the files that MLflow has of a version into a folder; load nothing."""
+        with self._translating(), self._as_mlflow_default():
+            source = self.client.get_model_version_download_uri(MODEL, version.version)
+            return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
 
     def champion(self) -> Registered | None:
         with self._translating():
@@ -212,10 +214,10 @@ class Tracker:
             for name, value in tags.items():
                 self.client.set_model_version_tag(MODEL, version, name, value)
 
-    def load(self, version: str) -> Any:
-        """Load the model as a server does: ``predict((recording, time) float32 array)``."""
+    def load(self, folder: Path) -> Any:
+        """Load the files of a model as a server does; ``spira_tasks.package`` checks them first."""
         with self._translating(), self._as_mlflow_default():
-            return mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+            return mlflow.pyfunc.load_model(str(folder))
 
     def _search(self) -> list[ModelVersion]:
         try:
@@ -349,6 +351,22 @@ def versions(uri: str) -> list[tuple[Registered, dict[str, str]]]:
         return []
     tracker = Tracker(uri)
     return [(version, tracker.artifacts_of(version)) for version in tracker.versions()]
+
+
+def write_model(folder: Path, classifier: Path, source: Path) -> None:
+    """Write a classifier in the form that MLflow loads.
+
+    ``classifier`` holds weights.safetensors and classifier.json, ``source`` is the Python package
+    that loading needs, with the module ``pyfunc``.
+    """
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        loader_module=f"{source.name}.pyfunc",
+        data_path=str(classifier),
+        code_paths=[str(source)],
+        signature=_signature(),
+        pip_requirements=_requirements(),
+    )
 
 
 def _signature() -> ModelSignature:

@@ -128,7 +128,7 @@ def no_server_of_the_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in (
             *("MLFLOW_TRACKING_URI", "SPIRA_STORE", "SPIRA_PSEUDONYM_KEY"),
-            *("SPIRA_PSEUDONYM_MAP", "SPIRA_SIGNING_KEY", "SPIRA_ACTOR"),
+            *("SPIRA_PSEUDONYM_MAP", "SPIRA_SIGNING_KEY", "SPIRA_ACTOR", "SPIRA_SEALING_KEY"),
         ):
             patch.delenv(name, raising=False)
         yield

@@ -7,9 +7,10 @@ Layout, the same in a folder and in a bucket::
     results/<key>.json              the Result of a key; written last, so it is the commit
     memo/ab/<key>.json              a small record of work done for one recording
     runs/<run_id>/<name>.json       what happened in a run
-    checkpoints/<key>.safetensors   the state of unfinished work on the result of a key
+    checkpoints/<key>.safetensors   the state of unfinished work on the result of a key, sealed
     decisions/<kind>/<id>.json      what people decided: releases, waivers, erasures
     audit/<number>.json             the audit log, each event with the hash of the one before
+    history.json                    the events of decisions so far, sealed: a part of the log
     erasures/<tag>.json             the journal of an erasure that is not finished
     redactions/<sha256>.json        which table took the place of one that held an erased subject
     certificates/<tag>.json         what was erased, signed
@@ -19,7 +20,8 @@ Only runs and checkpoints are overwritten, and only checkpoints are deleted: onc
 there.  Deleting one by hand costs time and nothing else.  Two of ``spira_tasks.governance``
 delete what is finished: ``erasure``, on a person's demand, and ``retention``, by age.
 
-A reader gets the content that the name promises, or an error: damage is never handed on.
+A reader gets the content that the name promises, or an error: damage is never handed on.  What is
+not named by its content, results, memory and runs, is sealed (``sealed``).
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.artifacts.backends import Entry, Folder, checked, parsed
+from spira_tasks.artifacts import sealed
+from spira_tasks.artifacts.backends import Entry, Folder, checked
 from spira_tasks.artifacts.blobs import (
     DIGEST,
     Blobs,
@@ -109,7 +113,7 @@ class Store:
         A result counts only while every file of every output is there in its full size.  Content
         is not read here: it is verified when it is used.
         """
-        result = parsed(self._backend, f"results/{checked(key)}.json", Result.from_json)
+        result = sealed.read(self._backend, _result(key), Result.from_json)
         if result is None:
             return None
         missing = [name for name, digest in result.outputs.items() if not self._is_whole(digest)]
@@ -120,14 +124,14 @@ class Store:
 
     def save_result(self, result: Result) -> None:
         """Commit a result, after its outputs are stored.  One that is already there stays."""
-        name = f"results/{checked(result.key)}.json"
-        content = result.to_json().encode()
+        name = _result(result.key)
+        content = sealed.sealed(name, asdict(result))
         if not self._backend.write_once(name, content) and self.find_result(result.key) is None:
             self._backend.write(name, content)  # the one that is there has lost its outputs
 
     def forget_result(self, key: str) -> None:
         """Set a result aside, so that it is computed again."""
-        self._backend.set_aside(f"results/{checked(key)}.json")
+        self._backend.set_aside(_result(key))
 
     def checkpoint(self, key: str) -> Checkpoint:
         """Where work on the result of ``key`` keeps its state until it is finished."""
@@ -138,7 +142,7 @@ class Store:
 
         A record whose blobs are no longer whole is forgotten, so that they are made again.
         """
-        memo = parsed(self._backend, _memo(key), json.loads)
+        memo = sealed.read(self._backend, _memo(key), json.loads)
         if memo is None:
             return None
         if any(self.blobs.size(digest) != size for digest, size in memo["blobs"].items()):
@@ -151,7 +155,8 @@ class Store:
         mentioned = sorted({found[0] for found in DIGEST.finditer(content.decode())})
         sizes = {digest: self.blobs.size(digest) for digest in mentioned}
         blobs = {digest: size for digest, size in sizes.items() if size is not None}
-        self._backend.write(_memo(key), canonical_json({"record": record, "blobs": blobs}))
+        memo = {"record": record, "blobs": blobs}
+        self._backend.write(_memo(key), sealed.sealed(_memo(key), memo))
 
     def files(self, digest: str) -> dict[str, str]:
         """The files of an artifact: name to digest, whether their content is still there or not."""
@@ -196,6 +201,10 @@ def store_url() -> str:
 
 def _tree_name(digest: str) -> str:
     return f"trees/{hex_of(digest)}.json"
+
+
+def _result(key: str) -> str:
+    return f"results/{checked(key)}.json"
 
 
 def _memo(key: str) -> str:

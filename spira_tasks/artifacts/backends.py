@@ -8,17 +8,16 @@ not at all, whatever kills the writer.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol
 from uuid import uuid4
 
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -28,9 +27,6 @@ CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")
-
-T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -221,22 +217,6 @@ def checked(name: str) -> str:
             "_ . : + = @ ~ - are allowed, and no leading dot"
         )
     return name
-
-
-def parsed(backend: Backend, name: str, parse: Callable[[bytes], T]) -> T | None:
-    """What ``parse`` makes of a file; None when there is none.
-
-    A power loss can leave a file empty.  One that raises ValueError is set aside: the same as none.
-    """
-    content = backend.read(name)
-    if content is None:
-        return None
-    try:
-        return parse(content)
-    except ValueError as error:
-        log.warning("%s in %s is no record (%s); set aside", name, backend.url, error)
-        backend.set_aside(name)
-        return None
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from spira_tasks.artifacts.backends import Backend, checked, parsed
+from spira_tasks.artifacts import sealed
+from spira_tasks.artifacts.backends import Backend, checked
 from spira_tasks.artifacts.blobs import canonical_json, digest_of
 from spira_tasks.artifacts.sources import Directory
 from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.errors import ArtifactCorrupt
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint:
     """The state of unfinished work on one result: one file, each replacing the last.
 
     It belongs to a key, hence to one code, configuration and input: whatever is read here was left
-    by the same work.  It is not named by its content, so its reader has to verify it.
+    by the same work.  Its seal is the first line of the file, before the state.
     """
 
     def __init__(self, backend: Backend, key: str) -> None:
@@ -25,12 +30,22 @@ class Checkpoint:
         self._name = f"checkpoints/{key}.safetensors"
 
     def load(self) -> bytes | None:
-        """Return what was last saved, or None when there is nothing."""
-        return self._backend.read(self._name)
+        """Return what was last saved, or None when there is nothing, or nothing to rely on."""
+        content = self._backend.read(self._name)
+        if content is None:
+            return None
+        given, _, state = content.partition(b"\n")
+        finding = sealed.check(self._name, state, given.decode(errors="replace"))
+        if finding == "whole":
+            return state
+        log.warning("%s is %s: the checkpoint is set aside", self._name, finding)
+        self.set_aside()
+        return None
 
     def save(self, content: bytes) -> None:
         """Replace what was saved, whole or not at all."""
-        self._backend.write(self._name, content)
+        given = sealed.seal_of(self._name, content).encode()
+        self._backend.write(self._name, given + b"\n" + content)
 
     def set_aside(self) -> None:
         """Move what cannot be used out of the way."""
@@ -63,7 +78,7 @@ class Documents:
     def _parsed(self, name: str, content: bytes) -> dict[str, Any]:
         try:
             return dict(json.loads(content))
-        except ValueError:
+        except (TypeError, ValueError):
             raise ArtifactCorrupt(
                 f"{name} in {self._backend.url} is not JSON; restore it from a backup"
             ) from None
@@ -76,21 +91,27 @@ class Documents:
         """Write, unless there is one of this name; say whether it was written."""
         return self._backend.write_once(name, canonical_json(value))
 
+    def read_sealed(self, name: str) -> dict[str, Any] | None:
+        """Return what ``write_sealed`` wrote, or None when there is nothing or it was changed."""
+        return sealed.read(self._backend, name, json.loads)
+
+    def write_sealed(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write over what is there, with a seal."""
+        self._backend.write(name, sealed.sealed(name, value))
+
     def delete(self, name: str) -> None:
         self._backend.delete(name)
 
-    def directory(
-        self, folder: str, keep: Callable[[Mapping[str, Any]], bool] | None = None
-    ) -> Directory:
-        """The documents below a folder, all or some of them, as one immutable input.
+    def directory(self, folder: str, keep: Callable[[str, bytes], bool]) -> Directory:
+        """Some documents below a folder, by name there and content, as one immutable input.
 
         Its digest is that of the content of those in it.
         """
         contents = {
-            name.removeprefix(f"{folder}/"): content
+            short: content
             for name in self.names(folder)
             if (content := self._backend.read(name)) is not None
-            and (keep is None or keep(self._parsed(name, content)))
+            and keep(short := name.removeprefix(f"{folder}/"), content)
         }
         digest = digest_of(canonical_json({n: digest_of(c) for n, c in contents.items()}))
         return Directory(
@@ -110,11 +131,12 @@ class Runs:
 
     def write(self, run_id: str, record: StepRecord) -> None:
         """Write the record of a step over what was there, whole or not at all."""
-        self._backend.write(_record(run_id, record.step), record.to_json().encode())
+        name = _record(run_id, record.step)
+        self._backend.write(name, sealed.sealed(name, asdict(record)))
 
     def step(self, run_id: str, step: str) -> StepRecord | None:
         """The record of one step, or None when there is none."""
-        return parsed(self._backend, _record(run_id, step), StepRecord.from_json)
+        return sealed.read(self._backend, _record(run_id, step), StepRecord.from_json)
 
     def read(self, run_id: str) -> Run:
         """A run, without any step when the store does not know it."""

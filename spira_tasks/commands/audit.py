@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_records
+from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_json, print_records
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ConfigError
@@ -29,7 +29,9 @@ verify finds, from the store alone:
   a lost end of the log, if a record, decision or certificate in the store quotes it;
   a decision (waiver, release, tombstone of an erasure, approval, refusal, retention policy) or a
   certificate of erasure that was changed, removed, added by hand, or restored after its withdrawal;
-  a wrong signature on a certificate.
+  a wrong signature on a certificate;
+  a result, memory or record of a run that was changed, or is not what the log has of its step;
+  a file in audit/ that is no event.
 Where a command was killed between the log and its decision, it says what to do.
 
 Only an anchor that is kept elsewhere (--anchor; a report pack has one) shows that a person with the
@@ -37,6 +39,18 @@ store's keys rewrote the log and all that quotes it, or removed an end that noth
 check finds an event appended in another person's name: read the log (audit list).
 
 exit status of verify: 0 nothing was changed, 65 something was, 78 there is no log
+"""
+SEALS = """\
+examples:
+  python -m spira_tasks audit seal --why "the store was made before version 0.3"
+
+Results, memory, records of runs and the files of registered models carry a seal, a keyed hash
+(SPIRA_SEALING_KEY). Steps use nothing without one. Type this once for a store that is older than
+seals, after the key was replaced, or where the audit log was damaged and no backup is left: from
+then on the log is checked from its newest event on. Look at audit verify before: you vouch for
+what is there.
+
+exit status: 0 all is sealed, 65 something was left as it is
 """
 SHOWN = (  # of the details of an event, in this order
     *("run", "step", "state"),
@@ -94,10 +108,25 @@ def verify(
         for note in found.notes:
             print(f"  note: {note}")
         if found.problems:
-            print("the log, a decision or a certificate is not as it was written")
+            print("something is not as it was written")
         else:
-            print("the log is whole; decisions and certificates are as it records them")
+            print("the log is whole; decisions, certificates and records are as it has them")
     return EXIT_REJECTED if found.problems else 0
+
+
+@app.command("seal", examples=SEALS)
+def seal(store: OpenStore, why: Why) -> int:
+    """Accept the store as it stands: seal what has no seal of this key."""
+    from spira_tasks.governance import sealing
+
+    found = sealing.seal(store, why)
+    print(f"sealed: {found['n_records']} records, {found['n_versions']} versions of the model")
+    if found["n_changed"]:
+        print(f"not sealed: {found['n_changed']} records that were changed (audit verify)")
+    if found["n_versions_unknown"]:
+        n = found["n_versions_unknown"]
+        print(f"not sealed: {n} versions of the model whose classifier is not the store's")
+    return EXIT_REJECTED if found["n_changed"] or found["n_versions_unknown"] else 0
 
 
 def _anchor(text: str) -> Anchor:

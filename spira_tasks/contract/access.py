@@ -45,7 +45,9 @@ CONNECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "pseudonyms": {"password": "SPIRA_PSEUDONYM_KEY", "map": "SPIRA_PSEUDONYM_MAP"},
     "signing": {"password": "SPIRA_SIGNING_KEY"},
+    "sealing": {"password": "SPIRA_SEALING_KEY"},
 }
+EVERYWHERE = ("s3", "sealing")  # services whose keys every step gets
 REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 
 # Files under secrets/ that the servers read, by the folder that each server mounts.
@@ -62,7 +64,7 @@ SECRET_FILES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Access:
-    """The user of S3, and the other services, whose keys a step or a person gets."""
+    """The user of S3, and the services besides ``EVERYWHERE``, whose keys a step or person gets."""
 
     s3_user: str
     services: tuple[str, ...] = ()
@@ -71,7 +73,9 @@ class Access:
     def variables(self) -> tuple[str, ...]:
         """Names of all variables that may be set."""
         return tuple(
-            name for service in ("s3", *self.services) for name in CONNECTIONS[service].values()
+            name
+            for service in (*EVERYWHERE, *self.services)
+            for name in CONNECTIONS[service].values()
         )
 
 
@@ -94,7 +98,7 @@ def variables(
     which says what to do, when there is none for S3.
     """
     found: dict[str, str] = {}
-    for service in ("s3", *access.services):
+    for service in (*EVERYWHERE, *access.services):
         fields = connection(f"spira_s3_{access.s3_user}") if service == "s3" else None
         fields = fields or connection(f"spira_{service}")
         if fields is None and service == "s3":

@@ -78,13 +78,15 @@ def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | 
     _withdraw(store, "approvals", standing, why)
     if CHAMPION not in refused.aliases:
         return standing, new, None
+    # the log is asked: a refusal that somebody removed stays one
+    refusals = decisions.read_history(store).in_force.keys()
     fit = [
         other.registered.version
         for other in known
         if int(other.registered.version) < int(refused.version)
         and other.registered.was_champion
         and not other.registered.contains_erased
-        and other.refusal is None
+        and decisions.name_of("refusals", other.about) not in refusals
     ]
     instead = fit[-1] if fit else None
     audit.record(store, "demotion", {**standing.about, "champion": instead or "none"})

@@ -20,12 +20,17 @@ from hashlib import sha256
 from typing import Any
 
 from spira_tasks.artifacts import Documents, Store
-from spira_tasks.artifacts.blobs import canonical_json
-from spira_tasks.contract.run import Anchor
-from spira_tasks.errors import ServiceUnavailable
+from spira_tasks.artifacts.blobs import canonical_json, in_threads
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.run import Anchor, StepRecord
+from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 
 FOLDER = "audit"
+NAME = re.compile(rf"{FOLDER}/\d{{12}}\.json")  # anything else in the folder is no event
 NOTHING = "0" * 64  # the hash before the first event
+WHAT_TO_DO = (
+    "restore the log from a backup; `python -m spira_tasks audit verify` lists all that is wrong"
+)
 N_TRIES = 200  # to find a free number; more writers at once were never seen
 VARIABLE = "SPIRA_ACTOR"
 ACTOR = re.compile(r"[\w.@:+ -]{1,120}")
@@ -36,8 +41,8 @@ class Event:
     """One entry of the log.
 
     ``action`` is ``ingest``, ``gate``, ``promotion``, ``release``, ``waiver``, ``approval``,
-    ``refusal``, ``demotion``, ``withdrawal``, ``erasure``, ``retention``, ``report``, ``rotation``
-    or ``policy``.
+    ``refusal``, ``demotion``, ``withdrawal``, ``erasure``, ``retention``, ``report``, ``rotation``,
+    ``sealing`` or ``policy``.
     """
 
     number: int  # counts from 1 without gaps
@@ -101,25 +106,82 @@ def record(store: Store, action: str, details: Mapping[str, Any]) -> Anchor:
     )
 
 
+def details_of(record: Result | StepRecord) -> dict[str, Any]:
+    """What the event of a step keeps of its result, and can be compared with it."""
+    return {
+        "key": record.key,
+        "outputs": dict(record.outputs),
+        "metrics": dict(record.metrics),
+        "blocked_by": [one.id for one in record.stopping],
+    }
+
+
 def head(documents: Documents) -> Anchor:
-    """The newest event, or number 0 of an empty log."""
-    names = documents.names(FOLDER)
+    """The newest event, or number 0 of an empty log.
+
+    Raises
+    ------
+    ConfigError
+        When what is newest is no event, or does not follow another.
+    """
+    names = _names(documents)
     if not names:
         return Anchor(0, NOTHING)
-    document = documents.read(names[-1])
-    if document is None:
-        raise ServiceUnavailable(f"{names[-1]} could not be read; run it again")
-    return Event(**document).anchor
+    newest = read(documents, names[-1])
+    if newest.number > 1 and name_of(newest.number - 1) not in names[-2:]:
+        raise ConfigError(
+            f"{names[-1]} of the audit log follows no event: {WHAT_TO_DO}; or move that file away, "
+            "if somebody put it there"
+        )
+    return newest.anchor
+
+
+def read(documents: Documents, name: str) -> Event:
+    """The event in a document; ConfigError when it is none.  Its hash is not checked."""
+    try:
+        document = documents.read(name)
+        if document is None:
+            raise ServiceUnavailable(f"{name} could not be read; run it again")
+        event = Event(**document)
+        is_event = name == name_of(event.number) and isinstance(event.details, Mapping)
+    except (ArtifactCorrupt, TypeError, ValueError):
+        is_event = False
+    if not is_event:
+        raise ConfigError(f"{name} is no event of the audit log: {WHAT_TO_DO}")
+    return event
 
 
 def events(store: Store) -> Iterator[Event]:
     """All events in their order, unverified; ``verification.verify`` checks them."""
-    for name in store.documents.names(FOLDER):
-        document = store.documents.read(name)
-        if document is not None:
-            yield Event(**document)
+    return (read(store.documents, name) for name in _names(store.documents))
+
+
+def since(store: Store, last: Anchor) -> list[Event]:
+    """All events after one, verified: each is whole and follows the one before it.
+
+    Raises
+    ------
+    ConfigError
+        When that event is no longer there, or the log after it is not whole.
+    """
+    names = [name for name in _names(store.documents) if name >= name_of(max(last.number, 1))]
+    found = in_threads(lambda name: read(store.documents, name), names)
+    expected = last
+    for event in found:
+        is_last = event.number == last.number
+        follows = is_last or (event.number, event.previous) == (expected.number + 1, expected.hash)
+        if not follows or event.hash != event.true_hash() or (is_last and event.anchor != last):
+            raise ConfigError(f"event {event.number} of the audit log was changed: {WHAT_TO_DO}")
+        expected = event.anchor
+    if last.number and not (found and found[0].anchor == last):
+        raise ConfigError(f"event {last.number} of the audit log is gone: {WHAT_TO_DO}")
+    return found[1:] if last.number else found
 
 
 def name_of(number: int) -> str:
     """The name of the document of an event."""
     return f"{FOLDER}/{number:012d}.json"
+
+
+def _names(documents: Documents) -> list[str]:
+    return [name for name in documents.names(FOLDER) if NAME.fullmatch(name)]

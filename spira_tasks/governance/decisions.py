@@ -13,6 +13,10 @@ of erasure are documents of the same form.
 
 from __future__ import annotations
 
+import json
+import logging
+import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -23,12 +27,14 @@ from typing import Any, get_args
 from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Directory, Store
 from spira_tasks.artifacts.blobs import canonical_json
+from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance import audit
-from spira_tasks.governance.applied import Decision, Kind, read
+from spira_tasks.governance.applied import Decision, Kind
 from spira_tasks.governance.audit import Event
 
 Document = Mapping[str, Any]
+log = logging.getLogger(__name__)
 
 ACTIONS: Mapping[Kind, str] = {kind: kind.removesuffix("s") for kind in get_args(Kind)}
 CERTIFICATES = "certificates"
@@ -37,6 +43,10 @@ DIGEST = "document"  # the detail of an event with the digest of its document
 ERASED = "the person whose recording it was about was erased"
 MIN_REASON = 10  # characters: "ok" is no reason
 REPAIR = "restore it from a backup, or delete it and decide again"
+HISTORY = "history.json"  # the events of decisions up to an event of the log, sealed
+N_NEW = 100  # events since it was written, after which it is written again
+PAUSE_SECONDS = 1.0  # in which a command writes its document, or deletes it, after its event
+NAME = re.compile(r"[0-9a-f]{32}\.json")  # of a decision; anything else beside it is none
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # what a changed document may raise
 
 
@@ -92,16 +102,100 @@ def log_erased(store: Store, names: Iterable[str]) -> None:
 
 
 def known(store: Store, kind: Kind) -> list[Decision]:
-    """All decisions of a kind, the oldest first; also those whose last day is over."""
-    return read(store.documents.directory(f"decisions/{kind}"))
+    """All decisions of a kind, the oldest first, unverified; also those whose last day is over."""
+    found = []
+    for name in store.documents.names(f"decisions/{kind}"):
+        try:
+            found.append(Decision.from_json(read_document(store, name) or {}))
+        except MALFORMED:
+            log.warning("%s is no decision: see python -m spira_tasks audit verify", name)
+    return sorted(found, key=lambda decision: (decision.at, decision.id))
 
 
 def in_force(store: Store, kind: Kind) -> Directory:
-    """The decisions of a kind that count today, as a stage reads them."""
+    """The decisions of a kind that count today, as a stage reads them and the log records them.
+
+    Raises
+    ------
+    ConfigError
+        When the log is not whole, or one of them is missing, was changed, or was put there.
+    """
+    problems: list[str] = []
     day = today()
-    return store.documents.directory(
-        f"decisions/{kind}", lambda content: content["about"].get("until", day) >= day
-    )
+
+    def counts(name: str, content: bytes) -> bool:
+        return bool(NAME.fullmatch(name)) and not _is_over(content, day)
+
+    for is_again in (False, True):
+        if is_again:
+            time.sleep(PAUSE_SECONDS)
+        history = read_history(store)
+        directory = store.documents.directory(f"decisions/{kind}", counts)
+        found = {
+            f"decisions/{kind}/{name}": _parsed(directory.read(name)) for name in directory.names
+        }
+        missing = [
+            name
+            for name, events in history.in_force.items()
+            if name.startswith(f"decisions/{kind}/")
+            and name not in found
+            and events[-1].details.get("until", day) >= day
+        ]
+        problems = [
+            problem
+            for name in sorted([*found, *missing])
+            if (problem := history.problem(name, found.get(name)))
+        ]
+        if not problems:
+            return directory
+    listing = "".join(f"\n  - {problem}" for problem in problems)
+    raise ConfigError(f"decisions in {store.url} are not as the audit log records them:{listing}")
+
+
+def read_history(store: Store) -> History:
+    """What the log says of decisions, verified.
+
+    The log is read from the event on up to which its events of decisions were last kept, sealed, so
+    that the cost does not grow with the log.
+
+    Raises
+    ------
+    ConfigError
+        When the log is not whole.
+    """
+    kept = store.documents.read_sealed(HISTORY) or {"number": 0, "hash": audit.NOTHING}
+    new = audit.since(store, Anchor(kept["number"], kept["hash"]))
+    events = [Event(**event) for event in kept.get("events", ())] + new
+    if len(new) >= N_NEW:
+        keep_history(store, events)
+    return History(events)
+
+
+def keep_history(store: Store, events: Iterable[Event]) -> None:
+    """Keep those events that decide, and the anchor of the last, as the log stands."""
+    events = list(events)
+    deciding = [
+        asdict(event)
+        for event in events
+        if event.action in ("withdrawal", "erasure") or _document_of(event)
+    ]
+    store.documents.write_sealed(HISTORY, asdict(events[-1].anchor) | {"events": deciding})
+
+
+def _parsed(content: bytes) -> Document:
+    """A document; an empty one where it is no JSON object, as ``read_document``."""
+    try:
+        return dict(json.loads(content))
+    except MALFORMED:
+        return {}
+
+
+def _is_over(content: bytes, day: str) -> bool:
+    """Whether the last day of a decision is past; a malformed one is not over, but reported."""
+    try:
+        return bool(json.loads(content)["about"].get("until", day) < day)
+    except MALFORMED:
+        return False
 
 
 def today() -> str:

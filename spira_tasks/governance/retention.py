@@ -123,9 +123,11 @@ def read_policy(store: Store, file: str | None = None) -> Policy:
     Raises
     ------
     ConfigError
-        When it cannot be read, or is no policy.
+        When it cannot be read, is no policy, or is not the one that the audit log records.
     """
-    adopted = None if file else store.documents.read(ADOPTED)
+    adopted = None if file else decisions.read_document(store, ADOPTED)
+    if not file and (problem := decisions.read_history(store).problem(ADOPTED, adopted)):
+        raise ConfigError(f"the retention policy of {store.url} is not the adopted one: {problem}")
     if adopted:
         source = f"adopted by {adopted['by']} on {adopted['at'][:10]}"
         return _parse(adopted["policy"].encode(), source)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from spira_tasks.artifacts import Store
-from spira_tasks.contract.run import Anchor
-from spira_tasks.governance import decisions, signing
-from spira_tasks.governance.audit import FOLDER, NOTHING, Event, name_of
+from spira_tasks.artifacts import Store, sealed
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.run import Anchor, StepRecord
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance import audit, decisions, signing
+from spira_tasks.governance.audit import FOLDER, NAME, NOTHING, Event, read
 from spira_tasks.governance.decisions import CERTIFICATES, DIGEST, Document, History, read_document
 
 WITHOUT_DIGEST = (
@@ -39,7 +41,7 @@ class Verification:
 
 
 def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verification:
-    """Check every hash, every link and every anchor, and every decision and certificate.
+    """Check every hash, link and anchor, decision and certificate, and what steps left.
 
     Runs may be at work meanwhile: what quotes events is read before the events are.
 
@@ -48,10 +50,12 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
     anchors : mapping of str to Anchor, optional
         Further ones by where they were found, such as a report pack kept elsewhere.
     """
+    records, broken = _records(store)
     names = [*store.documents.names("decisions"), *store.documents.names(CERTIFICATES)]
     documents = {name: found for name in names if (found := read_document(store, name)) is not None}
-    anchors = dict(anchors or {}) | _stored_anchors(store, documents)
+    anchors = dict(anchors or {}) | _stored_anchors(records, documents)
     events, problems = _read_log(store)
+    problems += [*broken, *_differing(records, events)]
     hashes = {event.number: event.hash for event in events}
     problems += _broken_quotes(anchors, hashes)
     history = History(events)
@@ -90,13 +94,73 @@ def _broken_quotes(anchors: Mapping[str, Anchor], hashes: Mapping[int, str]) -> 
     ]
 
 
-def _stored_anchors(store: Store, documents: Mapping[str, Document]) -> dict[str, Anchor]:
+def _records(store: Store) -> tuple[dict[str, StepRecord | Result], list[str]]:
+    """Records of runs and results by name, and what is wrong; nothing is set aside."""
+    records: dict[str, StepRecord | Result] = {}
+    problems, others = [], Counter[str]()
+    for folder in sealed.FOLDERS:
+        for entry in store.entries(folder):
+            content = store.read(entry.name)
+            if not content:  # gone meanwhile, or left by a power loss
+                continue
+            finding, unsealed = sealed.examine(entry.name, content)
+            if finding == "changed":
+                problems.append(
+                    f"{entry.name} was changed: the next step that meets it sets it aside"
+                )
+            elif finding != "whole":
+                others[finding] += 1
+            if finding == "changed" or folder == "memo":
+                continue
+            parse = StepRecord.from_json if folder == "runs" else Result.from_json
+            try:
+                records[entry.name.removesuffix(".json")] = parse(unsealed)
+            except decisions.MALFORMED:
+                problems.append(f"{entry.name} is no record")
+        problems += [
+            f"{entry.name} was not as it was written, and a step set it aside: find out who "
+            "changed it, then delete it"
+            for entry in store.entries(f"corrupt/{folder}")
+            if entry.size  # a power loss leaves an empty one
+        ]
+    problems += [
+        f"{n} results, memories and records are {finding}: python -m spira_tasks audit seal --help"
+        for finding, n in others.items()
+    ]
+    return records, problems
+
+
+def _differing(records: Mapping[str, StepRecord | Result], events: Iterable[Event]) -> list[str]:
+    """Records of runs and results that are not as the log has them.
+
+    Who holds the key of the seals could write them anew; the events of gates show it.
+    """
+    with_outputs = [event for event in events if {"key", "outputs"} <= event.details.keys()]
+    by_number = {event.number: event for event in with_outputs}
+    by_key = {event.details["key"]: event for event in with_outputs}
+    problems = []
+    for name, record in records.items():
+        if isinstance(record, StepRecord):
+            event = by_number.get(record.audit.number) if record.audit else None
+        else:
+            event = by_key.get(record.key)
+        if event is None:
+            continue
+        now = audit.details_of(record)
+        differing = [what for what in now if event.details.get(what, now[what]) != now[what]]
+        if differing:
+            problems.append(f"{name}: {', '.join(differing)} is not what event {event.number} has")
+    return problems
+
+
+def _stored_anchors(
+    records: Mapping[str, StepRecord | Result], documents: Mapping[str, Document]
+) -> dict[str, Anchor]:
     """The anchors that records of runs hold, and some decisions and certificates."""
     found = {
-        f"runs/{run.run_id}/{name}": record.audit
-        for run in store.runs
-        for name, record in run.steps.items()
-        if record.audit
+        name: record.audit
+        for name, record in records.items()
+        if isinstance(record, StepRecord) and record.audit
     }
     for name, document in documents.items():
         quoted = document.get("audit")
@@ -111,13 +175,16 @@ def _read_log(store: Store) -> tuple[list[Event], list[str]]:
     problems: list[str] = []
     previous, n = NOTHING, 0
     for name in store.documents.names(FOLDER):
+        if not NAME.fullmatch(name):
+            problems.append(f"{name} is no event, and no step reads it: remove it")
+            continue
         n += 1
         try:
-            event = Event(**(store.documents.read(name) or {}))
-        except Exception as error:  # whatever is wrong, it is reported
-            problems.append(f"{name} is not an event ({type(error).__name__})")
+            event = read(store.documents, name)
+        except ConfigError:
+            problems.append(f"{name} is not an event")
             continue
-        if name != name_of(event.number) or event.number != n:
+        if event.number != n:
             problems.append(f"{name}: event {n} is expected here, this is {event.number}")
             n = event.number
         if event.hash != event.true_hash():

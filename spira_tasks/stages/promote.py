@@ -52,6 +52,7 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from expectations.promotion import OWNER, behind_its_gates, nobody_erased
     from expectations.promotion import verdicts as sound
+    from spira_tasks import package
     from spira_tasks.governance import applied, gates
     from spira_tasks.tracking import CHAMPION, Tracker
 
@@ -78,6 +79,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         verdicts += last
         outcome = "promoted" if all(one.status == "pass" for one in last) else "kept"
 
+    if outcome == "promoted":
+        package.check(challenger, tracker, work.store)
     blocking = ", ".join(verdict.id for verdict in verdicts if verdict.stops)
     tags = {"spira.outcome": outcome, "spira.blocked_by": blocking}
     if challenger.was_champion or outcome == "promoted":
@@ -193,14 +196,17 @@ def score(
     """What the champion says of every test subject, through the door that serving uses."""
     import pandas as pd
 
+    from spira_tasks import package, scratch
     from spira_tasks.speech.audio import read_float32
 
-    model = tracker.load(champion.version)
     task = champion.tags["spira.task"]
     test = recordings[(recordings["split"] == "test") & (recordings["task"] == task)]
-    rows = [
-        model.predict(read_float32(work.blobs.read(digest))[None, :]) for digest in test["waveform"]
-    ]
+    with scratch.folder() as folder:
+        model = package.load(champion, tracker, work.store, folder)
+        rows = [
+            model.predict(read_float32(work.blobs.read(digest))[None, :])
+            for digest in test["waveform"]
+        ]
     scored = pd.concat(rows, ignore_index=True).assign(subject_id=test["subject_id"].to_numpy())
     scored = scored.rename(columns={"probability": "champion"})
     return scored.groupby("subject_id")[["champion", "operating_point"]].mean()

@@ -15,7 +15,7 @@ from spira_tasks.contract.record import Outcome
 from spira_tasks.contract.verdict import Number, Verdict
 
 if TYPE_CHECKING:
-    from spira_tasks.artifacts import Directory
+    from spira_tasks.artifacts import Directory, Store
     from spira_tasks.tracking import Registered, Tracker
     from spira_tasks.work import PlatformWork
 
@@ -44,24 +44,30 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
+    from spira_tasks import package
     from spira_tasks.tracking import MODEL, Tracker
 
     tracker = Tracker(work.store.tracking_uri)
     digest = inputs.classifier.digest
     known = tracker.find_version(digest)
-    registered = known or register(inputs, tracker)
+    registered = known or register(inputs, tracker, work.store)
     place = tracker.place(registered.run_id)
 
     record = {"name": MODEL, "version": registered.version, "classifier": digest}
     (outputs.registration / "registration.json").write_text(json.dumps(record, sort_keys=True))
     if known:
+        package.check(known, tracker, work.store)
         return Outcome({"version": int(known.version)}, changed=False, mlflow_run=place)
-    parity = serving_parity(inputs, config, tracker.load(registered.version), work)
+    with scratch.folder() as folder:
+        model = package.load(registered, tracker, work.store, folder)
+        parity = serving_parity(inputs, config, model, work)
     return Outcome({"version": int(registered.version)}, (parity,), mlflow_run=place)
 
 
-def register(inputs: Inputs, tracker: Tracker) -> Registered:
+def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
     """Log and register; nothing is half-registered, for the version is made last."""
+    from spira_tasks import package, tracking
+
     report = json.loads(inputs.report.path("evaluation.json").read_text())
     run_id = tracker.run_of(inputs.model.digest, name=f"model {inputs.model.digest[7:19]}")
     pictures = [name for name in inputs.report.names if name.endswith(".png")]
@@ -86,14 +92,15 @@ def register(inputs: Inputs, tracker: Tracker) -> Registered:
         files=[inputs.report.path(name) for name in [*pictures, "evaluation.json"]],
     )
     with scratch.folder() as folder:
-        classifier = folder / "classifier"
-        inputs.classifier.copy_to(classifier)
+        inputs.classifier.copy_to(folder / "classifier")
+        tracking.write_model(folder / "model", folder / "classifier", copy_source(folder))
         tags = {
             "spira.classifier": inputs.classifier.digest,
             "spira.task": json.loads(inputs.classifier.path("classifier.json").read_text())["task"],
             "spira.synthetic": str(report["synthetic"]).lower(),
+            **package.tags_of(inputs.classifier.digest, store.put_directory(folder / "model")),
         }
-        return tracker.register(run_id, classifier, copy_source(folder), tags)
+        return tracker.register(run_id, folder / "model", tags)
 
 
 def copy_source(folder: Path) -> Path:

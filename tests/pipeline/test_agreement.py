@@ -206,7 +206,7 @@ def test_the_command_names_what_disagrees_and_ends_with_65(
 ) -> None:
     assert main(["audit", "verify", "--store", ward.url]) == 0
     assert (
-        "the log is whole; decisions and certificates are as it records them"
+        "the log is whole; decisions, certificates and records are as it has them"
         in capsys.readouterr().out
     )
     change(document(ward, NAMES[1]), by="cli:dr.x")

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from test_promotion import LABELS, evaluation, scores
 
+from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Verdict
-from spira_tasks.errors import GateRejected, ServiceUnavailable
+from spira_tasks.errors import ConfigError, GateRejected, ServiceUnavailable
 from spira_tasks.governance import audit
 from spira_tasks.governance.verification import verify
 from spira_tasks.runner import run_step
@@ -39,8 +40,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Tracker(store.tracking_uri).client.create_registered_model(MODEL)
     clean = scores(n_missed=7, n_false_alarms=6)
     outputs = place.parent / "outputs"
-    for name in ("recordings", "report"):
+    for name in ("recordings", "report", "model"):
         (outputs / name).mkdir(parents=True)
+    (outputs / "model/MLmodel").write_text("flavors: {}")
     people = pd.DataFrame({"subject_id": ["ab" * 32], "task": "SENTENCE", "split": "test"})
     people.to_parquet(outputs / "recordings/recordings.parquet")
     report = evaluation(clean, clean * 0.98, LABELS)
@@ -62,8 +64,10 @@ class Registry:
         """Register version ``n`` as a run leaves it: as challenger."""
         digest = f"sha256:{n:064x}"
         run_id = self.tracker.run_of(digest, "model")
+        files = self.place / "outputs/model"
+        sealed = package.tags_of(digest, self.store.put_directory(files))
         version = self.tracker.client.create_model_version(
-            MODEL, str(self.place), run_id, tags={"spira.classifier": digest}
+            MODEL, files.as_uri(), run_id, tags={"spira.classifier": digest, **sealed}
         )
         assert version.version in (n, str(n))
         self.tracker.tag(str(n), {name.replace("_", ".", 1): v for name, v in tags.items()})
@@ -133,6 +137,25 @@ def registry(prepared: Path, tmp_path: Path) -> Registry:
     place = tmp_path / "copy"
     shutil.copytree(prepared, place)
     return Registry(place)
+
+
+def test_a_challenger_whose_files_were_changed_is_not_promoted(registry: Registry) -> None:
+    registry.add(1)
+    (registry.place / "outputs/model/code.py").write_text("print('planted')")
+    with pytest.raises(ConfigError, match=r"a file that was not registered: code.py"):
+        registry.promote(1)
+    assert registry.champion() is None
+
+
+def test_a_refusal_that_somebody_removed_brings_no_version_back(registry: Registry) -> None:
+    registry.add(1, spira_was_champion="true")
+    registry.add(2, spira_was_champion="true")
+    registry.tracker.promote("2")
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    for file in (registry.place / "store/decisions/refusals").iterdir():
+        file.unlink()
+    assert registry.model("refuse", "2", "--why", NOT_FIT) == 0
+    assert registry.champion() is None
 
 
 def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(

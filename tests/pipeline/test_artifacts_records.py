@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from stores import backend, blob_name, fill, output, step_record, store
 
-from spira_tasks.artifacts import Store
+from spira_tasks.artifacts import Store, sealed
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import digest_of
 from spira_tasks.contract.record import Result
+from spira_tasks.contract.seal import VARIABLE
 from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
@@ -95,13 +98,25 @@ def test_a_checkpoint_is_replaced_by_the_next_and_gone_when_the_work_is_done(
     assert backend.entries("checkpoints") == []
 
 
+@pytest.mark.parametrize("spoil", [lambda state: state[:-1] + b"2", lambda state: state[66:]])
+def test_a_checkpoint_that_somebody_changed_is_set_aside(
+    spoil: Callable[[bytes], bytes], store: Store, backend: Backend
+) -> None:
+    store.checkpoint("key1").save(b"after epoch 1")
+    name = "checkpoints/key1.safetensors"
+    backend.write(name, spoil(backend.read(name) or b""))
+    assert store.checkpoint("key1").load() is None
+    assert [entry.name for entry in backend.entries("corrupt")] == [f"corrupt/{name}"]
+
+
 def test_a_checkpoint_that_is_of_no_use_is_set_aside(store: Store, backend: Backend) -> None:
     checkpoint = store.checkpoint("key1")
     checkpoint.save(b"half")
     checkpoint.set_aside()
 
     assert checkpoint.load() is None
-    assert backend.read("corrupt/checkpoints/key1.safetensors") == b"half"
+    assert backend.entries("checkpoints") == []
+    assert (backend.read("corrupt/checkpoints/key1.safetensors") or b"").endswith(b"half")
 
 
 # Memory and run records
@@ -137,12 +152,69 @@ def test_a_record_of_a_run_is_replaced_by_the_next(store: Store) -> None:
 
 def test_a_record_that_is_not_whole_counts_as_none(store: Store, backend: Backend) -> None:
     store.runs.write(RUN_ID, step_record("train"))
-    for content in (b"", b"[]", b'{"step": "train", "state": "done"}'):
-        backend.write(f"runs/{RUN_ID}/split.json", content)
+    name = f"runs/{RUN_ID}/split.json"
+    for content in (b"", b"[]", sealed.sealed(name, {"step": "train", "state": "done"})):
+        backend.write(name, content)
         assert store.runs.step(RUN_ID, "split") is None
     newer = json.loads(step_record("train").to_json()) | {"a_field_of_tomorrow": 1}
-    backend.write(f"runs/{RUN_ID}/train.json", json.dumps(newer).encode())
+    name = f"runs/{RUN_ID}/train.json"
+    backend.write(name, sealed.sealed(name, newer))
     assert store.runs.step(RUN_ID, "train") == step_record("train")
+
+
+def every_record(store: Store) -> dict[str, Callable[[], object]]:
+    """A result, a memory and a record of a run, and how each is read."""
+    store.save_result(Result("stage", "key1", {}, verdicts=(Verdict("gate", "block"),)))
+    store.memorize("abcd", {"gate": "block"})
+    store.runs.write(RUN_ID, step_record("train", metrics={"block": 1.0}))
+    return {
+        "results/key1.json": lambda: store.find_result("key1"),
+        "memo/ab/abcd.json": lambda: store.recall("abcd"),
+        f"runs/{RUN_ID}/train.json": lambda: store.runs.step(RUN_ID, "train"),
+    }
+
+
+def test_a_record_that_somebody_changed_is_computed_again(store: Store, backend: Backend) -> None:
+    for name, read in every_record(store).items():
+        assert read() is not None
+        content = backend.read(name)
+        assert content is not None
+        backend.write(name, content.replace(b"block", b"pass"))
+        assert read() is None
+        assert backend.read(f"corrupt/{name}")
+
+
+def test_a_record_that_was_put_in_the_place_of_another_is_not_read(
+    store: Store, backend: Backend
+) -> None:
+    every_record(store)
+    content = backend.read("results/key1.json")
+    assert content is not None
+    backend.write("results/key2.json", content)
+    assert store.find_result("key2") is None
+
+
+@pytest.mark.parametrize("key", ["", "1" * 64])
+def test_a_record_without_a_seal_of_this_key_is_neither_used_nor_moved(
+    key: str, store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "sealed with another key" if key else "not sealed"
+    for name, read in every_record(store).items():
+        if key:
+            monkeypatch.setenv(VARIABLE, key)
+        else:
+            fields = json.loads(backend.read(name) or b"")
+            backend.write(name, json.dumps({**fields, "seal": ""}).encode())
+        with pytest.raises(ConfigError, match=f"{re.escape(name)}.*{said}.*{VARIABLE}"):
+            read()
+        assert backend.read(name)
+        monkeypatch.undo()
+
+
+def test_a_key_that_is_none_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "secret")
+    with pytest.raises(ConfigError, match=f"{VARIABLE} is not 64 hex digits"):
+        store.save_result(Result("stage", "key1", {}))
 
 
 def test_runs_are_listed_with_the_latest_written_last(store: Store) -> None:

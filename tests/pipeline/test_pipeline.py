@@ -11,7 +11,7 @@ import pytest
 from conftest import Run
 from small_run import COHORT, SETTINGS
 
-from spira_tasks import show
+from spira_tasks import package, show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
 from spira_tasks.contract.pipelines import TRAINING
@@ -107,12 +107,13 @@ def test_a_refused_model_is_registered_as_challenger_with_the_reason(finished: R
     assert tracker.champion() is None
 
 
-def test_the_registered_model_says_what_the_evaluation_said(finished: Run) -> None:
+def test_the_registered_model_says_what_the_evaluation_said(finished: Run, tmp_path: Path) -> None:
     report = finished.store.directory(finished.results["evaluate"].outputs["report"])
     predictions = pd.read_parquet(report.path("predictions.parquet"))
     recordings = finished.store.directory(finished.results["split"].outputs["recordings"])
     table = pd.read_parquet(recordings.path("recordings.parquet"))
-    model = Tracker(finished.store.tracking_uri).load("1")
+    tracker = Tracker(finished.store.tracking_uri)
+    model = package.load(tracker.versions()[0], tracker, finished.store, tmp_path)
     for row in predictions.merge(table[["record_id", "waveform"]], on="record_id").itertuples():
         waveform = read_pcm16(finished.store.blobs.read(row.waveform)).astype(np.float32) / 32_768
         answer = model.predict(waveform[None, :])
@@ -142,7 +143,8 @@ def test_the_live_run_ends_up_with_epochs_parameters_and_test_metrics(finished: 
 
 def test_every_store_has_a_registry_of_its_own(finished: Run, tmp_path: Path) -> None:
     """MLflow leaves its address in the environment, where the next store would find it."""
-    Tracker(finished.store.tracking_uri).load("1")
+    tracker = Tracker(finished.store.tracking_uri)
+    tracker.download(tracker.versions()[0], tmp_path / "files")
     other = Store(str(tmp_path / "other"))
     assert other.tracking_uri == f"sqlite:///{tmp_path}/other/mlflow/mlflow.db"
     assert Tracker(other.tracking_uri).champion() is None

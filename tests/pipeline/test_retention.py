@@ -236,6 +236,7 @@ def test_the_commands_plan_and_apply(
 ) -> None:
     store.checkpoint("cd" * 32).save(b"state")
     old = Path(store.url) / f"checkpoints/{'cd' * 32}.safetensors"
+    size = old.stat().st_size
     os.utime(old, (time.time() - 30 * DAY, time.time() - 30 * DAY))
     policy, where = write_policy(tmp_path / "p"), ["--store", store.url]
     before = names(store)
@@ -252,13 +253,16 @@ def test_the_commands_plan_and_apply(
     assert main(["retention", "apply", "--json", *where]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [(row["class"], row["n"], row["n_bytes"]) for row in shown["classes"]] == [
-        ("CHECKPOINTS", 1, 5)
+        ("CHECKPOINTS", 1, size)
     ]
     assert not old.exists()
     assert main(["retention", "plan", *where]) == 0
     out = capsys.readouterr().out
     assert "nothing" in out
     assert "policy: adopted by" in out
+    (Path(store.url) / "decisions/retention.json").unlink()
+    assert main(["retention", "apply", *where]) == 78
+    assert "adopt the policy again" in capsys.readouterr().err
 
 
 def test_a_policy_that_says_nonsense_is_refused(tmp_path: Path) -> None:

@@ -211,11 +211,12 @@ def add(patch: pytest.MonkeyPatch, name: str, **fields: object) -> None:
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("spira_s3", "spira_mlflow", "spira_pseudonyms", "spira_signing"):
+    for name in ("spira_s3", "spira_mlflow", "spira_pseudonyms", "spira_signing", "spira_sealing"):
         add(monkeypatch, name)
 
 
 S3 = ("SPIRA_S3_ACCESS_KEY", "SPIRA_S3_ENDPOINT", "SPIRA_S3_SECRET_KEY")
+EVERY = (*S3, "SPIRA_SEALING_KEY")
 MLFLOW = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME")
 
 
@@ -223,10 +224,10 @@ MLFLOW = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_US
 @pytest.mark.parametrize(
     ("access", "names"),
     [
-        ("store", S3),
-        ("models", (*MLFLOW, *S3)),
-        ("governance", (*MLFLOW, *S3, "SPIRA_SIGNING_KEY")),
-        ("data", ("SPIRA_PSEUDONYM_KEY", *S3)),
+        ("store", EVERY),
+        ("models", (*MLFLOW, *EVERY)),
+        ("governance", (*MLFLOW, *EVERY, "SPIRA_SIGNING_KEY")),
+        ("data", ("SPIRA_PSEUDONYM_KEY", *EVERY)),
     ],
 )
 def test_a_step_gets_the_keys_of_its_access_and_no_other(

@@ -24,7 +24,7 @@ from spira_tasks.runner import run_step
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-KEYS = ("pseudonym_key", "signing_key", "fernet_key", "jwt_secret", "api_secret_key")
+KEYS = ("pseudonym_key", "signing_key", "sealing_key", "fernet_key", "jwt_secret", "api_secret_key")
 
 
 def test_the_run_in_containers_leaves_the_digests_of_a_run_in_one_process(

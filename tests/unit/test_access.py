@@ -104,6 +104,7 @@ def test_the_command_line_of_production_gets_its_keys_and_no_others() -> None:
     connections["spira_s3_models"]["extra"] = {"region": "eu-1"}  # type: ignore[assignment]
     connections["spira_pseudonyms"] = {"password": "p", "extra": {"map": "/m"}}  # type: ignore[dict-item]
     connections["spira_signing"] = {"password": "s"}
+    connections["spira_sealing"] = {"password": "k"}
     environment = runpy.run_path(str(ROOT / "docker/command_line.py"))["environment"]
     assert environment(connections) == {
         "SPIRA_S3_ENDPOINT": "spira_s3_models host",
@@ -115,6 +116,7 @@ def test_the_command_line_of_production_gets_its_keys_and_no_others() -> None:
         "MLFLOW_TRACKING_PASSWORD": "spira_mlflow password",
         "SPIRA_PSEUDONYM_KEY": "p",
         "SPIRA_SIGNING_KEY": "s",
+        "SPIRA_SEALING_KEY": "k",
     }
 
 

@@ -1,0 +1,112 @@
+"""The files of a registered model: kept in the store, and what MLflow has compared with them.
+
+Whoever writes to MLflow's artifacts could change the weights of a model, or add code to it, and
+MLflow executes what it loads.  So the files are stored as an artifact before MLflow gets them, a
+sealed tag of the version holds its digest, and what is loaded is the store's copy, once MLflow's
+is known to be the same, file by file (ADR 23).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spira_tasks import scratch
+from spira_tasks.artifacts import Store, sealed
+from spira_tasks.artifacts.blobs import digest_of_file
+from spira_tasks.contract.seal import Finding
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
+
+if TYPE_CHECKING:
+    from spira_tasks.tracking import Registered, Tracker
+
+PACKAGE, SEAL = "spira.package", "spira.package_seal"  # tags of a version
+
+
+def tags_of(classifier: str, package: str) -> dict[str, str]:
+    """The tags by which ``check`` finds the files of a version made from a classifier."""
+    return {PACKAGE: package, SEAL: sealed.seal_of(classifier, package.encode())}
+
+
+def check(version: Registered, tracker: Tracker, store: Store) -> None:
+    """Compare every file that MLflow has of a version with the store; load nothing.
+
+    Raises
+    ------
+    ConfigError
+        When a file was changed, added or removed, or the version has no valid seal.
+    """
+    package, finding = version.tags.get(PACKAGE, ""), _finding(version)
+    if finding != "whole":
+        raise _refused(version, f"the digest of its files in MLflow's tags is {finding}")
+    known = store.files(package)
+    if not known:
+        raise _refused(version, f"its files, {package}, are not in the store {store.url}")
+    with scratch.folder() as folder:
+        found = files_of(tracker.download(version, folder))
+    for name in sorted({*known, *found}):
+        if name not in found:
+            raise _refused(version, f"MLflow has lost its file {name}")
+        if name not in known:
+            raise _refused(version, f"MLflow has a file that was not registered: {name}")
+        if found[name] != known[name]:
+            raise _refused(version, f"MLflow's {name} is not the file that was registered")
+
+
+def is_sealed(version: Registered) -> bool:
+    """Whether a version tells which files it has; they are not compared."""
+    return _finding(version) == "whole"
+
+
+def adopt(version: Registered, tracker: Tracker, store: Store) -> bool:
+    """Seal the files that MLflow has of a version now; only where its classifier is the store's.
+
+    The code beside the classifier is taken as it is: a person says that it may be.
+    """
+    with scratch.folder() as folder:
+        files = tracker.download(version, folder)
+        known = store.files(version.classifier)
+        if not known or not set(known.values()) <= set(files_of(files).values()):
+            return False
+        tracker.tag(version.version, tags_of(version.classifier, store.put_directory(files)))
+    return True
+
+
+def load(version: Registered, tracker: Tracker, store: Store, folder: Path) -> Any:
+    """Check a version, and load the store's copy of its files, which are put into ``folder``.
+
+    The folder has to stay while the model is used: its code may be imported late.  Returns what
+    MLflow's server makes of the same files: ``predict((recording, time) float32 array)``.
+
+    Raises
+    ------
+    ConfigError
+        As ``check`` does; nothing was loaded then.
+    """
+    check(version, tracker, store)
+    try:
+        store.directory(version.tags[PACKAGE]).copy_to(folder)
+    except ArtifactCorrupt as error:  # no step makes these files again
+        raise _refused(version, f"its files in the store are damaged: {error}") from error
+    return tracker.load(folder)
+
+
+def files_of(folder: Path) -> Mapping[str, str]:
+    """Digests of the files below a folder, by relative name."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}
+
+
+def _finding(version: Registered) -> Finding:
+    package = version.tags.get(PACKAGE, "")
+    return sealed.check(version.classifier, package.encode(), version.tags.get(SEAL))
+
+
+def _refused(version: Registered, why: str) -> ConfigError:
+    number = version.version
+    return ConfigError(
+        f"version {number} of the model is not loaded: {why}. Find out who changed it. Then refuse "
+        f'it: python -m spira_tasks model refuse {number} --why "…"; or delete the version on '
+        "MLflow's page and run its pipeline again, which registers the model anew from the store"
+    )

@@ -1,0 +1,146 @@
+"""The files of a registered model: what somebody changed in MLflow is refused, and never run."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from spira_tasks import package, tracking
+from spira_tasks.artifacts import Store
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance import sealing
+from spira_tasks.speech.classifier import Classifier, ClassifierSpec
+from spira_tasks.stages.register import copy_source
+from spira_tasks.tracking import Registered, Tracker
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store and a registry with one version of the model."""
+    place = tmp_path_factory.mktemp("package") / "store"
+    store, made = Store(str(place)), place.parent / "made"
+    (made / "classifier").mkdir(parents=True)
+    Classifier(ClassifierSpec(n_hidden=2)).save(made / "classifier")
+    classifier = store.put_directory(made / "classifier")
+    tracking.write_model(made / "model", made / "classifier", copy_source(made))
+    tags = package.tags_of(classifier, store.put_directory(made / "model"))
+    tracker = Tracker(store.tracking_uri)
+    run_id = tracker.run_of("sha256:" + "a" * 64, "model")
+    tracker.register(run_id, made / "model", {"spira.classifier": classifier, **tags})
+    return place
+
+
+@pytest.fixture
+def attacked(registered: Path, tmp_path: Path) -> Iterator[Store]:
+    """MLflow's database knows where its files are, so they are put back where they were."""
+    store, artifacts = Store(str(registered)), registered / "mlflow" / "artifacts"
+    version, tracker = the_version(store)
+    shutil.copytree(artifacts, tmp_path / "artifacts")
+    yield store
+    shutil.rmtree(artifacts)
+    shutil.copytree(tmp_path / "artifacts", artifacts)
+    tracker.tag(version.version, version.tags)
+
+
+def the_version(store: Store) -> tuple[Registered, Tracker]:
+    tracker = Tracker(store.tracking_uri)
+    return tracker.versions()[0], tracker
+
+
+def one(store: Store, name: str) -> Path:
+    (file,) = (Path(store.url) / "mlflow/artifacts").rglob(name)
+    return file
+
+
+def change_a_byte_of_the_weights(store: Store, _: Path) -> None:
+    file = one(store, "weights.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def edit_the_code(store: Store, trace: Path) -> None:
+    file = one(store, "pyfunc.py")
+    file.write_text(f"{file.read_text()}\nopen({str(trace)!r}, 'w').close()\n")
+
+
+class Planted:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return open, (str(self.trace), "w")
+
+
+def plant_a_pickle(store: Store, trace: Path) -> None:
+    description = one(store, "MLmodel")
+    (description.parent / "python_model.pkl").write_bytes(pickle.dumps(Planted(trace)))
+    loader = "loader_module: mlflow.pyfunc.model\n    python_model: python_model.pkl\n    ignored"
+    description.write_text(description.read_text().replace("loader_module", loader, 1))
+
+
+def remove_a_file(store: Store, _: Path) -> None:
+    one(store, "classifier.json").unlink()
+
+
+def name_other_files_in_the_tag(store: Store, trace: Path) -> None:
+    edit_the_code(store, trace)
+    version, tracker = the_version(store)
+    files = store.put_directory(one(store, "MLmodel").parent)
+    tracker.tag(version.version, {package.PACKAGE: files})
+
+
+def remove_the_seal(store: Store, trace: Path) -> None:
+    edit_the_code(store, trace)
+    version, tracker = the_version(store)
+    tracker.client.delete_model_version_tag(tracking.MODEL, version.version, package.SEAL)
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (change_a_byte_of_the_weights, "weights.safetensors is not the file"),
+        (edit_the_code, "pyfunc.py is not the file"),
+        (plant_a_pickle, "MLmodel is not the file"),
+        (remove_a_file, "lost its file data/classifier/classifier.json"),
+        (name_other_files_in_the_tag, "the digest of its files in MLflow's tags is changed"),
+        (remove_the_seal, "the digest of its files in MLflow's tags is not sealed"),
+    ],
+)
+def test_a_model_whose_files_were_changed_is_refused_and_not_run(
+    attack: Callable[[Store, Path], None], said: str, attacked: Store, tmp_path: Path
+) -> None:
+    trace = tmp_path / "executed"
+    attack(attacked, trace)
+    version, tracker = the_version(attacked)
+    with pytest.raises(ConfigError, match=said) as refused:
+        package.load(version, tracker, attacked, tmp_path / "loaded")
+    assert "version 1 of the model is not loaded" in str(refused.value)
+    assert "model refuse 1" in str(refused.value)
+    assert not trace.exists()
+
+
+def test_what_is_loaded_is_the_copy_of_the_store(attacked: Store, tmp_path: Path) -> None:
+    version, tracker = the_version(attacked)
+    assert hasattr(package.load(version, tracker, attacked, tmp_path / "loaded"), "predict")
+    for name in attacked.files(version.tags[package.PACKAGE]):
+        assert (tmp_path / "loaded" / name).is_file()
+
+
+def test_a_version_older_than_seals_is_sealed_by_a_person_if_its_weights_are_the_stores(
+    attacked: Store, tmp_path: Path
+) -> None:
+    version, tracker = the_version(attacked)
+    tracker.client.delete_model_version_tag(tracking.MODEL, version.version, package.SEAL)
+    content = one(attacked, "weights.safetensors").read_bytes()
+    change_a_byte_of_the_weights(attacked, tmp_path)
+    assert sealing.seal(attacked, "made before version 0.3") == {"n_versions_unknown": 1}
+    assert not package.is_sealed(the_version(attacked)[0])
+
+    one(attacked, "weights.safetensors").write_bytes(content)
+    assert sealing.seal(attacked, "made before version 0.3") == {"n_versions": 1}
+    package.check(the_version(attacked)[0], tracker, attacked)
