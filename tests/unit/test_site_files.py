@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from spira.store import Damaged, StoreReader, summary
 from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.sealed import sealed
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Status, Verdict
 from spira_tasks.reports.site import point_to
@@ -75,6 +75,7 @@ def test_what_is_damaged_is_not_handed_on(tmp_path: Path) -> None:
         StoreReader(store.url, {}).content(digest.removeprefix("sha256:"))
 
 
+PLACE = "runs/first/ingest.json"
 WRONG_FIELDS: tuple[dict[str, object], ...] = (
     {"state": "odd"},
     {"seconds": "long"},
@@ -91,25 +92,23 @@ WRONG_FIELDS: tuple[dict[str, object], ...] = (
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"null", b"5", b"[]", b'"text"', b"{}"]
-    + [json.dumps(json.loads(RECORD.to_json()) | wrong).encode() for wrong in WRONG_FIELDS],
+    [b"", b"null", b"5", b"[]", b'"text"', sealed(PLACE, {})]
+    + [sealed(PLACE, asdict(RECORD) | wrong) for wrong in WRONG_FIELDS],
 )
 def test_a_file_that_is_no_record_is_damaged_for_the_pages_and_none_for_the_store(
     content: bytes, tmp_path: Path
 ) -> None:
-    place = tmp_path / "runs" / "first" / "ingest.json"
-    place.parent.mkdir(parents=True)
-    place.write_bytes(content)
+    (tmp_path / PLACE).parent.mkdir(parents=True)
+    (tmp_path / PLACE).write_bytes(content)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "latest.json").write_bytes(content[:2])
     reader, store = StoreReader(str(tmp_path), {}), Store(str(tmp_path))
     with pytest.raises(Damaged, match=r"ingest\.json is no record of a step"):
         reader.record("first", "ingest")
-    if content != b"{}":
-        with pytest.raises(Damaged, match=r"latest\.json is no JSON object"):
-            reader.latest()
+    with pytest.raises(Damaged, match=r"latest\.json is no JSON object"):
+        reader.latest()
     assert store.runs.step("first", "ingest") is None
-    assert (tmp_path / "corrupt" / "runs" / "first" / "ingest.json").read_bytes() == content
+    assert (tmp_path / "corrupt" / PLACE).read_bytes() == content
 
 
 @pytest.mark.parametrize(
