@@ -8,6 +8,7 @@ not at all, whatever kills the writer.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

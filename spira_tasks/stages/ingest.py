@@ -118,8 +118,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     refuse(pseudonyms.numbers_of_nobody(rows) | pseudonyms.identifiers_in_text(rows))
     table, wrong = record_contract.typed(rows, incoming.required, is_released, incoming.called)
     refuse(wrong)
-    table["subject_id"] = pseudonyms.subject_ids(rows, secret)
-    subjects = table["subject_id"]
+    table["subject_id"] = subjects = pseudonyms.subject_ids(rows, secret)
     if incoming.layout == "canonical":
         refuse(without_subject(table))
     refuse(not_permitted(table, config.as_of))
