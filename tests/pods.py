@@ -53,8 +53,9 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_S3", json.dumps(s3))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_MLFLOW", json.dumps(mlflow))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_PSEUDONYMS", json.dumps(pseudonyms))
-    signing = {"conn_type": "generic", "password": VALUES["SPIRA_SIGNING_KEY"]}
-    monkeypatch.setenv("AIRFLOW_CONN_SPIRA_SIGNING", json.dumps(signing))
+    for service in ("signing", "sealing"):
+        key = {"conn_type": "generic", "password": VALUES[f"SPIRA_{service.upper()}_KEY"]}
+        monkeypatch.setenv(f"AIRFLOW_CONN_SPIRA_{service.upper()}", json.dumps(key))
     monkeypatch.setenv("SPIRA_STORE", "s3://spira-store/v1")
     monkeypatch.delenv("SPIRA_SITE", raising=False)
 
