@@ -25,7 +25,7 @@ $(INSTALLED):
 	@echo "installing into .venv; this takes a few minutes"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP)
 	@.venv/bin/python -m pip install --quiet --no-compile -r requirements.txt -r requirements-dev.txt
-	@# On all cores, and for whoever forbids Python to write what it compiles; torch/testing has a file for Python 3.12.
+	@# On all cores, and also where Python may not write what it compiles; torch/testing has a file for Python 3.12.
 	@.venv/bin/python -m compileall -q -j 0 -x /torch/testing/ .venv/lib
 	@rm -f .venv/installed-*; touch $@
 

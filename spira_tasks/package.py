@@ -1,6 +1,6 @@
 """The files of a registered model: kept in the store, and what MLflow has compared with them.
 
-Whoever writes to MLflow's artifacts could change the weights of a model, or add code to it, and
+Anyone who may write MLflow's artifacts could change the weights of a model, or add code to it, and
 MLflow executes what it loads.  So the files are stored as an artifact before MLflow gets them, a
 sealed tag of the version holds its digest, and what is loaded is the store's copy, once MLflow's
 is known to be the same, file by file (ADR 23).
