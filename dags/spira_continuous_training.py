@@ -2,7 +2,8 @@
 
 From a folder of recordings to a registered model: ingest, gates, split, features, training,
 evaluation, and promotion if the model passes its gates and is better than the champion.  At the end
-a report, also of a run that failed.
+a report, also of a run that failed.  The last task, `outcome`, succeeds after a whole run, is
+skipped where a gate refused, and fails where a step crashed or a person stopped the run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 
 from airflow.sdk import DAG, Param
 
-from spira.launch import COMMON, step_operator
+from spira.launch import COMMON, add_steps
 from spira_tasks.contract.pipelines import TRAINING
 
 with DAG(
@@ -74,12 +75,4 @@ with DAG(
     },
     **COMMON,
 ) as dag:
-    tasks = {step.name: step_operator(step, TRAINING) for step in TRAINING}
-    for step in TRAINING:
-        for upstream in step.upstream:
-            tasks[upstream] >> tasks[step.name]
-
-    # The report runs last, also after a failure.  As a teardown it does not change the state of the
-    # run: a refused run stays failed, and a failed report does not make a run fail.
-    (report,) = (step_operator(step, TRAINING) for step in TRAINING.teardown)
-    list(tasks.values()) >> report.as_teardown(on_failure_fail_dagrun=False)
+    add_steps(TRAINING)

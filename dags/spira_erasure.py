@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from spira.launch import COMMON, step_operator
+from spira.launch import COMMON, add_steps
 from spira_tasks.contract.pipelines import ERASURE
 
 with DAG(
@@ -35,5 +35,4 @@ with DAG(
     },
     **COMMON,
 ) as dag:
-    for step in ERASURE:
-        step_operator(step, ERASURE)
+    add_steps(ERASURE)

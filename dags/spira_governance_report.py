@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from spira.launch import COMMON, step_operator
+from spira.launch import COMMON, add_steps
 from spira_tasks.contract.pipelines import REPORT
 
 with DAG(
@@ -26,5 +26,4 @@ with DAG(
     },
     **COMMON,
 ) as dag:
-    for step in REPORT:
-        step_operator(step, REPORT)
+    add_steps(REPORT)

@@ -13,9 +13,11 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
+from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
 from spira.site import Site, number_of
+from spira.store import LAPTOP_STORE
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
 
@@ -80,6 +82,29 @@ def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOper
     )
 
 
+def add_steps(pipeline: Pipeline) -> None:
+    """Make the steps of a pipeline the tasks of the DAG that is being defined, in their order.
+
+    A teardown runs after all others, also after a failure, and does not change the state of the
+    run: a refused run stays failed, and a failed report does not make a run fail.
+    """
+    tasks = {step.name: step_operator(step, pipeline) for step in pipeline.all_steps}
+    for step in pipeline:
+        for upstream in step.upstream:
+            tasks[upstream] >> tasks[step.name]
+    if pipeline.teardown:
+        (last,) = (tasks[step.name] for step in pipeline.teardown)
+        [tasks[step.name] for step in pipeline] >> last.as_teardown(on_failure_fail_dagrun=False)
+        add_outcome(pipeline, last)
+
+
+def add_outcome(pipeline: Pipeline, last: BaseOperator) -> None:
+    """Add the task that says how the run ended, after its last teardown."""
+    limit = timedelta(minutes=10)
+    outcome = OutcomeOperator(task_id="outcome", pipeline=pipeline, execution_timeout=limit)
+    last >> outcome.as_teardown(on_failure_fail_dagrun=True)
+
+
 def _bucket() -> str:
     store = os.environ.get("SPIRA_STORE", "")
     if not store.startswith("s3://"):
@@ -119,7 +144,7 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
             last_lines.append(line)
         if status := self.process.wait():
             raise failure(step.name, status, "".join(last_lines))
-        store = os.environ.get("SPIRA_STORE") or ".spira/store"
+        store = os.environ.get("SPIRA_STORE") or LAPTOP_STORE
         return result_of(store, context["run_id"], step.name, os.environ)
 
     def on_kill(self) -> None:

@@ -23,6 +23,7 @@ SHOWN = ("key", "state", "found", "seconds", "metrics")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 PACK = re.compile(r"spira-report-[A-Za-z0-9._-]+\.zip")
+LAPTOP_STORE = ".spira/store"  # of steps that are processes, where SPIRA_STORE is not set
 REPORT = "report"  # the step whose output ``site`` is the site
 
 
@@ -126,15 +127,15 @@ class StoreReader:
             raise OSError(str(error)) from None
 
 
-def own_store() -> StoreReader:
-    """The store of SPIRA_STORE; a bucket's keys come from Airflow's connections.
+def own_store(default: str = "") -> StoreReader:
+    """The store of SPIRA_STORE, or ``default``; a bucket's keys come from Airflow's connections.
 
     Raises
     ------
     OSError
-        When SPIRA_STORE is not set, or no connection has its keys.
+        When there is neither, or no connection has its keys.
     """
-    store = os.environ.get("SPIRA_STORE")
+    store = os.environ.get("SPIRA_STORE") or default
     if not store:
         raise OSError("SPIRA_STORE is not set where Airflow's api-server runs")
     if not store.startswith("s3://"):

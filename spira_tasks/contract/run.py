@@ -52,6 +52,11 @@ class StepRecord:
     def stopping(self) -> tuple[Verdict, ...]:
         return tuple(verdict for verdict in self.verdicts if verdict.stops)
 
+    @property
+    def refused(self) -> bool:
+        """Whether a gate ended the run; ingest can, before there is anything to judge."""
+        return self.state == "blocked" or self.error == "GateRejected"
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 

@@ -12,9 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param
 
-from spira.launch import RETRIES, step_operator
+from spira.launch import RETRIES, add_outcome, add_steps
 from spira_tasks.contract.pipelines import TRAINING, Pipeline
 from spira_tasks.contract.step import Step
 
@@ -50,10 +51,7 @@ with DAG(
     default_args=RETRIES,
     params={"settings": Param({}, type="object")},
 ) as dag:
-    tasks = {
-        one.name: step_operator(one, FAULTS, os.environ.get("SPIRA_RUNTIME", "process"))
-        for one in FAULTS
-    }
-    for one in FAULTS:
-        for upstream in one.upstream:
-            tasks[upstream] >> tasks[one.name]
+    add_steps(FAULTS)
+    end = EmptyOperator(task_id="end").as_teardown(on_failure_fail_dagrun=False)
+    dag.task_dict["register"] >> end
+    add_outcome(FAULTS, end)

@@ -226,14 +226,13 @@ def test_out_of_memory_is_reported_and_tried_with_the_larger_limit(
 
 
 @pytest.mark.usefixtures("reference")
-def test_a_training_that_is_stopped_saves_its_state_and_airflow_keeps_the_word_of_the_person(
+def test_a_run_that_a_person_stops_saves_its_state_and_ends_as_failed(
     platform: Production,
 ) -> None:
-    """Marked as failed: the signal of a timeout, sooner than one of minutes."""
+    """The signal is that of a timeout, sooner than one of minutes."""
     run = platform.trigger_faulty("stopped", **FAULTY | {"train.epochs": 500})
     run.wait_for_line("train", "epoch 3 of")
-    path = f"{run.path}/taskInstances/train"
-    platform.call("PATCH", path, {"new_state": "failed"})
+    platform.call("PATCH", run.path, {"state": "failed"})
     deadline = time.monotonic() + 60
     while docker("ps", "-q", "--filter", "label=spira.step").stdout.split():
         assert time.monotonic() < deadline, "the container goes on"
@@ -241,4 +240,9 @@ def test_a_training_that_is_stopped_saves_its_state_and_airflow_keeps_the_word_o
     left = docker("ps", "-aq", "--filter", f"label=spira.run={run.run_id}").stdout.split()
     said = "".join(docker("logs", container).stderr for container in left)
     assert "its state is saved" in said
+    while run.states["outcome"][0] not in ("failed", "success", "skipped"):
+        assert time.monotonic() < deadline + 120, run.states
+        time.sleep(1)
+    assert run.wait() == "failed"
     assert run.states["train"] == ("failed", 1)
+    assert "a person marked the run" in run.log("outcome")
