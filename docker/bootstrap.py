@@ -19,13 +19,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.contract.access import DATA, DATABASES, GRANTS, MODELS, STEP_ACCESS, STORE
+from spira_tasks.contract.access import (
+    DATA,
+    DATABASES,
+    GRANTS,
+    INTAKE,
+    MODELS,
+    STEP_ACCESS,
+    STORE,
+)
 
 POSTGRES = os.environ.get("SPIRA_POSTGRES_HOST", "postgres")
 S3_ENDPOINT = os.environ.get("SPIRA_S3_ENDPOINT", "http://s3:8333")
 S3_REGION = os.environ.get("SPIRA_S3_REGION", "")
 MLFLOW = os.environ.get("SPIRA_MLFLOW", "http://mlflow:5000")
 WAIT_SECONDS = 120
+MOVED = {
+    "airflow/admin_password": "airflow_admin/password",
+    **{
+        f"airflow/{name}": f"steps/{name}"
+        for name in ("connections.json", "pseudonym_key", "signing_key", "sealing_key")
+    },
+}
 
 
 def make_secrets(folder: Path) -> None:
@@ -43,6 +58,11 @@ def make_secrets(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o777 != 0o700:
         folder.chmod(0o700)
+    for old, new in MOVED.items():  # the files of a version before 0.3
+        if (folder / old).exists() and not (folder / new).exists():
+            (folder / new).parent.mkdir(exist_ok=True)
+            (folder / old).rename(folder / new)
+            print(f"moved {old} to {new}")
     keep("postgres/password")
     passwords = {role: keep(f"bootstrap/{role}_password") for role in DATABASES}
 
@@ -53,7 +73,7 @@ def make_secrets(folder: Path) -> None:
     keep("airflow/fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     keep("airflow/jwt_secret", secrets.token_urlsafe(64))
     keep("airflow/api_secret_key")
-    keep("airflow/admin_password", secrets.token_urlsafe(12))
+    keep("airflow_admin/password", secrets.token_urlsafe(12))
     redis = keep("redis/password")
     keep("redis/redis.conf", f'requirepass {redis}\nsave ""\nappendonly no\ndir /tmp\n')
     keep("airflow/broker_url", f"redis://:{redis}@redis:6379/0")
@@ -72,15 +92,31 @@ def make_secrets(folder: Path) -> None:
         # Every request carries the password, and its slow hash took most of a registration's time.
         "auth_cache_ttl_seconds = 60\n",
     )
-    identities = json.loads(keep("s3/identities.json", json.dumps(_identities(), indent=1)))
-    keys = {one["name"]: one["credentials"][0] for one in identities["identities"]}
+
+    def keep_all(name: str, wanted: dict[str, Any], listed: str = "") -> dict[str, Any]:
+        """Keep a file of JSON, and add the entries that an older version did not make.
+
+        ``listed`` is the field with the list of entries; without it the file is the mapping.
+        """
+
+        def text(entries: dict[str, Any]) -> str:
+            return json.dumps({listed: list(entries.values())} if listed else entries, indent=1)
+
+        content = json.loads(keep(name, text(wanted)))
+        kept = {one["name"]: one for one in content[listed]} if listed else content
+        if wanted.keys() - kept.keys():
+            new = (folder / name).with_suffix(".new")
+            new.write_text(text(wanted | kept))
+            _open_to_readers(new)
+            new.replace(folder / name)  # a server that reads it now reads a whole file
+            print(f"added to {name}: restart what mounts it")
+        return wanted | kept
+
+    identities = keep_all("s3/identities.json", _identities(), "identities")
+    keys = {name: one["credentials"][0] for name, one in identities.items()}
     keep("mlflow/s3.json", json.dumps(keys["mlflow"]))
-    wanted = _connections(keys, steps, keep)
-    connections = json.loads(keep("airflow/connections.json", json.dumps(wanted, indent=1)))
-    if wanted.keys() - connections.keys():  # this version has one more than the one that made it
-        text = json.dumps(wanted | connections, indent=1)
-        (folder / "airflow/connections.json").write_text(text)
-        print("added to airflow/connections.json")
+    connections = keep_all("steps/connections.json", _connections(keys, steps, keep))
+    keep_all("pages/connections.json", {"spira_s3": connections["spira_s3"]})
     for file in folder.glob("tls/*.pem"):  # a person brought them; the proxy is another user
         _open_to_readers(file)
 
@@ -92,7 +128,7 @@ def _open_to_readers(file: Path) -> None:
 
 
 def _identities() -> dict[str, Any]:
-    """Users of the S3 service, in the notation of SeaweedFS."""
+    """Users of the S3 service by name, in the notation of SeaweedFS."""
     words = {"r": ("Read", "List"), "rw": ("Read", "List", "Write", "Tagging")}
 
     def one(name: str, actions: list[str]) -> dict[str, Any]:
@@ -100,11 +136,11 @@ def _identities() -> dict[str, Any]:
         return {"name": name, "credentials": [key], "actions": actions}
 
     everything = ["Admin", "Read", "List", "Write", "Tagging"]
-    users = [one("admin", everything)]
+    users = {"admin": one("admin", everything)}
     for name, buckets in GRANTS.items():
         actions = [f"{word}:{bucket}" for bucket, how in buckets.items() for word in words[how]]
-        users.append(one(name, actions))
-    return {"identities": users}
+        users[name] = one(name, actions)
+    return users
 
 
 def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[str, Any]:
@@ -117,14 +153,14 @@ def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[
         login, password = keys[name]["accessKey"], keys[name]["secretKey"]
         return other(host=S3_ENDPOINT, login=login, password=password, extra={"region": S3_REGION})
 
-    users = {access.s3_user for access in STEP_ACCESS.values()}
+    users = {access.s3_user for access in (*STEP_ACCESS.values(), INTAKE)}
     return {
         **{f"spira_s3_{user}": s3(user) for user in sorted(users)},
         "spira_s3": s3("airflow"),
         "spira_mlflow": other(host=MLFLOW, login="steps", password=mlflow_password),
-        "spira_pseudonyms": other(password=keep("airflow/pseudonym_key")),
-        "spira_signing": other(password=keep("airflow/signing_key", secrets.token_hex(32))),
-        "spira_sealing": other(password=keep("airflow/sealing_key", secrets.token_hex(32))),
+        "spira_pseudonyms": other(password=keep("steps/pseudonym_key")),
+        "spira_signing": other(password=keep("steps/signing_key", secrets.token_hex(32))),
+        "spira_sealing": other(password=keep("steps/sealing_key", secrets.token_hex(32))),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from spira_tasks.contract.access import COMMAND_LINE, variables
 
-CONNECTIONS = Path("/run/secrets/connections.json")
+CONNECTIONS = Path("/run/keys/connections.json")
 
 
 def environment(connections: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 python health.py PART    metadatabase, scheduler or dag_processor, as the API server sees it; or
                          worker: this container's, asked through Redis if it takes work
+python health.py metadatabase COMMAND ...    wait until it is well, then become the command
 """
 
 import json
 import os
 import socket
 import sys
+import time
 import urllib.request
 
 
@@ -24,7 +26,16 @@ def state_of_worker() -> str:
     return "healthy" if app.control.inspect([own], timeout=10).ping() else "silent"
 
 
-part = sys.argv[1]
-state = state_of_worker() if part == "worker" else state_of(part)
-print(part, state)
+part, *command = sys.argv[1:]
+while True:
+    try:
+        state = state_of_worker() if part == "worker" else state_of(part)
+    except OSError as error:
+        state = f"does not answer: {error}"
+    print(part, state, flush=True)
+    if state == "healthy" or not command:
+        break
+    time.sleep(2)
+if command:
+    os.execvp(command[0], command)  # noqa: S606
 sys.exit(state != "healthy")

@@ -28,7 +28,7 @@ up)
   scripts/compose.sh up -d --no-build
   cat <<TEXT
 
-Airflow   $(setting SPIRA_AIRFLOW_PAGE)   user admin, password in secrets/airflow/admin_password
+Airflow   $(setting SPIRA_AIRFLOW_PAGE)   user admin, password in secrets/airflow_admin/password
 MLflow    $(setting SPIRA_MLFLOW_PAGE)   user admin, password in secrets/mlflow/admin_password
 make doctor            shows what is wrong, and what to do
 make production-down   stops it; nothing is lost

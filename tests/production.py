@@ -163,8 +163,8 @@ class Production:
         self.settings.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
         self._token = ""
         # The key of the runs in processes that these are compared with; the first start keeps it.
-        (self.secrets / "airflow").mkdir(parents=True)
-        (self.secrets / "airflow/pseudonym_key").write_bytes(DEMO_KEY)
+        (self.secrets / "steps").mkdir(parents=True)
+        (self.secrets / "steps/pseudonym_key").write_bytes(DEMO_KEY)
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SPIRA_", "AIRFLOW"))}
@@ -229,7 +229,7 @@ class Production:
 
     def _log_in(self) -> None:
         if not self._token:
-            password = (self.secrets / "airflow/admin_password").read_text()
+            password = (self.secrets / "airflow_admin/password").read_text()
             login = {"username": "admin", "password": password}
             answer = json.loads(self._send("POST", "/auth/token", login))
             self._token = str(answer["access_token"])

@@ -5,7 +5,7 @@ runs on the engine of ``SPIRA_DOCKER_URL``::
 
     [engines.gpu]
     url = "tcp://gpu-1.example.org:2376"
-    tls = "/run/secrets/gpu-1"           # folder with ca.pem, cert.pem and key.pem
+    tls = "/run/keys/gpu-1"              # folder with ca.pem, cert.pem and key.pem
     hosts = {s3 = "10.0.0.5", mlflow = "10.0.0.5"}      # addresses of those names there
 
     [steps.train]

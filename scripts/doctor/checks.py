@@ -471,7 +471,9 @@ def _other_engine(name: str, place: Place, settings: Settings) -> Iterator[Findi
 def _options(place: Place, settings: Settings) -> list[str]:
     options = [f"--host={place.url}"]
     if place.tls:  # a path inside Airflow's containers
-        folder = place.tls.replace("/run/secrets", str(settings.secrets / "airflow"), 1)
+        folder = place.tls
+        for inside, own in {"/run/keys": "steps", "/run/secrets": "airflow"}.items():
+            folder = folder.replace(inside, str(settings.secrets / own), 1)
         options += ["--tlsverify", f"--tlscacert={folder}/ca.pem"]
         options += [f"--tlscert={folder}/cert.pem", f"--tlskey={folder}/key.pem"]
     return options

@@ -21,6 +21,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "models": {STORE: "rw", MODELS: "rw"},
     "airflow": {STORE: "r"},
     "mlflow": {MODELS: "r"},
+    "intake": {DATA: "rw"},
 }
 
 # Role of Postgres: the databases that it owns.
@@ -53,10 +54,10 @@ REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 # Files under secrets/ that the servers read, by the folder that each server mounts.
 SECRET_FILES: Mapping[str, tuple[str, ...]] = {
     "postgres": ("password",),
-    "airflow": (
-        *("database", "fernet_key", "jwt_secret"),
-        *("api_secret_key", "admin_password", "connections.json"),
-    ),
+    "airflow": ("database", "fernet_key", "jwt_secret", "api_secret_key"),
+    "airflow_admin": ("password",),  # once, to make the user
+    "steps": ("connections.json",),  # what runs and follows steps: scheduler, workers, command line
+    "pages": ("connections.json",),  # the API server: the store, to read
     "mlflow": ("backend_uri", "basic_auth.ini", "flask_secret", "s3.json"),
     "s3": ("identities.json",),
 }
@@ -86,6 +87,7 @@ STEP_ACCESS: Mapping[str, Access] = {
     "governance": Access("models", ("mlflow", "signing")),
 }
 COMMAND_LINE = Access("models", ("mlflow", "pseudonyms", "signing"))  # a person on the host
+INTAKE = Access("intake")  # the same person, who puts recordings into the bucket
 
 
 def variables(

@@ -57,15 +57,32 @@ def test_every_file_that_a_server_reads_is_made_and_mounted(tmp_path: Path) -> N
 @pytest.mark.parametrize("service", COMPOSE["services"])
 def test_compose_reads_no_secret_that_the_table_lacks(service: str) -> None:
     """Profiles besides: their servers need not run."""
-    described = COMPOSE["services"][service]
-    volumes = [volume for volume in described.get("volumes", ()) if isinstance(volume, str)]
-    mounted = [re.search(r"/(\w+):/run/secrets:ro$", volume) for volume in volumes]
-    folders = [found[1] for found in mounted if found]
-    assert len(folders) <= 1
-    if folders and folders[0] not in ("redis", "tls"):
-        text = yaml.safe_dump(described).replace("\n", " ")
-        read = set(re.findall(r"/run/secrets/([\w.]+)", text)) - {"broker_url", "result_backend"}
-        assert read <= set(SECRET_FILES[folders[0]])
+    text = yaml.safe_dump(COMPOSE["services"][service]).replace("\n", " ")
+    for place, folder in mounted(service).items():
+        if folder not in ("redis", "tls"):
+            # the profiles' own, and what the settings of all of Airflow name
+            others = {"broker_url", "result_backend", "connections.json"}
+            read = set(re.findall(rf"/run/{place}/([\w.]+)", text)) - others
+            assert read <= set(SECRET_FILES[folder])
+
+
+def mounted(service: str) -> dict[str, str]:
+    """The folders of secrets that a service mounts, by the place under /run."""
+    volumes = [str(volume) for volume in COMPOSE["services"][service].get("volumes", ())]
+    found = [re.search(r"/(\w+):/run/(secrets|keys):ro$", volume) for volume in volumes]
+    return {one[2]: one[1] for one in found if one}
+
+
+def test_each_server_mounts_the_keys_that_it_needs_and_no_others() -> None:
+    airflow = {name: mounted(f"airflow-{name}") for name in ("apiserver", "dag-processor", "init")}
+    assert airflow == {
+        "apiserver": {"secrets": "airflow", "keys": "pages"},
+        "dag-processor": {"secrets": "airflow"},
+        "init": {"secrets": "airflow", "keys": "airflow_admin"},
+    }
+    for name in ("airflow-scheduler", "airflow-worker"):
+        assert mounted(name) == {"secrets": "airflow", "keys": "steps"}
+    assert mounted("cli") == {"keys": "steps"}
 
 
 def test_the_mlflow_server_reads_no_secret_that_the_table_lacks() -> None:

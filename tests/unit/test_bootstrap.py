@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -58,3 +59,20 @@ def test_a_folder_of_another_user_is_reported_without_a_trace(tmp_path: Path) ->
     assert done.returncode == 1
     assert "must belong to root" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_files_of_an_older_version_move_to_where_fewer_servers_mount_them(tmp_path: Path) -> None:
+    assert made(tmp_path).returncode == 0
+    names = ("connections.json", "pseudonym_key", "signing_key", "sealing_key")
+    old = {name: (tmp_path / "steps" / name).read_text() for name in names}
+    identities = json.loads((tmp_path / "s3/identities.json").read_text())["identities"]
+    for name in names:
+        (tmp_path / "steps" / name).rename(tmp_path / "airflow" / name)
+    users = [one for one in identities if one["name"] != "intake"]
+    (tmp_path / "s3/identities.json").write_text(json.dumps({"identities": users}))
+    assert "moved airflow/connections.json to steps/connections.json" in made(tmp_path).stdout
+    assert {name: (tmp_path / "steps" / name).read_text() for name in names} == old
+    assert not [name for name in names if (tmp_path / "airflow" / name).exists()]
+    now = json.loads((tmp_path / "s3/identities.json").read_text())["identities"]
+    assert now[:-1] == users
+    assert now[-1]["name"] == "intake"
