@@ -19,15 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.contract.access import (
-    DATA,
-    DATABASES,
-    GRANTS,
-    INTAKE,
-    MODELS,
-    STEP_ACCESS,
-    STORE,
-)
+from spira_tasks.contract.access import DATA, DATABASES, GRANTS, INTAKE, MODELS, STEP_ACCESS, STORE
 
 POSTGRES = os.environ.get("SPIRA_POSTGRES_HOST", "postgres")
 S3_ENDPOINT = os.environ.get("SPIRA_S3_ENDPOINT", "http://s3:8333")

@@ -12,6 +12,7 @@ from typer.main import get_command
 from spira_tasks.commands import (
     Commands,
     audit,
+    data,
     erase,
     expectations,
     model,
@@ -44,7 +45,7 @@ TITLES = {"GateRejected": "refused", "ConfigError": "error"}
 
 app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
 for module in (
-    *(runs, report, quarantine, waive, model, expectations),
+    *(data, runs, report, quarantine, waive, model, expectations),
     *(trace, audit, erase, pseudonyms, retention),
 ):
     app.add_typer(module.app)

@@ -46,11 +46,20 @@ from spira_tasks.artifacts.blobs import (
     set_aside,
 )
 from spira_tasks.artifacts.documents import Checkpoint, Documents, Runs
-from spira_tasks.artifacts.sources import Directory, open_backend, open_source
+from spira_tasks.artifacts.sources import Directory, open_backend, open_source, put_source
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
-__all__ = ["Blobs", "Checkpoint", "Directory", "Documents", "Store", "open_source", "store_url"]
+__all__ = [
+    "Blobs",
+    "Checkpoint",
+    "Directory",
+    "Documents",
+    "Store",
+    "open_source",
+    "put_source",
+    "store_url",
+]
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from spira_tasks.artifacts.backends import Backend, Folder
 from spira_tasks.artifacts.blobs import canonical_json, digest_of, digest_of_file, in_threads
 from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.progress import progress
 
 T = TypeVar("T")
 
@@ -141,6 +143,51 @@ def open_source(reference: str) -> Directory:
         lambda name: unchanged(backend.read(name, versions[name])),
         reference,
     )
+
+
+def put_source(source: Directory, url: str, last: Iterable[str], *, replace: bool) -> int:
+    """Copy a folder of recordings to the place where data enters; return how many files are new.
+
+    Parameters
+    ----------
+    source : Directory
+    url : str
+        ``"s3://bucket/prefix"``, or the path of a folder.
+    last : iterable of str
+        Names that are written after all others: a run that begins meanwhile finds no table that
+        names a file which is still to come.
+    replace : bool
+        Whether a file that is there with another content is replaced.
+
+    Raises
+    ------
+    ConfigError
+        When such files are there and ``replace`` is false; nothing is written then.
+    """
+    backend = open_backend(url)
+    there = {entry.name: entry for entry in backend.entries("")}
+
+    def is_there(name: str) -> bool:
+        entry, content = there.get(name), source.path(name)
+        if entry is None or entry.size != content.stat().st_size:
+            return False
+        md5 = hashlib.md5(content.read_bytes(), usedforsecurity=False).hexdigest()
+        # an upload in parts, and a folder, have another mark
+        return entry.version == md5 or backend.read(name) == content.read_bytes()
+
+    compared = progress(source.names, "comparing", len(source.names))
+    new = [name for name in compared if not is_there(name)]
+    n_other = sum(name in there for name in new)
+    if n_other and not replace:
+        raise ConfigError(
+            f"{n_other} of the {len(source.names)} files are in {url} with another content, and "
+            "nothing was written: put the delivery under another prefix, or replace them"
+        )
+    at_the_end = set(last)
+    ordered = sorted(new, key=lambda name: name in at_the_end)
+    for name in progress(ordered, "putting", len(ordered)):
+        backend.write(name, source.path(name))
+    return len(new)
 
 
 def _is_hidden(name: str) -> bool:

@@ -80,6 +80,14 @@ def read(data: Directory, secret: bytes) -> Incoming:
     GateRejected
         When a table is not one: wrong encoding, separator or columns.
     """
+    tables = tables_of(data)
+    if tables[0] in CANONICAL:
+        return _without_long_cells(_read_canonical(data, tables[0]))
+    return _without_long_cells(_read_published(data, tables, secret))
+
+
+def tables_of(data: Directory) -> list[str]:
+    """Names of the tables of recordings in a folder, all of one layout; raises as ``read``."""
     canonical = [name for name in CANONICAL if name in data.names]
     published = [name for name in PUBLISHED if name in data.names]
     if len(canonical) > 1 or (canonical and published):
@@ -87,10 +95,8 @@ def read(data: Directory, secret: bytes) -> Incoming:
             f"the folder holds {', '.join(canonical + published)}: it is not clear which one "
             "counts; leave one layout there"
         )
-    if canonical:
-        return _without_long_cells(_read_canonical(data, canonical[0]))
-    if published:
-        return _without_long_cells(_read_published(data, published, secret))
+    if canonical or published:
+        return canonical or published
     raise ConfigError(
         f"none of the folder's {len(data.names)} files is a table of recordings. Looked, at its "
         f"top, for {' or '.join(CANONICAL)} (canonical layout) and for {', '.join(PUBLISHED)} "

@@ -226,9 +226,7 @@ def test_out_of_memory_is_reported_and_tried_with_the_larger_limit(
 
 
 @pytest.mark.usefixtures("reference")
-def test_a_run_that_a_person_stops_saves_its_state_and_ends_as_failed(
-    platform: Production,
-) -> None:
+def test_a_run_that_a_person_stops_saves_its_state_and_ends_as_failed(platform: Production) -> None:
     """The signal is that of a timeout, sooner than one of minutes."""
     run = platform.trigger_faulty("stopped", **FAULTY | {"train.epochs": 500})
     run.wait_for_line("train", "epoch 3 of")

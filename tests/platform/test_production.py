@@ -96,7 +96,7 @@ def test_the_governance_pages_are_open_to_users_who_are_logged_in(
 
 
 def test_a_person_on_the_host_has_the_command_line(
-    platform: Production, undisturbed: DagRun, tmp_path: Path
+    platform: Production, undisturbed: DagRun, readable_cohort: Path, tmp_path: Path
 ) -> None:
     def said(*words: str) -> str:
         process = platform.spira(tmp_path, *words)
@@ -117,6 +117,8 @@ def test_a_person_on_the_host_has_the_command_line(
     said("report", "undisturbed", "--zip", "pack.zip")
     assert (tmp_path / "pack.zip").stat().st_size > 10_000
     assert "whole" in said("report", "--verify", "pack.zip")
+    assert "; 0 were there already" in said("data", "put", str(readable_cohort))
+    assert platform.s3.stat_object("spira-data", "recordings/recordings.csv").size
     mistaken = platform.spira(tmp_path, "show", "nowhere")
     assert mistaken.returncode == 78
     assert "Traceback" not in mistaken.stderr

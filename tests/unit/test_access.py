@@ -135,6 +135,10 @@ def test_the_command_line_of_production_gets_its_keys_and_no_others() -> None:
         "SPIRA_SIGNING_KEY": "s",
         "SPIRA_SEALING_KEY": "k",
     }
+    connections["spira_s3_intake"] = {"host": "h", "login": "l", "password": "of the intake"}
+    found = environment(connections, "data", "put")
+    assert found["SPIRA_S3_SECRET_KEY"] == "of the intake"
+    assert not {"SPIRA_PSEUDONYM_KEY", "SPIRA_SIGNING_KEY", "MLFLOW_TRACKING_URI"} & set(found)
 
 
 def test_without_a_connection_for_s3_nothing_is_handed_on() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spira_tasks.artifacts import open_source
+from spira_tasks.artifacts import open_source, put_source
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -85,3 +85,37 @@ def test_links_to_folders_are_refused_rather_than_left_out(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError, match="links to folders"):
         open_source(f"folder:{tmp_path}/source")
+
+
+def test_a_delivery_is_put_once_and_replaces_nothing_unasked(place: str, tmp_path: Path) -> None:
+    folder = tmp_path / "delivery"
+    (folder / "audio").mkdir(parents=True)
+    (folder / "audio/a.wav").write_bytes(b"a" * 6_000_000)  # S3 takes it in two parts
+    (folder / "audio/b.wav").write_bytes(b"b")
+    (folder / "recordings.csv").write_text("first")
+
+    def put(*, replace: bool = False) -> int:
+        return put_source(
+            open_source(f"folder:{folder}"), place, ["recordings.csv"], replace=replace
+        )
+
+    assert put() == 3
+    assert put() == 0
+    backend = open_backend(place)
+    (folder / "audio/b.wav").write_bytes(b"c")
+    (folder / "audio/d.wav").write_bytes(b"d")
+    with pytest.raises(ConfigError, match=r"1 of the 4 files are in .* with another content"):
+        put()
+    assert backend.find("audio/d.wav") is None
+    assert put(replace=True) == 2
+    assert backend.read("audio/b.wav") == b"c"
+
+
+def test_the_tables_of_a_delivery_come_after_what_they_name(tmp_path: Path) -> None:
+    folder, place = tmp_path / "delivery", tmp_path / "place"
+    folder.mkdir()
+    for name in ("a.csv", "b.wav", "c.wav"):
+        (folder / name).write_text(name)
+    put_source(open_source(f"folder:{folder}"), str(place), ["a.csv"], replace=False)
+    written = {name: (place / name).stat().st_mtime_ns for name in ("a.csv", "b.wav", "c.wav")}
+    assert max(written, key=lambda name: written[name]) == "a.csv"
