@@ -8,7 +8,7 @@
 
 The backup is verified before anything changes.  Databases are loaded beside the present ones, and
 replace them once all are whole.  In the store nothing is deleted: objects of the backup overwrite
-those of the same name.
+those of the same name.  Every DAG is paused, so that no run goes on before a person has looked.
 """
 
 from __future__ import annotations
@@ -49,8 +49,14 @@ def restore(platform: Platform, folder: Path, force: bool) -> None:
     if wrong:
         raise Refused(f"{len(wrong)} objects are not as in the backup: {wrong[:3]}")
     say(f"  {len(there)} objects, all of the backup among them")
+    paused = pause(platform, "airflow" + ASIDE) if "airflow" in manifest["databases"] else []
     swap(platform, list(manifest["databases"]))
     say(f"restored. Now, with the secrets of that time in place: {platform.settings.compose} up -d")
+    if paused:
+        say(
+            f"paused: {', '.join(paused)}. Runs that were under way at the time of the backup would "
+            "go on by themselves: look at them in Airflow's page, then unpause there"
+        )
 
 
 def check(platform: Platform, manifest: dict[str, Any], folder: Path, force: bool) -> None:
@@ -103,6 +109,14 @@ def load(platform: Platform, database: str, dump: Path) -> None:
         if process.wait():
             platform.sql(f"DROP DATABASE {aside};")
             raise Refused(f"database {database} could not be loaded; nothing was replaced")
+
+
+def pause(platform: Platform, database: str) -> list[str]:
+    """Pause every DAG of a database of Airflow; return the names of those that were not."""
+    if not platform.sql("SELECT to_regclass('dag')", database):
+        return []  # a backup of before the first start
+    statement = "UPDATE dag SET is_paused = true WHERE NOT is_paused RETURNING dag_id;"
+    return sorted(platform.sql(statement, database).split())
 
 
 def swap(platform: Platform, databases: list[str]) -> None:

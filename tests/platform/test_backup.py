@@ -36,6 +36,11 @@ for bucket in ("spira-store", "spira-mlflow"):
         found[f"{bucket}/{one.object_name}"] = hashlib.sha256(content).hexdigest()
 print(json.dumps(found))
 """
+DAGS = """
+SET ROLE airflow;
+CREATE TABLE dag (dag_id text, is_paused bool);
+INSERT INTO dag VALUES ('training', false), ('erasure', true);
+"""
 TABLE = "CREATE TABLE notes (id serial PRIMARY KEY, text text); INSERT INTO notes (text) VALUES"
 
 
@@ -45,6 +50,7 @@ def test_what_is_restored_is_what_was_backed_up(stack: Stack, tmp_path: Path) ->
     platform = stack.platform
     for database, role in OWNERS.items():
         platform.sql(f"SET ROLE {role}; {TABLE} ('{database}')", database)
+    platform.sql(DAGS, "airflow")
     stack.python(FILL)
     objects = json.loads(stack.python(READ))
     assert len(objects) == 7
@@ -83,11 +89,13 @@ def test_what_is_restored_is_what_was_backed_up(stack: Stack, tmp_path: Path) ->
     for force in ([], ["--force"], ["--force"]):  # a second time changes nothing
         done = stack.run("scripts/restore.py", *force, target)
         assert done.returncode == 0, done.stderr
+        assert "paused: training." in done.stdout
         assert json.loads(stack.python(READ)) == objects
         platform = stack.platform
         for database, role in OWNERS.items():
             question = "SELECT text, tableowner FROM notes, pg_tables WHERE tablename = 'notes'"
             assert platform.sql(question, database) == f"{database}|{role}"
+        assert platform.sql("SELECT count(*) FROM dag WHERE NOT is_paused", "airflow") == "0"
         access = "SELECT has_database_privilege('mlflow', 'airflow', 'CONNECT')"
         assert platform.sql(access) == "f"
         names = platform.sql("SELECT count(*) FROM pg_database WHERE datname ~ '_(rest|bef)or'")
