@@ -54,8 +54,8 @@ def restore(platform: Platform, folder: Path, force: bool) -> None:
     say(f"restored. Now, with the secrets of that time in place: {platform.settings.compose} up -d")
     if paused:
         say(
-            f"paused: {', '.join(paused)}. Runs that were under way at the time of the backup would "
-            "go on by themselves: look at them in Airflow's page, then unpause there"
+            f"paused: {', '.join(paused)}. Runs that were under way at the time of the backup "
+            "would go on by themselves: look at them in Airflow's page, then unpause there"
         )
 
 
