@@ -1,4 +1,4 @@
-"""The governance site in Airflow's web interface: its links, and the application that serves it.
+"""What we add to Airflow's API server: the governance site, its links, a limit on wrong passwords.
 
 Airflow loads this file, and no other of ours, in each of its processes.  So the pages are imported
 only where they are served (``spira.governance_app``).
@@ -24,6 +24,12 @@ class GovernancePlugin(AirflowPlugin):  # type: ignore[misc]
         from spira.governance_app import build
 
         return [{"app": build(), "url_prefix": PREFIX, "name": "SPIRA governance"}]
+
+    @cached_property
+    def fastapi_root_middlewares(self) -> list[dict[str, Any]]:
+        from spira.token_limit import TokenLimit
+
+        return [{"middleware": TokenLimit, "args": [], "kwargs": {}, "name": "SPIRA token limit"}]
 
     @cached_property
     def external_views(self) -> list[dict[str, str]]:

@@ -373,3 +373,21 @@ def test_airflow_offers_the_pages_where_they_belong(server: Server) -> None:
     assert (
         json.loads(server.ask("/api/v2/plugins/importErrors", "officer").body)["total_entries"] == 0
     )
+
+
+def test_an_address_that_gives_wrong_passwords_waits(server: Server) -> None:
+    """The last test here, as it locks out its own address for a while."""
+
+    def log_in(password: str) -> int:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+        body = json.dumps({"username": "admin", "password": password})
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/auth/token", body, headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    right, wrong = "admin-secret", "guessed"
+    passwords = [wrong, wrong, wrong, right, wrong, wrong, wrong, right]
+    assert [log_in(one) for one in passwords] == [401, 401, 401, 201, 401, 401, 429, 429]
+    assert server.ask("/api/v2/plugins", "admin").status == 200  
