@@ -390,4 +390,4 @@ def test_an_address_that_gives_wrong_passwords_waits(server: Server) -> None:
     right, wrong = "admin-secret", "guessed"
     passwords = [wrong, wrong, wrong, right, wrong, wrong, wrong, right]
     assert [log_in(one) for one in passwords] == [401, 401, 401, 201, 401, 401, 429, 429]
-    assert server.ask("/api/v2/plugins", "admin").status == 200  
+    assert server.ask("/api/v2/plugins", "admin").status == 200  # who is logged in goes on
