@@ -38,6 +38,8 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 SOCKET = Path("/var/run/docker.sock")
 OLDEST_ENGINE, OLDEST_COMPOSE = (20, 10), (1, 29)
 LITTLE_GB, TOO_LITTLE_GB = 20, 5
+LATE_HOURS = 2  # spira_maintenance runs every hour
+LISTENS, LOOPBACK = "0A", ("0100007F", "00000000000000000000000001000000")  # of /proc/net/tcp
 SECONDS_APART = 60  # S3 refuses signatures that are 15 minutes off
 START = "scripts/compose.sh up -d"
 PORTS = {
@@ -145,6 +147,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "ports": ports,
         "services": services,
         "recordings": recordings,
+        "ended containers": ended_containers,
         "network of the steps": inside,
     }.items():
         yield from guarded(what, check, docker, settings)
@@ -545,6 +548,32 @@ def recordings(docker: Docker, settings: Settings) -> Iterator[Finding]:
         yield warn(what, f"could not be looked at: {last_line(answer.err)}")
 
 
+def ended_containers(docker: Docker, settings: Settings) -> Iterator[Finding]:
+    """Each has keys in its environment; the DAG spira_maintenance removes them."""
+    what, hours = "ended containers", float(settings["SPIRA_KEEP_HOURS"])
+    own = ("--filter=label=spira.step", f"--filter=network={settings['SPIRA_NETWORK']}")
+    ids = docker("ps", "--all", "--quiet", "--filter=status=exited", *own).out.split()
+    ends = docker("inspect", "--format={{.State.FinishedAt}}", *ids).out.split() if ids else []
+    ages = [time.time() - datetime.fromisoformat(f"{at[:19]}+00:00").timestamp() for at in ends]
+    n_old = sum(age > (hours + LATE_HOURS) * 3600 for age in ages)
+    if n_old:
+        text = f"{n_old} are older than {hours:g} hours, and each holds keys"
+        yield warn(what, text, "unpause spira_maintenance in Airflow's page, and look at its runs")
+    else:
+        yield ok(what, f"{len(ages)}, none older than {hours:g} hours")
+
+
+def listening() -> list[int]:
+    """TCP ports that programs of this machine offer on other addresses than loopback (Linux)."""
+    ports = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            address, _, port = line.split()[1].partition(":")
+            if line.split()[3] == LISTENS and address not in LOOPBACK:
+                ports.add(int(port, 16))
+    return sorted(ports)
+
+
 def inside(docker: Docker, settings: Settings) -> Iterator[Finding]:
     """What a step sees of its network, from a container as restricted as a step's."""
     what, network = "network of the steps", settings["SPIRA_NETWORK"]
@@ -567,6 +596,7 @@ def inside(docker: Docker, settings: Settings) -> Iterator[Finding]:
         "STORE": "/".join(store),
         "DATA": "/".join(data) if data else "",
         "POSTGRES": ",".join(one["IPAddress"] for one in postgres.values()),
+        "HOST_PORTS": ",".join(map(str, listening())),
         "GATEWAY": (described["IPAM"]["Config"] or [{}])[0].get("Gateway", ""),
         "MLFLOW": "there" if "mlflow" in found else "",
         "INTERNAL": str(described["Internal"]).lower(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import socket
 import subprocess
@@ -257,6 +258,14 @@ def test_the_site_file_is_read_as_airflow_reads_it(tmp_path: Path, env_file: Pat
     assert "there is no [engines.gpu]" in finding.detail
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux lists its ports")
+def test_ports_that_are_open_to_others_are_known() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as own, socket.create_server(("", 0)) as to_all:
+        found = checks.listening()
+        assert to_all.getsockname()[1] in found
+        assert own.getsockname()[1] not in found
+
+
 # -- with an engine --------------------------------------------------------------------------
 
 
@@ -301,8 +310,17 @@ def test_what_is_wrong_before_the_first_start(tmp_path: Path, env_file: Path) ->
 @pytest.mark.docker
 @pytest.mark.slow
 def test_what_breaks_in_a_platform_is_reported(stack: Stack) -> None:
-    done = examined(stack.env_file)
+    image, network = stack.settings["SPIRA_TASKS_IMAGE"], stack.settings["SPIRA_NETWORK"]
+    own = ("--name=spira-test-ended", "--label=spira.step=train", f"--network={network}")
+    with socket.create_server(("0.0.0.0", 0)) as of_the_host:
+        port = of_the_host.getsockname()[1]
+        stack.docker("run", *own, image, "true")
+        done = examined(stack.env_file, SPIRA_KEEP_HOURS="-3")  # it has just ended
+        stack.docker("rm", "--force", "spira-test-ended")
     assert done.returncode == 0, done.stdout
+    (reached,) = re.findall(r"steps can reach port (.*) of the Docker host itself", done.stdout)
+    assert str(port) in reached.split(", ")
+    assert "1 are older than -3 hours, and each holds keys" in done.stdout
     assert "list, put, get, delete, put on a condition" in done.stdout
     assert "none: no internet, no Postgres" in done.stdout
     secrets = stack.settings.known_secrets()
