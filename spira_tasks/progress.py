@@ -22,11 +22,17 @@ def progress(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
         yield from tqdm(items, desc=label, total=total, leave=False)
         return
-    started = last = time.monotonic()
+    last = time.monotonic()
+    first: tuple[float, int] | None = None  # when it printed the first line, and after how many
     for number, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES:
-            last = now
-            left = (now - started) / number * (total - number)
-            log.info("%s: %d of %d, about %.0f s left", label, number, total, left)
+        if now - last < SECONDS_BETWEEN_LINES:
+            continue
+        last = now
+        if first is None:  # imports and the start of processes are no rate
+            first = now, number
+            log.info("%s: %d of %d", label, number, total)
+            continue
+        left = (now - first[0]) / (number - first[1]) * (total - number)
+        log.info("%s: %d of %d, about %.0f s left", label, number, total, left)
