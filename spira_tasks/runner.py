@@ -77,7 +77,9 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
             if isinstance(error, errors.GateRejected):
                 refused = {"run": run_id, "step": step.name, "state": "refused"}
                 known["audit"] = audit.record(store, _spec(step.stage).audit or "gate", refused)
-            close("failed", error=type(error).__name__, message=message)
+            stopped = isinstance(error, SystemExit | KeyboardInterrupt)
+            kind = "Stopped" if stopped else type(error).__name__
+            close("failed", error=kind, message=message)
         except errors.ServiceUnavailable as lost:
             log.warning("%s: its record could not be written: %s", step.name, lost)
         raise error

@@ -92,7 +92,9 @@ def _explanation(t: Words, facts: RunFacts) -> str:
     if facts.outcome == "blocked":
         trained = facts.model is not None or facts.evaluation is not None
         return t("explanation.blocked_model" if trained else "explanation.blocked_data")
-    return t(f"explanation.{facts.outcome}")
+    failed = _first(facts, "failed")
+    kind = failed.error if facts.outcome == "failed" and failed is not None else ""
+    return t.first(f"explanation.error.{kind}", f"explanation.{facts.outcome}")
 
 
 def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:

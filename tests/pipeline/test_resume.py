@@ -186,6 +186,9 @@ def test_whatever_stops_a_training_its_epochs_are_kept(
     assert checkpoints(store)[0].stat().st_mtime_ns == saved
     interrupted(store, interruption, 5, error)
     assert "stopped after epoch 4" in caplog.text
+    record = store.runs.step("first", "train")
+    assert record is not None
+    assert record.error == ("Stopped" if isinstance(error, KeyboardInterrupt) else "RuntimeError")
     assert_the_same(run_step(training(), "first", store), undisturbed)
 
 

@@ -141,6 +141,11 @@ def test_a_failed_run_names_its_step_and_blames_neither_data_nor_model() -> None
     headline = sentences.headline(EN, facts(outcome="failed", verdicts={}, steps=(lost,)))
     assert headline.why == 'The step "Training" got no answer from a service that it needs.'
     assert headline.next.startswith("Run again once the service answers")
+    assert "stopped because of an error" in headline.explanation
+    stopped = StepFacts("train", "failed", error="Stopped")
+    headline = sentences.headline(EN, facts(outcome="failed", verdicts={}, steps=(stopped,)))
+    assert headline.explanation.startswith("The run was stopped before it was done")
+    assert "audit log of the run there says who" in headline.why
     bug = StepFacts("train", "failed", error="ZeroDivisionError")
     assert "ended with an error" in why(facts(outcome="failed", verdicts={}, steps=(bug,)))
 
