@@ -225,7 +225,8 @@ def _read_parquet(path: Path, name: str) -> pd.DataFrame:
             names = [column for column in stored if not column.startswith("__index_level_")]
             _check_width(name, len(names))
             header = _header(name, names, REQUIRED, COLUMNS)
-            frame = file.read(columns=names).to_pandas(ignore_metadata=True)
+            # what pandas noted of the table does not matter, and may be damaged
+            frame = file.read(columns=names).replace_schema_metadata().to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise GateRejected(
             f"{name} cannot be read as Parquet ({type(error).__name__}); write it again"

@@ -149,19 +149,20 @@ def typed(
     faults: Faults = {}
     columns: dict[str, pd.Series] = {}
     for name, column in COLUMNS.items():
-        cells = rows[name] if name in rows else pd.Series(None, index=rows.index, dtype="str")
-        values: dict[Any, Any] = {}
-        for label, cell in cells.dropna().items():
+        cells = rows[name] if name in rows else [None] * len(rows)
+        values: list[Any] = []
+        for label, cell in zip(rows.index, cells, strict=True):
+            values.append(None)
+            if pd.isna(cell):
+                if name in required:
+                    fault = ("missing_value", f"{called.get(name, name)} is required")
+                    faults.setdefault(label, fault)
+                continue
             try:
-                values[label] = _value(name, column, cell)
+                values[-1] = _value(name, column, cell)
             except BadValue as error:
-                if name not in required and is_released(label, error.reason):
-                    continue
-                faults.setdefault(label, (error.reason, f"{called.get(name, name)}: {error}"))
-        if name in required:
-            for label in cells.index[cells.isna()]:
-                fault = ("missing_value", f"{called.get(name, name)} is required")
-                faults.setdefault(label, fault)
+                if name in required or not is_released(label, error.reason):
+                    faults.setdefault(label, (error.reason, f"{called.get(name, name)}: {error}"))
         columns[name] = pd.Series(values, index=rows.index, dtype=DTYPES[column.kind])
     others = rows[[name for name in rows.columns if name not in COLUMNS]]
     return pd.concat([pd.DataFrame(columns), others], axis=1), faults

@@ -82,6 +82,14 @@ def test_a_table_that_is_none_is_refused_with_what_to_do(cohort: Cohort, store: 
     assert {event.details["state"] for event in audit.events(store)} == {"refused"}
 
 
+def test_what_pandas_noted_in_a_parquet_file_does_not_matter(cohort: Cohort, store: Store) -> None:
+    table = pa.Table.from_pandas(pd.DataFrame(cohort.rows).astype("str"))
+    table = table.replace_schema_metadata({b"pandas": b"{damaged\xff"})
+    parquet.write_table(table, cohort.folder / "recordings.parquet")
+    made = Ingested(f"folder:{cohort.folder}", store)
+    assert made.metrics["n_recordings"] == len(cohort.rows)
+
+
 def test_a_parquet_file_that_is_none_is_refused_with_what_to_do(
     cohort: Cohort, store: Store
 ) -> None:
