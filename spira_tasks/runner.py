@@ -42,7 +42,9 @@ class Stage(Protocol):
 
 
 def run_step(step: Step, run_id: str, store: Store) -> Result:
-    """Bring ``step`` to its result.  Calling it again changes nothing and costs nothing.
+    """Bring ``step`` to its result.  Calling it again finds the result, and is recorded.
+
+    A stage that acts on the outside is called each time.
 
     Raises
     ------

@@ -1,0 +1,162 @@
+"""The commands that the documents show work as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Run, linked_copy
+
+from spira_tasks.cli import main
+from spira_tasks.provenance import ROOT
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LANGUAGES = {"": True, "sh": True, "text": False, "toml": False, "yaml": False, "mermaid": False}
+OURS = "python -m spira_tasks "
+# What begins so is a command, also within a sentence.
+COMMAND = re.compile(
+    r"(python -m|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get) (?!\S* ?…$)\S"
+)
+NO_GPU = ("docs/production.md", "*The GPU path has not been run where this is tested.*")
+NO_CLUSTER = ("docs/kubernetes.md", "has never run on a cluster")
+
+# What the test below does not run: how a command begins, where it is run, and a piece of the line.
+ELSEWHERE = {
+    OURS + "pipeline training": (
+        "tests/pipeline/test_cli.py",
+        '"pipeline", "training", "--data", finished.cohort',
+    ),
+    OURS + "erase --number": (
+        "tests/pipeline/test_erasure_request.py",
+        '"spira_tasks", "erase", "--number"',
+    ),
+    OURS + "erase SUBJECT": (
+        "tests/pipeline/test_erasure.py",
+        '["erase", tombstone_tag(subject), "--reason"',
+    ),
+    OURS + "quarantine release": (
+        "tests/pipeline/test_quarantine.py",
+        'main(["quarantine", "release", name, "--why", WHY',
+    ),
+    OURS + "pseudonyms tag": ("tests/pipeline/test_pseudonyms.py", 'main(["pseudonyms", "tag"])'),
+    OURS + "pseudonyms rotate": (
+        "tests/pipeline/test_pseudonyms.py",
+        'main(["pseudonyms", "rotate", "--data"',
+    ),
+    "python -m pytest": ("Makefile", "python -m pytest"),
+    "airflow db migrate": ("scripts/demo.sh", "airflow db migrate"),
+    "airflow dags test": ("scripts/demo.sh", "airflow dags test spira_continuous_training -c"),
+    "apt-get install": (".ci/run", "apt-get install"),
+    "make demo": (".ci/run", "make demo"),
+    "make setup": (".ci/run", "make setup"),
+    "make document": ("tests/unit/test_catalogue.py", "make document"),
+    "make images": ("tests/docker/images.sh", "\nscripts/images.sh"),
+    "make check": (".ci/run", "make check"),
+    "make test-rest": (".ci/run", "make test-rest"),
+    "make test-nightly": (".ci/run", "make test-nightly"),
+    "make test": (".ci/run", "make test"),
+    "make production-up": (".ci/run", "make production-up"),
+    "make doctor": (".ci/run", "make doctor"),
+    "make backup TO=": (".ci/run", "make backup TO="),
+    "make production-down": (".ci/run", "make production-down"),
+    "make restore FROM=": ("tests/platform/test_backup.py", '"scripts/restore.py"'),
+    "make up": ("tests/pipeline/test_up.py", '"scripts" / "up.py"'),
+    "scripts/backup.py --everything": ("tests/platform/test_backup.py", '"--everything", target'),
+    "scripts/backup.py": ("tests/platform/test_backup.py", '"scripts/backup.py", target'),
+    "scripts/restore.py": ("tests/platform/test_backup.py", '"scripts/restore.py"'),
+    "scripts/compose.sh up -d": ("tests/stack.py", '"scripts/compose.sh"'),
+    "docker compose up -d --scale airflow-worker=2": (
+        "tests/platform/test_profiles.py",
+        '"--scale", "airflow-worker=2"',
+    ),
+    "docker ps -a": ("tests/production.py", 'docker("ps", "-aq", "--filter", "label=spira.step")'),
+    "docker logs": ("tests/production.py", 'docker("logs"'),
+    "docker network create": NO_GPU,
+    "kubectl": NO_CLUSTER,
+}
+MORE = {OURS + "cohort": ["--subjects=4", "--workers=1"]}  # given besides, so that it takes no time
+
+
+def commands(document: Path) -> list[str]:
+    """The commands of a document, in their order, each as it is typed."""
+    text, found = document.read_text(), []
+    for language, block, inline in re.findall(
+        r"^```(\w*)\n(.*?)^```|`([^`]+)`", text, re.MULTILINE | re.DOTALL
+    ):
+        if block and LANGUAGES[language]:
+            found += [re.sub(r"\s+#.*", "", line) for line in block.splitlines() if line.strip()]
+        # a decision record tells of programs, and shows what to type in a block
+        elif document.parent.name != "adr" and COMMAND.match(typed := " ".join(inline.split())):
+            found.append(typed)
+    # in production the same command line runs in a container (tests/production.py)
+    return [
+        re.sub(r"^(\w+=\S+ )?(scripts/spira\.sh )?", lambda m: OURS if m[2] else "", command)
+        for command in found
+    ]
+
+
+def place_of(command: str) -> str:
+    """The longest beginning in ``ELSEWHERE``, empty where there is none."""
+    return max((start for start in ELSEWHERE if command.startswith(start)), key=len, default="")
+
+
+WHERE: dict[str, Path] = {}  # a command to the first document that shows it
+for path in DOCUMENTS:
+    WHERE |= dict.fromkeys([one for one in commands(path) if one not in WHERE], path)
+HERE: dict[Path, list[str]] = {}  # what is run below
+for one, path in WHERE.items():
+    if one.startswith((OURS, "cp ")) and not place_of(one):
+        HERE.setdefault(path, []).append(one)
+
+
+def test_every_command_of_the_documents_is_run() -> None:
+    here = {command for listed in HERE.values() for command in listed}
+    assert {command for command in WHERE if not place_of(command)} == here
+    assert {place_of(command) for command in WHERE} - {""} == set(ELSEWHERE)  # none is left over
+
+
+@pytest.mark.parametrize("start", ELSEWHERE)
+def test_a_command_that_is_run_elsewhere_is_there(start: str) -> None:
+    place, line = ELSEWHERE[start]
+    assert line in (ROOT / place).read_text()
+
+
+@pytest.mark.parametrize("document", HERE, ids=lambda path: path.name)
+def test_the_commands_of_a_document_work_in_their_order(
+    document: Path,
+    finished: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    store = linked_copy(finished.store, tmp_path / "store")
+    monkeypatch.setenv("SPIRA_STORE", store.url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".spira").mkdir()
+    recordings = store.directory(finished.results["ingest"].outputs["recordings"])
+    table = pd.read_parquet(recordings.path("recordings.parquet"))
+    names = {
+        "/path/to/recordings": str(finished.cohort),
+        "--data DIR": f"--data {finished.cohort}",
+        "DIR": "made",
+        "RECORD": table["record_id"].iloc[0],
+        "RUN": finished.run_id,
+        "VERSION": "1",
+        "…": "a reason that others can read",
+        "champion": "challenger",  # this run has none
+    }
+    for command in HERE[document]:
+        typed = command
+        for name, value in names.items():
+            typed = typed.replace(name, value)
+        if typed.startswith("cp "):
+            _, source, target = shlex.split(typed)
+            shutil.copy(ROOT / source, target)
+            continue
+        more = next((more for start, more in MORE.items() if command.startswith(start)), [])
+        status = main([*shlex.split(typed)[3:], *more])
+        assert status == 0, f"{command}\n{capfd.readouterr().err[-2000:]}"
