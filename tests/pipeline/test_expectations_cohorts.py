@@ -28,7 +28,7 @@ GATE = Step(
 
 
 def test_a_clean_synthetic_cohort_is_not_blocked(tmp_path: Path) -> None:
-    write_cohort(tmp_path / "data", subjects=12, seed=5)
+    write_cohort(tmp_path / "data", subjects=12, seed=5, workers=1)
     store = Store(str(tmp_path / "store"))
     ingest = run_step(Step("ingest", "ingest", {"data": f"folder:{tmp_path}/data"}), "r", store)
     assert ingest.metrics["n_quarantined"] == 0
@@ -58,7 +58,7 @@ REPORTED = {
 
 def test_every_fault_of_a_delivery_is_put_aside_or_reported(tmp_path: Path) -> None:
     assert set(REASONS) | set(REPORTED) == set(FAULTS)
-    write_cohort(tmp_path / "data", subjects=9, seed=5, faults=list(FAULTS))
+    write_cohort(tmp_path / "data", subjects=9, seed=5, faults=list(FAULTS), workers=1)
     store = Store(str(tmp_path / "store"))
     config = {"max_quarantine_fraction": 1.0, "max_site_quarantine_fraction": 1.0}
     step = Step("ingest", "ingest", {"data": f"folder:{tmp_path}/data"}, config)

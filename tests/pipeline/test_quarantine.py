@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,16 +28,25 @@ LIMIT = {"max_quarantine_fraction": 1.0, "max_site_quarantine_fraction": 1.0}
 
 @pytest.fixture(scope="module")
 def six_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("refused") / "c"
-    write_cohort(folder, subjects=6, seed=5)
-    return folder
+    """Their recordings, and a store that remembers what these sound like."""
+    folder = tmp_path_factory.mktemp("refused")
+    write_cohort(folder / "c", subjects=6, seed=5, workers=1)
+    step = Step("ingest", "ingest", {"data": f"folder:{folder / 'c'}"}, LIMIT)
+    run_step(step, "r", Store(str(folder / "store")))
+    return folder / "c"
 
 
 class Ward:
-    """A cohort that is taken in again and again, with a store of its own."""
+    """A cohort that is taken in again and again, with a store of its own.
+
+    Its recordings were converted before: no test here looks at how.
+    """
 
     def __init__(self, cohort: Path, place: Path) -> None:
         self.data = place / "data"
+        for name in ("blobs", "memo"):
+            known = cohort.with_name("store") / name
+            shutil.copytree(known, place / "store" / name, copy_function=os.link)
         self.store = Store(str(place / "store"))
         shutil.copytree(cohort, self.data)
         self.rows = pd.read_csv(cohort / "recordings.csv", dtype=str, keep_default_na=False)
