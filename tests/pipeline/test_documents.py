@@ -42,6 +42,7 @@ ELSEWHERE = {
         "tests/pipeline/test_quarantine.py",
         'main(["quarantine", "release", name, "--why", WHY',
     ),
+    OURS + "data put": ("tests/platform/test_production.py", 'said("data", "put"'),
     OURS + "pseudonyms tag": ("tests/pipeline/test_pseudonyms.py", 'main(["pseudonyms", "tag"])'),
     OURS + "pseudonyms rotate": (
         "tests/pipeline/test_pseudonyms.py",
