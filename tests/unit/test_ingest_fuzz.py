@@ -269,7 +269,7 @@ def wrong_answers(seeds: range, audio: list[Cohort], place: Path) -> dict[str, s
     alone = [[seed] for seed in seeds if seed % ONE_IN == 0]
     others = [seed for seed in seeds if seed % ONE_IN]
     together = [others[n : n + TOGETHER] for n in range(0, len(others), TOGETHER)]
-    failed = {}
+    failed: dict[str, str] = {}
     for n, folder in enumerate(alone + together):
         # the audit log, which every step reads, stays short
         store = Store(str(place / f"store{n // 50}"))
