@@ -26,7 +26,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
-from mlflow.entities import Experiment, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Experiment, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
@@ -140,9 +140,9 @@ class Tracker:
     def finish(self, key: str, name: str, outputs: Mapping[str, str]) -> None:
         """Close the run of a training, and tag it with the digests of its outputs."""
         _, run_id = self._run(name, "spira.key", key)
-        tags = [RunTag(f"spira.output.{name}", value) for name, value in outputs.items()]
+        tags = [RunTag(f"spira.output.{output}", value) for output, value in outputs.items()]
         self.client.log_batch(run_id, tags=tags)
-        self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+        self.client.set_terminated(run_id)
 
     @translated
     def run_of(self, model: str, name: str) -> str:
@@ -174,7 +174,7 @@ class Tracker:
             self.client.log_batch(run_id, metrics=batch[start : start + 1000])
         for file in files:
             self.client.log_artifact(run_id, str(file), "report")
-        self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+        self.client.set_terminated(run_id)
 
     @translated
     def find_version(self, classifier: str) -> Registered | None:
@@ -182,18 +182,20 @@ class Tracker:
 
         Of several, which older stores may have, it is one that serves or served, then the first.
         """
-        found = [one for one in self.versions() if one.classifier == classifier]
         return min(
-            found, key=lambda one: (CHAMPION not in one.aliases, not one.was_champion), default=None
+            self.versions(classifier),
+            key=lambda one: (CHAMPION not in one.aliases, not one.was_champion),
+            default=None,
         )
 
     @translated
-    def versions(self) -> list[Registered]:
-        """List the versions of the registered model, the oldest first."""
+    def versions(self, classifier: str | None = None) -> list[Registered]:
+        """List the versions of the registered model, or of one classifier, the oldest first."""
         found = []
         with _unless("RESOURCE_DOES_NOT_EXIST"):
             found = list(self.client.search_model_versions(f"name='{MODEL}'"))
-        return [self._registered(str(number)) for number in sorted(int(v.version) for v in found)]
+        wanted = [v for v in found if classifier in (None, v.tags.get(CLASSIFIER))]
+        return [self._registered(str(number)) for number in sorted(int(v.version) for v in wanted)]
 
     @translated
     def artifacts_of(self, version: Registered) -> dict[str, str]:
@@ -413,7 +415,7 @@ class Tracker:
             (MlflowException, {401: USER, 403: USER, 404: GONE}.get(status, REFUSED)),
         ):
             if isinstance(cause, which):
-                said = str(cause).partition("\n")[0][:300]
+                said = str(cause).partition("\n")[0][:300].replace(self.uri, self._place)
                 return ConfigError(f"MLflow at {self._place} ({kind}): {said}; {advice}")
         return None
 
