@@ -159,7 +159,7 @@ def test_every_error_code_of_mlflow_is_an_error_of_this_project(folder: Path) ->
 
 
 def failed_upload(status: int) -> Exception:
-    failed = S3UploadFailedError("an upload")
+    failed: Exception = S3UploadFailedError("an upload")
     failed.__context__ = s3_error(status)
     return failed
 
