@@ -13,7 +13,7 @@ import pytest
 from test_promotion import LABELS, evaluation, scores
 
 from expectations import promotion
-from spira_tasks import package
+from spira_tasks import package, show
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.record import Result
@@ -278,6 +278,13 @@ def test_a_version_that_was_deleted_in_mlflow_says_which_step_to_run_again(
     registry.tracker.client.delete_registered_model(MODEL)
     with pytest.raises(ConfigError, match=r"no longer has version 1; .* run the step register"):
         registry.promote(1)
+
+
+def test_a_run_is_shown_also_where_the_registry_cannot_be_read(registry: Registry) -> None:
+    registry.add(1)
+    (registry.place / "store/mlflow/mlflow.db").write_bytes(b"no database" * 500)
+    found = show.describe("run-1", registry.store)["model"]
+    assert found == {"name": MODEL, "version": "1", "aliases": []}
 
 
 def test_an_approval_overrides_neither_a_gate_nor_an_erasure(
