@@ -1,4 +1,7 @@
-"""What a model must show before it becomes the champion: each rule with its reason and owner.
+"""The policy of promotion: what a model must show to become the champion, and why.
+
+Every run obeys it, scheduled or started by hand: no setting of a run changes a rule.  Who wants
+another rule changes it here, by a review.
 
 The thresholds are engineering proposals checked on synthetic cohorts; a clinician has to sign them
 before any of them means something for a patient.  Each looks at intervals, not at point values:
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from spira_tasks.contract.verdict import Number, Status, Unit, Verdict
 
@@ -31,9 +34,13 @@ MAX_NOISE_DROP = 0.05
 MIN_SENSITIVITY, MIN_SPECIFICITY = 0.80, 0.75
 """Floors for triage, for the lower bound of the interval.  With fewer than 100 subjects in a class
 the interval is too wide to demand that (the best published network, 47 of 54 patients found, has a
-lower bound of 0.76): such a model can be champion, but is provisional, and says so."""
+lower bound of 0.76): such a model is provisional, and says so."""
 
 MIN_SUBJECTS_TO_VALIDATE = 100
+
+APPROVAL: Literal["provisional", "always"] = "provisional"
+"""Which models a person has to approve: provisional ones, or all.  Where too few people were tested
+no program decides, so there is no value that asks nobody."""
 
 CALIBRATION_MARGIN = 0.03
 """Added to what a perfectly calibrated model shows at the same n: 1.27/sqrt(n) is the 95th
@@ -42,6 +49,9 @@ percentile of the ECE of 10 bins (0.122 at n = 108, 0.072 at 300, 0.040 at 1000,
 MIN_CONFIDENCE_OF_GAIN = 0.80
 """Share of resamples in which the challenger's AUC exceeds the champion's.  Significance at 5 %
 would keep a worse champion for years: with 108 subjects, 88 % against 92 % is seen once in five."""
+
+N_RESAMPLES, SEED = 2000, 0
+"""Of the test subjects, for that share: with another seed a close comparison may end otherwise."""
 
 MAX_SENSITIVITY_LOSS = 0.05
 """A better AUC does not pay for patients missed at the operating point."""
@@ -127,6 +137,11 @@ def calibrated(evaluation: Mapping[str, Any]) -> Verdict:
     limit = 1.27 / n**0.5 + CALIBRATION_MARGIN
     status: Status = "pass" if error <= limit else "warn"
     return _verdict(evaluation, "calibration", status, Number(error), round(limit, 4))
+
+
+def needs_approval(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a person has to approve a model that no verdict stops."""
+    return APPROVAL == "always" or any(verdict.status == "insufficient" for verdict in verdicts)
 
 
 def nobody_erased(n_erased: int) -> Verdict:

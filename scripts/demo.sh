@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make demo`: a synthetic cohort, one run of the DAG on it, and what came out.
+# `make demo`: a synthetic cohort, one run of the DAG on it, what came out, and a person's approval.
 # SPIRA_DEMO_SUBJECTS and SPIRA_DEMO_EPOCHS make it smaller or larger.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +31,23 @@ python -m spira_tasks show latest --reports .spira/reports
 if [ "$status" -ne 0 ] && python -m spira_tasks show latest --json | grep '"outcome": "blocked"' >/dev/null; then
   say "A gate refused: that is an outcome, not an accident. Its reason is above."
   status=0
+fi
+
+# The version, where nothing but a person's approval is missing.
+version=$(python -m spira_tasks show latest --json | python -c '
+import json, sys
+run = json.load(sys.stdin)
+checks = [check for step in run["steps"] if step["name"] == "promote" for check in step["verdicts"]]
+missing = {check["name"] for check in checks if check["verdict"] == "warn"}
+if missing & {"approved_by_a_person", "better_than_champion"} == {"approved_by_a_person"}:
+    print(run["model"]["version"])')
+if [ -n "$version" ]; then
+  say "4. The model is provisional, so a person decides. In your place the demo types:"
+  why="demo: synthetic people, no patient"
+  echo "  python -m spira_tasks model approve $version --why \"$why\""
+  echo "  python -m spira_tasks quarantine rerun latest"
+  python -m spira_tasks model approve "$version" --why "$why"
+  python -m spira_tasks quarantine rerun latest 2>>"$log"
 fi
 cat <<NEXT
 

@@ -157,9 +157,12 @@ def _forget(run_id: str, store: Store) -> None:
     A table may name the damaged blob, so its own step has to run again; what every recording is
     remembered by makes that cheap.
     """
-    for record in store.runs.read(run_id).steps.values():
-        if record.key:
-            store.forget_result(record.key)
+    try:
+        for record in store.runs.read(run_id).steps.values():
+            if record.key:
+                store.forget_result(record.key)
+    except errors.SpiraError as error:  # of the damage, which is the first error, the run tells
+        log.warning("run %s: not all of its results are forgotten: %s", run_id, error)
 
 
 def _find_or_compute(

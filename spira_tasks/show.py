@@ -13,7 +13,7 @@ from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.contract.verdict import Number, Verdict, suppress
-from spira_tasks.errors import ServiceUnavailable
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _model(run: Run, store: Store) -> dict[str, Any] | None:
 
     try:
         version = Tracker(store.tracking_uri).find_version(known["classifier"])
-    except ServiceUnavailable:
+    except (ConfigError, ServiceUnavailable):
         version = None
     aliases = list(version.aliases) if version else []
     return {"name": known["name"], "version": known["version"], "aliases": aliases}

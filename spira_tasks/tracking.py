@@ -7,13 +7,15 @@ them.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -24,20 +26,49 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
-from mlflow.entities import Metric, Param, RunStatus, RunTag
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities import Experiment, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.utils.file_utils import local_file_uri_to_path
 
-from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table it makes
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # ``_named`` says it
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT = "spira_continuous_training"
 MODEL = "spira"
 CHAMPION, CHALLENGER = "champion", "challenger"
+CLASSIFIER = "spira.classifier"  # tag of a version: digest of its classifier in the store
+
+# What to do about an error that another try does not mend.
+BUCKET = (
+    "SPIRA_S3_ACCESS_KEY and SPIRA_S3_SECRET_KEY must open the bucket of MLflow's artifacts too"
+)
+DATABASE = (
+    "check MLFLOW_TRACKING_URI; if the database is damaged, restore it from a backup, or move it "
+    "away and run the pipeline again, which makes a new one and registers the model again"
+)
+USER = "check MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and what that user may do"
+GONE = (
+    "if it was deleted, run the step register again (in Airflow clear that task, else python -m "
+    "spira_tasks quarantine rerun RUN), which registers the model anew from the store"
+)
+REFUSED = "do what it says, and check MLFLOW_TRACKING_URI"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Where MLflow's database has places of files.
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,49 +92,64 @@ class Registered:
         return self.tags.get("spira.contains_erased") == "true"
 
 
+def translated(
+    method: Callable[Concatenate[Tracker, P], R],
+) -> Callable[Concatenate[Tracker, P], R]:
+    """Let a method raise an error of this project for what MLflow, or anything below it, raises."""
+
+    @functools.wraps(method)
+    def call(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            named = self._named(error)
+            if named is None:
+                raise
+            raise named from error
+
+    return call
+
+
 class Tracker:
     """An MLflow server, or an SQLite file with a folder of artifacts beside it."""
 
+    @translated
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._database: Path | None = None
         _pass_on_s3_keys()
         if uri.startswith("sqlite:///"):
-            _make_database(Path(uri.removeprefix("sqlite:///")))
-        with self._translating():
-            self.client = mlflow.MlflowClient(uri, uri)
-            experiment = self.client.get_experiment_by_name(EXPERIMENT)
-            self.experiment_id = (
-                experiment.experiment_id if experiment else self._create_experiment()
-            )
+            self._database = Path(uri.removeprefix("sqlite:///")).resolve()
+            _make_database(self._database)
+        self.client = mlflow.MlflowClient(uri, uri)
 
+    @translated
     def log_epoch(self, key: str, name: str, number: int, metrics: Mapping[str, float]) -> str:
         """Log the metrics of one epoch of the training with this key; return the run's place."""
-        with self._translating():
-            run_id = self._find_run("spira.key", key) or self._create_run(name, {"spira.key": key})
-            batch = [Metric(metric, value, 0, number) for metric, value in metrics.items()]
-            self.client.log_batch(run_id, metrics=batch)
-        return self.place(run_id)
+        place, run_id = self._run(name, "spira.key", key)
+        batch = [Metric(metric, value, 0, number) for metric, value in metrics.items()]
+        self.client.log_batch(run_id, metrics=batch)
+        return place
 
+    @translated
     def place(self, run_id: str) -> str:
         """Return ``"<experiment>/<run>"``, by which MLflow's page finds a run."""
-        return f"{self.experiment_id}/{run_id}"
+        return f"{self._experiment()}/{run_id}"
 
-    def finish(self, key: str, outputs: Mapping[str, str]) -> None:
+    @translated
+    def finish(self, key: str, name: str, outputs: Mapping[str, str]) -> None:
         """Close the run of a training, and tag it with the digests of its outputs."""
-        with self._translating():
-            run_id = self._find_run("spira.key", key)
-            if run_id is not None:
-                tags = [RunTag(f"spira.output.{name}", value) for name, value in outputs.items()]
-                self.client.log_batch(run_id, tags=tags)
-                self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+        _, run_id = self._run(name, "spira.key", key)
+        tags = [RunTag(f"spira.output.{output}", value) for output, value in outputs.items()]
+        self.client.log_batch(run_id, tags=tags)
+        self.client.set_terminated(run_id)
 
+    @translated
     def run_of(self, model: str, name: str) -> str:
         """Return the run that trained the model with this digest; make one if MLflow has none."""
-        with self._translating():
-            return self._find_run("spira.output.model", model) or self._create_run(
-                name, {"spira.output.model": model}
-            )
+        return self._run(name, "spira.output.model", model)[1]
 
+    @translated
     def describe(
         self,
         run_id: str,
@@ -115,43 +161,48 @@ class Tracker:
         files: list[Path],
     ) -> None:
         """Log a model's parameters, metrics, tags, history and reports; doing it twice is safe."""
-        with self._translating():
-            batch = [Metric(name, value, 0, 0) for name, value in metrics.items()]
-            for row in history:
-                number = int(row["number"])
-                batch += [Metric(k, v, 0, number) for k, v in row.items() if k != "number"]
-            self.client.log_batch(
-                run_id,
-                params=[Param(name, str(value)) for name, value in params.items()],
-                tags=[RunTag(name, value) for name, value in tags.items()],
-            )
-            for start in range(0, len(batch), 1000):  # MLflow's limit
-                self.client.log_batch(run_id, metrics=batch[start : start + 1000])
-            for file in files:
-                self.client.log_artifact(run_id, str(file), "report")
-            self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+        batch = [Metric(name, value, 0, 0) for name, value in metrics.items()]
+        for row in history:
+            number = int(row["number"])
+            batch += [Metric(k, v, 0, number) for k, v in row.items() if k != "number"]
+        self.client.log_batch(
+            run_id,
+            params=[Param(name, str(value)) for name, value in params.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+        for start in range(0, len(batch), 1000):  # MLflow's limit
+            self.client.log_batch(run_id, metrics=batch[start : start + 1000])
+        for file in files:
+            self.client.log_artifact(run_id, str(file), "report")
+        self.client.set_terminated(run_id)
 
+    @translated
     def find_version(self, classifier: str) -> Registered | None:
-        """Return the version made from the classifier with this digest."""
-        with self._translating():
-            matching = [v for v in self._search() if v.tags.get("spira.classifier") == classifier]
-            return self._registered(matching[0].version) if matching else None
+        """Return the version made from the classifier with this digest.
 
-    def versions(self) -> list[Registered]:
-        """List the versions of the registered model, the oldest first."""
-        with self._translating():
-            found = [self._registered(version.version) for version in self._search()]
-        return sorted(found, key=lambda version: int(version.version))
+        Of several, which older stores may have, it is one that serves or served, then the first.
+        """
+        return min(
+            self.versions(classifier),
+            key=lambda one: (CHAMPION not in one.aliases, not one.was_champion),
+            default=None,
+        )
 
+    @translated
+    def versions(self, classifier: str | None = None) -> list[Registered]:
+        """List the versions of the registered model, or of one classifier, the oldest first."""
+        found = []
+        with _unless("RESOURCE_DOES_NOT_EXIST"):
+            found = list(self.client.search_model_versions(f"name='{MODEL}'"))
+        wanted = [v for v in found if classifier in (None, v.tags.get(CLASSIFIER))]
+        return [self._registered(str(number)) for number in sorted(int(v.version) for v in wanted)]
+
+    @translated
     def artifacts_of(self, version: Registered) -> dict[str, str]:
         """Map recordings, model, classifier, report and package to the digests behind a version."""
-        with self._translating():
-            try:
-                tags = self.client.get_run(version.run_id).data.tags
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                tags = {}  # MLflow has lost the run; the store's records have it
+        tags: Mapping[str, str] = {}  # where MLflow has lost the run, the store's records have it
+        with _unless("RESOURCE_DOES_NOT_EXIST"):
+            tags = self.client.get_run(version.run_id).data.tags
         found = {
             name.rpartition(".")[2]: value
             for name, value in tags.items()
@@ -162,96 +213,142 @@ class Tracker:
             found["package"] = version.tags["spira.package"]
         return found
 
+    @translated
     def register(self, run_id: str, folder: Path, tags: Mapping[str, str]) -> Registered:
         """Hand the files of a model to MLflow, and make it the challenger; the version comes last.
 
-        ``folder`` is what ``write_model`` made.  The tag ``spira.classifier``, the digest of the
-        classifier in the store, identifies it.
+        ``folder`` is what ``write_model`` made.  The tag ``CLASSIFIER`` identifies it: where
+        another process registers the same classifier meanwhile, both get the version that is first.
+        MLflow numbers a version only after the one before is there to be found.
         """
-        with self._translating(), self._as_mlflow_default():
+        with self._as_mlflow_default():
             if not self.client.search_registered_models(f"name='{MODEL}'"):
-                self.client.create_registered_model(MODEL)
+                with _unless("RESOURCE_ALREADY_EXISTS"):  # another process was first
+                    self.client.create_registered_model(MODEL)
             model = self.client.create_logged_model(
-                self.experiment_id, name="classifier", source_run_id=run_id
+                self._experiment(), name="classifier", source_run_id=run_id
             )
             self.client.log_model_artifacts(model.model_id, str(folder))
             model = self.client.finalize_logged_model(model.model_id, "READY")
-            version = self.client.create_model_version(
+            made = self.client.create_model_version(
                 MODEL, model.model_uri, run_id, tags=dict(tags), model_id=model.model_id
             )
-            self.client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
-            return self._registered(version.version)
+        first = self.find_version(tags[CLASSIFIER])
+        if first is not None and first.version != str(made.version):
+            self.client.delete_model_version(MODEL, str(made.version))
+            self.client.delete_logged_model(model.model_id)
+            return first
+        self.client.set_registered_model_alias(MODEL, CHALLENGER, str(made.version))
+        return self._registered(str(made.version))
 
+    @translated
     def download(self, version: Registered, folder: Path) -> Path:
         """Copy the files that MLflow has of a version into a folder; load nothing."""
-        with self._translating(), self._as_mlflow_default():
+        self._follow(self.client.get_experiment_by_name(EXPERIMENT))
+        with self._as_mlflow_default(), _unless("RESOURCE_DOES_NOT_EXIST"):
             source = self.client.get_model_version_download_uri(MODEL, version.version)
             return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
+        return folder / "lost"  # nothing is there
 
+    @translated
     def champion(self) -> Registered | None:
-        with self._translating():
-            # Searched: a server with users refuses to look up a model that does not exist.
-            models = self.client.search_registered_models(f"name='{MODEL}'")
-            version = models[0].aliases.get(CHAMPION) if models else None
-            return self._registered(str(version)) if version else None
+        # Searched: a server with users refuses to look up a model that does not exist.
+        models = self.client.search_registered_models(f"name='{MODEL}'")
+        version = models[0].aliases.get(CHAMPION) if models else None
+        return self._registered(str(version)) if version else None
 
+    @translated
     def promote(self, version: str) -> None:
         """Make a version the champion; only this and ``demote`` change which model serves."""
-        with self._translating():
-            self.client.set_registered_model_alias(MODEL, CHAMPION, version)
+        self.client.set_registered_model_alias(MODEL, CHAMPION, version)
+        if CHALLENGER in self._registered(version).aliases:  # not that of another, newer version
             self.client.delete_registered_model_alias(MODEL, CHALLENGER)
 
+    @translated
     def demote(self, instead: str | None) -> None:
         """Remove the champion; an earlier version takes its place if one is given."""
-        with self._translating():
-            if instead is None:
-                self.client.delete_registered_model_alias(MODEL, CHAMPION)
-            else:
-                self.client.set_registered_model_alias(MODEL, CHAMPION, instead)
+        if instead is None:
+            self.client.delete_registered_model_alias(MODEL, CHAMPION)
+        else:
+            self.client.set_registered_model_alias(MODEL, CHAMPION, instead)
 
+    @translated
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
-        with self._translating():
-            for name, value in tags.items():
-                self.client.set_model_version_tag(MODEL, version, name, value)
+        for name, value in tags.items():
+            self.client.set_model_version_tag(MODEL, version, name, value)
 
+    @translated
     def load(self, folder: Path) -> Any:
         """Load the files of a model as a server does; ``spira_tasks.package`` checks them first."""
-        with self._translating(), self._as_mlflow_default():
+        with self._as_mlflow_default():
             return mlflow.pyfunc.load_model(str(folder))
-
-    def _search(self) -> list[ModelVersion]:
-        try:
-            return list(self.client.search_model_versions(f"name='{MODEL}'"))
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return []
-            raise
 
     def _registered(self, number: str) -> Registered:
         version = self.client.get_model_version(MODEL, number)
         return Registered(
             version=str(version.version),
             run_id=str(version.run_id),
-            classifier=version.tags.get("spira.classifier", ""),
+            classifier=version.tags.get(CLASSIFIER, ""),
             aliases=tuple(sorted(version.aliases)),
             tags=dict(version.tags),
         )
 
-    def _create_experiment(self) -> str:
-        location = None
-        if self.uri.startswith("sqlite:///"):
-            location = (Path(self.uri.removeprefix("sqlite:///")).parent / "artifacts").as_uri()
-        return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+    def _run(self, name: str, tag: str, value: str) -> tuple[str, str]:
+        """Place and id of the run with this value of a tag; it is made if MLflow has none."""
+        experiment = self._experiment()
+        query = f"tags.`{tag}` = '{value}'"
+        runs = list(self.client.search_runs([experiment], query, max_results=1))
+        run = runs[0] if runs else self.client.create_run(experiment, None, {tag: value}, name)
+        return f"{experiment}/{run.info.run_id}", str(run.info.run_id)
 
-    def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
-        run = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
-        return str(run.info.run_id)
+    def _experiment(self) -> str:
+        """Id of the experiment, which is made if MLflow has none.
 
-    def _find_run(self, tag: str, value: str) -> str | None:
-        runs = self.client.search_runs(
-            [self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1
-        )
-        return str(runs[0].info.run_id) if runs else None
+        Raises
+        ------
+        ConfigError
+            When a person deleted it: until it is deleted for good its name is taken.
+        """
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            location = (self._database.parent / "artifacts").as_uri() if self._database else None
+            with _unless("RESOURCE_ALREADY_EXISTS"):  # another process was first
+                self.client.create_experiment(EXPERIMENT, artifact_location=location)
+            found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found.lifecycle_stage == "deleted":
+            raise ConfigError(
+                f"the experiment {EXPERIMENT} was deleted in MLflow at {self._place}. Restore it: "
+                f"MLFLOW_TRACKING_URI={self._place} mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}; then run the step again"
+            )
+        self._follow(found)
+        return str(found.experiment_id)
+
+    def _follow(self, experiment: Experiment | None) -> None:
+        """Let the database name the folder of artifacts beside it, also after both were moved.
+
+        MLflow keeps absolute paths: it would write to where the folder was, and find nothing.
+        """
+        if self._database is None or experiment is None:
+            return
+        folder, before = self._database.parent / "artifacts", experiment.artifact_location
+        after = folder.as_uri()
+        if before == after or not before.startswith("file:"):
+            return
+        if Path(local_file_uri_to_path(before)).is_dir() and not folder.is_dir():
+            return  # only the database was moved
+        from sqlalchemy import create_engine, text
+
+        engine = create_engine(self.uri)
+        with engine.begin() as connection:
+            for table, column in PLACES:
+                statement = (
+                    f"UPDATE {table} SET {column} = :after || substr({column}, :n + 1) "  # noqa: S608
+                    f"WHERE {column} = :before OR substr({column}, 1, :n + 1) = :before || '/'"
+                )
+                values = {"before": before, "after": after, "n": len(before)}
+                connection.execute(text(statement), values)
+        engine.dispose()
 
     @contextlib.contextmanager
     def _as_mlflow_default(self) -> Iterator[None]:
@@ -272,43 +369,69 @@ class Tracker:
             else:
                 os.environ[variable] = given
 
-    @contextlib.contextmanager
-    def _translating(self) -> Iterator[None]:
-        """Translate errors of MLflow and of its S3 client."""
+    def _named(self, error: Exception) -> SpiraError | None:
+        """What an error of MLflow, its database or its artifacts means; None of any other."""
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
         from requests.exceptions import RequestException
-        from sqlalchemy.exc import OperationalError
+        from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-        try:
-            yield
-        except (NoCredentialsError, ClientError) as error:
-            raise ConfigError(
-                f"S3 refused MLflow's artifacts ({type(error).__name__}): SPIRA_S3_ACCESS_KEY and "
-                "SPIRA_S3_SECRET_KEY must open the bucket of MLflow's artifacts too"
-            ) from error
-        except (RequestException, OperationalError, BotoCoreError, S3UploadFailedError) as error:
-            raise self._unavailable(error) from error
-        except MlflowException as error:
-            if error.error_code in {"PERMISSION_DENIED", "UNAUTHENTICATED"}:
-                raise ConfigError(
-                    f"MLflow at {self._place} refused ({error.error_code}): check "
-                    "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and what that user may do"
-                ) from error
-            if error.error_code == "INTERNAL_ERROR" or "API request" in str(error):
-                raise self._unavailable(error) from error
-            raise
+        cause: Any = error
+        if isinstance(error, MlflowException) and isinstance(error.__cause__, SQLAlchemyError):
+            cause = error.__cause__
+        elif isinstance(error, S3UploadFailedError):
+            cause = error.__context__ or error
+        kind, status = type(cause).__name__, 0
+        if isinstance(cause, MlflowException):
+            kind, status = cause.error_code, cause.get_http_status_code()
+            if kind == "INTERNAL_ERROR" and self._database:
+                status = 400  # no server answered: MLflow here cannot use the database
+        elif isinstance(cause, ClientError):
+            kind = cause.response["Error"]["Code"]
+            status = cause.response["ResponseMetadata"]["HTTPStatusCode"]
+        elif isinstance(cause, NoCredentialsError):
+            status = 403
+        away = (RequestException, BotoCoreError, S3UploadFailedError, OperationalError)
+        if (
+            (status == 0 and isinstance(cause, (*away, IntegrityError)))
+            or status >= 500
+            or status in (409, 429, 499)
+            or kind == "ENDPOINT_NOT_FOUND"
+            or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        ):
+            see = "that it runs and that MLFLOW_TRACKING_URI is right"
+            if self._database:  # of a server an error may quote its address with a password
+                kind += f": {getattr(cause, 'orig', None) or getattr(cause, 'strerror', '')}"
+                see = "that no process keeps the file locked and that the disk has space"
+            return ServiceUnavailable(
+                f"MLflow at {self._place}, or the place of its artifacts, did not answer ({kind}): "
+                f"see {see}, then run the step again"
+            )
+        for which, advice in (
+            ((ClientError, NoCredentialsError), BUCKET),
+            (SQLAlchemyError, DATABASE),
+            (OSError, "let this user read and write its files"),
+            (ImportError, "install that package, or use the address of an MLflow server"),
+            (MlflowException, {401: USER, 403: USER, 404: GONE}.get(status, REFUSED)),
+        ):
+            if isinstance(cause, which):
+                said = str(cause).partition("\n")[0][:300].replace(self.uri, self._place)
+                return ConfigError(f"MLflow at {self._place} ({kind}): {said}; {advice}")
+        return None
 
     @property
     def _place(self) -> str:
         return self.uri.rpartition("@")[2]  # never a password
 
-    def _unavailable(self, error: Exception) -> ServiceUnavailable:
-        return ServiceUnavailable(
-            f"MLflow at {self._place}, or the place of its artifacts, did not answer "
-            f"({type(error).__name__}): see that it runs and that MLFLOW_TRACKING_URI is right, "
-            "then run the step again"
-        )
+
+@contextlib.contextmanager
+def _unless(code: str) -> Iterator[None]:
+    """Go on after the one answer of MLflow that is expected here."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
 
 
 def _pass_on_s3_keys() -> None:

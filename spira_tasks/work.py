@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Blobs, Checkpoint, Store
-from spira_tasks.errors import ServiceUnavailable
+from spira_tasks.errors import SpiraError
 
 if TYPE_CHECKING:
     from spira_tasks.tracking import Tracker
@@ -19,9 +19,9 @@ Record = dict[str, Any]  # plain JSON
 
 
 class LiveMetrics:
-    """Log the metrics of a training to MLflow while it runs; an outage does not stop it.
+    """Log the metrics of a training to MLflow while it runs; no error of MLflow stops it.
 
-    It connects at the first metric, because most stages log none.  After an outage nothing more is
+    It connects at the first metric, because most stages log none.  After an error nothing more is
     logged: the store has the facts, and registration logs the whole history again.  ``mlflow_run``
     is the ``"<experiment>/<run>"`` that shows the metrics; empty before the first.
     """
@@ -30,28 +30,31 @@ class LiveMetrics:
         self.uri, self.key, self.name = uri, key, name
         self.mlflow_run = ""
         self._tracker: Tracker | None = None
-        self._is_unavailable = False
+        self._is_off = False
 
     def __call__(self, number: int, metrics: Mapping[str, float]) -> None:
-        if self._is_unavailable:
+        def log_epoch(tracker: Tracker) -> None:
+            self.mlflow_run = tracker.log_epoch(self.key, self.name, number, metrics)
+
+        self._try(log_epoch)
+
+    def finish(self, outputs: Mapping[str, str]) -> None:
+        if self._tracker is not None:
+            self._try(lambda tracker: tracker.finish(self.key, self.name, outputs))
+
+    def _try(self, act: Callable[[Tracker], None]) -> None:
+        if self._is_off:
             return
         try:
             if self._tracker is None:
                 from spira_tasks.tracking import Tracker
 
                 self._tracker = Tracker(self.uri)
-            self.mlflow_run = self._tracker.log_epoch(self.key, self.name, number, metrics)
-        except ServiceUnavailable as error:
-            self._is_unavailable = True
-            log.warning("%s: going on without live metrics. %s", self.name, error)
-
-    def finish(self, outputs: Mapping[str, str]) -> None:
-        if self._tracker is None or self._is_unavailable:
-            return
-        try:
-            self._tracker.finish(self.key, outputs)
-        except ServiceUnavailable as error:
-            log.warning("%s: its MLflow run stays open. %s", self.name, error)
+            act(self._tracker)
+        except Exception as error:
+            self._is_off = True
+            why = error if isinstance(error, SpiraError) else type(error).__name__
+            log.warning("%s: going on without live metrics, the store has them. %s", self.name, why)
 
 
 @dataclass(frozen=True)

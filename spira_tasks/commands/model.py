@@ -17,8 +17,8 @@ examples:
 
 A refused version is not promoted; if it is the champion, the champion before it takes its place.
 An approval lifts a refusal. It overrides no gate: what a gate blocks, or what learned from a person
-who was erased, stays blocked. With the setting promote.require_approval=true a version is promoted
-only once it is approved.
+who was erased, stays blocked. A provisional version, which too few people tested, is promoted only
+once it is approved (expectations/promotion.py).
 """
 VERSION = Argument(help="its number, as the list shows it")
 

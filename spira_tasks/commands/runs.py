@@ -189,7 +189,8 @@ def _report(run_id: str, store: Store) -> Path | None:
 def steps_of(run_id: str, store: Store) -> Pipeline:
     """Return the steps of a training run, to be run again on the data of today.
 
-    Steps that the run did not reach have the configuration of the pipeline.
+    Steps that the run did not reach have the configuration of the pipeline, and the promotion obeys
+    the policy of today.
     """
     recorded = store.runs.read(run_id)
     if "ingest" not in recorded.steps:
@@ -198,7 +199,7 @@ def steps_of(run_id: str, store: Store) -> Pipeline:
         f"{step.name}.{key}": value
         for step in TRAINING
         for key, value in recorded.config(step.name).items()
-        if not (step.name == "ingest" and key in TODAY)
+        if not (step.name == "promote" or (step.name == "ingest" and key in TODAY))
     }
     data = recorded.steps["ingest"].inputs["data"]
     return TRAINING.configure(data=data, settings=settings)

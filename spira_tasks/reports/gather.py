@@ -313,8 +313,8 @@ def _model(reader: Reader) -> ModelFacts | None:
     version = None
     try:
         version = Tracker(reader.store.tracking_uri).find_version(registration["classifier"])
-    except ServiceUnavailable as error:  # a report is made all the same, and says so
-        log.warning("report: the registry did not answer, so aliases are missing: %s", error)
+    except (ConfigError, ServiceUnavailable) as error:  # a report is made all the same, and says so
+        log.warning("report: the registry gave no answer, so aliases are missing: %s", error)
     if version is None:
         reader.missing.add("registry")
     return ModelFacts(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field, NonNegativeInt
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 from spira_tasks.contract.verdict import Verdict
-from spira_tasks.errors import ServiceUnavailable
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,24 +40,21 @@ class Outputs:
 
 
 class Config(StageConfig):
-    """``require_approval``: a challenger waits, as challenger, until a person has approved it."""
-
-    n_resamples: Annotated[int, Field(ge=200)] = 2000
-    seed: NonNegativeInt = 0
-    require_approval: bool = False
+    """No run may set anything: the rules are the policy, ``expectations.promotion``."""
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from expectations.promotion import OWNER, behind_its_gates, nobody_erased
+    from expectations.promotion import OWNER, behind_its_gates, needs_approval, nobody_erased
     from expectations.promotion import verdicts as sound
     from spira_tasks import package
     from spira_tasks.governance import applied, gates
-    from spira_tasks.tracking import CHAMPION, Tracker
+    from spira_tasks.tracking import CHAMPION, GONE, Tracker
 
     tracker = Tracker(work.store.tracking_uri)
     registration = json.loads(inputs.registration.path("registration.json").read_text())
     challenger = tracker.find_version(registration["classifier"])
-    assert challenger is not None  # noqa: S101  (the step before registered it)
+    if challenger is None:  # the step before registered it
+        raise ConfigError(f"MLflow no longer has version {registration['version']}; {GONE}")
     verdicts = sound(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
     verdicts.append(behind_its_gates(gates.missed_by(work.store, challenger.classifier)))
@@ -72,8 +67,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     elif CHAMPION in challenger.aliases:
         outcome = "promoted"
     else:
-        last = [beats_champion(challenger, tracker, inputs, config, work)]
-        if config.require_approval:
+        last = [beats_champion(challenger, tracker, inputs, work)]
+        if needs_approval(verdicts):
             approval = applied.on_classifier(challenger.classifier, applied.read(inputs.approvals))
             last.append(approved(challenger, approval))
         verdicts += last
@@ -133,7 +128,7 @@ def refused(challenger: Registered, refusal: Decision) -> Verdict:
 
 
 def approved(challenger: Registered, approval: Decision | None) -> Verdict:
-    """Whether a person approved the version, where the run waits for that."""
+    """Whether a person approved the version, where the policy wants that."""
     names = {"version": (challenger.version,)} | (by_whom(approval) if approval else {})
     return Verdict("approved_by_a_person", "pass" if approval else "warn", names=names)
 
@@ -160,7 +155,7 @@ def n_erased(challenger: Registered, inputs: Inputs) -> int:
 
 
 def beats_champion(
-    challenger: Registered, tracker: Tracker, inputs: Inputs, config: Config, work: PlatformWork
+    challenger: Registered, tracker: Tracker, inputs: Inputs, work: PlatformWork
 ) -> Verdict:
     """Compare with the champion on the test subjects of today, one pair of scores a person."""
     import pandas as pd
@@ -186,7 +181,7 @@ def beats_champion(
         .mean()
         .join(score(champion, tracker, recordings, work), how="inner")
     )
-    differences = measure(pairs, evaluation["operating_point"], config)
+    differences = measure(pairs, evaluation["operating_point"])
     return compare({"champion": champion.version, "n_subjects": len(pairs), **differences})
 
 
@@ -212,12 +207,13 @@ def score(
     return scored.groupby("subject_id")[["champion", "operating_point"]].mean()
 
 
-def measure(pairs: pd.DataFrame, operating_point: float, config: Config) -> dict[str, Any]:
+def measure(pairs: pd.DataFrame, operating_point: float) -> dict[str, Any]:
     """Differences of AUC and sensitivity, challenger minus champion, by paired resamples."""
+    from expectations.promotion import N_RESAMPLES, SEED
     from spira_tasks.speech import metrics
 
     labels = pairs["label"].to_numpy(float)
-    weights = metrics.subject_resamples(pairs.index.to_numpy(str), config.n_resamples, config.seed)
+    weights = metrics.subject_resamples(pairs.index.to_numpy(str), N_RESAMPLES, SEED)
     challenger = metrics.measure(
         labels, pairs["challenger"].to_numpy(float), operating_point, weights
     )

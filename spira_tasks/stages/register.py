@@ -74,9 +74,10 @@ def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
     clean = report["conditions"]["clean"]
     tracker.describe(
         run_id,
-        params=json.loads(inputs.model.path("training.json").read_text())
-        | {"operating_point": report["operating_point"]},
-        metrics={
+        params=json.loads(inputs.model.path("training.json").read_text()),
+        # MLflow takes no other value of a parameter: one model may be evaluated in two ways
+        metrics={"operating_point": report["operating_point"]}
+        | {
             f"test_{name}{suffix}": estimate[part]
             for name, estimate in clean.items()
             for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high"))
@@ -95,7 +96,7 @@ def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
         inputs.classifier.copy_to(folder / "classifier")
         tracking.write_model(folder / "model", folder / "classifier", copy_source(folder))
         tags = {
-            "spira.classifier": inputs.classifier.digest,
+            tracking.CLASSIFIER: inputs.classifier.digest,
             "spira.task": json.loads(inputs.classifier.path("classifier.json").read_text())["task"],
             "spira.synthetic": str(report["synthetic"]).lower(),
             **package.tags_of(inputs.classifier.digest, store.put_directory(folder / "model")),

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from test_promotion import LABELS, evaluation, scores
 
-from spira_tasks import package
+from expectations import promotion
+from spira_tasks import package, show
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.record import Result
@@ -38,16 +39,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("approval") / "store"
     store = Store(str(place))
     Tracker(store.tracking_uri).client.create_registered_model(MODEL)
-    clean = scores(n_missed=7, n_false_alarms=6)
     outputs = place.parent / "outputs"
-    for name in ("recordings", "report", "model"):
+    for name in ("recordings", "report", "provisional", "model"):
         (outputs / name).mkdir(parents=True)
     (outputs / "model/MLmodel").write_text("flavors: {}")
     people = pd.DataFrame({"subject_id": ["ab" * 32], "task": "SENTENCE", "split": "test"})
     people.to_parquet(outputs / "recordings/recordings.parquet")
-    report = evaluation(clean, clean * 0.98, LABELS)
-    (outputs / "report/evaluation.json").write_text(json.dumps(report))
-    for name in ("recordings", "report"):
+    for name, n_wrong in (("report", 0), ("provisional", 7)):
+        clean = scores(n_missed=n_wrong, n_false_alarms=n_wrong)
+        report = evaluation(clean, clean * 0.98, LABELS)
+        (outputs / name / "evaluation.json").write_text(json.dumps(report))
+    for name in ("recordings", "report", "provisional"):
         store.put_directory(outputs / name)
     return place.parent
 
@@ -112,12 +114,12 @@ class Registry:
             if name != but or state != "done":
                 self.store.runs.write(f"made-{n}", record)
 
-    def promote(self, n: int, **config: Any) -> Result:
+    def promote(self, n: int, report: str = "report", **config: Any) -> Result:
         outputs = self.place / "outputs"
         inputs = {
             "recordings": self.store.put_directory(outputs / "recordings"),
             "registration": "register.registration",
-            "report": self.store.put_directory(outputs / "report"),
+            "report": self.store.put_directory(outputs / report),
         }
         return run_step(Step("promote", "promote", inputs, config), f"run-{n}", self.store)
 
@@ -228,9 +230,15 @@ def test_a_refusal_that_was_killed_half_way_is_finished_by_another(
     assert registry.champion() is None
 
 
-def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(registry: Registry) -> None:
+@pytest.mark.parametrize(
+    ("policy", "report"), [("provisional", "provisional"), ("always", "report")]
+)
+def test_a_version_for_which_the_policy_asks_a_person_is_promoted_once_one_approved(
+    policy: str, report: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "APPROVAL", policy)
     registry.add(1)
-    waiting = registry.promote(1, require_approval=True)
+    waiting = registry.promote(1, report)
     assert waiting.metrics["kept"]
     (verdict,) = [one for one in waiting.verdicts if one.id == "approved_by_a_person"]
     assert verdict.status == "warn"
@@ -238,17 +246,45 @@ def test_a_promotion_that_waits_for_a_person_goes_on_once_one_approved(registry:
     assert registry.champion() is None
     assert registry.model("approve", "1", "--why", WHY) == 0
     assert registry.champion() is None  # a person says yes, the gate acts
-    done = registry.promote(1, require_approval=True)
+    done = registry.promote(1, report)
     assert done.metrics["promoted"]
     assert {one.id: one.status for one in done.verdicts}["approved_by_a_person"] == "pass"
     assert registry.champion() == "1"
 
 
-def test_promotion_asks_nobody_where_it_need_not(registry: Registry) -> None:
+def test_promotion_asks_nobody_about_a_model_that_enough_people_tested(registry: Registry) -> None:
     registry.add(1)
     result = registry.promote(1)
     assert registry.champion() == "1"
     assert not [one for one in result.verdicts if one.id.endswith("by_a_person")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("require_approval", False), ("n_resamples", 200), ("seed", 1)]
+)
+def test_no_setting_of_a_run_changes_the_policy(
+    setting: str, value: int, registry: Registry
+) -> None:
+    registry.add(1)
+    with pytest.raises(ConfigError, match=setting):
+        registry.promote(1, "provisional", **{setting: value})
+    assert registry.champion() is None
+
+
+def test_a_version_that_was_deleted_in_mlflow_says_which_step_to_run_again(
+    registry: Registry,
+) -> None:
+    registry.add(1)
+    registry.tracker.client.delete_registered_model(MODEL)
+    with pytest.raises(ConfigError, match=r"no longer has version 1; .* run the step register"):
+        registry.promote(1)
+
+
+def test_a_run_is_shown_also_where_the_registry_cannot_be_read(registry: Registry) -> None:
+    registry.add(1)
+    (registry.place / "store/mlflow/mlflow.db").write_bytes(b"no database" * 500)
+    found = show.describe("run-1", registry.store)["model"]
+    assert found == {"name": MODEL, "version": "1", "aliases": []}
 
 
 def test_an_approval_overrides_neither_a_gate_nor_an_erasure(

@@ -17,8 +17,10 @@ from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import digest_of
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.seal import VARIABLE
+from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.runner import run_step
 
 __all__ = ["backend", "output", "store"]  # the fixtures
 
@@ -137,6 +139,25 @@ def test_memory_lasts_as_long_as_the_blobs_it_mentions(store: Store, backend: Ba
     assert store.recall("abcd") is None
     store.blobs.put(content)
     assert store.recall("abcd") == record
+
+
+def test_damage_is_the_error_of_a_step_also_where_a_record_of_its_run_has_no_seal(
+    store: Store, backend: Backend, output: Path
+) -> None:
+    (output / "recordings.parquet").write_bytes(b"a table")
+    digest = store.put_directory(output)
+    backend.write(blob_name(digest_of(b"a table")), b"another")
+    store.runs.write(RUN_ID, step_record("train"))
+    (entry,) = [one for one in backend.entries("runs") if "train" in one.name]
+    fields = json.loads(backend.read(entry.name) or b"")
+    fields.pop(sealed.SEAL)
+    backend.write(entry.name, json.dumps(fields).encode())
+    with pytest.raises(ConfigError, match="not sealed"):
+        store.runs.read(RUN_ID)
+
+    with pytest.raises(ArtifactCorrupt):
+        run_step(Step("split", "split", {"recordings": digest}), RUN_ID, store)
+    assert getattr(store.runs.step(RUN_ID, "split"), "error", "") == "ArtifactCorrupt"
 
 
 def test_a_record_of_a_run_is_replaced_by_the_next(store: Store) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from spira_tasks import package, tracking
-from spira_tasks.artifacts import Store
+from spira_tasks.artifacts import Directory, Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import sealing
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
-from spira_tasks.stages.register import copy_source
+from spira_tasks.stages import register
 from spira_tasks.tracking import Registered, Tracker
 
 
@@ -26,7 +27,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "classifier").mkdir(parents=True)
     Classifier(ClassifierSpec(n_hidden=2)).save(made / "classifier")
     classifier = store.put_directory(made / "classifier")
-    tracking.write_model(made / "model", made / "classifier", copy_source(made))
+    tracking.write_model(made / "model", made / "classifier", register.copy_source(made))
     tags = package.tags_of(classifier, store.put_directory(made / "model"))
     tracker = Tracker(store.tracking_uri)
     run_id = tracker.run_of("sha256:" + "a" * 64, "model")
@@ -35,15 +36,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def attacked(registered: Path, tmp_path: Path) -> Iterator[Store]:
-    """MLflow's database knows where its files are, so they are put back where they were."""
-    store, artifacts = Store(str(registered)), registered / "mlflow" / "artifacts"
-    version, tracker = the_version(store)
-    shutil.copytree(artifacts, tmp_path / "artifacts")
-    yield store
-    shutil.rmtree(artifacts)
-    shutil.copytree(tmp_path / "artifacts", artifacts)
-    tracker.tag(version.version, version.tags)
+def attacked(registered: Path, tmp_path: Path) -> Store:
+    shutil.copytree(registered, tmp_path / "store")
+    return Store(str(tmp_path / "store"))
 
 
 def the_version(store: Store) -> tuple[Registered, Tracker]:
@@ -144,3 +139,31 @@ def test_a_version_older_than_seals_is_sealed_by_a_person_if_its_weights_are_the
     one(attacked, "weights.safetensors").write_bytes(content)
     assert sealing.seal(attacked, "made before version 0.3") == {"n_versions": 1}
     package.check(the_version(attacked)[0], tracker, attacked)
+
+
+def test_a_model_that_is_evaluated_in_another_way_is_registered_as_another_version(
+    attacked: Store, tmp_path: Path
+) -> None:
+    """One run of MLflow shows both; it takes no second value of a parameter."""
+
+    def stored(name: str, **files: object) -> Directory:
+        (tmp_path / name).mkdir(exist_ok=True)
+        for file, content in files.items():
+            (tmp_path / name / f"{file}.json").write_text(json.dumps(content))
+        return attacked.directory(attacked.put_directory(tmp_path / name))
+
+    tracker, clean = Tracker(attacked.tracking_uri), {"auc": {"value": 1, "low": 1, "high": 1}}
+    for point in (0.4, 0.6):
+        (tmp_path / "classifier").mkdir(exist_ok=True)
+        Classifier(ClassifierSpec(n_hidden=2, operating_point=point)).save(tmp_path / "classifier")
+        evaluation = {"operating_point": point, "synthetic": True, "conditions": {"clean": clean}}
+        inputs = register.Inputs(
+            recordings=stored("recordings", any={}),
+            model=stored("model", training={"epochs": 2}, history=[{"number": 1, "val_loss": 1}]),
+            classifier=stored("classifier"),
+            report=stored("report", evaluation=evaluation),
+        )
+        register.register(inputs, tracker, attacked)
+    first, second = tracker.versions()[1:]
+    assert first.run_id == second.run_id
+    assert first.classifier != second.classifier
