@@ -152,6 +152,7 @@ class Production:
             "SPIRA_SITE_FILE": str(self.site),
             "SPIRA_TEST_GIVEN": str(self.given),
             "SPIRA_SCHEDULE": "",
+            "SPIRA_RETENTION_SCHEDULE": "",
             "SPIRA_RETRY_SECONDS": "2",
             "SPIRA_HEARTBEAT_TIMEOUT": "15",
             "DOCKER_GID": str(Path("/var/run/docker.sock").stat().st_gid),
@@ -193,9 +194,9 @@ class Production:
         if process.returncode:
             logs = self.compose("logs", "--tail=30", check=False).stdout
             raise AssertionError(f"compose up failed:\n{process.stderr[-3000:]}\n{logs[-6000:]}")
-        for dag in (DAG, FAULTS):
-            self.patiently(lambda name=dag: self.get(f"dags/{name}"), seconds=120)
-            self.call("PATCH", f"dags/{dag}", {"is_paused": False})
+        for dag in (DAG, FAULTS):  # which compose creates unpaused
+            found = self.patiently(lambda name=dag: self.get(f"dags/{name}"), seconds=120)
+            assert not found["is_paused"]
 
     def down(self) -> None:
         steps = docker("ps", "-aq", "--filter", "label=spira.step").stdout.split()
