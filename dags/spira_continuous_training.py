@@ -12,6 +12,7 @@ import os
 
 from airflow.sdk import DAG, Param
 
+from spira import notify
 from spira.launch import COMMON, add_steps, cron
 from spira_tasks.contract.pipelines import TRAINING
 
@@ -20,6 +21,8 @@ with DAG(
     description="From a folder of recordings to a registered model",
     doc_md=__doc__,
     schedule=cron(os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1")),  # empty: on demand only
+    on_success_callback=notify.succeeded,
+    deadline=notify.deadline(),
     params={
         "data": Param(
             os.environ.get("SPIRA_DATA", ".spira/cohort"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
+from spira import notify
 from spira.launch import cron
 from spira.site import number_of
 
@@ -22,6 +23,7 @@ with DAG(
     schedule=cron("17 * * * *" if os.environ.get("SPIRA_RUNTIME") == "docker" else ""),
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=notify.failed,
     default_args={"execution_timeout": timedelta(minutes=10)},
     tags=["spira"],
     params={

@@ -7,6 +7,7 @@ packages (tests/docker/images.sh), named by the variables that a user would set.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import shutil
@@ -215,6 +216,14 @@ class Production:
         return docker("ps", "-aq", "--no-trunc", *filters).stdout.strip()
 
     # -- Airflow -----------------------------------------------------------------------------
+
+    def as_user(self, name: str, password: str) -> Production:
+        """The same platform, whose Airflow is called by another user."""
+        other = copy.copy(self)
+        other._token = ""
+        login = {"username": name, "password": password}
+        other._token = str(json.loads(other._send("POST", "/auth/token", login))["access_token"])
+        return other
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         self._log_in()

@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context, CronTriggerTimetable
 
+from spira import notify
 from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
@@ -35,6 +36,7 @@ COMMON: dict[str, Any] = {
     "catchup": False,
     "max_active_runs": 1,  # two trainings would compare with the same champion
     "default_args": RETRIES,
+    "on_failure_callback": notify.failed,
     "tags": ["spira"],
 }
 
