@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def test_a_refused_run_is_notified_with_its_reason_and_without_a_small_count(
     (mail,), (post,) = received.mails, received.posts
     run = f"dags/spira_continuous_training/runs/{tmp_path.name}"
     page = f"https://spira.example.org/{run}/plugin/governance_run"
-    assert (mail["To"], mail["Subject"].count("SPIRA: a run was refused")) == (TO, 1)
+    title = "SPIRA: a run was refused / uma execução foi recusada"
+    assert (mail["To"], str(make_header(decode_header(mail["Subject"])))) == (TO, title)
     for text in received.texts:
         assert "check_training_set: " in text
         assert "1 blocking, 0 warnings, 1 passed" in text

@@ -100,7 +100,7 @@ def test_each_server_mounts_the_keys_that_it_needs_and_no_others() -> None:
     airflow = {name: mounted(f"airflow-{name}") for name in ("apiserver", "dag-processor", "init")}
     assert airflow == {
         "apiserver": {"secrets": "airflow", "keys": "pages"},
-        "dag-processor": {"secrets": "airflow"},
+        "dag-processor": {"secrets": "airflow", "keys": "pages"},
         "init": {"secrets": "airflow", "keys": "airflow_admin"},
     }
     for name in ("airflow-scheduler", "airflow-worker"):
