@@ -18,8 +18,10 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import BaseHook, DeadlineAlert, DeadlineReference, SyncCallback, Variable
+from airflow.sdk import BaseHook, Variable
 from airflow.sdk.configuration import conf
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from expectations.words import LANGUAGES, words_of
