@@ -12,15 +12,17 @@ import os
 
 from airflow.sdk import DAG, Param
 
-from spira.launch import COMMON, add_steps
+from spira import notify
+from spira.launch import COMMON, add_steps, cron
 from spira_tasks.contract.pipelines import TRAINING
 
 with DAG(
     dag_id="spira_continuous_training",
     description="From a folder of recordings to a registered model",
     doc_md=__doc__,
-    schedule=os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1") or None,  # UTC; empty: on demand only
-    max_active_runs=1,  # two runs would compare with the same champion
+    schedule=cron(os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1")),  # empty: on demand only
+    on_success_callback=notify.succeeded,
+    deadline=notify.deadline(),
     params={
         "data": Param(
             os.environ.get("SPIRA_DATA", ".spira/cohort"),

@@ -17,7 +17,6 @@ with DAG(
     description="Erase a person from the store, and sign a certificate",
     doc_md=__doc__,
     schedule=None,
-    max_active_runs=1,
     params={
         "subject": Param(
             type="string",

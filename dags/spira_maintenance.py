@@ -7,21 +7,23 @@ abandoned when it runs past its time limit, or after the end of its DAG run.
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
+from spira import notify
+from spira.launch import cron
 from spira.site import number_of
 
 with DAG(
     dag_id="spira_maintenance",
     description="Remove containers that are no longer needed",
     doc_md=__doc__,
-    schedule="17 * * * *" if os.environ.get("SPIRA_RUNTIME") == "docker" else None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    schedule=cron("17 * * * *" if os.environ.get("SPIRA_RUNTIME") == "docker" else ""),
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=notify.failed,
     default_args={"execution_timeout": timedelta(minutes=10)},
     tags=["spira"],
     params={

@@ -30,7 +30,18 @@ from uuid import uuid4
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.deployment import ROOT, Docker, Settings, SettingsError, hidden, last_line, s3_options
+from scripts.deployment import (
+    CONNECT,
+    ROOT,
+    ROWS,
+    Docker,
+    Settings,
+    SettingsError,
+    hidden,
+    in_postgres,
+    last_line,
+    s3_options,
+)
 from spira_tasks.contract.access import DATABASES
 
 FORMAT = 1
@@ -41,9 +52,6 @@ CHUNK_BYTES = 1 << 20
 # after the documents that quote its events: the platform goes on working meanwhile.
 GOVERNANCE = ("decisions", "certificates", "erasures", "audit", "redactions", "site")
 ALWAYS, ONLY_EVERYTHING = ("results", "runs", *GOVERNANCE), ("memo", "trees", "blobs")
-# The password goes from its file into the client's environment: no command line shows it.
-AS_ADMIN = 'PGPASSWORD=$(cat /run/secrets/password); export PGPASSWORD; exec "$0" "$@"'
-CONNECT = ("-h", "127.0.0.1", "-U", "postgres")
 OWNERS = {database: role for role, names in DATABASES.items() for database in names}
 KEEP_SECRETS = (
     "The secrets are not in it. Keep {} elsewhere, closed: without its fernet key Airflow's\n"
@@ -91,13 +99,14 @@ class Platform:
     def postgres(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start a program of Postgres's container."""
         container = self.running["postgres"]
-        arguments = ["exec", "-i", container, "sh", "-c", AS_ADMIN, *command]
-        return subprocess.Popen([*self.docker.command, *arguments], **options)
+        return subprocess.Popen(
+            [*self.docker.command, *in_postgres(container, *command)], **options
+        )
 
     def sql(self, statements: str, database: str = "postgres") -> str:
         """What ``psql`` prints: one line per row, columns with a bar between them."""
         psql = self.postgres(
-            *("psql", *CONNECT, "-d", database, "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"),
+            *("psql", *CONNECT, "-d", database, *ROWS, "-f", "-"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

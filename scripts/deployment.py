@@ -23,6 +23,10 @@ DEFAULT = re.compile(r"\$\{(\w+):?-([^}]*)\}")
 PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
 NOT_THERE, TOO_LATE = 127, 124  # exit statuses
 STEP_USER = "10001:10001"
+# The password goes from its file into the client's environment: no command line shows it.
+AS_ADMIN = 'PGPASSWORD=$(cat /run/secrets/password); export PGPASSWORD; exec "$0" "$@"'
+CONNECT = ("-h", "127.0.0.1", "-U", "postgres")
+ROWS = ("-XAtq", "-v", "ON_ERROR_STOP=1")  # psql: one line per row, columns with a bar between them
 
 
 class SettingsError(Exception):
@@ -230,6 +234,11 @@ class Docker:
             for found, one in labels
             if found.get("com.docker.compose.oneoff", "False") == "False"
         }
+
+
+def in_postgres(container: str, *command: str) -> list[str]:
+    """Arguments of docker that run a program in Postgres's container as its admin."""
+    return ["exec", "-i", container, "sh", "-c", AS_ADMIN, *command]
 
 
 def s3_options(settings: Settings) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.backup import CONNECT, OWNERS, Platform, Refused, command_line, read_manifest, run, say
+from scripts.backup import OWNERS, Platform, Refused, command_line, read_manifest, run, say
+from scripts.deployment import CONNECT
 
 MAY_RUN = ("postgres", "s3", "redis")
 ASIDE, BEFORE = "_restoring", "_before"

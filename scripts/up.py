@@ -200,9 +200,10 @@ class Keeper:
             "AIRFLOW__API__SECRET_KEY": kept["api"],
             "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt"],
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-            # On demand only: this machine is not up every Monday at three, and an unpaused DAG
-            # catches up on the last schedule at once.
+            # On demand only: this machine is not up every Monday at three, and a schedule that was
+            # missed starts one run as soon as it is up.
             "SPIRA_SCHEDULE": os.environ.get("SPIRA_SCHEDULE", ""),
+            "SPIRA_RETENTION_SCHEDULE": os.environ.get("SPIRA_RETENTION_SCHEDULE", ""),
             # Else a triggered run waits for ever, unless the form's switch unpauses the DAG.
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "SPIRA_MLFLOW_PAGE": self.mlflow,

@@ -7,6 +7,7 @@ packages (tests/docker/images.sh), named by the variables that a user would set.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import shutil
@@ -152,6 +153,7 @@ class Production:
             "SPIRA_SITE_FILE": str(self.site),
             "SPIRA_TEST_GIVEN": str(self.given),
             "SPIRA_SCHEDULE": "",
+            "SPIRA_RETENTION_SCHEDULE": "",
             "SPIRA_RETRY_SECONDS": "2",
             "SPIRA_HEARTBEAT_TIMEOUT": "15",
             "DOCKER_GID": str(Path("/var/run/docker.sock").stat().st_gid),
@@ -193,9 +195,9 @@ class Production:
         if process.returncode:
             logs = self.compose("logs", "--tail=30", check=False).stdout
             raise AssertionError(f"compose up failed:\n{process.stderr[-3000:]}\n{logs[-6000:]}")
-        for dag in (DAG, FAULTS):
-            self.patiently(lambda name=dag: self.get(f"dags/{name}"), seconds=120)
-            self.call("PATCH", f"dags/{dag}", {"is_paused": False})
+        for dag in (DAG, FAULTS):  # which compose creates unpaused
+            found = self.patiently(lambda name=dag: self.get(f"dags/{name}"), seconds=120)
+            assert not found["is_paused"]
 
     def down(self) -> None:
         steps = docker("ps", "-aq", "--filter", "label=spira.step").stdout.split()
@@ -214,6 +216,14 @@ class Production:
         return docker("ps", "-aq", "--no-trunc", *filters).stdout.strip()
 
     # -- Airflow -----------------------------------------------------------------------------
+
+    def as_user(self, name: str, password: str) -> Production:
+        """The same platform, whose Airflow is called by another user."""
+        other = copy.copy(self)
+        other._token = ""
+        login = {"username": name, "password": password}
+        other._token = str(json.loads(other._send("POST", "/auth/token", login))["access_token"])
+        return other
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         self._log_in()

@@ -8,9 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+import urllib3
 
 from spira_tasks.provenance import ROOT
 
@@ -32,6 +36,7 @@ class Up:
     airflow_port: int = field(default_factory=free_port)
     mlflow_port: int = field(default_factory=free_port)
     mark: str = field(default_factory=lambda: uuid4().hex)
+    variables: dict[str, str] = field(default_factory=dict)  # of its environment, besides
 
     @property
     def airflow(self) -> str:
@@ -63,6 +68,7 @@ class Up:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "2",
+            **self.variables,
         }
         ports = ["--airflow-port", str(self.airflow_port), "--mlflow-port", str(self.mlflow_port)]
         with (self.folder / "output").open("ab") as output:
@@ -80,6 +86,19 @@ class Up:
             assert process.poll() is None, self.output
             assert time.monotonic() < until, self.output
             time.sleep(0.5)
+
+    def ask(self, method: str, path: str, **body: str) -> dict[str, Any]:
+        """Airflow's answer to the admin."""
+        headers: Mapping[str, str] = {"Content-Type": "application/json"}
+        if path != "auth/token":
+            login = {"username": "admin", "password": self.password}
+            token = self.ask("POST", "auth/token", **login)["access_token"]
+            headers = {**headers, "Authorization": f"Bearer {token}"}
+        content = json.dumps(body) if body else None
+        url = f"{self.airflow}/{path}"
+        answer = urllib3.request(method, url, body=content, headers=headers, timeout=60.0)
+        assert answer.status < 300, answer.data
+        return dict(answer.json())
 
     def processes(self) -> dict[int, str]:
         """Everything that has our mark in its environment: process number to command line."""

@@ -11,6 +11,7 @@ import json
 import mimetypes
 import posixpath
 from collections.abc import Awaitable, Callable
+from html import escape
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -20,12 +21,16 @@ from airflow.api_fastapi.core_api.security import (
     requires_access_dag,
     requires_access_view,
 )
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy import func, select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from expectations.words import LANGUAGES, Language, words_of
 from spira.governance_pages import message, run_page, step_page
 from spira.store import PACK, RUN_ID, Damaged, own_store
 from spira_tasks.contract.pipelines import TRAINING
@@ -54,6 +59,7 @@ TYPES = {
     ".png": "image/png",
 }  # other files are downloads
 READ = ["GET", "HEAD"]
+OVERVIEWS = {f"overview.{language}.html": language for language in LANGUAGES}
 PACK_EVENT = "spira_report_pack"
 # The steps of the DAG whose runs a user must be allowed to read; an erasure is another DAG's.
 SHOWN = {step.name for step in TRAINING.all_steps}
@@ -119,9 +125,11 @@ def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response
     if name not in names:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     kind = TYPES.get(posixpath.splitext(name)[1].lower())
-    if kind is not None:
-        return Response(files.content(names[name]), media_type=kind)
     content = files.content(names[name])
+    if language := OVERVIEWS.get(name):
+        content = _with_schedule(content, language)
+    if kind is not None:
+        return Response(content, media_type=kind)
     if PACK.fullmatch(name) and request.method != "HEAD":
         _log_export(run_id, name, names[name], user)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
@@ -140,6 +148,21 @@ def task(run_id: str, task_id: str) -> Response:
 def nothing() -> Response:
     """Any other path and method: they ask for a login too."""
     raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+def _with_schedule(content: bytes, language: Language) -> bytes:
+    """The overview with the last and the next run, which are in Airflow and not in the store."""
+    with create_session(scoped=False) as session:
+        dag = session.get(DagModel, DAG)
+        last = session.scalar(select(func.max(DagRun.start_date)).where(DagRun.dag_id == DAG))
+    following = dag.next_dagrun_create_after if dag and not dag.is_paused else None
+    words = words_of(language)
+    shown = [
+        words.instant(at.isoformat()) if at else words("airflow.schedule.none")
+        for at in (last, following)
+    ]
+    line = words("airflow.schedule", last=shown[0], next=shown[1])
+    return content.replace(b"</h1>", f'</h1><p class="note">{escape(line)}</p>'.encode(), 1)
 
 
 def _log_export(run_id: str, name: str, digest: str, user: GetUserDep) -> None:

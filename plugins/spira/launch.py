@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import BaseOperator, Context, CronTriggerTimetable
 
+from spira import notify
 from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
@@ -32,13 +33,28 @@ RETRIES: dict[str, Any] = {
 }
 # Of every DAG whose tasks are steps.
 COMMON: dict[str, Any] = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
+    "max_active_runs": 1,  # two trainings would compare with the same champion
     "default_args": RETRIES,
+    "on_failure_callback": notify.failed,
     "tags": ["spira"],
 }
 
+# A first run that is due may be this late: Airflow may read the DAG again before it starts the run.
+LATE_START = timedelta(minutes=10)
+
 log = logging.getLogger("spira.step")
+
+
+def cron(expression: str) -> CronTriggerTimetable | None:
+    """The schedule of a DAG (cron, UTC); None, on demand only, for an empty expression.
+
+    The first run is the next one to come.  With a start date, or with the expression alone, Airflow
+    starts a run for the time before it too, as soon as the DAG is unpaused.
+    """
+    if not expression:
+        return None
+    return CronTriggerTimetable(expression, timezone="UTC", run_immediately=LATE_START)
 
 
 def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOperator:

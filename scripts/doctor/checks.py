@@ -11,22 +11,25 @@ import shutil
 import socket as sockets
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scripts.deployment import (
+    CONNECT,
     NOT_THERE,
     ROOT,
+    ROWS,
     TOO_LATE,
     Answer,
     Docker,
     Settings,
     call,
     hidden,
+    in_postgres,
     last_line,
     s3_options,
 )
@@ -40,6 +43,7 @@ OLDEST_ENGINE, OLDEST_COMPOSE = (20, 10), (1, 29)
 LITTLE_GB, TOO_LITTLE_GB = 20, 5
 LATE_HOURS = 2  # spira_maintenance runs every hour
 LISTENS, LOOPBACK = "0A", ("0100007F", "00000000000000000000000001000000")  # of /proc/net/tcp
+LATE_START = timedelta(minutes=15)
 SECONDS_APART = 60  # S3 refuses signatures that are 15 minutes off
 START = "scripts/compose.sh up -d"
 PORTS = {
@@ -60,6 +64,13 @@ NO_RUNTIME = (
     *("unresolvable CDI", "unknown or invalid runtime"),
 )
 INSIDE = Path(__file__).with_name("inside.py")
+# In SQL of SQLite too; the states of runs are Airflow's.
+SCHEDULES = """
+SELECT d.dag_id, d.is_paused, d.next_dagrun_create_after, r.start_date, r.state
+FROM dag d LEFT JOIN dag_run r ON r.dag_id = d.dag_id AND r.start_date =
+  (SELECT max(start_date) FROM dag_run WHERE dag_id = d.dag_id)
+WHERE NOT d.is_stale AND d.timetable_summary <> 'None' ORDER BY d.dag_id
+"""
 # Programs that run in a container of the tasks image.
 PING = """
 import socket
@@ -146,6 +157,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "GPU": gpus,
         "ports": ports,
         "services": services,
+        "schedules": schedules,
         "recordings": recordings,
         "ended containers": ended_containers,
         "network of the steps": inside,
@@ -522,6 +534,36 @@ def _service(docker: Docker, settings: Settings, name: str, one: dict[str, Any])
     memory = ", out of memory" if state.get("OOMKilled") else ""
     text = f"{outcome}{f', exit status {code}' if code else ''}{memory}; its last line: {line}"
     return fail(what, text, f"scripts/compose.sh logs {name}; then {START}")
+
+
+def schedules(docker: Docker, settings: Settings) -> Iterator[Finding]:
+    """When the last and the next run of each DAG is that has a schedule, by Airflow's database."""
+    postgres = docker.services(settings).get("postgres")
+    if postgres is None or not postgres["State"]["Running"]:
+        return  # a finding of ``services``
+    psql = ("psql", *CONNECT, "-d", "airflow", *ROWS, "-c", f"SET timezone='UTC'; {SCHEDULES}")
+    answer = docker(*in_postgres(postgres["Id"], *psql))
+    if not answer.good:
+        yield warn("schedules", f"could not be looked at: {last_line(answer.err)}", START)
+        return
+    for row in answer.out.splitlines():
+        yield schedule(row.split("|"), datetime.now(UTC))
+
+
+def schedule(row: Sequence[object], now: datetime) -> Finding:
+    """The finding on one DAG, of a row of ``SCHEDULES``."""
+    dag, paused, following, last, state = (str(field or "") for field in row)
+    what = f"schedule of {dag}"
+    text = f"last run {last[:16]} UTC, {state}" if last else "no run yet"
+    if paused in ("t", "1"):
+        return warn(what, f"it is paused; {text}", "switch it on, on Airflow's page")
+    if state == "running":
+        return ok(what, text)
+    text += f"; next {following[:16]} UTC"
+    due = datetime.fromisoformat(f"{following[:16]}+00:00") if following else now
+    if now - due > LATE_START:
+        return fail(what, f"{text}: it did not start", "scripts/compose.sh logs airflow-scheduler")
+    return ok(what, text)
 
 
 def recordings(docker: Docker, settings: Settings) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ the store, and ``spira_<service>`` for each other service.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +51,17 @@ CONNECTIONS: Mapping[str, Mapping[str, str]] = {
 EVERYWHERE = ("s3", "sealing")  # services whose keys every step gets
 REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 
+# DAG to the roles of Airflow whose users may start, change or stop it; other DAGs are as Airflow
+# has it.  A user has one of these roles besides the role that may act on DAGs at all.
+RESERVED: Mapping[str, tuple[str, ...]] = {"spira_erasure": ("Admin", "Governance")}
+
 # Files under secrets/ that the servers read, by the folder that each server mounts.
 SECRET_FILES: Mapping[str, tuple[str, ...]] = {
     "postgres": ("password",),
     "airflow": ("database", "fernet_key", "jwt_secret", "api_secret_key"),
     "airflow_admin": ("password",),  # once, to make the user
     "steps": ("connections.json",),  # what runs and follows steps: scheduler, workers, command line
-    "pages": ("connections.json",),  # the API server: the store, to read
+    "pages": ("connections.json",),  # API server, DAG processor: the store, to read
     "mlflow": ("backend_uri", "basic_auth.ini", "flask_secret", "s3.json"),
     "s3": ("identities.json",),
 }
@@ -88,6 +92,15 @@ STEP_ACCESS: Mapping[str, Access] = {
 }
 COMMAND_LINE = Access("models", ("mlflow", "pseudonyms", "signing"))  # a person on the host
 INTAKE = Access("intake")  # the same person, who puts recordings into the bucket
+
+
+def may_act_on(dag_id: str | None, method: str, roles: Iterable[str]) -> bool:
+    """Whether a user with these roles may send Airflow this HTTP method about a DAG, or about all.
+
+    Reading is not restricted here.
+    """
+    reserved = RESERVED.get(dag_id or "")
+    return reserved is None or method == "GET" or not set(reserved).isdisjoint(roles)
 
 
 def variables(

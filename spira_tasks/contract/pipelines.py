@@ -258,4 +258,7 @@ ERASURE = Pipeline(
 
 REPORT = Pipeline("report", (_REPORT,), options={"run": "report.run"})
 
-PIPELINES = {pipeline.name: pipeline for pipeline in (TRAINING, ERASURE, REPORT)}
+# The registry says which artifacts a version of the model came from: these stay.
+RETENTION = Pipeline("retention", (Step("retain", "retain", resources=Resources(access="models")),))
+
+PIPELINES = {pipeline.name: pipeline for pipeline in (TRAINING, ERASURE, REPORT, RETENTION)}

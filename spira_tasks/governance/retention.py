@@ -73,6 +73,7 @@ class Policy(_File):
 
     digest: str  # SHA-256 of the file
     source: str  # where it comes from, in words
+    adopted: bool = False  # whether a person put it into force for the store
 
     @property
     def days(self) -> dict[str, int]:
@@ -130,7 +131,7 @@ def read_policy(store: Store, file: str | None = None) -> Policy:
         raise ConfigError(f"the retention policy of {store.url} is not the adopted one: {problem}")
     if adopted:
         source = f"adopted by {adopted['by']} on {adopted['at'][:10]}"
-        return _parse(adopted["policy"].encode(), source)
+        return _parse(adopted["policy"].encode(), source, adopted=True)
     source = file or "of the package: none was adopted"
     return _parse(_content(Path(file or PACKAGED)), source)
 
@@ -232,7 +233,7 @@ def _content(path: Path) -> bytes:
         raise ConfigError(f"the retention policy {path} cannot be read: {error.strerror}") from None
 
 
-def _parse(content: bytes, source: str) -> Policy:
+def _parse(content: bytes, source: str, *, adopted: bool = False) -> Policy:
     try:
         parsed = _File.model_validate(tomllib.loads(content.decode()))
     except ValidationError as error:
@@ -243,7 +244,8 @@ def _parse(content: bytes, source: str) -> Policy:
         raise ConfigError(f"the retention policy {source} is wrong: {problems}") from None
     except ValueError as error:
         raise ConfigError(f"the retention policy {source} is not TOML: {error}") from None
-    return Policy(**vars(parsed), digest=sha256(content).hexdigest(), source=source)
+    digest = sha256(content).hexdigest()
+    return Policy(**vars(parsed), digest=digest, source=source, adopted=adopted)
 
 
 def _made(run: Run) -> list[tuple[str, set[str]]]:

@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import urllib3
 from browser import CHROMIUM, Page, chromium
 from started import Up
 
@@ -61,24 +59,11 @@ class Session:
         self.page.open("about:blank")
         dag, run_id = run.split("/")[2::2]
         path, until = f"api/v2/dags/{dag}/dagRuns/{run_id}", time.monotonic() + RUN_SECONDS
-        while (now := self.ask("GET", path)["state"]) not in ("success", "failed"):
+        while (now := self.up.ask("GET", path)["state"]) not in ("success", "failed"):
             assert time.monotonic() < until, f"{run} is {now}"
             time.sleep(2)
         self.page.open(f"{self.up.airflow}{run}")
         self.page.read(f"{unquote(run_id)}\n{state}")
-
-    def ask(self, method: str, path: str, **body: str) -> dict[str, Any]:
-        """Airflow's answer to the admin."""
-        headers = {"Content-Type": "application/json"}
-        if path != "auth/token":
-            login = {"username": "admin", "password": self.up.password}
-            token = self.ask("POST", "auth/token", **login)["access_token"]
-            headers["Authorization"] = f"Bearer {token}"
-        content = json.dumps(body) if body else None
-        url = f"{self.up.airflow}/{path}"
-        answer = urllib3.request(method, url, body=content, headers=headers, timeout=60.0)
-        assert answer.status < 300, answer.data
-        return dict(answer.json())
 
     def wait_for_site(self) -> None:
         self.page.wait("document.querySelector('iframe').contentDocument.title.includes('· SPIRA')")

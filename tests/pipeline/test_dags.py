@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,38 @@ import spira_continuous_training, spira_maintenance
 tasks = spira_continuous_training.dag.tasks
 assert all(task.execution_timeout for task in tasks), tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
-print(*sorted({type(task).__name__ for task in tasks}), spira_maintenance.dag.schedule, "|", *heavy)
+cron = getattr(spira_maintenance.dag.schedule, "expression", None)
+print(*sorted({type(task).__name__ for task in tasks}), cron, "|", *heavy)
 """
     last = last_line(script, home, SPIRA_RUNTIME=runtime, SPIRA_STORE="s3://bucket/prefix")
     expected = {"docker": "StepDockerOperator 17 * * * *", "kubernetes": "StepPodOperator None"}
     assert last == f"OutcomeOperator {expected[runtime]} |"
+
+
+def test_the_first_run_of_a_schedule_is_the_next_one_and_never_one_that_has_passed(
+    home: Path,
+) -> None:
+    """As Airflow computes it; three hours after the last one, of a week between two."""
+    script = """
+import sys; sys.path[:0] = ["dags", "plugins"]
+import spira_continuous_training, spira_maintenance, spira_retention
+from airflow.serialization.serialized_objects import DagSerialization
+found = []
+for module in (spira_continuous_training, spira_retention, spira_maintenance):
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(module.dag))
+    first = dag.next_dagrun_info(last_automated_run_info=None).run_after
+    found += [first.isoformat(), dag.max_active_runs]
+print(*found)
+"""
+    last = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=3)
+    weekly = last.strftime("%M %H * * %w")
+    containers = {"SPIRA_RUNTIME": "docker", "SPIRA_STORE": "s3://bucket/prefix"}
+    schedules = {"SPIRA_SCHEDULE": weekly, "SPIRA_RETENTION_SCHEDULE": weekly}
+    found = last_line(script, home, **containers, **schedules).split()
+    training, retention, maintenance = (datetime.fromisoformat(one) for one in found[::2])
+    assert training == retention == last + timedelta(days=7)
+    assert maintenance.minute == 17
+    assert set(found[1::2]) == {"1"}  # runs do not overlap
 
 
 def test_the_report_has_no_say_in_the_state_of_the_run_and_the_outcome_has(home: Path) -> None:
@@ -114,7 +142,7 @@ forms = {dag.dag_id: {k: dag.params.get_param(k).dump() for k in dag.params} for
 print(json.dumps(forms))
 """
     forms = json.loads(last_line(script, home, SPIRA_SITES=""))
-    assert len(forms) == 4
+    assert len(forms) == 5
     fields = [field for form in forms.values() for field in form.values()]
     for field in fields:
         assert field["schema"]["title"], field

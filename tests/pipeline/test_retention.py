@@ -17,10 +17,12 @@ from folders import Cohort
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
+from spira_tasks.contract.pipelines import RETENTION
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance import audit, decisions, inventory, retention
 from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.verification import verify
+from spira_tasks.runner import run_step
 from spira_tasks.tracking import Tracker
 
 DAY = 86_400
@@ -75,6 +77,23 @@ def kinds(made: retention.Plan) -> set[str]:
 
 def names(store: Store) -> set[str]:
     return {entry.name for entry in store.entries("")}
+
+
+def test_the_scheduled_step_counts_until_a_person_adopts_a_policy_and_then_removes(
+    store: Store, tmp_path: Path
+) -> None:
+    (step,) = RETENTION
+    old = Path(store.url) / "checkpoints" / "abandoned"
+    old.parent.mkdir(exist_ok=True)
+    old.write_bytes(b"weights")
+    os.utime(old, (time.time() - 20 * DAY,) * 2)
+    counted = run_step(step, "sunday", store).metrics
+    assert counted == {"adopted": 0, "n_items": 1, "n_bytes": 7}
+    assert old.exists()
+    retention.adopt_policy(store, write_policy(tmp_path / "p.toml"), "signed on paper, folder 12")
+    assert run_step(step, "next-sunday", store).metrics == {**counted, "adopted": 1}
+    assert not old.exists()
+    assert [*audit.events(store)][-1].action == "retention"
 
 
 def test_nothing_young_goes_whatever_the_policy_says(store: Store, tmp_path: Path) -> None:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 import psutil
 import pytest
+from folders import Cohort
+from receiving import TO, Received, receiving
 from started import Up
 
+from scripts.doctor import checks
+from spira_tasks.artifacts import Store
 from spira_tasks.provenance import ROOT
 
 pytestmark = pytest.mark.slow
+RUNS_SECONDS = 900.0
+OUTCOMES = ("is late", "refused the data")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +46,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def up(folder: Path) -> Up:
     (folder / "output").write_text("")
     return Up(folder)
+
+
+@pytest.fixture(scope="module")
+def received() -> Iterator[Received]:
+    with receiving() as received:
+        yield received
+
+
+@pytest.fixture(scope="module")
+def scheduled(folder: Path, received: Received) -> Iterator[tuple[Up, subprocess.Popen[bytes]]]:
+    """Started with a training every minute, on recordings that a gate refuses."""
+    cohort = Cohort(folder / "cohort")
+    cohort.write()
+    last = datetime.now(UTC) - timedelta(hours=3)
+    up = Up(
+        folder,
+        variables={
+            "SPIRA_SCHEDULE": "* * * * *",
+            "SPIRA_RETENTION_SCHEDULE": last.strftime("%M %H * * %w"),
+            "SPIRA_DATA": str(cohort.folder),
+            "SPIRA_RETRY_SECONDS": "10",  # the first try may come before the server answers
+            "SPIRA_LATE_HOURS": "0.0003",  # a second: every run is late
+            **received.connections,
+        },
+    )
+    (folder / "output").write_text("")
+    process = up.start()
+    yield up, process
+    process.kill()
+    up.wait_until_gone()
 
 
 def status_of(url: str, **headers: str) -> int:
@@ -53,24 +98,95 @@ def listening(starter: int) -> set[int]:
     return {address.port for address in addresses}
 
 
-def test_it_starts_says_how_to_log_in_and_ends_clean_on_ctrl_c(up: Up) -> None:
-    process = up.start()
-    try:
-        up.wait_until_ready(process)
-        assert f"password {up.password}" in up.output
-        assert status_of(f"{up.airflow}/spira/") == 401
-        assert status_of(f"{up.mlflow}/api/2.0/mlflow/experiments/search?max_results=1") == 401
-        secrets = up.folder / "up" / "secrets.json"
-        assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
-        assert listening(process.pid) >= {up.airflow_port, up.mlflow_port}
+def test_it_starts_and_says_how_to_log_in(scheduled: tuple[Up, subprocess.Popen[bytes]]) -> None:
+    up, process = scheduled
+    up.wait_until_ready(process)
+    assert f"password {up.password}" in up.output
+    assert status_of(f"{up.airflow}/spira/") == 401
+    assert status_of(f"{up.mlflow}/api/2.0/mlflow/experiments/search?max_results=1") == 401
+    secrets = up.folder / "up" / "secrets.json"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    assert listening(process.pid) >= {up.airflow_port, up.mlflow_port}
 
-        second = subprocess.run(
-            up_again(up), capture_output=True, text=True, check=False, env=_environment(up)
-        )
-        assert second.returncode == 1
-        assert f"it is up already: process {process.pid}, Airflow {up.airflow}" in second.stderr
-    finally:
-        process.send_signal(signal.SIGINT)
+    second = subprocess.run(
+        up_again(up), capture_output=True, text=True, check=False, env=_environment(up)
+    )
+    assert second.returncode == 1
+    assert f"it is up already: process {process.pid}, Airflow {up.airflow}" in second.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(scheduled: tuple[Up, subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
+    """The runs that the schedule started, once two of one day have ended.
+
+    Ingest takes the day into its key, so a run after midnight computes again.
+    """
+    up, process = scheduled
+    up.wait_until_ready(process)
+    until = time.monotonic() + RUNS_SECONDS
+    path = "api/v2/dags/spira_continuous_training/dagRuns?order_by=start_date"
+    while True:
+        found: list[dict[str, Any]] = up.ask("GET", path)["dag_runs"]
+        ended = [run for run in found if run["end_date"]]
+        if len({run["start_date"][:10] for run in ended[-2:]}) == 1 < len(ended):
+            return ended
+        assert time.monotonic() < until, found
+        time.sleep(2)
+
+
+def test_a_schedule_starts_runs_that_do_not_overlap_and_find_what_is_computed(
+    scheduled: tuple[Up, subprocess.Popen[bytes]], runs: list[dict[str, Any]]
+) -> None:
+    up, _ = scheduled
+    assert {(run["run_type"], run["state"]) for run in runs} == {("scheduled", "failed")}
+    for earlier, later in pairwise(runs):
+        assert later["start_date"] >= earlier["end_date"]
+    store = Store(str(up.folder / "store"))
+    first, second = (store.runs.read(run["dag_run_id"]).training for run in runs[-2:])
+    assert first.outcome == second.outcome == "blocked"
+    assert all(record.found for record in second.steps.values()), second
+    # What the doctor says, by the query that it sends to Postgres.
+    with closing(sqlite3.connect(f"file:{up.folder}/airflow/airflow.db?mode=ro", uri=True)) as base:
+        rows = base.execute(checks.SCHEDULES).fetchall()
+    training, retention = (checks.schedule(row, datetime.now(UTC)) for row in rows)
+    assert training.detail.startswith(f"last run {datetime.now(UTC).date()}")
+    assert (retention.level, retention.detail[:16]) == ("ok", "no run yet; next")
+    # three hours after the last time of the schedule: no run for that one
+    assert up.ask("GET", "api/v2/dags/spira_retention/dagRuns")["dag_runs"] == []
+
+
+def test_each_channel_is_notified_once_of_each_outcome_of_a_run(
+    scheduled: tuple[Up, subprocess.Popen[bytes]], runs: list[dict[str, Any]], received: Received
+) -> None:
+    up, _ = scheduled
+    until = time.monotonic() + RUNS_SECONDS
+    for run in runs:
+        page = f"/runs/{quote(run['dag_run_id'], safe='')}/plugin/governance_run"
+        while True:
+            of_run = [text for text in received.texts if page in text]
+            titles = sorted(title for text in of_run for title in OUTCOMES if title in text)
+            if titles == ["is late"] * 2 + ["refused the data"] * 2:
+                break
+            assert len(of_run) <= 4, of_run
+            assert time.monotonic() < until, of_run
+            time.sleep(2)
+    assert {mail["To"] for mail in received.mails} == {TO}
+    remembered = json.loads(up.ask("GET", "api/v2/variables/spira_notified")["value"])
+    wanted = {(runs[-1]["dag_run_id"], "refused", name) for name in ("spira_smtp", "spira_webhook")}
+    assert wanted <= {tuple(what[1:]) for what in remembered}
+    refused = next(text for text in received.posts if "refused the data" in text)
+    assert "quarantine_share" not in refused  # words, not names
+    assert "check_recordings: Too many faulty recordings: 6 of 12; 2 are tolerated." in refused
+    assert f"{up.airflow}/dags/spira_continuous_training/runs/" in refused
+    assert "1234567" not in "".join(received.texts)
+
+
+def test_it_ends_clean_on_ctrl_c_while_runs_are_scheduled(
+    scheduled: tuple[Up, subprocess.Popen[bytes]],
+) -> None:
+    up, process = scheduled
+    up.wait_until_ready(process)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 0
     assert up.processes() == {}
     events = (up.folder / "up.log").read_text().splitlines()

@@ -9,6 +9,7 @@ import runpy
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +122,24 @@ def test_the_table_shows_verdicts_and_then_each_fix_once() -> None:
     assert lines[2] == "FAIL  c  bad"
     assert lines[5:8] == ["What to do:", "  c, d: mend", "  b: look"]
     assert lines[-1] == "2 wrong, 1 to look at, 4 looked at"
+
+
+@pytest.mark.parametrize(
+    ("row", "level", "text"),
+    [
+        ("training|f|2026-11-30 03:00:00+00|2026-11-23 03:00:01.5+00|failed", "ok",
+         "last run 2026-11-23 03:00 UTC, failed; next 2026-11-30 03:00 UTC"),
+        ("training|f|2026-11-30 03:00:00+00||", "ok", "no run yet; next 2026-11-30 03:00 UTC"),
+        ("training|f|2026-11-28 03:00:00+00|2026-11-28 03:00:01.5+00|running", "ok",
+         "last run 2026-11-28 03:00 UTC, running"),
+        ("training|t|2026-11-30 03:00:00+00||", "warn", "it is paused; no run yet"),
+        ("training|f|2026-11-28 03:00:00+00||", "FAIL",
+         "no run yet; next 2026-11-28 03:00 UTC: it did not start"),
+    ],
+)  # fmt: skip
+def test_the_last_and_the_next_run_of_a_schedule(row: str, level: str, text: str) -> None:
+    found = checks.schedule(row.split("|"), datetime(2026, 11, 29, tzinfo=UTC))
+    assert (found.level, found.what, found.detail) == (level, "schedule of training", text)
 
 
 def test_only_what_fails_makes_the_exit_status() -> None:

@@ -170,6 +170,29 @@ def test_without_a_password_nothing_is_answered() -> None:
         assert refused.value.code in (401, 403), url
 
 
+def test_an_erasure_is_started_by_a_user_with_the_role_of_governance_and_by_no_other(
+    platform: Production,
+) -> None:
+    """A reason that is too short is refused after the question whether the user may start it."""
+    commands = [
+        f"printf 'pw\\npw\\n' | airflow users create --role User --username {name}"
+        f" --firstname {name} --lastname {name} --email {name}@example.org"
+        for name in ("ana", "bia")
+    ]
+    commands += ["airflow users add-role --username bia --role Governance"]
+    for command in commands:
+        platform.compose("exec", "-T", "airflow-apiserver", "bash", "-euc", command)
+    conf = {"subject": "ab" * 16, "reason": "short"}
+    body = {"dag_run_id": "by-user", "logical_date": None, "conf": conf}
+    answers = {}
+    for name in ("ana", "bia"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            platform.as_user(name, "pw").call("POST", "dags/spira_erasure/dagRuns", body)
+        answers[name] = refused.value.code
+    assert answers == {"ana": 403, "bia": 400}
+    assert platform.as_user("ana", "pw").get("dags/spira_erasure")["dag_id"] == "spira_erasure"
+
+
 def test_the_keys_of_a_step_open_only_what_it_needs(platform: Production) -> None:
     from minio import Minio
     from minio.error import S3Error

@@ -14,7 +14,7 @@ from production import PORTS, Production, docker
 from production import Run as DagRun
 from reading_pages import outside
 
-from scripts.backup import AS_ADMIN, CONNECT
+from scripts.deployment import CONNECT, in_postgres
 from spira_tasks.artifacts import Store
 from spira_tasks.intake.record_contract import COLUMNS
 
@@ -83,8 +83,8 @@ def of_airflow_and_mlflow(platform: Production, run: DagRun) -> Mapping[str, byt
         for more in ("", "/xcomEntries"):
             path = f"{run.path}/taskInstances/{task}{more}"
             places[path] = json.dumps(platform.get(path), ensure_ascii=False).encode()
-    dump = ["exec", platform.container_of("postgres"), "sh", "-c", AS_ADMIN, "pg_dumpall"]
-    places["databases"] = docker(*dump, *CONNECT).stdout.encode()
+    dump = in_postgres(platform.container_of("postgres"), "pg_dumpall", *CONNECT)
+    places["databases"] = docker(*dump).stdout.encode()
     for one in platform.s3.list_objects("spira-mlflow", "artifacts/", recursive=True):
         name = str(one.object_name)
         places[name] = platform.s3.get_object("spira-mlflow", name).read()

@@ -16,8 +16,10 @@ from spira_tasks.contract.access import (
     CONNECTIONS,
     DATABASES,
     GRANTS,
+    RESERVED,
     SECRET_FILES,
     STEP_ACCESS,
+    may_act_on,
     variables,
 )
 from spira_tasks.contract.pipelines import PIPELINES
@@ -44,6 +46,27 @@ def test_every_access_names_a_user_and_services_that_exist() -> None:
         assert access.s3_user in GRANTS
         assert set(access.services) <= set(CONNECTIONS)
     assert {step.resources.access for step in ALL_STEPS} <= set(STEP_ACCESS)
+
+
+@pytest.mark.parametrize(
+    ("dag", "method", "roles", "may"),
+    [
+        ("spira_erasure", "POST", ["User"], False),
+        ("spira_erasure", "PUT", ["Viewer", "User", "Op"], False),
+        ("spira_erasure", "DELETE", [], False),
+        ("spira_erasure", "GET", ["User"], True),
+        ("spira_erasure", "POST", ["User", "Governance"], True),
+        ("spira_erasure", "POST", ["Admin"], True),
+        ("spira_continuous_training", "POST", ["User"], True),
+        (None, "GET", ["User"], True),
+    ],
+)
+def test_an_erasure_is_for_the_role_of_governance(
+    dag: str | None, method: str, roles: list[str], may: bool
+) -> None:
+    """Airflow's own answer besides: tests/platform asks it."""
+    assert may_act_on(dag, method, roles) is may
+    assert set(RESERVED) <= {file.stem for file in (ROOT / "dags").glob("*.py")}
 
 
 def test_every_file_that_a_server_reads_is_made_and_mounted(tmp_path: Path) -> None:
@@ -77,7 +100,7 @@ def test_each_server_mounts_the_keys_that_it_needs_and_no_others() -> None:
     airflow = {name: mounted(f"airflow-{name}") for name in ("apiserver", "dag-processor", "init")}
     assert airflow == {
         "apiserver": {"secrets": "airflow", "keys": "pages"},
-        "dag-processor": {"secrets": "airflow"},
+        "dag-processor": {"secrets": "airflow", "keys": "pages"},
         "init": {"secrets": "airflow", "keys": "airflow_admin"},
     }
     for name in ("airflow-scheduler", "airflow-worker"):

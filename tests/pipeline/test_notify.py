@@ -1,0 +1,125 @@
+"""Notifications: of which runs, how often, what they say, and what a failure to send one does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from email.header import decode_header, make_header
+from pathlib import Path
+from typing import Any
+
+from receiving import TO, Received, receiving
+from test_dags import home, python
+
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import Number, Verdict
+
+__all__ = ["home"]  # the fixture
+AT = "2026-11-21T00:00:00+00:00"
+PASSED = Verdict("sensitivity", "pass")
+SMALL = Verdict(
+    "class_balance",
+    "block",
+    observed=Number(3, "people"),
+    threshold=10,
+    n=3,
+    n_unit="people",
+    numbers={"controls": Number(3, "people"), "patients": Number(4, "people")},
+)
+
+
+def record(step: str, stage: str, state: Any, *verdicts: Verdict, **fields: Any) -> StepRecord:
+    return StepRecord(step, stage, state, AT, 1.0, verdicts=verdicts, **fields)
+
+
+def end(
+    home: Path,
+    folder: Path,
+    received: Received,
+    *records: StepRecord,
+    ends: str = "failed",
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Call what Airflow calls at the end of a run that left these records."""
+    store = Store(str(folder / "store"))
+    for one in records:
+        store.runs.write(folder.name, one)
+    script = f"""
+import sys; sys.path[:0] = ["dags", "plugins"]
+import spira_continuous_training
+from spira import notify
+notify.{ends}({{"dag": spira_continuous_training.dag, "run_id": {folder.name!r}}})
+"""
+    environment = {"SPIRA_STORE": store.url, "AIRFLOW__API__BASE_URL": "https://spira.example.org"}
+    done = python("-c", script, home=home, **environment, **received.connections, **variables)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def test_a_refused_run_is_notified_with_its_reason_and_without_a_small_count(
+    home: Path, tmp_path: Path
+) -> None:
+    gate = record("check_training_set", "validate", "blocked", SMALL, PASSED)
+    with receiving() as received:
+        end(home, tmp_path, received, gate)
+    (mail,), (post,) = received.mails, received.posts
+    run = f"dags/spira_continuous_training/runs/{tmp_path.name}"
+    page = f"https://spira.example.org/{run}/plugin/governance_run"
+    title = "SPIRA: a run was refused / uma execução foi recusada"
+    assert (mail["To"], str(make_header(decode_header(mail["Subject"])))) == (TO, title)
+    for text in received.texts:
+        assert "check_training_set: " in text
+        assert "1 blocking, 0 warnings, 1 passed" in text
+        assert page in text
+        assert not {"3", "4"} & set(text.replace(page, ""))
+    assert "Uma verificação recusou" in post  # in both languages
+
+
+def test_a_channel_that_sent_a_message_does_not_send_it_again(home: Path, tmp_path: Path) -> None:
+    """As after a run was cleared, and ended in the same way; test_up sees what is remembered."""
+    sent = json.dumps([["spira_continuous_training", tmp_path.name, "failed", "spira_smtp"]])
+    with receiving() as received:
+        end(home, tmp_path, received, AIRFLOW_VAR_SPIRA_NOTIFIED=sent)
+    assert (len(received.mails), len(received.posts)) == (0, 1)
+
+
+def test_a_failed_run_is_notified_with_the_message_of_its_step(home: Path, tmp_path: Path) -> None:
+    message = "no space is left for {{ temporary }} <files>"
+    with receiving() as received:
+        end(home, tmp_path, received, record("train", "train", "failed", message=message))
+    (post,) = received.posts
+    assert "a run failed" in post
+    assert f"train: {message}" in post
+    assert "no space is left for {{ temporary }} &lt;files&gt;" in received.texts[0]
+
+
+def test_a_run_is_notified_as_waiting_only_where_an_approval_alone_lacks(
+    home: Path, tmp_path: Path
+) -> None:
+    waits = Verdict("approved_by_a_person", "warn", names={"version": ("3",)})
+    worse = Verdict("better_than_champion", "warn")
+    with receiving() as received:
+        for verdicts in ((PASSED,), (waits, worse), (waits,)):
+            promote = record("promote", "promote", "done", *verdicts)
+            end(home, tmp_path, received, promote, ends="succeeded")
+    (post,) = received.posts
+    assert "waits for the approval of a person" in post
+
+
+def test_a_channel_that_fails_is_logged_without_its_address_and_stops_no_other(
+    home: Path, tmp_path: Path
+) -> None:
+    with receiving(webhook_answers=500) as received:
+        done = end(home, tmp_path, received)
+    assert len(received.mails) == 1
+    logged = done.stdout + done.stderr
+    assert "not notified by spira_webhook (HTTPStatusError)" in logged
+    assert "/services/secret" not in logged
+
+
+def test_nothing_is_sent_and_nothing_logged_as_an_error_where_no_channel_is_set_up(
+    home: Path, tmp_path: Path
+) -> None:
+    done = end(home, tmp_path, Received())
+    assert "notified" not in done.stdout + done.stderr
