@@ -124,8 +124,8 @@ class Slice:
 class Evaluation:
     """The results on the test subjects.
 
-    Only numbers of people and slices are there where a class has fewer than ``MIN_CELL`` people:
-    any other measure would reveal the answers they got.
+    Only numbers of people are there where a class has fewer than ``MIN_CELL`` people: a measure
+    would reveal the answers they got, and the groups of the test subjects who they are.
 
     Attributes
     ----------

@@ -38,7 +38,7 @@ from spira_tasks.reports.facts import (
     by_suite,
     setting,
 )
-from spira_tasks.reports.tables import count, two_way
+from spira_tasks.reports.tables import count, one_way, two_way
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -275,16 +275,12 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     report = reader.json("evaluate.report", "evaluation.json")
     if report is None:
         return None
-    predictions = reader.table("evaluate.report", "predictions.parquet", PREDICTIONS)
-    found = Evaluation(
-        n_recordings=count(report["n_recordings"]),
-        n_subjects=count(report["n_subjects"]),
-        n_patients=count(report["n_patients"]),
-        n_controls=count(report["n_controls"]),
-        slices=tuple(tables.slices(table, predictions, report["operating_point"])),
-    )
+    classes = {name: report[f"n_{name}"] for name in ("patients", "controls")}
+    people = one_way("label", "subjects", classes)  # all less one class is the other
+    found = Evaluation(count(report["n_recordings"]), people.total, *(n for (n,) in people.cells))
     if not _is_published(report):
         return found
+    predictions = reader.table("evaluate.report", "predictions.parquet", PREDICTIONS)
     numbers = report["confusion"]
     confusion = {
         ("patients", "positive"): numbers["true_positives"],
@@ -301,6 +297,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
             for condition, estimates in report["conditions"].items()
         },
         drops={name: Interval(**one) for name, one in report["drop_in_balanced_accuracy"].items()},
+        slices=tuple(tables.slices(table, predictions, report["operating_point"])),
     )
 
 

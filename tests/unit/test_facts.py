@@ -390,6 +390,19 @@ def test_no_measure_is_published_of_fewer_and_the_report_is_made_all_the_same(bo
     assert "fewer than 5 people of a class: no measure is shown" in page_of(book, "verdict.en.html")
 
 
+def test_a_model_card_does_not_name_the_group_of_the_only_patient(book: Book) -> None:
+    """Neither the table of groups nor the number of controls, which with all people gives one."""
+    facts = evaluated(book, [1] + [0] * 20, [0.9] + [0.1] * 20, ["F"] + ["M"] * 20)
+    assert facts.evaluation is not None
+    assert facts.evaluation.slices == ()
+    assert (facts.evaluation.n_subjects, facts.evaluation.n_controls) == (21, None)
+    card = page_of(book, "model-card.en.html")
+    assert "By group" not in card
+    assert not {"1", "20"} & set(
+        re.findall(r"(?<![\d.-])\d+(?![\d.-])", card.partition("Test subjects")[2][:120])
+    )
+
+
 def test_the_card_has_what_the_checks_found_in_plain_words_with_numbers(book: Book) -> None:
     name = "expect_column_values_to_be_between(age, possible)"
     found = rows(name, "warn", 12, 61, suite="metadata")
