@@ -17,7 +17,8 @@ from spira_tasks.contract.pipelines import TRAINING
 
 with DAG(
     dag_id="spira_continuous_training",
-    description="From a folder of recordings to a registered model",
+    description="Checks the recordings, trains and tests a model, and puts it into use if it "
+    "is better than the one in use. Every week, and on demand",
     doc_md=__doc__,
     schedule=os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1") or None,  # UTC; empty: on demand only
     max_active_runs=1,  # two runs would compare with the same champion

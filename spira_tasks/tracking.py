@@ -38,6 +38,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 EXPERIMENT = "spira_continuous_training"
 MODEL = "spira"
 CHAMPION, CHALLENGER = "champion", "challenger"
+ON_RUN = ("spira.outcome", "spira.blocked_by")  # tags of a version that its run shows too
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,17 @@ class Tracker:
                 self.client.set_registered_model_alias(MODEL, CHAMPION, instead)
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        """Tag a version and, with its outcome, its run, where MLflow still has that."""
         with self._translating():
             for name, value in tags.items():
                 self.client.set_model_version_tag(MODEL, version, name, value)
+            shown = [RunTag(name, tags[name]) for name in ON_RUN if name in tags]
+            try:
+                if shown:
+                    self.client.log_batch(self._registered(version).run_id, tags=shown)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
 
     def load(self, folder: Path) -> Any:
         """Load the files of a model as a server does; ``spira_tasks.package`` checks them first."""

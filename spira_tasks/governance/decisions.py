@@ -27,6 +27,7 @@ from typing import Any, get_args
 from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Directory, Store
 from spira_tasks.artifacts.blobs import canonical_json
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance import audit
@@ -108,7 +109,7 @@ def known(store: Store, kind: Kind) -> list[Decision]:
         try:
             found.append(Decision.from_json(read_document(store, name) or {}))
         except MALFORMED:
-            log.warning("%s is no decision: see python -m spira_tasks audit verify", name)
+            log.warning("%s is no decision: see %s audit verify", name, COMMAND)
     return sorted(found, key=lambda decision: (decision.at, decision.id))
 
 

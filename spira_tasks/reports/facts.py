@@ -232,6 +232,7 @@ class RunFacts:
     evaluation: Evaluation | None = None
     thresholds_owner: str = ""
     model: ModelFacts | None = None
+    champion: str | None = ""  # version in use when the facts were read; None: not known
     since: Since | None = None
     missing: tuple[str, ...] = ()  # "<step>.<output>" that is gone, or "registry"
 
@@ -267,6 +268,13 @@ class RunSummary:
     auc: Interval | None
     version: str
     by_suite: Mapping[str, Tally]
+    started_at: str = ""
+    triggered_by: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every check that it came to is known; only such runs can be compared."""
+        return self.outcome not in {"running", "failed"}
 
     @property
     def tally(self) -> Tally:
