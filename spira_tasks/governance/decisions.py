@@ -239,20 +239,12 @@ def digest(document: Document) -> str:
 
 
 class History:
-    """What the log says of documents, by their names.
-
-    Attributes
-    ----------
-    written : dict of str to list of Event
-        Every event that such a document was ever written for.
-    in_force : dict of str to list of Event
-        Those that the document there now may belong to: of a decision all since it was last
-        withdrawn, because two people may decide the same at once; of other documents the newest.
-    withdrawn : dict of str to Event
-    """
+    """What the log says of documents, by their names."""
 
     def __init__(self, events: Iterable[Event]) -> None:
-        self.written: dict[str, list[Event]] = defaultdict(list)
+        self.written: dict[str, list[Event]] = defaultdict(list)  # all that it was written for
+        # Those that the document there now may belong to: of a decision all since it was last
+        # withdrawn, because two people may decide the same at once; of other documents the newest.
         self.in_force: dict[str, list[Event]] = {}
         self.withdrawn: dict[str, Event] = {}
         self._last_erasure = 0

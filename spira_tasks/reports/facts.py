@@ -25,21 +25,14 @@ Unit = Literal["subjects", "recordings"]
 class Counts:
     """A table of counts, small ones suppressed, by one dimension or two.
 
-    Attributes
-    ----------
-    by : tuple of str
-        Dimension of the rows and, where there are two, of the columns: ``("site", "label")``.
-    cells : tuple of tuple of Count
-        ``(row, column)``; one column in a table of one dimension.
-    columns, row_totals, column_totals : tuple
-        Empty in a table of one dimension.
+    Columns and their totals, and those of the rows, are empty in a table of one dimension.
     """
 
-    by: tuple[str, ...]
+    by: tuple[str, ...]  # of the rows and, where there are two, of the columns: ("site", "label")
     unit: Unit
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    cells: tuple[tuple[Count, ...], ...]
+    cells: tuple[tuple[Count, ...], ...]  # (row, column); one column in one dimension
     row_totals: tuple[Count, ...]
     column_totals: tuple[Count, ...]
     total: Count
@@ -126,17 +119,6 @@ class Evaluation:
 
     Only numbers of people are there where a class has fewer than ``MIN_CELL`` people: a measure
     would reveal the answers they got, and the groups of the test subjects who they are.
-
-    Attributes
-    ----------
-    confusion : Counts, optional
-        Rows ``patients``, ``controls``; columns ``positive``, ``negative``; of recordings.
-    conditions : mapping of str to mapping of str to Interval
-        Condition (``figures.CONDITIONS``) to metric (``figures.ALL_METRICS``) to estimate.
-    drops : mapping of str to Interval
-        Noise condition to the fall in balanced accuracy against ``clean``.
-    slices : tuple of Slice
-        Without added noise; empty where a table that they need is gone.
     """
 
     n_recordings: Count
@@ -146,10 +128,12 @@ class Evaluation:
     operating_point: float | None = None
     expected_calibration_error: float | None = None
     brier_score: float | None = None
-    confusion: Counts | None = None
+    confusion: Counts | None = None  # patients, controls by positive, negative; of recordings
+    # condition (figures.CONDITIONS) to metric (figures.ALL_METRICS) to estimate
     conditions: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    # noise condition to the fall in balanced accuracy against "clean"
     drops: Mapping[str, Interval] = field(default_factory=dict)
-    slices: tuple[Slice, ...] = ()
+    slices: tuple[Slice, ...] = ()  # without added noise; none where a table is gone
 
     @property
     def is_published(self) -> bool:

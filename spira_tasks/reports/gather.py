@@ -63,18 +63,12 @@ COMPARED = ("n_recordings", "n_subjects", "n_quarantined")
 
 
 class Reader:
-    """Reads outputs of a run by ``"<step>.<output>"``; None where one is not there.
-
-    Attributes
-    ----------
-    missing : set of str
-        The outputs that the run made and that cannot be read any more.
-    """
+    """Reads outputs of a run by ``"<step>.<output>"``; None where one is not there."""
 
     def __init__(self, store: Store, run: Run) -> None:
         self.store = store
         self.run = run
-        self.missing: set[str] = set()
+        self.missing: set[str] = set()  # outputs that the run made and nobody can read any more
 
     def read(self, reference: str, name: str) -> bytes | None:
         """The content of one file of an output."""

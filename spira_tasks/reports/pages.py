@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
@@ -22,7 +21,7 @@ from spira_tasks.contract.place import COMMAND, LAPTOP
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.provenance import ROOT
-from spira_tasks.reports import figures, sentences
+from spira_tasks.reports import charts, figures, sentences
 from spira_tasks.reports.facts import (
     Change,
     Intake,
@@ -89,7 +88,7 @@ def render(
         t = Words(language)
         for page in PAGES:
             context = contexts[page](t) | {"pack": pack}
-            template = _environment().get_template(f"{page}.html")
+            template = charts.environment().get_template(f"{page}.html")
             text = template.render(
                 t=t,
                 language=language,
@@ -394,17 +393,3 @@ def _change(t: Words, one: Change) -> tuple[str, str, str]:
     same = one.before == one.now and bool(one.now)  # two hidden counts need not be the same
     what = t(f"since.{one.what}", name=t.name("step", one.name))
     return what, before, t("since.same") if same else now
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (HERE / "style.css").read_text("utf-8")
-    environment.globals["style"] = Markup(style)  # noqa: S704  (a file of the project)
-    return environment

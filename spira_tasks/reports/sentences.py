@@ -142,11 +142,8 @@ def _waits(facts: RunFacts) -> bool:
 def _passed(t: Words, facts: RunFacts) -> str:
     """How many checks of a promoted model warned or were waived."""
     n_warned, n_waived = len(warnings(t, facts)), len(waived(t, facts))
-    if not n_warned and not n_waived:
-        return t("why.promoted")
-    if not n_waived:
-        return t("why.promoted_warned", warned=t.count(n_warned))
-    return t("why.promoted_noted", warned=t.count(n_warned), waived=t.count(n_waived))
+    kind = "_noted" if n_waived else "_warned" if n_warned else ""
+    return t(f"why.promoted{kind}", warned=t.count(n_warned), waived=t.count(n_waived))
 
 
 def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
