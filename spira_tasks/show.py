@@ -97,8 +97,8 @@ def render(run_id: str, store: Store, reports: list[Path]) -> None:
     console.print("\n", _steps_table(run), sep="")
     if metrics := shown_metrics(run.metrics("evaluate")):
         few = metrics["auc"] is None
-        shown = words_of("en")("verdict.few_people") if few else _metrics_table(metrics)
-        console.print("\n", shown, sep="")
+        measured = words_of("en")("verdict.few_people") if few else _metrics_table(metrics)
+        console.print("\n", measured, sep="")
     for record in run.steps.values():
         shown = [v for v in record.verdicts if record.step == "promote" or v.status != "pass"]
         if shown:

@@ -282,7 +282,8 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         return None
     classes = {name: report[f"n_{name}"] for name in ("patients", "controls")}
     people = one_way("label", "subjects", classes)  # all less one class is the other
-    found = Evaluation(count(report["n_recordings"]), people.total, *(n for (n,) in people.cells))
+    (patients,), (controls,) = people.cells
+    found = Evaluation(count(report["n_recordings"]), people.total, patients, controls)
     if not _is_published(report):
         return found
     predictions = reader.table("evaluate.report", "predictions.parquet", PREDICTIONS)

@@ -54,7 +54,7 @@ def people(n: int = 40, **columns: Any) -> pd.DataFrame:
     )
 
 
-INGESTED: Mapping[str, Any] = {"n_by_site": {}, "n_by_reason": {"truncated": 3}}
+INGESTED: dict[str, Any] = {"n_by_site": {}, "n_by_reason": {"truncated": 3}}
 
 
 @dataclass
