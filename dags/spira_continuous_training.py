@@ -18,7 +18,8 @@ from spira_tasks.contract.pipelines import TRAINING
 
 with DAG(
     dag_id="spira_continuous_training",
-    description="From a folder of recordings to a registered model",
+    description="Checks the recordings, trains and tests a model, and puts it into use if it "
+    "is better than the one in use. Every week, and on demand",
     doc_md=__doc__,
     schedule=cron(os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1")),  # empty: on demand only
     on_success_callback=notify.succeeded,

@@ -1,6 +1,6 @@
 """Erase a person from the store (LGPD art. 18), on demand.
 
-The subject is named by its tag, which `python -m spira_tasks pseudonyms tag` computes from the
+The subject is named by its tag, which the command `pseudonyms tag` computes from the
 hospital's number.  So Airflow holds neither the number nor the pseudonym.  Run it while no training
 runs; a second run changes nothing.
 """
@@ -11,10 +11,12 @@ from airflow.sdk import DAG, Param
 
 from spira.launch import COMMON, add_steps
 from spira_tasks.contract.pipelines import ERASURE
+from spira_tasks.contract.place import COMMAND
 
 with DAG(
     dag_id="spira_erasure",
-    description="Erase a person from the store, and sign a certificate",
+    description="Erases the data of a person who asked for it (LGPD art. 18) and signs a "
+    "certificate. Cannot be undone. On demand",
     doc_md=__doc__,
     schedule=None,
     params={
@@ -22,7 +24,7 @@ with DAG(
             type="string",
             pattern="^[0-9a-f]{32}$",
             title="Subject",
-            description="Tag: 32 hex digits, from `python -m spira_tasks pseudonyms tag`",
+            description=f"Tag: 32 hex digits, from `{COMMAND} pseudonyms tag`",
         ),
         "reason": Param(
             type="string",

@@ -13,7 +13,8 @@ from spira_tasks.contract.pipelines import REPORT
 
 with DAG(
     dag_id="spira_governance_report",
-    description="The pages and the signed zip that a governance officer reads",
+    description="Makes the governance pages of a run again, after a decision about it. Changes no "
+    "data and no model. On demand",
     doc_md=__doc__,
     schedule=None,
     params={

@@ -18,7 +18,8 @@ from spira.site import number_of
 
 with DAG(
     dag_id="spira_maintenance",
-    description="Remove containers that are no longer needed",
+    description="Removes containers that ended and stops those that nobody waits for. Touches no "
+    "data. Every hour",
     doc_md=__doc__,
     schedule=cron("17 * * * *" if os.environ.get("SPIRA_RUNTIME") == "docker" else ""),
     catchup=False,

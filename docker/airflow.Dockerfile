@@ -35,6 +35,7 @@ LABEL org.opencontainers.image.title="SPIRA Airflow" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 ENV PYTHONPATH=/opt/spira \
+    SPIRA_COMMAND=scripts/spira.sh \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

@@ -39,6 +39,7 @@ ENV PYTHONPATH=/opt/spira \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     SPIRA_REVISION=${REVISION} \
+    SPIRA_COMMAND=scripts/spira.sh \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib \
     OMP_WAIT_POLICY=PASSIVE \

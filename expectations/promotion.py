@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from spira_tasks.contract.verdict import Number, Status, Unit, Verdict
+from spira_tasks.contract.verdict import Number, Status, Unit, Verdict, is_small
 
 OWNER = "clinical lead (not yet signed)"
 
@@ -77,7 +77,7 @@ def enough_subjects(evaluation: Mapping[str, Any]) -> Verdict:
         "pass" if n >= MIN_SUBJECTS_PER_CLASS else "insufficient",
         observed=Number(n, "people"),
         threshold=MIN_SUBJECTS_PER_CLASS,
-        n=evaluation["n_subjects"],
+        n=n,
         n_unit="people",
         numbers={name: Number(evaluation[name], "people") for name in ("n_patients", "n_controls")},
         severity="critical",
@@ -121,7 +121,10 @@ def not_degenerate(evaluation: Mapping[str, Any]) -> Verdict:
 
 
 def floor(evaluation: Mapping[str, Any], metric: str, minimum: float, n: int) -> Verdict:
-    """Whether the lower bound of a rate reaches its floor, where ``n`` people can show that."""
+    """Whether the lower bound of a rate reaches its floor, where ``n`` people can show that.
+
+    No rate is shown of one class where the other one has too few people for that.
+    """
     estimate = evaluation["conditions"]["clean"][metric]
     status: Status = "insufficient"
     if estimate["low"] >= minimum:
@@ -129,7 +132,7 @@ def floor(evaluation: Mapping[str, Any], metric: str, minimum: float, n: int) ->
     elif n >= MIN_SUBJECTS_TO_VALIDATE:
         status = "block"
     found = _verdict(evaluation, f"{metric}_floor", status, _estimate(estimate, "rate"), minimum)
-    return replace(found, n=n, severity="warning")
+    return replace(found, n=found.n if is_small(found.n) else n, severity="warning")
 
 
 def calibrated(evaluation: Mapping[str, Any]) -> Verdict:
@@ -173,8 +176,9 @@ def behind_its_gates(missed: Sequence[str]) -> Verdict:
 def compare(comparison: Mapping[str, Any]) -> Verdict:
     """Is a sound challenger better than the champion, on the same people?
 
-    ``comparison`` holds ``champion`` (version), ``n_subjects``, ``gain`` (difference of the AUCs
-    with its interval), ``confidence`` (share of resamples with a gain) and ``sensitivity_loss``.
+    ``comparison`` holds ``champion`` (version), ``n`` (people of the smaller class), ``gain``
+    (difference of the AUCs with its interval), ``confidence`` (share of resamples with a gain) and
+    ``sensitivity_loss``.
     Never blocks: a challenger that is no better is kept as challenger.
     """
     loss, confidence = comparison["sensitivity_loss"], comparison["confidence"]
@@ -185,7 +189,7 @@ def compare(comparison: Mapping[str, Any]) -> Verdict:
         "pass" if better and not misses else "warn",
         observed=_estimate(comparison["gain"]),
         threshold=MIN_CONFIDENCE_OF_GAIN,
-        n=comparison["n_subjects"],
+        n=comparison["n"],
         n_unit="people",
         numbers={"confidence": Number(confidence, "rate")} | misses,
         names={"champion": (str(comparison["champion"]),)},

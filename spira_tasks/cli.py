@@ -25,6 +25,7 @@ from spira_tasks.commands import (
     waive,
 )
 from spira_tasks.contract.exits import EXIT_BUG
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import SpiraError
 from spira_tasks.governance.audit import forget_airflow
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] != ["run"]:
         forget_airflow()
     try:
-        get_command(app)(arguments, prog_name="python -m spira_tasks")
+        get_command(app)(arguments, prog_name=COMMAND)
     except SpiraError as error:
         title = TITLES.get(type(error).__name__, type(error).__name__)
         print(f"{title}: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store, sealed
 from spira_tasks.artifacts.blobs import digest_of_file
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.seal import Finding
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
@@ -107,6 +108,6 @@ def _refused(version: Registered, why: str) -> ConfigError:
     number = version.version
     return ConfigError(
         f"version {number} of the model is not loaded: {why}. Find out who changed it. Then refuse "
-        f'it: python -m spira_tasks model refuse {number} --why "…"; or delete the version on '
+        f'it: {COMMAND} model refuse {number} --why "…"; or delete the version on '
         "MLflow's page and run its pipeline again, which registers the model anew from the store"
     )

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from expectations.words import words_of
 from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import Run, StepRecord
-from spira_tasks.contract.verdict import Number, Verdict, suppress
+from spira_tasks.contract.verdict import Number, Verdict, few_or, shown_metrics, suppress
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit
 
@@ -50,7 +51,7 @@ def describe(run_id: str, store: Store) -> dict[str, Any]:
                 "found": record.found,
                 "seconds": record.seconds,
                 "outputs": dict(record.outputs),
-                "metrics": dict(record.metrics),
+                "metrics": shown_metrics(record.metrics),
                 "verdicts": [_verdict(verdict) for verdict in record.verdicts],
             }
             for record in run.steps.values()
@@ -94,8 +95,10 @@ def render(run_id: str, store: Store, reports: list[Path]) -> None:
         for line in _ingest_lines(run.steps["ingest"], store):
             console.print(line)
     console.print("\n", _steps_table(run), sep="")
-    if metrics := run.metrics("evaluate"):
-        console.print("\n", _metrics_table(metrics), sep="")
+    if metrics := shown_metrics(run.metrics("evaluate")):
+        few = metrics["auc"] is None
+        measured = words_of("en")("verdict.few_people") if few else _metrics_table(metrics)
+        console.print("\n", measured, sep="")
     for record in run.steps.values():
         shown = [v for v in record.verdicts if record.step == "promote" or v.status != "pass"]
         if shown:
@@ -167,10 +170,10 @@ def _ingest_lines(record: StepRecord, store: Store) -> list[str]:
     report = store.directory(record.outputs["report"])
     reasons = json.loads(report.path("ingest.json").read_text())["n_by_reason"]
     return [
-        f"ingested {numbers['n_recordings']:.0f} recordings of {numbers['n_subjects']:.0f} subjects"
-        f", quarantined {numbers['n_quarantined']:.0f}",
+        f"ingested {few_or(numbers['n_recordings'])} recordings of "
+        f"{few_or(numbers['n_subjects'])} subjects, quarantined {few_or(numbers['n_quarantined'])}",
         *(
-            f"  {count:4d}  {reason.replace('_', ' ')}"
+            f"  {few_or(count):>12}  {reason.replace('_', ' ')}"
             for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
         ),
     ]
@@ -197,7 +200,7 @@ def _steps_table(run: Run) -> Table:
     return table
 
 
-def _metrics_table(metrics: Mapping[str, float]) -> Table:
+def _metrics_table(metrics: Mapping[str, float | None]) -> Table:
     table = _table(f"{metrics['n_subjects']:.0f} test subjects", "AUC", *METRICS[1:])
     table.padding = (0, 2, 0, 0)
     for column in table.columns:
@@ -208,7 +211,7 @@ def _metrics_table(metrics: Mapping[str, float]) -> Table:
     return table
 
 
-def _interval(metrics: Mapping[str, float], name: str) -> str:
+def _interval(metrics: Mapping[str, float | None], name: str) -> str:
     """Value and 95 % interval, short: ``0.84 .71–.94``."""
     low, high = (f"{metrics[f'{name}_{end}']:.2f}".removeprefix("0") for end in ("low", "high"))
     return f"{metrics[name]:.2f} [dim]{low}–{high}[/]"

@@ -69,6 +69,7 @@ PLACES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+ON_RUN = ("spira.outcome", "spira.blocked_by")  # tags of a version that its run shows too
 
 
 @dataclass(frozen=True)
@@ -274,8 +275,12 @@ class Tracker:
 
     @translated
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        """Tag a version and, with its outcome, its run, where MLflow still has that."""
         for name, value in tags.items():
             self.client.set_model_version_tag(MODEL, version, name, value)
+        if shown := [RunTag(name, tags[name]) for name in ON_RUN if name in tags]:
+            with _unless("RESOURCE_DOES_NOT_EXIST"):
+                self.client.log_batch(self._registered(version).run_id, tags=shown)
 
     @translated
     def load(self, folder: Path) -> Any:

@@ -148,6 +148,7 @@ def facts(**changes: Any) -> RunFacts:
         ),
         thresholds_owner="clinical lead (not yet signed)",
         model=ModelFacts("spira", "3", DIGEST, None, "1/ab", {"epochs": 4}, {"n_mels": 40}),
+        champion="2",
         since=Since(
             "run-1",
             (
@@ -167,6 +168,7 @@ def summary(run_id: str, **changes: Any) -> RunSummary:
     made = RunSummary(
         run_id, AT, "blocked", 61, 61, 13, Interval(0.52, 0.33, 0.79), "3",
         {"metadata": Tally(100, 1, 0), "audio": Tally(50, 0, 0), "promote": Tally(3, 2, 3)},
+        "2026-11-28T23:24:00+00:00", "airflow:admin",
     )  # fmt: skip
     return replace(made, **changes)
 

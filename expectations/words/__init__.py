@@ -18,6 +18,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Literal
 
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.verdict import MIN_CELL
 
 Language = Literal["pt", "en"]
@@ -56,14 +57,14 @@ class Words:
         self._locale = LOCALES[language]
 
     def __call__(self, key: str, **values: object) -> str:
-        """Return the text, its ``{names}`` filled in.
+        """Return the text, its ``{names}`` filled in; ``{command}`` is that of this place.
 
         Raises
         ------
         KeyError
             When the catalogue lacks the text, or a value for one of its names.
         """
-        return self._texts[key][self.language].format(**values)
+        return self._texts[key][self.language].format(**{"command": COMMAND} | values)
 
     def has(self, key: str) -> bool:
         return key in self._texts
@@ -71,7 +72,7 @@ class Words:
     def names(self, key: str) -> set[str]:
         """The names that a text has to be given."""
         parts = Formatter().parse(self._texts[key][self.language])
-        return {name for _, name, _, _ in parts if name}
+        return {name for _, name, _, _ in parts if name} - {"command"}
 
     def first(self, *keys: str, **values: object) -> str:
         """Return the first of these texts that there is; empty where there is none."""
@@ -135,6 +136,12 @@ class Words:
     def instant(self, at: str) -> str:
         """``2026-11-21 17:00 UTC``."""
         return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M} UTC" if at else UNKNOWN
+
+    def moment(self, at: str) -> str:
+        """``28 Nov, 23:24`` (UTC)."""
+        from babel.dates import format_datetime
+
+        return str(format_datetime(datetime.fromisoformat(at), "d MMM, HH:mm", locale=self._locale))
 
     def day(self, at: str) -> str:
         """Write the date in words: ``21 November 2026``."""

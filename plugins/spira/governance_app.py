@@ -93,7 +93,7 @@ def overview(request: Request) -> Response:
     """Redirect to the newest overview."""
     run_id = own_store().latest()
     if not RUN_ID.fullmatch(run_id):
-        return HTMLResponse(message("no_report"))
+        return HTMLResponse(message("no_report", _language(request)))
     return RedirectResponse(f"runs/{quote(run_id, safe='')}/{_page('overview', request)}")
 
 
@@ -105,7 +105,7 @@ def run(run_id: str, request: Request) -> Response:
     records = {step.name: files.record(run_id, step.name) for step in TRAINING}
     if not any(records.values()):
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return HTMLResponse(run_page(run_id, records))
+    return HTMLResponse(run_page(run_id, records, _language(request)))
 
 
 def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
@@ -137,12 +137,12 @@ def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response
     return Response(content, media_type=kind, headers={"Content-Disposition": saved})
 
 
-def task(run_id: str, task_id: str) -> Response:
+def task(run_id: str, task_id: str, request: Request) -> Response:
     """The page of a step: its verdict, its counts, its reasons."""
     record = own_store().record(run_id, task_id) if task_id in SHOWN else None
     if record is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return HTMLResponse(step_page(run_id, record))
+    return HTMLResponse(step_page(run_id, record, _language(request)))
 
 
 def nothing() -> Response:
@@ -183,9 +183,12 @@ def _log_export(run_id: str, name: str, digest: str, user: GetUserDep) -> None:
 
 
 def _page(name: str, request: Request) -> str:
-    """The file of a page in the browser's preferred language."""
-    asked = request.headers.get("accept-language", "").lower()
-    return f"{name}.{'pt' if asked.startswith('pt') else 'en'}.html"
+    return f"{name}.{_language(request)}.html"
+
+
+def _language(request: Request) -> Language:
+    """The language that the browser prefers."""
+    return "pt" if request.headers.get("accept-language", "").lower().startswith("pt") else "en"
 
 
 async def _with_headers(
@@ -199,12 +202,17 @@ async def _with_headers(
 async def _refused(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     name = {401: "login", 403: "forbidden", 404: "not_found", 405: "not_found"}.get(status, "login")
-    return HTMLResponse(message(name), status, getattr(error, "headers", None))
+    page = message(name, _language(request))
+    return HTMLResponse(page, status, getattr(error, "headers", None))
 
 
 async def _store_is_away(request: Request, error: Exception) -> Response:
-    return HTMLResponse(message("away", str(error)), HTTPStatus.SERVICE_UNAVAILABLE)
+    return HTMLResponse(
+        message("away", _language(request), str(error)), HTTPStatus.SERVICE_UNAVAILABLE
+    )
 
 
 async def _damaged(request: Request, error: Exception) -> Response:
-    return HTMLResponse(message("damaged", str(error)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    return HTMLResponse(
+        message("damaged", _language(request), str(error)), HTTPStatus.INTERNAL_SERVER_ERROR
+    )

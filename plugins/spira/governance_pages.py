@@ -1,7 +1,7 @@
 """The few pages that are made on request: messages, a run without a report, and one step.
 
 They show what the records of steps hold: states, verdicts, reasons and counts, small ones
-suppressed, and no value of a patient.  In English and in Portuguese, without a script.
+suppressed, and no value of a patient.  In the reader's language, without a script.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
-from expectations.words import LANGUAGES, words_of
+from expectations.words import Language, words_of
 from expectations.words import verdicts as words
 from spira.store import summary
 from spira_tasks.contract.run import StepRecord
@@ -20,26 +20,28 @@ from spira_tasks.contract.run import StepRecord
 HERE = Path(__file__).parent
 
 
-def message(name: str, detail: str = "") -> str:
+def message(name: str, language: Language, detail: str = "") -> str:
     """A page with the text ``airflow.<name>`` and, below it, a detail for an operator."""
-    return _page(title="SPIRA", message=name, detail=detail)
+    return _page(language, title="SPIRA", message=name, detail=detail)
 
 
-def run_page(run_id: str, records: Mapping[str, StepRecord | None]) -> str:
+def run_page(run_id: str, records: Mapping[str, StepRecord | None], language: Language) -> str:
     """The verdicts of a run so far: ``records`` by step, None for a step without one."""
-    return _page(title=f"Run {run_id}", run_id=run_id, records=records)
+    title = words_of(language)("airflow.run", run=run_id)
+    return _page(language, title=title, run_id=run_id, records=records)
 
 
-def step_page(run_id: str, record: StepRecord) -> str:
+def step_page(run_id: str, record: StepRecord, language: Language) -> str:
     """The verdict of a step, its counts, and the checks that failed."""
-    return _page(title=record.step, run_id=run_id, record=record)
+    title = words_of(language).name("step", record.step)
+    return _page(language, title=title, run_id=run_id, record=record)
 
 
-def _page(**values: object) -> str:
+def _page(language: Language, **values: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["quoted"] = lambda text: quote(text, safe="")
-    environment.globals |= {language: words_of(language) for language in LANGUAGES}
     environment.globals |= {"summary": summary, "of_verdict": words}
-    return environment.get_template("governance_pages.html").render(**values)
+    page = environment.get_template("governance_pages.html")
+    return page.render(t=words_of(language), language=language, **values)

@@ -64,6 +64,7 @@ def failure(step: str, status: int, reason: str) -> AirflowException:
     message = f"step {step!r} ended with status {status}: {what}"
     if reason:
         message += f"\n{reason}"
+        log.error("%s", message)  # Airflow puts the trace of the exception below it
     return AirflowFailException(message) if status in FINAL else AirflowException(message)
 
 

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.typed import typed
-from spira_tasks.contract.verdict import suppress
+from spira_tasks.contract.verdict import shown_metrics, suppress
 
-SHOWN = ("key", "state", "found", "seconds", "metrics")
+SHOWN = ("key", "state", "found", "seconds")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 PACK = re.compile(r"spira-report-[A-Za-z0-9._-]+\.zip")
@@ -155,6 +155,7 @@ def shown(record: StepRecord) -> dict[str, Any]:
     """What Airflow's page shows of a record: a few hundred bytes, the verdict first."""
     fields = summary(record) | {
         **{name: getattr(record, name) for name in SHOWN},
+        "metrics": shown_metrics(record.metrics),
         "verdicts": [suppress(verdict).to_dict() for verdict in record.verdicts],
         "mlflow_run": record.provenance.get("mlflow_run", ""),
     }

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import canonical_json
 from spira_tasks.contract import seal
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
 
 SEAL = "seal"  # the field that holds it
@@ -52,7 +53,7 @@ def read(backend: Backend, name: str, parse: Callable[[bytes], T]) -> T | None:
         raise ConfigError(
             f"{name} in {backend.url} is {finding}, so a change of it could not be seen. Set "
             f"{seal.VARIABLE} to the key of this store. Where the store is older than seals, or the"
-            ' key was replaced: python -m spira_tasks audit seal --why "…"'
+            f' key was replaced: {COMMAND} audit seal --why "…"'
         )
     log.warning("%s in %s is not as it was written (%s); set aside", name, backend.url, why)
     backend.set_aside(name)

@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from spira_tasks.artifacts import Store, store_url
 from spira_tasks.artifacts.backends import checked
+from spira_tasks.contract.place import COMMAND, LAPTOP
 from spira_tasks.errors import ConfigError
 
 T = TypeVar("T")
@@ -88,7 +89,8 @@ class Commands(Typer):
 
 
 def _unfilled(text: str) -> str:
-    """Mark every paragraph so that its lines are printed as they are."""
+    """Mark every paragraph so that its lines are printed as they are, with the command of here."""
+    text = text.replace(LAPTOP, COMMAND)
     return "\n\n".join(f"\b\n{paragraph}" for paragraph in text.strip().split("\n\n"))
 
 

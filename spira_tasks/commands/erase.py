@@ -9,6 +9,7 @@ from typer import Argument, BadParameter, Option
 
 from spira_tasks.artifacts import Store, open_source
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions
 from spira_tasks.governance.applied import tombstone_tag
@@ -191,7 +192,7 @@ def show_certificate(store: Store, tag: str, form: str) -> int:
     certificate = erasure.certificate_of(store, erasure.tag_of(tag))
     if certificate is None:
         raise ConfigError(
-            f"{store.url} has no certificate with this tag; see: python -m spira_tasks erase --list"
+            f"{store.url} has no certificate with this tag; see: {COMMAND} erase --list"
         )
     if form == "json":
         print_json(certificate)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from typer import Argument
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_records
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.governance import applied, approval
 
 EXAMPLES = """\
@@ -66,7 +67,7 @@ def approve(store: OpenStore, version: Annotated[str, VERSION], why: Why) -> Non
     elif blocked_by not in ("", applied.REFUSED):
         print(f"it stays blocked by {blocked_by}: an approval overrides no gate")
     elif CHAMPION not in registered.aliases:
-        print("it counts from the next run on:  python -m spira_tasks quarantine rerun RUN")
+        print(f"it counts from the next run on:  {COMMAND} quarantine rerun RUN")
 
 
 @app.command("refuse")

@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, Why, find_run, print_records
 from spira_tasks.commands.runs import run_steps, steps_of
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.governance import quarantine
 
 EXAMPLES = """\
@@ -83,7 +84,7 @@ def release(store: OpenStore, record: Record, why: Why, reason: Reason = None) -
         print(f"{entry.record} is released from {entry.reason} already, {when}")
         return
     print(f"released {entry.record} from {entry.reason}: {meaning}")
-    print("it counts from the next run on:  python -m spira_tasks quarantine rerun")
+    print(f"it counts from the next run on:  {COMMAND} quarantine rerun")
 
 
 @app.command("withdraw")

@@ -13,6 +13,7 @@ from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.contract.exits import EXIT_REJECTED
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit
 
@@ -69,9 +70,7 @@ def report(
         audit.record(store, "report", {"run": run_id, "manifest": digest})
         if zip_file is not None:
             pack.write_zip(made, zip_file)
-            print(
-                f"wrote {zip_file}; check it by: python -m spira_tasks report --verify {zip_file}"
-            )
+            print(f"wrote {zip_file}; check it by: {COMMAND} report --verify {zip_file}")
         if target is not None:
             print(f"open {site.put(made, target)}")
     return 0

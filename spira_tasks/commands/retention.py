@@ -10,6 +10,7 @@ from typer import Argument, BadParameter, Option
 
 from spira_tasks.artifacts import Store
 from spira_tasks.commands import AsJson, Commands, OpenStore, Why, print_json, print_table
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.governance import retention
 from spira_tasks.governance.retention import Plan, Policy
 
@@ -75,7 +76,7 @@ def adopt(store: OpenStore, file: Annotated[str, Argument(help="TOML")], why: Wh
     """Put a policy into force."""
     policy = retention.adopt_policy(store, file, why)
     print(f"in force: {file} (sha256 {policy.digest[:12]})")
-    print("what it means:  python -m spira_tasks retention plan")
+    print(f"what it means:  {COMMAND} retention plan")
 
 
 def _plan(store: Store, policy: str | None = None, now: float | None = None) -> tuple[Plan, Policy]:

@@ -10,6 +10,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.record import verdicts_of
 from spira_tasks.governance.trace import Lineage, Trace, draw
 
@@ -98,9 +99,7 @@ def _print(found: Trace) -> None:
     if found.events:
         actors = Counter(str(event["actor"]) for event in found.events)
         who = ", ".join(f"{n} by {actor}" for actor, n in actors.items())
-        print(
-            f"audit log: {len(found.events)} events ({who}); see: python -m spira_tasks audit list"
-        )
+        print(f"audit log: {len(found.events)} events ({who}); see: {COMMAND} audit list")
     roles = Counter(str(recording["role"]) for recording in found.recordings)
     print("recordings: " + (", ".join(f"{n} {role}" for role, n in roles.items()) or "none"))
     rows = [

@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from spira_tasks.artifacts import Store
 from spira_tasks.commands import AsJson, Commands, OpenStore, Why, find_run, print_records
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import applied, decisions
@@ -103,7 +104,7 @@ def waive_check(
     _, new = decisions.decide(store, "waivers", about, why)
     print(f"{'waived' if new else 'it was waived already'}: {name} of {suite}")
     print(f"it excuses {_limit(about)}, until {about['until']} (UTC)")
-    print("it counts from the next run on:  python -m spira_tasks quarantine rerun")
+    print(f"it counts from the next run on:  {COMMAND} quarantine rerun")
 
 
 @app.command("withdraw")

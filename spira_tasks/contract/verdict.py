@@ -1,8 +1,9 @@
 """A verdict: what one expectation or one statistical gate says, as data.
 
 A verdict holds names of the platform and numbers with units, never a value of a patient and never
-a sentence.  ``expectations.words`` turns it into words, in two languages; ``suppress`` hides small
-counts.  Both happen once, where a verdict leaves the store for a reader.
+a sentence.  ``expectations.words`` turns it into words, in two languages.  ``suppress`` hides small
+counts of a verdict, ``shown_metrics`` those of a step.  This happens where they leave the store for
+a reader: a page, the command line, a log, Airflow.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ MIN_CELL = 5
 """Counts of 1 to 4 people are suppressed: who knows the ward may know the person."""
 
 COUNTS = ("people", "recordings", "rows")
+# Metrics of a step that count people or what belongs to them; ``n_patients_train`` is one too.
+COUNTED = ("rows", "recordings", "subjects", "patients", "controls", "quarantined", "excluded",
+           "released", "train", "validation", "new")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,12 @@ def is_small(count: float | None) -> bool:
 def suppress(verdict: Verdict) -> Verdict:
     """The verdict without any number that reveals a count of 1 to 4 people.
 
-    Where the measurement rests on so few, none of its numbers is kept.  A suppressed number keeps
-    its unit and loses its value, so that the words can say that there is one.
+    Where the measurement rests on so few, or a class has so few, no rate, share or statistic is
+    kept, nor the larger counts, which would give the small one away.  A suppressed number keeps its
+    unit and loses its value, so that the words can say that there is one.
     """
-    few = verdict.n_unit in COUNTS and is_small(verdict.n)
+    people = [one.value for one in verdict.numbers.values() if one.unit == "people"]
+    few = any(map(is_small, people)) or (verdict.n_unit in COUNTS and is_small(verdict.n))
 
     def kept(number: Number) -> Number:
         if number.unit in COUNTS:
@@ -132,5 +138,32 @@ def suppress(verdict: Verdict) -> Verdict:
         verdict,
         observed=verdict.observed and kept(verdict.observed),
         n=None if few else verdict.n,
-        numbers={name: kept(number) for name, number in verdict.numbers.items()},
+        numbers={
+            name: kept(number)
+            for name, number in verdict.numbers.items()
+            if not few or number.unit not in COUNTS or is_small(number.value)
+        },
     )
+
+
+def shown_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The metrics of a step; None where one reveals a count of 1 to 4 people."""
+    classes = [metrics[name] for name in ("n_patients", "n_controls") if name in metrics]
+    if any(map(is_small, classes)):  # nothing of the answers that so few people got
+        return {
+            name: value if name in {"n_subjects", "n_recordings"} and not is_small(value) else None
+            for name, value in metrics.items()
+        }
+    kinds = {name: name.split("_")[1] for name in metrics if name.startswith("n_")}
+    counts = {name: kind for name, kind in kinds.items() if kind in COUNTED}
+    small = {kind for name, kind in counts.items() if is_small(metrics[name])}
+    for name in metrics:  # the controls of a split are its people less its patients
+        of = metrics.get(name.replace("n_subjects_", "n_patients_"), 0)
+        small |= {"patients"} if "n_subjects_" in name and is_small(metrics[name] - of) else set()
+    small |= {"rows"} if small else set()  # their number is the sum of the others
+    return {name: None if counts.get(name) in small else value for name, value in metrics.items()}
+
+
+def few_or(n: float) -> str:
+    """A count in a log or on the command line."""
+    return f"fewer than {MIN_CELL}" if is_small(n) else f"{n:.0f}"

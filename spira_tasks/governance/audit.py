@@ -21,6 +21,7 @@ from typing import Any
 
 from spira_tasks.artifacts import Documents, Store
 from spira_tasks.artifacts.blobs import canonical_json, in_threads
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.run import Anchor, StepRecord
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
@@ -28,9 +29,7 @@ from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 FOLDER = "audit"
 NAME = re.compile(rf"{FOLDER}/\d{{12}}\.json")  # anything else in the folder is no event
 NOTHING = "0" * 64  # the hash before the first event
-WHAT_TO_DO = (
-    "restore the log from a backup; `python -m spira_tasks audit verify` lists all that is wrong"
-)
+WHAT_TO_DO = f"restore the log from a backup; `{COMMAND} audit verify` lists all that is wrong"
 N_TRIES = 200  # to find a free number; more writers at once were never seen
 VARIABLE = "SPIRA_ACTOR"
 ACTOR = re.compile(r"[\w.@:+ -]{1,120}")

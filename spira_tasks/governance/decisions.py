@@ -27,6 +27,7 @@ from typing import Any, get_args
 from expectations.personal import holds_personal_data
 from spira_tasks.artifacts import Directory, Store
 from spira_tasks.artifacts.blobs import canonical_json
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance import audit
@@ -108,7 +109,7 @@ def known(store: Store, kind: Kind) -> list[Decision]:
         try:
             found.append(Decision.from_json(read_document(store, name) or {}))
         except MALFORMED:
-            log.warning("%s is no decision: see python -m spira_tasks audit verify", name)
+            log.warning("%s is no decision: see %s audit verify", name, COMMAND)
     return sorted(found, key=lambda decision: (decision.at, decision.id))
 
 
@@ -238,20 +239,12 @@ def digest(document: Document) -> str:
 
 
 class History:
-    """What the log says of documents, by their names.
-
-    Attributes
-    ----------
-    written : dict of str to list of Event
-        Every event that such a document was ever written for.
-    in_force : dict of str to list of Event
-        Those that the document there now may belong to: of a decision all since it was last
-        withdrawn, because two people may decide the same at once; of other documents the newest.
-    withdrawn : dict of str to Event
-    """
+    """What the log says of documents, by their names."""
 
     def __init__(self, events: Iterable[Event]) -> None:
-        self.written: dict[str, list[Event]] = defaultdict(list)
+        self.written: dict[str, list[Event]] = defaultdict(list)  # all that it was written for
+        # Those that the document there now may belong to: of a decision all since it was last
+        # withdrawn, because two people may decide the same at once; of other documents the newest.
         self.in_force: dict[str, list[Event]] = {}
         self.withdrawn: dict[str, Event] = {}
         self._last_erasure = 0

@@ -79,7 +79,8 @@ def erase(
             f"the subject {tag} is under a legal hold (retention policy): nothing may be erased "
             "before the hold ends"
         )
-    journal = store.documents.read(_journal(tag))
+    name = f"{JOURNALS}/{tag}.json"
+    journal = store.documents.read(name)
     if journal is not None:
         known |= Holding.from_json(journal["holding"])
     survey = Survey(store)
@@ -108,7 +109,7 @@ def erase(
     decisions.decide(store, "erasures", {"tag": tag}, why)
 
     total = known | held
-    _write_journal(store, tag, total)
+    store.documents.write(name, {"tag": tag, "holding": total.to_json()})
     mark(store, tag, total.datasets)  # before anything goes
     for _ in range(N_PASSES):
         decisions.log_erased(store, held.documents)
@@ -120,7 +121,7 @@ def erase(
         if not held and not left:
             break
         total |= held
-        _write_journal(store, tag, total)
+        store.documents.write(name, {"tag": tag, "holding": total.to_json()})
     else:
         raise ServiceUnavailable(
             f"after {N_PASSES} passes the store still holds something of the subject {tag}: "
@@ -128,7 +129,7 @@ def erase(
         )
     versions = mark(store, tag, total.datasets)
     certificate = _certify(store, tag, total, versions, certificate)
-    store.documents.delete(_journal(tag))
+    store.documents.delete(name)
     return certificate, True
 
 
@@ -320,14 +321,6 @@ def _abandoned(store: Store) -> list[str]:
         if waiting == old:
             return sorted(old)
         time.sleep(0.2)
-
-
-def _journal(tag: str) -> str:
-    return f"{JOURNALS}/{tag}.json"
-
-
-def _write_journal(store: Store, tag: str, total: Holding) -> None:
-    store.documents.write(_journal(tag), {"tag": tag, "holding": total.to_json()})
 
 
 def tombstones(store: Store) -> set[str]:

@@ -100,26 +100,16 @@ class Holding:
 
 
 class Survey:
-    """The artifacts of a store when the object is made.
-
-    Attributes
-    ----------
-    entries : dict of str to Entry
-        By the digest of the artifact.
-    trees : dict of str to dict
-        Digest of an artifact to its files, name to digest.
-    tables : dict of str to set of str
-        Digest of a Parquet file, or of a redacted copy, to its artifacts; some may be gone.
-    texts : set of str
-        Digests of the other files that may quote a name.
-    """
+    """The artifacts of a store when the object is made."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.entries = {digest_of_entry(entry.name): entry for entry in store.entries("trees")}
+        # digest of an artifact to its files, name to digest
         self.trees = dict(zip(self.entries, in_threads(store.files, self.entries), strict=True))
+        # digest of a Parquet file, or of a redacted copy, to its artifacts; some may be gone
         self.tables: dict[str, set[str]] = defaultdict(set)
-        self.texts: set[str] = set()
+        self.texts: set[str] = set()  # digests of the other files that may quote a name
         copies = redactions(store)
         for tree, files in self.trees.items():
             for name, digest in files.items():

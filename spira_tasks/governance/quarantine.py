@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, inventory
@@ -150,7 +151,7 @@ def _one(store: Store, record: str, reason: str | None, *states: Sequence[State]
             f"there is no recording {record!r}"
             + (f" with the reason {reason}" if reason else "")
             + f" that is {' or '.join(chain(*states))} in the ledger; see: "
-            "python -m spira_tasks quarantine list"
+            f"{COMMAND} quarantine list"
         )
     reasons = {entry.reason for entry in found}
     if len(reasons) > 1:

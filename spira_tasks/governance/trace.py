@@ -87,29 +87,18 @@ class PersonsDecision:
 
 @dataclass(frozen=True)
 class Trace:
-    """All that is tied to one thing.
-
-    Attributes
-    ----------
-    edges : tuple of (node id, node id, str)
-        From the node that made something to the node that read it, with the name of the input.
-    recordings : tuple of dict
-        ``role`` is ``trained on``, ``validated on``, ``tested on``, ``taken in`` or ``refused``.
-    decisions, events : tuple of dict
-        Promotion decisions of the runs; events of the audit log that name a run or the model.
-    by_persons : tuple of PersonsDecision
-        Those that a step applied, and those about one of the models, the oldest first.
-    """
+    """All that is tied to one thing."""
 
     kind: Kind
     name: str
     nodes: tuple[Node, ...]  # in the order of the pipeline, run after run
-    edges: tuple[tuple[NodeId, NodeId, str], ...]
-    recordings: tuple[Mapping[str, Any], ...] = ()  # COLUMNS and "role"
+    edges: tuple[tuple[NodeId, NodeId, str], ...]  # maker, reader, the reader's name of the input
+    # COLUMNS and "role": "trained on", "validated on", "tested on", "taken in" or "refused"
+    recordings: tuple[Mapping[str, Any], ...] = ()
     models: tuple[Mapping[str, Any], ...] = ()  # versions: "version", "aliases", "runs", "outcome"
-    decisions: tuple[Mapping[str, Any], ...] = ()
-    events: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    by_persons: tuple[PersonsDecision, ...] = ()
+    decisions: tuple[Mapping[str, Any], ...] = ()  # on promotion, by the runs
+    events: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # of a run or the model
+    by_persons: tuple[PersonsDecision, ...] = ()  # applied by a step or about a model, oldest first
 
 
 class Lineage:
@@ -392,7 +381,7 @@ def draw(trace: Trace) -> str:
         f"{len(trace.models)} model versions, {len(trace.by_persons)} decisions of people{hidden}",
         lines=lines,
         arrows=[
-            (_arrow(places[maker], places[reader]), what)
+            (*places[maker], *places[reader], what)
             for maker, reader, what in trace.edges
             if maker in places and reader in places
         ],
@@ -402,6 +391,8 @@ def draw(trace: Trace) -> str:
         margin=MARGIN,
         box_width=BOX_WIDTH,
         box_height=BOX_HEIGHT,
+        gap=GAP_X,
+        under=UNDER,
     )
     return str(picture)
 
@@ -426,17 +417,3 @@ def _columns(trace: Trace, run: str) -> dict[NodeId, int]:
             before = [columns.get(maker, -1) for maker in makers if maker[0] == run]
             columns[node.id] = max(before, default=-1) + 1
     return columns
-
-
-def _arrow(maker: tuple[float, float], reader: tuple[float, float]) -> str:
-    n_columns = round((reader[0] - maker[0]) / (BOX_WIDTH + GAP_X))
-    if n_columns > 1:  # under the boxes between, from edge to edge
-        x1, y1 = maker[0] + BOX_WIDTH * 0.75, maker[1] + BOX_HEIGHT
-        x2, y2 = reader[0] + BOX_WIDTH * 0.25, reader[1] + BOX_HEIGHT
-        low = max(y1, y2) + min(10 * n_columns, UNDER) * 4 / 3  # a curve reaches 3/4 of it
-        curve = f"M{x1},{y1} C{x1 + 30},{low} {x2 - 30},{low} {x2},{y2}"
-        return f"{curve} M{x2 - 5},{y2 + 5} L{x2},{y2} L{x2 + 3},{y2 + 7}"
-    x1, y1 = maker[0] + BOX_WIDTH, maker[1] + BOX_HEIGHT / 2
-    x2, y2 = reader[0], reader[1] + BOX_HEIGHT / 2
-    curve = f"M{x1},{y1} C{x1 + GAP_X},{y1} {x2 - GAP_X},{y2} {x2},{y2}"
-    return f"{curve} M{x2 - 6},{y2 - 4} L{x2},{y2} L{x2 - 6},{y2 + 4}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from spira_tasks.artifacts import Store, sealed
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.run import Anchor, StepRecord
 from spira_tasks.errors import ConfigError
@@ -124,7 +125,7 @@ def _records(store: Store) -> tuple[dict[str, StepRecord | Result], list[str]]:
             if entry.size  # a power loss leaves an empty one
         ]
     problems += [
-        f"{n} results, memories and records are {finding}: python -m spira_tasks audit seal --help"
+        f"{n} results, memories and records are {finding}: {COMMAND} audit seal --help"
         for finding, n in others.items()
     ]
     return records, problems

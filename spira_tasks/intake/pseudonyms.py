@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -129,12 +130,12 @@ def rekey_map(made_for: bytes | None = None) -> dict[str, list[str]]:
         raise ConfigError(
             f"the map of {MAP_VARIABLE} was made when numbers were hashed as they were written; "
             f"set {OLD_VARIABLE} to the key of today and make it again by "
-            "`python -m spira_tasks pseudonyms rotate`"
+            f"`{COMMAND} pseudonyms rotate`"
         )
     if form not in {MAP_FORMAT, MAP_FORMAT_AS_WRITTEN}:
         raise ConfigError(
             f"the file of {MAP_VARIABLE} is not a re-key map; one is made by "
-            "`python -m spira_tasks pseudonyms rotate`"
+            f"`{COMMAND} pseudonyms rotate`"
         )
     wanted = id_of(key() if made_for is None else made_for)
     if new_key != wanted:

@@ -25,21 +25,14 @@ Unit = Literal["subjects", "recordings"]
 class Counts:
     """A table of counts, small ones suppressed, by one dimension or two.
 
-    Attributes
-    ----------
-    by : tuple of str
-        Dimension of the rows and, where there are two, of the columns: ``("site", "label")``.
-    cells : tuple of tuple of Count
-        ``(row, column)``; one column in a table of one dimension.
-    columns, row_totals, column_totals : tuple
-        Empty in a table of one dimension.
+    Columns and their totals, and those of the rows, are empty in a table of one dimension.
     """
 
-    by: tuple[str, ...]
+    by: tuple[str, ...]  # of the rows and, where there are two, of the columns: ("site", "label")
     unit: Unit
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    cells: tuple[tuple[Count, ...], ...]
+    cells: tuple[tuple[Count, ...], ...]  # (row, column); one column in one dimension
     row_totals: tuple[Count, ...]
     column_totals: tuple[Count, ...]
     total: Count
@@ -124,19 +117,8 @@ class Slice:
 class Evaluation:
     """The results on the test subjects.
 
-    Only numbers of people and slices are there where a class has fewer than ``MIN_CELL`` people:
-    any other measure would reveal the answers they got.
-
-    Attributes
-    ----------
-    confusion : Counts, optional
-        Rows ``patients``, ``controls``; columns ``positive``, ``negative``; of recordings.
-    conditions : mapping of str to mapping of str to Interval
-        Condition (``figures.CONDITIONS``) to metric (``figures.ALL_METRICS``) to estimate.
-    drops : mapping of str to Interval
-        Noise condition to the fall in balanced accuracy against ``clean``.
-    slices : tuple of Slice
-        Without added noise; empty where a table that they need is gone.
+    Only numbers of people are there where a class has fewer than ``MIN_CELL`` people: a measure
+    would reveal the answers they got, and the groups of the test subjects who they are.
     """
 
     n_recordings: Count
@@ -146,10 +128,12 @@ class Evaluation:
     operating_point: float | None = None
     expected_calibration_error: float | None = None
     brier_score: float | None = None
-    confusion: Counts | None = None
+    confusion: Counts | None = None  # patients, controls by positive, negative; of recordings
+    # condition (figures.CONDITIONS) to metric (figures.ALL_METRICS) to estimate
     conditions: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    # noise condition to the fall in balanced accuracy against "clean"
     drops: Mapping[str, Interval] = field(default_factory=dict)
-    slices: tuple[Slice, ...] = ()
+    slices: tuple[Slice, ...] = ()  # without added noise; none where a table is gone
 
     @property
     def is_published(self) -> bool:
@@ -232,6 +216,7 @@ class RunFacts:
     evaluation: Evaluation | None = None
     thresholds_owner: str = ""
     model: ModelFacts | None = None
+    champion: str | None = ""  # version in use when the facts were read; None: not known
     since: Since | None = None
     missing: tuple[str, ...] = ()  # "<step>.<output>" that is gone, or "registry"
 
@@ -267,6 +252,13 @@ class RunSummary:
     auc: Interval | None
     version: str
     by_suite: Mapping[str, Tally]
+    started_at: str = ""
+    triggered_by: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every check that it came to is known; only such runs can be compared."""
+        return self.outcome not in {"running", "failed"}
 
     @property
     def tally(self) -> Tally:

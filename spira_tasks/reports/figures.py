@@ -14,17 +14,19 @@ from spira_tasks.contract.verdict import Verdict
 from spira_tasks.reports import charts
 from spira_tasks.reports.charts import Heading, Mark
 from spira_tasks.reports.facts import Count, Counts, Evaluation, Interval, RunSummary, SignalQuality
+from spira_tasks.reports.sentences import name_of
 
 CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients")
 METRICS = ("balanced_accuracy", "sensitivity", "specificity")
 ALL_METRICS = ("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "f1")
 HIDDEN = Interval(None, None, None)
+NO_CHART = Markup("")  # of a figure in which every number is hidden
 N_RUNS = 30  # as many as a chart over runs can show apart
 
 
 @dataclass(frozen=True)
 class Figure:
-    """``rows`` begin with their header; cells are words already."""
+    """``rows`` begin with their header; cells are words already.  Hidden whole: ``NO_CHART``."""
 
     name: str
     title: str
@@ -41,6 +43,8 @@ def of_counts(t: Words, counts: Counts, name: str, title: str = "") -> Figure:
     hides = any(cell is None for row in counts.cells for cell in row)
     note = t("figure.hidden") if hides else ""
     heading = Heading(name, title, t("figure.counts", unit=unit))
+    if all(cell is None for row in counts.cells for cell in row):
+        return Figure(name, title, "", NO_CHART, (), ())
     rows = [category(t, counts.by[0], row) for row in counts.rows]
     dimension = t.first(f"by.{counts.by[0]}", "by.other")
     if not counts.columns:
@@ -116,7 +120,7 @@ def of_signal(t: Words, quality: Sequence[SignalQuality]) -> list[Figure]:
     for measure in dict.fromkeys(one.measure for one in quality):
         found = [one for one in quality if one.measure == measure]
         ends = [end for one in found for end in (one.low, one.median, one.high) if end is not None]
-        ticks = _ticks(t, min(ends), max(ends)) if ends else _ticks(t, 0, 1)
+        ticks = _ticks(t, min(ends, default=0), max(ends, default=1))
         unit = t.name("measure_unit", measure)
         decimals = 0 if all(end == int(end) for end in ends) else 2
         rows = [
@@ -128,7 +132,8 @@ def of_signal(t: Words, quality: Sequence[SignalQuality]) -> list[Figure]:
             for one in found
         ]  # fmt: skip
         name, title = f"signal-{measure}", t.name("measure", measure)
-        chart = charts.intervals(Heading(name, title, t("figure.quartiles")), rows, ticks)
+        heading = Heading(name, title, t("figure.quartiles"))
+        chart = charts.intervals(heading, rows, ticks) if ends else NO_CHART
         table = tuple(
             (
                 t.name("device", one.device),
@@ -174,13 +179,15 @@ def of_drift(t: Words, drift: Sequence[Verdict]) -> Figure | None:
 
 
 def of_runs(t: Words, runs: Sequence[RunSummary]) -> list[Figure]:
-    """Pass rate, quarantine and AUC over the newest runs, oldest first."""
-    shown = runs[-N_RUNS:]
+    """Pass rate, quarantine and AUC over the newest runs that came to their end, oldest first."""
+    shown = [run for run in runs if run.has_ended][-N_RUNS:]
+    if not shown:
+        return []
     rates = [run.pass_rate for run in shown]
     quarantined = [run.n_quarantined for run in shown]
     floor = math.floor(10 * min((r for r in rates if r is not None), default=0.9) - 1e-9) / 10
     percents = _ticks(t, 100 * max(floor, 0), 100)  # the axis says where it begins
-    names = [run.run_id for run in shown]
+    names = [name_of(t, run) for run in shown]
     days = [run.finished_at[: len("2026-11-21")] for run in shown]
     figures = []
     for what, values, texts, ticks in (
@@ -205,7 +212,9 @@ def of_runs(t: Words, runs: Sequence[RunSummary]) -> list[Figure]:
     ):
         name, title = f"runs-{what}", t(f"runs.{what}")
         heading = Heading(name, title, t("figure.runs", n=len(shown)))
-        chart = charts.lines(heading, list(zip(names, days, strict=True)), values, texts, ticks)
+        chart = NO_CHART
+        if any(value is not None for value in values):
+            chart = charts.lines(heading, list(zip(names, days, strict=True)), values, texts, ticks)
         rows = tuple(zip(reversed(names), reversed(texts), strict=True))
         note = t(f"runs.{what}.note")
         figures.append(Figure(name, title, note, chart, (t("column.run"), title), rows))

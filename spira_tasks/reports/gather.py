@@ -11,13 +11,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.run import Run, StepRecord
+from spira_tasks.contract.run import Run
 from spira_tasks.contract.verdict import MIN_CELL, suppress
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
@@ -38,10 +39,12 @@ from spira_tasks.reports.facts import (
     by_suite,
     setting,
 )
-from spira_tasks.reports.tables import count, two_way
+from spira_tasks.reports.tables import count, one_way, two_way
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from spira_tasks.tracking import Registered
 
 log = logging.getLogger(__name__)
 
@@ -60,18 +63,12 @@ COMPARED = ("n_recordings", "n_subjects", "n_quarantined")
 
 
 class Reader:
-    """Reads outputs of a run by ``"<step>.<output>"``; None where one is not there.
-
-    Attributes
-    ----------
-    missing : set of str
-        The outputs that the run made and that cannot be read any more.
-    """
+    """Reads outputs of a run by ``"<step>.<output>"``; None where one is not there."""
 
     def __init__(self, store: Store, run: Run) -> None:
         self.store = store
         self.run = run
-        self.missing: set[str] = set()
+        self.missing: set[str] = set()  # outputs that the run made and nobody can read any more
 
     def read(self, reference: str, name: str) -> bytes | None:
         """The content of one file of an output."""
@@ -122,10 +119,12 @@ def gather(store: Store, run_id: str) -> RunFacts:
         table = tables.with_categories(table, sites)
     promotion = reader.json("promote.decision", "decision.json") or {}
     made = _newest_provenance(run)
+    versions = _registry(reader)
+    champion = next((one.version for one in versions or () if "champion" in one.aliases), "")
     return RunFacts(
         run_id=run_id,
         outcome=run.outcome,
-        started_at=min(map(_started, run.steps.values())),
+        started_at=_started(run),
         finished_at=run.finished_at,
         synthetic=None if table is None else bool(table["is_synthetic"].any()),
         triggered_by=_triggered_by(store, run),
@@ -145,7 +144,8 @@ def gather(store: Store, run_id: str) -> RunFacts:
         signal_quality=tuple(tables.signal_quality(table)),
         evaluation=_evaluation(reader, table),
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
-        model=_model(reader),
+        model=_model(reader, versions),
+        champion=None if versions is None else champion,
         missing=tuple(sorted(reader.missing)),
     )
 
@@ -153,7 +153,7 @@ def gather(store: Store, run_id: str) -> RunFacts:
 def history(store: Store) -> list[RunSummary]:
     """The newest MAX_RUNS training runs, the oldest first."""
     runs = in_threads(lambda run_id: store.runs.read(run_id).training, store.runs.ids()[-MAX_RUNS:])
-    summaries = [_summary(run) for run in runs if run.steps]
+    summaries = in_threads(partial(_summary, store), [run for run in runs if run.steps])
     return sorted(summaries, key=lambda run: (run.finished_at, run.run_id))
 
 
@@ -174,7 +174,7 @@ def latest_run(store: Store) -> str:
     raise ConfigError(f"store {store.url} has no training run yet; there is nothing to report on")
 
 
-def _summary(run: Run) -> RunSummary:
+def _summary(store: Store, run: Run) -> RunSummary:
     verdicts = by_suite({step: record.verdicts for step, record in run.steps.items()})
     ingest, evaluation = run.metrics("ingest"), run.metrics("evaluate")
     auc = [evaluation.get(name) for name in ("auc", "auc_low", "auc_high")]
@@ -189,6 +189,8 @@ def _summary(run: Run) -> RunSummary:
         auc=None if auc[0] is None or not _is_published(evaluation) else Interval(*auc),
         version=str(int(run.metrics("register").get("version", 0)) or ""),
         by_suite={suite: Tally.of(found) for suite, found in verdicts.items()},
+        started_at=_started(run),
+        triggered_by=_triggered_by(store, run),
     )
 
 
@@ -208,9 +210,12 @@ def _steps(run: Run) -> Iterator[StepFacts]:
             yield StepFacts(step.name, "waiting")
 
 
-def _started(record: StepRecord) -> str:
-    finished = datetime.fromisoformat(record.finished_at)
-    return (finished - timedelta(seconds=record.seconds)).isoformat(timespec="seconds")
+def _started(run: Run) -> str:
+    starts = (
+        datetime.fromisoformat(record.finished_at) - timedelta(seconds=record.seconds)
+        for record in run.steps.values()
+    )
+    return min(starts).isoformat(timespec="seconds")
 
 
 def _triggered_by(store: Store, run: Run) -> str:
@@ -275,16 +280,13 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
     report = reader.json("evaluate.report", "evaluation.json")
     if report is None:
         return None
-    predictions = reader.table("evaluate.report", "predictions.parquet", PREDICTIONS)
-    found = Evaluation(
-        n_recordings=count(report["n_recordings"]),
-        n_subjects=count(report["n_subjects"]),
-        n_patients=count(report["n_patients"]),
-        n_controls=count(report["n_controls"]),
-        slices=tuple(tables.slices(table, predictions, report["operating_point"])),
-    )
+    classes = {name: report[f"n_{name}"] for name in ("patients", "controls")}
+    people = one_way("label", "subjects", classes)  # all less one class is the other
+    (patients,), (controls,) = people.cells
+    found = Evaluation(count(report["n_recordings"]), people.total, patients, controls)
     if not _is_published(report):
         return found
+    predictions = reader.table("evaluate.report", "predictions.parquet", PREDICTIONS)
     numbers = report["confusion"]
     confusion = {
         ("patients", "positive"): numbers["true_positives"],
@@ -301,26 +303,34 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
             for condition, estimates in report["conditions"].items()
         },
         drops={name: Interval(**one) for name, one in report["drop_in_balanced_accuracy"].items()},
+        slices=tuple(tables.slices(table, predictions, report["operating_point"])),
     )
 
 
-def _model(reader: Reader) -> ModelFacts | None:
+def _registry(reader: Reader) -> list[Registered] | None:
+    """The versions of the model; None where the registry did not answer."""
+    from spira_tasks import tracking
+
+    try:
+        return [version for version, _ in tracking.versions(reader.store.tracking_uri)]
+    except (ConfigError, ServiceUnavailable) as error:  # a report is made all the same, and says so
+        log.warning("report: the registry did not answer, so aliases are missing: %s", error)
+        reader.missing.add("registry")
+        return None
+
+
+def _model(reader: Reader, versions: Sequence[Registered] | None) -> ModelFacts | None:
     registration = reader.json("register.registration", "registration.json")
     if registration is None:
         return None
-    from spira_tasks.tracking import Tracker
-
-    version = None
-    try:
-        version = Tracker(reader.store.tracking_uri).find_version(registration["classifier"])
-    except (ConfigError, ServiceUnavailable) as error:  # a report is made all the same, and says so
-        log.warning("report: the registry gave no answer, so aliases are missing: %s", error)
+    classifier = registration["classifier"]
+    version = next((one for one in versions or () if one.classifier == classifier), None)
     if version is None:
         reader.missing.add("registry")
     return ModelFacts(
         name=registration["name"],
         version=str(registration["version"]),
-        classifier=registration["classifier"],
+        classifier=classifier,
         aliases=None if version is None else version.aliases,
         mlflow_run=reader.run.steps["register"].provenance.get("mlflow_run", ""),
         training=reader.run.config("train"),

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.run import Anchor
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import signing
@@ -82,7 +83,7 @@ def verify(file: Path) -> Checked:
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{file} is not a report of this platform ({type(error).__name__}); make one by "
-            "`python -m spira_tasks report RUN --zip FILE`"
+            f"`{COMMAND} report RUN --zip FILE`"
         ) from None
     problems = [] if is_ours else [f"its format is not {FORMAT}"]
     if len(contents) + 1 != len(names):

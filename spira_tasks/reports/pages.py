@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from expectations.words import LANGUAGES, UNKNOWN, Language, Words
 from expectations.words import verdicts as in_words
+from spira_tasks.contract.place import COMMAND, LAPTOP
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.provenance import ROOT
-from spira_tasks.reports import figures, sentences
+from spira_tasks.reports import charts, figures, sentences
 from spira_tasks.reports.facts import (
     Change,
-    Counts,
     Intake,
     RunFacts,
     RunSummary,
@@ -33,7 +32,6 @@ from spira_tasks.reports.facts import (
     setting,
     tone,
 )
-from spira_tasks.reports.figures import Figure
 from spira_tasks.reports.tables import BANDS, MIN_SLICE
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
@@ -49,7 +47,7 @@ SECTIONS: dict[Kind, tuple[str, ...]] = {
         "maintenance",
     ),
     "model_card": (
-        *("details", "intended_use", "factors", "metrics", "evaluation_data", "training_data"),
+        *("intended_use", "details", "factors", "metrics", "evaluation_data", "training_data"),
         *("quantitative", "ethical", "caveats"),
     ),
 }
@@ -90,7 +88,7 @@ def render(
         t = Words(language)
         for page in PAGES:
             context = contexts[page](t) | {"pack": pack}
-            template = _environment().get_template(f"{page}.html")
+            template = charts.environment().get_template(f"{page}.html")
             text = template.render(
                 t=t,
                 language=language,
@@ -99,6 +97,8 @@ def render(
                 pages=PAGES,
                 title=t(f"title.{page}"),
                 facts=facts,
+                name=sentences.name_of(t, facts),
+                command=COMMAND,
                 built_at=built_at,
                 waived=sentences.waived(t, facts),
                 **context,
@@ -114,10 +114,10 @@ def _overview(t: Words, runs: Sequence[RunSummary], links_to_runs: bool) -> Cont
     newest: Sequence[RunSummary] = runs[::-1][:N_COMPARED]
     suites = dict.fromkeys(suite for run in newest for suite in run.by_suite)
     return {
-        "runs": runs[::-1],
+        "runs": [(sentences.name_of(t, run), run) for run in runs[::-1]],
         "newest": newest,
         "suites": list(suites),
-        "figures": figures.of_runs(t, runs) if runs else [],
+        "figures": figures.of_runs(t, runs),
         "links_to_runs": links_to_runs,
     }
 
@@ -230,7 +230,7 @@ def _verdict_row(t: Words, verdict: Verdict) -> Context:
 
 
 def _datasheet(t: Words, facts: RunFacts) -> Context:
-    return _document("datasheet", t) | {
+    return _document("datasheet", t, facts) | {
         "subject": facts.dataset.digest if facts.dataset else "",
         "intake": _intake(t, facts.intake),
         "steps": [
@@ -244,7 +244,7 @@ def _datasheet(t: Words, facts: RunFacts) -> Context:
 def _model_card(t: Words, facts: RunFacts) -> Context:
     model, evaluation = facts.model, facts.evaluation
     settings = {**model.feature, **model.training} if model else {}
-    return _document("model_card", t) | {
+    return _document("model_card", t, facts) | {
         "subject": model.version if model else "",
         "settings": [(name, setting(value)) for name, value in sorted(settings.items())],
         "not_validated": list(not_validated_for(t, facts)),
@@ -264,19 +264,22 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
     }
 
 
-def _document(kind: Kind, t: Words) -> dict[str, Any]:
+def _document(kind: Kind, t: Words, facts: RunFacts) -> dict[str, Any]:
     """What the templates of both documents use."""
-
-    def people(counts: Counts) -> Figure:
-        by = "_".join(counts.by)
-        return figures.of_counts(t, counts, f"people-{by}", t(f"people.{by}"))
-
+    split = facts.dataset.by_split if facts.dataset else None
+    people = [
+        figures.of_counts(t, counts, f"people-{'-'.join(counts.by)}", t(f"people.{by}"))
+        for counts in [*([split] if split else []), *facts.composition]
+        for by in ["_".join(counts.by)]
+    ]
     return {
         "kind": kind,
         "sections": SECTIONS[kind],
         "parts": {section: _part(kind, section, t.language) for section in SECTIONS[kind]},
         "gaps": [],
+        "where": t("document.write_it" if COMMAND == LAPTOP else "document.write_it.images"),
         "people": people,
+        "by_split": people[:1] if split else [],
         "of_counts": partial(figures.of_counts, t),
     }
 
@@ -390,17 +393,3 @@ def _change(t: Words, one: Change) -> tuple[str, str, str]:
     same = one.before == one.now and bool(one.now)  # two hidden counts need not be the same
     what = t(f"since.{one.what}", name=t.name("step", one.name))
     return what, before, t("since.same") if same else now
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (HERE / "style.css").read_text("utf-8")
-    environment.globals["style"] = Markup(style)  # noqa: S704  (a file of the project)
-    return environment

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from expectations.words import Words
 from expectations.words.verdicts import next_step, sentence, title
 from spira_tasks.contract.verdict import Verdict
-from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, StepFacts, tone
+from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, RunSummary, StepFacts, tone
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,15 @@ class Waived:
     by: str
     on: str
     why: str
+
+
+def name_of(t: Words, run: RunFacts | RunSummary) -> str:
+    """When a run began and who started it; its id says that to nobody."""
+    if not run.started_at:
+        return run.run_id
+    who = run.triggered_by.partition(":")[2]
+    kind = "scheduled" if who == "scheduler" else "by" if who else "at"
+    return t(f"run.{kind}", at=t.moment(run.started_at), who=who)
 
 
 def headline(t: Words, facts: RunFacts) -> Headline:
@@ -89,12 +98,16 @@ def in_words(t: Words, evaluation: Evaluation) -> list[str]:
 
 
 def _explanation(t: Words, facts: RunFacts) -> str:
+    key = f"explanation.{facts.outcome}"
     if facts.outcome == "blocked":
         trained = facts.model is not None or facts.evaluation is not None
-        return t("explanation.blocked_model" if trained else "explanation.blocked_data")
+        key += "_model" if trained else "_data"
     failed = _first(facts, "failed")
     kind = failed.error if facts.outcome == "failed" and failed is not None else ""
-    return t.first(f"explanation.error.{kind}", f"explanation.{facts.outcome}")
+    said = t.first(f"explanation.error.{kind}", key)
+    state = "unknown" if facts.champion is None else "in_use" if facts.champion else "none"
+    model = t("who.version", name="spira", version=facts.champion)
+    return f"{said} {t(f'champion.{state}', model=model)}"
 
 
 def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
@@ -129,11 +142,8 @@ def _waits(facts: RunFacts) -> bool:
 def _passed(t: Words, facts: RunFacts) -> str:
     """How many checks of a promoted model warned or were waived."""
     n_warned, n_waived = len(warnings(t, facts)), len(waived(t, facts))
-    if not n_warned and not n_waived:
-        return t("why.promoted")
-    if not n_waived:
-        return t("why.promoted_warned", warned=t.count(n_warned))
-    return t("why.promoted_noted", warned=t.count(n_warned), waived=t.count(n_waived))
+    kind = "_noted" if n_waived else "_warned" if n_warned else ""
+    return t(f"why.promoted{kind}", warned=t.count(n_warned), waived=t.count(n_waived))
 
 
 def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:

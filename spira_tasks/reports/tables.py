@@ -5,8 +5,10 @@ replaced before anything is counted; ages become bands.
 
 A count of 1 to 4 people, or of recordings of them, is suppressed.  Where it follows from a total
 and the other cells, further cells are suppressed, the smallest first, until every suppressed cell
-has at least two possible values; a reader is taken to know that no zero is suppressed.  Two reports
-of different days are not protected against each other: totals differ by what came between.
+has at least two possible values; a reader is taken to know which zeros are suppressed.  Zeros of
+people are suppressed in a line of 1 to 4 people, or the other cells would name the group of each of
+them.  Two reports of different days are not protected against each other: totals differ by what
+came between.
 """
 
 from __future__ import annotations
@@ -96,10 +98,12 @@ def by_task(counts: Mapping[str, int]) -> Counts:
 
 
 def composition(table: pd.DataFrame | None) -> tuple[Counts, ...]:
-    """Tables of people, each counted by the first recording."""
-    if table is None or table.empty:
+    """Tables of people, each counted by the first recording; none of so few that rows name them."""
+    if table is None:
         return ()
     people = table.drop_duplicates("subject")
+    if len(people) < MIN_CELL:
+        return ()
     return tuple(_tabulated(people, by, "subjects") for by in COMPOSITION)
 
 
@@ -261,20 +265,23 @@ def two_way(
     numbers[:-1, :-1] = [[counts.get((row, column), 0) for column in columns] for row in rows]
     numbers[-1, :] = numbers.sum(axis=0)
     numbers[:, -1] = numbers.sum(axis=1)
-    hidden = np.zeros(numbers.shape, dtype=bool) if in_full else hide(numbers)
+    people = unit == "subjects"
+    hidden = np.zeros(numbers.shape, dtype=bool) if in_full else hide(numbers, zeros=people)
     *lines, totals = _shown(numbers, hidden)
     cells = tuple(line[:-1] for line in lines)
     row_totals = tuple(line[-1] for line in lines)
     return Counts(by, unit, rows, columns, cells, row_totals, totals[:-1], totals[-1])
 
 
-def hide(numbers: np.ndarray) -> np.ndarray:
+def hide(numbers: np.ndarray, *, zeros: bool = False) -> np.ndarray:
     """Which numbers of a table are suppressed.
 
     Parameters
     ----------
     numbers : ndarray of int, (row + 1, column + 1) or (row + 1, 1)
         The last row holds the totals, and so does the last column if there are several.
+    zeros : bool
+        Whether zeros are suppressed too where their row or column has a total of 1 to 4.
 
     Returns
     -------
@@ -286,6 +293,10 @@ def hide(numbers: np.ndarray) -> np.ndarray:
     if numbers.shape[1] > 1:
         hidden[:, -1:] |= hide(numbers[:, -1:])
         hidden[-1:, :] |= hide(numbers[-1:, :].T).T
+        if zeros:
+            rows, columns = numbers[:, -1:], numbers[-1:, :]
+            small = [(totals > 0) & (totals < MIN_CELL) for totals in (rows, columns)]
+            hidden |= (small[0] & (columns > 0)) | (small[1] & (rows > 0))
     while (computed := _computed(numbers, hidden)) is not None:
         hidden[_next_to_hide(numbers, hidden, computed)] = True
     return hidden
@@ -309,9 +320,10 @@ def _computed(numbers: np.ndarray, hidden: np.ndarray) -> tuple[int, int] | None
 
     places = np.argwhere(hidden)
     sums, constants = _equations(numbers, hidden)
+    bounds = [(min(1, int(numbers[*place])), None) for place in places]
     for aim, place in zip(np.eye(len(places)), places, strict=True):
         low, high = (
-            linprog(aim * sign, A_eq=sums, b_eq=constants, bounds=(1, None)) for sign in (1, -1)
+            linprog(aim * sign, A_eq=sums, b_eq=constants, bounds=bounds) for sign in (1, -1)
         )
         is_bounded = high.status != 3
         if is_bounded and -high.fun - low.fun < 0.5:

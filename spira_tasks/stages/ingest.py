@@ -19,7 +19,7 @@ from pydantic import Field
 
 from spira_tasks.config import Fraction, Seconds, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
-from spira_tasks.contract.verdict import Number, Verdict
+from spira_tasks.contract.verdict import Number, Verdict, few_or
 from spira_tasks.errors import ConfigError
 from spira_tasks.gating import quarantine, rules
 from spira_tasks.gating.quarantine import Refusal
@@ -159,7 +159,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     report = {"layout": incoming.layout} | metrics | counts(table, refused)
     (outputs.report / "ingest.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     for reason, n in report["n_by_reason"].items():
-        log.warning("ingest: %d recordings in quarantine: %s", n, reason)
+        log.warning("ingest: %s recordings in quarantine: %s", few_or(n), reason)
     return Outcome(metrics, verdicts(table, refused, refused_noises, config))
 
 

@@ -182,7 +182,7 @@ def beats_champion(
         .join(score(champion, tracker, recordings, work), how="inner")
     )
     differences = measure(pairs, evaluation["operating_point"])
-    return compare({"champion": champion.version, "n_subjects": len(pairs), **differences})
+    return compare({"champion": champion.version, **differences})
 
 
 def score(
@@ -222,6 +222,7 @@ def measure(pairs: pd.DataFrame, operating_point: float) -> dict[str, Any]:
     )
     gain = challenger["auc"] - champion["auc"]
     return {
+        "n": int(min(labels.sum(), (1 - labels).sum())),
         "gain": asdict(metrics.estimate(gain)),
         "confidence": float((gain[1:] > 0).mean()),
         "sensitivity_loss": float(champion["sensitivity"][0] - challenger["sensitivity"][0]),

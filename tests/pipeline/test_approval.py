@@ -287,6 +287,19 @@ def test_a_run_is_shown_also_where_the_registry_cannot_be_read(registry: Registr
     assert found == {"name": MODEL, "version": "1", "aliases": []}
 
 
+def test_the_run_of_the_champion_shows_its_outcome_in_mlflow_also_after_a_refusal(
+    registry: Registry,
+) -> None:
+    registry.add(1)
+    registry.promote(1)
+    champion = registry.tracker.champion()
+    assert champion is not None
+    assert registry.tracker.client.get_run(champion.run_id).data.tags["spira.outcome"] == "promoted"
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    tags = registry.tracker.client.get_run(champion.run_id).data.tags
+    assert (tags["spira.outcome"], tags["spira.blocked_by"]) == ("blocked", "refused_by_a_person")
+
+
 def test_an_approval_overrides_neither_a_gate_nor_an_erasure(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,6 +135,7 @@ def test_the_live_run_ends_up_with_epochs_parameters_and_test_metrics(finished: 
     run = tracker.client.get_run(tracker.run_of(model, name="not made"))
     assert run.info.run_name == "first/train"
     assert run.info.status == "FINISHED"
+    assert run.data.tags["spira.outcome"] == "blocked"
     assert run.data.params["epochs"] == "2"
     assert run.data.metrics["test_auc"] == finished.results["evaluate"].metrics["auc"]
     epochs = tracker.client.get_metric_history(run.info.run_id, "val_loss")

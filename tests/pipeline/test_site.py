@@ -285,7 +285,10 @@ def test_airflow_shows_a_small_part_of_a_record(tmp_path: Path) -> None:
 
 def test_airflow_is_shown_no_small_count() -> None:
     few = Verdict("erased", "block", observed=Number(3, "people"), n=80, n_unit="people")
-    (verdict,) = shown(replace(RECORD, verdicts=(few,)))["verdicts"]
+    metrics = {"n_patients": 4, "n_controls": 3, "n_subjects": 7, "sensitivity": 0.75}
+    record = replace(RECORD, verdicts=(few,), metrics=metrics)
+    assert set(shown(record)["metrics"].values()) == {None, 7}
+    (verdict,) = shown(record)["verdicts"]
     assert verdict["observed"]["value"] is None
     assert verdict["n"] == 80
 

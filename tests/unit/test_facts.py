@@ -18,6 +18,7 @@ from reading_pages import read
 from run_facts import rows
 
 from expectations.words import Words
+from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.run import StepRecord
@@ -53,6 +54,9 @@ def people(n: int = 40, **columns: Any) -> pd.DataFrame:
     )
 
 
+INGESTED: dict[str, Any] = {"n_by_site": {}, "n_by_reason": {"truncated": 3}}
+
+
 @dataclass
 class Book:
     """Writes records of runs into a store, as the runner does."""
@@ -86,7 +90,7 @@ class Book:
         outputs = {
             "recordings": self.output(recordings=table),
             "quarantine": self.output(quarantine=refused),
-            "report": self.output(ingest={"n_by_task": {"SENTENCE": len(table)}, "n_by_site": {}}),
+            "report": self.output(ingest=INGESTED | {"n_by_task": {"SENTENCE": len(table)}}),
         }
         self.step("ingest", metrics=counts, outputs=outputs, **more)
 
@@ -388,6 +392,31 @@ def test_no_measure_is_published_of_fewer_and_the_report_is_made_all_the_same(bo
         numbers = {"0.88", "0.94", "87.5", "88", "0.062", "0.031", "0.500"}
         assert not numbers & set(re.findall(r"\d+(?:\.\d+)?", page)), name
     assert "fewer than 5 people of a class: no measure is shown" in page_of(book, "verdict.en.html")
+
+
+def test_a_model_card_does_not_name_the_group_of_the_only_patient(book: Book) -> None:
+    """Neither the table of groups nor the number of controls, which with all people gives one."""
+    facts = evaluated(book, [1] + [0] * 20, [0.9] + [0.1] * 20, ["F"] + ["M"] * 20)
+    assert facts.evaluation is not None
+    assert facts.evaluation.slices == ()
+    assert (facts.evaluation.n_subjects, facts.evaluation.n_controls) == (21, None)
+    card = page_of(book, "model-card.en.html")
+    assert "By group" not in card
+    tested = card.partition("Evaluation data Test subjects")[2].partition("Training data")[0]
+    assert "Patients hidden Controls hidden" in tested
+
+
+def test_the_command_line_shows_no_more_of_few_people_than_the_pages(
+    book: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated(book, [1] * 4 + [0] * 17, [0.9] * 3 + [0.1] * 18, ["F"] * 21)
+    evaluate = show.describe("first", book.store)["steps"][-1]
+    assert set(evaluate["metrics"].values()) == {None}
+    show.render("first", book.store, [])
+    shown = capsys.readouterr().out
+    assert "fewer than 5 people of a class: no measure is shown" in shown
+    assert "0.88" not in shown
+    assert "fewer than 5  truncated" in shown
 
 
 def test_the_card_has_what_the_checks_found_in_plain_words_with_numbers(book: Book) -> None:

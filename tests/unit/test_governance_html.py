@@ -25,17 +25,20 @@ RECORD = {
 }
 
 
-def test_a_check_is_described_in_both_languages_beside_its_id() -> None:
-    page = step_page("first", StepRecord.from_json(json.dumps(RECORD)))
+def test_a_check_is_described_in_the_readers_language_beside_its_id() -> None:
+    record = StepRecord.from_json(json.dumps(RECORD))
+    page, translated = step_page("first", record, "en"), step_page("first", record, "pt")
     for text in (
         "No erased person in the data of the model",
-        "Nenhuma pessoa eliminada nos dados do modelo",
         "<code>contains_erased_subject</code>",
         "(LGPD art. 18): fewer than 5.",
-        "menos de 5.",
         "Finds the patients",  # of a record from before 0.3
     ):
         assert text in page
+    for text in ("Nenhuma pessoa eliminada nos dados do modelo", "menos de 5."):
+        assert text in translated
+        assert text not in page
+    assert "fewer" not in translated
     assert "Better than chance" in page.split("<details>")[1]
     assert "<code>expect_&lt;the&gt;_moon</code>" in page  # there are no words for it
     assert "<the>" not in page

@@ -21,11 +21,13 @@ from spira_tasks.intake.releases import RELEASABLE
 from spira_tasks.reports import pages, tables
 from spira_tasks.reports.facts import (
     Change,
+    Counts,
     ModelFacts,
     Quarantine,
     Release,
     RunFacts,
     RunSummary,
+    SignalQuality,
     Since,
     StepFacts,
     Tally,
@@ -278,7 +280,7 @@ def test_no_words_stand_in_the_templates_themselves(
             text = shorter
         text = re.sub(r"\bSPIRA\b|\bUTC\b|(?<=\d\xa0)s\b", "", text)
         left = set(re.findall(r"\b[^\W\d_]{2,}\b", text))
-        assert left <= {"epochs", "train", "materialize", "de", "novembro"}, (page, left)
+        assert left <= {"epochs", "train", "materialize", "de", "novembro", "nov"}, (page, left)
 
 
 def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
@@ -294,6 +296,94 @@ def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
     assert [pt.duration(seconds) for seconds in (0.27, 75, 3720)] == [
         "0,3\xa0s", "1\xa0min 15\xa0s", "1\xa0h 2\xa0min"
     ]  # fmt: skip
+
+
+def test_a_run_is_called_by_its_time_and_person_and_its_id_stays_in_small_print(site: Path) -> None:
+    page = read(site / "verdict.en.html")
+    assert ("h1", "Run of 21 Nov, 17:00, by maria") in page.words
+    assert "Id of the run first" in page.text
+    assert "Execução de 21 nov., 17:00, por maria" in words(site, "verdict.pt.html")
+    overview = words(site, "overview.en.html")
+    assert "Run of 28 Nov, 23:24, by admin run-0" in overview
+    assert "153 passed · warnings: 3 · refusals: 3" in overview
+
+
+def test_the_overview_shows_running_runs_and_leaves_unfinished_ones_out_of_the_trends(
+    tmp_path: Path,
+) -> None:
+    passed = {"metadata": Tally(3, 0, 0)}
+    running, aborted = (
+        summary(f"is-{outcome}", outcome=outcome, by_suite=passed, triggered_by="airflow:scheduler")
+        for outcome in ("running", "failed")
+    )
+    render(tmp_path, runs=[running, aborted, summary("first")])
+    text = words(tmp_path, "overview.en.html")
+    assert "As of 2026-11-21 17:00 UTC" in text
+    assert "by schedule is-running Not finished not finished; last step at 2026-11-21" in text
+    assert "is-failed Failed" in text
+    assert "100.0\xa0%" not in text.partition("Each run leads")[0].partition("96.2")[2]
+    render(tmp_path, runs=[running, aborted])
+    assert "nothing can be followed over the runs" in words(tmp_path, "overview.en.html")
+    assert not read(tmp_path / "overview.en.html").all("figure")
+
+
+@pytest.mark.parametrize(
+    ("champion", "said"),
+    [
+        ("2", "In use when this page was made: spira, version 2."),
+        ("", "No model is in use yet."),
+        (None, "the registry did not answer"),
+    ],
+)
+def test_the_verdict_says_which_model_is_in_use(
+    tmp_path: Path, champion: str | None, said: str
+) -> None:
+    render(tmp_path, facts(champion=champion))
+    assert said in words(tmp_path, "verdict.en.html")
+
+
+def test_one_sentence_stands_for_charts_of_hidden_values(tmp_path: Path) -> None:
+    hidden = Counts(("sex",), "subjects", ("F", "M"), (), ((None,), (None,)), (), (), None)
+    device = SignalQuality("snr_db", "#1", None, None, None, None, None)
+    render(
+        tmp_path,
+        facts(composition=(BY_SITE, hidden), signal_quality=(device,)),
+        [summary("first", auc=None)],
+    )
+    data = read(tmp_path / "data.en.html")
+    assert "every number in it is too small or would reveal one: By sex." in data.text
+    assert "every number in it is too small or would reveal one: Voice above noise." in data.text
+    assert not {"composition-sex", "signal-snr_db"} & {one.get("id") for one in data.all("figure")}
+    assert "would reveal one: AUC on the test." in words(tmp_path, "overview.en.html")
+
+
+def test_the_data_page_begins_with_what_was_refused_and_warned(site: Path) -> None:
+    headings = [text for tag, text in read(site / "data.en.html").words if tag == "h2"]
+    assert headings[:3] == [
+        "What was refused, and why", "Checks that stopped the run or warn", "What came in",
+    ]  # fmt: skip
+
+
+def test_the_model_card_says_what_it_is_for_before_how_it_was_trained(site: Path) -> None:
+    card = read(site / "model-card.en.html")
+    headings = [text for tag, text in card.words if tag == "h2"]
+    assert headings[:2] == ["Intended use", "Model details"]
+    assert ("summary", "Settings of the training (2)") in card.words
+
+
+def test_commands_are_those_of_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    render(tmp_path)
+    assert "python -m spira_tasks quarantine list" in words(tmp_path, "data.en.html")
+    assert "make images" not in words(tmp_path, "datasheet.en.html")
+    for module in (pages, expectations.words):
+        monkeypatch.setattr(module, "COMMAND", "scripts/spira.sh")
+    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
+    render(tmp_path)
+    for page in pages.PAGES:
+        assert "python -m" not in words(tmp_path, f"{page}.en.html"), page
+    assert "scripts/spira.sh quarantine list" in words(tmp_path, "data.en.html")
+    assert "scripts/spira.sh audit verify" in words(tmp_path, "provenance.en.html")
+    assert "run make images" in words(tmp_path, "datasheet.en.html")
 
 
 def test_few_people_are_never_counted(site: Path) -> None:

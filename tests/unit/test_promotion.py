@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 
 from expectations.promotion import compare
 from expectations.promotion import verdicts as judge
+from expectations.words import LANGUAGES
+from expectations.words.verdicts import sentence
+from spira_tasks.contract.verdict import suppress
 from spira_tasks.stages.evaluate import Config, measure_conditions
 
 
@@ -97,6 +101,30 @@ def test_a_handful_of_test_subjects_promotes_nothing() -> None:
     assert found["enough_test_subjects"].stops
 
 
+@pytest.mark.parametrize(("n_patients", "n_controls"), [(4, 3), (4, 40)])
+def test_nothing_that_is_said_of_few_patients_reveals_their_number_or_their_answers(
+    n_patients: int, n_controls: int
+) -> None:
+    """On every page, on the command line and in logs, which all use these sentences."""
+    keep = np.r_[0:n_controls, 54 : 54 + n_patients]
+    clean = scores(1, 1)[keep]
+    found = judge(evaluation(clean, np.where(LABELS[keep] == 1, 0.1, clean), LABELS[keep]))
+    estimate = {"value": 0.25, "low": -0.1, "high": 0.5}
+    found.append(compare({
+        "champion": "3", "n": min(n_patients, n_controls), "gain": estimate,
+        "confidence": 0.9, "sensitivity_loss": 0.25,
+    }))  # fmt: skip
+    limits = {"0.1", "0.6", "5", "10", "50", "60", "75", "80", "90", "100", "3"}
+    for verdict in found:
+        shown = suppress(verdict)
+        values = [shown.observed, *shown.numbers.values()]
+        assert all(one.value is None for one in values if one), verdict.id
+        assert shown.n is None, verdict.id
+        for language in LANGUAGES:
+            numbers = set(re.findall(r"\d+(?:\.\d+)?", sentence(verdict, language)))
+            assert numbers <= limits, (verdict.id, sentence(verdict, language))
+
+
 @pytest.mark.parametrize(
     ("confidence", "sensitivity_loss", "verdict"),
     [(0.95, 0.0, "pass"), (0.6, 0.0, "warn"), (0.95, 0.10, "warn")],
@@ -106,7 +134,7 @@ def test_the_champion_stays_unless_the_challenger_is_better_and_misses_nobody(
 ) -> None:
     comparison = {
         "champion": "3",
-        "n_subjects": 60,
+        "n": 30,
         "gain": {"value": 0.03, "low": -0.01, "high": 0.08},
         "confidence": confidence,
         "sensitivity_loss": sensitivity_loss,
