@@ -141,7 +141,7 @@ def suppress(verdict: Verdict) -> Verdict:
         numbers={
             name: kept(number)
             for name, number in verdict.numbers.items()
-            if not few or number.unit not in COUNTS or is_small(number.value)
+            if not few or number.unit not in COUNTS or (number.value or 0) < MIN_CELL
         },
     )
 

@@ -70,7 +70,7 @@ ours = sorted(name for name in sys.modules if name.split(".")[0] == "spira_tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
 print(*ours, "|", *heavy)
 """
-    names = ("access", "exits", "pipelines", "record", "run", "step", "typed", "verdict")
+    names = ("access", "exits", "pipelines", "place", "record", "run", "step", "typed", "verdict")
     contract = ("", ".contract", *(f".contract.{name}" for name in names))
     assert last_line(script, home) == " ".join(f"spira_tasks{name}" for name in contract) + " |"
 

@@ -15,7 +15,9 @@ from spira_tasks.cli import main
 from spira_tasks.provenance import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"": True, "sh": True, "text": False, "toml": False, "yaml": False, "mermaid": False}
+LANGUAGES = {"": True, "sh": True} | dict.fromkeys(
+    ("text", "toml", "yaml", "json", "mermaid"), False
+)
 OURS = "python -m spira_tasks "
 # What begins so is a command, also within a sentence.
 COMMAND = re.compile(
@@ -70,6 +72,14 @@ ELSEWHERE = {
     "scripts/backup.py": ("tests/platform/test_backup.py", '"scripts/backup.py", target'),
     "scripts/restore.py": ("tests/platform/test_backup.py", '"scripts/restore.py"'),
     "scripts/compose.sh up -d": ("tests/stack.py", '"scripts/compose.sh"'),
+    "scripts/compose.sh exec airflow-apiserver airflow users create": (
+        "tests/platform/test_production.py",
+        "airflow users create --role User",
+    ),
+    "scripts/compose.sh exec airflow-apiserver airflow users add-role": (
+        "tests/platform/test_production.py",
+        "airflow users add-role --username",
+    ),
     "docker compose up -d --scale airflow-worker=2": (
         "tests/platform/test_profiles.py",
         '"--scale", "airflow-worker=2"',
@@ -94,10 +104,11 @@ def commands(document: Path) -> list[str]:
         elif document.parent.name != "adr" and COMMAND.match(typed := " ".join(inline.split())):
             found.append(typed)
     # in production the same command line runs in a container (tests/production.py)
-    return [
+    typed_here = [
         re.sub(r"^(\w+=\S+ )?(scripts/spira\.sh )?", lambda m: OURS if m[2] else "", command)
         for command in found
     ]
+    return [one for one in typed_here if one not in ("", OURS.strip())]  # a program's name alone
 
 
 def place_of(command: str) -> str:

@@ -26,7 +26,7 @@ def test_the_steps_that_faults_are_injected_into_read_an_earlier_run(
     monkeypatch.setenv("SPIRA_TEST_GIVEN", str(tmp_path))
     monkeypatch.setenv("SPIRA_RUNTIME", "process")
     module = runpy.run_path(str(ROOT / "tests/platform/faults_dag.py"))
-    assert module["dag"].task_ids == list(module["NAMES"])
+    assert module["dag"].task_ids == [*module["NAMES"], "end", "outcome"]
     store = linked_copy(finished.store, tmp_path / "store")
     results = {
         step.name: run_step(step, "faulty", store)

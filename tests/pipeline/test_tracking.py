@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -262,25 +262,26 @@ def test_two_processes_that_register_one_classifier_get_one_version(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have looked before either registers, as two pipelines on one store do."""
-    trackers = [tracker_of(folder), tracker_of(folder)]
-    both, found = threading.Barrier(2), []
-    for tracker in trackers:
+    forked = multiprocessing.get_context("fork")
+    both, found = forked.Barrier(2), forked.Queue()
+
+    def pipeline() -> None:
+        tracker = tracker_of(folder)
         create = tracker.client.create_model_version
 
-        def wait_for_the_other(*args: Any, create: Any = create, **options: Any) -> Any:
+        def wait_for_the_other(*args: Any, **options: Any) -> Any:
             both.wait(60)
             return create(*args, **options)
 
         monkeypatch.setattr(tracker.client, "create_model_version", wait_for_the_other)
-    threads = [
-        threading.Thread(target=lambda one=tracker: found.append(register(folder, OTHER, one)))
-        for tracker in trackers
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [one.version for one in found] == ["2", "2"]
+        found.put(register(folder, OTHER, tracker).version)
+
+    processes = [forked.Process(target=pipeline) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [found.get(timeout=120) for _ in processes] == ["2", "2"]
+    for process in processes:
+        process.join()
     (version,) = [one for one in tracker_of(folder).versions() if one.classifier == OTHER]
     assert (version.version, version.aliases) == ("2", (CHALLENGER,))
 
