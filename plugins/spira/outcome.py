@@ -62,6 +62,9 @@ def failure(step: str, status: int, reason: str) -> AirflowException:
     """
     what = FINAL.get(status) or TRANSIENT.get(status) or "for no reason that is known here"
     message = f"step {step!r} ended with status {status}: {what}"
+    if status == EXIT_UNAVAILABLE:
+        # The last line of a step names the service; those before may blame one that needs it.
+        reason = reason.rstrip().rpartition("\n")[2]
     if reason:
         message += f"\n{reason}"
         log.error("%s", message)  # Airflow puts the trace of the exception below it

@@ -69,6 +69,12 @@ def test_a_status_says_whether_to_try_again(
     assert found["State"] == "exited"
 
 
+def test_of_a_service_that_is_away_only_the_last_line_is_told(task: Task) -> None:
+    with pytest.raises(AirflowException) as raised:
+        task.execute("say('MLflow is slow'); say('S3 at x does not answer'); sys.exit(75)")
+    assert str(raised.value).endswith(": a service did not answer\nS3 at x does not answer")
+
+
 @pytest.mark.parametrize("status", [65, 75])
 def test_the_reason_in_the_record_goes_before_the_last_lines(
     task: Task, monkeypatch: pytest.MonkeyPatch, status: int
