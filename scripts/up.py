@@ -148,11 +148,13 @@ class Keeper:
             *("--host", "127.0.0.1", "--port", str(self.ports["mlflow"])),
             *("--workers", "1", "--no-serve-artifacts"),
         ]
+        after_api = [sys.executable, str(ROOT / "docker/health.py"), "metadatabase"]
         # No triggerer: nothing here is deferred.
         for name, command in {
             "api-server": [*airflow, *api],
-            # Its log server would listen on all addresses; the page reads the files themselves.
-            "scheduler": [*airflow, "scheduler", "--skip-serve-logs"],
+            # It waits for the API server, or the first tries are lost.  Its log server would listen
+            # on all addresses; the page reads the files themselves.
+            "scheduler": [*after_api, *airflow, "scheduler", "--skip-serve-logs"],
             "dag-processor": [*airflow, "dag-processor"],
             "mlflow": mlflow,
         }.items():
@@ -196,6 +198,7 @@ class Keeper:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(users.resolve()),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.airflow}/execution/",
             "AIRFLOW__API__BASE_URL": self.airflow,
+            "SPIRA_AIRFLOW_API": self.airflow,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": kept["api"],
             "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt"],
