@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Run
+from conftest import Run, linked_copy
 from small_run import COHORT, SETTINGS
 
 from spira_tasks import package, show
@@ -160,31 +160,39 @@ def test_a_second_run_computes_nothing(finished: Run) -> None:
     assert [step["key"] for step in first["steps"]] == [step["key"] for step in second["steps"]]
 
 
-def test_other_epochs_are_computed_from_training_on(finished: Run) -> None:
-    found = run(finished.store, "longer", finished.cohort, train__epochs=3)
+@pytest.fixture(scope="module")
+def changed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A copy for runs that compute something: another version of the model is not for all tests."""
+    return linked_copy(finished.store, tmp_path_factory.mktemp("changed") / "store")
+
+
+def test_other_epochs_are_computed_from_training_on(finished: Run, changed: Store) -> None:
+    found = run(changed, "longer", finished.cohort, train__epochs=3)
     assert all(found[name] for name in NAMES[: NAMES.index("train")])
     assert not found["train"]
     assert not found["evaluate"]
 
 
-def test_another_seed_gives_other_weights(finished: Run) -> None:
-    run(finished.store, "reseeded", finished.cohort, until="train", train__seed=7)
-    record = finished.store.runs.step("reseeded", "train")
+def test_another_seed_gives_other_weights(finished: Run, changed: Store) -> None:
+    run(changed, "reseeded", finished.cohort, until="train", train__seed=7)
+    record = changed.runs.step("reseeded", "train")
     assert record is not None
     assert record.outputs != finished.results["train"].outputs
 
 
 @pytest.mark.slow
-def test_one_more_subject_materializes_that_subject_only(finished: Run, tmp_path: Path) -> None:
+def test_one_more_subject_materializes_that_subject_only(
+    finished: Run, changed: Store, tmp_path: Path
+) -> None:
     folder = tmp_path / "c"
     more = {**COHORT, "subjects": COHORT["subjects"] + 2}
     write_cohort(folder, **more, faults=["truncated", "zero_len"])  # type: ignore[arg-type]
-    memory = Path(finished.store.url) / "memo"
+    memory = Path(changed.url) / "memo"
     before = {path.name for path in memory.rglob("*.json")}
-    found = run(finished.store, "grown", folder, until="materialize")
+    found = run(changed, "grown", folder, until="materialize")
     after = {path.name for path in memory.rglob("*.json")}
     assert not any(found.values())
-    record = finished.store.runs.step("grown", "materialize")
+    record = changed.runs.step("grown", "materialize")
     assert record is not None
     n_sentences = record.metrics["n_recordings"]
     n_new = n_sentences - finished.results["materialize"].metrics["n_recordings"]
