@@ -41,7 +41,8 @@ def test_celery_workers_follow_the_steps(with_profiles: Production, reference: R
     run = with_profiles.trigger_faulty("celery", **SHORT | {"train.seed": 5})  # not yet trained
     assert run.wait() == "success"
     assert set(run.states.values()) == {("success", 1)}
-    hosts = {task["hostname"] for task in run.tasks.values()}
+    # the scheduler itself ends "end", which does nothing
+    hosts = {task["hostname"] for name, task in run.tasks.items() if name != "end"}
     workers = docker("ps", "-q", "--filter", "name=airflow-worker").stdout.split()
     assert len(workers) == 2
     assert {host[:12] for host in hosts} <= {worker[:12] for worker in workers}

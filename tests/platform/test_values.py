@@ -29,7 +29,7 @@ def store(platform: Production, undisturbed: DagRun) -> Iterator[Store]:
         patch.setenv("SPIRA_S3_ENDPOINT", f"http://127.0.0.1:{PORTS['S3']}")
         patch.setenv("SPIRA_S3_ACCESS_KEY", admin["accessKey"])
         patch.setenv("SPIRA_S3_SECRET_KEY", admin["secretKey"])
-        key = platform.secrets / "airflow" / "sealing_key"
+        key = platform.secrets / "steps" / "sealing_key"
         patch.setenv("SPIRA_SEALING_KEY", key.read_text().strip())
         yield Store("s3://spira-store/v1")
 
