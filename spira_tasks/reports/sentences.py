@@ -102,8 +102,7 @@ def _explanation(t: Words, facts: RunFacts) -> str:
     if facts.outcome == "blocked":
         trained = facts.model is not None or facts.evaluation is not None
         key += "_model" if trained else "_data"
-    failed = _first(facts, "failed")
-    kind = failed.error if facts.outcome == "failed" and failed is not None else ""
+    kind = getattr(_first(facts, "failed"), "error", "") if facts.outcome == "failed" else ""
     said = t.first(f"explanation.error.{kind}", key)
     state = "unknown" if facts.champion is None else "in_use" if facts.champion else "none"
     model = t("who.version", name="spira", version=facts.champion)
