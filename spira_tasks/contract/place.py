@@ -1,4 +1,4 @@
-"""What people are told differs by where the platform runs, and one setting says where that is."""
+"""The command line as a person starts it here: pages, messages and help show it."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import os
 
 LAPTOP = "python -m spira_tasks"
 COMMAND = os.environ.get("SPIRA_COMMAND") or LAPTOP
-"""How a person starts the command line here; the images set it to ``scripts/spira.sh``."""
+"""SPIRA_COMMAND, which the images set to ``scripts/spira.sh``."""
