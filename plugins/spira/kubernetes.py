@@ -241,7 +241,9 @@ def _secret(suffix: str) -> str:
 
 def _environment(limits: Resources, store: str) -> list[k8s.V1EnvVar]:
     secret = _secret(limits.access)
-    return [k8s.V1EnvVar(name="SPIRA_STORE", value=_literal(store))] + [
+    # no host has the script that the image's own SPIRA_COMMAND names
+    plain = {"SPIRA_STORE": store, "SPIRA_COMMAND": ""}
+    return [k8s.V1EnvVar(name=name, value=_literal(text)) for name, text in plain.items()] + [
         k8s.V1EnvVar(
             name=name,
             value_from=k8s.V1EnvVarSource(

@@ -40,11 +40,13 @@ log = logging.getLogger("spira.notify")
 
 
 def failed(context: Mapping[str, Any]) -> None:
-    """Notify of a run that failed, or that a gate refused."""
+    """Notify of a run that failed, that a gate refused, or that was stopped."""
     dag, run_id = context["dag"], context["run_id"]
     records = _records(run_id, dag.task_ids)
     is_refused = any(record.refused for record in records)
-    _notify(dag.dag_id, run_id, "refused" if is_refused else "failed", records)
+    is_stopped = any(record.error == "Stopped" for record in records)
+    outcome = "refused" if is_refused else "stopped" if is_stopped else "failed"
+    _notify(dag.dag_id, run_id, outcome, records)
 
 
 def succeeded(context: Mapping[str, Any]) -> None:

@@ -160,8 +160,12 @@ def test_keys_come_from_a_secret_and_are_nowhere_in_a_pod_or_a_dag(task: str) ->
     operator._secrets = secrets_of(operator.limits)
     pod = operator.build_pod_request_obj(context_of(task), dry_run=True)
     (container,) = pod.spec.containers
-    clear = {variable.name: variable.value for variable in container.env if variable.value}
-    assert clear == {"SPIRA_STORE": "s3://spira-store/v1", "SPIRA_ACTOR": "airflow:scheduler"}
+    clear = {one.name: one.value for one in container.env if one.value is not None}
+    assert clear == {
+        "SPIRA_STORE": "s3://spira-store/v1",
+        "SPIRA_ACTOR": "airflow:scheduler",
+        "SPIRA_COMMAND": "",
+    }
     references = [v.value_from.secret_key_ref for v in container.env if v.value_from]
     assert {reference.name for reference in references} == {f"spira-{operator.limits.access}"}
     assert {reference.key for reference in references} == set(operator._secrets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,10 @@ def test_a_channel_that_sent_a_message_does_not_send_it_again(home: Path, tmp_pa
 def test_a_failed_run_is_notified_with_the_message_of_its_step(home: Path, tmp_path: Path) -> None:
     message = "no space is left for {{ temporary }} <files>"
     with receiving() as received:
-        end(home, tmp_path, received, record("train", "train", "failed", message=message))
-    (post,) = received.posts
+        train = record("train", "train", "failed", message=message)
+        end(home, tmp_path, received, train, more=[replace(train, error="Stopped", message="")])
+    post, stopped = received.posts
+    assert "a run was stopped" in stopped
     assert "a run failed" in post
     assert f"train: {message}" in post
     assert "no space is left for {{ temporary }} &lt;files&gt;" in received.texts[0]
