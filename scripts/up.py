@@ -1,4 +1,4 @@
-"""Start Airflow's page, MLflow's page and the governance site on this machine, and stop them again.
+"""Start the pages of Airflow, MLflow, governance and collection on this machine, and stop them.
 
 The embedded default: SQLite, a folder as the store, steps as processes, nothing but 127.0.0.1.
 Ctrl-C stops everything.  Nothing is left behind, even after kill -9: the servers belong to a keeper
@@ -62,6 +62,7 @@ def main() -> int:
     )
     parser.add_argument("--airflow-port", type=int, default=8080, help="default 8080")
     parser.add_argument("--mlflow-port", type=int, default=5000, help="default 5000")
+    parser.add_argument("--collection-port", type=int, default=8090, help="default 8090")
     parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.keep:
@@ -76,7 +77,13 @@ class Keeper:
         self.state = Path(os.environ.get("SPIRA_UP") or ROOT / ".spira" / "up")
         self.airflow = f"http://127.0.0.1:{arguments.airflow_port}"
         self.mlflow = f"http://127.0.0.1:{arguments.mlflow_port}"
-        self.ports = {"airflow": arguments.airflow_port, "mlflow": arguments.mlflow_port}
+        self.collection = f"http://127.0.0.1:{arguments.collection_port}/collection/"
+        self.ports = {
+            "airflow": arguments.airflow_port,
+            "mlflow": arguments.mlflow_port,
+            "collection": arguments.collection_port,
+        }
+        self.code_file = self.state / "device_code"
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         self.password = ""
 
@@ -148,6 +155,11 @@ class Keeper:
             *("--host", "127.0.0.1", "--port", str(self.ports["mlflow"])),
             *("--workers", "1", "--no-serve-artifacts"),
         ]
+        self.code_file.unlink(missing_ok=True)
+        collection = [
+            *(sys.executable, "-m", "spira_services", "serve"),
+            *("--port", str(self.ports["collection"]), "--code-file", str(self.code_file)),
+        ]
         after_api = [sys.executable, str(ROOT / "docker/health.py"), "metadatabase"]
         # No triggerer: nothing here is deferred.
         for name, command in {
@@ -157,6 +169,7 @@ class Keeper:
             "scheduler": [*after_api, *airflow, "scheduler", "--skip-serve-logs"],
             "dag-processor": [*airflow, "dag-processor"],
             "mlflow": mlflow,
+            "collection": collection,
         }.items():
             with (self.state / f"{name}.log").open("wb") as log:
                 self.servers[name] = subprocess.Popen(
@@ -212,6 +225,7 @@ class Keeper:
             "SPIRA_MLFLOW_PAGE": self.mlflow,
             "MLFLOW_AUTH_CONFIG_PATH": str(settings.resolve()),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": kept["flask"],
+            "SPIRA_ADMIN_PASSWORD": kept["password"],
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs of its own, 170 MB each
         }
 
@@ -238,7 +252,11 @@ class Keeper:
         done.touch()
 
     def _wait_until_ready(self) -> None:
-        waiting = {"Airflow's page and DAGs": self._has_dag, "MLflow's page": self._has_mlflow}
+        waiting = {
+            "Airflow's page and DAGs": self._has_dag,
+            "MLflow's page": self._has_mlflow,
+            "the collection page": self._has_collection,
+        }
         until = time.monotonic() + READY_SECONDS
         while waiting:
             self._check_alive()
@@ -255,6 +273,8 @@ class Keeper:
             f"\n  Airflow      {self.airflow}"
             f"\n  Governance   {self.airflow}/plugin/governance"
             f"\n  MLflow       {self.mlflow}"
+            f"\n  Collection   {self.collection}#code={self.code_file.read_text()}"
+            "   (enrols one device, within an hour)"
             f"\n  login        admin, password {self.password}   (kept in {self.state})"
             "\n\nCtrl-C stops everything.",
             flush=True,
@@ -276,6 +296,9 @@ class Keeper:
         basic = b64encode(f"admin:{self.password}".encode()).decode()
         url = f"{self.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
         return _json(Request(url, headers={"Authorization": f"Basic {basic}"})) is not None
+
+    def _has_collection(self) -> bool:
+        return _json(Request(self.collection.replace("/collection/", "/openapi.json"))) is not None
 
     def _check_alive(self) -> None:
         for name, process in self.servers.items():

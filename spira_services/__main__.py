@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,11 @@ from sqlalchemy.exc import OperationalError
 from spira_services import people
 from spira_services.collection import devices
 from spira_services.database import migrate, open_engine
+from spira_services.welcome import welcome
 from spira_tasks.contract.exits import EXIT_UNAVAILABLE
 from spira_tasks.errors import ConfigError, SpiraError
+
+PASSWORD_VARIABLE = "SPIRA_ADMIN_PASSWORD"  # noqa: S105  # of the person whom --code-file adds
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -49,6 +53,13 @@ def _actor() -> str:
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8090,
+    code_file: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Set up a first site, and write a code for a first device here; the "
+            f"person admin gets the password in {PASSWORD_VARIABLE}."
+        ),
+    ] = None,
 ) -> None:
     """Start the collection server.
 
@@ -61,6 +72,9 @@ def serve(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with _database() as engine:
+        if code_file is not None:
+            code_file.touch(mode=0o600)
+            code_file.write_text(welcome(engine, os.environ.get(PASSWORD_VARIABLE, "")))
         served = with_log(application(engine))
         # Its own log would show paths, which hold identifiers.
         uvicorn.run(

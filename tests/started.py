@@ -35,6 +35,7 @@ class Up:
     folder: Path
     airflow_port: int = field(default_factory=free_port)
     mlflow_port: int = field(default_factory=free_port)
+    collection_port: int = field(default_factory=free_port)
     mark: str = field(default_factory=lambda: uuid4().hex)
     variables: dict[str, str] = field(default_factory=dict)  # of its environment, besides
 
@@ -61,6 +62,8 @@ class Up:
             "PYTHONPATH": str(ROOT),
             "SPIRA_RUNTIME": "process",
             "SPIRA_STORE": str(self.folder / "store"),
+            "SPIRA_SERVICES_FOLDER": str(self.folder / "services"),
+            "SPIRA_SERVICES_DATABASE": f"sqlite:///{self.folder}/services/services.db",
             "SPIRA_UP": str(self.folder / "up"),
             "AIRFLOW_HOME": str(self.folder / "airflow"),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow/airflow.db",
@@ -70,7 +73,10 @@ class Up:
             "AIRFLOW__CORE__PARALLELISM": "2",
             **self.variables,
         }
-        ports = ["--airflow-port", str(self.airflow_port), "--mlflow-port", str(self.mlflow_port)]
+        ports = [
+            *("--airflow-port", str(self.airflow_port), "--mlflow-port", str(self.mlflow_port)),
+            *("--collection-port", str(self.collection_port)),
+        ]
         with (self.folder / "output").open("ab") as output:
             return subprocess.Popen(
                 [*before, sys.executable, str(ROOT / "scripts" / "up.py"), *ports],
