@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.request
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -25,8 +25,9 @@ LEFT = ("Inspected target navigated", "Execution context was destroyed", "Cannot
 class Page:
     """One tab."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, process: subprocess.Popen[bytes]) -> None:
         self._connection = connection
+        self.process = process  # of the browser
         self._numbers = count(1)
         self.requested: list[str] = []  # every URL that the tab asked for
         self.call("Page.enable")
@@ -46,8 +47,10 @@ class Page:
                 return dict(message["result"])
 
     def run(self, script: str) -> Any:
-        """The value of an expression of JavaScript, evaluated in the tab."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression of JavaScript, or of its promise, evaluated in the tab."""
+        found = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -120,9 +123,12 @@ class Page:
 
 
 @contextmanager
-def chromium(profile: Path, width: int = 1280, height: int = 860) -> Iterator[Page]:
+def chromium(
+    profile: Path, width: int = 1280, height: int = 860, flags: Sequence[str] = ()
+) -> Iterator[Page]:
     """A tab of a browser that reaches this machine and no other host."""
     assert CHROMIUM is not None
+    (profile / "DevToolsActivePort").unlink(missing_ok=True)  # of a browser that was killed
     process = subprocess.Popen(
         [
             *("setpriv", "--pdeathsig", "KILL", "--", CHROMIUM, "--headless=new"),
@@ -131,6 +137,7 @@ def chromium(profile: Path, width: int = 1280, height: int = 860) -> Iterator[Pa
             *(f"--window-size={width},{height}", "--lang=en-US", "--disable-gpu", "--no-first-run"),
             *("--disable-dev-shm-usage", "--disable-background-networking"),
             "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+            *flags,
             "about:blank",
         ],
         stdout=subprocess.DEVNULL,
@@ -142,7 +149,7 @@ def chromium(profile: Path, width: int = 1280, height: int = 860) -> Iterator[Pa
         address = next(tab for tab in tabs if tab["type"] == "page")["webSocketDebuggerUrl"]
         # No pings: while the test waits elsewhere it reads nothing, the answers to pings neither.
         with connect(address, max_size=None, ping_interval=None) as connection:
-            yield Page(connection)
+            yield Page(connection, process)
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -58,12 +58,13 @@ class Collection:
     @classmethod
     @contextmanager
     def at(
-        cls, folder: Path, url: str = "", *, keeps_numbers: bool = False
+        cls, folder: Path, url: str = "", *, keeps_numbers: bool = False, check_letter: bool = False
     ) -> Iterator[Collection]:
         engine = open_engine(url or f"sqlite:///{folder}/services.db")
         migrate(engine)
         with engine.begin() as connection:
-            devices.add_site(connection, SITE, "Hospital", "cli:test", keeps_numbers=keeps_numbers)
+            about = {"keeps_numbers": keeps_numbers, "check_letter": check_letter}
+            devices.add_site(connection, SITE, "Hospital", "cli:test", **about)
         app = create_app("SPIRA", engine, api.STREAMS)
         api.add_to(app, engine, api.Places(str(folder / "audio"), folder / "unfinished"))
         with served(app) as address, httpx.Client(base_url=address) as client:

@@ -157,7 +157,7 @@ TASKS = (
     Task(
         "RHYME",
         required=False,
-        min_seconds=1,
+        min_seconds=2.5,
         max_seconds=60,
         title=_words("Nursery rhyme", "Parlenda"),
         prompt=_words(RHYME, RHYME),
@@ -169,8 +169,8 @@ TASKS = (
     Task(
         "SENTENCE",
         required=True,
-        min_seconds=1,
-        max_seconds=60,
+        min_seconds=2.5,
+        max_seconds=40,
         title=_words("Sentence", "Frase"),
         prompt=_words(SENTENCE, SENTENCE),
         instruction=_words(

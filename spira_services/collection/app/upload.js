@@ -1,0 +1,225 @@
+/* Sends what is finished: whole, once, and again after every break.
+
+   One tab sends at a time.  A file goes on from the byte that the server has; a session counts as
+   stored only when the receipt lists the very digests of what is on the phone. */
+
+import { Failure, offsetOf, receipts, sendPart, sendSession, withdraw } from "./api.js";
+import { announce, bytesOf, change, changeWithoutAudio, fact, renew, sessions } from "./store.js";
+import { isoWithOffset } from "./time.js";
+
+const PART_BYTES = 256 * 1024;
+const FIRST_WAIT_SECONDS = 5;
+const LONGEST_WAIT_SECONDS = 300;
+const MAX_RESTARTS = 3; // of one file in one try, where the server says that other bytes came
+
+let timer = null;
+let waitSeconds = FIRST_WAIT_SECONDS;
+let running = null;
+
+/** What goes wrong with everything, as a code: `enrol_again`, `no_network`, …; null if nothing. */
+export const line = { problem: null, sending: null, share: 0 };
+
+export function tell(change) {
+  Object.assign(line, change);
+  announce({ line: { ...line } });
+}
+
+/** Try now, by this tab unless another does already. */
+export function sendAll() {
+  running ??= navigator.locks
+    .request("spira-upload", { ifAvailable: true }, (lock) => (lock ? sendWaiting() : null))
+    .catch(() => tell({ problem: "failed" }))
+    .finally(() => {
+      running = null;
+    });
+  return running;
+}
+
+/** Send whenever there may be a network.  Background Sync is left out: few browsers have it. */
+export function startSending() {
+  const soon = () => {
+    waitSeconds = FIRST_WAIT_SECONDS;
+    void sendAll();
+  };
+  addEventListener("online", soon);
+  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && soon());
+  soon();
+}
+
+function tryAgainLater(failure) {
+  clearTimeout(timer);
+  const seconds = failure?.retryAfterSeconds ?? waitSeconds * (0.75 + Math.random() / 2);
+  waitSeconds = Math.min(2 * waitSeconds, LONGEST_WAIT_SECONDS);
+  timer = setTimeout(() => void sendAll(), seconds * 1000);
+}
+
+async function sendWaiting() {
+  const device = await fact("device");
+  if (!device) return;
+  const due = (await sessions()).filter(({ state, site }) => {
+    const finished = state === "waiting" || state === "withdrawing";
+    return finished && site === device.site.hospital_id;
+  });
+  if (due.length === 0) return;
+  try {
+    for (const record of due.reverse()) await sendOne(device.key, record); // the oldest first
+    waitSeconds = FIRST_WAIT_SECONDS;
+    tell({ problem: null, sending: null, share: 0 });
+  } catch (error) {
+    const failure = error instanceof Failure ? error : new Failure(0, { error: "failed" });
+    tell({ problem: problemOf(failure), sending: null, share: 0 });
+    if (failure.status !== 401) tryAgainLater(failure);
+  }
+}
+
+function problemOf({ status, code }) {
+  if (status === 401) return "enrol_again";
+  if (status === 0) return code;
+  return status === 507 ? "disk_full" : "server";
+}
+
+async function sendOne(key, record) {
+  try {
+    if (record.state === "withdrawing") await sendWithdrawal(key, record);
+    else await sendRecord(key, record);
+  } catch (failure) {
+    const concernsAll = !(failure instanceof Failure) || failure.passes || failure.status === 401;
+    if (concernsAll) throw failure;
+    if (failure.code === "not_there") {
+      await renew(record.id); // the device that sent it before is enrolled no more
+      throw new Failure(0, { error: "again" });
+    }
+    // It will not pass by itself: said with the session, and the others go on.
+    await change(record.id, (now) => {
+      now.error = failure.code || "server";
+    });
+  }
+}
+
+async function sendWithdrawal(key, record) {
+  try {
+    await withdraw(key, record.id);
+  } catch (failure) {
+    if (failure.status !== 404) throw failure; // 404: the server has nothing of it
+  }
+  await change(record.id, (now) => {
+    now.state = "withdrawn";
+  });
+}
+
+async function sendRecord(key, record) {
+  const takes = Object.values(record.takes);
+  const total = takes.reduce((bytes, take) => bytes + take.n_bytes, 0);
+  let before = 0;
+  for (const take of takes) {
+    const sent = (bytes) => tell({ sending: record.id, share: (before + bytes) / total });
+    await sendBytes(key, take, sent);
+    before += take.n_bytes;
+  }
+  await settle(record, await commit(key, record));
+}
+
+async function sendBytes(key, take, sent) {
+  const bytes = await bytesOf(take);
+  if (bytes === null) throw new Failure(410, { error: "audio_lost" });
+  let { offset, complete } = await offsetOf(key, take.sha256);
+  let restarts = 0;
+  sent(offset);
+  while (!complete) {
+    try {
+      const part = bytes.slice(offset, offset + PART_BYTES);
+      ({ offset, complete } = await sendPart(key, take.sha256, offset, bytes.byteLength, part));
+    } catch (failure) {
+      const elsewhere = failure.code === "wrong_offset" && Number.isInteger(failure.body.offset);
+      if (!elsewhere && failure.code !== "digest_mismatch") throw failure;
+      restarts += 1;
+      if (restarts > MAX_RESTARTS) throw failure;
+      ({ offset, complete } = await offsetOf(key, take.sha256));
+    }
+    sent(offset);
+  }
+}
+
+/** The receipt of a session, which the server may have written earlier without it arriving here. */
+async function commit(key, record) {
+  try {
+    return await sendSession(key, record.id, manifestOf(record));
+  } catch (failure) {
+    if (failure.code === "missing_blobs") throw new Failure(0, { error: "again" });
+    if (failure.code !== "conflict") throw failure;
+    const answer = await receipts(key);
+    const receipt = answer.find(({ session_id }) => session_id === record.id);
+    if (!receipt) throw failure;
+    return receipt;
+  }
+}
+
+/** The manifest of a session, as the API takes it. */
+export function manifestOf(record) {
+  const takes = Object.values(record.takes);
+  return {
+    form_version: record.form_version,
+    app_version: record.app_version,
+    revision: record.revision,
+    recorded_at: takes.map((take) => take.recorded_at).sort()[0] ?? record.created_at,
+    sent_at: isoWithOffset(),
+    consent: record.consent,
+    form: record.values,
+    capture: { app: "spira-web", ...captureOf(takes) },
+    files: takes.map(({ task, sha256, n_bytes, recorded_at, prompt_version }) => ({
+      task,
+      sha256,
+      n_bytes,
+      recorded_at,
+      prompt_version,
+    })),
+  };
+}
+
+/** What the browser did to the takes: off only where it was reported off for each. */
+function captureOf(takes) {
+  const merged = (name) => {
+    const reported = takes.map(({ capture }) => capture[name]);
+    if (reported.includes(true)) return true;
+    return reported.includes(null) ? null : false;
+  };
+  const sample_rate_hz = Math.min(...takes.map(({ capture }) => capture.sample_rate_hz));
+  return { ns: merged("ns"), agc: merged("agc"), aec: merged("aec"), sample_rate_hz };
+}
+
+const digests = (files) => files.map(({ task, sha256 }) => `${task} ${sha256}`).sort().join();
+
+async function settle(record, receipt) {
+  const ours = Object.values(record.takes);
+  if (digests(receipt.files) !== digests(ours)) throw new Failure(409, { error: "other_files" });
+  const keep = (now) => {
+    if (now.state !== "waiting") return false; // consent was withdrawn while it was on its way
+    now.receipt = receipt;
+    now.error = null;
+    return true;
+  };
+  if (receipt.status !== "refused") {
+    await changeWithoutAudio(record.id, (now) => {
+      if (!keep(now)) return false;
+      now.state = receipt.status; // accepted; or withdrawn, by somebody else
+      now.form = {}; // nothing about the person stays on the phone
+      now.values = {};
+      return true;
+    });
+  } else {
+    await change(record.id, (now) => {
+      if (!keep(now)) return;
+      now.state = "refused";
+      now.problems = problemsOf(receipt, now);
+    });
+  }
+}
+
+/** What is to mend, by field of the form or by task. */
+function problemsOf({ problems }, { titles }) {
+  return problems
+    .filter(({ field }) => field !== "recorded_at") // that of the first take, which is named too
+    .map(({ field, rule, allowed }) =>
+      Object.hasOwn(titles, field) ? { task: field, rule, allowed } : { field, rule, allowed },
+    );
+}
