@@ -59,8 +59,11 @@ class Backend(Protocol):
     def entries(self, prefix: str) -> list[Entry]:
         """List all files below the folder ``prefix`` (``""`` for all), sorted by name."""
 
-    def write(self, name: str, content: bytes | Path) -> None:
-        """Write bytes, or the content of a local file, over whatever is there."""
+    def write(self, name: str, content: bytes | Path, *, durable: bool = False) -> None:
+        """Write bytes, or the content of a local file, over whatever is there.
+
+        ``durable``: not only the end of this process, but a power loss too leaves the file whole.
+        """
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Write, unless the file exists already; say whether it was written."""
@@ -135,11 +138,13 @@ class Folder:
             )
         return sorted(found, key=lambda entry: entry.name)
 
-    def write(self, name: str, content: bytes | Path) -> None:
+    def write(self, name: str, content: bytes | Path, *, durable: bool = False) -> None:
         target = self.root / name
-        with self._whole_file(content) as temporary:
+        with self._whole_file(content, durable=durable) as temporary:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
+        if durable:
+            _flush_folder(target.parent)
 
     def write_once(self, name: str, content: bytes) -> bool:
         target = self.root / name

@@ -32,10 +32,13 @@ class Blobs:
         self._put(digest, len(content), content)
         return digest
 
-    def put_file(self, path: Path) -> str:
-        """Store a local file as ``put`` does, without holding it in memory."""
+    def put_file(self, path: Path, *, durable: bool = False) -> str:
+        """Store a local file as ``put`` does, without holding it in memory.
+
+        ``durable``: it survives a power loss once this returns, and not only the end of a process.
+        """
         digest = digest_of_file(path)
-        self._put(digest, path.stat().st_size, path)
+        self._put(digest, path.stat().st_size, path, durable=durable)
         return digest
 
     def read(self, digest: str) -> bytes:
@@ -79,9 +82,9 @@ class Blobs:
         """Remove a content for good; do nothing when it is gone."""
         self._backend.delete(name_of(digest))
 
-    def _put(self, digest: str, size: int, content: bytes | Path) -> None:
+    def _put(self, digest: str, size: int, content: bytes | Path, *, durable: bool = False) -> None:
         if self.size(digest) != size:  # absent, or cut short by a power loss
-            self._backend.write(name_of(digest), content)
+            self._backend.write(name_of(digest), content, durable=durable)
 
 
 def digest_of(content: bytes) -> str:

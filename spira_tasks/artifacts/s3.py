@@ -90,7 +90,8 @@ class Bucket:
             ]
         return sorted(found, key=lambda entry: entry.name)
 
-    def write(self, name: str, content: bytes | Path) -> None:
+    # S3 answers when it is durable.
+    def write(self, name: str, content: bytes | Path, *, durable: bool = False) -> None:  # noqa: ARG002
         with self._client() as client:
             if isinstance(content, Path):  # in parts, so that memory does not grow with the file
                 client.fput_object(self.bucket, self.prefix + name, str(content))

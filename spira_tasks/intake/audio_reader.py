@@ -119,14 +119,15 @@ class AudioReader:
         return {"audio_sha256": sha256, **made}
 
 
-def convert(content: bytes, max_seconds: float, blobs: Blobs) -> Record:
-    """Store the waveform of a file; return its digest and measurements, or why there is none."""
+def convert(content: bytes, max_seconds: float, blobs: Blobs | None = None) -> Record:
+    """The measurements of a file, or why it cannot be used; with ``blobs``, its stored waveform."""
     try:
         sound = audio.decode(content, max_seconds)
         pcm16 = audio.to_pcm16(sound)
     except UnusableAudio as error:
         return {"reason": error.reason, "detail": str(error)}
-    return {"waveform": blobs.put(audio.encode_wav(pcm16)), **asdict(probe(sound, pcm16))}
+    stored = {"waveform": blobs.put(audio.encode_wav(pcm16))} if blobs else {}
+    return stored | asdict(probe(sound, pcm16))
 
 
 def _normalised(path: str) -> str:

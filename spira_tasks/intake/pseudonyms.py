@@ -307,6 +307,12 @@ def own_ids(
     return pd.Series(by_key, index=rows.index, dtype="str").fillna(known)
 
 
+def known_as(secret: bytes, hospital_id: str, number: str) -> str:
+    """The pseudonym of a person; who had another before the key was replaced keeps it."""
+    now = subject_id(secret, hospital_id, number)
+    return rekey_map().get(now, [now])[0]
+
+
 def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     """As ``own_ids``, but who had another pseudonym before the key was replaced keeps it."""
     had = rekey_map()
@@ -339,6 +345,12 @@ def _written_anyhow(number: str) -> re.Pattern[str]:
     return re.compile("|".join(ways) or r"(?!)")
 
 
+def names_number(text: str, number: str) -> bool:
+    """Whether a text holds a hospital number, in whatever writing."""
+    written = unicodedata.normalize("NFKD", text).upper()
+    return bool(canonical_number(number) and _written_anyhow(number).search(written))
+
+
 def identifiers_in_text(rows: pd.DataFrame) -> Faults:
     """Rows that name their patient in a column that would be kept.
 
@@ -357,7 +369,6 @@ def identifiers_in_text(rows: pd.DataFrame) -> Faults:
         if "patient_rgh" not in rows:
             continue
         for n, number in rows.loc[cells.index, "patient_rgh"].dropna().items():
-            text = unicodedata.normalize("NFKD", cells[n]).upper()
-            if canonical_number(number) and _written_anyhow(number).search(text):
+            if names_number(cells[n], number):
                 faults[n] = ("personal_data_in_text", f"{name} holds the hospital number")
     return faults

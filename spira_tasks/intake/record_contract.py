@@ -159,7 +159,7 @@ def typed(
                     faults.setdefault(label, fault)
                 continue
             try:
-                values[-1] = _value(name, column, cell)
+                values[-1] = value_of(name, cell)
             except BadValue as error:
                 if name in required or not is_released(label, error.reason):
                     faults.setdefault(label, (error.reason, f"{called.get(name, name)}: {error}"))
@@ -180,7 +180,9 @@ DTYPES = {
 }
 
 
-def _value(name: str, column: Column, cell: str) -> Any:
+def value_of(name: str, cell: str) -> Any:
+    """The value of a cell of a column of the contract; BadValue where it can be none."""
+    column = COLUMNS[name]
     value = PARSERS[column.kind](cell)
     if column.values and str(value) not in column.values:
         raise BadValue("bad_value", f"not one of {', '.join(column.values)}")

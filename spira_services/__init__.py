@@ -1,0 +1,1 @@
+"""The services of the platform: recordings in, ground truth, answers out."""

@@ -1,0 +1,184 @@
+"""``python -m spira_services``: start the services, and set up who may send and who may see."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import OperationalError
+
+from spira_services import people
+from spira_services.collection import devices
+from spira_services.database import migrate, open_engine
+from spira_tasks.contract.exits import EXIT_UNAVAILABLE
+from spira_tasks.errors import ConfigError, SpiraError
+
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+sites = typer.Typer(help="Hospitals whose devices may send.", no_args_is_help=True)
+device = typer.Typer(help="Telephones that send.", no_args_is_help=True)
+person = typer.Typer(help="People who sign in or collect.", no_args_is_help=True)
+app.add_typer(sites, name="sites")
+app.add_typer(device, name="devices")
+app.add_typer(person, name="people")
+
+
+@contextmanager
+def _database() -> Iterator[Engine]:
+    engine = open_engine()
+    migrate(engine)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _actor() -> str:
+    return f"cli:{getpass.getuser()}"
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8090,
+) -> None:
+    """Start the collection server.
+
+    Example:  python -m spira_services serve --port 8090
+    """
+    import uvicorn
+
+    from spira_services.server import application
+    from spira_services.web import with_log
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with _database() as engine:
+        served = with_log(application(engine))
+        # Its own log would show paths, which hold identifiers.
+        uvicorn.run(
+            served,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+
+
+@sites.command("add")
+def add_site(
+    hospital_id: Annotated[str, typer.Argument(help="As recordings name it, e.g. hc")],
+    name: Annotated[str, typer.Option(help="Shown to collectors.")],
+    check_letter: Annotated[bool, typer.Option(help="Its numbers end in a check letter.")] = False,
+    keeps_numbers: Annotated[
+        bool, typer.Option(help="Keep its numbers, encrypted, to search its records by them.")
+    ] = False,
+    expected_per_day: Annotated[int | None, typer.Option(help="Sessions a day.", min=0)] = None,
+) -> None:
+    """Set a hospital up, or change how it is set up.
+
+    Example:  python -m spira_services sites add hc --name "Hospital das Clínicas" --check-letter
+    """
+    if keeps_numbers:
+        from spira_services.collection.sessions import linkage_key
+
+        linkage_key()
+    with _database() as engine, engine.begin() as connection:
+        devices.add_site(
+            connection,
+            hospital_id,
+            name,
+            _actor(),
+            check_letter=check_letter,
+            keeps_numbers=keeps_numbers,
+            expected_per_day=expected_per_day,
+        )
+    print(f"{hospital_id} is set up")
+
+
+@device.command("code")
+def new_code(
+    hospital_id: Annotated[str, typer.Argument(help="A site that is set up.")],
+    collector: Annotated[str, typer.Option(help="Name of the person who gets the device.")],
+) -> None:
+    """Print a code by which one device can be enrolled within an hour.
+
+    Example:  python -m spira_services devices code hc --collector ana
+    """
+    with _database() as engine, engine.begin() as connection:
+        asked = select(people.PEOPLE.c.person_id).where(people.PEOPLE.c.name == collector)
+        person_id = connection.execute(asked).scalar()
+        if person_id is None:
+            raise ConfigError(
+                "there is no person of that name; add one by `python -m spira_services people add`"
+            )
+        print(devices.new_code(connection, hospital_id, person_id, _actor()))
+
+
+@device.command("end")
+def end_device(device_id: Annotated[str, typer.Argument(help="As the overview names it.")]) -> None:
+    """Take nothing more from a device that was lost or given back.
+
+    Example:  python -m spira_services devices end 3f2a9c1b0d4e5f67
+    """
+    with _database() as engine, engine.begin() as connection:
+        devices.end(connection, device_id, _actor())
+    print("the device may send no more")
+
+
+@person.command("add")
+def add_person(
+    name: Annotated[str, typer.Argument(help="By which the person signs in.")],
+    role: Annotated[list[str], typer.Option(help=f"One of {', '.join(people.ROLES)}; repeatable.")],
+    password_file: Annotated[
+        Path | None, typer.Option(help="Its first line is the password; - reads it from the input.")
+    ] = None,
+) -> None:
+    """Add a person.  Without a password file, a collector gets none and signs in nowhere.
+
+    Example:  python -m spira_services people add ana --role collector
+    """
+    password = None
+    if password_file is not None:
+        is_input = str(password_file) == "-"
+        text = sys.stdin.readline() if is_input else password_file.read_text()
+        password = text.splitlines()[0] if text else ""
+    with _database() as engine, engine.begin() as connection:
+        people.add(connection, name, role, password, _actor())
+    print(f"added {', '.join(role)}")
+
+
+@person.command("end")
+def end_person(name: Annotated[str, typer.Argument()]) -> None:
+    """Let a person in no more.
+
+    Example:  python -m spira_services people end ana
+    """
+    with _database() as engine, engine.begin() as connection:
+        people.end(connection, name, _actor())
+    print("ended")
+
+
+def main() -> int:
+    try:
+        app()
+    except SpiraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except OperationalError as error:
+        print(f"error: the database does not answer ({type(error.orig).__name__})", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

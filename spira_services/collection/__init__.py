@@ -1,0 +1,1 @@
+"""Recordings in: devices in wards send what was recorded, and get a receipt for it."""

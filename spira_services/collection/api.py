@@ -1,0 +1,160 @@
+"""The collection interface, under /collection/v1, and the page that a collector opens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi import Path as InPath
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Engine
+
+from spira_services.collection import devices, form, overview
+from spira_services.collection.devices import Device
+from spira_services.collection.sessions import Manifest, Receipt, Sessions
+from spira_services.collection.uploads import MAX_BYTES, Uploads
+from spira_services.web import Limiter, Refused, address_of, engine_of, may_answer, signed_in
+from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.artifacts.sources import open_backend
+
+APP = Path(__file__).parent / "app"
+STREAMS = ("/collection/v1/blobs/",)  # bodies that are not read at once
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where audio goes: store A, and the folder of what is not whole yet."""
+
+    audio: str  # a folder, or s3://bucket/prefix
+    unfinished: Path
+
+
+class Enrolment(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    code: Annotated[str, Field(max_length=40)]
+    model: Annotated[str, Field(max_length=120)] = ""
+    os: Annotated[str, Field(max_length=120)] = ""
+
+
+class Enrolled(BaseModel):
+    """``key`` is shown once; the device keeps it."""
+
+    device_id: str
+    key: str
+    hospital_id: str
+    collector: str
+
+
+class Offset(BaseModel):
+    offset: int
+    length: int
+    complete: bool
+
+
+bearer = HTTPBearer(auto_error=False, description="The key that the enrolment gave")
+
+
+def device_of(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> Device:
+    with engine_of(request).connect() as connection:
+        device = devices.of_key(connection, given.credentials) if given else None
+    if device is None:
+        raise Refused(401, "unknown_device", "this device is not enrolled, or no more")
+    return device
+
+
+Asker = Annotated[Device, Depends(device_of)]
+Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
+NotNegative = Annotated[int, Header(ge=0)]
+
+
+def add_to(app: FastAPI, engine: Engine, places: Places) -> None:
+    """Put the interface and the page on an application."""
+    blobs = Blobs(open_backend(places.audio))
+    uploads, sessions = Uploads(engine, places.unfinished, blobs), Sessions(engine, blobs)
+    tries = Limiter(10, 60)
+    router = APIRouter(prefix="/collection/v1", tags=["collection"])
+
+    @router.post("/devices", status_code=201, responses=may_answer(403, 429))
+    def enrol(request: Request, enrolment: Enrolment) -> Enrolled:
+        """Enrol a device by a one-time code."""
+        tries.check(address_of(request))
+        with engine.begin() as connection:
+            found = devices.enrol(connection, enrolment.code, enrolment.model, enrolment.os)
+        if found is None:
+            tries.count(address_of(request))
+            raise Refused(403, "bad_code", "the code is wrong, was used, or is too old")
+        device, key = found
+        return Enrolled(
+            device_id=device.device_id,
+            key=key,
+            hospital_id=device.hospital_id,
+            collector=device.collector,
+        )
+
+    @router.get("/form", responses=may_answer(401))
+    def get_form(device: Asker) -> dict[str, Any]:
+        """The questions, tasks, prompts and consent of the device's site."""
+        with engine.connect() as connection:
+            site = devices.site(connection, device.hospital_id)
+        return form.described(site.name, site.check_letter, site.hospital_id)
+
+    @router.head("/blobs/{sha256}", responses=may_answer(401))
+    def offset(sha256: Digest, device: Asker) -> Response:
+        """How much of a file has come, in the header Upload-Offset."""
+        there = uploads.received(device.device_id, sha256)
+        headers = {"Upload-Offset": str(there.offset)}
+        headers["Upload-Complete"] = "?1" if there.is_complete else "?0"
+        return Response(headers=headers)
+
+    @router.put("/blobs/{sha256}", responses=may_answer(401, 409, 413, 429, 507))
+    async def put(
+        request: Request,
+        sha256: Digest,
+        device: Asker,
+        upload_offset: NotNegative,
+        upload_length: Annotated[int, Header(ge=1, le=MAX_BYTES)],
+    ) -> Offset:
+        """Go on with a file from an offset; the body may be any part of the rest."""
+        got = await uploads.receive(
+            device.device_id, sha256, upload_offset, upload_length, request.stream()
+        )
+        return Offset(offset=got.offset, length=upload_length, complete=got.is_complete)
+
+    @router.put(
+        "/sessions/{session_id}",
+        responses={**may_answer(401, 404, 409, 413), 201: {"model": Receipt}},
+    )
+    def commit(session_id: UUID, manifest: Manifest, device: Asker, response: Response) -> Receipt:
+        """Commit a session whose files have come; the same again gives the same receipt."""
+        receipt, is_new = sessions.commit(device, str(session_id), manifest)
+        response.status_code = 201 if is_new else 200
+        return receipt
+
+    @router.get("/sessions", responses=may_answer(401))
+    def receipts(device: Asker) -> list[Receipt]:
+        """What became of this device's sessions, the newest first."""
+        return [*sessions.receipts(device)]
+
+    @router.post("/sessions/{session_id}/withdraw", responses=may_answer(401, 404))
+    def withdraw(session_id: UUID, device: Asker) -> Receipt:
+        """Withdraw the consent of a session's person."""
+        return sessions.withdraw(device, str(session_id))
+
+    @router.get(
+        "/overview", responses=may_answer(401, 404), dependencies=[signed_in("data_manager")]
+    )
+    def days() -> list[overview.Day]:
+        """By site and day: what was expected, came, was accepted and refused."""
+        with engine.connect() as connection:
+            return overview.days(connection)
+
+    app.include_router(router)
+    app.mount("/collection", StaticFiles(directory=APP, html=True), name="collection")

@@ -1,0 +1,121 @@
+"""Sites, and the devices that may send for them."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.engine import Row
+
+from spira_services import events
+from spira_services.collection.documents import CODES, DEVICES, SITES
+from spira_services.database import insert_once, now
+from spira_services.people import hashed
+from spira_tasks.errors import ConfigError
+
+LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # without those that are read as another
+N_LETTERS = 12  # 59 bits: some tries a minute are allowed
+CODE_IS_GOOD_FOR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that has shown its key."""
+
+    device_id: str
+    hospital_id: str
+    collector: str  # pseudonym of the person who enrolled it
+    model: str
+    os: str
+
+
+def add_site(
+    connection: Connection,
+    hospital_id: str,
+    name: str,
+    actor: str,
+    *,
+    check_letter: bool = False,
+    keeps_numbers: bool = False,
+    expected_per_day: int | None = None,
+) -> None:
+    """Set a site up, or change how it is set up."""
+    about = {
+        "name": name,
+        "check_letter": check_letter,
+        "keeps_numbers": keeps_numbers,
+        "expected_per_day": expected_per_day,
+    }
+    if not insert_once(connection, SITES, {"hospital_id": hospital_id, **about}):
+        connection.execute(update(SITES).where(SITES.c.hospital_id == hospital_id).values(**about))
+    key = f"site:{hospital_id}:{now().isoformat()}"
+    events.record(connection, actor, "site", key, {"hospital_id": hospital_id, **about})
+
+
+def site(connection: Connection, hospital_id: str) -> Row[Any]:
+    """How a site is set up; ConfigError where it is not."""
+    row = connection.execute(select(SITES).where(SITES.c.hospital_id == hospital_id)).first()
+    if row is None:
+        raise ConfigError(
+            f"no site {hospital_id} is set up; set it up by `python -m spira_services sites add`"
+        )
+    return row
+
+
+def new_code(connection: Connection, hospital_id: str, collector: str, actor: str) -> str:
+    """A code by which one device can be enrolled within an hour, in groups of four."""
+    site(connection, hospital_id)
+    code = "".join(secrets.choice(LETTERS) for _ in range(N_LETTERS))
+    row = {"code_hash": hashed(code), "hospital_id": hospital_id, "collector": collector}
+    connection.execute(CODES.insert().values(**row, expires_at=now() + CODE_IS_GOOD_FOR))
+    about = {"hospital_id": hospital_id, "collector": collector}
+    events.record(connection, actor, "code", f"code:{hashed(code)}", about)
+    return "-".join(code[n : n + 4] for n in range(0, N_LETTERS, 4))
+
+
+def enrol(connection: Connection, code: str, model: str, os: str) -> tuple[Device, str] | None:
+    """A new device and its key; None for a code that is wrong, used or too old."""
+    typed = code.upper().replace("-", "").replace(" ", "")
+    in_force = (CODES.c.code_hash == hashed(typed), CODES.c.used_at.is_(None))
+    used = update(CODES).where(*in_force, CODES.c.expires_at > now()).values(used_at=now())
+    row = connection.execute(used.returning(CODES.c.hospital_id, CODES.c.collector)).first()
+    if row is None:
+        return None
+    device = Device(secrets.token_hex(8), row.hospital_id, row.collector, model, os)
+    secret = secrets.token_urlsafe(32)
+    connection.execute(
+        DEVICES.insert().values(
+            device_id=device.device_id,
+            key_hash=hashed(secret),
+            hospital_id=device.hospital_id,
+            collector=device.collector,
+            model=model,
+            os=os,
+            enrolled_at=now(),
+        )
+    )
+    actor, about = f"device:{device.device_id}", {"hospital_id": device.hospital_id}
+    events.record(connection, actor, "device_enrolled", f"device:{device.device_id}", about)
+    return device, f"{device.device_id}.{secret}"
+
+
+def of_key(connection: Connection, key: str) -> Device | None:
+    """The device that has this key."""
+    device_id, _, secret = key.partition(".")
+    there = (DEVICES.c.device_id == device_id, DEVICES.c.ended_at.is_(None))
+    row = connection.execute(select(DEVICES).where(*there)).first()
+    if row is None or not hmac.compare_digest(hashed(secret), row.key_hash):
+        return None
+    return Device(row.device_id, row.hospital_id, row.collector, row.model, row.os)
+
+
+def end(connection: Connection, device_id: str, actor: str) -> None:
+    """Take nothing more from a device that was lost or given back; ConfigError for none."""
+    there = (DEVICES.c.device_id == device_id, DEVICES.c.ended_at.is_(None))
+    if not connection.execute(update(DEVICES).where(*there).values(ended_at=now())).rowcount:
+        raise ConfigError("there is no such device in use")
+    events.record(connection, actor, "device_ended", f"device_ended:{device_id}", {})

@@ -1,0 +1,402 @@
+"""A session becomes whole by its manifest: the form, the consent, and the files that belong to it.
+
+All of it is committed in one transaction, or nothing.  What cannot be accepted is kept as a refused
+revision with what is wrong, and can be mended by the next revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from cryptography.fernet import Fernet
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.engine import Row
+
+from spira_services import events
+from spira_services.collection import devices, form
+from spira_services.collection.devices import Device
+from spira_services.collection.documents import (
+    BLOBS,
+    CONSENTS,
+    RECORDINGS,
+    REVISIONS,
+    SCHEMA,
+    SESSIONS,
+)
+from spira_services.database import insert_once, now
+from spira_services.web import Problem, Refused, not_there
+from spira_tasks.artifacts.blobs import Blobs, canonical_json
+from spira_tasks.errors import ConfigError
+from spira_tasks.intake import audio_reader, pseudonyms
+
+LINKAGE_KEY = "SPIRA_LINKAGE_KEY"  # encrypts the hospital numbers that a site keeps
+MAX_SECONDS = 300.0  # as ingest has it
+CLOCK_SLACK = timedelta(days=1)  # as ingest allows a device's clock to be ahead
+AT_ONCE = threading.BoundedSemaphore(2)  # decoded files in memory
+
+Text = Annotated[str, Field(max_length=200)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Status = Literal["accepted", "refused"]
+
+
+class Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SentConsent(Sent):
+    """What the person agreed to, on this device."""
+
+    status: Literal["granted", "pending"]
+    version: Text
+    scope: Text
+    at: AwareDatetime
+
+
+class SentFile(Sent):
+    """One take, by the digest under which it was uploaded."""
+
+    task: Literal["AMBIENT", "VOWEL", "RHYME", "SENTENCE"]
+    sha256: Sha256
+    n_bytes: Annotated[int, Field(gt=0)]
+    recorded_at: AwareDatetime
+    prompt_version: Text
+
+
+class SentCapture(Sent):
+    """How the browser says that it recorded."""
+
+    ns: bool | None = None  # noise suppression
+    agc: bool | None = None  # automatic gain control
+    aec: bool | None = None  # echo cancelling
+    sample_rate_hz: Annotated[int, Field(gt=0, le=768_000)] | None = None
+    app: Text = ""
+
+
+class Manifest(Sent):
+    """What a device says of a session.  Times are by its own clock."""
+
+    form_version: Text
+    app_version: Text
+    revision: Annotated[int, Field(ge=1, le=1000)]
+    recorded_at: AwareDatetime
+    sent_at: AwareDatetime
+    consent: SentConsent
+    form: Annotated[dict[Text, bool | int | float | Text | None], Field(max_length=100)]
+    capture: SentCapture
+    files: Annotated[list[SentFile], Field(min_length=1, max_length=8)]
+
+
+class FileReceipt(BaseModel):
+    """What became of a file."""
+
+    task: str
+    sha256: str
+    status: Status
+    reason: str | None = None
+
+
+class SentProblem(BaseModel):
+    """What to mend: a field of the form, or a take by its task."""
+
+    field: str
+    rule: str
+    allowed: str = ""
+
+
+class Receipt(BaseModel):
+    """That a session is stored, and whether it was accepted.  No value of the form is in it."""
+
+    session_id: str
+    revision: int
+    status: Literal["accepted", "refused", "withdrawn"]
+    received_at: datetime
+    files: list[FileReceipt]
+    problems: list[SentProblem]
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The sessions of a database, with the store of their audio."""
+
+    engine: Engine
+    blobs: Blobs
+
+    def commit(self, device: Device, session_id: str, manifest: Manifest) -> tuple[Receipt, bool]:
+        """Store a session; return its receipt, and whether it is new.
+
+        Raises
+        ------
+        Refused
+            ``not_there`` for a session of another device, ``missing_blobs`` when files are still
+            to come, ``conflict`` when this revision came with another content or the session was
+            accepted before.
+        """
+        values, problems = form.checked(manifest.form)
+        number = str(manifest.form.get(form.NUMBER) or "")
+        subject = None
+        if pseudonyms.canonical_number(number):
+            subject = pseudonyms.known_as(pseudonyms.key(), device.hospital_id, number)
+        # From here on the hospital number is not looked at: only what is made of it is kept.
+        document = manifest.model_dump(mode="json", exclude={"form", "sent_at"})
+        document |= {"values": values, "subject_id": subject}
+        digest = hashlib.sha256(canonical_json(document)).hexdigest()
+        document["sent_at"] = manifest.sent_at.isoformat()
+        with self.engine.connect() as connection:
+            if known := self._answered(connection, device, session_id, manifest, digest):
+                return known, False
+            missing = _missing(connection, device, manifest)
+            keeps_numbers = devices.site(connection, device.hospital_id).keeps_numbers
+        if missing:
+            message = "send these files, then the manifest again"
+            raise Refused(409, "missing_blobs", message, missing=missing)
+        problems += [*_wrong_times(manifest), *_wrong_tasks(manifest)]
+        measured = {file.sha256: self._measured(file) for file in manifest.files}
+        moment = now()
+        with self.engine.begin() as connection:
+            whose = {"device_id": device.device_id, "hospital_id": device.hospital_id}
+            session = {"session_id": session_id, **whose, "received_at": moment}
+            insert_once(connection, SESSIONS, session)
+            locked = select(SESSIONS).where(SESSIONS.c.session_id == session_id).with_for_update()
+            connection.execute(locked)
+            if known := self._answered(connection, device, session_id, manifest, digest):
+                return known, False  # the same request came twice at the same time
+            elsewhere = _elsewhere(connection, session_id, manifest)
+            sent = sorted(manifest.files, key=lambda file: (file.task, file.sha256))
+            files = [_judged(file, measured[file.sha256], elsewhere) for file in sent]
+            takes = [file for file in files if file.status == "refused"]
+            problems += [Problem(file.task, "record_again", file.reason or "") for file in takes]
+            status: Status = "refused" if problems else "accepted"
+            receipt = Receipt(
+                session_id=session_id,
+                revision=manifest.revision,
+                status=status,
+                received_at=moment,
+                files=files,
+                problems=[SentProblem(**vars(problem)) for problem in problems],
+            )
+            connection.execute(
+                REVISIONS.insert().values(
+                    session_id=session_id,
+                    revision=manifest.revision,
+                    digest=digest,
+                    status=status,
+                    received_at=moment,
+                    subject_id=subject,
+                    number=_encrypted(number) if subject and keeps_numbers else None,
+                    schema=SCHEMA,
+                    document=document,
+                    problems=[problem.model_dump() for problem in receipt.problems],
+                )
+            )
+            for file, judged in zip(sent, files, strict=True):
+                connection.execute(
+                    RECORDINGS.insert().values(
+                        record_id=f"{session_id}-{file.task.lower()}-{manifest.revision}",
+                        session_id=session_id,
+                        revision=manifest.revision,
+                        task=file.task,
+                        sha256=file.sha256,
+                        status=judged.status,
+                        reason=judged.reason,
+                        recorded_at=file.recorded_at,
+                        about={"prompt_version": file.prompt_version, **measured[file.sha256]},
+                    )
+                )
+            consent = manifest.consent.model_dump()
+            connection.execute(
+                CONSENTS.insert().values(session_id=session_id, received_at=moment, **consent)
+            )
+            events.record(
+                connection,
+                f"device:{device.device_id}",
+                "submission",
+                f"submission:{session_id}:{manifest.revision}",
+                {
+                    "session_id": session_id,
+                    "status": status,
+                    "hospital_id": device.hospital_id,
+                    "n_files": len(files),
+                    "rules": sorted({problem.rule for problem in problems}),
+                },
+            )
+        return receipt, True
+
+    def receipts(self, device: Device) -> Iterator[Receipt]:
+        """What became of the device's sessions, the newest first."""
+        with self.engine.connect() as connection:
+            theirs = select(SESSIONS.c.session_id).where(SESSIONS.c.device_id == device.device_id)
+            for session_id in connection.execute(theirs.order_by(SESSIONS.c.received_at.desc())):
+                yield self._receipt(connection, _newest(connection, session_id[0]))
+
+    def withdraw(self, device: Device, session_id: str) -> Receipt:
+        """Withdraw the consent of a session's person: nothing made afterwards uses it."""
+        with self.engine.begin() as connection:
+            _own(connection, device, session_id)
+            newest = _newest(connection, session_id)
+            actor, key = f"device:{device.device_id}", f"withdrawal:{session_id}"
+            if events.record(
+                connection, actor, "consent_withdrawn", key, {"session_id": session_id}
+            ):
+                given = newest.document["consent"]
+                row = {"version": given["version"], "scope": given["scope"], "status": "withdrawn"}
+                times = {"at": now(), "received_at": now()}
+                connection.execute(CONSENTS.insert().values(session_id=session_id, **row, **times))
+            return self._receipt(connection, newest)
+
+    def _answered(
+        self,
+        connection: Connection,
+        device: Device,
+        session_id: str,
+        manifest: Manifest,
+        digest: str,
+    ) -> Receipt | None:
+        """The receipt of a manifest that came before; None for the next one of its session."""
+        there = select(SESSIONS).where(SESSIONS.c.session_id == session_id)
+        if connection.execute(there).first() is None:
+            return None
+        _own(connection, device, session_id)
+        rows = select(REVISIONS).where(REVISIONS.c.session_id == session_id)
+        known = {row.revision: row for row in connection.execute(rows)}
+        same = known.get(manifest.revision)
+        if same is not None and same.digest == digest:
+            return self._receipt(connection, same)
+        if any(row.status == "accepted" for row in known.values()):
+            raise Refused(409, "conflict", "the session was accepted before, with another content")
+        if known and manifest.revision <= max(known):
+            raise Refused(
+                409, "conflict", "the revision came before, with another content; count it up"
+            )
+        return None
+
+    def _receipt(self, connection: Connection, revision: Row[Any]) -> Receipt:
+        files = connection.execute(
+            select(RECORDINGS)
+            .where(RECORDINGS.c.session_id == revision.session_id)
+            .where(RECORDINGS.c.revision == revision.revision)
+            .order_by(RECORDINGS.c.task, RECORDINGS.c.sha256)
+        )
+        withdrawn = select(CONSENTS.c.number).where(
+            CONSENTS.c.session_id == revision.session_id, CONSENTS.c.status == "withdrawn"
+        )
+        is_withdrawn = connection.execute(withdrawn).first() is not None
+        return Receipt(
+            session_id=revision.session_id,
+            revision=revision.revision,
+            status="withdrawn" if is_withdrawn else revision.status,
+            received_at=revision.received_at,
+            files=[
+                FileReceipt(task=f.task, sha256=f.sha256, status=f.status, reason=f.reason)
+                for f in files
+            ],
+            problems=[SentProblem(**problem) for problem in revision.problems],
+        )
+
+    def _measured(self, file: SentFile) -> Mapping[str, Any]:
+        """What ingest would measure on the file, or why it would refuse it."""
+        with AT_ONCE:
+            content = self.blobs.read(f"sha256:{file.sha256}")
+            return audio_reader.convert(content, MAX_SECONDS)
+
+
+def _newest(connection: Connection, session_id: str) -> Row[Any]:
+    of_session = select(REVISIONS).where(REVISIONS.c.session_id == session_id)
+    newest = of_session.order_by(REVISIONS.c.revision.desc()).limit(1)
+    return connection.execute(newest).one()
+
+
+def _own(connection: Connection, device: Device, session_id: str) -> None:
+    there = select(SESSIONS.c.device_id).where(SESSIONS.c.session_id == session_id)
+    if connection.execute(there).scalar() != device.device_id:
+        raise not_there()
+
+
+def _missing(connection: Connection, device: Device, manifest: Manifest) -> list[str]:
+    """Digests of files that this device has not sent, or sent with another length."""
+    sent = select(BLOBS.c.sha256, BLOBS.c.n_bytes).where(BLOBS.c.device_id == device.device_id)
+    wanted = [file.sha256 for file in manifest.files]
+    there = {tuple(row) for row in connection.execute(sent.where(BLOBS.c.sha256.in_(wanted)))}
+    return [f.sha256 for f in manifest.files if (f.sha256, f.n_bytes) not in there]
+
+
+def _wrong_times(manifest: Manifest) -> Iterator[Problem]:
+    latest = now() + CLOCK_SLACK
+    if manifest.recorded_at > latest:
+        yield Problem("recorded_at", "future")
+    if manifest.consent.at > latest:
+        yield Problem("consent", "future")
+    for file in manifest.files:
+        if file.recorded_at > latest:
+            yield Problem(file.task, "future")
+
+
+def _wrong_tasks(manifest: Manifest) -> Iterator[Problem]:
+    """Tasks that are not there or there twice, and one take given for two of them."""
+    tasks: list[str] = [file.task for file in manifest.files]
+    for task in form.TASKS:
+        if task.required and task.task not in tasks:
+            yield Problem(task.task, "required")
+        if tasks.count(task.task) > 1:
+            yield Problem(task.task, "format", "one take")
+    taken: dict[str, str] = {}
+    for file in manifest.files:
+        if taken.setdefault(file.sha256, file.task) != file.task:
+            yield Problem(file.task, "record_again", "duplicate_audio")
+
+
+def _elsewhere(connection: Connection, session_id: str, manifest: Manifest) -> set[str]:
+    """Digests that belong to another accepted session: audio of somebody else."""
+    others = (
+        select(RECORDINGS.c.sha256)
+        .join(
+            REVISIONS,
+            (REVISIONS.c.session_id == RECORDINGS.c.session_id)
+            & (REVISIONS.c.revision == RECORDINGS.c.revision),
+        )
+        .where(RECORDINGS.c.sha256.in_([file.sha256 for file in manifest.files]))
+        .where(RECORDINGS.c.session_id != session_id, REVISIONS.c.status == "accepted")
+    )
+    return set(connection.execute(others).scalars())
+
+
+def _judged(file: SentFile, measured: Mapping[str, Any], elsewhere: set[str]) -> FileReceipt:
+    reason = measured.get("reason")
+    if reason is None:
+        task = form.BY_TASK[file.task]
+        seconds = measured["duration_seconds"]
+        if seconds < task.min_seconds:
+            reason = "too_short"
+        elif measured["clipping_fraction"] > form.TAKE_LIMITS["clipping_fraction"]:
+            reason = "clipped"
+        elif file.sha256 in elsewhere:
+            reason = "duplicate_audio"
+    status: Status = "refused" if reason else "accepted"
+    return FileReceipt(task=file.task, sha256=file.sha256, status=status, reason=reason)
+
+
+def linkage_key() -> Fernet:
+    """The key of the hospital numbers that sites keep.
+
+    Raises
+    ------
+    ConfigError
+        When it is not set, or is none.
+    """
+    try:
+        return Fernet(os.environ.get(LINKAGE_KEY, ""))
+    except ValueError:
+        raise ConfigError(
+            f"{LINKAGE_KEY} is not set to a key of 32 bytes in URL-safe base64, and a site keeps "
+            "its hospital numbers; set it, or set the site up without --keeps-numbers"
+        ) from None
+
+
+def _encrypted(number: str) -> bytes:
+    return linkage_key().encrypt(pseudonyms.canonical_number(number).encode())

@@ -1,0 +1,136 @@
+"""Audio in pieces: what has come of a file is kept until all of it is there.
+
+A file on this machine holds what has come, under the device and the digest that the whole is to
+have.  Its length is the offset at which the device goes on, whatever was killed meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from spira_services.collection.documents import BLOBS
+from spira_services.database import insert_once, now
+from spira_services.web import Refused
+from spira_tasks.artifacts.backends import FULL
+from spira_tasks.artifacts.blobs import Blobs, digest_of_file
+
+MAX_BYTES = 64 << 20  # of a file: five minutes of stereo at 48 kHz and 16 bits are 58 MB
+MAX_UNFINISHED_BYTES = 2 << 30  # of a device: a key that was stolen does not fill the disk
+
+log = logging.getLogger("spira.services")
+
+
+@dataclass(frozen=True)
+class Received:
+    """How much of a file is there."""
+
+    offset: int
+    is_complete: bool
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """Where files come in, and the store where they stay."""
+
+    engine: Engine
+    folder: Path  # of what is not whole yet
+    blobs: Blobs  # store A
+
+    def received(self, device_id: str, sha256: str) -> Received:
+        """What this device has sent of a file; what others sent is not shown."""
+        asked = select(BLOBS.c.n_bytes).where(
+            BLOBS.c.sha256 == sha256, BLOBS.c.device_id == device_id
+        )
+        with self.engine.connect() as connection:
+            n_bytes = connection.execute(asked).scalar()
+        if n_bytes is not None:
+            return Received(n_bytes, is_complete=True)
+        file = self._file(device_id, sha256)
+        return Received(file.stat().st_size if file.exists() else 0, is_complete=False)
+
+    async def receive(
+        self, device_id: str, sha256: str, offset: int, total: int, body: AsyncIterator[bytes]
+    ) -> Received:
+        """Append what comes of a file; store it when all is there.
+
+        Parameters
+        ----------
+        device_id, sha256 : str
+        offset : int
+            Where the body begins; has to be what ``received`` says.
+        total : int
+            Length of the whole file in bytes.
+        body : async iterator of bytes
+            May end anywhere: what has come stays.
+
+        Raises
+        ------
+        Refused
+            With ``wrong_offset``, ``busy``, ``too_large``, ``digest_mismatch`` or ``disk_full``.
+        """
+        if not 0 < total <= MAX_BYTES:
+            raise Refused(413, "too_large", f"a file has 1 to {MAX_BYTES} bytes")
+        there = await run_in_threadpool(self.received, device_id, sha256)
+        if there.is_complete:
+            return there
+        if there.offset != offset:
+            raise wrong_offset(there.offset)
+        file = self._file(device_id, sha256)
+        try:
+            await run_in_threadpool(self._check_room, file.parent)
+            with file.open("ab") as opened:
+                try:
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise Refused(409, "busy", "this file is being sent already") from None
+                if opened.tell() != offset:  # another request was faster
+                    raise wrong_offset(opened.tell())
+                try:
+                    async for piece in body:
+                        if opened.tell() + len(piece) > total:
+                            raise Refused(413, "too_large", "more bytes than Upload-Length says")
+                        opened.write(piece)
+                except ClientDisconnect:
+                    log.info("an upload was cut off")
+                opened.flush()
+                if opened.tell() < total:
+                    return Received(opened.tell(), is_complete=False)
+                await run_in_threadpool(self._store, device_id, sha256, file)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            log.error("the disk of %s is full", self.folder)
+            raise Refused(507, "disk_full", "the server's disk is full; keep the file") from None
+        return Received(total, is_complete=True)
+
+    def _store(self, device_id: str, sha256: str, file: Path) -> None:
+        """The store first, then the row that says so; what is left of a kill is done again."""
+        if digest_of_file(file) != f"sha256:{sha256}":
+            file.unlink()
+            raise Refused(422, "digest_mismatch", "the bytes have another SHA-256; send it again")
+        n_bytes = file.stat().st_size
+        self.blobs.put_file(file, durable=True)
+        row = {"sha256": sha256, "device_id": device_id, "n_bytes": n_bytes, "stored_at": now()}
+        with self.engine.begin() as connection:
+            insert_once(connection, BLOBS, row)
+        file.unlink()
+
+    def _check_room(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if sum(file.stat().st_size for file in folder.iterdir()) > MAX_UNFINISHED_BYTES:
+            raise Refused(429, "too_much", "too many files were begun and not finished")
+
+    def _file(self, device_id: str, sha256: str) -> Path:
+        return self.folder / device_id / sha256
+
+
+def wrong_offset(offset: int) -> Refused:
+    return Refused(409, "wrong_offset", f"go on at byte {offset}", offset=offset)

@@ -1,0 +1,143 @@
+"""The SQL database of the services: SQLite on a laptop, Postgres in production, the same tables.
+
+Each subsystem declares its tables on ``metadata``, under names that begin with its own.  Alembic
+migrates (``migrations/``); a test compares the migrated database with the declared tables.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import JSON, Connection, DateTime, Dialect, Engine, MetaData, create_engine, event
+from sqlalchemy import text as sql
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.types import TypeDecorator
+
+from spira_tasks.errors import ConfigError, ServiceUnavailable
+
+VARIABLE = "SPIRA_SERVICES_DATABASE"
+BUSY_SECONDS = 30  # a writer of SQLite waits this long for another
+MIGRATION_LOCK = 5_271_901  # any number that no other program of the server locks
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+# Of documents: JSONB can be searched and indexed.
+Json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+
+class Instant(TypeDecorator[datetime]):
+    """A time with its zone, kept in UTC; SQLite, which knows no zones, gets it without."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, _: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)
+
+
+def insert_once(connection: Connection, table: Any, row: dict[str, Any]) -> bool:
+    """Insert a row unless one with the same unique key is there; say whether it is new."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    done = connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
+    return bool(done.rowcount)
+
+
+def open_engine(url: str | None = None) -> Engine:
+    """Connect to the database, by default the one of SPIRA_SERVICES_DATABASE.
+
+    Parameters
+    ----------
+    url : str, optional
+        ``sqlite:///FILE`` or ``postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE``.
+
+    Raises
+    ------
+    ConfigError
+        When the address is none.  It is not quoted: a password is in it.
+    """
+    address = url or os.environ.get(VARIABLE, "")
+    if not address:
+        raise ConfigError(
+            f"{VARIABLE} is not set: give it sqlite:///FILE or postgresql+psycopg2://…"
+        )
+    try:
+        engine = create_engine(address, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError):
+        raise ConfigError(
+            f"{VARIABLE} is no address of a database: write sqlite:///FILE or "
+            "postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
+        ) from None
+    if engine.dialect.name == "sqlite":
+        if file := engine.url.database:
+            Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    elif engine.dialect.name != "postgresql":
+        raise ConfigError(f"{VARIABLE} names neither SQLite nor Postgres")
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",  # what was committed survives a power loss
+        "foreign_keys = ON",
+        f"busy_timeout = {BUSY_SECONDS * 1000}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # At once for writing: two that begin as readers and then write would refuse one another.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables to the newest revision; several processes may ask at the same time.
+
+    Raises
+    ------
+    ServiceUnavailable
+        When the database does not answer.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        raise ServiceUnavailable(
+            f"the database of {VARIABLE} does not answer ({type(error.orig).__name__}); see that "
+            "it is up and may be reached from here"
+        ) from None

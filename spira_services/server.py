@@ -1,0 +1,24 @@
+"""The services as one application, for one process: what a laptop runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from spira_services.collection import api as collection
+from spira_services.web import create_app
+
+AUDIO_VARIABLE = "SPIRA_COLLECTION_AUDIO"  # store A: a folder, or s3://bucket/prefix
+FOLDER_VARIABLE = "SPIRA_SERVICES_FOLDER"  # of what is not whole yet, and of SQLite
+
+
+def application(engine: Engine) -> FastAPI:
+    """All services on one database; raises ConfigError for a store that is none."""
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or ".spira/services").resolve()
+    audio = os.environ.get(AUDIO_VARIABLE) or str(folder / "audio")
+    app = create_app("SPIRA", engine, collection.STREAMS)
+    collection.add_to(app, engine, collection.Places(audio, folder / "unfinished"))
+    return app

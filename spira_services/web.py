@@ -1,0 +1,305 @@
+"""What the services' pages and interfaces share: answers, limits, headers, and who asks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spira_services import people
+from spira_services.people import Person
+from spira_tasks.errors import ServiceUnavailable
+
+log = logging.getLogger("spira.services")
+
+COOKIE = "spira_token"
+MAX_BODY_BYTES = 1 << 20
+PAGES = Path(__file__).parent / "pages"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one field or take; ``rule`` is a stable code."""
+
+    field: str
+    rule: str
+    allowed: str = ""  # the values or the range that are
+
+
+class Refused(Exception):
+    """The answer to a request that is not fulfilled.  ``code`` is stable; ``more`` is added."""
+
+    def __init__(
+        self, status: int, code: str, message: str, problems: Sequence[Problem] = (), **more: Any
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {
+            "error": code,
+            "message": message,
+            "problems": [asdict(problem) for problem in problems],
+            **more,
+        }
+
+
+class Refusal(BaseModel):
+    """The body of every refusal; some carry more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str
+    message: str
+    problems: list[Problem] = []
+
+
+NOT_THERE = "there is no such thing, or it is not yours"
+
+
+def not_there() -> Refused:
+    """One answer for what does not exist and for what the asker may not see."""
+    return Refused(404, "not_there", NOT_THERE)
+
+
+class Limiter:
+    """At most ``n`` events of a key within ``seconds``, in this process."""
+
+    N_KEYS = 10_000  # of which the oldest are forgotten
+
+    def __init__(self, n: int, seconds: float) -> None:
+        self._n, self._seconds = n, seconds
+        self._lock = threading.Lock()
+        self._times: dict[str, list[float]] = {}
+
+    def count(self, key: str) -> None:
+        """Note an event."""
+        with self._lock:
+            self._times[key] = [*self._times.pop(key, []), time.monotonic()][-self._n :]
+            while len(self._times) > self.N_KEYS:
+                self._times.pop(next(iter(self._times)))
+
+    def check(self, key: str) -> None:
+        """Refused (429) where there were too many."""
+        since = time.monotonic() - self._seconds
+        with self._lock:
+            n_recent = sum(moment > since for moment in self._times.get(key, []))
+        if n_recent >= self._n:
+            raise Refused(429, "too_many", f"too many tries; wait {self._seconds:g} s")
+
+
+class _Headers:
+    """Puts the security headers on every answer, and forbids to keep what is no file of a page."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class _Bounded:
+    """Refuses a body that is too large while it comes, but for paths that stream theirs."""
+
+    def __init__(self, app: ASGIApp, streams: Sequence[str]) -> None:
+        self.app, self.streams = app, tuple(streams)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        n_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal n_bytes
+            message = await receive()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > MAX_BODY_BYTES:
+                raise Refused(413, "too_large", f"a request has at most {MAX_BODY_BYTES} bytes")
+            return message
+
+        is_bounded = scope["type"] == "http" and not scope["path"].startswith(self.streams)
+        await self.app(scope, counted if is_bounded else receive, send)
+
+
+def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastAPI:
+    """An application without pages of other hosts, whose errors quote no value of a request.
+
+    ``streams``: how paths begin whose bodies may be of any size, and which bound them themselves.
+    """
+    # FastAPI's own pages of the interface load their scripts from another host.
+    app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
+    app.state.engine = engine
+    app.add_middleware(_Bounded, streams=streams)
+    app.add_middleware(_Headers)
+
+    @app.exception_handler(Refused)
+    def refused(request: Request, error: Refused) -> Response:
+        headers = {"Retry-After": "60"} if error.status == 429 else {}
+        return JSONResponse(error.body, error.status, headers)
+
+    @app.exception_handler(HTTPException)
+    def no_route(request: Request, error: HTTPException) -> Response:
+        return refused(request, Refused(error.status_code, "http", str(error.detail)))
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> Response:
+        # Neither the value nor a key that somebody else chose: it may be a patient's name.
+        problems = [Problem(_place(one), str(one["type"])) for one in error.errors()]
+        return refused(request, Refused(422, "malformed", "the request has another form", problems))
+
+    @app.exception_handler(ServiceUnavailable)
+    def store_away(request: Request, error: ServiceUnavailable) -> Response:
+        log.error("%s: %s", request.method, error)
+        return refused(request, Refused(503, "try_again", "the store does not answer; try again"))
+
+    @app.exception_handler(OperationalError)
+    def database_away(request: Request, error: OperationalError) -> Response:
+        log.error("the database does not answer (%s)", type(error.orig).__name__)
+        return refused(
+            request, Refused(503, "try_again", "the database does not answer; try again")
+        )
+
+    _add_sign_in(app)
+    return app
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """Where a request has another form, without the keys that the sender chose."""
+    parts = [str(part) for part in error["loc"][1:]]
+    return ".".join(parts[:-1] if error["type"] == "extra_forbidden" else parts[:2])
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def engine_of(request: Request) -> Engine:
+    found: Engine = request.app.state.engine
+    return found
+
+
+class Credentials(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(max_length=120)]
+    password: Annotated[str, Field(max_length=1000)]
+
+
+def _add_sign_in(app: FastAPI) -> None:
+    by_name, by_address = Limiter(5, 60), Limiter(50, 60)
+
+    @app.get("/sign-in", include_in_schema=False)
+    def page() -> Response:
+        return FileResponse(PAGES / "sign-in.html")
+
+    @app.get("/sign-in/{name}", include_in_schema=False)
+    def part(name: str) -> Response:
+        if name not in ("sign-in.js", "pages.css"):
+            raise not_there()
+        return FileResponse(PAGES / name)
+
+    @app.post("/sign-in", status_code=204, responses=may_answer(401, 429))
+    def sign_in(request: Request, credentials: Credentials) -> Response:
+        address = address_of(request)
+        by_address.check(address)
+        by_name.check(credentials.name)
+        with engine_of(request).begin() as connection:
+            token = people.sign_in(connection, credentials.name, credentials.password)
+        if token is None:
+            by_address.count(address)
+            by_name.count(credentials.name)
+            raise Refused(401, "wrong", "the name or the password is wrong")
+        answer = Response(status_code=204)
+        answer.set_cookie(
+            COOKIE,
+            token,
+            max_age=int(people.SIGNED_IN.total_seconds()),
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+    @app.post("/sign-out", status_code=204)
+    def sign_out(request: Request) -> Response:
+        with engine_of(request).begin() as connection:
+            people.sign_out(connection, request.cookies.get(COOKIE, ""))
+        answer = Response(status_code=204)
+        answer.delete_cookie(COOKIE)
+        return answer
+
+
+def signed_in(*roles: str) -> Any:
+    """A dependency: the person who asks, if of one of the roles.
+
+    Without a sign-in the answer is 401; to another role, what it may not see is not there.
+    """
+
+    def asker(request: Request) -> Person:
+        # The cookie is sent to this site's own pages alone; a browser also says who asks.
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            raise not_there()
+        with engine_of(request).connect() as connection:
+            person = people.who(connection, request.cookies.get(COOKIE, ""))
+        if person is None:
+            raise Refused(401, "sign_in", "sign in first")
+        if person.roles.isdisjoint(roles):
+            raise not_there()
+        return person
+
+    return Depends(asker)
+
+
+def may_answer(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a path, for its description."""
+    return {status: {"model": Refusal} for status in (*statuses, 422, 503)}
+
+
+def with_log(app: ASGIApp) -> ASGIApp:
+    """One line a request: the route and no identifier that its path holds."""
+
+    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        begun, status = time.monotonic(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await app(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "another path")
+            took = 1000 * (time.monotonic() - begun)
+            log.info("%s %s %s %.0f ms", scope["method"], route, status, took)
+
+    return logged
