@@ -57,15 +57,26 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
-def migrated(url: str) -> Iterator[Engine]:
-    """A new database with the services' tables: a file, or a further one of a Postgres server."""
-    if url.startswith("postgresql"):
+def server(backend: str) -> Iterator[str]:
+    """Where new databases can be made: the address of a server, empty for files."""
+    if backend == "sqlite":
+        yield ""
+        return
+    with postgres() as url:
+        yield url
+
+
+@contextmanager
+def migrated(address: str, folder: Path) -> Iterator[Engine]:
+    """A new database with the services' tables: of a server, or a file of the folder."""
+    url = f"sqlite:///{folder}/services.db"
+    if address:
         name = f"test_{uuid4().hex}"
-        server = create_engine(url, isolation_level="AUTOCOMMIT")
-        with server.connect() as connection:
+        there = create_engine(address, isolation_level="AUTOCOMMIT")
+        with there.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {name}"))
-        server.dispose()
-        url = url.rpartition("/")[0] + f"/{name}"
+        there.dispose()
+        url = address.rpartition("/")[0] + f"/{name}"
     engine = open_engine(url)
     try:
         migrate(engine)

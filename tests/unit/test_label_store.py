@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from databases import BACKENDS, migrated, postgres
+from databases import BACKENDS, migrated, server
 from sqlalchemy import Engine, delete, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -22,17 +22,14 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def server(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield ""
-        return
-    with postgres() as url:
-        yield url
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    with server(request.param) as found:
+        yield found
 
 
 @pytest.fixture
-def engine(server: str, tmp_path: Path) -> Iterator[Engine]:
-    with migrated(server or f"sqlite:///{tmp_path}/labels.db") as engine:
+def engine(address: str, tmp_path: Path) -> Iterator[Engine]:
+    with migrated(address, tmp_path) as engine:
         with engine.begin() as connection:
             for number in range(3):
                 store.register_item(connection, "session", f"s{number}", f"p{number}", DAY)

@@ -88,5 +88,39 @@ def upgrade() -> None:
         sa.Column("n_events", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_labels_forgotten"),
     )
+    op.create_table(
+        "labels_tasks",
+        sa.Column("item_kind", sa.Text(), nullable=False),
+        sa.Column("item_id", sa.Text(), nullable=False),
+        sa.Column("redundancy", sa.Integer(), nullable=False),
+        sa.Column("is_gold", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("opened_at", Instant(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["item_kind", "item_id"],
+            ["labels_items.item_kind", "labels_items.item_id"],
+            name="fk_labels_tasks_item_kind_item_id",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("item_kind", "item_id", name="pk_labels_tasks"),
+    )
+    op.create_index("ix_labels_tasks_state_opened_at", "labels_tasks", ["state", "opened_at"])
+    op.create_table(
+        "labels_assignments",
+        sa.Column("item_kind", sa.Text(), nullable=False),
+        sa.Column("item_id", sa.Text(), nullable=False),
+        sa.Column("annotator", sa.Text(), nullable=False),
+        sa.Column("purpose", sa.Text(), nullable=False),
+        sa.Column("given_at", Instant(), nullable=False),
+        sa.Column("labelled_at", Instant(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["item_kind", "item_id"],
+            ["labels_tasks.item_kind", "labels_tasks.item_id"],
+            name="fk_labels_assignments_item_kind_item_id",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("item_kind", "item_id", "annotator", name="pk_labels_assignments"),
+    )
+    op.create_index("ix_labels_assignments_annotator", "labels_assignments", ["annotator"])
     for statement in {"sqlite": SQLITE, "postgresql": POSTGRESQL}[op.get_bind().dialect.name]:
         op.execute(sa.text(statement))
