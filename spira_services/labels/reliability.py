@@ -189,7 +189,7 @@ def dawid_skene(
         return_counts=True,
     )
     posteriors = _shares(
-        patterns.reshape(-1, n_annotators, n_answers)[:, :, :n_classes].sum(axis=1)
+        patterns.reshape(len(patterns), n_annotators, n_answers)[:, :, :n_classes].sum(axis=1)
     )
     pseudo = np.full((n_classes, n_answers), smoothing.wrong)
     np.fill_diagonal(pseudo, smoothing.right)
@@ -215,7 +215,10 @@ def dawid_skene(
         converged = bool(np.abs(updated - posteriors).max() < tolerance)
         posteriors = updated
 
-    given = patterns.reshape(-1, n_annotators, n_answers)[:, :, :n_classes] * weight[:, None, None]
+    given = (
+        patterns.reshape(len(patterns), n_annotators, n_answers)[:, :, :n_classes]
+        * weight[:, None, None]
+    )
     right, n_given = np.einsum("nac,nc->a", given, posteriors), given.sum(axis=(0, 2))
     return DawidSkene(
         confusions=confusions,

@@ -88,6 +88,7 @@ ITEMS = Table(
     Column("item_id", Text, primary_key=True),
     Column("subject", Text, nullable=False, index=True),
     Column("occurred_at", Instant, nullable=False),  # when the person was recorded
+    Column("registered_at", Instant, nullable=False),  # by the store's clock
     Column("forgotten_at", Instant),  # set for as long as ``forget`` takes: lets events go
 )
 EVENTS = Table(
@@ -128,19 +129,23 @@ VOICE = ("item_kind", "item_id", "quantity", "source", "annotator")
 
 
 def register_item(
-    connection: Connection, item_kind: ItemKind, item_id: str, subject: str, occurred_at: datetime
+    connection: Connection,
+    item_kind: ItemKind,
+    item_id: str,
+    subject: str,
+    occurred_at: datetime,
+    *,
+    registered_at: datetime | None = None,
 ) -> bool:
-    """Make an item known, so that it can be labelled, and forgotten; False where it is known."""
-    return insert_once(
-        connection,
-        ITEMS,
-        {
-            "item_kind": item_kind,
-            "item_id": item_id,
-            "subject": subject,
-            "occurred_at": occurred_at,
-        },
-    )
+    """Make an item known, so that it can be labelled, and forgotten; False where it is known.
+
+    ``registered_at`` is now by default; as with events, the store may put it later.
+    """
+    if _is_known(connection, item_kind, item_id):
+        return False
+    row = {"item_kind": item_kind, "item_id": item_id, "subject": subject}
+    times = {"occurred_at": occurred_at, "registered_at": _tick(connection, registered_at or now())}
+    return insert_once(connection, ITEMS, {**row, **times})
 
 
 def record(connection: Connection, event: LabelEvent) -> bool:
@@ -153,19 +158,14 @@ def record(connection: Connection, event: LabelEvent) -> bool:
         is the person's pseudonym.
     """
     if event.item_kind == "subject":
-        register_item(connection, "subject", event.item_id, event.item_id, event.valid_from)
-    known = select(ITEMS.c.item_id).where(
-        ITEMS.c.item_kind == event.item_kind, ITEMS.c.item_id == event.item_id
-    )
-    if connection.execute(known).first() is None:
+        person, times = event.item_id, {"registered_at": event.recorded_at}
+        register_item(connection, "subject", person, person, event.valid_from, **times)
+    if not _is_known(connection, event.item_kind, event.item_id):
         raise UnknownItem(f"the store knows no such {event.item_kind}: register it first")
     there = select(EVENTS.c.number).where(EVENTS.c.unique_key == event.unique_key)
     if connection.execute(there).first() is not None:
         return False
-    clock = serialise(connection)
-    # A clock that is ahead must not drag the store's into the future.
-    recorded_at = max(min(event.recorded_at.astimezone(UTC), now()), clock + TICK)
-    _set_clock(connection, recorded_at)
+    recorded_at = _tick(connection, event.recorded_at)
     return insert_once(connection, EVENTS, asdict(replace(event, recorded_at=recorded_at)))
 
 
@@ -255,6 +255,21 @@ def forget(connection: Connection, subject: str) -> int:
 def serialise(connection: Connection) -> datetime:
     """Let nobody else write labels until the transaction ends; the store's clock."""
     at: datetime = connection.execute(select(CLOCK.c.at).with_for_update()).scalar_one()
+    return at
+
+
+def _is_known(connection: Connection, item_kind: str, item_id: str) -> bool:
+    known = select(ITEMS.c.item_id).where(
+        ITEMS.c.item_kind == item_kind, ITEMS.c.item_id == item_id
+    )
+    return connection.execute(known).first() is not None
+
+
+def _tick(connection: Connection, wanted: datetime) -> datetime:
+    """The store's time of something that was learnt at ``wanted``, by another clock."""
+    # A clock that is ahead must not drag the store's into the future.
+    at = max(min(wanted.astimezone(UTC), now()), serialise(connection) + TICK)
+    _set_clock(connection, at)
     return at
 
 

@@ -160,7 +160,8 @@ def test_nobody_labelled_anything() -> None:
     found = dawid_skene(one_hot(np.full((3, 2), MISSING), 2))
     assert found.posteriors.tolist() == [[0.5, 0.5]] * 3
     assert np.isnan(found.accuracies).all()
-    assert dawid_skene(np.zeros((0, 2, 2))).converged
+    for nothing in ((0, 2, 2), (0, 0, 2)):
+        assert dawid_skene(np.zeros(nothing)).converged
 
 
 def test_the_hard_items_rank_first() -> None:

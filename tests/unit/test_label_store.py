@@ -32,7 +32,8 @@ def engine(address: str, tmp_path: Path) -> Iterator[Engine]:
     with migrated(address, tmp_path) as engine:
         with engine.begin() as connection:
             for number in range(3):
-                store.register_item(connection, "session", f"s{number}", f"p{number}", DAY)
+                item = f"s{number}", f"p{number}"
+                store.register_item(connection, "session", *item, DAY, registered_at=DAY)
         yield engine
 
 

@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("item_id", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("occurred_at", Instant(), nullable=False),
+        sa.Column("registered_at", Instant(), nullable=False),
         sa.Column("forgotten_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("item_kind", "item_id", name="pk_labels_items"),
     )
