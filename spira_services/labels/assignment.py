@@ -134,7 +134,15 @@ def open_task(
     if redundancy < 1:
         raise ValueError("an item is labelled at least once")
     row = {"item_kind": item_kind, "item_id": item_id, "redundancy": redundancy, "is_gold": False}
-    return insert_once(connection, TASKS, {**row, "state": "open", "opened_at": now()})
+    is_new = insert_once(connection, TASKS, {**row, "state": "open", "opened_at": now()})
+    if is_new:
+        _renew_state(connection, item_kind, item_id)  # it may have been labelled before it closed
+    return is_new
+
+
+def close_task(connection: Connection, item_kind: ItemKind, item_id: str) -> None:
+    """Give an item to nobody any more; what was said of it stays."""
+    connection.execute(delete(TASKS).where(*_is(TASKS, item_kind, item_id)))
 
 
 def make_gold(connection: Connection, person: Person, item_kind: ItemKind, item_id: str) -> None:
@@ -249,6 +257,14 @@ def submit(
     return is_new
 
 
+def is_given(connection: Connection, person: Person, item_kind: ItemKind, item_id: str) -> bool:
+    """Whether a person was given an item, and so may hear it."""
+    given = select(ASSIGNMENTS.c.given_at).where(
+        *_is(ASSIGNMENTS, item_kind, item_id), ASSIGNMENTS.c.annotator == person.person_id
+    )
+    return connection.execute(given).first() is not None
+
+
 def pre_labels(
     connection: Connection, person: Person, item_kind: ItemKind, item_id: str
 ) -> dict[str, float]:
@@ -268,7 +284,7 @@ def pre_labels(
     return {row.annotator: float(row.value["probability"]) for row in rows}
 
 
-def backlog(connection: Connection) -> dict[State, int]:
+def backlog(connection: Connection) -> dict[str, int]:
     """How many items there are in each state."""
     counted = select(TASKS.c.state, func.count()).group_by(TASKS.c.state)
     found = {state: n for state, n in connection.execute(counted)}
