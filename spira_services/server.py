@@ -9,7 +9,11 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from spira_services.collection import api as collection
+from spira_services.labelling import OfCollection
+from spira_services.labels import api as labels
 from spira_services.web import create_app
+from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.artifacts.sources import open_backend
 
 AUDIO_VARIABLE = "SPIRA_COLLECTION_AUDIO"  # store A: a folder, or s3://bucket/prefix
 FOLDER_VARIABLE = "SPIRA_SERVICES_FOLDER"  # of what is not whole yet, and of SQLite
@@ -21,4 +25,5 @@ def application(engine: Engine) -> FastAPI:
     audio = os.environ.get(AUDIO_VARIABLE) or str(folder / "audio")
     app = create_app("SPIRA", engine, collection.STREAMS)
     collection.add_to(app, engine, collection.Places(audio, folder / "unfinished"))
+    labels.add_to(app, engine, OfCollection(Blobs(open_backend(audio))))
     return app

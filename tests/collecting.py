@@ -37,6 +37,7 @@ def served(app: FastAPI) -> Iterator[str]:
     """Serve an application on a free port of this machine; lend its address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # who connects before the server runs waits
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

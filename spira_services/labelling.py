@@ -1,0 +1,70 @@
+"""What the collection lends to the labels: sessions to label, their audio, their vital signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, func, select
+
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS
+from spira_services.labels import assignment, store
+from spira_services.labels.assignment import TASKS
+from spira_tasks.artifacts.blobs import Blobs
+
+NEWEST_CONSENT = (
+    select(func.max(CONSENTS.c.number))
+    .where(CONSENTS.c.session_id == REVISIONS.c.session_id)
+    .correlate(REVISIONS)
+    .scalar_subquery()
+)
+MAY_BE_USED = and_(
+    REVISIONS.c.status == "accepted",
+    REVISIONS.c.subject_id.isnot(None),
+    exists().where(CONSENTS.c.number == NEWEST_CONSENT, CONSENTS.c.status == "granted"),
+)
+HAS_TASK = exists().where(TASKS.c.item_kind == "session", TASKS.c.item_id == REVISIONS.c.session_id)
+
+
+@dataclass(frozen=True)
+class OfCollection:
+    """Sessions that were accepted and whose consent is in force."""
+
+    blobs: Blobs
+
+    def prepare(self, connection: Connection) -> None:
+        """Open tasks for sessions that came, close those of which the consent was withdrawn."""
+        for row in connection.execute(select(REVISIONS).where(MAY_BE_USED, ~HAS_TASK)).all():
+            occurred_at = datetime.fromisoformat(row.document["recorded_at"])
+            item = row.session_id, row.subject_id, occurred_at
+            store.register_item(connection, "session", *item)
+            assignment.open_task(connection, "session", row.session_id)
+        accepted = REVISIONS.c.status == "accepted"
+        gone = select(REVISIONS.c.session_id).where(accepted, ~MAY_BE_USED, HAS_TASK)
+        for session_id in connection.execute(gone).scalars().all():
+            assignment.close_task(connection, "session", session_id)
+
+    def recordings(self, connection: Connection, session_id: str) -> Mapping[str, str]:
+        of_session = select(RECORDINGS.c.task, RECORDINGS.c.sha256).join(
+            REVISIONS,
+            and_(
+                REVISIONS.c.session_id == RECORDINGS.c.session_id,
+                REVISIONS.c.revision == RECORDINGS.c.revision,
+            ),
+        )
+        rows = connection.execute(
+            of_session.where(RECORDINGS.c.session_id == session_id, MAY_BE_USED)
+        )
+        return {row.task: f"sha256:{row.sha256}" for row in rows}
+
+    def audio(self, digest: str) -> Path:
+        return self.blobs.path(digest)
+
+    def signs(self, connection: Connection, session_id: str) -> Mapping[str, Any]:
+        asked = select(REVISIONS.c.document)
+        asked = asked.where(REVISIONS.c.session_id == session_id, MAY_BE_USED)
+        document = connection.execute(asked).scalar()
+        return {} if document is None else dict(document["values"])

@@ -1,0 +1,94 @@
+"""A clinician labels in a browser, from the keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Page, chromium
+from collecting import session
+from labelling import Ward, hospital_ward
+
+from spira_services.database import now
+from spira_services.labels.store import LABEL, events_as_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+
+
+@pytest.fixture
+def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+    with hospital_ward(tmp_path, monkeypatch) as ward:
+        yield ward
+
+
+def press(page: Page, key: str) -> None:
+    text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+    page.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
+    page.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+
+def sign_in(page: Page, who: dict[str, str]) -> None:
+    page.wait("location.pathname == '/sign-in' && document.querySelector('#password')")
+    for field, value in who.items():
+        page.type(f"#{field}", value)
+    press(page, "Enter")
+
+
+def drawn(page: Page) -> None:
+    page.wait("document.querySelectorAll('.take[data-drawn]').length == 3")
+
+
+def test_a_clinician_hears_sees_and_labels_by_keys(ward: Ward, tmp_path: Path) -> None:
+    phone = ward.phone()
+    for seed in range(2):
+        assert phone.send(session(seed)).json()["status"] == "accepted"
+    with chromium(tmp_path / "profile") as page:
+        phone_size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": False}
+        page.call("Emulation.setDeviceMetricsOverride", **phone_size)
+        page.open(f"{ward.address}/labels/")
+        sign_in(page, ward.add("clinician"))
+        drawn(page)
+        page.read("Judge by the voice alone")
+        # Noise is dark nearly everywhere; a canvas that nothing was drawn on is transparent.
+        assert page.run(
+            "Array.from(document.querySelectorAll('canvas')).every(canvas => {"
+            " const {data} = canvas.getContext('2d').getImageData(10, 50, 20, 100);"
+            " return data.every((value, n) => n % 4 < 3 || value == 255)"
+            "   && data.filter((value, n) => n % 4 < 3 && value < 160).length > 3000 })"
+        )
+        assert page.run("document.documentElement.scrollWidth <= 360")
+        press(page, "Enter")
+        page.read("Choose an answer first.")
+        for key in "1d":
+            press(page, key)
+        press(page, "Enter")
+        page.read("Stored.")
+        page.wait("document.activeElement.id == 'next'")
+        press(page, "Enter")
+        page.read("Sessions waiting: 2.")
+        drawn(page)
+        for key in "?a":
+            press(page, key)
+        press(page, "Enter")
+        page.read("Stored.")
+        press(page, "Enter")
+        page.read("There is nothing to label now.")
+        page.click("#language")
+        page.read("Não há nada para rotular agora.")
+        assert all(
+            url.startswith((ward.address, "blob:", "data:", "about:")) for url in page.requested
+        )
+    with ward.engine.begin() as connection:
+        events = events_as_of(connection, now(), LABEL)
+    assert [(one.label, one.confidence) for one in events] == [(1, 0.95), (None, 0.6)]
+
+
+def test_an_adjudicator_sees_the_agreement(ward: Ward, tmp_path: Path) -> None:
+    with chromium(tmp_path / "profile") as page:
+        page.open(f"{ward.address}/labels/agreement")
+        sign_in(page, ward.add("adjudicator"))
+        page.read("Most disputed sessions")
