@@ -268,6 +268,8 @@ class Hospital:
             for name in ("_lastUpdated", "code")
             if name in terms
         )
+        if self.names:  # some servers write what they please there
+            url += f"&seen={found[0]['note'][0]['text']}".replace(" ", "%20")
         if self.fault in {"paging_without_end", "duplicated_page"}:
             url += f"&t={times}{offset}"
         return bundle | {"link": [here, {"relation": "next", "url": url}]}
@@ -407,7 +409,7 @@ def served(hospital: Hospital) -> Iterator[str]:
         def reply(self, kind: str, terms: dict[str, str], offset: int, body: str) -> None:
             hospital.requests.append(f"{self.requestline} {self.headers['Host']}")
             hospital.bodies.append(body)
-            terms.pop("t", None)
+            terms.pop("t", None), terms.pop("seen", None)
             status, content = hospital.answer(kind, terms, offset)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))

@@ -156,7 +156,7 @@ def _profile(  # noqa: PLR0917
         at=now,
         complete=not (reading.unread or reading.is_partial),
         hours=(now - max(before)).total_seconds() / 3600 if before else 0.0,
-        asked=len(people),
+        asked=len({person.subject_id for person in people} - reading.refused),
         found=len(reading.found),
         returning=sum(person.subject_id in since for person in people),
         received=dict(Counter(entry.quantity for entry in entries)),

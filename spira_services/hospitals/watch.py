@@ -248,21 +248,17 @@ def _stale(now: Profile, before: Sequence[Profile]) -> Iterable[Alert]:
 
 
 def _fields(now: Profile, before: Sequence[Profile]) -> Iterable[Alert]:
-    seen: Counter[str] = Counter()
-    for one in before:
-        seen.update(one.fields)
-    earlier = {name for one in before for name in one.unknown_fields}
-    new = {*now.unknown_fields} - earlier
-    total = sum(seen.values())
+    new = {*now.unknown_fields} - {name for one in before for name in one.unknown_fields}
     n = sum(now.fields.values())
-    for name in sorted({*seen} - {*now.fields}):
-        if sum(name in one.fields for one in before) < MIN_HISTORY.value:
-            continue
+    for name in sorted({name for one in before for name in one.fields} - {*now.fields}):
+        shares = [
+            one.fields[name] / sum(one.fields.values()) for one in before if name in one.fields
+        ]
         # Absent by chance from a sync in which little came is not gone.
-        share = seen[name] / total
-        if (1 - share / VOLUME_FACTOR.value) ** n < CHANCE.value:
+        by_chance = (1 - median(shares) / VOLUME_FACTOR.value) ** n
+        if len(shares) >= MIN_HISTORY.value and by_chance < CHANCE.value:
             code = "field_renamed" if new else "field_missing"
-            numbers = {"expected": round(share * n, 1), "new_names": len(new)}
+            numbers = {"expected": round(median(shares) * n, 1), "new_names": len(new)}
             yield Alert(code, now.source, "", name, numbers)
 
 
