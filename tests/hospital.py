@@ -247,9 +247,10 @@ class Hospital:
         found = self.found(kind, terms)
         entries = [{"resource": one} for one in found[offset : offset + PAGE]]
         entries.append({"resource": {"resourceType": "Provenance", "id": "x"}})
-        bundle = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+        bundle: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+        bundle |= {"total": len(found)}
         here = {"relation": "self", "url": f"{self.base}/{kind}?{terms}"}
-        if offset + PAGE >= len(found):
+        if offset + PAGE >= len(found) or self.fault == "cut_search":
             return bundle | {"link": [here]}
         times = self.asked[f"next of {kind} {terms} {offset}"] = (
             self.asked[f"next of {kind} {terms} {offset}"] + 1

@@ -35,6 +35,7 @@ ALERTS = {
     "foreign_link": "the next page was at another server, and was not asked for",
     "paging_loop": "the pages of a search did not end",
     "duplicated_page": "a page came twice",
+    "cut_search": "a search found more than the server gave, and there was no next page",
     "incomplete": "participants were not read to the end; they are read again next time",
     # Files.
     "unreadable_file": "a file is not of the form that is expected",

@@ -100,6 +100,7 @@ FAULTS = {
     "not_json": {"not_json", "incomplete"},
     "access_denied": {"access_denied", "incomplete"},
     "foreign_link": {"foreign_link", "incomplete"},
+    "cut_search": {"cut_search", "incomplete"},
     "paging_loop": {"paging_loop", "duplicated_page", "incomplete"},
     "paging_without_end": {"paging_loop", "duplicated_page", "incomplete"},
     "duplicated_page": {"duplicated_page"},

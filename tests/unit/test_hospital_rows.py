@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hospital import BEGIN, DAY, ENTRIES, MAPPING, SECRET, SYSTEM, Hospital, seen, served
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from expectations.limits import IMPOSSIBLE, UNIT_SLIPS
@@ -100,7 +100,9 @@ PLANTED_FAULTS = (
 SAME_FIXTURES = [HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=SAME_FIXTURES)
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=SAME_FIXTURES, phases=[Phase.generate]
+)
 @given(
     names=st.lists(MARKERS, min_size=4, max_size=4, unique=True),
     numbers=st.lists(st.integers(10**8, 10**9).map(str), min_size=4, max_size=4, unique=True),

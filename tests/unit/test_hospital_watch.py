@@ -88,8 +88,10 @@ def test_nothing_for_days_is_stale_and_not_also_few() -> None:
 def test_what_was_not_read_to_the_end_is_not_missing() -> None:
     cut = {"complete": False, "new": {}, "fields": {}}
     assert codes(**cut) == set()
-    history = [*PAST[:2], *(profile(day, **cut) for day in range(2, 5))]
-    assert codes(history) == set()
+    history = [*PAST[:3], *(profile(day, **cut) for day in range(3, 9))]
+    assert codes(history, 9, hours=168.0, new={"spo2": 420, "temp": 420}) == set()
+    few = {"hours": 168.0, "new": {"spo2": 42, "temp": 420}}
+    assert codes(history, 9, **few) == {("too_few", "spo2")}
 
 
 def test_a_fault_that_lasts_does_not_become_usual() -> None:
