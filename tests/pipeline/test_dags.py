@@ -80,6 +80,7 @@ print(json.dumps({
     "late": bool(training.deadline),
     "the report follows all steps": training.get_task("report").upstream_task_ids == steps,
     "before the outcome": list(training.get_task("outcome").upstream_task_ids),
+    "descriptions": {name: dag.description for name, dag in dags.items()},
     "forms": {name: {k: dag.params.get_param(k).dump() for k in dag.params}
               for name, dag in dags.items()},
 }))
@@ -146,8 +147,28 @@ def test_the_report_has_no_say_in_the_state_of_the_run_and_the_outcome_has(
 
 
 def test_on_a_laptop_no_run_is_late(parsed: dict[str, Any]) -> None:
-    """``airflow dags test`` ends a good run of a DAG that has a deadline with a trace."""
     assert not parsed["late"]
+
+
+@pytest.mark.parametrize(("command", "is_late"), [("dags test", False), ("scheduler", True)])
+def test_a_run_by_hand_has_no_deadline_in_production_either(
+    home: Path, command: str, is_late: bool
+) -> None:
+    """``airflow dags test`` ends a good run of a DAG that has a deadline with a trace."""
+    script = f"""
+import sys; sys.path[:0] = ["dags", "plugins"]
+sys.argv = ["airflow", *{command.split()}]
+import spira_continuous_training
+print(bool(spira_continuous_training.dag.deadline))
+"""
+    assert last_line(script, home, SPIRA_LATE_HOURS="24") == str(is_late)
+
+
+def test_the_list_of_dags_says_in_plain_words_what_each_does(parsed: dict[str, Any]) -> None:
+    for name, words in parsed["descriptions"].items():
+        assert len(words.split()) >= 5, name
+        assert "DAG" not in words, name
+        assert "spira_" not in words, name
 
 
 def test_every_field_of_a_form_has_a_title_and_words_and_shows_the_default_of_its_stage(

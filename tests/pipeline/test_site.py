@@ -337,8 +337,11 @@ def test_why_a_step_failed_is_its_message_or_the_gates_that_refused() -> None:
     ("status", "final"),
     [(1, True), (65, True), (78, True), (75, False), (137, False), (143, False), (9, False)],
 )
-def test_only_what_trying_again_does_not_mend_is_final(status: int, final: bool) -> None:
+def test_only_what_trying_again_does_not_mend_is_final(
+    status: int, final: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     error = failure("train", status, "why")
+    assert caplog.messages == [str(error)]  # in the log above the trace that Airflow writes
     assert isinstance(error, AirflowFailException) == final
     assert str(error).startswith(f"step 'train' ended with status {status}: ")
     assert str(error).endswith("\nwhy")
