@@ -6,20 +6,22 @@ import getpass
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
+from typer.main import get_command
 
 from spira_services import people
 from spira_services.collection import devices
-from spira_services.database import migrate, open_engine
+from spira_services.database import migrate, now, open_engine
 from spira_services.welcome import welcome
-from spira_tasks.contract.exits import EXIT_UNAVAILABLE
+from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_UNAVAILABLE
 from spira_tasks.errors import ConfigError, SpiraError
 
 PASSWORD_VARIABLE = "SPIRA_ADMIN_PASSWORD"  # noqa: S105  # of the person whom --code-file adds
@@ -86,6 +88,31 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=10,
         )
+
+
+@app.command()
+def snapshot(
+    under: Annotated[str, typer.Argument(help="Folder, or s3://bucket/prefix, of the snapshots.")],
+    as_of: Annotated[
+        datetime | None, typer.Option(help="UTC; what came later is left out. By default now.")
+    ] = None,
+) -> None:
+    """Write what was accepted and labelled, for a training to read.
+
+    Example:  python -m spira_services snapshot .spira/snapshots
+    """
+    from spira_services import server
+    from spira_services.snapshot import write
+
+    moment = now() if as_of is None else as_of.replace(tzinfo=UTC)
+    with _database() as engine:
+        made = write(engine, server.audio(), under, moment)
+    word = "wrote" if made.is_new else "there already:"
+    print(
+        f"{word} {made.place}\n{made.about['n_recordings']} recordings of "
+        f"{made.about['n_subjects']} people\n"
+        f"next:  python -m spira_tasks pipeline training --data {made.place}"
+    )
 
 
 @sites.command("add")
@@ -182,15 +209,21 @@ def end_person(name: Annotated[str, typer.Argument()]) -> None:
     print("ended")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
     try:
-        app()
+        get_command(app)(arguments, prog_name="python -m spira_services")
     except SpiraError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_CONFIG
     except OperationalError as error:
         print(f"error: the database does not answer ({type(error.orig).__name__})", file=sys.stderr)
         return EXIT_UNAVAILABLE
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_BUG
     return 0
 
 

@@ -89,7 +89,7 @@ def open_engine(url: str | None = None) -> Engine:
         )
     try:
         engine = create_engine(address, pool_pre_ping=True)
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ImportError):
         raise ConfigError(
             f"{VARIABLE} is no address of a database: write sqlite:///FILE or "
             "postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"

@@ -19,11 +19,20 @@ AUDIO_VARIABLE = "SPIRA_COLLECTION_AUDIO"  # store A: a folder, or s3://bucket/p
 FOLDER_VARIABLE = "SPIRA_SERVICES_FOLDER"  # of what is not whole yet, and of SQLite
 
 
+def folder() -> Path:
+    """Where the services keep what is theirs on this machine."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or ".spira/services").resolve()
+
+
+def audio() -> Blobs:
+    """Store A; raises ConfigError for a place that is none."""
+    return Blobs(open_backend(os.environ.get(AUDIO_VARIABLE) or str(folder() / "audio")))
+
+
 def application(engine: Engine) -> FastAPI:
     """All services on one database; raises ConfigError for a store that is none."""
-    folder = Path(os.environ.get(FOLDER_VARIABLE) or ".spira/services").resolve()
-    audio = os.environ.get(AUDIO_VARIABLE) or str(folder / "audio")
+    blobs = audio()
     app = create_app("SPIRA", engine, collection.STREAMS)
-    collection.add_to(app, engine, collection.Places(audio, folder / "unfinished"))
-    labels.add_to(app, engine, OfCollection(Blobs(open_backend(audio))))
+    collection.add_to(app, engine, blobs, folder() / "unfinished")
+    labels.add_to(app, engine, OfCollection(blobs))
     return app

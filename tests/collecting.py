@@ -25,6 +25,8 @@ from spira_services import people
 from spira_services.collection import api, devices
 from spira_services.database import migrate, open_engine
 from spira_services.web import create_app
+from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.artifacts.sources import open_backend
 
 SITE = "hc"
 NUMBER = "55321987B"
@@ -55,6 +57,7 @@ class Collection:
     engine: Engine
     client: httpx.Client
     folder: Path
+    blobs: Blobs  # store A
 
     @classmethod
     @contextmanager
@@ -67,9 +70,10 @@ class Collection:
             about = {"keeps_numbers": keeps_numbers, "check_letter": check_letter}
             devices.add_site(connection, SITE, "Hospital", "cli:test", **about)
         app = create_app("SPIRA", engine, api.STREAMS)
-        api.add_to(app, engine, api.Places(str(folder / "audio"), folder / "unfinished"))
+        blobs = Blobs(open_backend(str(folder / "audio")))
+        api.add_to(app, engine, blobs, folder / "unfinished")
         with served(app) as address, httpx.Client(base_url=address) as client:
-            yield cls(engine, client, folder)
+            yield cls(engine, client, folder, blobs)
         engine.dispose()
 
     def code(self, site: str = SITE) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,18 +19,9 @@ from spira_services.collection.sessions import Manifest, Receipt, Sessions
 from spira_services.collection.uploads import MAX_BYTES, Uploads
 from spira_services.web import Limiter, Refused, address_of, engine_of, may_answer, signed_in
 from spira_tasks.artifacts.blobs import Blobs
-from spira_tasks.artifacts.sources import open_backend
 
 APP = Path(__file__).parent / "app"
 STREAMS = ("/collection/v1/blobs/",)  # bodies that are not read at once
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where audio goes: store A, and the folder of what is not whole yet."""
-
-    audio: str  # a folder, or s3://bucket/prefix
-    unfinished: Path
 
 
 class Enrolment(BaseModel):
@@ -75,10 +65,12 @@ Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
 NotNegative = Annotated[int, Header(ge=0)]
 
 
-def add_to(app: FastAPI, engine: Engine, places: Places) -> None:
-    """Put the interface and the page on an application."""
-    blobs = Blobs(open_backend(places.audio))
-    uploads, sessions = Uploads(engine, places.unfinished, blobs), Sessions(engine, blobs)
+def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None:
+    """Put the interface and the page on an application.
+
+    ``blobs`` is store A; ``unfinished`` the folder of files that are not whole yet.
+    """
+    uploads, sessions = Uploads(engine, unfinished, blobs), Sessions(engine, blobs)
     tries = Limiter(10, 60)
     router = APIRouter(prefix="/collection/v1", tags=["collection"])
 

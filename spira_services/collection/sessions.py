@@ -158,8 +158,8 @@ class Sessions:
             raise Refused(409, "missing_blobs", message, missing=missing)
         problems += [*_wrong_times(manifest), *_wrong_tasks(manifest)]
         measured = {file.sha256: self._measured(file) for file in manifest.files}
-        moment = now()
         with self.engine.begin() as connection:
+            moment = now()
             whose = {"device_id": device.device_id, "hospital_id": device.hospital_id}
             session = {"session_id": session_id, **whose, "received_at": moment}
             insert_once(connection, SESSIONS, session)

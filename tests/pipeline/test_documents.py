@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from conftest import Run, linked_copy
 
+from spira_services.__main__ import main as services
 from spira_tasks.cli import main
 from spira_tasks.provenance import ROOT
 
@@ -19,6 +20,7 @@ LANGUAGES = {"": True, "sh": True} | dict.fromkeys(
     ("text", "toml", "yaml", "json", "mermaid"), False
 )
 OURS = "python -m spira_tasks "
+SERVICES = "python -m spira_services "
 # What begins so is a command, also within a sentence.
 COMMAND = re.compile(
     r"(python -m|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get) (?!\S* ?…$)\S"
@@ -50,6 +52,9 @@ ELSEWHERE = {
         "tests/pipeline/test_pseudonyms.py",
         'main(["pseudonyms", "rotate", "--data"',
     ),
+    SERVICES + "serve": ("scripts/up.py", '"-m", "spira_services", "serve"'),
+    SERVICES + "devices end": ("tests/unit/test_services_cli.py", 'main(["devices", "end"'),
+    SERVICES + "snapshot": ("tests/unit/test_snapshot.py", 'main(["snapshot", under])'),
     "python -m pytest": ("Makefile", "python -m pytest"),
     "airflow db migrate": ("scripts/demo.sh", "airflow db migrate"),
     "airflow dags test": ("scripts/demo.sh", "airflow dags test spira_continuous_training -c"),
@@ -108,7 +113,9 @@ def commands(document: Path) -> list[str]:
         re.sub(r"^(\w+=\S+ )?(scripts/spira\.sh )?", lambda m: OURS if m[2] else "", command)
         for command in found
     ]
-    return [one for one in typed_here if one not in ("", OURS.strip())]  # a program's name alone
+    return [
+        one for one in typed_here if one not in ("", OURS.strip(), SERVICES.strip())
+    ]  # a program's name alone
 
 
 def place_of(command: str) -> str:
@@ -121,7 +128,7 @@ for path in DOCUMENTS:
     WHERE |= dict.fromkeys([one for one in commands(path) if one not in WHERE], path)
 HERE: dict[Path, list[str]] = {}  # what is run below
 for one, path in WHERE.items():
-    if one.startswith((OURS, "cp ")) and not place_of(one):
+    if one.startswith((OURS, SERVICES, "cp ")) and not place_of(one):
         HERE.setdefault(path, []).append(one)
 
 
@@ -147,6 +154,7 @@ def test_the_commands_of_a_document_work_in_their_order(
 ) -> None:
     store = linked_copy(finished.store, tmp_path / "store")
     monkeypatch.setenv("SPIRA_STORE", store.url)
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", f"sqlite:///{tmp_path}/services.db")
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".spira").mkdir()
     recordings = store.directory(finished.results["ingest"].outputs["recordings"])
@@ -170,5 +178,6 @@ def test_the_commands_of_a_document_work_in_their_order(
             shutil.copy(ROOT / source, target)
             continue
         more = next((more for start, more in MORE.items() if command.startswith(start)), [])
-        status = main([*shlex.split(typed)[3:], *more])
+        run = services if typed.startswith(SERVICES) else main
+        status = run([*shlex.split(typed)[3:], *more])
         assert status == 0, f"{command}\n{capfd.readouterr().err[-2000:]}"

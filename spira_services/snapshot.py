@@ -1,0 +1,190 @@
+"""Snapshots: what was accepted and has a label, as a folder that a training reads.
+
+A snapshot is a folder in the canonical layout, named by its content and never changed.  As of the
+same time it has the same bytes, whenever it is made.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, and_, select
+
+from spira_services import events
+from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.database import now
+from spira_services.labels.policy import POLICY, LabelPolicy, settled
+from spira_tasks.artifacts.blobs import Blobs, canonical_json
+from spira_tasks.artifacts.sources import open_backend
+from spira_tasks.errors import ConfigError
+from spira_tasks.intake.record_contract import COLUMNS
+from spira_tasks.progress import progress
+
+TABLE = "recordings.csv"
+SHEET = "snapshot.json"
+FORMAT = "spira.snapshot/1"
+CODECS = COLUMNS["codec_original"].values
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was written, or was there already."""
+
+    place: str  # folder, or s3://bucket/prefix
+    is_new: bool
+    about: Mapping[str, Any]  # the content of its sheet
+
+
+def write(
+    engine: Engine, blobs: Blobs, under: str, as_of: datetime, policy: LabelPolicy = POLICY
+) -> Snapshot:
+    """Write what was accepted and labelled as of a time.
+
+    Parameters
+    ----------
+    engine : Engine
+    blobs : Blobs
+        Store A.
+    under : str
+        Folder, or ``s3://bucket/prefix``, that holds the snapshots.
+    as_of : datetime
+        With its zone.  What was received, labelled or withdrawn later is not looked at.
+    policy : LabelPolicy
+        Which label holds.
+
+    Raises
+    ------
+    ConfigError
+        When nothing is accepted and labelled yet, or for a time to come.
+    """
+    if as_of > now():
+        raise ConfigError("a snapshot is as of a past time: what is still to come is not known")
+    with engine.begin() as connection:
+        rows = rows_as_of(connection, as_of, policy)
+    if not rows:
+        raise ConfigError(
+            f"nothing was accepted and labelled until {as_of.isoformat(timespec='seconds')}; "
+            "the labelling page shows what waits for a label"
+        )
+    table = _csv(rows)
+    name = hashlib.sha256(table).hexdigest()[:16]
+    about = {"format": FORMAT, "name": name, "label_policy": policy.version} | _counts(rows)
+    backend = open_backend(f"{under}/{name}")
+    digests = sorted({row["sha256"] for row in rows})
+    for digest in progress(digests, "snapshot", len(digests)):
+        if backend.find(_file(digest)) is None:
+            backend.write(_file(digest), blobs.path(f"sha256:{digest}"), durable=True)
+    backend.write_once(SHEET, canonical_json(about))
+    backend.write_once(TABLE, table)  # the last: a run finds no table before its files
+    with engine.begin() as connection:
+        is_new = events.record(connection, "snapshot", "snapshot", f"snapshot:{name}", about)
+    return Snapshot(f"{under}/{name}", is_new, about)
+
+
+def rows_as_of(
+    connection: Connection, as_of: datetime, policy: LabelPolicy
+) -> list[dict[str, Any]]:
+    """Rows of the canonical layout, by record id."""
+    labels = {label.session_id: label for label in settled(connection, as_of, policy)}
+    consents = {
+        row.session_id: row
+        for row in connection.execute(
+            select(CONSENTS).where(CONSENTS.c.received_at <= as_of).order_by(CONSENTS.c.number)
+        )
+    }
+    accepted = (
+        select(REVISIONS, RECORDINGS, SESSIONS, DEVICES)
+        .join(
+            RECORDINGS,
+            and_(
+                RECORDINGS.c.session_id == REVISIONS.c.session_id,
+                RECORDINGS.c.revision == REVISIONS.c.revision,
+            ),
+        )
+        .join(SESSIONS, SESSIONS.c.session_id == REVISIONS.c.session_id)
+        .join(DEVICES, DEVICES.c.device_id == SESSIONS.c.device_id)
+        .where(REVISIONS.c.status == "accepted", REVISIONS.c.received_at <= as_of)
+        .with_only_columns(
+            REVISIONS.c.session_id,
+            REVISIONS.c.subject_id,
+            REVISIONS.c.received_at,
+            REVISIONS.c.document,
+            RECORDINGS.c.task,
+            RECORDINGS.c.sha256,
+            RECORDINGS.c.recorded_at,
+            RECORDINGS.c.about,
+            SESSIONS.c.hospital_id,
+            DEVICES.c.collector,
+            DEVICES.c.model,
+            DEVICES.c.os,
+        )
+    )
+    rows = []
+    for row in connection.execute(accepted):
+        label, consent = labels.get(row.session_id), consents.get(row.session_id)
+        if label is None or consent is None or consent.status != "granted":
+            continue
+        capture, codec = row.document["capture"], row.about.get("codec")
+        rows.append(
+            {
+                "record_id": f"{row.session_id}-{row.task.lower()}",
+                "task": row.task,
+                "audio_uri": _file(row.sha256),
+                "sha256": row.sha256,
+                "patient_pid": row.subject_id,
+                "session_id": row.session_id,
+                "hospital_id": row.hospital_id,
+                "collector_pid": row.collector,
+                "collected_at": row.recorded_at.isoformat(),
+                "ingested_at": row.received_at.isoformat(),
+                "app": "spira-collection",
+                "app_version": row.document["app_version"],
+                "prompt_version": row.about["prompt_version"],
+                "device_model": row.model,
+                "os": row.os,
+                **{f"capture_{name}": capture[name] for name in ("ns", "agc", "aec")},
+                "codec_original": codec if codec in CODECS else "unknown",
+                **row.document["values"],
+                "ri_clinical": label.ri_clinical,
+                "label_source": label.label_source,
+                "label_confidence": label.label_confidence,
+                "label_version": label.label_version,
+                "consent_status": consent.status,
+                "consent_version": consent.version,
+                "consent_scope": consent.scope,
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["record_id"]))
+
+
+def _file(sha256: str) -> str:
+    return f"audio/{sha256}"  # without an ending: the bytes say what it is
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    people = {(row["patient_pid"], row["ri_clinical"], row["hospital_id"]) for row in rows}
+    return {
+        "n_recordings": len(rows),
+        "n_subjects": len({row["patient_pid"] for row in rows}),
+        "n_subjects_by_label": dict(sorted(Counter(str(one[1]) for one in people).items())),
+        "n_subjects_by_site": dict(sorted(Counter(one[2] for one in people).items())),
+    }

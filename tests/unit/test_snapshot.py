@@ -1,0 +1,127 @@
+"""Snapshots: from what a phone sent and people labelled to a table that ingest reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from collecting import ANSWERS, Collection, Session, session, sha
+from folders import Ingested
+
+from spira_services import snapshot
+from spira_services.__main__ import main
+from spira_services.labelling import OfCollection
+from spira_services.labels import store as labels
+from spira_services.labels.store import LabelEvent
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.exits import EXIT_CONFIG
+from spira_tasks.errors import ConfigError
+
+CONTROL = ANSWERS | {"sample_type": "CONTROL", "patient_rgh": "1230987", "cid10": None}
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Iterator[Collection]:
+    with Collection.at(tmp_path / "collection") as running:
+        yield running
+
+
+def label(collection: Collection, sent: Session, value: int) -> None:
+    """What the hospital says of a session."""
+    moment = datetime.now(UTC)
+    with collection.engine.begin() as connection:
+        OfCollection(collection.blobs).prepare(connection)
+        event = LabelEvent(
+            item_kind="session",
+            item_id=str(sent.session_id),
+            label=value,
+            source="hospital_record",
+            annotator="hospital:hc",
+            valid_from=sent.recorded_at,
+            recorded_at=moment,
+            unique_key=f"{sent.session_id}:{moment.isoformat()}",
+        )
+        assert labels.record(connection, event)
+
+
+def taken(collection: Collection, tmp_path: Path, as_of: datetime) -> snapshot.Snapshot:
+    under = str(tmp_path / "snapshots")
+    return snapshot.write(collection.engine, collection.blobs, under, as_of)
+
+
+def test_what_was_accepted_and_labelled_is_a_table_that_ingest_takes_whole(
+    collection: Collection, tmp_path: Path
+) -> None:
+    phone = collection.device()
+    patient, control, unlabelled = session(1), session(2, form=CONTROL), session(3)
+    refused = session(4, form=ANSWERS | {"age": 7})
+    for sent in (patient, control, unlabelled, refused):
+        phone.send(sent)
+    label(collection, patient, 1)
+    label(collection, control, 0)
+    made = taken(collection, tmp_path, datetime.now(UTC))
+    assert (made.is_new, made.about["n_recordings"], made.about["n_subjects"]) == (True, 6, 2)
+
+    today = datetime.now(UTC).date().isoformat()
+    ingested = Ingested(f"folder:{made.place}", Store(str(tmp_path / "store")), as_of=today)
+    table = ingested.table("recordings")
+    assert ingested.table("quarantine").empty
+    assert set(table["label_source"]) == {"hospital_record"}
+    assert sorted(table.groupby("subject_id")["label"].first()) == [0, 1]
+    kept = {row.task: row.sha256 for row in table.itertuples() if row.label == 1}
+    assert kept == {task: sha(content) for task, content in patient.takes.items()}
+
+
+def test_as_of_a_past_time_a_snapshot_is_the_same_whatever_came_later(
+    collection: Collection, tmp_path: Path
+) -> None:
+    phone = collection.device()
+    first, second = session(5), session(6, form=CONTROL)
+    phone.send(first)
+    label(collection, first, 1)
+    then = datetime.now(UTC)
+    made = taken(collection, tmp_path, then)
+    phone.send(second)
+    label(collection, second, 0)
+    label(collection, first, 0)  # a correction
+    place = f"/collection/v1/sessions/{first.session_id}/withdraw"
+    assert phone.client.post(place, headers=phone.headers).json()["status"] == "withdrawn"
+
+    again = taken(collection, tmp_path, then)
+    assert again == replace(made, is_new=False)
+    later = taken(collection, tmp_path, datetime.now(UTC))
+    assert later.place != made.place
+    assert later.about["n_subjects_by_label"] == {"0": 1}  # the person who withdrew is left out
+
+
+def test_before_anything_is_labelled_it_says_what_to_do(
+    collection: Collection, tmp_path: Path
+) -> None:
+    collection.device().send(session(7))
+    with pytest.raises(ConfigError, match="labelling page"):
+        taken(collection, tmp_path, datetime.now(UTC))
+    with pytest.raises(ConfigError, match="past time"):
+        taken(collection, tmp_path, datetime.now(UTC) + timedelta(days=1))
+
+
+def test_the_command_writes_a_snapshot_and_says_what_comes_next(
+    collection: Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(collection.engine.url))
+    monkeypatch.setenv("SPIRA_COLLECTION_AUDIO", str(collection.folder / "audio"))
+    sent = session(8)
+    collection.device().send(sent)
+    under = str(tmp_path / "snapshots")
+    assert main(["snapshot", under]) == EXIT_CONFIG
+    label(collection, sent, 1)
+    assert [main(["snapshot", under]) for _ in "12"] == [0, 0]
+    first, again = capsys.readouterr().out.split("wrote ")[1].split("there already: ")
+    assert first == again
+    assert "3 recordings of 1 people" in first
+    assert Path(first.splitlines()[0], "recordings.csv").exists()
