@@ -23,7 +23,7 @@ OURS = "python -m spira_tasks "
 SERVICES = "python -m spira_services "
 # What begins so is a command, also within a sentence.
 COMMAND = re.compile(
-    r"(python -m|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get) (?!\S* ?…$)\S"
+    r"(python|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get) (?!\S* ?…$)\S"
 )
 NO_GPU = ("docs/production.md", "*The GPU path has not been run where this is tested.*")
 NO_CLUSTER = ("docs/kubernetes.md", "has never run on a cluster")
@@ -55,6 +55,7 @@ ELSEWHERE = {
     SERVICES + "serve": ("scripts/up.py", '"-m", "spira_services", "serve"'),
     SERVICES + "devices end": ("tests/unit/test_services_cli.py", 'main(["devices", "end"'),
     SERVICES + "snapshot": ("tests/unit/test_snapshot.py", 'main(["snapshot", under])'),
+    "python benchmarks/uploads.py": ("tests/pipeline/test_uploads.py", '"benchmarks/uploads.py"'),
     "python -m pytest": ("Makefile", "python -m pytest"),
     "airflow db migrate": ("scripts/demo.sh", "airflow db migrate"),
     "airflow dags test": ("scripts/demo.sh", "airflow dags test spira_continuous_training -c"),
