@@ -23,7 +23,8 @@ OURS = "python -m spira_tasks "
 SERVICES = "python -m spira_services "
 # What begins so is a command, also within a sentence.
 COMMAND = re.compile(
-    r"(python|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get) (?!\S* ?…$)\S"
+    r"(python (-m|benchmarks/\S+)|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get) "
+    r"(?!\S* ?…$)\S"
 )
 NO_GPU = ("docs/production.md", "*The GPU path has not been run where this is tested.*")
 NO_CLUSTER = ("docs/kubernetes.md", "has never run on a cluster")
