@@ -98,14 +98,17 @@ class Server:
 
 @contextmanager
 def killed_now_and_then(server: Server, seed: int) -> Iterator[None]:
-    """Kill the server and start it again, at random times."""
+    """Kill the server and start it again, each time after a random number of cuts."""
     over, generator = threading.Event(), np.random.default_rng(seed)
 
     def kill() -> None:
-        while not over.wait(generator.uniform(0.3, 3)):
-            server.kill()
-            server.n_kills += 1
-            server.start()
+        after = generator.integers(4, 40)
+        while not over.wait(0.005):
+            if server.n_cuts >= after:
+                server.kill()
+                server.n_kills += 1
+                server.start()
+                after = server.n_cuts + generator.integers(4, 40)
 
     thread = threading.Thread(target=kill)
     thread.start()
