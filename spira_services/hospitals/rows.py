@@ -280,8 +280,8 @@ def _measured(
 def with_oxygen(facts: Iterable[ClinicalFact]) -> list[ClinicalFact]:
     """Say of each saturation whether oxygen was given then, by the nearest fact that tells.
 
-    Sorted, so that the same facts are the same list.  What is told later is not known yet: apply it
-    again to all that is stored.
+    The result is sorted, so that equal facts give equal lists.  Oxygen that is recorded later
+    changes earlier facts: apply this again to all that is stored.
     """
     facts = list(facts)
     told: dict[str, list[tuple[datetime, bool]]] = defaultdict(list)

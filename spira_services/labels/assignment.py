@@ -216,8 +216,8 @@ def submit(
 ) -> bool:
     """Record what a person says of an item that was given to them; False where it was sent before.
 
-    Saying it again is a correction, which is no longer blind: whoever has answered may see what
-    the model says.
+    A second answer is a correction.  It is not blind: an annotator who has answered may see the
+    model's answer.
 
     Raises
     ------

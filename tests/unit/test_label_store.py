@@ -130,7 +130,7 @@ def test_the_future_cannot_be_asked_for(engine: Engine) -> None:
 
 
 def test_readers_and_writers_at_once_agree_on_every_past(engine: Engine) -> None:
-    """Whoever asks while others write gets what will be found later."""
+    """A read while others write gives the same labels as a later read as of the same time."""
     answers: list[tuple[datetime, bytes]] = []
 
     def write(name: str) -> None:
