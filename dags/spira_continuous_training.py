@@ -1,9 +1,11 @@
-"""Train the respiratory-insufficiency classifier again: every week, and on demand.
+"""Train the respiratory-insufficiency classifier again: every week, when enough is new, on demand.
 
 From a folder of recordings to a registered model: ingest, gates, split, features, training,
 evaluation, and promotion if the model passes its gates and is better than the champion.  At the end
 a report, also of a run that failed.  The last task, `outcome`, succeeds after a whole run, is
 skipped where a gate refused, and fails where a step crashed or a person stopped the run.
+
+A run that spira_snapshot woke reads the snapshot that its event names, whatever the form says.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ import os
 from airflow.sdk import DAG, Param
 
 from spira import notify
-from spira.launch import COMMON, add_steps, cron
+from spira.launch import COMMON, add_steps, cron_or_event
 from spira_tasks.contract.pipelines import TRAINING
 
 with DAG(
     dag_id="spira_continuous_training",
     description="Checks the recordings, trains and tests a model, and puts it into use if it "
-    "is better than the one in use. Every week, and on demand",
+    "is better than the one in use. Every week, when enough is new, and on demand",
     doc_md=__doc__,
-    schedule=cron(os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1")),  # empty: on demand only
+    schedule=cron_or_event(os.environ.get("SPIRA_SCHEDULE", "0 3 * * 1")),  # empty: no cron
     on_success_callback=notify.succeeded,
     deadline=notify.deadline(),
     params={

@@ -19,7 +19,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spira_tasks.contract.access import DATA, DATABASES, GRANTS, INTAKE, MODELS, STEP_ACCESS, STORE
+from spira_tasks.contract.access import (
+    COLLECTED,
+    COLLECTION,
+    DATA,
+    DATABASES,
+    GRANTS,
+    INTAKE,
+    MODELS,
+    STEP_ACCESS,
+    STORE,
+    variables,
+)
 
 POSTGRES = os.environ.get("SPIRA_POSTGRES_HOST", "postgres")
 S3_ENDPOINT = os.environ.get("SPIRA_S3_ENDPOINT", "http://s3:8333")
@@ -72,7 +83,6 @@ def make_secrets(folder: Path) -> None:
     keep("airflow/result_backend", uri("airflow", "airflow").replace("postgresql", "db+postgresql"))
 
     admin = keep("mlflow/admin_password", secrets.token_urlsafe(12))
-    steps = keep("bootstrap/mlflow_steps_password")
     keep("mlflow/backend_uri", uri("mlflow", "mlflow"))
     keep("mlflow/flask_secret")
     keep(
@@ -107,8 +117,10 @@ def make_secrets(folder: Path) -> None:
     identities = keep_all("s3/identities.json", _identities(), "identities")
     keys = {name: one["credentials"][0] for name, one in identities.items()}
     keep("mlflow/s3.json", json.dumps(keys["mlflow"]))
-    connections = keep_all("steps/connections.json", _connections(keys, steps, keep))
+    wanted = _connections(keys, passwords["services"], keep)
+    connections = keep_all("steps/connections.json", wanted)
     keep_all("pages/connections.json", {"spira_s3": connections["spira_s3"]})
+    keep_all("collection/environment.json", _environment(connections, keys))
     for file in folder.glob("tls/*.pem"):  # a person brought them; the proxy is another user
         _open_to_readers(file)
 
@@ -135,7 +147,22 @@ def _identities() -> dict[str, Any]:
     return users
 
 
-def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[str, Any]:
+def _environment(connections: dict[str, Any], keys: dict[str, Any]) -> dict[str, str]:
+    """The variables of the collection server, from the connections and its own key of S3."""
+    own = {"login": keys["collection"]["accessKey"], "password": keys["collection"]["secretKey"]}
+
+    def fields(name: str) -> dict[str, Any] | None:
+        if name == f"spira_s3_{COLLECTION.s3_user}":
+            name, changed = "spira_s3", own
+        else:
+            changed = {}
+        found = connections.get(name)
+        return {**found.get("extra", {}), **found, **changed} if found else None
+
+    return variables(COLLECTION, fields)
+
+
+def _connections(keys: dict[str, Any], services_password: str, keep: Any) -> dict[str, Any]:
     """Airflow's connections, as ``spira_tasks.contract.access`` describes them."""
 
     def other(**fields: Any) -> dict[str, Any]:
@@ -149,10 +176,22 @@ def _connections(keys: dict[str, Any], mlflow_password: str, keep: Any) -> dict[
     return {
         **{f"spira_s3_{user}": s3(user) for user in sorted(users)},
         "spira_s3": s3("airflow"),
-        "spira_mlflow": other(host=MLFLOW, login="steps", password=mlflow_password),
+        "spira_mlflow": other(
+            host=MLFLOW, login="steps", password=keep("bootstrap/mlflow_steps_password")
+        ),
         "spira_pseudonyms": other(password=keep("steps/pseudonym_key")),
         "spira_signing": other(password=keep("steps/signing_key", secrets.token_hex(32))),
         "spira_sealing": other(password=keep("steps/sealing_key", secrets.token_hex(32))),
+        "spira_services": other(
+            host=f"postgresql+psycopg2://services@{POSTGRES}/services",
+            password=services_password,
+            extra={"audio": f"s3://{COLLECTED}/audio"},
+        ),
+        "spira_linkage": other(
+            password=keep(
+                "steps/linkage_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+            )
+        ),
     }
 
 
@@ -197,7 +236,7 @@ def _make_buckets(folder: Path) -> None:
     from spira_tasks.s3_client import Service
 
     client = Service.of_user("admin", folder / "s3/identities.json").client()
-    for bucket in (STORE, DATA, MODELS):
+    for bucket in (STORE, DATA, MODELS, COLLECTED):
         if not client.bucket_exists(bucket):
             client.make_bucket(bucket)
             print(f"made bucket {bucket}")

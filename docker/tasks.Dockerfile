@@ -1,4 +1,4 @@
-# The image of the steps (and of the MLflow server): what spira_tasks imports, and no Airflow.
+# The image of the steps, of the services and of the MLflow server: what they import, and no Airflow.
 # scripts/images.sh builds it with the right arguments; docs/production.md says how to by hand.
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -23,9 +23,11 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 
 COPY spira_tasks /opt/spira/spira_tasks
 COPY expectations /opt/spira/expectations
+COPY spira_services /opt/spira/spira_services
 COPY docs/governance /opt/spira/docs/governance
-COPY docker/tasks.txt docker/serve_mlflow.py docker/bootstrap.py docker/command_line.py /opt/spira/docker/
-RUN python -m compileall -q /opt/spira
+COPY docker/tasks.txt docker/serve_mlflow.py docker/serve_services.py \
+  docker/bootstrap.py docker/command_line.py /opt/spira/docker/
+RUN python -m compileall -q /opt/spira && install -d -o 10001 -g 10001 /var/spira
 
 ARG VERSION=0
 ARG REVISION=

@@ -42,7 +42,7 @@ from scripts.deployment import (
     last_line,
     s3_options,
 )
-from spira_tasks.contract.access import DATABASES
+from spira_tasks.contract.access import COLLECTED, DATABASES
 
 FORMAT = 1
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
@@ -126,6 +126,7 @@ class Platform:
         prefix = f"{prefix}/" if prefix else ""
         names = ALWAYS + (ONLY_EVERYTHING if everything else ())
         parts = [(f"store/{name}", bucket, f"{prefix}{name}/") for name in names]
+        parts.append(("collected", COLLECTED, ""))  # nobody else has what devices sent
         if everything:
             models, artifacts = self.settings.bucket("SPIRA_MLFLOW_ARTIFACTS") or ("", "")
             parts.append(("mlflow", models, f"{artifacts}/" if artifacts else ""))

@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError
 from spira_tasks.s3_client import Service
 
 # Not the admin: it owns the buckets, but on Ceph not the objects that others put into them.
-USER, IDENTITIES = "models", Path("/run/secrets/identities.json")
+USER, IDENTITIES = "backup", Path("/run/secrets/identities.json")
 BACKUP = Path("/backup")
 N_THREADS = 16
 CHUNK_BYTES, PART_BYTES = 1 << 20, 16 << 20

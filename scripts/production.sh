@@ -39,7 +39,9 @@ down)
   case ",$(setting COMPOSE_PROFILES)," in *,celery,*) following+=(airflow-worker) ;; esac
   scripts/compose.sh stop "${following[@]}"
   network=$(setting SPIRA_NETWORK)
-  steps=$("$docker" ps -q --filter label=spira.step --filter "network=${network:-spira_steps}")
+  services=$(setting SPIRA_SERVICES_NETWORK)
+  steps=$("$docker" ps -q --filter label=spira.step --filter "network=${network:-spira_steps}" \
+    --filter "network=${services:-spira_services}")
   if [ -n "$steps" ]; then
     echo "asking $(wc -w <<<"$steps") running steps to save their state and stop"
     "$docker" stop --time 60 $steps >/dev/null

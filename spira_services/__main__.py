@@ -48,7 +48,7 @@ def _database() -> Iterator[Engine]:
 
 
 def _actor() -> str:
-    return f"cli:{getpass.getuser()}"
+    return os.environ.get("SPIRA_ACTOR") or f"cli:{getpass.getuser()}"
 
 
 @app.command()

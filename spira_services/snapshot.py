@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -22,13 +23,15 @@ from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, R
 from spira_services.database import now
 from spira_services.labels.policy import POLICY, LabelPolicy, settled
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
-from spira_tasks.artifacts.sources import open_backend
+from spira_tasks.artifacts.sources import NEWEST, open_backend
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.progress import progress
 
 TABLE = "recordings.csv"
+NOISES = "ward_noise.csv"  # the rooms, for a training to mix under other voices
 SHEET = "snapshot.json"
+DATASHEET = "datasheet.md"
 FORMAT = "spira.snapshot/1"
 CODECS = COLUMNS["codec_original"].values
 
@@ -40,6 +43,12 @@ class Snapshot:
     place: str  # folder, or s3://bucket/prefix
     is_new: bool
     about: Mapping[str, Any]  # the content of its sheet
+    rows: list[dict[str, Any]] = field(compare=False, repr=False)
+    changes: Mapping[str, Any] = field(compare=False)  # since the newest snapshot before it
+
+    @property
+    def name(self) -> str:
+        return str(self.about["name"])
 
 
 def write(
@@ -66,8 +75,13 @@ def write(
     """
     if as_of > now():
         raise ConfigError("a snapshot is as of a past time: what is still to come is not known")
+    snapshots = open_backend(under)
+    newest = json.loads(snapshots.read(NEWEST) or b"{}")
+    is_newest = not newest or as_of > datetime.fromisoformat(newest["as_of"])
     with engine.begin() as connection:
         rows = rows_as_of(connection, as_of, policy)
+        earlier = datetime.fromisoformat(newest["as_of"]) if newest and is_newest else None
+        before = rows_as_of(connection, earlier, policy) if earlier else []
     if not rows:
         raise ConfigError(
             f"nothing was accepted and labelled until {as_of.isoformat(timespec='seconds')}; "
@@ -81,11 +95,16 @@ def write(
     for digest in progress(digests, "snapshot", len(digests)):
         if backend.find(_file(digest)) is None:
             backend.write(_file(digest), blobs.path(f"sha256:{digest}"), durable=True)
+    changes = _changes(before, rows) | {"since": newest.get("snapshot", "") if earlier else ""}
     backend.write_once(SHEET, canonical_json(about))
+    backend.write_once(DATASHEET, datasheet(about, changes).encode())
+    backend.write_once(NOISES, _noises(rows))
     backend.write_once(TABLE, table)  # the last: a run finds no table before its files
+    if is_newest:
+        snapshots.write(NEWEST, canonical_json({"snapshot": name, "as_of": as_of.isoformat()}))
     with engine.begin() as connection:
         is_new = events.record(connection, "snapshot", "snapshot", f"snapshot:{name}", about)
-    return Snapshot(f"{under}/{name}", is_new, about)
+    return Snapshot(f"{under}/{name}", is_new, about, rows, changes)
 
 
 def rows_as_of(
@@ -168,16 +187,76 @@ def _file(sha256: str) -> str:
     return f"audio/{sha256}"  # without an ending: the bytes say what it is
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _csv(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = COLUMNS) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS], lineterminator="\n")
+    writer = csv.DictWriter(text, [*columns], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
 
 
+def _noises(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """The ambient tracks, whoever they were recorded with."""
+    rooms = {
+        row["audio_uri"]: {"file_path": row["audio_uri"], "hospital_id": row["hospital_id"]}
+        for row in rows
+        if row["task"] == "AMBIENT"
+    }
+    return _csv([rooms[name] for name in sorted(rooms)], ("file_path", "hospital_id"))
+
+
 def _cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def _changes(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many recordings, people and labels came, went or changed."""
+    was, now_ = (
+        {row["record_id"]: (row["patient_pid"], row["ri_clinical"]) for row in some}
+        for some in (before, rows)
+    )
+    people_before, people = ({pid for pid, _ in some.values()} for some in (was, now_))
+    return {
+        "n_recordings_new": len(now_.keys() - was.keys()),
+        "n_recordings_gone": len(was.keys() - now_.keys()),
+        "n_subjects_new": len(people - people_before),
+        "n_subjects_gone": len(people_before - people),
+        "n_recordings_with_another_label": sum(
+            now_[name][1] != was[name][1] for name in now_.keys() & was.keys()
+        ),
+    }
+
+
+def datasheet(about: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """What is in a snapshot and what changed, as a text to read."""
+    since = f"Since {changes['since']}" if changes["since"] else "This is the first snapshot"
+    return f"""# Snapshot {about["name"]}
+
+{about["n_recordings"]} recordings of {about["n_subjects"]} people, accepted at the door,
+labelled by version {about["label_policy"]} of the label policy, with a consent in force.
+
+| people | |
+|---|---|
+{_lines({f"label {label}": n for label, n in about["n_subjects_by_label"].items()})}
+{_lines({f"site {site}": n for site, n in about["n_subjects_by_site"].items()})}
+
+{since}:
+
+| | |
+|---|---|
+| recordings that are new | {changes["n_recordings_new"]} |
+| recordings that are gone (withdrawn, erased, without a label) | {changes["n_recordings_gone"]} |
+| people who are new | {changes["n_subjects_new"]} |
+| people who are gone | {changes["n_subjects_gone"]} |
+| recordings with another label than before | {changes["n_recordings_with_another_label"]} |
+
+Not in it: sessions that were refused at the door, that nobody has labelled, that people dispute, or
+whose consent is pending or withdrawn. Where each came from: `python -m spira_services trace`.
+"""
+
+
+def _lines(counts: Mapping[str, int]) -> str:
+    return "\n".join(f"| {name} | {n} |" for name, n in counts.items())
 
 
 def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -184,6 +184,11 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
         return refused(
             request, Refused(503, "try_again", "the database does not answer; try again")
         )
+
+    @app.get("/health", status_code=204, include_in_schema=False)
+    def health(request: Request) -> None:
+        with engine_of(request).connect() as connection:
+            connection.execute(select(1))
 
     _add_sign_in(app)
     return app

@@ -26,7 +26,7 @@ from spira_tasks.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK_FILE = ROOT / "docker" / "tasks.txt"  # what steps import, in every image and on a laptop
-PROJECT_PACKAGES = ("spira_tasks", "expectations")
+PROJECT_PACKAGES = ("spira_tasks", "expectations", "spira_services")
 
 # Distributions that are not named as the module is; a test compares with those installed.
 DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "sklearn": "scikit-learn"}
@@ -45,7 +45,7 @@ def result_key(
     Parameters
     ----------
     stage : str
-        Module under ``spira_tasks.stages``.
+        Name of the stage.
     code, packages : str
         ``code_digest`` and ``packages_digest`` of that module.
     inputs : mapping of str to str

@@ -23,7 +23,7 @@ from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome, Result
 from spira_tasks.contract.run import State, StepRecord
-from spira_tasks.contract.step import Step
+from spira_tasks.contract.step import STAGES, Step
 from spira_tasks.governance import audit, decisions
 from spira_tasks.work import LiveMetrics, PlatformWork, Record, Work
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
-    """What every module of ``spira_tasks.stages`` offers; ``SPEC`` where it is not the default."""
+    """What every module of ``STAGES`` offers; ``SPEC`` where it is not the default."""
 
     __name__: str
     Inputs: type[Any]  # dataclass of Directory: files to read
@@ -133,7 +133,7 @@ def _named(error: BaseException) -> BaseException:
 
 def check(step: Step) -> None:
     """Raise ConfigError when the stage or its configuration is wrong, before anything runs."""
-    _configure(_load(step.stage), step)
+    _configure(load(step.stage), step)
 
 
 def resolve(reference: str, run_id: str, store: Store) -> str:
@@ -168,7 +168,7 @@ def _forget(run_id: str, store: Store) -> None:
 def _find_or_compute(
     step: Step, run_id: str, store: Store, known: dict[str, Any]
 ) -> tuple[Result, bool]:
-    stage, spec = _load(step.stage), _spec(step.stage)
+    stage, spec = load(step.stage), _spec(step.stage)
     config = _configure(stage, step)
     known["config"] = config.model_dump(mode="json")
     inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
@@ -271,18 +271,19 @@ def _open(reference: str, run_id: str, store: Store) -> Directory:
     return store.directory(resolve(reference, run_id, store))
 
 
-def _load(stage: str) -> Stage:
-    module = f"spira_tasks.stages.{stage}"
-    try:
-        return cast(Stage, importlib.import_module(module))
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise errors.ConfigError(f"there is no stage {stage!r}") from error
+def load(stage: str) -> Stage:
+    for package in STAGES:
+        module = f"{package}.{stage}"
+        try:
+            return cast(Stage, importlib.import_module(module))
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+    raise errors.ConfigError(f"there is no stage {stage!r}")
 
 
 def _spec(stage: str) -> StageSpec:
-    spec: StageSpec = getattr(_load(stage), "SPEC", StageSpec())
+    spec: StageSpec = getattr(load(stage), "SPEC", StageSpec())
     return spec
 
 

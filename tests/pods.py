@@ -53,7 +53,14 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_S3", json.dumps(s3))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_MLFLOW", json.dumps(mlflow))
     monkeypatch.setenv("AIRFLOW_CONN_SPIRA_PSEUDONYMS", json.dumps(pseudonyms))
-    for service in ("signing", "sealing"):
+    services = {
+        "conn_type": "generic",
+        "host": VALUES["SPIRA_SERVICES_DATABASE"],
+        "password": VALUES["PGPASSWORD"],
+        "extra": {"audio": VALUES["SPIRA_COLLECTION_AUDIO"]},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_SPIRA_SERVICES", json.dumps(services))
+    for service in ("signing", "sealing", "linkage"):
         key = {"conn_type": "generic", "password": VALUES[f"SPIRA_{service.upper()}_KEY"]}
         monkeypatch.setenv(f"AIRFLOW_CONN_SPIRA_{service.upper()}", json.dumps(key))
     monkeypatch.setenv("SPIRA_STORE", "s3://spira-store/v1")

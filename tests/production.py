@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DAG = "spira_continuous_training"
 FAULTS = "spira_faults"  # tests/platform/faults_dag.py
 IMAGES = ("spira-postgres:local", "spira-s3:local", "spira-tasks:0.2.0", "spira-airflow:0.2.0")
-PORTS = {"AIRFLOW": 31080, "MLFLOW": 31500, "S3": 31333}  # none that conftest gives away
+# None that conftest gives away.
+PORTS = {"AIRFLOW": 31080, "MLFLOW": 31500, "S3": 31333, "COLLECTION": 31090}
 ENDED = ("success", "failed")
 FILES = ("-f", "docker-compose.yaml", "-f", "tests/docker/faults.yaml")
 
@@ -149,6 +150,7 @@ class Production:
             "SPIRA_POSTGRES_IMAGE": "spira-postgres:local",
             "SPIRA_S3_IMAGE": "spira-s3:local",
             "SPIRA_NETWORK": f"{name}_steps",
+            "SPIRA_SERVICES_NETWORK": f"{name}_services",
             "SPIRA_SECRETS": str(self.secrets),
             "SPIRA_SITE_FILE": str(self.site),
             "SPIRA_TEST_GIVEN": str(self.given),
@@ -179,6 +181,19 @@ class Production:
             check=check,
         )
 
+    def services(self, *words: str) -> str:
+        """What the command line of collection and labels prints, as the documents show it."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SPIRA_", "AIRFLOW"))}
+        process = subprocess.run(
+            [ROOT / "scripts/services.sh", *words],
+            env=inherited | {"SPIRA_ENV_FILE": str(self.settings)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
     def spira(self, reports: Path, *words: str) -> subprocess.CompletedProcess[str]:
         """The command line of a person on the host, as the documents show it."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SPIRA_", "AIRFLOW"))}
@@ -207,8 +222,8 @@ class Production:
 
     def address_of(self, service: str) -> str:
         inspected = json.loads(docker("inspect", self.container_of(service)).stdout)[0]
-        (network,) = inspected["NetworkSettings"]["Networks"].values()
-        return str(network["IPAddress"])
+        networks = inspected["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.name}_backend"]["IPAddress"])
 
     def container_of(self, service: str) -> str:
         labels = {"project": self.name, "service": service}
@@ -270,13 +285,13 @@ class Production:
 
     def trigger(self, run_id: str, data: Path, **settings: Any) -> Run:
         """Start the training on a folder of recordings."""
-        return self._start(Run(self, run_id), {"data": str(data), "settings": settings})
+        return self.start(Run(self, run_id), {"data": str(data), "settings": settings})
 
     def trigger_faulty(self, run_id: str, **settings: Any) -> Run:
         """Start the part of the training that faults are injected into."""
-        return self._start(Run(self, run_id, FAULTS), {"settings": settings})
+        return self.start(Run(self, run_id, FAULTS), {"settings": settings})
 
-    def _start(self, run: Run, conf: dict[str, Any]) -> Run:
+    def start(self, run: Run, conf: dict[str, Any]) -> Run:
         body = {"dag_run_id": run.run_id, "conf": conf, "logical_date": None}
         self.patiently(lambda: self.call("POST", f"dags/{run.dag}/dagRuns", body))
         return run

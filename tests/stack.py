@@ -102,6 +102,7 @@ def started(folder: Path) -> Iterator[Stack]:
         "COMPOSE_PROJECT_NAME": project,
         "SPIRA_SECRETS": folder / "secrets",
         "SPIRA_NETWORK": f"{project}_steps",
+        "SPIRA_SERVICES_NETWORK": f"{project}_services",
         **{f"SPIRA_{name}_PORT": free_port() for name in ("S3", "MLFLOW", "AIRFLOW")},
     }
     given = local.stdout.decode().splitlines()

@@ -40,7 +40,7 @@ from spira.engine import (
     unix_second,
 )
 from spira.links import LINKS
-from spira.site import Place, Site, platform_of
+from spira.site import Place, Site, networks, platform_of
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
 
@@ -58,7 +58,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
     that were missed, and takes its result.
 
     ``limits`` is what the step may use here, ``place`` its engine, ``store`` the URL of the store
-    as the step sees it, and ``network`` a Docker network that should reach S3 and MLflow only.
+    as the step sees it, and ``network`` a Docker network that reaches no more than the step needs.
     """
 
     template_fields = ()  # a step is data, not a template
@@ -88,7 +88,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self._actor = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = outcome.configured_step(self.task_id, self.pipeline, context["params"])
+        step = outcome.configured_step(self.task_id, self.pipeline, context)
         self._secrets = secrets_of(self.limits)
         self._actor = outcome.actor(context)
         try:
@@ -276,15 +276,20 @@ def reap_all(*, keep_hours: float, state_of_run: Callable[[str, str], str]) -> d
     AirflowException when an engine does not answer, after the others were done.
     """
     counts = {"stopped": 0, "removed": 0, "kept": 0}
-    platform = platform_of(
-        os.environ.get("SPIRA_STORE", ""), os.environ.get("SPIRA_NETWORK", "spira_steps")
-    )
+    store = os.environ.get("SPIRA_STORE", "")
     away = []
     for name, place in Site.from_environment().engines.items():
         try:
             engine = connect(place)
-            labels = [LABEL, f"{PLATFORM}={platform}"]
-            for found in engine.client.containers(all=True, filters={"label": labels}):
+            every = [
+                found
+                for network in networks()
+                for found in engine.client.containers(
+                    all=True,
+                    filters={"label": [LABEL, f"{PLATFORM}={platform_of(store, network)}"]},
+                )
+            ]
+            for found in every:
                 try:
                     if done := _reap(engine, found, keep_hours, state_of_run):
                         counts[done] += 1

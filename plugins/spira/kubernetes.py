@@ -137,7 +137,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         return record
 
     def build_pod_request_obj(self, context: Context, *, dry_run: bool = False) -> k8s.V1Pod:
-        step = outcome.configured_step(self.task_id, self.pipeline, context["params"])
+        step = outcome.configured_step(self.task_id, self.pipeline, context)
         if any(reference.startswith("folder:") for reference in step.inputs.values()):
             raise AirflowFailException(
                 f"step {step.name!r} reads a folder, and a pod sees none: put the recordings into "

@@ -11,14 +11,15 @@ from collections import deque
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseOperator, Context, CronTriggerTimetable
+from airflow.sdk import Asset, AssetOrTimeSchedule, BaseOperator, Context, CronTriggerTimetable
 
 from spira import notify
 from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
-from spira.site import Site, number_of
+from spira.site import Site, networks, number_of
 from spira.store import LAPTOP_STORE
+from spira.waking import NEW_RECORDINGS
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
 
@@ -44,6 +45,17 @@ COMMON: dict[str, Any] = {
 LATE_START = timedelta(minutes=10)
 
 log = logging.getLogger("spira.step")
+
+
+def cron_or_event(expression: str) -> AssetOrTimeSchedule | Asset:
+    """The schedule of a DAG that new recordings wake, with a cron expression beside it or without.
+
+    Raises as ``cron``.
+    """
+    timetable = cron(expression)
+    if timetable is None:
+        return NEW_RECORDINGS
+    return AssetOrTimeSchedule(timetable=timetable, assets=NEW_RECORDINGS)
 
 
 def cron(expression: str) -> CronTriggerTimetable | None:
@@ -92,7 +104,7 @@ def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOper
         common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
     return StepDockerOperator(
         place=site.place(resources),
-        network=os.environ.get("SPIRA_NETWORK", "spira_steps"),
+        network=networks()[resources.access == "services"],
         user=os.environ.get("SPIRA_CONTAINER_USER", "10001:10001"),
         **common,
     )
@@ -143,7 +155,7 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = configured_step(self.task_id, self.pipeline, context["params"])
+        step = configured_step(self.task_id, self.pipeline, context)
         python = os.environ.get("SPIRA_PYTHON", sys.executable)
         last_lines: deque[str] = deque(maxlen=N_LAST_LINES)
         self.process = subprocess.Popen(

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
 from spira.store import StoreReader, explanation, shown
+from spira.waking import waking_event
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Step
@@ -29,14 +30,19 @@ TRANSIENT = {
 log = logging.getLogger("spira.step")
 
 
-def configured_step(name: str, pipeline: Pipeline, params: Mapping[str, Any]) -> Step:
+def configured_step(name: str, pipeline: Pipeline, context: Mapping[str, Any]) -> Step:
     """The step of this name as the parameters of the DAG run configure it.
+
+    A run that an event woke reads the recordings that the event names.
 
     Raises
     ------
     AirflowFailException
         When a parameter or a setting is not known.
     """
+    params = dict(context["params"])
+    if pipeline.entry and (event := waking_event(context)):
+        params["data"] = event["data"]
     try:
         return pipeline.from_params(params).step(name)
     except ValueError as error:
@@ -49,9 +55,9 @@ def command_line(python: str, step: Step, run_id: str) -> list[str]:
 
 
 def actor(context: Mapping[str, Any]) -> str:
-    """Who started the run, for the audit log: an Airflow user, or Airflow itself."""
+    """Who started the run, for the audit log: an Airflow user, an event, or Airflow itself."""
     user = getattr(context.get("dag_run"), "triggering_user_name", None)
-    return f"airflow:{user or 'scheduler'}"
+    return f"airflow:{user or waking_event(context).get('decision') or 'scheduler'}"
 
 
 def failure(step: str, status: int, reason: str) -> AirflowException:

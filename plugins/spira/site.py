@@ -109,6 +109,14 @@ class Site:
         return self.engines[resources.engine]
 
 
+def networks() -> tuple[str, str]:
+    """The Docker networks of the steps: of most, and of those that act on the services."""
+    return (
+        os.environ.get("SPIRA_NETWORK", "spira_steps"),
+        os.environ.get("SPIRA_SERVICES_NETWORK", "spira_services"),
+    )
+
+
 def platform_of(store: str, network: str) -> str:
     """The label that separates installations whose containers share an engine."""
     return f"{store} {network}"

@@ -74,6 +74,15 @@ class StoreReader:
         """A file by its SHA-256, as ``names`` has it."""
         return self._verified(f"blobs/{hexdigest[:2]}/{hexdigest}", hexdigest)
 
+    def output(self, run_id: str, step: str, output: str, file: str) -> bytes:
+        """A file of an output of a step; Damaged where the run has none."""
+        record = self.record(run_id, step)
+        match = DIGEST.fullmatch(record.outputs.get(output, "")) if record else None
+        if match is None:
+            raise Damaged(f"runs/{run_id}/{step}.json names no {output}")
+        tree = json.loads(self._verified(f"trees/{match[1]}.json", match[1]))
+        return self.content({name: file for name, file, _ in tree}[file])
+
     def record(self, run_id: str, step: str) -> StepRecord | None:
         """The record of a step of a run; None when there is none, or the name cannot have one."""
         if not (RUN_ID.fullmatch(run_id) and RUN_ID.fullmatch(step)):

@@ -51,13 +51,22 @@ PORTS = {
     "SPIRA_MLFLOW_PORT": "mlflow",
     "SPIRA_S3_PORT": "s3",
 }
-PROXY_PORTS = {"SPIRA_HTTPS_AIRFLOW": "proxy", "SPIRA_HTTPS_MLFLOW": "proxy"}
+PORTS_BY_PROFILE = {
+    "tls": dict.fromkeys(
+        ("SPIRA_HTTPS_AIRFLOW", "SPIRA_HTTPS_MLFLOW", "SPIRA_HTTPS_COLLECTION"), "proxy"
+    ),
+    "collection": {"SPIRA_COLLECTION_PORT": "collection"},
+}
 SERVERS = (
     *("postgres", "s3", "mlflow"),
     *("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor"),
 )
 ONCE = ("secrets", "bootstrap", "mlflow-user", "airflow-init")
-SERVERS_BY_PROFILE = {"celery": ("redis", "airflow-worker"), "tls": ("proxy",)}
+SERVERS_BY_PROFILE = {
+    "celery": ("redis", "airflow-worker"),
+    "tls": ("proxy",),
+    "collection": ("collection",),
+}
 IMAGES_BY_PROFILE = {"celery": "REDIS", "tls": "PROXY"}
 NO_RUNTIME = (
     *("could not select device driver", "no known GPU vendor"),
@@ -250,7 +259,9 @@ def ports(docker: Docker, settings: Settings) -> Iterator[Finding]:
     """Each port is free, or our own container has it."""
     listed = docker("ps", "--format", "{{json .}}").out.splitlines()
     containers = [json.loads(line) for line in listed]
-    wanted = PORTS | (PROXY_PORTS if "tls" in settings.profiles else {})
+    wanted = dict(PORTS)
+    for profile in PORTS_BY_PROFILE.keys() & settings.profiles:
+        wanted |= PORTS_BY_PROFILE[profile]
     for name, service in wanted.items():
         address, _, port = settings[name].rpartition(":")
         what = f"port {port}"
@@ -593,7 +604,8 @@ def recordings(docker: Docker, settings: Settings) -> Iterator[Finding]:
 def ended_containers(docker: Docker, settings: Settings) -> Iterator[Finding]:
     """Each has keys in its environment; the DAG spira_maintenance removes them."""
     what, hours = "ended containers", float(settings["SPIRA_KEEP_HOURS"])
-    own = ("--filter=label=spira.step", f"--filter=network={settings['SPIRA_NETWORK']}")
+    networks = (settings["SPIRA_NETWORK"], settings["SPIRA_SERVICES_NETWORK"])
+    own = ("--filter=label=spira.step", *(f"--filter=network={name}" for name in networks))
     ids = docker("ps", "--all", "--quiet", "--filter=status=exited", *own).out.split()
     ends = docker("inspect", "--format={{.State.FinishedAt}}", *ids).out.split() if ids else []
     ages = [time.time() - datetime.fromisoformat(f"{at[:19]}+00:00").timestamp() for at in ends]

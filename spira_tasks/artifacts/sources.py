@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +17,7 @@ from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.progress import progress
 
 T = TypeVar("T")
+NEWEST = "newest.json"  # in a folder of snapshots: which one is to be read
 
 
 class Directory:
@@ -88,6 +91,7 @@ def open_source(reference: str) -> Directory:
     """Open a place outside the store where data enters: a folder or the prefix of a bucket.
 
     Hidden files are left out.  A file that changes afterwards is refused when it is asked for.
+    Of a folder of snapshots the newest is opened.
 
     Parameters
     ----------
@@ -112,6 +116,8 @@ def open_source(reference: str) -> Directory:
     try:
         if isinstance(backend, Folder) and not backend.root.is_dir():
             raise ConfigError(f"the folder {backend.root} does not exist; check the path or mount")
+        if newest := backend.read(NEWEST):
+            return open_source(f"{reference.rstrip('/')}/{_snapshot(newest, reference)}")
         found = [entry for entry in backend.entries("") if not _is_hidden(entry.name)]
         if not found:
             raise ConfigError(f"there are no files in {reference}; check that the data have come")
@@ -188,6 +194,14 @@ def put_source(source: Directory, url: str, last: Iterable[str], *, replace: boo
     for name in progress(ordered, "putting", len(ordered)):
         backend.write(name, source.path(name))
     return len(new)
+
+
+def _snapshot(newest: bytes, reference: str) -> str:
+    """The name of the snapshot that is the newest."""
+    try:
+        return re.fullmatch("[0-9a-f]{16}", json.loads(newest)["snapshot"])[0]  # type: ignore[index]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{NEWEST} in {reference} names no snapshot; write one again") from None
 
 
 def _is_hidden(name: str) -> bool:

@@ -95,7 +95,8 @@ def _unfilled(text: str) -> str:
 
 
 def _set_log_level(level: str) -> None:
-    logging.getLogger("spira_tasks").setLevel(level)
+    for package in ("spira_tasks", "spira_services"):
+        logging.getLogger(package).setLevel(level)
 
 
 _shared = Typer(add_completion=False)

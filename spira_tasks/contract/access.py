@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STORE, DATA, MODELS = "spira-store", "spira-data", "spira-mlflow"  # buckets
+COLLECTED = "spira-collected"  # bucket of the audio as devices sent it
 
 # User of the S3 service: what it may do with which bucket, read ("r") or read and write ("rw").
 GRANTS: Mapping[str, Mapping[str, str]] = {
@@ -22,12 +23,16 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "airflow": {STORE: "r"},
     "mlflow": {MODELS: "r"},
     "intake": {DATA: "rw"},
+    "collection": {COLLECTED: "rw"},
+    "services": {STORE: "rw", DATA: "rw", COLLECTED: "rw"},
+    "backup": {STORE: "rw", MODELS: "rw", COLLECTED: "rw"},
 }
 
 # Role of Postgres: the databases that it owns.
 DATABASES: Mapping[str, tuple[str, ...]] = {
     "airflow": ("airflow",),
     "mlflow": ("mlflow", "mlflow_auth"),
+    "services": ("services",),
 }
 
 # Service: a field of its connection, or of the connection's extra, and the variable that holds it.
@@ -47,6 +52,12 @@ CONNECTIONS: Mapping[str, Mapping[str, str]] = {
     "pseudonyms": {"password": "SPIRA_PSEUDONYM_KEY", "map": "SPIRA_PSEUDONYM_MAP"},
     "signing": {"password": "SPIRA_SIGNING_KEY"},
     "sealing": {"password": "SPIRA_SEALING_KEY"},
+    "services": {
+        "host": "SPIRA_SERVICES_DATABASE",  # without the password, which the driver reads itself
+        "password": "PGPASSWORD",
+        "audio": "SPIRA_COLLECTION_AUDIO",
+    },
+    "linkage": {"password": "SPIRA_LINKAGE_KEY"},
 }
 EVERYWHERE = ("s3", "sealing")  # services whose keys every step gets
 REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
@@ -64,6 +75,7 @@ SECRET_FILES: Mapping[str, tuple[str, ...]] = {
     "pages": ("connections.json",),  # API server, DAG processor: the store, to read
     "mlflow": ("backend_uri", "basic_auth.ini", "flask_secret", "s3.json"),
     "s3": ("identities.json",),
+    "collection": ("environment.json",),
 }
 
 
@@ -89,8 +101,10 @@ STEP_ACCESS: Mapping[str, Access] = {
     "data": Access("data", ("pseudonyms",)),
     "models": Access("models", ("mlflow",)),
     "governance": Access("models", ("mlflow", "signing")),
+    "services": Access("services", ("services", "pseudonyms", "linkage")),
 }
 COMMAND_LINE = Access("models", ("mlflow", "pseudonyms", "signing"))  # a person on the host
+COLLECTION = Access("collection", ("services", "pseudonyms", "linkage"))  # the server
 INTAKE = Access("intake")  # the same person, who puts recordings into the bucket
 
 
@@ -129,4 +143,4 @@ def variables(
 
 def secrets(environment: Mapping[str, str]) -> list[str]:
     """The values of an environment that logs must not show."""
-    return [v for name, v in environment.items() if name.endswith(("_KEY", "_PASSWORD")) and v]
+    return [v for name, v in environment.items() if name.endswith(("_KEY", "PASSWORD")) and v]

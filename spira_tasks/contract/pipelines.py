@@ -261,4 +261,13 @@ REPORT = Pipeline("report", (_REPORT,), options={"run": "report.run"})
 # The registry says which artifacts a version of the model came from: these stay.
 RETENTION = Pipeline("retention", (Step("retain", "retain", resources=Resources(access="models")),))
 
-PIPELINES = {pipeline.name: pipeline for pipeline in (TRAINING, ERASURE, REPORT, RETENTION)}
+# Of the services: what collection and labels hold becomes recordings that a training reads.
+SNAPSHOT = Pipeline(
+    "snapshot",
+    (Step("snapshot", "snapshot", resources=Resources(access="services")),),
+    options={"snapshots": "snapshot.under"},
+)
+
+PIPELINES = {
+    pipeline.name: pipeline for pipeline in (TRAINING, ERASURE, REPORT, RETENTION, SNAPSHOT)
+}

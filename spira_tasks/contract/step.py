@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+STAGES = ("spira_tasks.stages", "spira_services.stages")
+"""Packages whose modules are stages.  The second are those that act on the services."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -22,8 +25,8 @@ class Resources:
     n_gpus: int = 0  # how many it asks the engine for
     gpu_optional: bool = False  # whether it may run without them where the engine has none
     # What its keys open: the store; the recordings too; the model registry too; the registry, and
-    # the key that signs.
-    access: Literal["store", "data", "models", "governance"] = "store"
+    # the key that signs; the database and the audio of the services.
+    access: Literal["store", "data", "models", "governance", "services"] = "store"
     engine: str = ""  # name of a Docker engine in the site file; empty: that of SPIRA_DOCKER_URL
     queue: str = ""  # Airflow queue whose workers take the step; empty: the default one
 
@@ -33,7 +36,7 @@ class Step:
     """One use of a stage in a pipeline."""
 
     name: str  # unique in its pipeline; becomes the Airflow ``task_id``
-    stage: str  # module under ``spira_tasks.stages``
+    stage: str  # module of one of ``STAGES``
     # Input name to reference: ``"<step>.<output>"`` of the same run, ``"sha256:<hex>"``, or a place
     # outside the store where data enters: ``"folder:<path>"`` or ``"s3://bucket/prefix"``.
     inputs: Mapping[str, str] = field(default_factory=dict)

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import Run, linked_copy
 
+from spira.outcome import actor, configured_step
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.provenance import ROOT
@@ -175,7 +177,7 @@ def test_every_field_of_a_form_has_a_title_and_words_and_shows_the_default_of_it
     parsed: dict[str, Any],
 ) -> None:
     forms = parsed["forms"]
-    assert len(forms) == 5
+    assert len(forms) == 6
     fields = [field for form in forms.values() for field in form.values()]
     for field in fields:
         assert field["schema"]["title"], field
@@ -186,6 +188,21 @@ def test_every_field_of_a_form_has_a_title_and_words_and_shows_the_default_of_it
         step, _, key = target.partition(".")
         stage = importlib.import_module(f"spira_tasks.stages.{TRAINING.step(step).stage}")
         assert shown[name]["value"] == stage.Config().model_dump(mode="json")[key], name
+
+
+def test_a_run_that_new_recordings_woke_reads_the_newest_and_says_so() -> None:
+    def event(at: int, name: str) -> SimpleNamespace:
+        extra = {"data": f"s3://spira-data/snapshots/{name}", "decision": f"training:{name}"}
+        return SimpleNamespace(timestamp=at, extra=extra)
+
+    params = {"data": "somewhere", "epochs": 3}
+    woken = {"params": params, "triggering_asset_events": {"new": [event(2, "b"), event(1, "a")]}}
+    ingest = configured_step("ingest", TRAINING, woken)
+    assert ingest.inputs["data"] == "s3://spira-data/snapshots/b"
+    assert configured_step("train", TRAINING, woken).config["epochs"] == 3
+    assert actor(woken) == "airflow:training:b"
+    assert actor({"params": params}) == "airflow:scheduler"
+    assert configured_step("ingest", TRAINING, {"params": params}).inputs["data"] != ingest.inputs
 
 
 @pytest.mark.slow

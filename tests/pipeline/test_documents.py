@@ -112,7 +112,11 @@ def commands(document: Path) -> list[str]:
             found.append(typed)
     # in production the same command line runs in a container (tests/production.py)
     typed_here = [
-        re.sub(r"^(\w+=\S+ )?(scripts/spira\.sh )?", lambda m: OURS if m[2] else "", command)
+        re.sub(
+            r"^(\w+=\S+ )?(scripts/(?:spira|services)\.sh )?",
+            lambda m: {None: "", "scripts/spira.sh ": OURS}.get(m[2], SERVICES),
+            command,
+        )
         for command in found
     ]
     return [

@@ -1,4 +1,4 @@
-"""The profiles of the compose file: several workers by Celery, and HTTPS by a reverse proxy."""
+"""The profiles of the compose file: several workers by Celery, collection, HTTPS by a proxy."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import subprocess
 import time
 import urllib.request
 
+import httpx
 import pytest
+from collecting import ANSWERS, Phone, session
 from faults import SHORT, Reference, outputs
-from production import Production, docker
+from production import Production, Run, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def with_profiles(platform: Production, reference: Reference) -> Production:
-    """The platform with two Celery workers and a proxy besides; it is left so."""
+    """The platform with two Celery workers, collection and a proxy besides; it is left so."""
     tls = platform.secrets / "tls"
     tls.mkdir(exist_ok=True)
     subprocess.run(
@@ -30,9 +32,10 @@ def with_profiles(platform: Production, reference: Reference) -> Production:
         capture_output=True,
     )
     with platform.settings.open("a") as settings:
-        settings.write("SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,tls\n")
+        settings.write("SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,collection,tls\n")
         settings.write("SPIRA_REDIS_IMAGE=spira-redis:local\nSPIRA_PROXY_IMAGE=spira-proxy:local\n")
         settings.write("SPIRA_HTTPS_AIRFLOW=127.0.0.1:31443\nSPIRA_HTTPS_MLFLOW=127.0.0.1:31444\n")
+        settings.write("SPIRA_HTTPS_COLLECTION=127.0.0.1:31445\n")
     platform.compose("up", "-d", "--no-build", "--scale", "airflow-worker=2")
     return platform
 
@@ -50,8 +53,8 @@ def test_celery_workers_follow_the_steps(with_profiles: Production, reference: R
     assert outputs(run)["train"] != reference.outputs["train"]
 
 
-def test_a_worker_and_the_proxy_become_healthy(with_profiles: Production) -> None:
-    for service in ("airflow-worker", "proxy"):
+def test_a_worker_collection_and_the_proxy_become_healthy(with_profiles: Production) -> None:
+    for service in ("airflow-worker", "collection", "proxy"):
         for container in with_profiles.container_of(service).split():
             state = ["inspect", "--format", "{{.State.Health.Status}}", container]
             deadline = time.monotonic() + 150
@@ -68,3 +71,62 @@ def test_the_pages_are_served_by_https(with_profiles: Production) -> None:
         assert "max-age" in answer.headers["Strict-Transport-Security"]
     with urllib.request.urlopen("https://localhost:31444/health", context=context) as answer:
         assert answer.status == 200
+
+
+# What a hospital says of sessions, in the container of the server: arguments are ids and labels.
+LABELS = """
+import json, os, sys
+from datetime import UTC, datetime
+os.environ |= json.load(open("/run/secrets/environment.json"))
+from spira_services import server
+from spira_services.database import open_engine
+from spira_services.labelling import OfCollection
+from spira_services.labels import store
+with open_engine().begin() as connection:
+    OfCollection(server.audio()).prepare(connection)
+    for session, label in json.loads(sys.argv[1]).items():
+        now = datetime.now(UTC)
+        event = store.LabelEvent("session", session, label, "hospital_record", "hospital:hc",
+                                 valid_from=now, recorded_at=now, unique_key=session)
+        assert store.record(connection, event)
+"""
+
+
+def test_what_a_phone_sends_by_https_becomes_a_snapshot_that_wakes_a_training(
+    with_profiles: Production,
+) -> None:
+    services = with_profiles.services
+    services("sites", "add", "hc", "--name", "Hospital")
+    services("people", "add", "ana", "--role", "collector")
+    code = services("devices", "code", "hc", "--collector", "ana").strip()
+    context = ssl.create_default_context(cafile=with_profiles.secrets / "tls/cert.pem")
+    labels = {}
+    with httpx.Client(base_url="https://localhost:31445", verify=context, timeout=60) as client:
+        sent = {"code": code, "model": "Moto G", "os": "Android 14"}
+        phone = Phone(client, client.post("/collection/v1/devices", json=sent).json()["key"])
+        for number in range(2):
+            kind = {"sample_type": ("CONTROL", "PATIENT")[number], "patient_rgh": f"12309{number}7"}
+            person = session(number, form=ANSWERS | kind | {"cid10": None})
+            assert phone.send(person).json()["status"] == "accepted"
+            labels[str(person.session_id)] = number
+    with_profiles.compose("exec", "-T", "collection", "python", "-c", LABELS, json.dumps(labels))
+    one = {"of_each_label": 1, "of_each_label_at_a_site": 1, "sites": 1, "cool_down_hours": 0}
+    settings = {"snapshot.rule": {"owner": "a test", **one}}
+    run = with_profiles.start(Run(with_profiles, "taken", "spira_snapshot"), {"settings": settings})
+    assert run.wait() == "success"
+    assert run.states == {"snapshot": ("success", 1), "wake": ("success", 1)}
+
+    path = "dags/spira_continuous_training/dagRuns?run_type=asset_triggered"
+    deadline = time.monotonic() + 150
+    while not (woken := with_profiles.get(path)["dag_runs"]):
+        assert time.monotonic() < deadline, "no training was woken"
+        time.sleep(1)
+    training = Run(with_profiles, woken[0]["dag_run_id"])
+    assert training.wait() == "failed"  # the noise of a test is no voice
+    ingest = training.records()["ingest"]
+    assert ingest["metrics"]["n_recordings"] == 6
+    place = ingest["inputs"]["data"]
+    assert place.startswith("s3://spira-data/snapshots/")
+    told = with_profiles.spira(with_profiles.given, "audit", "list", "--json").stdout
+    events = [one for one in json.loads(told) if one["details"].get("run") == training.run_id]
+    assert {one["actor"] for one in events} == {f"airflow:training:{place.rpartition('/')[2]}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 
 import pytest
 
@@ -13,6 +12,7 @@ from spira_tasks.contract.record import Result
 from spira_tasks.contract.run import Anchor, StepRecord
 from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Number, Verdict, Waiver
+from spira_tasks.runner import load
 from spira_tasks.work import Work
 
 GATED = {
@@ -31,7 +31,7 @@ def test_nobody_reads_past_a_gate() -> None:
 def test_every_input_is_an_output_of_an_earlier_step() -> None:
     earlier: dict[str, set[str]] = {}
     for step in TRAINING:
-        stage = importlib.import_module(f"spira_tasks.stages.{step.stage}")
+        stage = load(step.stage)
         decisions = set(getattr(stage, "SPEC", StageSpec()).decisions)
         names = {field.name for field in dataclasses.fields(stage.Inputs)}
         assert names - decisions == set(step.inputs)
@@ -44,13 +44,13 @@ def test_every_input_is_an_output_of_an_earlier_step() -> None:
 
 def test_every_default_configuration_is_valid_and_every_option_exists() -> None:
     for step in TRAINING:
-        config = importlib.import_module(f"spira_tasks.stages.{step.stage}").Config
+        config = load(step.stage).Config
         config.model_validate(dict(step.config))
     for pipeline in PIPELINES.values():
         for target in pipeline.options.values():
             name, _, key = target.partition(".")
             stage = pipeline.step(name).stage
-            config = importlib.import_module(f"spira_tasks.stages.{stage}").Config
+            config = load(stage).Config
             assert key in config.model_fields
 
 
@@ -60,7 +60,7 @@ def test_gates_are_the_steps_whose_stage_hands_its_input_on() -> None:
         *("check_features", "check_drift"),
     ]
     for gate in TRAINING.gates:
-        stage = importlib.import_module(f"spira_tasks.stages.{gate.stage}")
+        stage = load(gate.stage)
         for fields in (stage.Inputs, stage.Outputs):
             assert HANDED_ON[gate.stage] in {field.name for field in dataclasses.fields(fields)}
 
@@ -136,10 +136,10 @@ def test_records_survive_the_trip_through_json() -> None:
 def test_only_stages_that_act_outside_are_given_the_run_and_the_store() -> None:
     outside = set()
     for step in (step for pipeline in PIPELINES.values() for step in pipeline.all_steps):
-        stage = importlib.import_module(f"spira_tasks.stages.{step.stage}")
+        stage = load(step.stage)
         if getattr(stage, "SPEC", StageSpec()).outside:
             outside.add(step.stage)
-    assert outside == {"drift", "register", "promote", "erase", "report", "retain"}
+    assert outside == {"drift", "register", "promote", "erase", "report", "retain", "snapshot"}
     assert {field.name for field in dataclasses.fields(Work)} == {
         *("key", "blobs", "remember", "checkpoint", "track")
     }

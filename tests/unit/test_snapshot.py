@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collecting import ANSWERS, Collection, Session, session, sha
 from folders import Ingested
 
-from spira_services import snapshot
+from spira_services import retraining, snapshot
 from spira_services.__main__ import main
 from spira_services.labelling import OfCollection
 from spira_services.labels import store as labels
 from spira_services.labels.store import LabelEvent
-from spira_tasks.artifacts import Store
+from spira_tasks.artifacts import Store, open_source
 from spira_tasks.contract.exits import EXIT_CONFIG
+from spira_tasks.contract.pipelines import SNAPSHOT
 from spira_tasks.errors import ConfigError
+from spira_tasks.runner import run_step
 
 CONTROL = ANSWERS | {"sample_type": "CONTROL", "patient_rgh": "1230987", "cid10": None}
 
@@ -92,9 +96,14 @@ def test_as_of_a_past_time_a_snapshot_is_the_same_whatever_came_later(
 
     again = taken(collection, tmp_path, then)
     assert again == replace(made, is_new=False)
+    assert again.rows == made.rows
     later = taken(collection, tmp_path, datetime.now(UTC))
     assert later.place != made.place
     assert later.about["n_subjects_by_label"] == {"0": 1}  # the person who withdrew is left out
+    assert (later.changes["n_subjects_new"], later.changes["n_subjects_gone"]) == (1, 1)
+    taken(collection, tmp_path, then)  # made anew for a past time: the newest stays the newest
+    found = open_source(f"folder:{tmp_path}/snapshots")
+    assert found.digest == open_source(f"folder:{later.place}").digest
 
 
 def test_before_anything_is_labelled_it_says_what_to_do(
@@ -125,3 +134,31 @@ def test_the_command_writes_a_snapshot_and_says_what_comes_next(
     assert first == again
     assert "3 recordings of 1 people" in first
     assert Path(first.splitlines()[0], "recordings.csv").exists()
+
+
+def test_the_step_writes_the_snapshot_and_says_whether_it_wakes_a_training(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(collection.engine.url))
+    monkeypatch.setenv("SPIRA_COLLECTION_AUDIO", str(collection.folder / "audio"))
+    phone, store = collection.device(), Store(str(tmp_path / "store"))
+    under = {"under": str(tmp_path / "snapshots")}
+    rule = retraining.rule().model_dump() | {"of_each_label": 1, "of_each_label_at_a_site": 1}
+
+    def decision(run_id: str) -> dict[str, Any]:
+        step = replace(SNAPSHOT.step("snapshot"), config=under | {"rule": rule})
+        result = run_step(step, run_id, store)
+        content = store.directory(result.outputs["snapshot"]).read("decision.json")
+        return dict(json.loads(content))
+
+    for number, (form, value) in enumerate([(ANSWERS, 1), (CONTROL, 0)], start=11):
+        sent = session(number, form=form)
+        phone.send(sent)
+        label(collection, sent, value)
+    first = decision("one")
+    assert (first["wakes"], first["new"]) == (True, {"hc": {"0": 1, "1": 1}})
+    assert Path(first["place"], "recordings.csv").is_file()
+    rooms = Path(first["place"], "ward_noise.csv").read_text().splitlines()
+    assert len(rooms) == 3  # a header, and the ambient track of each session
+    assert decision("one")["wakes"]  # a try that was killed is made again
+    assert decision("two")["missing"] == ["new_snapshot"]
