@@ -1,4 +1,4 @@
-"""Erase a person from the store (LGPD art. 18), on demand.
+"""Erase a person from collection, labels, snapshots and the store (LGPD art. 18), on demand.
 
 The subject is named by its tag, which the command `pseudonyms tag` computes from the
 hospital's number.  So Airflow holds neither the number nor the pseudonym.  Run it while no training
@@ -6,6 +6,8 @@ runs; a second run changes nothing.
 """
 
 from __future__ import annotations
+
+import os
 
 from airflow.sdk import DAG, Param
 
@@ -25,6 +27,12 @@ with DAG(
             pattern="^[0-9a-f]{32}$",
             title="Subject",
             description=f"Tag: 32 hex digits, from `{COMMAND} pseudonyms tag`",
+        ),
+        "snapshots": Param(
+            os.environ.get("SPIRA_SNAPSHOTS", ".spira/snapshots"),
+            type="string",
+            title="Snapshots",
+            description="Folder, or s3://bucket/prefix, that holds the snapshots",
         ),
         "reason": Param(
             type="string",

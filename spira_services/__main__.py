@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,27 @@ def snapshot(
         f"{made.about['n_subjects']} people\n"
         f"next:  python -m spira_tasks pipeline training --data {made.place}"
     )
+
+
+@app.command()
+def erase(
+    tag: Annotated[str, typer.Argument(help="From `python -m spira_tasks pseudonyms tag`.")],
+    under: Annotated[
+        str, typer.Option("--snapshots", help="Folder, or s3://bucket/prefix, of the snapshots.")
+    ] = ".spira/snapshots",
+) -> None:
+    """Erase a person from collection, labels and snapshots; spira_erasure does, and the store too.
+
+    Example:  python -m spira_services erase 3f0c1d2e4b5a69788796a5b4c3d2e1f0
+    """
+    from spira_services import server
+    from spira_services.forgetting import forget
+
+    if not re.fullmatch("[0-9a-f]{32}", tag):
+        raise ConfigError("a tag has 32 hex digits; `pseudonyms tag` asks for the number")
+    with _database() as engine:
+        counts = forget(engine, server.audio(), under, tag, _actor())
+    print(", ".join(f"{n} {name[2:].replace('_', ' ')}" for name, n in counts.items()))
 
 
 @sites.command("add")

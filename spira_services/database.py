@@ -69,6 +69,13 @@ def insert_once(connection: Connection, table: Any, row: dict[str, Any]) -> bool
     return bool(done.rowcount)
 
 
+def is_there() -> bool:
+    """Whether the services have a database here: one is named, and if a file, it was made."""
+    address = os.environ.get(VARIABLE, "")
+    file = address.removeprefix("sqlite:///")
+    return Path(file).is_file() if file != address else bool(address)
+
+
 def open_engine(url: str | None = None) -> Engine:
     """Connect to the database, by default the one of SPIRA_SERVICES_DATABASE.
 
@@ -110,6 +117,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",  # what was committed survives a power loss
         "foreign_keys = ON",
+        "secure_delete = ON",  # what was erased is overwritten
         f"busy_timeout = {BUSY_SECONDS * 1000}",
     ):
         connection.execute(f"PRAGMA {pragma}")

@@ -41,7 +41,7 @@ def table(store: Store, name: str, step: str = "ingest", run_id: str = "r") -> p
     return inventory.read_table(store, digest, f"{name}.parquet")
 
 
-def erase(store: Store, subject: str, **options: bool) -> tuple[dict[str, Any], bool]:
+def erase(store: Store, subject: str, **options: Any) -> tuple[dict[str, Any], bool]:
     known, tag = erasure.known_from([subject]), erasure.tag_of(subject)
     return erasure.erase(store, known, tag, WHY, **options)
 

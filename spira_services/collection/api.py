@@ -122,7 +122,7 @@ def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None
 
     @router.put(
         "/sessions/{session_id}",
-        responses={**may_answer(401, 404, 409, 413), 201: {"model": Receipt}},
+        responses={**may_answer(401, 404, 409, 410, 413), 201: {"model": Receipt}},
     )
     def commit(session_id: UUID, manifest: Manifest, device: Asker, response: Response) -> Receipt:
         """Commit a session whose files have come; the same again gives the same receipt."""

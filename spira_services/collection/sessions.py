@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.engine import Row
 
 from spira_services import events
-from spira_services.collection import devices, form
+from spira_services.collection import devices, erasure, form
 from spira_services.collection.devices import Device
 from spira_services.collection.documents import (
     BLOBS,
@@ -134,7 +134,8 @@ class Sessions:
         Raises
         ------
         Refused
-            ``not_there`` for a session of another device, ``missing_blobs`` when files are still
+            ``erased`` for a person who had all recordings erased, ``not_there`` for a session of
+            another device, ``missing_blobs`` when files are still
             to come, ``conflict`` when this revision came with another content or the session was
             accepted before.
         """
@@ -143,6 +144,8 @@ class Sessions:
         subject = None
         if pseudonyms.canonical_number(number):
             subject = pseudonyms.known_as(pseudonyms.key(), device.hospital_id, number)
+        if subject is not None:
+            self._refuse_erased(device, subject, manifest)
         # From here on the hospital number is not looked at: only what is made of it is kept.
         document = manifest.model_dump(mode="json", exclude={"form", "sent_at"})
         document |= {"values": values, "subject_id": subject}
@@ -227,6 +230,19 @@ class Sessions:
                 },
             )
         return receipt, True
+
+    def _refuse_erased(self, device: Device, subject: str, manifest: Manifest) -> None:
+        """Keep nothing of a person who had all recordings erased."""
+        with self.engine.begin() as connection:
+            if not erasure.is_erased(connection, subject):
+                return
+            sent = select(BLOBS.c.sha256).where(BLOBS.c.device_id == device.device_id)
+            wanted = sent.where(BLOBS.c.sha256.in_([file.sha256 for file in manifest.files]))
+            files = connection.execute(wanted).scalars().all()
+            erasure.drop(connection, self.blobs, files)
+        raise Refused(
+            410, "erased", "this person had all recordings erased; delete the session on the device"
+        )
 
     def receipts(self, device: Device) -> Iterator[Receipt]:
         """What became of the device's sessions, the newest first."""

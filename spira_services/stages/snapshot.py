@@ -35,10 +35,15 @@ class Outputs:
     snapshot: Path  # snapshot.json, datasheet.md; decision.json: whether it wakes a training
 
 
-class Config(StageConfig):
-    """``under``: folder, or s3://bucket/prefix, of the snapshots.  ``rule``: what has to be new."""
+def snapshots() -> str:
+    """Folder, or s3://bucket/prefix, of the snapshots."""
+    return os.environ.get(VARIABLE) or ".spira/snapshots"
 
-    under: str = Field(default_factory=lambda: os.environ.get(VARIABLE) or ".spira/snapshots")
+
+class Config(StageConfig):
+    """``under``: where the snapshots are.  ``rule``: what has to be new."""
+
+    under: str = Field(default_factory=snapshots)
     rule: Rule = Field(default_factory=rule)
 
 

@@ -12,8 +12,8 @@ from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_
 from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.intake import pseudonyms
+from spira_tasks.intake.pseudonyms import tombstone_tag
 
 if TYPE_CHECKING:
     import pandas as pd

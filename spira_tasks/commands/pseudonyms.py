@@ -13,9 +13,9 @@ from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.commands.erase import ask_for_subject, read_recordings
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, erasure
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.inventory import Survey
 from spira_tasks.intake import pseudonyms
+from spira_tasks.intake.pseudonyms import tombstone_tag
 
 EXAMPLES = """\
 examples:

@@ -252,8 +252,20 @@ TRAINING = Pipeline(
 
 ERASURE = Pipeline(
     "erasure",
-    (Step("erase", "erase", resources=Resources(access="governance", memory_mib=(2048,))),),
-    options={"subject": "erase.subject", "reason": "erase.reason"},
+    (
+        Step("forget", "forget", resources=Resources(access="services")),  # collection and labels
+        Step(
+            "erase",
+            "erase",
+            inputs={"forgotten": "forget.forgotten"},
+            resources=Resources(access="governance", memory_mib=(2048,)),
+        ),
+    ),
+    options={
+        "subject": "forget.subject",
+        "snapshots": "forget.snapshots",
+        "reason": "erase.reason",
+    },
 )
 
 REPORT = Pipeline("report", (_REPORT,), options={"run": "report.run"})

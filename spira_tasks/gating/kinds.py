@@ -62,7 +62,7 @@ def _nothing(frame: pd.DataFrame, given: Given) -> Columns:
 
 
 def _erased_and_trained(frame: pd.DataFrame, given: Given) -> Columns:
-    from spira_tasks.governance.applied import tombstone_tag
+    from spira_tasks.intake.pseudonyms import tombstone_tag
 
     return {
         "erased": frame["subject_id"].map(tombstone_tag).isin(given.erased_tags),

@@ -52,14 +52,6 @@ def on_classifier(classifier: str, decisions: Iterable[Decision]) -> Decision | 
     return next((one for one in decisions if one.about["classifier"] == classifier), None)
 
 
-def tombstone_tag(subject_id: str) -> str:
-    """What stands for an erased subject: 32 hex digits, a one-way hash of the pseudonym.
-
-    It shows whether a subject that comes again was erased, and reveals nothing else.
-    """
-    return sha256(b"spira.erased/1\0" + subject_id.encode()).hexdigest()[:32]
-
-
 def waiver_of(verdict: Verdict, until: str, limit: float | None = None) -> dict[str, str] | None:
     """What a waiver of a verdict is about: the check, the worst value it excuses, and its end.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -27,9 +27,9 @@ from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads, name_of
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions, inventory, retention, signing
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.decisions import History
 from spira_tasks.governance.inventory import Holding, Survey
+from spira_tasks.intake.pseudonyms import tombstone_tag
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ WRITING_SECONDS = 60  # a file in tmp/ this old has no writer: one is written in
 TEMPLATE = Path(__file__).with_name("certificate.md.jinja")
 NOT_COVERED = (
     "the hospital's own copy: the folder or bucket that recordings are taken from, and the chart",
+    "collection and labels, where it was the command line that erased: the DAG spira_erasure and "
+    "`python -m spira_services erase` reach them",
+    "what a telephone has not sent, or not sent whole: it is refused, and deleted, when it comes",
     "backups: their copies go when the backups expire; erase again after one was restored",
     "a bucket with versions or object lock: old versions go by the bucket's own rule",
     "weights of models that learned from the person: they hold no recording; they are marked, "
@@ -53,7 +56,13 @@ NOT_COVERED = (
 
 
 def erase(
-    store: Store, known: Holding, tag: str, why: str, *, absent: bool = False
+    store: Store,
+    known: Holding,
+    tag: str,
+    why: str,
+    *,
+    absent: bool = False,
+    also: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Erase a subject; return the certificate, and whether there was anything left to erase.
 
@@ -65,6 +74,8 @@ def erase(
         The written reason; it is kept, so it names nobody.
     absent : bool
         Go on where the store holds nothing of the subject, who is refused from then on.
+    also : mapping of str to int, optional
+        What was erased elsewhere, by counts, for the certificate.
 
     Raises
     ------
@@ -94,7 +105,7 @@ def erase(
     if certificate is not None:
         datasets = {one["digest"]: one["used_in"] for one in certificate["dataset_versions"]}
         known |= Holding(datasets=datasets)
-    if not held and journal is None:
+    if not held and journal is None and not any((also or {}).values()):
         if certificate is not None:
             marked = {one["version"] for one in mark(store, tag, known.datasets)}
             certified = {one["version"] for one in certificate["model_versions"]}
@@ -128,7 +139,7 @@ def erase(
             f"{', '.join(left[:5]) or 'a step writes it anew'}; erase again once no run is at work"
         )
     versions = mark(store, tag, total.datasets)
-    certificate = _certify(store, tag, total, versions, certificate)
+    certificate = _certify(store, tag, total, versions, (certificate, also or {}))
     store.documents.delete(name)
     return certificate, True
 
@@ -265,9 +276,10 @@ def _certify(
     tag: str,
     total: Holding,
     versions: list[dict[str, Any]],
-    earlier: dict[str, Any] | None,
+    besides: tuple[dict[str, Any] | None, Mapping[str, int]],
 ) -> dict[str, Any]:
-    """Sign and store the certificate of an erasure."""
+    """Sign and store the certificate; ``besides``: the earlier one, what went elsewhere."""
+    earlier, also = besides
     tombstone = next(one for one in decisions.known(store, "erasures") if one.about["tag"] == tag)
     content = {
         "format": "spira.erasure/1",
@@ -275,7 +287,7 @@ def _certify(
         "requested": {"at": tombstone.at, "by": tombstone.by, "why": tombstone.why},
         "finished": {"at": audit.now(), "by": audit.actor()},
         "store": store.url,
-        "removed": earlier["removed"] if earlier and not total else total.counts,
+        "removed": (earlier["removed"] if earlier and not total else total.counts) | dict(also),
         "dataset_versions": [
             {"digest": digest, "used_in": used_in}
             for digest, used_in in sorted(total.datasets.items())

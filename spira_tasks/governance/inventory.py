@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import DIGEST, hex_of, in_threads, name_of
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
-from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.intake.pseudonyms import tombstone_tag
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,8 +26,8 @@ from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.contract.run import Run
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, inventory
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.inventory import Holding, Survey, digest_of_entry, read_tables
+from spira_tasks.intake.pseudonyms import tombstone_tag
 
 ADOPTED = decisions.POLICY
 PACKAGED = Path(__file__).with_name("retention.toml")

@@ -372,3 +372,11 @@ def identifiers_in_text(rows: pd.DataFrame) -> Faults:
             if names_number(cells[n], number):
                 faults[n] = ("personal_data_in_text", f"{name} holds the hospital number")
     return faults
+
+
+def tombstone_tag(subject_id: str) -> str:
+    """What stands for an erased subject: 32 hex digits, a one-way hash of the pseudonym.
+
+    It shows whether a subject that comes again was erased, and reveals nothing else.
+    """
+    return hashlib.sha256(b"spira.erased/1\0" + subject_id.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Erase a subject from the store, and leave the certificate."""
+"""Erase a subject from the store after the services, and leave the certificate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
+    from spira_tasks.artifacts import Directory
     from spira_tasks.work import PlatformWork
 
 SPEC = StageSpec(outside=True)  # it deletes
@@ -20,7 +21,7 @@ SPEC = StageSpec(outside=True)  # it deletes
 
 @dataclass(frozen=True)
 class Inputs:
-    pass
+    forgotten: Directory  # forgotten.json: the tag, and what collection and labels erased
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,6 @@ class Outputs:
 
 
 class Config(StageConfig):
-    """``subject``: the tombstone's tag, never the pseudonym: Airflow keeps what it is given."""
-
-    subject: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     reason: Annotated[str, Field(min_length=10, max_length=500)]
 
 
@@ -39,7 +37,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     from spira_tasks.governance import erasure
     from spira_tasks.governance.inventory import Holding
 
-    certificate, changed = erasure.erase(work.store, Holding(), config.subject, config.reason)
+    forgotten = json.loads(inputs.forgotten.read("forgotten.json"))
+    tag = forgotten.pop("tag")
+    certificate, changed = erasure.erase(
+        work.store, Holding(), tag, config.reason, absent=any(forgotten.values()), also=forgotten
+    )
     text = json.dumps(certificate, indent=1, sort_keys=True)
     (outputs.certificate / "certificate.json").write_text(text)
     (outputs.certificate / "certificate.md").write_text(erasure.as_markdown(certificate))

@@ -186,7 +186,7 @@ def of_erased(
     incoming: Incoming, rows: pd.DataFrame, reader: AudioReader, erased: set[str], secret: bytes
 ) -> Faults:
     """Rows of people who had themselves erased: nothing of them is kept, nor converted."""
-    from spira_tasks.governance.applied import tombstone_tag
+    from spira_tasks.intake.pseudonyms import tombstone_tag
 
     if not erased:
         return {}

@@ -146,12 +146,13 @@ def n_erased(challenger: Registered, inputs: Inputs) -> int:
     import pandas as pd
 
     from spira_tasks.governance import applied
+    from spira_tasks.intake.pseudonyms import tombstone_tag
 
     if challenger.contains_erased:
         return int(challenger.tags["spira.n_erased"])
     tombstones = {one.about["tag"] for one in applied.read(inputs.erasures)}
     subjects = pd.read_parquet(inputs.recordings.path("recordings.parquet"))["subject_id"].unique()
-    return sum(applied.tombstone_tag(subject) in tombstones for subject in subjects)
+    return sum(tombstone_tag(subject) in tombstones for subject in subjects)
 
 
 def beats_champion(

@@ -21,8 +21,8 @@ from spira_tasks.cli import main
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance import decisions, erasure, inventory, signing
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.verification import verify
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.provenance import ROOT
 from spira_tasks.runner import run_step
 

@@ -15,7 +15,7 @@ from erasing import erase, filled, is_marked, register, store, subject, table, t
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.governance import inventory
-from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.intake.pseudonyms import tombstone_tag
 
 __all__ = ["filled", "store", "subject"]  # the fixtures
 

@@ -17,8 +17,8 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions, erasure
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.inventory import Holding
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.provenance import ROOT
 
 __all__ = ["filled", "store", "subject"]  # the fixtures

@@ -19,8 +19,8 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, inventory
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.intake import pseudonyms
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.provenance import ROOT
 from spira_tasks.stages import split
 

@@ -19,7 +19,7 @@ from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, quarantine
-from spira_tasks.governance.applied import tombstone_tag
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.runner import run_step
 
 WHY = "listened to it: the whole sentence is there"

@@ -20,8 +20,8 @@ from spira_tasks.cli import main
 from spira_tasks.contract.pipelines import RETENTION
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.governance import audit, decisions, inventory, retention
-from spira_tasks.governance.applied import tombstone_tag
 from spira_tasks.governance.verification import verify
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.runner import run_step
 from spira_tasks.tracking import Tracker
 

@@ -139,7 +139,16 @@ def test_only_stages_that_act_outside_are_given_the_run_and_the_store() -> None:
         stage = load(step.stage)
         if getattr(stage, "SPEC", StageSpec()).outside:
             outside.add(step.stage)
-    assert outside == {"drift", "register", "promote", "erase", "report", "retain", "snapshot"}
+    assert outside == {
+        "drift",
+        "register",
+        "promote",
+        "erase",
+        "report",
+        "retain",
+        "snapshot",
+        "forget",
+    }
     assert {field.name for field in dataclasses.fields(Work)} == {
         *("key", "blobs", "remember", "checkpoint", "track")
     }

@@ -15,6 +15,7 @@ from folders import Ingested
 
 from spira_services import retraining, snapshot
 from spira_services.__main__ import main
+from spira_services.forgetting import forget
 from spira_services.labelling import OfCollection
 from spira_services.labels import store as labels
 from spira_services.labels.store import LabelEvent
@@ -22,6 +23,7 @@ from spira_tasks.artifacts import Store, open_source
 from spira_tasks.contract.exits import EXIT_CONFIG
 from spira_tasks.contract.pipelines import SNAPSHOT
 from spira_tasks.errors import ConfigError
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.runner import run_step
 
 CONTROL = ANSWERS | {"sample_type": "CONTROL", "patient_rgh": "1230987", "cid10": None}
@@ -162,3 +164,39 @@ def test_the_step_writes_the_snapshot_and_says_whether_it_wakes_a_training(
     assert len(rooms) == 3  # a header, and the ambient track of each session
     assert decision("one")["wakes"]  # a try that was killed is made again
     assert decision("two")["missing"] == ["new_snapshot"]
+
+
+def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_stays_away(
+    collection: Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    phone = collection.device()
+    stays, goes = session(21), session(22, form=CONTROL)
+    for sent, value in ((stays, 1), (goes, 0)):
+        phone.send(sent)
+        label(collection, sent, value)
+    made = taken(collection, tmp_path, datetime.now(UTC))
+    (person,) = {row["patient_pid"] for row in made.rows if row["ri_clinical"] == 0}
+    tag, under = tombstone_tag(person), str(tmp_path / "snapshots")
+
+    counts = forget(collection.engine, collection.blobs, under, tag, "cli:test")
+    assert counts == {"n_snapshots": 1, "n_sessions": 1, "n_files": 3, "n_label_events": 1}
+    (newest,) = (path for path in Path(under).iterdir() if (path / "recordings.csv").is_file())
+    assert (newest / "recordings.csv").read_text().count("\n") == 4  # a header and three takes
+    assert open_source(f"folder:{under}").digest == open_source(f"folder:{newest}").digest
+    collection.engine.dispose()  # the last connection writes the journal back
+    traces = (person.encode(), *goes.takes.values())
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert [path.name for path, content in files.items() if any(t in content for t in traces)] == []
+
+    again = phone.send(goes)  # from a phone that was away
+    assert (again.status_code, again.json()["error"]) == (410, "erased")
+    assert not any(collection.blobs.exists(f"sha256:{sha(one)}") for one in goes.takes.values())
+    assert phone.send(session(23)).json()["status"] == "accepted"
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(collection.engine.url))
+    monkeypatch.setenv("SPIRA_COLLECTION_AUDIO", str(collection.folder / "audio"))
+    assert main(["erase", tag, "--snapshots", under]) == 0
+    repeated = "0 snapshots, 0 label events, 0 sessions, 0 files\n"
+    assert capsys.readouterr().out == repeated

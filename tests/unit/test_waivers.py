@@ -16,8 +16,9 @@ from spira_tasks.cli import main
 from spira_tasks.contract.verdict import Number, Verdict
 from spira_tasks.errors import GateRejected
 from spira_tasks.governance import decisions
-from spira_tasks.governance.applied import excuses, tombstone_tag, waiver_of
+from spira_tasks.governance.applied import excuses, waiver_of
 from spira_tasks.governance.decisions import decide
+from spira_tasks.intake.pseudonyms import tombstone_tag
 
 WHY = "the thermometer of that ward was calibrated afterwards"
 __all__ = ["few_expectations", "gate"]  # the fixtures

@@ -1,0 +1,74 @@
+"""Erase a person from all that the services hold: documents, audio, labels, snapshots."""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import suppress
+
+from sqlalchemy import Engine
+
+from spira_services import snapshot
+from spira_services.collection import erasure
+from spira_services.database import now
+from spira_services.labels import store as labels
+from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.artifacts.sources import NEWEST, open_backend
+from spira_tasks.errors import ConfigError
+from spira_tasks.intake.pseudonyms import tombstone_tag
+
+
+def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -> dict[str, int]:
+    """Erase the person of a tag; repeating it changes nothing.
+
+    A snapshot with the person is deleted whole, as it is named by its content; the newest is
+    written again without the person.  The session may come again from a device that was away: it is
+    refused, and nothing of it is kept.
+
+    Parameters
+    ----------
+    engine : Engine
+    blobs : Blobs
+        Store A.
+    snapshots : str
+        Folder, or ``s3://bucket/prefix``, that holds the snapshots.
+    tag : str
+        Of the tombstone, 32 hex digits.
+    actor : str
+
+    Returns
+    -------
+    dict
+        How many of what went: ``n_snapshots``, ``n_sessions``, ``n_files``, ``n_label_events``.
+    """
+    # First the copies: while they are there, the rows still say whose they are.
+    counts = {"n_snapshots": _delete_snapshots(snapshots, tag), "n_label_events": 0}
+    with engine.begin() as connection:
+        # The sessions go first: what is left of them would be lent to the labels again.
+        subjects = erasure.subjects_of(connection, tag)
+        counts |= erasure.forget(connection, blobs, tag, actor)
+        for subject in subjects:
+            counts["n_label_events"] += labels.forget(connection, subject)
+    if counts["n_snapshots"] and open_backend(snapshots).find(NEWEST) is None:
+        with suppress(ConfigError):  # the person was the only one: there is none to write
+            snapshot.write(engine, blobs, snapshots, now())
+    return counts
+
+
+def _delete_snapshots(under: str, tag: str) -> int:
+    """Delete the snapshots that hold a person, and the mark of the newest if it is one of them."""
+    everything = open_backend(under)
+    n_deleted = 0
+    for table in [one.name for one in everything.entries("") if one.name.endswith(snapshot.TABLE)]:
+        content = everything.read(table) or b""
+        rows = csv.DictReader(io.StringIO(content.decode()))
+        if not any(tombstone_tag(row["patient_pid"]) == tag for row in rows):
+            continue
+        name = table.partition("/")[0]
+        if name.encode() in (everything.read(NEWEST) or b""):
+            everything.delete(NEWEST)
+        files = [entry.name for entry in everything.entries(f"{name}/")]
+        for file in sorted(files, key=lambda file: file == table):  # the table last: it says whose
+            everything.delete(file)
+        n_deleted += 1
+    return n_deleted
