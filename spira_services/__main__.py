@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import os
 import re
@@ -114,6 +115,23 @@ def snapshot(
         f"{made.about['n_subjects']} people\n"
         f"next:  python -m spira_tasks pipeline training --data {made.place}"
     )
+
+
+@app.command()
+def trace(
+    name: Annotated[str, typer.Argument(help="A recording, session, subject or device.")],
+    under: Annotated[
+        str, typer.Option("--snapshots", help="Folder, or s3://bucket/prefix, of the snapshots.")
+    ] = ".spira/snapshots",
+) -> None:
+    """Print, as JSON, where recordings came from; `python -m spira_tasks trace` goes on from there.
+
+    Example:  python -m spira_services trace 7c9e6679-7425-40de-944b-e07fc1f90ae7
+    """
+    from spira_services.trace import trace as found
+
+    with _database() as engine, engine.connect() as connection:
+        print(json.dumps(found(connection, name, under), indent=1, default=str))
 
 
 @app.command()

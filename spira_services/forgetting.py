@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from contextlib import suppress
 
 from sqlalchemy import Engine
@@ -59,14 +57,12 @@ def _delete_snapshots(under: str, tag: str) -> int:
     """Delete the snapshots that hold a person, and the mark of the newest if it is one of them."""
     everything = open_backend(under)
     n_deleted = 0
-    for table in [one.name for one in everything.entries("") if one.name.endswith(snapshot.TABLE)]:
-        content = everything.read(table) or b""
-        rows = csv.DictReader(io.StringIO(content.decode()))
+    for name, rows in snapshot.tables(under):
         if not any(tombstone_tag(row["patient_pid"]) == tag for row in rows):
             continue
-        name = table.partition("/")[0]
         if name.encode() in (everything.read(NEWEST) or b""):
             everything.delete(NEWEST)
+        table = f"{name}/{snapshot.TABLE}"
         files = [entry.name for entry in everything.entries(f"{name}/")]
         for file in sorted(files, key=lambda file: file == table):  # the table last: it says whose
             everything.delete(file)

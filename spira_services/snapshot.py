@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -105,6 +105,14 @@ def write(
     with engine.begin() as connection:
         is_new = events.record(connection, "snapshot", "snapshot", f"snapshot:{name}", about)
     return Snapshot(f"{under}/{name}", is_new, about, rows, changes)
+
+
+def tables(under: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """The name and the rows of every snapshot in a place."""
+    everything = open_backend(under)
+    for table in [one.name for one in everything.entries("") if one.name.endswith(f"/{TABLE}")]:
+        content = everything.read(table) or b""
+        yield table.partition("/")[0], [*csv.DictReader(io.StringIO(content.decode()))]
 
 
 def rows_as_of(

@@ -24,6 +24,7 @@ examples:
   python -m spira_tasks trace RUN --picture run.svg
 """
 MAX_ROWS = 20
+COLLECTION = "spira-collection"  # the app of what telephones sent
 
 app = Commands()
 
@@ -114,3 +115,5 @@ def _print(found: Trace) -> None:
     print_table("", ["record", "subject", "task", "split", "role"], rows)
     if len(found.recordings) > MAX_ROWS:
         print(f"and {len(found.recordings) - MAX_ROWS} more: --json has all")
+    if any(recording.get("app") == COLLECTION for recording in found.recordings):
+        print("submissions and devices: python -m spira_services trace RECORD")

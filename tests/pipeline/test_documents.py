@@ -55,6 +55,7 @@ ELSEWHERE = {
     ),
     SERVICES + "serve": ("scripts/up.py", '"-m", "spira_services", "serve"'),
     SERVICES + "devices end": ("tests/unit/test_services_cli.py", 'main(["devices", "end"'),
+    SERVICES + "trace": ("tests/unit/test_snapshot.py", 'main(["trace", record,'),
     SERVICES + "erase": ("tests/unit/test_snapshot.py", 'main(["erase", tag,'),
     SERVICES + "snapshot": ("tests/unit/test_snapshot.py", 'main(["snapshot", under])'),
     "python benchmarks/uploads.py": ("tests/pipeline/test_uploads.py", '"benchmarks/uploads.py"'),

@@ -139,7 +139,10 @@ def test_the_command_writes_a_snapshot_and_says_what_comes_next(
 
 
 def test_the_step_writes_the_snapshot_and_says_whether_it_wakes_a_training(
-    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collection: Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(collection.engine.url))
     monkeypatch.setenv("SPIRA_COLLECTION_AUDIO", str(collection.folder / "audio"))
@@ -164,6 +167,18 @@ def test_the_step_writes_the_snapshot_and_says_whether_it_wakes_a_training(
     assert len(rooms) == 3  # a header, and the ambient track of each session
     assert decision("one")["wakes"]  # a try that was killed is made again
     assert decision("two")["missing"] == ["new_snapshot"]
+
+    capsys.readouterr()
+    record = f"{sent.session_id}-sentence"
+    assert main(["trace", record, "--snapshots", under["under"]]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["session_id"], found["model"]) == (str(sent.session_id), "Moto G")
+    assert {file["sha256"] for file in found["files"]} == {sha(one) for one in sent.takes.values()}
+    assert [(one["label"], one["annotator"]) for one in found["labels"]] == [(0, "hospital:hc")]
+    assert found["snapshots"] == [Path(first["place"]).name]
+    assert found["consents"][0]["status"] == "granted"
+    assert str(CONTROL["patient_rgh"]) not in str(found)
+    assert main(["trace", "nobody", "--snapshots", under["under"]]) == EXIT_CONFIG
 
 
 def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_stays_away(
