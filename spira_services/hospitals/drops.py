@@ -38,16 +38,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter
 
-from spira_services.hospitals.reading import Reading, by_number, files, of_hospital
+from spira_services.hospitals.reading import Reading, of_toml, read_files
 from spira_services.hospitals.rows import (
     Entry,
     Participant,
@@ -58,7 +57,6 @@ from spira_services.hospitals.rows import (
     instant,
 )
 from spira_tasks.config import StageConfig
-from spira_tasks.errors import ConfigError
 from spira_tasks.intake.pseudonyms import canonical_number
 
 MAX_BYTES = 256 << 20  # of a file
@@ -123,15 +121,7 @@ def mapping(file: Path) -> Mapped:
     ConfigError
         Names the keys that are wrong, one a line.
     """
-    try:
-        return Mapped.model_validate(tomllib.loads(file.read_text()))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is no TOML: {error}") from None
-    except ValidationError as error:
-        lines = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ConfigError("\n".join([f"{file} is no mapping of columns:", *lines])) from None
+    return of_toml(file, TypeAdapter(Mapped), "mapping of columns")
 
 
 @dataclass(frozen=True)
@@ -154,16 +144,16 @@ class CsvFiles:
         participants: Sequence[Participant],
         since: Mapping[str, datetime],  # noqa: ARG002
     ) -> Reading:
-        """Read all files that are there: a new participant may be in an old one."""
-        reading = Reading(self.source)
-        people = by_number(of_hospital(participants, self.hospital_id), reading)
-        for file in files(self.folder, self.mapped.pattern, MAX_BYTES, reading):
-            for row in self._rows(file, reading):
-                person = people.get(canonical_number(row[self.mapped.columns.number]))
-                if person:
-                    reading.found.add(person.subject_id)
-                    reading.entries += self._entries(row, person.subject_id, reading)
-        return reading
+        """Read all files that are there."""
+        there = self.folder.glob(self.mapped.pattern)
+        return read_files(self, participants, there, MAX_BYTES, self._file)
+
+    def _file(self, file: Path, people: Mapping[str, Participant], reading: Reading) -> None:
+        for row in self._rows(file, reading):
+            person = people.get(canonical_number(row[self.mapped.columns.number]))
+            if person:
+                reading.found.add(person.subject_id)
+                reading.entries += self._entries(row, person.subject_id, reading)
 
     def _rows(self, file: Path, reading: Reading) -> Iterator[dict[str, str]]:
         try:

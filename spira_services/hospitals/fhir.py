@@ -32,10 +32,6 @@ from spira_services.hospitals.rows import (
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake.pseudonyms import canonical_number
 
-# They log the address of each request, and its answer's headers: both are the server's own text.
-for name in ("httpx", "httpcore"):
-    logging.getLogger(name).setLevel(logging.WARNING)
-
 CODES: Mapping[str, Quantity] = {f"http://loinc.org|{code}": LOINC[code] for code in LOINC}
 ICD10_SYSTEMS = (
     "http://hl7.org/fhir/sid/icd-10",
@@ -108,6 +104,16 @@ class _Refused(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+def keep_answers_out_of_logs() -> None:
+    """Call this where a program starts, before a server is read.
+
+    The client logs the address of each request and its answer's headers: both are the server's own
+    text, in which it may name a patient.
+    """
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)

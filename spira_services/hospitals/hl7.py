@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from spira_services.hospitals.reading import Reading, by_number, files, of_hospital
+from spira_services.hospitals.reading import Reading, read_files
 from spira_services.hospitals.rows import (
     LOINC,
     PLACES,
@@ -93,13 +93,13 @@ class Hl7Files:
         participants: Sequence[Participant],
         since: Mapping[str, datetime],  # noqa: ARG002
     ) -> Reading:
-        """Read all files that are there: a new participant may be in an old one."""
-        reading = Reading(self.source)
-        people = by_number(of_hospital(participants, self.hospital_id), reading)
-        for file in files(self.folder, self.pattern, MAX_BYTES, reading):
-            for segments in messages(decoded(file.read_bytes()), reading):
-                self._message(segments, people, reading)
-        return reading
+        """Read all files that are there."""
+        there = self.folder.glob(self.pattern)
+        return read_files(self, participants, there, MAX_BYTES, self._file)
+
+    def _file(self, file: Path, people: Mapping[str, Participant], reading: Reading) -> None:
+        for segments in messages(decoded(file.read_bytes()), reading):
+            self._message(segments, people, reading)
 
     def _message(
         self, segments: Sequence[str], people: Mapping[str, Participant], reading: Reading

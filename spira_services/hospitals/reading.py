@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from expectations.personal import holds_personal_data
 from spira_services.hospitals.rows import Entry, Participant
 from spira_services.hospitals.watch import Alert
+from spira_tasks.errors import ConfigError
 from spira_tasks.intake.pseudonyms import canonical_number, canonical_site
 
 # What a source calls its fields is kept, to see a new name; text that may be a person's is not.
 FIELD_NAME = re.compile(r"[\w.:/|^ -]{1,80}")
 UNREADABLE_NAME = "(not shown)"
+
+Form = TypeVar("Form")
 
 
 @dataclass
@@ -93,10 +99,25 @@ def of_hospital(participants: Iterable[Participant], hospital_id: str) -> list[P
     return [person for person in participants if canonical_site(person.hospital_id) == site]
 
 
-def files(folder: Path, pattern: str, max_bytes: int, reading: Reading) -> Iterator[Path]:
-    """Files of a folder in the order of their names; a missing folder and large files are named."""
+def read_files(
+    connector: Connector,
+    participants: Iterable[Participant],
+    there: Iterable[Path],
+    max_bytes: int,
+    read: Callable[[Path, Mapping[str, Participant], Reading], None],
+) -> Reading:
+    """Read all files that are there, also known ones: a new participant may be in an old file."""
+    reading = Reading(connector.source)
+    people = by_number(of_hospital(participants, connector.hospital_id), reading)
+    for file in _readable(there, max_bytes, reading):
+        read(file, people, reading)
+    return reading
+
+
+def _readable(there: Iterable[Path], max_bytes: int, reading: Reading) -> Iterator[Path]:
+    """Files in the order of their names; a missing folder and large files are named."""
     found = 0
-    for file in sorted(folder.glob(pattern)):
+    for file in sorted(there):
         if file.name.startswith(".") or not file.is_file():
             continue
         found += 1
@@ -107,3 +128,22 @@ def files(folder: Path, pattern: str, max_bytes: int, reading: Reading) -> Itera
         yield file
     if not found:
         reading.note("no_files", folders=1)
+
+
+def of_toml(file: Path, form: TypeAdapter[Form], what: str) -> Form:
+    """Read a configuration file.
+
+    Raises
+    ------
+    ConfigError
+        Names the keys that are wrong, one a line, and no value of theirs.
+    """
+    try:
+        return form.validate_python(tomllib.loads(file.read_text()))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is no TOML: {error}") from None
+    except ValidationError as error:
+        lines = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError("\n".join([f"{file} is no {what}:", *lines])) from None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from expectations.limits import IMPOSSIBLE, UNIT_SLIPS
+from expectations.limits import CLINICAL, DATA, IMPOSSIBLE, UNIT_SLIPS
 from spira_tasks.intake.pseudonyms import canonical_site, pseudonym
 
 Quantity = Literal[
@@ -83,8 +83,23 @@ UNITS: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {
 }
 DECIMALS = 4  # 97.7 °F are 36.5 °C, not 36.50000000000001
 ROOM_AIR = 0.21  # fraction of oxygen
-OXYGEN_MINUTES = 5  # at most, between a saturation and what is known of the oxygen given
-CLOCKS_APART = timedelta(minutes=10)  # of the hospital and of this machine, at most
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A number that somebody answers for."""
+
+    value: float
+    rationale: str
+    owner: str
+
+
+OXYGEN_MINUTES = Threshold(
+    5, "at most, between a saturation and what is known of the oxygen given", CLINICAL
+)
+CLOCK_MINUTES = Threshold(
+    10, "at most, between the clocks of the hospital and of this machine", DATA
+)
 
 NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{1,9})?")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
@@ -135,6 +150,7 @@ class ClinicalFact:
     status: Status
     source_ref: str  # a keyed digest of the source's name for the entry
     oxygen: bool | None = None  # of ``spo2``: whether oxygen was given then; None: not known
+    version: int = 1  # of what is stored under ``source_ref``, counted by the store
 
     @property
     def key(self) -> str:
@@ -238,7 +254,7 @@ def _untimely(at: datetime | None, now: datetime) -> Reason | None:
         return "no_time"
     if at.tzinfo is None:
         return "no_offset"
-    return "future" if at > now + CLOCKS_APART else None
+    return "future" if at > now + timedelta(minutes=CLOCK_MINUTES.value) else None
 
 
 def _canonical(entry: Entry) -> tuple[float | bool | str | None, Reason | None]:
@@ -303,6 +319,6 @@ def with_oxygen(facts: Iterable[ClinicalFact]) -> list[ClinicalFact]:
 
 def _oxygen(at: datetime, told: list[tuple[datetime, bool]]) -> bool | None:
     apart = [(abs(at - when), given) for when, given in told]
-    near = [one for one in apart if one[0] <= timedelta(minutes=OXYGEN_MINUTES)]
+    near = [one for one in apart if one[0] <= timedelta(minutes=OXYGEN_MINUTES.value)]
     nearest = {given for gap, given in near if gap == min(near)[0]}
     return nearest.pop() if len(nearest) == 1 else None

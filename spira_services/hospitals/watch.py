@@ -13,64 +13,89 @@ from datetime import datetime
 from statistics import median, quantiles
 
 from expectations.limits import DATA
-from spira_services.hospitals.rows import UNITS, ClinicalFact, Entry, Held
+from spira_services.hospitals.rows import UNITS, ClinicalFact, Entry, Held, Threshold
 from spira_tasks.config import StageConfig
 
-# Every code that an alert can have, and what it says.
+# What to do about an alert.
+AGAIN = "run the sync again later; if it lasts, ask the hospital's IT"
+CONFIGURATION = (
+    "compare the configuration of the hospital with what the source has now, and sync again"
+)
+HOSPITAL = "ask the hospital's IT what changed there"
+NUMBERS = "have the data manager compare the hospital numbers with the hospital's records"
+NOTHING = "nothing now; these entries are left out until the source says more"
+
+# Every code that an alert can have, what it says, and what to do next.
 ALERTS = {
     # The way to the source.
-    "rate_limited": "the server asked to wait (429)",
-    "server_error": "the server failed and recovered when asked again",
-    "server_down": "the server failed each time it was asked",
-    "unreachable": "no connection to the server",
-    "connection_cut": "the connection ended within an answer",
-    "timed_out": "the server did not answer in time",
-    "not_json": "an answer was no JSON, or was cut short",
-    "not_fhir": "an answer was no bundle of search results",
-    "too_large": "an answer or a file is larger than any that is expected",
-    "redirected": "the server sent the connector elsewhere, where it did not go",
-    "access_denied": "the server does not let the connector read",
-    "search_refused": "the server refused a search, or answered it with an error",
-    "outcome_warning": "the server answered a search with a warning",
-    "foreign_link": "the next page was at another server, and was not asked for",
-    "paging_loop": "the pages of a search did not end",
-    "duplicated_page": "a page came twice",
-    "cut_search": "a search found more than the server gave, and there was no next page",
-    "incomplete": "participants were not read to the end; they are read again next time",
+    "rate_limited": ("the server asked to wait (429)", AGAIN),
+    "server_error": ("the server failed and recovered when asked again", AGAIN),
+    "server_down": ("the server failed each time it was asked", AGAIN),
+    "unreachable": ("no connection to the server", AGAIN),
+    "connection_cut": ("the connection ended within an answer", AGAIN),
+    "timed_out": ("the server did not answer in time", AGAIN),
+    "not_json": ("an answer was no JSON, or was cut short", HOSPITAL),
+    "not_fhir": ("an answer was no bundle of search results", CONFIGURATION),
+    "too_large": ("an answer or a file is larger than any that is expected", HOSPITAL),
+    "redirected": ("the server sent the connector elsewhere, where it did not go", CONFIGURATION),
+    "access_denied": ("the server does not let the connector read", CONFIGURATION),
+    "search_refused": ("the server refused a search, or answered it with an error", HOSPITAL),
+    "outcome_warning": ("the server answered a search with a warning", HOSPITAL),
+    "foreign_link": ("the next page was at another server, and was not asked for", HOSPITAL),
+    "paging_loop": ("the pages of a search did not end", HOSPITAL),
+    "duplicated_page": ("a page came twice", HOSPITAL),
+    "cut_search": (
+        "a search found more than the server gave, and there was no next page",
+        HOSPITAL,
+    ),
+    "incomplete": ("participants were not read to the end", AGAIN),
     # Files.
-    "unreadable_file": "a file is not of the form that is expected",
-    "unreadable_rows": "lines or messages that could not be cut into fields",
-    "cut_file": "a file ends within a line or message, which was left out",
-    "no_files": "no file is there",
+    "unreadable_file": ("a file is not of the form that is expected", HOSPITAL),
+    "unreadable_rows": ("lines or messages that could not be cut into fields", HOSPITAL),
+    "cut_file": ("a file ends within a line or message, which was left out", AGAIN),
+    "no_files": ("no file is there", CONFIGURATION),
     # People.
-    "two_patients": "the source has several patients for one number, and none was taken",
-    "wrong_patient": "an answer held entries of another patient, which were left out",
-    "nobody_found": "the source knows no participant at all",
-    "number_of_two": "two participants have one hospital number, and neither was asked about",
-    "number_of_nobody": "a participant's hospital number is none",
+    "two_patients": ("the source has several patients for one number, and none was taken", NUMBERS),
+    "wrong_patient": ("an answer held entries of another patient, which were left out", HOSPITAL),
+    "nobody_found": ("the source knows no participant at all", CONFIGURATION),
+    "number_of_two": (
+        "two participants have one hospital number, and neither was asked about",
+        NUMBERS,
+    ),
+    "number_of_nobody": ("a participant's hospital number is none", NUMBERS),
     # Values, each held back.
-    "fraction_for_percent": "saturations came as fractions where percent was stated",
-    "fahrenheit_for_celsius": "temperatures came in °F where °C was stated",
-    "percent_for_fraction": "inspired oxygen came in percent where a fraction was stated",
-    "impossible_values": "values that no patient has",
-    "unknown_units": "values with a unit that is not known for them",
-    "not_numbers": "values that are no numbers, or are above or below one",
-    "unknown_statuses": "entries that do not say whether they are final",
-    "unknown_values": "codes, flags or places that are not known",
-    "times_without_offset": "times that do not say where",
-    "no_times": "entries without a time of day",
-    "future_times": "times later than now",
-    "contradictions": "one entry in two versions, neither of them the later",
+    "fraction_for_percent": (
+        "saturations came as fractions where percent was stated",
+        CONFIGURATION,
+    ),
+    "fahrenheit_for_celsius": ("temperatures came in °F where °C was stated", CONFIGURATION),
+    "percent_for_fraction": (
+        "inspired oxygen came in percent where a fraction was stated",
+        CONFIGURATION,
+    ),
+    "impossible_values": ("values that no patient has", HOSPITAL),
+    "unknown_units": ("values with a unit that is not known for them", CONFIGURATION),
+    "not_numbers": ("values that are no numbers, or are above or below one", NOTHING),
+    "unknown_statuses": ("entries that do not say whether they are final", CONFIGURATION),
+    "unknown_values": ("codes, flags or places that are not known", CONFIGURATION),
+    "times_without_offset": ("times that do not say where", CONFIGURATION),
+    "no_times": ("entries without a time of day", NOTHING),
+    "future_times": ("times later than now", HOSPITAL),
+    "contradictions": ("one entry in two versions, neither of them the later", HOSPITAL),
     # What changed.
-    "field_renamed": "a field is gone, and a new one is there",
-    "field_missing": "a field is gone",
-    "null_values": "many more entries than before have no value",
-    "too_few": "many fewer entries than before",
-    "too_many": "many more entries than before",
-    "stale": "nothing new for days",
-    "unit_changed": "another unit is stated than before; the values were converted",
-    "values_shifted": "the middle of the values lies where few lay before",
+    "field_renamed": ("a field is gone, and a new one is there", CONFIGURATION),
+    "field_missing": ("a field is gone", CONFIGURATION),
+    "null_values": ("many more entries than before have no value", HOSPITAL),
+    "too_few": ("many fewer entries than before", HOSPITAL),
+    "too_many": ("many more entries than before", HOSPITAL),
+    "stale": ("nothing new for days", HOSPITAL),
+    "unit_changed": ("another unit is stated than before; the values were converted", HOSPITAL),
+    "values_shifted": ("the middle of the values lies where few lay before", HOSPITAL),
 }
+# Of a way that may be free the next time.
+PASSING = frozenset(
+    ("rate_limited", "server_error", "server_down", "unreachable", "connection_cut", "timed_out")
+)
 REASONS = {
     "impossible": "impossible_values",
     "unknown_unit": "unknown_units",
@@ -89,22 +114,19 @@ SLIPS = {
 }
 
 
-@dataclass(frozen=True)
-class Threshold:
-    value: float
-    rationale: str
-    owner: str = DATA
-
-
-HISTORY = Threshold(30, "profiles looked back on; a fault that lasts stays one for so long")
-MIN_HISTORY = Threshold(3, "profiles before anything is called usual")
-CHANCE = Threshold(1e-3, "of an alert where nothing changed; by the n of the quantity")
-VOLUME_FACTOR = Threshold(3, "wards fill and empty: entries come in bursts, not by chance alone")
-NULL_FACTOR = Threshold(2, "times the usual share of entries without a value")
-NULL_SHARE = Threshold(0.05, "of entries without a value; a sensor that fell off is usual")
-FIRST_NULL_SHARE = Threshold(0.5, "the same, before anything is known of the source")
-STALE_HOURS = Threshold(72, "a long weekend; people in a ward are measured daily")
-MANY_VALUES = Threshold(20, "values before quantiles are kept: of few, they are patients' values")
+HISTORY = Threshold(30, "profiles looked back on; a fault that lasts stays one for so long", DATA)
+MIN_HISTORY = Threshold(3, "profiles before anything is called usual", DATA)
+CHANCE = Threshold(1e-3, "of an alert where nothing changed; by the n of the quantity", DATA)
+VOLUME_FACTOR = Threshold(
+    3, "wards fill and empty: entries come in bursts, not by chance alone", DATA
+)
+NULL_FACTOR = Threshold(2, "times the usual share of entries without a value", DATA)
+NULL_SHARE = Threshold(0.05, "of entries without a value; a sensor that fell off is usual", DATA)
+FIRST_NULL_SHARE = Threshold(0.5, "the same, before anything is known of the source", DATA)
+STALE_HOURS = Threshold(72, "a long weekend; people in a ward are measured daily", DATA)
+MANY_VALUES = Threshold(
+    20, "values before quantiles are kept: of few, they are patients' values", DATA
+)
 
 
 @dataclass(frozen=True, order=True)

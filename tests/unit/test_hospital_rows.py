@@ -18,7 +18,7 @@ from expectations.limits import IMPOSSIBLE, UNIT_SLIPS
 from spira_services.hospitals import drops
 from spira_services.hospitals.drops import CsvFiles
 from spira_services.hospitals.evidence import DIAGNOSES, evidence, says
-from spira_services.hospitals.fhir import Fhir
+from spira_services.hospitals.fhir import Fhir, keep_answers_out_of_logs
 from spira_services.hospitals.hl7 import Hl7Files
 from spira_services.hospitals.reading import Connector, Reading
 from spira_services.hospitals.rows import (
@@ -116,6 +116,7 @@ def test_no_number_name_or_free_text_comes_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.clear()
+    keep_answers_out_of_logs()
     folder = tmp_path_factory.mktemp("planted")
     hospital = Hospital(
         n_people=4, days=2, now=NOW, fault=fault, names=(*names,), numbers=(*numbers,)
