@@ -123,21 +123,34 @@ def _by_item(events: Iterable[LabelEvent]) -> Mapping[tuple[str, str], list[Labe
     """The newest event of each voice on each item; ``events`` come in the order of recording."""
     newest: dict[tuple[str, str, str, str], LabelEvent] = {}
     for event in events:
-        # A person's state changes: what is said of another time is another fact.
-        time = event.valid_from.isoformat() if event.item_kind == "subject" else ""
-        newest[event.item_kind, event.item_id, event.source, f"{time} {event.annotator}"] = event
+        said_by = f"{_fact_of(event)} {event.annotator}"
+        newest[event.item_kind, event.item_id, event.source, said_by] = event
     said: dict[tuple[str, str], list[LabelEvent]] = defaultdict(list)
     for voice in sorted(newest):
         said[voice[:2]].append(newest[voice])
     return said
 
 
+def _fact_of(event: LabelEvent) -> str:
+    """A person's state changes: what is said of another time is another fact.
+
+    An entry of a record stays one fact where the record names it: a correction may move its time,
+    and several entries have one time.
+    """
+    if event.item_kind != "subject":
+        return ""
+    named = event.value.get("source_ref") if isinstance(event.value, Mapping) else None
+    return named or event.valid_from.isoformat()
+
+
 def _near(
     events: Iterable[LabelEvent], moment: datetime, policy: LabelPolicy
 ) -> Iterable[LabelEvent]:
-    """Of what is said of a person, by each source what lies nearest to the recording."""
+    """Of what is said of a person, by each source the label that lies nearest to the recording."""
     near: dict[tuple[str, str], LabelEvent] = {}
     for event in events:
+        if event.label is None:  # taken back, or an entry that says nothing beside another one
+            continue
         distance = abs(event.valid_from - moment)
         voice = event.source, event.annotator
         if distance <= timedelta(hours=policy.subject_hours) and (
