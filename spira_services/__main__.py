@@ -34,7 +34,9 @@ app = typer.Typer(
 sites = typer.Typer(help="Hospitals whose devices may send.", no_args_is_help=True)
 device = typer.Typer(help="Telephones that send.", no_args_is_help=True)
 person = typer.Typer(help="People who sign in or collect.", no_args_is_help=True)
+hospitals = typer.Typer(help="Hospitals whose records are read.", no_args_is_help=True)
 app.add_typer(sites, name="sites")
+app.add_typer(hospitals, name="hospitals")
 app.add_typer(device, name="devices")
 app.add_typer(person, name="people")
 
@@ -184,6 +186,50 @@ def add_site(
             expected_per_day=expected_per_day,
         )
     print(f"{hospital_id} is set up")
+
+
+@hospitals.callback()
+def _of_hospitals() -> None:
+    """Keep ``sync`` a name while it is the only command."""
+
+
+@hospitals.command("sync")
+def sync_hospitals(
+    site: Annotated[list[str] | None, typer.Argument(help="By default all of the file.")] = None,
+    config: Annotated[str, typer.Option(help="TOML file; by default SPIRA_HOSPITALS.")] = "",
+    dry_run: Annotated[bool, typer.Option(help="Read and report; store nothing.")] = False,
+) -> None:
+    """Read the records of participants, keep what is new, and label by it.
+
+    Ends with 0 where what was found is stored, also with alerts; with 75 where nobody was found and
+    a later try may succeed; with 65 where nobody was found and somebody has to look.
+
+    Example:  python -m spira_services hospitals sync hc --dry-run
+    """
+    from spira_services import hospital_sync
+    from spira_services.hospitals.sources import connectors
+    from spira_services.hospitals.watch import ALERTS
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    opened = connectors(config, site or ())
+    with _database() as engine:
+        reports = hospital_sync.sync_hospitals(engine, opened, _actor(), is_dry_run=dry_run)
+    for one in reports:
+        stored = "found, and not stored" if dry_run else "stored"
+        print(
+            f"{one.source}: {one.n_found} of {one.n_participants} participants found; {stored}: "
+            f"{one.n_facts} new facts, {one.n_label_events} label events; {one.n_held} held back"
+        )
+        if one.n_without_number:
+            print(
+                f"  {one.n_without_number} people have no kept number (sites add --keeps-numbers)"
+            )
+        for alert in one.alerts:
+            said, next_step = ALERTS[alert.code]
+            about = " ".join(filter(None, (alert.code, alert.quantity, alert.name)))
+            counts = ", ".join(f"{name} {number:g}" for name, number in alert.numbers.items())
+            print(f"  {about}: {said} ({counts})\n    next:  {next_step}")
+    raise typer.Exit(max(one.exit_status for one in reports) if reports else 0)
 
 
 @device.command("code")

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, func, select
 
 from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS
+from spira_services.hospitals import kept
 from spira_services.labels import assignment, store
 from spira_services.labels.assignment import TASKS
 from spira_tasks.artifacts.blobs import Blobs
@@ -29,6 +30,19 @@ MAY_BE_USED = and_(
 HAS_TASK = exists().where(TASKS.c.item_kind == "session", TASKS.c.item_id == REVISIONS.c.session_id)
 
 
+def prepare(connection: Connection) -> None:
+    """Open tasks for sessions that came, close those of which the consent was withdrawn."""
+    for row in connection.execute(select(REVISIONS).where(MAY_BE_USED, ~HAS_TASK)).all():
+        occurred_at = datetime.fromisoformat(row.document["recorded_at"])
+        item = row.session_id, row.subject_id, occurred_at
+        store.register_item(connection, "session", *item)
+        assignment.open_task(connection, "session", row.session_id)
+    accepted = REVISIONS.c.status == "accepted"
+    gone = select(REVISIONS.c.session_id).where(accepted, ~MAY_BE_USED, HAS_TASK)
+    for session_id in connection.execute(gone).scalars().all():
+        assignment.close_task(connection, "session", session_id)
+
+
 @dataclass(frozen=True)
 class OfCollection:
     """Sessions that were accepted and whose consent is in force."""
@@ -36,16 +50,7 @@ class OfCollection:
     blobs: Blobs
 
     def prepare(self, connection: Connection) -> None:
-        """Open tasks for sessions that came, close those of which the consent was withdrawn."""
-        for row in connection.execute(select(REVISIONS).where(MAY_BE_USED, ~HAS_TASK)).all():
-            occurred_at = datetime.fromisoformat(row.document["recorded_at"])
-            item = row.session_id, row.subject_id, occurred_at
-            store.register_item(connection, "session", *item)
-            assignment.open_task(connection, "session", row.session_id)
-        accepted = REVISIONS.c.status == "accepted"
-        gone = select(REVISIONS.c.session_id).where(accepted, ~MAY_BE_USED, HAS_TASK)
-        for session_id in connection.execute(gone).scalars().all():
-            assignment.close_task(connection, "session", session_id)
+        prepare(connection)
 
     def recordings(self, connection: Connection, session_id: str) -> Mapping[str, str]:
         of_session = select(RECORDINGS.c.task, RECORDINGS.c.sha256).join(
@@ -64,7 +69,11 @@ class OfCollection:
         return self.blobs.path(digest)
 
     def signs(self, connection: Connection, session_id: str) -> Mapping[str, Any]:
-        asked = select(REVISIONS.c.document)
+        """By the form, and what it leaves open by the hospital's records."""
+        asked = select(REVISIONS.c.subject_id, REVISIONS.c.document)
         asked = asked.where(REVISIONS.c.session_id == session_id, MAY_BE_USED)
-        document = connection.execute(asked).scalar()
-        return {} if document is None else dict(document["values"])
+        row = connection.execute(asked).first()
+        if row is None:
+            return {}
+        moment = datetime.fromisoformat(row.document["recorded_at"])
+        return {**kept.near(connection, row.subject_id, moment), **row.document["values"]}

@@ -17,6 +17,7 @@ from expectations.limits import CLINICAL
 from spira_services.hospitals.rows import ClinicalFact
 
 TABLE_VERSION = "hospital-diagnoses/1"
+KEYS = "hospital:"  # how the unique keys of these events begin
 
 
 @dataclass(frozen=True)
@@ -84,43 +85,51 @@ def evidence(facts: Iterable[ClinicalFact], recorded_at: datetime) -> list[Label
     """Events for diagnoses that the table knows, and for saturations.
 
     A diagnosis that was refuted or taken back is an event without a label, with the same
-    ``source_ref`` in its value: it ends what was said before.
+    ``source_ref`` in its value: it ends what was said before.  Where more comes to be known of the
+    oxygen, a saturation is another event.
+
+    Parameters
+    ----------
+    facts : iterable of ClinicalFact
+        With their versions.
+    recorded_at : datetime
+        When the platform learnt of them.
     """
     events = []
     for fact in facts:
-        if fact.quantity == "diagnosis" and fact.status != "preliminary":
-            row = says(fact.value) if isinstance(fact.value, str) else None
-            stands = fact.status in {"final", "corrected"}
-            if row or not stands:
-                label = row.label if row and stands else None
-                events.append(_event(fact, "ri_clinical", label, "hospital_record", recorded_at))
-        elif fact.quantity == "spo2" and fact.status != "preliminary":
-            events.append(_event(fact, "spo2", None, "weak", recorded_at))
+        stands = fact.status in {"final", "corrected"}
+        # What was final may be a suspicion again, or another diagnosis: that ends it, too.
+        ends = fact.version > 1 or fact.status in {"refuted", "retracted"}
+        if fact.quantity == "diagnosis":
+            row = says(fact.value) if stands and isinstance(fact.value, str) else None
+            if row or ends:
+                events.append(_event(fact, "ri_clinical", recorded_at, row))
+        elif fact.quantity == "spo2" and (stands or ends):
+            events.append(_event(fact, "spo2", recorded_at))
     return events
 
 
 def _event(
-    fact: ClinicalFact,
-    quantity: str,
-    label: int | None,
-    source: Literal["hospital_record", "weak"],
-    recorded_at: datetime,
+    fact: ClinicalFact, quantity: str, recorded_at: datetime, row: Says | None = None
 ) -> LabelEvidence:
     value = {"value": fact.value, "unit": fact.unit, "status": fact.status}
     value |= {"source_ref": fact.source_ref}
+    if row:
+        value |= {"rule": row.prefix, "rationale": row.rationale}
     if fact.quantity == "spo2":
         value["oxygen"] = fact.oxygen
+    content = (TABLE_VERSION, fact.source_ref, str(fact.version), fact.key, str(fact.oxygen))
     return LabelEvidence(
-        "subject",
-        fact.subject_id,
-        label,
-        quantity,
-        value,
-        source,
-        f"hospital:{fact.hospital_id}",
-        TABLE_VERSION,
-        None,
-        fact.at,
-        recorded_at,
-        hashlib.sha256(f"{TABLE_VERSION}\x1f{fact.key}".encode()).hexdigest(),
+        item_kind="subject",
+        item_id=fact.subject_id,
+        label=row.label if row else None,
+        quantity=quantity,
+        value=value,
+        source="weak" if quantity == "spo2" else "hospital_record",
+        annotator=f"hospital:{fact.hospital_id}",
+        instruction_version=TABLE_VERSION,
+        confidence=None,
+        valid_from=fact.at,
+        recorded_at=recorded_at,
+        unique_key=KEYS + hashlib.sha256("\x1f".join(content).encode()).hexdigest(),
     )

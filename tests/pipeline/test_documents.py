@@ -57,6 +57,10 @@ ELSEWHERE = {
     SERVICES + "devices end": ("tests/unit/test_services_cli.py", 'main(["devices", "end"'),
     SERVICES + "trace": ("tests/unit/test_snapshot.py", 'main(["trace", record,'),
     SERVICES + "erase": ("tests/unit/test_snapshot.py", 'main(["erase", tag,'),
+    SERVICES + "hospitals sync": (
+        "tests/unit/test_hospital_sync.py",
+        'main(["hospitals", "sync", "hc", "--dry-run"])',
+    ),
     SERVICES + "snapshot": ("tests/unit/test_snapshot.py", 'main(["snapshot", under])'),
     "python benchmarks/uploads.py": ("tests/pipeline/test_uploads.py", '"benchmarks/uploads.py"'),
     "python -m pytest": ("Makefile", "python -m pytest"),
