@@ -139,6 +139,7 @@ class Session:
     session_id: UUID = field(default_factory=uuid4)
     form: dict[str, Any] = field(default_factory=lambda: dict(ANSWERS))
     revision: int = 1
+    consent: str = "granted"
     recorded_at: datetime = field(default_factory=lambda: datetime.now(UTC) - timedelta(days=2))
 
     def manifest(self) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class Session:
             "revision": self.revision,
             "recorded_at": at,
             "sent_at": datetime.now(UTC).isoformat(),
-            "consent": {"status": "granted", "version": "1", "scope": "research", "at": at},
+            "consent": {"status": self.consent, "version": "1", "scope": "research", "at": at},
             "form": self.form,
             "capture": {"ns": False, "agc": False, "aec": False, "sample_rate_hz": 48_000},
             "files": [

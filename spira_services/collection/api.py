@@ -8,16 +8,19 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi import Path as InPath
+from fastapi.responses import FileResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
 
 from spira_services.collection import devices, form, overview
 from spira_services.collection.devices import Device
-from spira_services.collection.sessions import Manifest, Receipt, Sessions
+from spira_services.collection.sessions import Manifest, Receipt, SentGrant, Sessions, grant
 from spira_services.collection.uploads import MAX_BYTES, Uploads
-from spira_services.web import Limiter, Refused, address_of, engine_of, may_answer, signed_in
+from spira_services.database import now
+from spira_services.people import Person
+from spira_services.web import PAGES, Limiter, Refused, address_of, engine_of, may_answer, signed_in
 from spira_tasks.artifacts.blobs import Blobs
 
 APP = Path(__file__).parent / "app"
@@ -61,6 +64,7 @@ def device_of(
 
 
 Asker = Annotated[Device, Depends(device_of)]
+Manager = Annotated[Person, signed_in("data_manager")]
 Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
 NotNegative = Annotated[int, Header(ge=0)]
 
@@ -140,13 +144,32 @@ def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None
         """Withdraw the consent of a session's person."""
         return sessions.withdraw(device, str(session_id))
 
-    @router.get(
-        "/overview", responses=may_answer(401, 404), dependencies=[signed_in("data_manager")]
-    )
-    def days() -> list[overview.Day]:
-        """By site and day: what was expected, came, was accepted and refused."""
+    @router.post("/sessions/{session_id}/consent", responses=may_answer(401, 404, 409))
+    def consent(session_id: UUID, given: SentGrant, device: Asker) -> Receipt:
+        """Take a consent that was pending when its session was sent."""
+        return sessions.grant(device, str(session_id), given)
+
+    @router.post("/consents/{session_id}", status_code=204, responses=may_answer(401, 404, 409))
+    def consent_on_paper(session_id: UUID, given: SentGrant, manager: Manager) -> None:
+        """Take a consent that reached the data manager otherwise, as on paper."""
+        with engine.begin() as connection:
+            grant(connection, f"person:{manager.person_id}", str(session_id), given)
+
+    @router.get("/overview", responses=may_answer(401, 404))
+    def what_came(manager: Manager, as_of: AwareDatetime | None = None) -> overview.Overview:
+        """By site and day: what was expected, came, was accepted and refused as of a time."""
         with engine.connect() as connection:
-            return overview.days(connection)
+            return overview.overview(connection, min(as_of or now(), now()))
 
     app.include_router(router)
+
+    # Not under /collection/: there a phone's browser answers with the page that it keeps.
+    @app.get("/overview/", include_in_schema=False)
+    def overview_page() -> Response:
+        return FileResponse(PAGES / "overview.html")
+
+    @app.get("/overview/overview.js", include_in_schema=False)
+    def overview_script() -> Response:
+        return FileResponse(PAGES / "overview.js")
+
     app.mount("/collection", StaticFiles(directory=APP, html=True), name="collection")

@@ -59,6 +59,12 @@ class SentConsent(Sent):
     at: AwareDatetime
 
 
+class SentGrant(SentConsent):
+    """What the person agreed to later than the session was sent."""
+
+    status: Literal["granted"] = "granted"
+
+
 class SentFile(Sent):
     """One take, by the digest under which it was uploaded."""
 
@@ -116,6 +122,7 @@ class Receipt(BaseModel):
     session_id: str
     revision: int
     status: Literal["accepted", "refused", "withdrawn"]
+    consent: Literal["granted", "pending", "withdrawn"]
     received_at: datetime
     files: list[FileReceipt]
     problems: list[SentProblem]
@@ -166,10 +173,12 @@ class Sessions:
             whose = {"device_id": device.device_id, "hospital_id": device.hospital_id}
             session = {"session_id": session_id, **whose, "received_at": moment}
             insert_once(connection, SESSIONS, session)
-            locked = select(SESSIONS).where(SESSIONS.c.session_id == session_id).with_for_update()
-            connection.execute(locked)
+            _locked(connection, session_id)
             if known := self._answered(connection, device, session_id, manifest, digest):
                 return known, False  # the same request came twice at the same time
+            change = _consent_of(connection, session_id), manifest.consent.status
+            if change[0] != "withdrawn" and change != ("granted", "pending"):
+                _add_consent(connection, session_id, manifest.consent)
             elsewhere = _elsewhere(connection, session_id, manifest)
             sent = sorted(manifest.files, key=lambda file: (file.task, file.sha256))
             files = [_judged(file, measured[file.sha256], elsewhere) for file in sent]
@@ -180,6 +189,7 @@ class Sessions:
                 session_id=session_id,
                 revision=manifest.revision,
                 status=status,
+                consent=_consent_of(connection, session_id),
                 received_at=moment,
                 files=files,
                 problems=[SentProblem(**vars(problem)) for problem in problems],
@@ -212,10 +222,6 @@ class Sessions:
                         about={"prompt_version": file.prompt_version, **measured[file.sha256]},
                     )
                 )
-            consent = manifest.consent.model_dump()
-            connection.execute(
-                CONSENTS.insert().values(session_id=session_id, received_at=moment, **consent)
-            )
             events.record(
                 connection,
                 f"device:{device.device_id}",
@@ -255,6 +261,7 @@ class Sessions:
         """Withdraw the consent of a session's person: nothing made afterwards uses it."""
         with self.engine.begin() as connection:
             _own(connection, device, session_id)
+            _locked(connection, session_id)
             newest = _newest(connection, session_id)
             actor, key = f"device:{device.device_id}", f"withdrawal:{session_id}"
             if events.record(
@@ -265,6 +272,20 @@ class Sessions:
                 times = {"at": now(), "received_at": now()}
                 connection.execute(CONSENTS.insert().values(session_id=session_id, **row, **times))
             return self._receipt(connection, newest)
+
+    def grant(self, device: Device, session_id: str, given: SentGrant) -> Receipt:
+        """Take a consent that was pending when its session came: what is made from now on uses it.
+
+        Raises
+        ------
+        Refused
+            ``not_there`` for a session of another device, ``conflict`` where the consent was
+            withdrawn, ``future`` for a time that is still to come.
+        """
+        with self.engine.begin() as connection:
+            _own(connection, device, session_id)
+            grant(connection, f"device:{device.device_id}", session_id, given)
+            return self._receipt(connection, _newest(connection, session_id))
 
     def _answered(
         self,
@@ -299,14 +320,12 @@ class Sessions:
             .where(RECORDINGS.c.revision == revision.revision)
             .order_by(RECORDINGS.c.task, RECORDINGS.c.sha256)
         )
-        withdrawn = select(CONSENTS.c.number).where(
-            CONSENTS.c.session_id == revision.session_id, CONSENTS.c.status == "withdrawn"
-        )
-        is_withdrawn = connection.execute(withdrawn).first() is not None
+        consent = _consent_of(connection, revision.session_id)
         return Receipt(
             session_id=revision.session_id,
             revision=revision.revision,
-            status="withdrawn" if is_withdrawn else revision.status,
+            status="withdrawn" if consent == "withdrawn" else revision.status,
+            consent=consent,
             received_at=revision.received_at,
             files=[
                 FileReceipt(task=f.task, sha256=f.sha256, status=f.status, reason=f.reason)
@@ -320,6 +339,41 @@ class Sessions:
         with AT_ONCE:
             content = self.blobs.read(f"sha256:{file.sha256}")
             return audio_reader.convert(content, MAX_SECONDS)
+
+
+def grant(connection: Connection, actor: str, session_id: str, given: SentGrant) -> None:
+    """Add the consent to a session that is there, once; see ``Sessions.grant``."""
+    if given.at > now() + CLOCK_SLACK:
+        raise Refused(422, "future", "the time of the consent is later than now")
+    _locked(connection, session_id)
+    consent = _consent_of(connection, session_id)
+    if consent is None:
+        raise not_there()
+    if consent == "withdrawn":
+        raise Refused(
+            409, "conflict", "the consent was withdrawn; it can be given for a new session"
+        )
+    if consent == "pending":
+        _add_consent(connection, session_id, given)
+        about = {"session_id": session_id, "version": given.version, "scope": given.scope}
+        events.record(connection, actor, "consent_granted", f"consent:{session_id}", about)
+
+
+def _consent_of(connection: Connection, session_id: str) -> Any:
+    """The status of the newest consent, None before the first."""
+    of_session = select(CONSENTS.c.status).where(CONSENTS.c.session_id == session_id)
+    return connection.execute(of_session.order_by(CONSENTS.c.number.desc()).limit(1)).scalar()
+
+
+def _add_consent(connection: Connection, session_id: str, given: SentConsent) -> None:
+    row = {"session_id": session_id, "received_at": now(), **given.model_dump()}
+    connection.execute(CONSENTS.insert().values(**row))
+
+
+def _locked(connection: Connection, session_id: str) -> None:
+    """Let nobody else change a session until the transaction ends."""
+    there = select(SESSIONS.c.session_id).where(SESSIONS.c.session_id == session_id)
+    connection.execute(there.with_for_update())
 
 
 def _newest(connection: Connection, session_id: str) -> Row[Any]:

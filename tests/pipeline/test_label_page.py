@@ -1,4 +1,4 @@
-"""A clinician labels in a browser, from the keyboard alone."""
+"""People who sign in work in a browser, from the keyboard alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, chromium
-from collecting import session
+from collecting import ANSWERS, session
 from labelling import Ward, hospital_ward
+from sqlalchemy import select
 
+from spira_services.collection.documents import CONSENTS
 from spira_services.database import now
 from spira_services.labels.store import LABEL, events_as_of
 
@@ -92,3 +94,27 @@ def test_an_adjudicator_sees_the_agreement(ward: Ward, tmp_path: Path) -> None:
         page.open(f"{ward.address}/labels/agreement")
         sign_in(page, ward.add("adjudicator"))
         page.read("Most disputed sessions")
+
+
+def test_a_data_manager_sees_what_came_and_takes_a_consent_by_keys(
+    ward: Ward, tmp_path: Path
+) -> None:
+    phone = ward.phone()
+    phone.send(session(1, form=ANSWERS | {"age": 7}))
+    phone.send(session(2, consent="pending"))
+    with chromium(tmp_path / "profile") as page:
+        phone_size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": False}
+        page.call("Emulation.setDeviceMetricsOverride", **phone_size)
+        page.open(f"{ward.address}/overview/")
+        sign_in(page, ward.add("data_manager"))
+        page.read("Age: out of range (1)")
+        assert page.run("document.documentElement.scrollWidth <= 360")
+        page.run("self.confirm = () => true; document.querySelector('td button').focus()")
+        press(page, "Enter")
+        page.read("None.")
+        page.click("#language")
+        page.read("Idade: fora da faixa (1)")
+        assert all(url.startswith((ward.address, "data:", "about:")) for url in page.requested)
+    with ward.engine.connect() as connection:
+        statuses = connection.execute(select(CONSENTS.c.status).order_by(CONSENTS.c.number))
+        assert [*statuses.scalars()] == ["granted", "pending", "granted"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -14,7 +16,8 @@ from collecting import ANSWERS, NUMBER, Collection, Phone, Session, noise, sessi
 from sqlalchemy import select
 
 from spira_services import events, people
-from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS
+from spira_services.collection import overview
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.collection.sessions import LINKAGE_KEY, linkage_key
 from spira_services.database import metadata
 from spira_tasks.intake import pseudonyms
@@ -241,24 +244,104 @@ def test_a_code_enrols_one_device(collection: Collection) -> None:
     assert [answer.status_code for answer in answers] == [201, 403]
 
 
-def test_the_overview_is_for_data_managers(collection: Collection, phone: Phone) -> None:
-    phone.send(session(16))
-    overview = "/collection/v1/overview"
-    assert collection.client.get(overview).status_code == 401
-    found = {}
-    for role in ("clinician", "data_manager"):
-        with collection.engine.begin() as connection:
-            people.add(connection, role, [role], "a long password", "cli:test")
-        wrong = {"name": role, "password": "another password"}
-        assert collection.client.post("/sign-in", json=wrong).status_code == 401
-        right = {"name": role, "password": "a long password"}
-        assert collection.client.post("/sign-in", json=right).status_code == 204
-        found[role] = collection.client.get(overview)
-        assert collection.client.post("/sign-out").status_code == 204
-    assert found["clinician"].status_code == 404
-    (day,) = found["data_manager"].json()
-    assert (day["hospital_id"], day["n_came"]) == ("hc", day["n_accepted"] + day["n_refused"])
-    assert day["n_accepted"] > 0
+@contextmanager
+def signed_in(collection: Collection, role: str) -> Iterator[httpx.Client]:
+    who = {"name": uuid4().hex, "password": "a long password"}
+    with collection.engine.begin() as connection:
+        people.add(connection, who["name"], [role], who["password"], "cli:test")
+    with httpx.Client(base_url=collection.client.base_url) as client:
+        wrong = who | {"password": "another password"}
+        assert client.post("/sign-in", json=wrong).status_code == 401
+        assert client.post("/sign-in", json=who).status_code == 204
+        yield client
+
+
+def test_the_overview_is_for_data_managers_and_names_what_is_wrong(collection: Collection) -> None:
+    place = "/collection/v1/overview"
+    assert collection.client.get(place).status_code == 401
+    with signed_in(collection, "clinician") as client:
+        assert client.get(place).status_code == 404
+    with signed_in(collection, "data_manager") as client:
+        before = client.get(place).json()
+        phone = collection.device()
+        assert phone.send(session(16)).json()["status"] == "accepted"
+        phone.send(session(20, form=ANSWERS | {"age": 7, "sex": None}))
+        after = client.get(place).json()
+        again = client.get(place, params={"as_of": before["as_of"]}).json()
+        page = client.get("/overview/")
+    assert again == before
+    old, new = before["days"][0], after["days"][0]
+    assert new["hospital_id"] == "hc"
+    added = {name: new[name] - old[name] for name in ("n_came", "n_accepted", "n_refused")}
+    assert added == {"n_came": 2, "n_accepted": 1, "n_refused": 1}
+    wrong = {(one["field"], one["rule"]) for one in new["wrong"]}
+    assert {("age", "range"), ("sex", "required")} <= wrong
+    assert "/overview/overview.js" in page.text
+
+
+def test_every_day_since_the_first_session_has_a_row(collection: Collection) -> None:
+    sent = session(21)
+    collection.device().send(sent)
+    now = datetime.now(UTC)
+    with collection.engine.begin() as connection:
+        theirs = SESSIONS.c.session_id == str(sent.session_id)
+        connection.execute(
+            SESSIONS.update().where(theirs).values(received_at=now - timedelta(days=3))
+        )
+        days = overview.overview(connection, now).days
+    n_came = {one.day: one.n_came for one in days}
+    assert [*n_came] == [now.date() - timedelta(days=n) for n in range(4)]
+    assert [*n_came.values()][1:] == [0, 0, 1]
+
+
+def test_a_consent_that_was_pending_is_given_once_by_whoever_has_it(
+    collection: Collection, phone: Phone
+) -> None:
+    by_phone, by_manager = session(22, consent="pending"), session(23, consent="pending")
+    given = {"version": "1", "scope": "research", "at": datetime.now(UTC).isoformat()}
+    for sent in (by_phone, by_manager):
+        assert phone.send(sent).json()["consent"] == "pending"
+    with signed_in(collection, "data_manager") as client:
+        listed = client.get("/collection/v1/overview").json()["pending"]
+        assert {one["session_id"] for one in listed} == {
+            str(by_phone.session_id),
+            str(by_manager.session_id),
+        }
+        place = f"/collection/v1/consents/{by_manager.session_id}"
+        assert [client.post(place, json=given).status_code for _ in "12"] == [204, 204]
+    place = f"/collection/v1/sessions/{by_phone.session_id}"
+    future = given | {"at": (datetime.now(UTC) + timedelta(days=9)).isoformat()}
+    for sent_consent, status in ((future, 422), (given, 200), (given, 200)):
+        answer = phone.client.post(f"{place}/consent", json=sent_consent, headers=phone.headers)
+        assert answer.status_code == status, answer.text
+    assert answer.json()["consent"] == "granted"
+    for sent in (by_phone, by_manager):
+        assert [row.status for row in rows(collection, CONSENTS, sent)] == ["pending", "granted"]
+    phone.client.post(f"{place}/withdraw", headers=phone.headers)
+    late = phone.client.post(f"{place}/consent", json=given, headers=phone.headers)
+    assert (late.status_code, late.json()["error"]) == (409, "conflict")
+    with collection.engine.connect() as connection:
+        actions = select(events.EVENTS.c.action, events.EVENTS.c.actor)
+        actors = [
+            row.actor.partition(":")[0]
+            for row in connection.execute(actions)
+            if row.action == "consent_granted"
+        ]
+    assert sorted(actors) == ["device", "person"]
+
+
+def test_a_mended_session_keeps_the_consent_that_came_meanwhile(
+    collection: Collection, phone: Phone
+) -> None:
+    sent = session(24, consent="pending", form=ANSWERS | {"age": 7})
+    assert phone.send(sent).json()["status"] == "refused"
+    place = f"/collection/v1/sessions/{sent.session_id}"
+    given = {"version": "1", "scope": "research", "at": datetime.now(UTC).isoformat()}
+    phone.client.post(f"{place}/consent", json=given, headers=phone.headers)
+    mended = replace(sent, form=ANSWERS, revision=2)
+    assert phone.commit(mended).json()["consent"] == "granted"
+    withdrawn = phone.client.post(f"{place}/withdraw", headers=phone.headers).json()
+    assert (withdrawn["status"], withdrawn["consent"]) == ("withdrawn", "withdrawn")
 
 
 def test_no_row_answer_or_log_holds_a_hospital_number(

@@ -108,6 +108,30 @@ def test_as_of_a_past_time_a_snapshot_is_the_same_whatever_came_later(
     assert found.digest == open_source(f"folder:{later.place}").digest
 
 
+def test_a_consent_that_came_later_counts_from_then_on(
+    collection: Collection, tmp_path: Path
+) -> None:
+    phone = collection.device()
+    sent, pending = session(9), session(10, form=CONTROL, consent="pending")
+    for one in (sent, pending):
+        phone.send(one)
+    with collection.engine.begin() as connection:  # the control has a label before its consent
+        item = str(pending.session_id), "control", pending.recorded_at
+        labels.register_item(connection, "session", *item)
+    label(collection, sent, 1)
+    label(collection, pending, 0)
+    before = datetime.now(UTC)
+    first = taken(collection, tmp_path, before)
+    assert first.about["n_subjects_by_label"] == {"1": 1}
+    given = {"version": "2", "scope": "research", "at": datetime.now(UTC).isoformat()}
+    place = f"/collection/v1/sessions/{pending.session_id}/consent"
+    assert phone.client.post(place, json=given, headers=phone.headers).status_code == 200
+    assert taken(collection, tmp_path, before).place == first.place
+    later = taken(collection, tmp_path, datetime.now(UTC))
+    assert later.about["n_subjects_by_label"] == {"0": 1, "1": 1}
+    assert ",granted,2,research" in (Path(later.place) / "recordings.csv").read_text()
+
+
 def test_before_anything_is_labelled_it_says_what_to_do(
     collection: Collection, tmp_path: Path
 ) -> None:
