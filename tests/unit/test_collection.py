@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from collecting import ANSWERS, NUMBER, Collection, Phone, Session, noise, session, sha
+from databases import BACKENDS, server
 from sqlalchemy import select
 
 from spira_services import events, people
@@ -22,10 +23,19 @@ from spira_services.collection.sessions import LINKAGE_KEY, linkage_key
 from spira_services.database import metadata
 from spira_tasks.intake import pseudonyms
 
+# Of those whose SQL could differ.
+ON_BOTH = pytest.mark.parametrize("collection", BACKENDS, indirect=True)
+
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
-    with Collection.at(tmp_path_factory.mktemp("collection")) as running:
+def collection(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Collection]:
+    folder = tmp_path_factory.mktemp("collection")
+    with (
+        server(getattr(request, "param", "sqlite")) as address,
+        Collection.at(folder, address) as running,
+    ):
         yield running
 
 
@@ -44,6 +54,7 @@ def rows(collection: Collection, table: Any, sent: Session) -> list[Any]:
         return [*connection.execute(there)]
 
 
+@ON_BOTH
 def test_a_session_is_accepted_with_a_receipt_that_lists_its_hashes(
     collection: Collection, phone: Phone
 ) -> None:
@@ -58,6 +69,7 @@ def test_a_session_is_accepted_with_a_receipt_that_lists_its_hashes(
     assert phone.receipts() == [receipt]
 
 
+@ON_BOTH
 def test_the_same_manifest_again_gives_the_same_receipt_and_changes_nothing(
     collection: Collection, phone: Phone
 ) -> None:
@@ -177,7 +189,10 @@ def test_a_take_that_cannot_be_used_is_to_be_recorded_again(
     assert phone.send(replace(sent, revision=2)).json()["status"] == "accepted"
 
 
-def test_audio_of_another_session_is_no_audio_of_this_one(phone: Phone) -> None:
+@ON_BOTH
+def test_audio_of_another_session_is_no_audio_of_this_one(
+    collection: Collection, phone: Phone
+) -> None:
     first, second = session(10), session(11)
     phone.send(first)
     mixed = replace(second, takes={**second.takes, "VOWEL": first.takes["VOWEL"]})
@@ -201,6 +216,7 @@ def test_a_clock_that_is_ahead_is_named(phone: Phone) -> None:
     assert ("recorded_at", "future") in rules(answer)
 
 
+@ON_BOTH
 def test_a_withdrawn_consent_is_on_the_receipt(collection: Collection, phone: Phone) -> None:
     sent = session(14)
     phone.send(sent)
@@ -238,6 +254,7 @@ def test_without_a_key_of_a_device_nothing_is_answered(collection: Collection, k
         assert answer.status_code in (401, 422), (method, path)
 
 
+@ON_BOTH
 def test_a_code_enrols_one_device(collection: Collection) -> None:
     code = collection.code().lower().replace("-", " ")
     answers = [collection.client.post("/collection/v1/devices", json={"code": code}) for _ in "12"]
@@ -256,6 +273,7 @@ def signed_in(collection: Collection, role: str) -> Iterator[httpx.Client]:
         yield client
 
 
+@ON_BOTH
 def test_the_overview_is_for_data_managers_and_names_what_is_wrong(collection: Collection) -> None:
     place = "/collection/v1/overview"
     assert collection.client.get(place).status_code == 401
@@ -279,6 +297,7 @@ def test_the_overview_is_for_data_managers_and_names_what_is_wrong(collection: C
     assert "/overview/overview.js" in page.text
 
 
+@ON_BOTH
 def test_every_day_since_the_first_session_has_a_row(collection: Collection) -> None:
     sent = session(21)
     collection.device().send(sent)
@@ -294,6 +313,7 @@ def test_every_day_since_the_first_session_has_a_row(collection: Collection) -> 
     assert [*n_came.values()][1:] == [0, 0, 1]
 
 
+@ON_BOTH
 def test_a_consent_that_was_pending_is_given_once_by_whoever_has_it(
     collection: Collection, phone: Phone
 ) -> None:
@@ -330,6 +350,7 @@ def test_a_consent_that_was_pending_is_given_once_by_whoever_has_it(
     assert sorted(actors) == ["device", "person"]
 
 
+@ON_BOTH
 def test_a_mended_session_keeps_the_consent_that_came_meanwhile(
     collection: Collection, phone: Phone
 ) -> None:
@@ -374,6 +395,7 @@ def test_a_site_that_keeps_numbers_has_them_encrypted(
     assert linkage_key().decrypt(row.number).decode() == NUMBER
 
 
+@ON_BOTH
 def test_each_submission_is_one_event(collection: Collection, phone: Phone) -> None:
     sent = session(19)
     phone.send(sent)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from collecting import ANSWERS, Collection, Session, session, sha
+from databases import BACKENDS, server
 from folders import Ingested
 
 from spira_services import retraining, snapshot
@@ -30,8 +31,11 @@ CONTROL = ANSWERS | {"sample_type": "CONTROL", "patient_rgh": "1230987", "cid10"
 
 
 @pytest.fixture
-def collection(tmp_path: Path) -> Iterator[Collection]:
-    with Collection.at(tmp_path / "collection") as running:
+def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Collection]:
+    with (
+        server(getattr(request, "param", "sqlite")) as address,
+        Collection.at(tmp_path / "collection", address) as running,
+    ):
         yield running
 
 
@@ -81,6 +85,7 @@ def test_what_was_accepted_and_labelled_is_a_table_that_ingest_takes_whole(
     assert kept == {task: sha(content) for task, content in patient.takes.items()}
 
 
+@pytest.mark.parametrize("collection", BACKENDS, indirect=True)
 def test_as_of_a_past_time_a_snapshot_is_the_same_whatever_came_later(
     collection: Collection, tmp_path: Path
 ) -> None:
