@@ -11,10 +11,12 @@ import hashlib
 import json
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Literal
 
 from expectations.limits import CLINICAL, DATA, IMPOSSIBLE, UNIT_SLIPS
@@ -306,6 +308,8 @@ def with_oxygen(facts: Iterable[ClinicalFact]) -> list[ClinicalFact]:
             told[fact.subject_id].append((fact.at, fact.value))
         elif fact.quantity == "fio2" and isinstance(fact.value, float):
             told[fact.subject_id].append((fact.at, fact.value > ROOM_AIR))
+    for entries in told.values():
+        entries.sort()
     return sorted(
         (
             replace(fact, oxygen=_oxygen(fact.at, told[fact.subject_id]))
@@ -317,8 +321,11 @@ def with_oxygen(facts: Iterable[ClinicalFact]) -> list[ClinicalFact]:
     )
 
 
-def _oxygen(at: datetime, told: list[tuple[datetime, bool]]) -> bool | None:
-    apart = [(abs(at - when), given) for when, given in told]
-    near = [one for one in apart if one[0] <= timedelta(minutes=OXYGEN_MINUTES.value)]
+def _oxygen(at: datetime, told: Sequence[tuple[datetime, bool]]) -> bool | None:
+    """``told`` is in the order of time."""
+    within = timedelta(minutes=OXYGEN_MINUTES.value)
+    first = bisect_left(told, at - within, key=itemgetter(0))
+    last = bisect_right(told, at + within, key=itemgetter(0))
+    near = [(abs(at - when), given) for when, given in told[first:last]]
     nearest = {given for gap, given in near if gap == min(near)[0]}
     return nearest.pop() if len(nearest) == 1 else None
