@@ -53,7 +53,7 @@ class Report:
         Where nobody was found and alerts say why: 75 if the way may be free the next time, else 65.
         """
         codes = {alert.code for alert in self.alerts} - {"stale"}
-        if self.n_found or not codes:
+        if self.n_found or not self.n_participants or not codes:
             return 0
         return EXIT_UNAVAILABLE if codes <= PASSING | {"incomplete"} else EXIT_REJECTED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS
 from spira_services.hospitals import kept
 from spira_services.labels import assignment, store
 from spira_services.labels.assignment import TASKS
+from spira_services.labels.policy import POLICY
 from spira_tasks.artifacts.blobs import Blobs
 
 NEWEST_CONSENT = (
@@ -76,4 +77,6 @@ class OfCollection:
         if row is None:
             return {}
         moment = datetime.fromisoformat(row.document["recorded_at"])
-        return {**kept.near(connection, row.subject_id, moment), **row.document["values"]}
+        within = timedelta(hours=POLICY.subject_hours)
+        known = kept.near(connection, row.subject_id, moment, within)
+        return {**known, **row.document["values"]}

@@ -65,7 +65,6 @@ NEWEST = Table(
     Column("at", Instant, nullable=False),
 )
 
-DIAGNOSIS_HOURS = 48  # as the policy of labels has it for what is said of a person
 MEASURED = ("spo2", "on_oxygen", "fio2", "resp_rate", "heart_rate", "temp")
 
 
@@ -143,11 +142,13 @@ def in_force(connection: Connection, *where: Any) -> list[ClinicalFact]:
     return with_oxygen({row.source_ref: _fact(row) for row in rows}.values())
 
 
-def near(connection: Connection, subject_id: str, moment: datetime) -> dict[str, str]:
+def near(
+    connection: Connection, subject_id: str, moment: datetime, diagnosis_within: timedelta
+) -> dict[str, str]:
     """What hospitals say of a person at a time, by columns of the row contract, as its text.
 
-    Measurements lie within ``SPO2_MINUTES`` of it, a diagnosis within ``DIAGNOSIS_HOURS``; of
-    several diagnoses the one that says most of the label.  The place is the last one before.
+    Measurements lie within ``SPO2_MINUTES`` of it; of several diagnoses that are near enough it is
+    one that says something of the label.  The place is the last one before.
     """
     facts = [
         fact
@@ -166,7 +167,7 @@ def near(connection: Connection, subject_id: str, moment: datetime) -> dict[str,
             if quantity == "spo2":
                 found["spo2_at"] = fact.at.isoformat()
                 found.setdefault("on_oxygen", fact.oxygen)
-    diagnoses = nearest("diagnosis", timedelta(hours=DIAGNOSIS_HOURS))
+    diagnoses = nearest("diagnosis", diagnosis_within)
     for fact in sorted(diagnoses, key=_says_nothing)[:1]:
         found["cid10"] = fact.value
     places = [f for f in facts if f.quantity in {"unit", "discharged"} and f.at <= moment]

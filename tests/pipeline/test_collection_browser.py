@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from spira_services.collection import api, devices
-from spira_services.collection.documents import RECORDINGS, REVISIONS
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.intake import audio_reader
@@ -125,9 +125,9 @@ def network(page: Page, there: bool) -> None:
     )
 
 
-def consent(page: Page) -> None:
+def consent(page: Page, answer: str = "Agrees") -> None:
     page.click("#start")
-    page.click(".choice", "Agrees")
+    page.click(".choice", answer)
     page.click("#next")
 
 
@@ -245,6 +245,27 @@ def test_a_refused_session_opens_at_what_is_wrong_and_is_sent_as_the_next_revisi
     ]
     asked_again = sum("/blobs/" in url for url in page.requested) - n_parts
     assert asked_again == len(RECORDED)  # HEAD alone: the audio is there
+
+
+def test_a_consent_that_was_pending_is_sent_when_it_was_given_also_without_a_network(
+    collection: Collection, page: Page, microphone: Path
+) -> None:
+    page.open(address(collection))
+    consent(page, "Will decide later")
+    record_all(page, microphone)
+    fill_in(page)
+    page.click("#next")
+    page.click("#finish")
+    page.wait(STORED)
+    session_id = kept(page, "(await store.sessions())[0].id")
+    network(page, there=False)
+    page.click("button", "Consent was given")
+    page.click("button", "Yes, agreed")
+    page.read("consent given, to be told")
+    network(page, there=True)
+    page.wait(STORED + " && !document.querySelector('.session.consenting')")
+    statuses = [row.status for row in rows(collection, CONSENTS, session_id)]
+    assert statuses == ["pending", "granted"]
 
 
 def test_a_file_goes_on_from_the_byte_that_the_server_has(

@@ -28,6 +28,7 @@ from spira_services.hospitals.kept import FACTS, SYNCS
 from spira_services.hospitals.reading import Reading
 from spira_services.hospitals.rows import Entry
 from spira_services.hospitals.sources import VARIABLE
+from spira_services.hospitals.watch import Alert
 from spira_services.labelling import OfCollection
 from spira_services.labels import store
 from spira_services.labels.policy import settled
@@ -323,4 +324,6 @@ def test_a_sync_that_is_killed_while_it_stores_leaves_nothing_and_the_next_one_a
 
 
 def test_a_report_without_anybody_to_ask_is_a_success() -> None:
-    assert Report("hc:fhir", 0, 3, 0, 0, 0, 0, ()).exit_status == 0
+    nothing = (Alert("no_files", "hc:csv"),)
+    assert Report("hc:csv", 0, 3, 0, 0, 0, 0, nothing).exit_status == 0
+    assert Report("hc:csv", 1, 3, 0, 0, 0, 0, nothing).exit_status == EXIT_REJECTED

@@ -75,4 +75,7 @@ export const sendSession = async (key, id, manifest) =>
 
 export const receipts = async (key) => content(await call("GET", "sessions", { key }));
 
+export const giveConsent = async (key, id, consent) =>
+  content(await call("POST", `sessions/${id}/consent`, { key, ...json(consent) }));
+
 export const withdraw = async (key, id) => content(await call("POST", `sessions/${id}/withdraw`, { key }));

@@ -5,8 +5,8 @@ import { problemInWords } from "./form.js";
 import { installHint } from "./install.js";
 import { newSession, releaseSession } from "./session.js";
 import { change, changeWithoutAudio, deleteSession, fact, isUnsent, onChange, sessions } from "./store.js";
-import { inWords } from "./time.js";
-import { line, sendAll } from "./upload.js";
+import { inWords, isoWithOffset } from "./time.js";
+import { TO_SEND, line, sendAll } from "./upload.js";
 import { both, has, languageNow, t } from "./words.js";
 
 const N_STORED = 10; // receipts that are shown unless all are asked for
@@ -58,7 +58,7 @@ async function start(device) {
 }
 
 function statusOf(all) {
-  const waiting = all.filter(({ state }) => state === "waiting" || state === "withdrawing").length;
+  const waiting = all.filter(({ state }) => TO_SEND.includes(state)).length;
   const problem = line.problem && has(line.problem) ? line.problem : line.problem && "server";
   const sends = line.sending !== null;
   const words = sends
@@ -89,7 +89,7 @@ function groups(all, context, draw) {
   return [
     group("to_mend", of("refused"), context),
     group("to_finish", of("draft"), context),
-    group("on_phone", of("waiting", "withdrawing"), context),
+    group("on_phone", of(...TO_SEND), context),
     group("stored", shown, context),
     stored.length > shown.length &&
       el("button", { type: "button", id: "more", onclick: more }, t("show_all", { n: stored.length })),
@@ -169,9 +169,24 @@ function actions(record) {
         record.error && button("mend", record, () => void mend(record).then(open)),
         button("withdraw", record, () => void withdraw(record), "quiet"),
       ];
+    case "accepted":
+      return [isPending(record) && button("consent_came", record, () => void takeConsent(record))];
     default:
       return [];
   }
+}
+
+const isPending = (record) => record.consent?.status === "pending";
+
+async function takeConsent(record) {
+  const words = { title: t("consent_came_title"), text: t("consent_came_text") };
+  if (!(await ask({ ...words, yes: t("consent_came_yes"), no: t("cancel") }))) return;
+  await change(record.id, (now) => {
+    now.state = "consenting";
+    now.consent = { ...now.consent, status: "granted", at: isoWithOffset() };
+    now.error = null;
+  });
+  void sendAll();
 }
 
 /** Open a session again; what was refused is sent as the next revision. */

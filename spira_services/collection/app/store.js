@@ -4,8 +4,8 @@
    sessions  one record a session
    audio     the bytes of takes, apart, so that a list of sessions loads none of them
 
-   A session is `draft`, `waiting` (finished, to be sent), `accepted`, `refused`, `withdrawing` (to be
-   sent too) or `withdrawn`. */
+   A session is `draft`, `waiting` (finished, to be sent), `accepted`, `refused`, `consenting` (was
+   accepted, and its consent is to be sent), `withdrawing` (to be sent too) or `withdrawn`. */
 
 const NAME = "spira-collection";
 const SAFE = { durability: "strict" }; // on the disk before it is called done
@@ -154,4 +154,4 @@ export async function deleteSession(id) {
 
 /** Whether something of a session still has to reach the server. */
 export const isUnsent = (record) =>
-  ["draft", "waiting", "refused", "withdrawing"].includes(record.state);
+  ["draft", "waiting", "refused", "consenting", "withdrawing"].includes(record.state);

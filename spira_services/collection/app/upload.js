@@ -3,7 +3,7 @@
    One tab sends at a time.  A file goes on from the byte that the server has; a session counts as
    stored only when the receipt lists the very digests of what is on the phone. */
 
-import { Failure, offsetOf, receipts, sendPart, sendSession, withdraw } from "./api.js";
+import { Failure, giveConsent, offsetOf, receipts, sendPart, sendSession, withdraw } from "./api.js";
 import { announce, bytesOf, change, changeWithoutAudio, fact, renew, sessions } from "./store.js";
 import { isoWithOffset } from "./time.js";
 
@@ -11,6 +11,8 @@ const PART_BYTES = 256 * 1024;
 const FIRST_WAIT_SECONDS = 5;
 const LONGEST_WAIT_SECONDS = 300;
 const MAX_RESTARTS = 3; // of one file in one try, where the server says that other bytes came
+
+export const TO_SEND = ["waiting", "consenting", "withdrawing"]; // states of what is finished
 
 let timer = null;
 let waitSeconds = FIRST_WAIT_SECONDS;
@@ -57,8 +59,7 @@ async function sendWaiting() {
   const device = await fact("device");
   if (!device) return;
   const due = (await sessions()).filter(({ state, site }) => {
-    const finished = state === "waiting" || state === "withdrawing";
-    return finished && site === device.site.hospital_id;
+    return TO_SEND.includes(state) && site === device.site.hospital_id;
   });
   if (due.length === 0) return;
   try {
@@ -81,6 +82,7 @@ function problemOf({ status, code }) {
 async function sendOne(key, record) {
   try {
     if (record.state === "withdrawing") await sendWithdrawal(key, record);
+    else if (record.state === "consenting") await sendConsent(key, record);
     else await sendRecord(key, record);
   } catch (failure) {
     const concernsAll = !(failure instanceof Failure) || failure.passes || failure.status === 401;
@@ -104,6 +106,22 @@ async function sendWithdrawal(key, record) {
   }
   await change(record.id, (now) => {
     now.state = "withdrawn";
+  });
+}
+
+async function sendConsent(key, record) {
+  let settled;
+  try {
+    const receipt = await giveConsent(key, record.id, record.consent);
+    settled = { state: "accepted", receipt };
+  } catch (failure) {
+    if (failure.status === 409) settled = { state: "withdrawn" }; // by somebody else
+    else if (failure.status !== 404) throw failure;
+    // Of a device that is enrolled no more: the data manager can take the consent.
+    else settled = { state: "accepted", error: failure.code, consent: { ...record.consent, status: "pending" } };
+  }
+  await change(record.id, (now) => {
+    if (now.state === "consenting") Object.assign(now, settled); // else withdrawn meanwhile
   });
 }
 

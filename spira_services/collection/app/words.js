@@ -89,6 +89,7 @@ const WORDS = {
   state_uploading: ["enviando", "uploading"],
   state_accepted: ["guardada", "stored"],
   state_refused: ["recusada", "refused"],
+  state_consenting: ["consentimento dado, a avisar", "consent given, to be told"],
   state_withdrawing: ["retirada, a avisar", "withdrawn, to be told"],
   state_withdrawn: ["retirada", "withdrawn"],
   resume: ["Continuar", "Continue"],
@@ -102,6 +103,13 @@ const WORDS = {
     "As gravações e o formulário só existem neste telefone. Apagados, não voltam.",
     "The recordings and the form exist on this phone only. They cannot be brought back.",
   ],
+  consent_came: ["Consentimento dado", "Consent was given"],
+  consent_came_title: ["A pessoa deu o consentimento?", "Has the person given consent?"],
+  consent_came_text: [
+    "A pessoa, ou quem responde por ela, concordou com o texto que foi mostrado. O servidor passa a usar a sessão.",
+    "The person, or whoever answers for them, agreed to the text that was shown. The server uses the session from now on.",
+  ],
+  consent_came_yes: ["Sim, concordou", "Yes, agreed"],
   withdraw: ["Retirar consentimento", "Withdraw consent"],
   withdraw_title: ["A pessoa retirou o consentimento?", "Has the person withdrawn consent?"],
   withdraw_text: [
