@@ -142,6 +142,12 @@ def in_force(connection: Connection, *where: Any) -> list[ClinicalFact]:
     return with_oxygen({row.source_ref: _fact(row) for row in rows}.values())
 
 
+def forget(connection: Connection, subject_id: str) -> int:
+    """Delete what is kept of a person; return how many facts went."""
+    connection.execute(delete(NEWEST).where(NEWEST.c.subject_id == subject_id))
+    return connection.execute(delete(FACTS).where(FACTS.c.subject_id == subject_id)).rowcount
+
+
 def near(
     connection: Connection, subject_id: str, moment: datetime, diagnosis_within: timedelta
 ) -> dict[str, str]:

