@@ -119,7 +119,7 @@ def test_what_a_hospital_says_labels_a_session_once_by_whatever_wire(
     assert main(["hospitals", "sync"]) == 0
     after = datetime.now(UTC)
     stored = count(collection.engine)
-    assert stored[store.EVENTS.name] > 04  # 12 saturations and 2 diagnoses
+    assert stored[store.EVENTS.name] == 14  # 12 saturations and 2 diagnoses
     assert stored[FACTS.name] == len(hospital.known())
 
     for kind, configuration in FILES.items():  # the same facts, so nothing is new
