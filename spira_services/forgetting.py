@@ -38,19 +38,19 @@ def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -
     Returns
     -------
     dict
-        How many of what went: ``n_snapshots``, ``n_sessions``, ``n_files``, ``n_label_events``,
-        ``n_hospital_facts``.
+        How many of what went: ``n_snapshots``, ``n_sessions``, ``n_files``, ``n_facts`` of
+        hospitals, ``n_label_events``.
     """
     # First the copies: while they are there, the rows still say whose they are.
-    counts = {"n_snapshots": _delete_snapshots(snapshots, tag)}
-    counts |= dict.fromkeys(("n_label_events", "n_hospital_facts"), 0)
+    counts = {"n_snapshots": _delete_snapshots(snapshots, tag), "n_facts": 0, "n_label_events": 0}
     with engine.begin() as connection:
+        labels.serialise(connection)  # a sync of a hospital comes before or after
         # The sessions go first: what is left of them would be lent to the labels again.
         subjects = erasure.subjects_of(connection, tag)
         counts |= erasure.forget(connection, blobs, tag, actor)
         for subject in subjects:
+            counts["n_facts"] += kept.forget(connection, subject)
             counts["n_label_events"] += labels.forget(connection, subject)
-            counts["n_hospital_facts"] += kept.forget(connection, subject)
     if counts["n_snapshots"] and open_backend(snapshots).find(NEWEST) is None:
         with suppress(ConfigError):  # the person was the only one: there is none to write
             snapshot.write(engine, blobs, snapshots, now())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection, Engine, select
@@ -90,7 +91,7 @@ def sync_hospitals(
         synced = sync(connector, people, before.since, before.known, before.history, secret=secret)
         n_label_events = 0
         if not is_dry_run:
-            n_label_events = _store(engine, people, before, synced, actor)
+            n_label_events = _store(engine, connector, before, synced, actor)
         reports.append(
             Report(
                 connector.source,
@@ -108,18 +109,7 @@ def sync_hospitals(
 
 def participants(connection: Connection, hospital_id: str) -> tuple[list[Participant], int]:
     """Whom to ask about, by the numbers that are kept; and how many have none kept."""
-    asked = (
-        select(SESSIONS.c.hospital_id, REVISIONS.c.subject_id, REVISIONS.c.number)
-        .join(SESSIONS, SESSIONS.c.session_id == REVISIONS.c.session_id)
-        .where(labelling.MAY_BE_USED)
-        .order_by(REVISIONS.c.received_at)
-    )
-    site = pseudonyms.canonical_site(hospital_id)
-    rows = [
-        row
-        for row in connection.execute(asked)
-        if pseudonyms.canonical_site(row.hospital_id) == site
-    ]
+    rows = _usable(connection, hospital_id)
     encrypted = {row.subject_id: row.number for row in rows if row.number is not None}
     n_without = len({row.subject_id for row in rows} - {*encrypted})
     if not encrypted:
@@ -136,23 +126,37 @@ def participants(connection: Connection, hospital_id: str) -> tuple[list[Partici
         ) from None
 
 
+def _usable(connection: Connection, hospital_id: str) -> list[Any]:
+    """The sessions of a hospital whose consent is in force, the oldest first."""
+    asked = (
+        select(SESSIONS.c.hospital_id, REVISIONS.c.subject_id, REVISIONS.c.number)
+        .join(SESSIONS, SESSIONS.c.session_id == REVISIONS.c.session_id)
+        .where(labelling.MAY_BE_USED)
+        .order_by(REVISIONS.c.received_at)
+    )
+    site = pseudonyms.canonical_site(hospital_id)
+    rows = connection.execute(asked)
+    return [row for row in rows if pseudonyms.canonical_site(row.hospital_id) == site]
+
+
 def _store(
-    engine: Engine, people: Sequence[Participant], before: kept.Before, synced: Synced, actor: str
+    engine: Engine, connector: Connector, before: kept.Before, synced: Synced, actor: str
 ) -> int:
     """Store all that a sync found; return how many label events are new."""
-    source = synced.profile.source
+    source = connector.source
     with engine.begin() as connection:
-        facts = kept.add(connection, synced, before, now())
+        store.serialise(connection)  # an erasure comes before or after, and not between
+        theirs = {row.subject_id for row in _usable(connection, connector.hospital_id)}
+        facts = kept.add(connection, synced, before, theirs, now())
         if facts is None:
             raise ServiceUnavailable(f"another sync of {source} ran at the same time; run it again")
-        theirs = {person.subject_id for person in people}
-        n_events = _label(connection, [fact for fact in facts if fact.subject_id in theirs])
+        n_events = _label(connection, facts)
         labelling.prepare(connection)  # so that what was just labelled has sessions
         key = f"{source}:{before.number + 1}"
         for alert in synced.alerts:
             name = f"hospital_alert:{key}:{alert.code}:{alert.quantity}:{alert.name}"
             events.record(connection, actor, "hospital_alert", name, asdict(alert))
-        counts = {"source": source, "n_participants": len(people), "n_facts": len(synced.facts)}
+        counts = {"source": source, "n_participants": len(theirs), "n_facts": len(synced.facts)}
         counts |= {"n_found": synced.profile.found, "n_label_events": n_events}
         events.record(connection, actor, "hospital_sync", f"hospital_sync:{key}", counts)
     return n_events

@@ -5,7 +5,7 @@ The entry of a source is one thing in several versions, counted from 1; the late
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -105,47 +105,56 @@ def before(connection: Connection, source: str, hospital_id: str) -> Before:
 
 
 def add(
-    connection: Connection, synced: Synced, since: Before, moment: datetime
+    connection: Connection,
+    synced: Synced,
+    since: Before,
+    subjects: Collection[str],
+    moment: datetime,
 ) -> list[ClinicalFact] | None:
-    """Store what a sync found; return all facts in force, None where another sync came between.
+    """Store what a sync found; all facts in force, None where another sync came between.
 
-    All of it belongs to the caller's transaction: what is not committed is read again.
+    All of it belongs to the caller's transaction: what is not committed is read again.  Of who is
+    not among ``subjects`` any more, nothing is stored or returned.
     """
     source, number = synced.profile.source, since.number + 1
     profile = synced.profile.model_dump(mode="json")
     row = {"source": source, "number": number, "is_complete": synced.profile.complete}
     if not insert_once(connection, SYNCS, {**row, "profile": profile}):
         return None
-    facts = {fact.source_ref: fact for fact in since.facts}
-    versions = {ref: fact.version for ref, fact in facts.items()}
+    facts = {fact.source_ref: fact for fact in since.facts if fact.subject_id in subjects}
     fresh = [
         replace(
             fact,
             hospital_id=canonical_site(fact.hospital_id),
-            version=versions.get(fact.source_ref, 0) + 1,
+            version=facts[fact.source_ref].version + 1 if fact.source_ref in facts else 1,
         )
         for fact in synced.facts
+        if fact.subject_id in subjects
     ]
     if fresh:
         connection.execute(insert(FACTS), [_row(fact, moment) for fact in fresh])
     connection.execute(delete(NEWEST).where(NEWEST.c.source == source))
-    newest = [{"source": source, "subject_id": who, "at": at} for who, at in synced.newest.items()]
+    newest = [
+        {"source": source, "subject_id": subject, "at": at}
+        for subject, at in synced.newest.items()
+        if subject in subjects
+    ]
     if newest:
         connection.execute(insert(NEWEST), newest)
     facts |= {fact.source_ref: fact for fact in fresh}
     return with_oxygen(facts.values())
 
 
+def forget(connection: Connection, subject: str) -> int:
+    """Delete all that hospitals said of a person; return how many facts went."""
+    connection.execute(delete(NEWEST).where(NEWEST.c.subject_id == subject))
+    return connection.execute(delete(FACTS).where(FACTS.c.subject_id == subject)).rowcount
+
+
 def in_force(connection: Connection, *where: Any) -> list[ClinicalFact]:
     """The latest version of each entry, with what is known of the oxygen."""
     rows = connection.execute(select(FACTS).where(*where).order_by(FACTS.c.version))
     return with_oxygen({row.source_ref: _fact(row) for row in rows}.values())
-
-
-def forget(connection: Connection, subject_id: str) -> int:
-    """Delete what is kept of a person; return how many facts went."""
-    connection.execute(delete(NEWEST).where(NEWEST.c.subject_id == subject_id))
-    return connection.execute(delete(FACTS).where(FACTS.c.subject_id == subject_id)).rowcount
 
 
 def near(

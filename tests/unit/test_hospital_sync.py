@@ -291,6 +291,28 @@ def test_a_sync_that_another_one_overtook_stores_nothing(collection: Collection)
     assert count(collection.engine) == {FACTS.name: 1, SYNCS.name: 1, store.EVENTS.name: 1}
 
 
+def test_a_person_who_is_erased_while_a_hospital_is_read_leaves_nothing(
+    collection: Collection, tmp_path: Path
+) -> None:
+    tag = pseudonyms.tombstone_tag(pseudonyms.known_as(pseudonyms.key(), "hc", ILL))
+    said = entry("diagnosis", "J96.0", "1")
+
+    def erase() -> dict[str, int]:
+        under = str(tmp_path / "snapshots")
+        return forget(collection.engine, collection.blobs, under, tag, "cli:test")
+
+    class Slow(Said):
+        def read(self, participants: Any, since: Any) -> Reading:
+            counts = erase()
+            assert (counts["n_facts"], counts["n_label_events"]) == (1, 1)
+            return super().read(participants, since)
+
+    sync_hospitals(collection.engine, [Said(said)], "cli:test")
+    more = entry("diagnosis", "J96.0", "2")
+    sync_hospitals(collection.engine, [Slow(said, more)], "cli:test")
+    assert count(collection.engine) == {FACTS.name: 0, SYNCS.name: 2, store.EVENTS.name: 0}
+
+
 def test_facts_cannot_be_changed(collection: Collection) -> None:
     sync_hospitals(collection.engine, [Said(entry("spo2", 91, "1"))], "cli:test")
     with pytest.raises(Exception, match="append-only"), collection.engine.begin() as connection:
@@ -312,7 +334,7 @@ def test_a_sync_that_is_killed_while_it_stores_leaves_nothing_and_the_next_one_a
         assert collection.device().send(of(ILL, 1)).json()["status"] == "accepted"
         command = ["-m", "spira_services", "hospitals", "sync", "--config", config]
         with collection.engine.connect() as holding:
-            holding.execute(select(store.CLOCK).with_for_update())  # the first event waits
+            holding.execute(text("LOCK TABLE events IN EXCLUSIVE MODE"))  # of what is stored last
             with subprocess.Popen([sys.executable, *command]) as syncing:
                 waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
                 with create_engine(made.url).connect() as watching:
@@ -349,7 +371,7 @@ def test_the_step_syncs_a_folder_and_an_erasure_reaches_what_it_kept(
         tags = {*map(tombstone_tag, connection.execute(select(FACTS.c.subject_id)).scalars())}
     under = str(tmp_path / "snapshots")
     gone = [forget(collection.engine, collection.blobs, under, tag, "cli:test") for tag in tags]
-    assert sum(one["n_hospital_facts"] for one in gone) == stored[FACTS.name]
+    assert sum(one["n_facts"] for one in gone) == stored[FACTS.name]
     left = count(collection.engine)
     assert (left[FACTS.name], left[store.EVENTS.name]) == (0, 0)
 

@@ -226,13 +226,8 @@ def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_
     tag, under = tombstone_tag(person), str(tmp_path / "snapshots")
 
     counts = forget(collection.engine, collection.blobs, under, tag, "cli:test")
-    assert counts == {
-        "n_snapshots": 1,
-        "n_sessions": 1,
-        "n_files": 3,
-        "n_label_events": 1,
-        "n_hospital_facts": 0,
-    }
+    expected = {"n_snapshots": 1, "n_sessions": 1, "n_files": 3, "n_facts": 0, "n_label_events": 1}
+    assert counts == expected
     (newest,) = (path for path in Path(under).iterdir() if (path / "recordings.csv").is_file())
     assert (newest / "recordings.csv").read_text().count("\n") == 4  # a header and three takes
     assert open_source(f"folder:{under}").digest == open_source(f"folder:{newest}").digest
@@ -248,5 +243,5 @@ def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_
     monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(collection.engine.url))
     monkeypatch.setenv("SPIRA_COLLECTION_AUDIO", str(collection.folder / "audio"))
     assert main(["erase", tag, "--snapshots", under]) == 0
-    repeated = "0 snapshots, 0 label events, 0 hospital facts, 0 sessions, 0 files\n"
+    repeated = "0 snapshots, 0 facts, 0 label events, 0 sessions, 0 files\n"
     assert capsys.readouterr().out == repeated
