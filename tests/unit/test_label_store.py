@@ -10,10 +10,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from databases import BACKENDS, migrated, server
 from sqlalchemy import Engine, delete, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
+from spira_services import hospital_sync  # noqa: F401  # which uses all tables
+from spira_services.database import metadata
 from spira_services.labels import store
 from spira_services.labels.store import LabelEvent, canonical, events_as_of, forget, labels_as_of
 
@@ -208,3 +212,10 @@ def replace_recorded(engine: Engine, key: str) -> LabelEvent:
 def test_an_event_without_sense_is_none(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         event("bad", **fields)
+
+
+def test_the_migrations_make_the_tables_that_are_declared(engine: Engine) -> None:
+    assert {"collection_sessions", "hospitals_facts"} <= {*metadata.tables}
+    with engine.connect() as connection:
+        there = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(there, metadata) == []
