@@ -62,7 +62,7 @@ class Report:
 def sync_hospitals(
     engine: Engine, connectors: Iterable[Connector], actor: str, *, is_dry_run: bool = False
 ) -> list[Report]:
-    """Sync each hospital; one that does not answer keeps none of the others.
+    """Sync each hospital; one that does not answer does not stop the others.
 
     Parameters
     ----------

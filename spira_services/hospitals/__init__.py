@@ -6,6 +6,8 @@
 * ``fhir``, ``hl7``, ``drops``   the connectors
 * ``sync``      one synchronisation: read, decide, compare, hand on what is new
 * ``evidence``  what a fact says of a label
+* ``kept``      what is stored: facts, and what a sync leaves for the next
+* ``sources``   the configuration file: which hospitals, and how each is read
 
 The hospital number of a participant is asked with and compared, and never handed on: facts, alerts
 and profiles know people by their pseudonym.

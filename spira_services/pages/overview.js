@@ -113,7 +113,10 @@ async function give({ session_id, version, scope }) {
   if (!confirm(word('sure')(session_id.slice(0, 4).toUpperCase()))) return;
   const body = JSON.stringify({ version, scope, at: new Date().toISOString() });
   const headers = { 'Content-Type': 'application/json' };
-  if (await ask(`consents/${session_id}`, { method: 'POST', headers, body })) await load();
+  if (await ask(`consents/${session_id}`, { method: 'POST', headers, body })) {
+    await load();
+    find('#pending').focus(); // the button is gone
+  }
 }
 
 find('form').addEventListener('submit', load);

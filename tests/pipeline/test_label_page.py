@@ -112,6 +112,7 @@ def test_a_data_manager_sees_what_came_and_takes_a_consent_by_keys(
         page.run("self.confirm = () => true; document.querySelector('td button').focus()")
         press(page, "Enter")
         page.read("None.")
+        page.wait("document.activeElement.id == 'pending'")
         page.click("#language")
         page.read("Idade: fora da faixa (1)")
         assert all(url.startswith((ward.address, "data:", "about:")) for url in page.requested)
