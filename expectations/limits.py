@@ -138,6 +138,13 @@ ONE_CLASS_SHARE = 0.2  # of the people at one device, site, channel … that has
 SMALL_DIFFERENCE = 0.25  # of age or sex between the classes, in standard deviations
 LARGE_DIFFERENCE = 0.5
 
+# Labels.
+WEAK_FRACTION = 0.5  # of the labels that are learned from, from rules of thumb
+LEAST_CONFIDENCE = 0.8
+UNSURE_FRACTION = 0.10  # of the labels, with less
+MIN_AGREEMENT = 0.6  # Krippendorff's alpha of those who label
+SECOND_OPINION_FRACTION = 0.5  # of the labelled sessions, without two who said the same
+
 # Features.
 MAX_PARITY_DIFFERENCE = 1e-3  # in standard deviations of the matrix; another machine gives 1e-5
 

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import great_expectations as gx
 import pytest
-from suites import BETWEEN, IN_SET, LEVEL, PERSONAL, WEAK, Table
+from suites import BETWEEN, IN_SET, LEVEL, NOT_IN_SET, PERSONAL, WEAK, Table
 
-from expectations.suites import audio, metadata, training_set
+from expectations.suites import audio, labels, metadata, training_set
 from spira_tasks import quality
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.record import Result
@@ -21,11 +21,13 @@ from spira_tasks.runner import run_step
 Gate = Callable[..., Result]
 CONFOUND = (f"{WEAK}(device_model, strong)", f"{LEVEL}(device_model)")
 ERASED = f"{IN_SET}(erased)"
+MEASURED = f"{NOT_IN_SET}(label_source, measured)"
 HOT = f"{BETWEEN}(temp, possible)"
 FEW = (
     (metadata, {HOT, f"{IN_SET}(consent_status, granted)", f"{PERSONAL}(cid10)"}),
     (audio, {f"{BETWEEN}(n_channels)"}),
     (training_set, {*CONFOUND, ERASED}),
+    (labels, {MEASURED}),
 )
 
 

@@ -18,6 +18,7 @@ N = 240
 Table: TypeAlias = pd.DataFrame
 
 BETWEEN, IN_SET = "expect_column_values_to_be_between", "expect_column_values_to_be_in_set"
+NOT_IN_SET = "expect_column_values_to_not_be_in_set"
 NOT_NULL, UNIQUE = "expect_column_values_to_not_be_null", "expect_column_values_to_be_unique"
 REGEX = "expect_column_values_to_match_regex"
 PAIR, EQUAL = (

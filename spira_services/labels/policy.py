@@ -111,14 +111,6 @@ def settled(connection: Connection, as_of: datetime, policy: LabelPolicy = POLIC
 _PEOPLE = ("adjudication", "agreement")
 
 
-def may_carry_weak(split: str) -> bool:
-    """Whether rows of a side of the split may have weak labels: only what is learned from.
-
-    On a weak label nothing can be measured, because the model may be one of its sources.
-    """
-    return split == "train"
-
-
 def _by_item(events: Iterable[LabelEvent]) -> Mapping[tuple[str, str], list[LabelEvent]]:
     """The newest event of each voice on each item; ``events`` come in the order of recording."""
     newest: dict[tuple[str, str, str, str], LabelEvent] = {}

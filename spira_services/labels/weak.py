@@ -3,7 +3,8 @@
 A labelling function looks at what is known of a session and says 1, 0, ``ABSTAIN`` (it looked and
 does not say) or ``MISSING`` (what it looks at is not there).  Abstaining is an answer: a rule that
 only ever says 1 tells by its silence too.  The label model is that of Dawid and Skene; where it is
-not sure it gives no label.  Weak labels are for training alone (``policy.may_carry_weak``).
+not sure it gives no label.  Weak labels are to learn from: the split of a training leaves them out
+where a model is measured.
 """
 
 from __future__ import annotations

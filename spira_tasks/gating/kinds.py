@@ -46,11 +46,11 @@ class Kind:
 
 def suites(gate: Gate) -> list[SuiteFor]:
     """The functions that make the suites for a table; importing them takes seconds."""
-    from expectations.suites import audio, features, metadata, training_set, ward_noise
+    from expectations.suites import audio, features, labels, metadata, training_set, ward_noise
 
     found: dict[Gate, list[SuiteFor]] = {
         "recordings": [metadata.suite, audio.suite],
-        "training_set": [training_set.suite],
+        "training_set": [training_set.suite, labels.suite],
         "features": [features.suite],
         "ward_noise": [ward_noise.suite],
     }
@@ -105,7 +105,16 @@ def _against_ingest(frame: pd.DataFrame, given: Given) -> tuple[int, int]:
 
 
 def _against_recordings(frame: pd.DataFrame, given: Given) -> tuple[int, int]:
-    return _compare(_recordings(given.source), frame)
+    """The split says how many recordings with weak labels it left out: so many, and no others."""
+    from spira_tasks.intake.record_contract import LEFT_OUT, WEAK_SOURCES
+
+    before = _recordings(given.source)
+    is_weak = before["label_source"].isin(WEAK_SOURCES)
+    n_lost, n_new = _compare(before, frame)
+    n_weak_lost, _ = _compare(before[is_weak], frame)
+    named = json.loads(given.table.read(LEFT_OUT)) if LEFT_OUT in given.table.names else {}
+    n_unnamed = abs(n_weak_lost - int(named.get("n_weak", 0)))
+    return n_lost - n_weak_lost + n_unnamed, n_new
 
 
 def _against_recordings_of_tasks(frame: pd.DataFrame, given: Given) -> tuple[int, int]:

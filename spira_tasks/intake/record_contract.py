@@ -86,6 +86,11 @@ COLUMNS = {
     "consent_scope": Column(),
     "retention_until": Column("date"),
 }
+# On a label from one of these sources nothing can be measured: a model may be behind it.  It may be
+# learned from, on the side of a split where models learn.
+WEAK_SOURCES = ("weak",)
+WEAK_SIDES = ("train",)
+LEFT_OUT = "left_out.json"  # beside a split table: how many of them are not in it
 # Columns in which people can write what they like; the others cannot hold a name.
 FREE_TEXT = tuple(
     name

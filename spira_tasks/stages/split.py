@@ -1,4 +1,8 @@
-"""Give every subject a side: train, validation or test, for good."""
+"""Give every subject a side: train, validation or test, for good.
+
+A recording with a weak label is left out where its subject's side is one to measure on: the label
+moves nobody to another side.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +33,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    recordings: Path  # recordings.parquet with the column ``split``
-    report: Path  # split.json: sizes by split, class and sex
+    # recordings.parquet with the column ``split``; left_out.json where weak labels were left out
+    recordings: Path
+    report: Path  # split.json: sizes by split, class and sex; how many were left out
 
 
 class Config(StageConfig):
@@ -54,18 +59,28 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
     import pandas as pd
 
+    from spira_tasks.intake.record_contract import LEFT_OUT, WEAK_SIDES, WEAK_SOURCES
+
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     keyed = table["subject_id"].map(lambda subject: side(subject, config))
     given = table["split_given"] if config.keep_given else pd.Series(None, index=table.index)
     table["split"] = given.where(given.notna(), keyed).astype("str")
+    is_left_out = table["label_source"].isin(WEAK_SOURCES) & ~table["split"].isin(WEAK_SIDES)
+    n_left_out = int(is_left_out.sum())
+    table = table[~is_left_out]
     table.to_parquet(outputs.recordings / "recordings.parquet", index=False)
+    if n_left_out:  # the gate that counts the rows reads it
+        (outputs.recordings / LEFT_OUT).write_text(json.dumps({"n_weak": n_left_out}))
 
-    report = sizes(table)
-    report["n_subjects_with_given_split"] = int(table[given.notna()]["subject_id"].nunique())
+    report = sizes(table) | {"n_recordings_weak_left_out": n_left_out}
+    report["n_subjects_with_given_split"] = int(
+        table.loc[given[table.index].notna(), "subject_id"].nunique()
+    )
     (outputs.report / "split.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     return Outcome(
         {f"n_subjects_{split}": float(report["n_subjects"].get(split, 0)) for split in SPLITS}
         | {f"n_patients_{split}": float(report["n_patients"].get(split, 0)) for split in SPLITS}
+        | {"n_excluded_weak": float(n_left_out)}
     )
 
 

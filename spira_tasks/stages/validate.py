@@ -61,7 +61,7 @@ class Outputs:
 class Config(StageConfig):
     """Which kind of gate this is, and how many rows may be refused.
 
-    ``gate``: ``recordings`` (suites S1 and S2), ``training_set`` (S3), ``features`` (S4) or
+    ``gate``: ``recordings`` (suites S1 and S2), ``training_set`` (S3 and S7), ``features`` (S4) or
     ``ward_noise`` (S8).  ``tasks``: what the model is trained on; the people of a training set
     are counted by their labelled recordings of it.  ``n_parity_recordings``: how many have their
     features computed again.

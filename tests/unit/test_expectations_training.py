@@ -13,6 +13,7 @@ from suites import (
     EQUAL,
     IN_SET,
     NEAR,
+    NOT_IN_SET,
     NOT_NULL,
     ONE,
     PAIR,
@@ -31,7 +32,7 @@ from suites import (
     ward_noises,
 )
 
-from expectations.suites import features, training_set, ward_noise
+from expectations.suites import features, labels, training_set, ward_noise
 
 
 def test_a_clean_training_set_passes() -> None:
@@ -121,6 +122,56 @@ def test_two_versions_do_not_mix(column: str, status: str) -> None:
     table[column] = np.where(table.index < 100, 1, 2) if column == "label_version" else "2"
     table.loc[:99, column] = 1 if column == "label_version" else "1"
     assert failing(training_set.suite, table) == {f"{COUNT}({column})": status}
+
+
+def labelled() -> Table:
+    return split(recordings()).assign(label_source="clinician", label_confidence=0.95)
+
+
+def test_labels_of_clinicians_who_are_sure_pass() -> None:
+    assert failing(labels.suite, labelled()) == {}
+    assert failing(labels.suite, split(recordings())) == {}  # the published layout has no sources
+
+
+@pytest.mark.parametrize("side", ["validation", "test"])
+def test_a_weak_label_where_a_model_is_measured_blocks_and_nobody_may_waive_it(side: str) -> None:
+    table = labelled()
+    table.loc[table.index[table["split"] == side][0], "label_source"] = "weak"
+    report = checked(labels.suite, table)
+    name = f"{NOT_IN_SET}(label_source, measured)"
+    assert failed(report)[name] == "block"
+    assert name in firm(report)
+
+
+@pytest.mark.parametrize(
+    ("share", "column", "value", "name"),
+    [
+        (0.7, "label_source", "weak", f"{NOT_IN_SET}(label_source, learned)"),
+        (0.4, "label_source", "weak", None),
+        (0.4, "label_confidence", 0.6, f"{BETWEEN}(label_confidence)"),
+        (0.1, "label_confidence", 0.6, None),
+        (0.1, "label_source", None, f"{NOT_NULL}(label_source)"),
+    ],
+)
+def test_many_weak_unsure_or_nameless_labels_to_learn_from_are_reported(
+    share: float, column: str, value: object, name: str | None
+) -> None:
+    table = labelled()
+    heard = table.index[(table["split"] == "train") & (table["trained"] == 1)]
+    table.loc[heard[: round(share * len(heard))], column] = value
+    assert failing(labels.suite, table) == ({name: "warn"} if name else {})
+
+
+def test_a_test_on_what_no_clinician_said_is_reported() -> None:
+    table = labelled()
+    table.loc[table["split"] == "test", "label_source"] = "hospital_record"
+    assert failing(labels.suite, table) == {f"{IN_SET}(label_source, gold)": "warn"}
+
+
+def test_two_labels_of_a_session_put_it_aside() -> None:
+    table = labelled()
+    table.loc[1, "label"] = 1 - table.loc[1, "label"]
+    assert failing(labels.suite, table) == {f"{ONE}(session_id, label)": "quarantine"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from spira_services.labels import store
 from spira_services.labels.agreement import report
-from spira_services.labels.policy import POLICY, LabelPolicy, Settled, may_carry_weak, settled
+from spira_services.labels.policy import POLICY, LabelPolicy, Settled, settled
 from spira_services.labels.store import LabelEvent, events_as_of
 
 DAY = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -126,7 +126,6 @@ def test_a_weak_label_holds_only_where_the_policy_says_from_which_probability(
     assert [(r.session_id, r.label_source, r.label_version) for r in found.values()] == [
         ("a", "weak", 2)
     ]
-    assert [side for side in ("train", "validation", "test") if may_carry_weak(side)] == ["train"]
 
 
 def test_labels_as_of_a_past_time_stay_what_they_were(connection: Connection) -> None:
