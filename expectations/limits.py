@@ -143,7 +143,8 @@ WEAK_FRACTION = 0.5  # of the labels that are learned from, from rules of thumb
 LEAST_CONFIDENCE = 0.8
 UNSURE_FRACTION = 0.10  # of the labels, with less
 MIN_AGREEMENT = 0.6  # Krippendorff's alpha of those who label
-SECOND_OPINION_FRACTION = 0.5  # of the labelled sessions, without two who said the same
+MIN_SESSIONS_TO_AGREE_ON = 20  # with two labels; with fewer, alpha may be anything
+SECOND_OPINION_FRACTION = 0.5  # of the labels, resting on fewer than two clinicians
 
 # Features.
 MAX_PARITY_DIFFERENCE = 1e-3  # in standard deviations of the matrix; another machine gives 1e-5

@@ -24,6 +24,7 @@ from spira_services.collection import devices
 from spira_services.database import migrate, now, open_engine
 from spira_services.welcome import welcome
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_UNAVAILABLE
+from spira_tasks.contract.verdict import MIN_CELL, few_or, is_small
 from spira_tasks.errors import ConfigError, SpiraError
 
 PASSWORD_VARIABLE = "SPIRA_ADMIN_PASSWORD"  # noqa: S105  # of the person whom --code-file adds
@@ -35,10 +36,12 @@ sites = typer.Typer(help="Hospitals whose devices may send.", no_args_is_help=Tr
 device = typer.Typer(help="Telephones that send.", no_args_is_help=True)
 person = typer.Typer(help="People who sign in or collect.", no_args_is_help=True)
 hospitals = typer.Typer(help="Hospitals whose records are read.", no_args_is_help=True)
+labels = typer.Typer(help="Labels, beside the page for them.", no_args_is_help=True)
 app.add_typer(sites, name="sites")
 app.add_typer(hospitals, name="hospitals")
 app.add_typer(device, name="devices")
 app.add_typer(person, name="people")
+app.add_typer(labels, name="labels")
 
 
 @contextmanager
@@ -100,23 +103,29 @@ def snapshot(
     as_of: Annotated[
         datetime | None, typer.Option(help="UTC; what came later is left out. By default now.")
     ] = None,
+    with_weak: Annotated[
+        bool, typer.Option(help="Weak labels too, where they are sure: to learn from alone.")
+    ] = False,
 ) -> None:
     """Write what was accepted and labelled, for a training to read.
 
     Example:  python -m spira_services snapshot .spira/snapshots
     """
     from spira_services import server
+    from spira_services.labels.policy import POLICY, WITH_WEAK
     from spira_services.snapshot import write
 
     moment = now() if as_of is None else as_of.replace(tzinfo=UTC)
     with _database() as engine:
-        made = write(engine, server.audio(), under, moment)
+        policy = WITH_WEAK if with_weak else POLICY
+        made = write(engine, server.audio(), under, moment, policy)
     word = "wrote" if made.is_new else "there already:"
     print(
         f"{word} {made.place}\n{made.about['n_recordings']} recordings of "
-        f"{made.about['n_subjects']} people\n"
-        f"next:  python -m spira_tasks pipeline training --data {made.place}"
+        f"{made.about['n_subjects']} people"
     )
+    print(made.labels.checks_in_words())
+    print(f"next:  python -m spira_tasks pipeline training --data {made.place}")
 
 
 @app.command()
@@ -293,6 +302,41 @@ def end_person(name: Annotated[str, typer.Argument()]) -> None:
     with _database() as engine, engine.begin() as connection:
         people.end(connection, name, _actor())
     print("ended")
+
+
+@labels.command("weak")
+def weak_labels() -> None:
+    """Label all sessions by rules of thumb, weakly: to learn from, never to measure on.
+
+    Example:  python -m spira_services labels weak
+    """
+    from spira_services import labelling, server
+    from spira_services.labels import weak
+    from spira_services.labels.policy import settled
+
+    moment = now()
+    with _database() as engine, engine.begin() as connection:
+        labelling.OfCollection(server.audio()).prepare(connection)
+        of_people = [s for s in settled(connection, moment) if s.label_source == "clinician"]
+        gold = {label.session_id: label.ri_clinical for label in of_people}
+        found = weak.renew(connection, labelling.facts(connection), gold, moment)
+    print(
+        f"{few_or(found.n_sessions)} sessions, of {few_or(found.n_abstained)} no label; "
+        f"{few_or(found.n_new)} new or changed\n"
+        f"{'rule':12} {'version':>7} {'coverage':>9} {'overlaps':>9} {'conflicts':>9} "
+        f"{'estimated':>9} {'by people':>9}"
+    )
+    for row in found.functions:
+        shares = [(row.coverage, row.n_sessions), (row.overlaps, row.n_sessions)]
+        shares += [(row.conflicts, row.n_sessions), (row.estimated_accuracy, row.n_sessions)]
+        shares += [(row.gold_accuracy, row.n_gold)]
+        cells = [_share(value, n) for value, n in shares]
+        print(f"{row.name:12} {row.version:>7} " + " ".join(f"{cell:>9}" for cell in cells))
+
+
+def _share(value: float, n: int) -> str:
+    """A share of sessions; a dash where it rests on too few."""
+    return "-" if n < MIN_CELL or is_small(round(value * n)) else f"{value:.0%}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What the collection lends to the labels: sessions to label, their audio, their vital signs."""
+"""What the collection lends to the labels: sessions, their audio, and what is known of them."""
 
 from __future__ import annotations
 
@@ -80,3 +80,26 @@ class OfCollection:
         within = timedelta(hours=POLICY.subject_hours)
         known = kept.near(connection, row.subject_id, moment, within)
         return {**known, **row.document["values"]}
+
+
+def facts(connection: Connection) -> dict[str, tuple[datetime, dict[str, Any]]]:
+    """By session that may be used, when it was recorded, and what labelling functions look at."""
+    asked = (
+        select(REVISIONS.c.session_id, REVISIONS.c.document, RECORDINGS.c.about)
+        .outerjoin(
+            RECORDINGS,
+            and_(
+                REVISIONS.c.session_id == RECORDINGS.c.session_id,
+                REVISIONS.c.revision == RECORDINGS.c.revision,
+                RECORDINGS.c.task == "SENTENCE",
+            ),
+        )
+        .where(MAY_BE_USED)
+    )
+    found = {}
+    for row in connection.execute(asked):
+        speech = (row.about or {}).get("speech_fraction")
+        of_session = {"pause_rate": None if speech is None else 1 - speech}
+        occurred_at = datetime.fromisoformat(row.document["recorded_at"])
+        found[row.session_id] = (occurred_at, {**row.document["values"], **of_session})
+    return found

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, and_, select
 from spira_services import events
 from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.database import now
+from spira_services.labels import quality
 from spira_services.labels.policy import POLICY, LabelPolicy, settled
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
 from spira_tasks.artifacts.sources import NEWEST, open_backend
@@ -45,6 +46,7 @@ class Snapshot:
     about: Mapping[str, Any]  # the content of its sheet
     rows: list[dict[str, Any]] = field(compare=False, repr=False)
     changes: Mapping[str, Any] = field(compare=False)  # since the newest snapshot before it
+    labels: quality.Labels = field(compare=False)
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ def write(
         rows = rows_as_of(connection, as_of, policy)
         earlier = datetime.fromisoformat(newest["as_of"]) if newest and is_newest else None
         before = rows_as_of(connection, earlier, policy) if earlier else []
+        labels = quality.of(connection, as_of, rows)
     if not rows:
         raise ConfigError(
             f"nothing was accepted and labelled until {as_of.isoformat(timespec='seconds')}; "
@@ -97,14 +100,14 @@ def write(
             backend.write(_file(digest), blobs.path(f"sha256:{digest}"), durable=True)
     changes = _changes(before, rows) | {"since": newest.get("snapshot", "") if earlier else ""}
     backend.write_once(SHEET, canonical_json(about))
-    backend.write_once(DATASHEET, datasheet(about, changes).encode())
+    backend.write_once(DATASHEET, datasheet(about, changes, labels).encode())
     backend.write_once(NOISES, _noises(rows))
     backend.write_once(TABLE, table)  # the last: a run finds no table before its files
-    if is_newest:
+    if is_newest and policy.weak_from is None:  # who wants weak labels names the snapshot
         snapshots.write(NEWEST, canonical_json({"snapshot": name, "as_of": as_of.isoformat()}))
     with engine.begin() as connection:
         is_new = events.record(connection, "snapshot", "snapshot", f"snapshot:{name}", about)
-    return Snapshot(f"{under}/{name}", is_new, about, rows, changes)
+    return Snapshot(f"{under}/{name}", is_new, about, rows, changes, labels)
 
 
 def tables(under: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
@@ -235,7 +238,7 @@ def _changes(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[s
     }
 
 
-def datasheet(about: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+def datasheet(about: Mapping[str, Any], changes: Mapping[str, Any], labels: quality.Labels) -> str:
     """What is in a snapshot and what changed, as a text to read."""
     since = f"Since {changes['since']}" if changes["since"] else "This is the first snapshot"
     return f"""# Snapshot {about["name"]}
@@ -247,6 +250,13 @@ labelled by version {about["label_policy"]} of the label policy, with a consent 
 |---|---|
 {_lines({f"label {label}": n for label, n in about["n_subjects_by_label"].items()})}
 {_lines({f"site {site}": n for site, n in about["n_subjects_by_site"].items()})}
+
+| labels | |
+|---|---|
+{_lines({f"sessions by {source}": n for source, n in labels.n_sessions_by_source.items()})}
+| days from a recording to its label, median | {labels.median_days} |
+
+{labels.checks_in_words()}
 
 {since}:
 

@@ -44,6 +44,7 @@ class LabelPolicy:
 
 
 POLICY = LabelPolicy()
+WITH_WEAK = LabelPolicy(version=2, weak_from=0.9)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ where a model is measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import Connection
 
+from spira_services.labels import store
 from spira_services.labels.reliability import (
     BETTER_THAN_CHANCE,
     MISSING,
@@ -26,9 +28,10 @@ from spira_services.labels.reliability import (
     dawid_skene,
     one_hot,
 )
-from spira_services.labels.store import LabelEvent
+from spira_services.labels.store import LABEL, LabelEvent
 
 ABSTAIN = 2
+MODEL = "label model 1"  # as annotator
 Facts = Mapping[str, Any]  # of a session: columns of the row contract, and what programs measured
 
 
@@ -197,29 +200,50 @@ def table(
     return rows
 
 
-def events(
+@dataclass(frozen=True)
+class Renewed:
+    """What the functions say now of all sessions, and what of it is new in the store."""
+
+    n_sessions: int
+    n_abstained: int  # the label model is not sure, or no function says anything
+    n_new: int  # events
+    functions: tuple[OfFunction, ...]
+
+
+def renew(
+    connection: Connection,
     sessions: Mapping[str, tuple[datetime, Facts]],
-    recorded_at: datetime,
-    run: str,
+    gold: Mapping[str, int],
+    at: datetime,
     functions: Sequence[LabellingFunction] = FUNCTIONS,
-) -> list[LabelEvent]:
-    """Probabilistic labels of sessions, for the store; none where no function says anything.
+) -> Renewed:
+    """Record what the functions say of sessions, where it is not what the store has already.
+
+    An event has the probability, and each function that said something with its version.  Where the
+    label model abstains, its label is None.  Of a session of which nothing was ever said there is
+    no event.
 
     Parameters
     ----------
     sessions
-        By session id, when it was recorded and what is known of it.
-    run
-        Names this fit: made again for the same run, the events are the same ones.
+        By session id, when it was recorded and what is known of it; all are items of the store.
+    gold
+        By session id, the label that people agreed on.
+    at : datetime
+        Now.
     """
+    store.serialise(connection)  # two who fit at once would both record
+    current = {
+        event.item_id: (event.label, event.value)
+        for event in store.labels_as_of(connection, at)
+        if (event.source, event.annotator, event.quantity) == ("weak", MODEL, LABEL)
+    }
     ids = sorted(sessions)
     said = votes(functions, [sessions[one][1] for one in ids])
     model = label_model(said)
     names = [f"{function.name} {function.version}" for function in functions]
-    found = []
-    for number, session_id in enumerate(ids):
-        if not model.n_said[number]:
-            continue
+    n_new = 0
+    for number, (session_id, label) in enumerate(zip(ids, model.labels(), strict=True)):
         probability = round(float(model.probabilities[number]), 6)
         answers = {
             name: int(one)
@@ -227,29 +251,28 @@ def events(
             if one not in {MISSING, ABSTAIN}
         }
         value = {"probability": probability, "functions": answers}
-        found.append(
-            LabelEvent(
-                item_kind="session",
-                item_id=session_id,
-                label=int(probability >= 0.5),
-                source="weak",
-                annotator="label model 1",
-                valid_from=sessions[session_id][0],
-                recorded_at=recorded_at,
-                unique_key=f"weak:{run}:{session_id}",
-                value=value,
-                confidence=max(probability, round(1 - probability, 6)),
-            )
+        event = LabelEvent(
+            item_kind="session",
+            item_id=session_id,
+            label=None if label == ABSTAIN else int(label),
+            source="weak",
+            annotator=MODEL,
+            valid_from=sessions[session_id][0],
+            recorded_at=at,
+            unique_key=f"weak:{MODEL}:{session_id}:{at.isoformat()}",
+            value=value,
+            confidence=max(probability, round(1 - probability, 6)),
         )
-    return found
-
-
-def as_rows(rows: Sequence[OfFunction]) -> list[dict[str, Any]]:
-    """The table as plain data; None in place of NaN."""
-    return [
-        {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(row).items()}
-        for row in rows
-    ]
+        is_known = current.get(session_id) == (event.label, value)
+        if not is_known and (answers or session_id in current):
+            n_new += store.record(connection, event)
+    known = np.array([gold.get(one, MISSING) for one in ids], dtype=int)
+    return Renewed(
+        n_sessions=len(ids),
+        n_abstained=int((model.labels() == ABSTAIN).sum()),
+        n_new=n_new,
+        functions=tuple(table(functions, said, model, known)),
+    )
 
 
 def _share(values: npt.NDArray[np.bool_]) -> float:

@@ -81,7 +81,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     about = {"place": made.place, **asdict(decision)}
     (outputs.snapshot / "decision.json").write_text(json.dumps(about, indent=1, sort_keys=True))
     (outputs.snapshot / snapshot.SHEET).write_text(json.dumps(made.about, indent=1, sort_keys=True))
-    (outputs.snapshot / snapshot.DATASHEET).write_text(snapshot.datasheet(made.about, made.changes))
+    sheet = snapshot.datasheet(made.about, made.changes, made.labels)
+    (outputs.snapshot / snapshot.DATASHEET).write_text(sheet)
     metrics = {
         "n_recordings": float(made.about["n_recordings"]),
         "n_subjects": float(made.about["n_subjects"]),

@@ -15,9 +15,9 @@ from spira_services.labels.reliability import MISSING, Ratings
 from spira_services.labels.weak import (
     ABSTAIN,
     FUNCTIONS,
-    events,
     label_model,
     majority,
+    renew,
     table,
     votes,
 )
@@ -132,16 +132,29 @@ def test_the_functions_accuracies_are_found_without_labels() -> None:
     assert np.abs(found - real).max() < 0.06
 
 
-def test_weak_labels_become_events_once(tmp_path: Path) -> None:
-    facts = {"ill": {"spo2": 85, "on_oxygen": True, "resp_rate": 34}, "well": {"resp_rate": 14}}
-    sessions = {name: (DAY, one) for name, one in {**facts, "unknown": {}}.items()}
+def test_weak_labels_become_events_where_they_are_new(tmp_path: Path) -> None:
+    ill, well = {"spo2": 85, "on_oxygen": True, "resp_rate": 34}, {"resp_rate": 14, "unit": "HOME"}
+    facts = {**dict.fromkeys("abcd", ill), **dict.fromkeys("efgh", well), "unknown": {}}
+    sessions = {name: (DAY, one) for name, one in facts.items()}
     with migrated("", tmp_path) as engine, engine.begin() as connection:
         for name in sessions:
             store.register_item(connection, "session", name, f"person of {name}", DAY)
-        for run, n_new in (("monday", 2), ("monday", 0), ("tuesday", 2)):
-            made = [store.record(connection, one) for one in events(sessions, DAY, run)]
-            assert (len(made), sum(made)) == (2, n_new)
-        ill, well = store.labels_as_of(connection, datetime.now(UTC))
-    assert (ill.source, ill.label, well.label) == ("weak", 1, 0)
-    assert ill.value["functions"] == {"saturation 1": 1, "breathing 1": 1}
-    assert ill.confidence == max(ill.value["probability"], round(1 - ill.value["probability"], 6))
+        first = renew(connection, sessions, {"a": 1}, datetime.now(UTC))
+        again = renew(connection, sessions, {"a": 1}, datetime.now(UTC))
+        assert (first.n_sessions, first.n_abstained, first.n_new, again.n_new) == (9, 1, 8, 0)
+        assert (again.functions[0].coverage, again.functions[0].n_gold) == (4 / 9, 1)
+        said = {event.item_id: event for event in store.labels_as_of(connection, datetime.now(UTC))}
+        assert {name: event.label for name, event in said.items()} == {
+            **dict.fromkeys("abcd", 1),
+            **dict.fromkeys("efgh", 0),
+        }
+        assert said["a"].source == "weak"
+        assert said["a"].value["functions"] == {"saturation 1": 1, "breathing 1": 1}
+
+        sessions["a"] = (DAY, {})  # a correction takes away what was looked at
+        corrected = renew(connection, sessions, {}, datetime.now(UTC))
+        assert corrected.n_new >= 1
+        said = {event.item_id: event for event in store.labels_as_of(connection, datetime.now(UTC))}
+        assert (said["a"].label, said["a"].value["functions"]) == (None, {})
+        back = {**sessions, "a": (DAY, ill)}
+        assert renew(connection, back, {}, datetime.now(UTC)).n_new == corrected.n_new
