@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
 from typing import Annotated
 
@@ -334,9 +335,38 @@ def weak_labels() -> None:
         print(f"{row.name:12} {row.version:>7} " + " ".join(f"{cell:>9}" for cell in cells))
 
 
+@labels.command("relabel")
+def relabel(
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="predictions.parquet of an evaluation, or several; repeatable."),
+    ] = None,
+) -> None:
+    """Have an adjudicator look again at labels that vital signs or a model speak against.
+
+    Example:  python -m spira_services labels relabel --predictions predictions.parquet
+    """
+    from spira_services import labelling, server
+    from spira_services.labels import suspects
+    from spira_services.labels.assignment import Reason
+    from spira_services.labels.policy import settled
+
+    with _database() as engine, engine.begin() as connection:
+        labelling.OfCollection(server.audio()).prepare(connection)
+        held = {one.session_id: one.ri_clinical for one in settled(connection, now())}
+        known = {one: facts for one, (_, facts) in labelling.facts(connection).items()}
+        found: dict[Reason, set[str]] = {"signs": suspects.by_signs(held, known)}
+        if predictions:
+            scores = labelling.scores(connection, predictions)
+            found["model"] = suspects.by_model(held, scores)
+        for reason, sessions in found.items():
+            n_new = suspects.ask_again(connection, sessions, held, reason)
+            print(f"{reason}: {few_or(len(sessions))} suspects, {few_or(n_new)} asked anew")
+
+
 def _share(value: float, n: int) -> str:
     """A share of sessions; a dash where it rests on too few."""
-    return "-" if n < MIN_CELL or is_small(round(value * n)) else f"{value:.0%}"
+    return "-" if n < MIN_CELL or isnan(value) or is_small(round(value * n)) else f"{value:.0%}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,8 @@ from spira_services.labels import assignment, store
 from spira_services.labels.assignment import TASKS
 from spira_services.labels.policy import POLICY
 from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.errors import ConfigError
+from spira_tasks.intake.record_contract import value_of
 
 NEWEST_CONSENT = (
     select(func.max(CONSENTS.c.number))
@@ -101,5 +103,42 @@ def facts(connection: Connection) -> dict[str, tuple[datetime, dict[str, Any]]]:
         speech = (row.about or {}).get("speech_fraction")
         of_session = {"pause_rate": None if speech is None else 1 - speech}
         occurred_at = datetime.fromisoformat(row.document["recorded_at"])
-        found[row.session_id] = (occurred_at, {**row.document["values"], **of_session})
+        values = {name: value_of(name, str(one)) for name, one in row.document["values"].items()}
+        found[row.session_id] = (occurred_at, values | of_session)
     return found
+
+
+def record_id(session_id: str, task: str) -> str:
+    """As a snapshot names a recording."""
+    return f"{session_id}-{task.lower()}"
+
+
+def scores(connection: Connection, files: Iterable[Path]) -> dict[str, float]:
+    """By session, the mean probability that models gave its recordings.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        ``predictions.parquet`` of evaluations: of recordings that the model has not learned from.
+
+    Raises
+    ------
+    ConfigError
+        When a file is none.
+    """
+    import pandas as pd
+
+    known = select(RECORDINGS.c.session_id, RECORDINGS.c.task)
+    of_record = {record_id(*row): row.session_id for row in connection.execute(known).all()}
+    parts = []
+    for file in files:
+        try:
+            parts.append(pd.read_parquet(file, columns=["record_id", "clean"]))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{file}: no predictions of an evaluation ({type(error).__name__}); give the "
+                "predictions.parquet of an evaluate step"
+            ) from None
+    table = pd.concat(parts)
+    sessions = table["record_id"].map(of_record)
+    return {str(one): float(p) for one, p in table["clean"].groupby(sessions).mean().items()}

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, and_, select
 from spira_services import events
 from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.database import now
+from spira_services.labelling import record_id
 from spira_services.labels import quality
 from spira_services.labels.policy import POLICY, LabelPolicy, settled
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
@@ -164,7 +165,7 @@ def rows_as_of(
         capture, codec = row.document["capture"], row.about.get("codec")
         rows.append(
             {
-                "record_id": f"{row.session_id}-{row.task.lower()}",
+                "record_id": record_id(row.session_id, row.task),
                 "task": row.task,
                 "audio_uri": _file(row.sha256),
                 "sha256": row.sha256,

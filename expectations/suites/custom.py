@@ -31,6 +31,7 @@ from great_expectations.expectations.metrics.metric_provider import metric_value
 from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from numpy.typing import NDArray
 
+from expectations import signs
 from expectations.personal import holds_personal_data
 
 SAME_SECONDS = 0.25  # a copy through another codec keeps its length up to its padding
@@ -237,24 +238,18 @@ class ExpectLabelToAgreeWithSigns(_ByRow, MulticolumnMapExpectation):
     again.  What is missing contradicts nothing.
     """
 
-    low_spo2: float = 90
-    normal_spo2: float = 97
-    calm_resp_rate: float = 20
+    low_spo2: float = signs.LOW_SPO2
+    normal_spo2: float = signs.NORMAL_SPO2
+    calm_resp_rate: float = signs.CALM_RESP_RATE
     ignore_row_if: str = "never"
 
     @staticmethod
     def good(
         column_list: pd.DataFrame, low_spo2: float, normal_spo2: float, calm_resp_rate: float
     ) -> pd.Series:
-        label, spo2, on_oxygen, resp_rate = (
-            column_list[name].astype("Float64") for name in column_list
-        )
-        room_air = on_oxygen == 0
-        sick_control = (label == 0) & (spo2 < low_spo2) & room_air
-        well_patient = (
-            (label == 1) & (spo2 >= normal_spo2) & room_air & (resp_rate < calm_resp_rate)
-        )
-        return ~(sick_control | well_patient).fillna(False).astype(bool)
+        limits = {"low_spo2": low_spo2, "normal_spo2": normal_spo2}
+        columns = [column_list[name] for name in column_list]
+        return ~signs.contradicted(*columns, **limits, calm_resp_rate=calm_resp_rate)
 
 
 class ExpectNoNearDuplicates(_ByRow, MulticolumnMapExpectation):

@@ -2,7 +2,8 @@
 
 An item gets a number of labels by different clinicians, each blind to the others and to the model.
 All say the same: it is settled.  Otherwise an adjudicator, who has not labelled it and is as blind,
-says what holds.  Some items whose answer is known are given to everybody, unannounced.
+says what holds; so too where a label looks wrong (``suspects``).  Some items whose answer is known
+are given to everybody, unannounced.
 
 What is here is the state of the work; what was said is an event of the store, and only that
 counts as ground truth.
@@ -42,10 +43,12 @@ from spira_services.people import Person
 
 Purpose = Literal["label", "adjudicate"]
 State = Literal["open", "disputed", "settled"]
+Reason = Literal["model", "signs"]  # why a settled item is looked at again; no person sees it
 
 REDUNDANCY = 2  # labels by different people before an item can be settled
 GOLD_EVERY = 10  # of the items that a person gets, one in so many has a known answer
 HELD = timedelta(hours=24)  # after which an item that somebody has not labelled goes to others
+REVIEW = "review"  # quantity of an event that asks for an adjudication
 # What somebody has to be to write which kind of ground truth.
 SOURCES: dict[Purpose, Literal["clinician", "adjudication"]] = {
     "label": "clinician",
@@ -140,6 +143,39 @@ def open_task(
     return is_new
 
 
+def ask_again(
+    connection: Connection, item_kind: ItemKind, item_id: str, reason: Reason, label: int
+) -> bool:
+    """Have a settled item adjudicated; False where it waits for people anyway, or was asked before.
+
+    Asked once for a label, whatever the reason: who confirms it is not asked again.  The label
+    holds until the adjudication.
+    """
+    settled = select(ITEMS.c.occurred_at).join(TASKS, _same(ITEMS, TASKS))
+    settled = settled.where(*_is(ITEMS, item_kind, item_id), TASKS.c.state == "settled")
+    occurred_at = connection.execute(settled).scalar()
+    if occurred_at is None:
+        return False
+    is_new = store.record(
+        connection,
+        LabelEvent(
+            item_kind=item_kind,
+            item_id=item_id,
+            label=None,
+            source="weak",
+            annotator="suspects 1",
+            valid_from=occurred_at,
+            recorded_at=now(),
+            unique_key=f"review:{label}:{item_kind}:{item_id}",
+            quantity=REVIEW,
+            value={"reason": reason, "label": label},
+        ),
+    )
+    if is_new:
+        _renew_state(connection, item_kind, item_id)
+    return is_new
+
+
 def close_task(connection: Connection, item_kind: ItemKind, item_id: str) -> None:
     """Give an item to nobody any more; what was said of it stays."""
     connection.execute(delete(TASKS).where(*_is(TASKS, item_kind, item_id)))
@@ -179,7 +215,10 @@ def next_item(
     )
 
     def n_others(purpose: Purpose) -> ScalarSelect[Any]:
-        is_held = or_(ASSIGNMENTS.c.labelled_at.isnot(None), ASSIGNMENTS.c.given_at > moment - HELD)
+        is_done = ASSIGNMENTS.c.labelled_at.isnot(None)
+        is_held = or_(is_done, ASSIGNMENTS.c.given_at > moment - HELD)
+        if purpose == "adjudicate":  # who judged before it was asked again holds nobody up
+            is_held = and_(~is_done, is_held)
         others = and_(~mine, ASSIGNMENTS.c.purpose == purpose, is_held)
         counted = select(func.count()).where(_same(ASSIGNMENTS, TASKS), others)
         return counted.correlate(TASKS).scalar_subquery()
@@ -296,8 +335,20 @@ def _renew_state(connection: Connection, item_kind: ItemKind, item_id: str) -> N
         select(TASKS.c.redundancy).where(*_is(TASKS, item_kind, item_id))
     ).scalar_one()
     labels = _said(connection, item_kind, item_id, "clinician")
-    judged = _said(connection, item_kind, item_id, "adjudication")
-    state = state_of(labels.values(), redundancy, is_adjudicated=bool(judged))
+    asked, judged = (
+        connection.execute(
+            select(func.max(EVENTS.c.recorded_at)).where(*_is(EVENTS, item_kind, item_id), *which)
+        ).scalar()
+        for which in (
+            [EVENTS.c.quantity == REVIEW],
+            [EVENTS.c.quantity == LABEL, EVENTS.c.source == "adjudication"],
+        )
+    )
+    is_asked = asked is not None and (judged is None or judged < asked)
+    is_judged = judged is not None and not is_asked
+    state = state_of(labels.values(), redundancy, is_adjudicated=is_judged)
+    if is_asked and state == "settled":
+        state = "disputed"
     connection.execute(update(TASKS).where(*_is(TASKS, item_kind, item_id)).values(state=state))
 
 

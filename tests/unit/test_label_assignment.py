@@ -19,6 +19,7 @@ from spira_services.labels.assignment import (
     Answer,
     Assignment,
     NotAllowed,
+    ask_again,
     backlog,
     make_gold,
     next_item,
@@ -245,3 +246,25 @@ def test_a_forgotten_person_is_no_task_any_more(connection: Connection) -> None:
     assert given(connection, ANA) == "t"
     with pytest.raises(NotAllowed):
         submit(connection, ANA, answer("s", 1), DAY)
+
+
+def test_a_settled_item_that_looks_wrong_is_adjudicated_once_and_nobody_is_told_why(
+    connection: Connection,
+) -> None:
+    opened(connection, "s", "waits")
+    says(connection, ANA, 0)
+    says(connection, BIA, 0)
+    assert not ask_again(connection, "session", "waits", "model", 0)  # people will see it anyway
+    assert given(connection, JUDGE) is None
+    assert [ask_again(connection, "session", "s", "model", 0) for _ in "12"] == [True, False]
+    found = next_item(connection, JUDGE, DAY)
+    assert found == Assignment("session", "s", "adjudicate")  # as any other
+    assert pre_labels(connection, JUDGE, "session", "s") == {}
+    assert submit(connection, JUDGE, answer("s", 0), datetime.now(UTC))
+    assert pre_labels(connection, JUDGE, "session", "s") == {}
+    assert backlog(connection)["settled"] == 1
+    assert not ask_again(connection, "session", "s", "signs", 0)  # it was confirmed
+    assert submit(connection, JUDGE, answer("s", 1), datetime.now(UTC))
+    assert ask_again(connection, "session", "s", "signs", 1)
+    assert given(connection, JUDGE) is None  # somebody else judges again
+    assert given(connection, Person("other", JUDGE.roles)) == "s"

@@ -15,6 +15,7 @@ from spira_services.labels.reliability import MISSING, Ratings
 from spira_services.labels.weak import (
     ABSTAIN,
     FUNCTIONS,
+    Facts,
     label_model,
     majority,
     renew,
@@ -133,8 +134,13 @@ def test_the_functions_accuracies_are_found_without_labels() -> None:
 
 
 def test_weak_labels_become_events_where_they_are_new(tmp_path: Path) -> None:
-    ill, well = {"spo2": 85, "on_oxygen": True, "resp_rate": 34}, {"resp_rate": 14, "unit": "HOME"}
-    facts = {**dict.fromkeys("abcd", ill), **dict.fromkeys("efgh", well), "unknown": {}}
+    ill: Facts = {"spo2": 85, "on_oxygen": True, "resp_rate": 34}
+    well: Facts = {"resp_rate": 14, "unit": "HOME"}
+    facts: dict[str, Facts] = {
+        **dict.fromkeys("abcd", ill),
+        **dict.fromkeys("efgh", well),
+        "unknown": {},
+    }
     sessions = {name: (DAY, one) for name, one in facts.items()}
     with migrated("", tmp_path) as engine, engine.begin() as connection:
         for name in sessions:
