@@ -25,7 +25,10 @@ CHECKPOINT_VERSION = "1"
 
 @dataclass(frozen=True)
 class Example:
-    """One recording: (time,) int16 samples on the training device, and its label in {0, 1}."""
+    """One recording: (time,) int16 samples on the training device, and its label in [0, 1].
+
+    A label between 0 and 1 is the probability of label 1.
+    """
 
     record_id: str
     pcm16: Tensor

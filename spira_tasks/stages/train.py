@@ -19,6 +19,7 @@ from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from spira_tasks.artifacts import Directory
@@ -66,6 +67,9 @@ class Config(StageConfig):
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
     min_noises: NonNegativeInt = 0
     max_noises: NonNegativeInt = 2
+    # Whose labels are learned as probabilities, by their confidence: a loss that is expected over
+    # what the label may be.  None: every label as it is.
+    soft_labels: Literal["weak", "all"] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     n_threads: PositiveInt = 2
 
@@ -109,7 +113,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             f"among the recordings of task {config.task} there is no {' and no '.join(missing)}: "
             "ingest more subjects, or choose another train.task"
         )
-    train = examples(table[table["split"] == "train"], work.blobs, device)
+    train = examples(
+        with_expected_labels(table[table["split"] == "train"], config.soft_labels),
+        work.blobs,
+        device,
+    )
     val = examples(table[table["split"] == "validation"], work.blobs, device)
     bank = noise_bank(inputs.ward_noise, "train", work.blobs, device)
     if config.max_noises and not bank:
@@ -168,7 +176,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     classifier.save(outputs.model)
     rows = [asdict(epoch) for epoch in history]
     (outputs.model / "history.json").write_text(json.dumps(rows, indent=1))
-    settings = config.model_dump(mode="json")
+    settings = config.model_dump(mode="json", exclude_none=True)
     (outputs.model / "training.json").write_text(json.dumps(settings, indent=1, sort_keys=True))
     return Outcome(
         {
@@ -183,6 +191,23 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             "n_parameters": sum(weight.numel() for weight in classifier.network.parameters()),
         }
     )
+
+
+def with_expected_labels(table: pd.DataFrame, whose: Literal["weak", "all"] | None) -> pd.DataFrame:
+    """The table with, in place of a label, the probability of label 1.
+
+    Binary cross-entropy is linear in its target: with this one it is the loss that is expected
+    where the label is wrong with the probability that its confidence leaves.  A label without a
+    confidence is certain, and with ``weak``, so is one that people gave.
+    """
+    from spira_tasks.intake.record_contract import WEAK_SOURCES
+
+    if whose is None:
+        return table
+    confidence = table["label_confidence"].fillna(1.0)
+    if whose == "weak":
+        confidence = confidence.where(table["label_source"].isin(WEAK_SOURCES), 1.0)
+    return table.assign(label=confidence.where(table["label"] == 1, 1.0 - confidence).astype(float))
 
 
 class Progress:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -23,7 +24,8 @@ from spira_tasks.speech.augmentation import (
 )
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.speech.model import SpiraConv
-from spira_tasks.speech.training import Epoch, Example, Learner, Schedule, fit, noam
+from spira_tasks.speech.training import Epoch, Example, Learner, Schedule, cross_entropy, fit, noam
+from spira_tasks.stages.train import with_expected_labels
 
 SPEC = FeatureSpec(window_seconds=1.0, step_seconds=1.0, n_mels=20, n_mfcc=20)
 
@@ -151,3 +153,38 @@ def test_a_noise_shorter_than_the_recording_or_silent_does_no_harm() -> None:
         torch.zeros(16_000), [torch.zeros(20_000)], NoisePolicy(), recording_rng(1, "x")
     )
     assert not silent.any()
+
+
+def labels(confidence: list[float | None], source: list[str] | None = None) -> pd.DataFrame:
+    label = pd.array([1, 0] * (len(confidence) // 2), dtype="Int8")
+    return pd.DataFrame(
+        {"label": label, "label_confidence": confidence, "label_source": source or "weak"}
+    ).astype({"label_confidence": "float64"})
+
+
+def test_a_label_counts_as_far_as_it_is_believed() -> None:
+    table = labels([0.8, 0.8, None, None, 0.9, 0.9], ["weak"] * 4 + ["clinician"] * 2)
+    assert with_expected_labels(table, "all")["label"].tolist() == pytest.approx(
+        [0.8, 0.2, 1, 0, 0.9, 0.1]
+    )
+    assert with_expected_labels(table, "weak")["label"].tolist() == pytest.approx(
+        [0.8, 0.2, 1, 0, 1, 0]
+    )
+
+
+@pytest.mark.parametrize("confidence", [1.0, 0.8, 0.55])
+def test_the_loss_is_the_one_expected_over_what_the_labels_may_be(confidence: float) -> None:
+    table = labels([confidence] * 6)
+    given = torch.tensor(table["label"].astype(float).to_numpy())
+    scores = torch.linspace(-4, 4, 6, dtype=torch.float64, requires_grad=True)
+    soft = torch.tensor(with_expected_labels(table, "all")["label"].to_numpy())
+    right, wrong = cross_entropy(scores, given), cross_entropy(scores, 1 - given)
+    expected = confidence * right + (1 - confidence) * wrong
+    found = cross_entropy(scores, soft)
+    gradients = [
+        torch.autograd.grad(one, scores, retain_graph=True)[0] for one in (found, expected)
+    ]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*gradients)
+    if confidence == 1:
+        assert torch.equal(found, right)
