@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from spira_tasks.speech import cpu
 from spira_tasks.speech.augmentation import (
@@ -24,7 +25,7 @@ from spira_tasks.speech.augmentation import (
 )
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.speech.model import SpiraConv
-from spira_tasks.speech.training import Epoch, Example, Learner, Schedule, cross_entropy, fit, noam
+from spira_tasks.speech.training import Epoch, Example, Learner, Schedule, fit, noam
 from spira_tasks.stages.train import with_expected_labels
 
 SPEC = FeatureSpec(window_seconds=1.0, step_seconds=1.0, n_mels=20, n_mfcc=20)
