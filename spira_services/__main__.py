@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import isnan
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import OperationalError
 from typer.main import get_command
 
@@ -362,6 +362,115 @@ def relabel(
         for reason, sessions in found.items():
             n_new = suspects.ask_again(connection, sessions, held, reason)
             print(f"{reason}: {few_or(len(sessions))} suspects, {few_or(n_new)} asked anew")
+
+
+ClinicianName = Annotated[str, typer.Argument(help="By which the person signs in.")]
+HowMany = Annotated[int, typer.Option("--sessions", help="How many wait there at most.", min=1)]
+
+
+@labels.command("studio-export")
+def studio_export(
+    name: ClinicianName,
+    file: Annotated[Path, typer.Argument(help="JSON file to write, for Label Studio to import.")],
+    audio_at: Annotated[
+        str,
+        typer.Option(help="Before a file of store A: s3://bucket/prefix/ or /data/local-files/?d="),
+    ],
+    sessions: HowMany = 20,
+) -> None:
+    """Give a clinician sessions to label in Label Studio, as a file of tasks.
+
+    Example:  python -m spira_services labels studio-export rui tasks.json --audio-at s3://spira/
+    """
+    from spira_services import labelling, server
+    from spira_services.labels import api, label_studio
+
+    instruction = api.current_instruction()
+    evidence = labelling.OfCollection(server.audio())
+    with _database() as engine, engine.begin() as connection:
+        person = _clinician(connection, name)
+        given = label_studio.give(connection, person, evidence, instruction, sessions)
+    tasks = [label_studio.task(one, instruction, audio_at) for one in given]
+    file.write_text(json.dumps(tasks, indent=1))
+    print(f"{few_or(len(tasks))} tasks in {file}")
+
+
+@labels.command("studio-import")
+def studio_import(
+    name: ClinicianName,
+    file: Annotated[Path, typer.Argument(help="As Label Studio exports a project: JSON.")],
+    user: Annotated[int, typer.Option(help="Id of the person in Label Studio.")],
+) -> None:
+    """Record what a clinician answered in Label Studio, from an exported file.
+
+    Example:  python -m spira_services labels studio-import rui export.json --user 3
+    """
+    from spira_services.labels import label_studio
+
+    try:
+        exported = json.loads(file.read_text())
+    except ValueError:
+        raise ConfigError(f"{file} is no JSON; export the project as JSON") from None
+    with _database() as engine, engine.begin() as connection:
+        person = _clinician(connection, name)
+        counts = label_studio.record(connection, person, label_studio.answers(exported, user))
+    print(_counted(counts))
+
+
+@labels.command("studio-sync")
+def studio_sync(
+    name: ClinicianName,
+    address: Annotated[str, typer.Argument(help="Of Label Studio, e.g. https://studio.example")],
+    email: Annotated[str, typer.Option(help="Of the person in Label Studio.")],
+    token_file: Annotated[Path, typer.Option(help="Holds a personal access token.")],
+    storage: Annotated[
+        Path,
+        typer.Option(help="JSON: audio_at, kind (s3, localfiles) and fields of the connection."),
+    ],
+    sessions: HowMany = 20,
+    language: Annotated[str, typer.Option(help="pt or en.")] = "pt",
+) -> None:
+    """Put sessions for a clinician into Label Studio, and record what they answered there.
+
+    Example:  python -m spira_services labels studio-sync rui https://studio.example
+    --email rui@example.org --token-file token --storage storage.json
+    """
+    from spira_services import labelling, server
+    from spira_services.labels import api, label_studio
+
+    if language not in {"pt", "en"}:
+        raise ConfigError("--language is pt or en")
+    read = label_studio.storage_of(storage.read_text())
+    evidence = labelling.OfCollection(server.audio())
+    with _database() as engine:
+        with engine.begin() as connection:
+            person = _clinician(connection, name)
+        with label_studio.LabelStudio.at(address, token_file.read_text().strip()) as studio:
+            counts = label_studio.sync(
+                studio,
+                engine,
+                evidence,
+                api.current_instruction(),
+                person,
+                email=email,
+                storage=read,
+                n=sessions,
+                language="pt" if language == "pt" else "en",
+            )
+    print(_counted(counts))
+
+
+def _clinician(connection: Connection, name: str) -> people.Person:
+    found = people.named(connection, name)
+    if found is None or "clinician" not in found.roles:
+        raise ConfigError(
+            "there is no clinician of that name; add one by `python -m spira_services people add`"
+        )
+    return found
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{few_or(n)} {what}" for what, n in sorted(counts.items())) or "nothing new"
 
 
 def _share(value: float, n: int) -> str:

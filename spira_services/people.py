@@ -128,6 +128,13 @@ def who(connection: Connection, token: str) -> Person | None:
     return None if found is None else Person(found.person_id, frozenset(found.roles))
 
 
+def named(connection: Connection, name: str) -> Person | None:
+    """The person of a name, unless it is ended."""
+    asked = select(PEOPLE).where(PEOPLE.c.name == name, PEOPLE.c.ended_at.is_(None))
+    found = connection.execute(asked).first()
+    return None if found is None else Person(found.person_id, frozenset(found.roles))
+
+
 def _kept(password: str) -> str:
     if len(password) < MIN_PASSWORD:
         raise ConfigError(f"a password has at least {MIN_PASSWORD} characters")

@@ -214,17 +214,8 @@ def next_item(
         .limit(1)
     )
 
-    def n_others(purpose: Purpose) -> ScalarSelect[Any]:
-        is_done = ASSIGNMENTS.c.labelled_at.isnot(None)
-        is_held = or_(is_done, ASSIGNMENTS.c.given_at > moment - HELD)
-        if purpose == "adjudicate":  # who judged before it was asked again holds nobody up
-            is_held = and_(~is_done, is_held)
-        others = and_(~mine, ASSIGNMENTS.c.purpose == purpose, is_held)
-        counted = select(func.count()).where(_same(ASSIGNMENTS, TASKS), others)
-        return counted.correlate(TASKS).scalar_subquery()
-
-    needs_label = and_(TASKS.c.state == "open", n_others("label") < TASKS.c.redundancy)
-    needs_judge = and_(TASKS.c.state == "disputed", n_others("adjudicate") == 0)
+    needs_label = _needs_label(mine, moment)
+    needs_judge = and_(TASKS.c.state == "disputed", _n_others("adjudicate", mine, moment) == 0)
     n_done = select(func.count()).where(done, ASSIGNMENTS.c.purpose == "label")
     is_gold_due = connection.execute(n_done).scalar_one() % GOLD_EVERY == GOLD_EVERY - 1
 
@@ -248,6 +239,40 @@ def next_item(
             connection.execute(ASSIGNMENTS.insert().values(**given, **fields))
             return Assignment(**given)
     return None
+
+
+def give(
+    connection: Connection, person: Person, n: int, moment: datetime | None = None
+) -> list[str]:
+    """Give a clinician several sessions at once, to label in another tool.
+
+    Returns
+    -------
+    list of str
+        All sessions that wait for this person's label, at most ``n`` unless more were given before.
+
+    Raises
+    ------
+    NotAllowed
+        Without the role of a clinician.
+    """
+    _need(person, "label")
+    moment = moment or now()
+    store.serialise(connection)
+    mine = ASSIGNMENTS.c.annotator == person.person_id
+    is_mine = exists().where(_same(ASSIGNMENTS, TASKS), mine)
+    to_do = and_(mine, ASSIGNMENTS.c.labelled_at.is_(None), ASSIGNMENTS.c.purpose == "label")
+    waits = and_(TASKS.c.state == "open", exists().where(_same(ASSIGNMENTS, TASKS), to_do))
+    sessions = select(TASKS.c.item_id).where(TASKS.c.item_kind == "session")
+    sessions = sessions.order_by(TASKS.c.opened_at, TASKS.c.item_id)
+    given = list(connection.execute(sessions.where(waits)).scalars())
+    free = sessions.where(_needs_label(mine, moment), ~is_mine).limit(max(n - len(given), 0))
+    new = list(connection.execute(free).scalars())
+    for session_id in new:
+        item = {"item_kind": "session", "item_id": session_id, "purpose": "label"}
+        fields = {"annotator": person.person_id, "given_at": moment}
+        connection.execute(ASSIGNMENTS.insert().values(**item, **fields))
+    return given + new
 
 
 def submit(
@@ -328,6 +353,22 @@ def backlog(connection: Connection) -> dict[str, int]:
     counted = select(TASKS.c.state, func.count()).group_by(TASKS.c.state)
     found = {state: n for state, n in connection.execute(counted)}
     return {state: found.get(state, 0) for state in ("open", "disputed", "settled")}
+
+
+def _n_others(purpose: Purpose, mine: ColumnElement[bool], moment: datetime) -> ScalarSelect[Any]:
+    """How many others do an item, or did."""
+    is_done = ASSIGNMENTS.c.labelled_at.isnot(None)
+    is_held = or_(is_done, ASSIGNMENTS.c.given_at > moment - HELD)
+    if purpose == "adjudicate":  # who judged before it was asked again holds nobody up
+        is_held = and_(~is_done, is_held)
+    others = and_(~mine, ASSIGNMENTS.c.purpose == purpose, is_held)
+    counted = select(func.count()).where(_same(ASSIGNMENTS, TASKS), others)
+    return counted.correlate(TASKS).scalar_subquery()
+
+
+def _needs_label(mine: ColumnElement[bool], moment: datetime) -> ColumnElement[bool]:
+    n_others = _n_others("label", mine, moment)
+    return and_(TASKS.c.state == "open", n_others < TASKS.c.redundancy)
 
 
 def _renew_state(connection: Connection, item_kind: ItemKind, item_id: str) -> None:
