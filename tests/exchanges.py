@@ -46,7 +46,7 @@ def exchanged(
     @app.api_route("/{path:path}", methods=["GET", "POST", "PATCH", "DELETE"])
     async def any_path(request: Request) -> Response:
         body = await request.body()
-        one = {
+        one: dict[str, Any] = {
             "method": request.method,
             "path": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             "body": _plain(json.loads(body)) if body else None,

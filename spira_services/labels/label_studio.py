@@ -86,7 +86,8 @@ def label_config(audio: Iterable[str], instruction: Instruction, language: Langu
     ]
     signs = ['<Text name="signs" value="$signs"/>'] if instruction.signs else []
     choices = [
-        f"<Choice value={quoteattr(words[language])} alias={quoteattr(value)}/>"
+        f"<Choice value={quoteattr(words[language])} alias={quoteattr(value)} "
+        f"hotkey={quoteattr(value)}/>"  # the keys that the instruction names
         for value, (_, words) in ANSWERS.items()
     ]
     about = f"<Header value={quoteattr(instruction.title[language])}/>"

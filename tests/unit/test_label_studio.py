@@ -58,13 +58,14 @@ def send(collection: Collection, n: int) -> str:
     name, at = str(sent.session_id), datetime.now(UTC)
     with collection.engine.begin() as connection:
         store.register_item(connection, "session", name, f"person {n}", sent.recorded_at)
-        about = {"item_kind": "session", "item_id": name, "label": 1, "confidence": 0.987}
-        when = {"valid_from": sent.recorded_at, "recorded_at": at}
+        about: dict[str, Any] = {"item_kind": "session", "item_id": name, "label": 1}
+        about |= {"valid_from": sent.recorded_at, "recorded_at": at, "confidence": 0.987}
         for source in ("weak", "clinician"):
-            who = {"source": source, "annotator": f"planted {source}"}
             value = {"probability": 0.987} if source == "weak" else {"blind": True}
-            event = LabelEvent(**about, **when, **who, value=value, unique_key=f"{source} {n}")
-            assert store.record(connection, event)
+            about |= {"source": source, "unique_key": f"{source} {n}"}
+            assert store.record(
+                connection, LabelEvent(**about, annotator=f"planted {source}", value=value)
+            )
     return name
 
 
