@@ -62,6 +62,15 @@ ELSEWHERE = {
         'main(["hospitals", "sync", "hc", "--dry-run"])',
     ),
     SERVICES + "snapshot": ("tests/unit/test_snapshot.py", 'main(["snapshot", under])'),
+    SERVICES + "labels weak": ("tests/unit/test_label_commands.py", 'main(["labels", "weak"])'),
+    SERVICES + "labels relabel": (
+        "tests/unit/test_label_commands.py",
+        'main(["labels", "relabel", "--predictions"',
+    ),
+    SERVICES + "labels studio-sync": (
+        "tests/unit/test_label_studio.py",
+        'main(["labels", "studio-sync", "rui", address',
+    ),
     "python benchmarks/uploads.py": ("tests/pipeline/test_uploads.py", '"benchmarks/uploads.py"'),
     "python -m pytest": ("Makefile", "python -m pytest"),
     "airflow db migrate": ("scripts/demo.sh", "airflow db migrate"),

@@ -16,6 +16,7 @@ from spira_services.__main__ import main
 from spira_services.labelling import OfCollection
 from spira_services.labels import assignment, store
 from spira_services.people import Person
+from spira_tasks.artifacts.sources import NEWEST
 from spira_tasks.contract.exits import EXIT_CONFIG
 
 WELL = {"spo2": 98, "unit": "HOME", "cid10": None, "resp_rate": 14, "sample_type": "CONTROL"}
@@ -58,7 +59,10 @@ def test_weak_labels_are_recorded_once_and_come_into_a_snapshot_when_asked_for(
     assert main(["snapshot", under, "--with-weak"]) == 0
     output = capsys.readouterr().out
     assert "Too few sessions have two labels" in output
-    table = pd.read_csv(Path(output.split()[1], "recordings.csv"))
+    place = Path(output.split()[1])
+    assert "| sessions by weak | 10 |" in (place / "datasheet.md").read_text()
+    assert not (Path(under) / NEWEST).exists()  # the schedule trains on labels of people
+    table = pd.read_csv(place / "recordings.csv")
     assert set(table["label_source"]) == {"weak"}
     assert set(table["label_version"]) == {2}
     assert table.groupby("sample_type")["ri_clinical"].unique().map(list).to_dict() == {
