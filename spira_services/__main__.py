@@ -315,12 +315,11 @@ def weak_labels() -> None:
     from spira_services.labels import weak
     from spira_services.labels.policy import settled
 
-    moment = now()
     with _database() as engine, engine.begin() as connection:
         labelling.OfCollection(server.audio()).prepare(connection)
-        of_people = [s for s in settled(connection, moment) if s.label_source == "clinician"]
+        of_people = [s for s in settled(connection, now()) if s.label_source == "clinician"]
         gold = {label.session_id: label.ri_clinical for label in of_people}
-        found = weak.renew(connection, labelling.facts(connection), gold, moment)
+        found = weak.renew(connection, labelling.facts(connection), gold)
     print(
         f"{few_or(found.n_sessions)} sessions, of {few_or(found.n_abstained)} no label; "
         f"{few_or(found.n_new)} new or changed\n"

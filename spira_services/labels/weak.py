@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from spira_services.database import now
 from spira_services.labels import store
 from spira_services.labels.reliability import (
     BETTER_THAN_CHANCE,
@@ -214,7 +215,6 @@ def renew(
     connection: Connection,
     sessions: Mapping[str, tuple[datetime, Facts]],
     gold: Mapping[str, int],
-    at: datetime,
     functions: Sequence[LabellingFunction] = FUNCTIONS,
 ) -> Renewed:
     """Record what the functions say of sessions, where it is not what the store has already.
@@ -229,10 +229,9 @@ def renew(
         By session id, when it was recorded and what is known of it; all are items of the store.
     gold
         By session id, the label that people agreed on.
-    at : datetime
-        Now.
     """
     store.serialise(connection)  # two who fit at once would both record
+    at = now()
     current = {
         event.item_id: (event.label, event.value)
         for event in store.labels_as_of(connection, at)

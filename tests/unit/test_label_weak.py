@@ -145,8 +145,8 @@ def test_weak_labels_become_events_where_they_are_new(tmp_path: Path) -> None:
     with migrated("", tmp_path) as engine, engine.begin() as connection:
         for name in sessions:
             store.register_item(connection, "session", name, f"person of {name}", DAY)
-        first = renew(connection, sessions, {"a": 1}, datetime.now(UTC))
-        again = renew(connection, sessions, {"a": 1}, datetime.now(UTC))
+        first = renew(connection, sessions, {"a": 1})
+        again = renew(connection, sessions, {"a": 1})
         assert (first.n_sessions, first.n_abstained, first.n_new, again.n_new) == (9, 1, 8, 0)
         assert (again.functions[0].coverage, again.functions[0].n_gold) == (4 / 9, 1)
         said = {event.item_id: event for event in store.labels_as_of(connection, datetime.now(UTC))}
@@ -158,9 +158,9 @@ def test_weak_labels_become_events_where_they_are_new(tmp_path: Path) -> None:
         assert said["a"].value["functions"] == {"saturation 1": 1, "breathing 1": 1}
 
         sessions["a"] = (DAY, {})  # a correction takes away what was looked at
-        corrected = renew(connection, sessions, {}, datetime.now(UTC))
+        corrected = renew(connection, sessions, {})
         assert corrected.n_new >= 1
         said = {event.item_id: event for event in store.labels_as_of(connection, datetime.now(UTC))}
         assert (said["a"].label, said["a"].value["functions"]) == (None, {})
         back = {**sessions, "a": (DAY, ill)}
-        assert renew(connection, back, {}, datetime.now(UTC)).n_new == corrected.n_new
+        assert renew(connection, back, {}).n_new == corrected.n_new
