@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,12 +17,15 @@ from pydantic import model_validator
 
 from spira_tasks.config import Fraction, StageConfig
 from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.verdict import few_or
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
     from spira_tasks.work import Work
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
@@ -70,6 +74,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     table = table[~is_left_out]
     table.to_parquet(outputs.recordings / "recordings.parquet", index=False)
     if n_left_out:  # the gate that counts the rows reads it
+        text = "%s recordings with weak labels are left out of validation and test"
+        log.info(text, few_or(n_left_out))
         (outputs.recordings / LEFT_OUT).write_text(json.dumps({"n_weak": n_left_out}))
 
     report = sizes(table) | {"n_recordings_weak_left_out": n_left_out}

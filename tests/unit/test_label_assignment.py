@@ -21,6 +21,7 @@ from spira_services.labels.assignment import (
     NotAllowed,
     ask_again,
     backlog,
+    give,
     make_gold,
     next_item,
     open_task,
@@ -268,3 +269,20 @@ def test_a_settled_item_that_looks_wrong_is_adjudicated_once_and_nobody_is_told_
     assert ask_again(connection, "session", "s", "signs", 1)
     assert given(connection, JUDGE) is None  # somebody else judges again
     assert given(connection, Person("other", JUDGE.roles)) == "s"
+
+
+def test_several_sessions_are_given_at_once_and_to_no_more_people_than_needed(
+    connection: Connection,
+) -> None:
+    opened(connection, "a", "b", "c", redundancy=2)
+    assert give(connection, ANA, 2, DAY) == ["a", "b"]
+    assert give(connection, ANA, 2, DAY) == ["a", "b"]  # they wait
+    assert submit(connection, ANA, answer("a", 1), DAY)
+    assert give(connection, ANA, 2, DAY) == ["b", "c"]  # not what she has labelled
+    assert give(connection, BIA, 9, DAY) == ["a", "b", "c"]
+    assert give(connection, CAIO, 9, DAY) == []  # two have each of them
+    assert give(connection, CAIO, 9, DAY + 2 * HELD) == ["a", "b", "c"]
+    assert submit(connection, BIA, answer("a", 1), DAY)
+    assert give(connection, CAIO, 9, DAY + 2 * HELD) == ["b", "c"]  # a is settled
+    with pytest.raises(NotAllowed):
+        give(connection, JUDGE, 1)
