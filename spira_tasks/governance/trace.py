@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 SUBJECT = re.compile(r"[0-9a-f]{64}")
 MODEL = re.compile(r"(?:\w+/|v)(\d+)|\w+@(champion|challenger)")
-COLUMNS = ("record_id", "subject_id", "split", "task", "label", "waveform", "features")
+COLUMNS = (
+    *("record_id", "subject_id", "session_id", "app", "device_model", "collector_pid"),
+    *("split", "task", "label", "audio_sha256", "waveform", "features"),
+)
 ROLES = {"train": "trained on", "validation": "validated on", "test": "tested on"}
 NOT_ABOUT = {"decision", "document", "why"}  # details of a decision's event besides its subject
 

@@ -131,10 +131,10 @@ def consent(page: Page, answer: str = "Agrees") -> None:
     page.click("#next")
 
 
-def record(page: Page, microphone: Path, task: str) -> None:
+def record(page: Page, microphone: Path, task: str, sound: bytes = b"") -> None:
     """Record a take that is long enough, and go on."""
     # The browser opens the file for each task: no two takes are the same, of which one was refused.
-    microphone.write_bytes(wav(voice(8, seed=next(SEEDS))))
+    microphone.write_bytes(sound or wav(voice(8, seed=next(SEEDS))))
     page.wait(f"location.hash.endsWith('/{task}') && document.querySelector('button.record')")
     page.click("#record", "Record")
     page.wait("/^[^·]*[1-9][^·]*$/.test(document.querySelector('.seconds').textContent)")
