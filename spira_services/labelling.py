@@ -76,18 +76,15 @@ class OfCollection:
         asked = select(REVISIONS.c.subject_id, REVISIONS.c.document)
         asked = asked.where(REVISIONS.c.session_id == session_id, MAY_BE_USED)
         row = connection.execute(asked).first()
-        if row is None:
-            return {}
-        moment = datetime.fromisoformat(row.document["recorded_at"])
-        within = timedelta(hours=POLICY.subject_hours)
-        known = kept.near(connection, row.subject_id, moment, within)
-        return {**known, **row.document["values"]}
+        return {} if row is None else _signs(connection, row.subject_id, row.document)
 
 
 def facts(connection: Connection) -> dict[str, tuple[datetime, dict[str, Any]]]:
     """By session that may be used, when it was recorded, and what labelling functions look at."""
     asked = (
-        select(REVISIONS.c.session_id, REVISIONS.c.document, RECORDINGS.c.about)
+        select(
+            REVISIONS.c.session_id, REVISIONS.c.subject_id, REVISIONS.c.document, RECORDINGS.c.about
+        )
         .outerjoin(
             RECORDINGS,
             and_(
@@ -99,13 +96,21 @@ def facts(connection: Connection) -> dict[str, tuple[datetime, dict[str, Any]]]:
         .where(MAY_BE_USED)
     )
     found = {}
-    for row in connection.execute(asked):
+    for row in connection.execute(asked).all():
+        known = _signs(connection, row.subject_id, row.document)
+        values = {name: value_of(name, str(one)) for name, one in known.items()}
         speech = (row.about or {}).get("speech_fraction")
-        of_session = {"pause_rate": None if speech is None else 1 - speech}
-        occurred_at = datetime.fromisoformat(row.document["recorded_at"])
-        values = {name: value_of(name, str(one)) for name, one in row.document["values"].items()}
-        found[row.session_id] = (occurred_at, values | of_session)
+        values["pause_rate"] = None if speech is None else 1 - speech
+        found[row.session_id] = (datetime.fromisoformat(row.document["recorded_at"]), values)
     return found
+
+
+def _signs(
+    connection: Connection, subject_id: str, document: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    moment = datetime.fromisoformat(document["recorded_at"])
+    within = timedelta(hours=POLICY.subject_hours)
+    return {**kept.near(connection, subject_id, moment, within), **document["values"]}
 
 
 def record_id(session_id: str, task: str) -> str:

@@ -30,7 +30,7 @@ from spira_services.hospitals.reading import Reading
 from spira_services.hospitals.rows import Entry
 from spira_services.hospitals.sources import VARIABLE
 from spira_services.hospitals.watch import Alert
-from spira_services.labelling import OfCollection
+from spira_services.labelling import OfCollection, facts
 from spira_services.labels import store
 from spira_services.labels.policy import settled
 from spira_tasks.artifacts import Store
@@ -162,6 +162,8 @@ def test_what_the_form_leaves_open_is_seen_in_the_hospital(
     collection.device().send(sent)
     with collection.engine.begin() as connection:
         signs = OfCollection(collection.blobs).signs(connection, str(sent.session_id))
+        _, known = facts(connection)[str(sent.session_id)]
+    assert (known["spo2"], known["on_oxygen"], known["cid10"]) == (near.value, False, "J96.0")
     assert (signs["spo2"], signs["spo2_at"]) == (f"{near.value:g}", near.at.isoformat())
     assert (signs["cid10"], signs["unit"], signs["on_oxygen"]) == ("J96.0", "WARD", "false")
 
