@@ -39,7 +39,7 @@ def exchanged(
 
     ``folder`` is one of the real server, which is not written down.
     """
-    told = [] if real else json.loads(file.read_text())
+    recorded = [] if real else json.loads(file.read_text())
     asked: list[dict[str, Any]] = []
     app = FastAPI()
 
@@ -61,7 +61,7 @@ def exchanged(
             found = json.loads(answer.content) if answer.content else None
             asked.append(one | {"status": answer.status_code, "answer": _plain(found)})
             return Response(answer.content, answer.status_code, media_type="application/json")
-        now = told[len(asked)] if len(asked) < len(told) else {}
+        now = recorded[len(asked)] if len(asked) < len(recorded) else {}
         asked.append(one)
         if {name: now.get(name) for name in one} != one:
             return Response(f"recorded was {now.get('method')} {now.get('path')}", 599)
@@ -74,4 +74,4 @@ def exchanged(
         lines = ",\n".join(json.dumps(one) for one in asked)
         file.write_text(f"[\n{lines}\n]\n".replace(folder, "/served").replace(real, "http://real"))
     else:
-        assert len(asked) == len(told), "fewer requests than were recorded"
+        assert len(asked) == len(recorded), "fewer requests than were recorded"
