@@ -7,7 +7,7 @@ a sync that is killed has stored nothing, and one that is repeated stores nothin
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,10 +19,10 @@ from spira_services.collection.documents import REVISIONS, SESSIONS
 from spira_services.collection.sessions import LINKAGE_KEY, linkage_key
 from spira_services.database import now
 from spira_services.hospitals import kept
-from spira_services.hospitals.evidence import KEYS, evidence
+from spira_services.hospitals.evidence import evidence
 from spira_services.hospitals.fhir import keep_answers_out_of_logs
 from spira_services.hospitals.reading import Connector
-from spira_services.hospitals.rows import ClinicalFact, Participant
+from spira_services.hospitals.rows import Participant
 from spira_services.hospitals.sync import Synced, sync
 from spira_services.hospitals.watch import PASSING, Alert
 from spira_services.labels import store
@@ -150,7 +150,8 @@ def _store(
         facts = kept.add(connection, synced, before, theirs, now())
         if facts is None:
             raise ServiceUnavailable(f"another sync of {source} ran at the same time; run it again")
-        n_events = _label(connection, facts)
+        said = (LabelEvent(**vars(one)) for one in evidence(facts, now()))
+        n_events = store.record_all(connection, said)
         labelling.prepare(connection)  # so that what was just labelled has sessions
         key = f"{source}:{before.number + 1}"
         for alert in synced.alerts:
@@ -160,11 +161,3 @@ def _store(
         counts |= {"n_found": synced.profile.found, "n_label_events": n_events}
         events.record(connection, actor, "hospital_sync", f"hospital_sync:{key}", counts)
     return n_events
-
-
-def _label(connection: Connection, facts: Sequence[ClinicalFact]) -> int:
-    """Record what the facts say of labels, as far as it is not recorded yet."""
-    recorded = select(store.EVENTS.c.unique_key).where(store.EVENTS.c.unique_key.startswith(KEYS))
-    known = {*connection.execute(recorded).scalars()}
-    new = [one for one in evidence(facts, now()) if one.unique_key not in known]
-    return sum(store.record(connection, LabelEvent(**vars(one))) for one in new)

@@ -17,7 +17,6 @@ from expectations.limits import CLINICAL
 from spira_services.hospitals.rows import ClinicalFact
 
 TABLE_VERSION = "hospital-diagnoses/1"
-KEYS = "hospital:"  # how the unique keys of these events begin
 
 
 @dataclass(frozen=True)
@@ -131,5 +130,5 @@ def _event(
         confidence=None,
         valid_from=fact.at,
         recorded_at=recorded_at,
-        unique_key=KEYS + hashlib.sha256("\x1f".join(content).encode()).hexdigest(),
+        unique_key="hospital:" + hashlib.sha256("\x1f".join(content).encode()).hexdigest(),
     )

@@ -38,6 +38,7 @@ Source = Literal["hospital_record", "clinician", "weak", "self_report", "adjudic
 
 LABEL = "ri_clinical"  # respiratory insufficiency by the clinician, never merged with a saturation
 TICK = timedelta(microseconds=1)
+AT_ONCE = 5_000  # keys in one question: SQLite takes 32,766
 
 
 @dataclass(frozen=True)
@@ -157,16 +158,35 @@ def record(connection: Connection, event: LabelEvent) -> bool:
         When the item is not registered.  An item of kind ``subject`` needs no registration: its id
         is the person's pseudonym.
     """
-    if event.item_kind == "subject":
-        person, times = event.item_id, {"registered_at": event.recorded_at}
-        register_item(connection, "subject", person, person, event.valid_from, **times)
-    if not _is_known(connection, event.item_kind, event.item_id):
-        raise UnknownItem(f"the store knows no such {event.item_kind}: register it first")
-    there = select(EVENTS.c.number).where(EVENTS.c.unique_key == event.unique_key)
-    if connection.execute(there).first() is not None:
-        return False
-    recorded_at = _tick(connection, event.recorded_at)
-    return insert_once(connection, EVENTS, asdict(replace(event, recorded_at=recorded_at)))
+    return bool(record_all(connection, [event]))
+
+
+def record_all(connection: Connection, events: Iterable[LabelEvent]) -> int:
+    """As ``record``, in few statements however many events; return how many are new."""
+    serialise(connection)  # nobody else adds a key between the question and the answer
+    new: dict[str, LabelEvent] = {}
+    for event in events:
+        new.setdefault(event.unique_key, event)
+    keys = [*new]
+    for first in range(0, len(keys), AT_ONCE):
+        asked = EVENTS.c.unique_key.in_(keys[first : first + AT_ONCE])
+        for key in connection.execute(select(EVENTS.c.unique_key).where(asked)).scalars().all():
+            del new[key]
+    for item_kind, item_id in {(one.item_kind, one.item_id) for one in new.values()}:
+        if item_kind != "subject" and not _is_known(connection, item_kind, item_id):
+            raise UnknownItem(f"the store knows no such {item_kind}: register it first")
+    people = {one.item_id: one for one in reversed(new.values()) if one.item_kind == "subject"}
+    for person, one in people.items():
+        times = {"registered_at": one.recorded_at}
+        register_item(connection, "subject", person, person, one.valid_from, **times)
+    at, rows = serialise(connection), []
+    for one in new.values():
+        at = _after(at, one.recorded_at)
+        rows.append(asdict(replace(one, recorded_at=at)))
+    if rows:
+        connection.execute(insert(EVENTS), rows)
+        _set_clock(connection, at)
+    return len(rows)
 
 
 def labels_as_of(
@@ -267,10 +287,14 @@ def _is_known(connection: Connection, item_kind: str, item_id: str) -> bool:
 
 def _tick(connection: Connection, wanted: datetime) -> datetime:
     """The store's time of something that was learnt at ``wanted``, by another clock."""
-    # A clock that is ahead must not drag the store's into the future.
-    at = max(min(wanted.astimezone(UTC), now()), serialise(connection) + TICK)
+    at = _after(serialise(connection), wanted)
     _set_clock(connection, at)
     return at
+
+
+def _after(clock: datetime, wanted: datetime) -> datetime:
+    # A clock that is ahead must not drag the store's into the future.
+    return max(min(wanted.astimezone(UTC), now()), clock + TICK)
 
 
 def _set_clock(connection: Connection, at: datetime) -> None:

@@ -214,6 +214,21 @@ def test_an_event_without_sense_is_none(fields: dict[str, object]) -> None:
         event("bad", **fields)
 
 
+def test_many_events_at_once_are_recorded_as_one_by_one(engine: Engine) -> None:
+    person = {"item_kind": "subject", "item_id": "p7", "source": "hospital_record"}
+    events = [event(f"e{n}", **(person if n % 2 else {})) for n in range(6)]
+    with engine.begin() as connection:
+        assert store.record_all(connection, [*events, event("e0", label=0)]) == 6
+        assert store.record_all(connection, [*events, event("e6")]) == 1
+        kept = events_as_of(connection, datetime.now(UTC))
+        with pytest.raises(store.UnknownItem):
+            store.record_all(connection, [event("e7"), event("e8", item_id="nobody")])
+    assert [one.unique_key for one in kept] == [f"e{n}" for n in range(7)]
+    assert {one.label for one in kept} == {1}
+    times = [one.recorded_at for one in kept]
+    assert times == sorted(set(times))
+
+
 def test_the_migrations_make_the_tables_that_are_declared(engine: Engine) -> None:
     assert {"collection_sessions", "hospitals_facts"} <= {*metadata.tables}
     with engine.connect() as connection:
