@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, and_, select
 
 from spira_services import events
 from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.collection.sessions import wait_for_writers
 from spira_services.database import now
 from spira_services.labelling import record_id
 from spira_services.labels import quality
@@ -78,6 +79,7 @@ def write(
     """
     if as_of > now():
         raise ConfigError("a snapshot is as of a past time: what is still to come is not known")
+    wait_for_writers(engine)
     snapshots = open_backend(under)
     newest = json.loads(snapshots.read(NEWEST) or b"{}")
     is_newest = not newest or as_of > datetime.fromisoformat(newest["as_of"])

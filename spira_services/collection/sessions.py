@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from cryptography.fernet import Fernet
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.engine import Row
 
 from spira_services import events
@@ -169,11 +169,11 @@ class Sessions:
         problems += [*_wrong_times(manifest), *_wrong_tasks(manifest)]
         measured = {file.sha256: self._measured(file) for file in manifest.files}
         with self.engine.begin() as connection:
-            moment = now()
             whose = {"device_id": device.device_id, "hospital_id": device.hospital_id}
-            session = {"session_id": session_id, **whose, "received_at": moment}
+            session = {"session_id": session_id, **whose, "received_at": now()}
             insert_once(connection, SESSIONS, session)
             _locked(connection, session_id)
+            moment = now()
             if known := self._answered(connection, device, session_id, manifest, digest):
                 return known, False  # the same request came twice at the same time
             change = _consent_of(connection, session_id), manifest.consent.status
@@ -368,6 +368,16 @@ def _consent_of(connection: Connection, session_id: str) -> Any:
 def _add_consent(connection: Connection, session_id: str, given: SentConsent) -> None:
     row = {"session_id": session_id, "received_at": now(), **given.model_dump()}
     connection.execute(CONSENTS.insert().values(**row))
+
+
+def wait_for_writers(engine: Engine) -> None:
+    """Wait until nobody is writing a session: what comes from here on is dated later than now.
+
+    Writers lock their session before they look at the clock.  SQLite has one writer at a time.
+    """
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            connection.execute(text(f"LOCK TABLE {SESSIONS.name} IN EXCLUSIVE MODE"))
 
 
 def _locked(connection: Connection, session_id: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 
 import pytest
 from collecting import ANSWERS, Collection, Session, session, sha
-from databases import BACKENDS, server
+from databases import BACKENDS, HAS_POSTGRES, server
 from folders import Ingested
+from sqlalchemy import select, text
 
 from spira_services import retraining, snapshot
 from spira_services.__main__ import main
+from spira_services.collection.documents import CONSENTS, SESSIONS
 from spira_services.forgetting import forget
 from spira_services.labelling import OfCollection
 from spira_services.labels import store as labels
@@ -111,6 +115,35 @@ def test_as_of_a_past_time_a_snapshot_is_the_same_whatever_came_later(
     taken(collection, tmp_path, then)  # made anew for a past time: the newest stays the newest
     found = open_source(f"folder:{tmp_path}/snapshots")
     assert found.digest == open_source(f"folder:{later.place}").digest
+
+
+@pytest.mark.skipif(not HAS_POSTGRES, reason="SQLite has one writer at a time")
+@pytest.mark.parametrize("collection", ["postgresql"], indirect=True)
+def test_a_withdrawal_that_is_being_written_is_waited_for(
+    collection: Collection, tmp_path: Path
+) -> None:
+    stays, goes = session(30), session(31, form=CONTROL)
+    phone = collection.device()
+    for sent, value in ((stays, 1), (goes, 0)):
+        phone.send(sent)
+        label(collection, sent, value)
+    with ThreadPoolExecutor() as pool, collection.engine.connect() as holding:
+        # The withdrawal has its session and its time, and is not committed yet.
+        theirs = CONSENTS.c.session_id == str(goes.session_id)
+        session_of = SESSIONS.c.session_id == str(goes.session_id)
+        holding.execute(select(SESSIONS.c.session_id).where(session_of).with_for_update())
+        given = holding.execute(select(CONSENTS).where(theirs)).mappings().one()
+        row = {**given, "number": 99, "status": "withdrawn", "received_at": datetime.now(UTC)}
+        holding.execute(CONSENTS.insert().values(row))
+        writing = pool.submit(taken, collection, tmp_path, datetime.now(UTC))
+        waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        with collection.engine.connect() as watching:
+            while not watching.execute(waits).scalar_one():
+                assert not writing.done()
+                watching.rollback()
+                time.sleep(0.05)
+        holding.commit()
+        assert writing.result().about["n_subjects_by_label"] == {"1": 1}
 
 
 def test_a_consent_that_came_later_counts_from_then_on(
