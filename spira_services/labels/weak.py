@@ -241,7 +241,7 @@ def renew(
     said = votes(functions, [sessions[one][1] for one in ids])
     model = label_model(said)
     names = [f"{function.name} {function.version}" for function in functions]
-    n_new = 0
+    new = []
     for number, (session_id, label) in enumerate(zip(ids, model.labels(), strict=True)):
         probability = round(float(model.probabilities[number]), 6)
         answers = {
@@ -264,12 +264,12 @@ def renew(
         )
         is_known = current.get(session_id) == (event.label, value)
         if not is_known and (answers or session_id in current):
-            n_new += store.record(connection, event)
+            new.append(event)
     known = np.array([gold.get(one, MISSING) for one in ids], dtype=int)
     return Renewed(
         n_sessions=len(ids),
         n_abstained=int((model.labels() == ABSTAIN).sum()),
-        n_new=n_new,
+        n_new=store.record_all(connection, new),
         functions=tuple(table(functions, said, model, known)),
     )
 
