@@ -11,12 +11,12 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
 
 from spira_services.collection import devices, form, overview
 from spira_services.collection.devices import Device
-from spira_services.collection.sessions import Manifest, Receipt, SentGrant, Sessions, grant
+from spira_services.collection.sessions import Manifest, Moment, Receipt, SentGrant, Sessions, grant
 from spira_services.collection.uploads import MAX_BYTES, Uploads
 from spira_services.database import now
 from spira_services.people import Person
@@ -156,7 +156,7 @@ def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None
             grant(connection, f"person:{manager.person_id}", str(session_id), given)
 
     @router.get("/overview", responses=may_answer(401, 404))
-    def what_came(manager: Manager, as_of: AwareDatetime | None = None) -> overview.Overview:
+    def what_came(manager: Manager, as_of: Moment | None = None) -> overview.Overview:
         """By site and day: what was expected, came, was accepted and refused as of a time."""
         with engine.connect() as connection:
             return overview.overview(connection, min(as_of or now(), now()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pydantic import BaseModel
 from sqlalchemy import Connection, func, select
@@ -54,6 +54,7 @@ class Overview(BaseModel):
 
 def overview(connection: Connection, as_of: datetime) -> Overview:
     """One row a site and day, the newest first; a day on which a site sent nothing has one, too."""
+    as_of = as_of.astimezone(UTC)  # of which the days are
     titles = {field.name: field.title for field in form.FIELDS}
     titles |= {task.task: task.title for task in form.TASKS}
     return Overview(

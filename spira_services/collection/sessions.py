@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from cryptography.fernet import Fernet
@@ -41,6 +41,10 @@ MAX_SECONDS = 300.0  # as ingest has it
 CLOCK_SLACK = timedelta(days=1)  # as ingest allows a device's clock to be ahead
 AT_ONCE = threading.BoundedSemaphore(2)  # decoded files in memory
 
+# With room on both sides for every offset.
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))
+]
 Text = Annotated[str, Field(max_length=200)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Status = Literal["accepted", "refused"]
@@ -56,7 +60,7 @@ class SentConsent(Sent):
     status: Literal["granted", "pending"]
     version: Text
     scope: Text
-    at: AwareDatetime
+    at: Moment
 
 
 class SentGrant(SentConsent):
@@ -71,7 +75,7 @@ class SentFile(Sent):
     task: Literal["AMBIENT", "VOWEL", "RHYME", "SENTENCE"]
     sha256: Sha256
     n_bytes: Annotated[int, Field(gt=0)]
-    recorded_at: AwareDatetime
+    recorded_at: Moment
     prompt_version: Text
 
 
@@ -91,8 +95,8 @@ class Manifest(Sent):
     form_version: Text
     app_version: Text
     revision: Annotated[int, Field(ge=1, le=1000)]
-    recorded_at: AwareDatetime
-    sent_at: AwareDatetime
+    recorded_at: Moment
+    sent_at: Moment
     consent: SentConsent
     form: Annotated[dict[Text, bool | int | float | Text | None], Field(max_length=100)]
     capture: SentCapture

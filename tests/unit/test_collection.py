@@ -350,6 +350,21 @@ def test_a_consent_that_was_pending_is_given_once_by_whoever_has_it(
     assert sorted(actors) == ["device", "person"]
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_no_clock_shows_is_refused(
+    collection: Collection, phone: Phone, moment: str
+) -> None:
+    place = f"/collection/v1/sessions/{uuid4()}/consent"
+    given = {"version": "1", "scope": "research", "at": moment}
+    assert phone.client.post(place, json=given, headers=phone.headers).status_code == 422
+    manifest = session(25).manifest() | {"recorded_at": moment}
+    place = f"/collection/v1/sessions/{uuid4()}"
+    assert phone.client.put(place, json=manifest, headers=phone.headers).status_code == 422
+    with signed_in(collection, "data_manager") as client:
+        asked = client.get("/collection/v1/overview", params={"as_of": moment})
+    assert asked.status_code == 422
+
+
 @ON_BOTH
 def test_a_mended_session_keeps_the_consent_that_came_meanwhile(
     collection: Collection, phone: Phone
