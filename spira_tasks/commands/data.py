@@ -9,7 +9,6 @@ from typer import Argument, Option
 
 from spira_tasks.artifacts import open_source, put_source
 from spira_tasks.commands import Commands
-from spira_tasks.intake.layouts import tables_of
 
 EXAMPLES = """\
 examples:
@@ -33,6 +32,8 @@ def put(
     ] = False,
 ) -> None:
     """Copy a folder of recordings into the bucket, its tables last."""
+    from spira_tasks.intake.layouts import tables_of  # it loads pandas
+
     source = open_source(f"folder:{folder}")
     tables_of(source)  # a folder without any is another one than was meant
     at_the_top = [name for name in source.names if "/" not in name]
