@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spira_tasks.artifacts import Store
 
 TAKING_DATA = [name for name, pipeline in PIPELINES.items() if pipeline.entry]
-TODAY = ("as_of", "pseudonym_key_id")  # of ingest: each run takes its own
+TODAY = ("as_of", "pseudonym_key_id", "decoder")  # of ingest: each run takes its own
 
 app = commands.Commands()
 

@@ -15,6 +15,7 @@ import pandas as pd
 from spira_tasks.intake.releases import Released, nothing_released
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
+from spira_tasks.speech.compressed import REQUIREMENTS, decoder
 from spira_tasks.speech.containers import UnusableAudio
 from spira_tasks.speech.probe import Probe, probe
 
@@ -29,6 +30,7 @@ AUDIO_COLUMNS = {  # columns that are measured from the audio, and their types
     "waveform": "str",
     **{field.name: DTYPES[str(field.type)] for field in fields(Probe)},
 }
+OPTIONAL_DECODER = f"pip install -r {REQUIREMENTS}"
 POOLS = ("train", "evaluation")
 BANK = (
     *("noise_id", "pool", "hospital_id", "waveform"),
@@ -97,13 +99,13 @@ class AudioReader:
         """The file of each path, as the folder names it; NaN where there is none."""
         # a name with bytes that are not UTF-8 has surrogates, which no row can hold
         names = [name for name in self.data.names if name == name.encode(errors="ignore").decode()]
-        known = {_normalised(name): name for name in names}
+        known = {normalised(name): name for name in names}
         in_any_case: dict[str, list[str]] = {}  # some systems do not tell upper case from lower
         for path, name in known.items():
             in_any_case.setdefault(path.casefold(), []).append(name)
 
         def found(path: str) -> str | None:
-            path = _normalised(path)
+            path = normalised(path)
             similar = in_any_case.get(path.casefold(), [])
             return known.get(path, similar[0] if len(similar) == 1 else None)
 
@@ -112,7 +114,7 @@ class AudioReader:
     def _remembered(self, name: str) -> Record:
         content = self.data.read(name)
         sha256 = hashlib.sha256(content).hexdigest()
-        parts = {"sha256": sha256, "max_seconds": self.max_seconds}
+        parts = {"sha256": sha256, "max_seconds": self.max_seconds, "decoder": decoder()}
         made = self.work.remember(
             parts, lambda: convert(content, self.max_seconds, self.work.blobs)
         )
@@ -130,7 +132,7 @@ def convert(content: bytes, max_seconds: float, blobs: Blobs | None = None) -> R
     return stored | asdict(probe(sound, pcm16))
 
 
-def _normalised(path: str) -> str:
+def normalised(path: str) -> str:
     """A path as both sides may write it: accents in one piece, no detours, slashes forward.
 
     A path that leads out of the folder leads to no name of a file in it.

@@ -1,7 +1,8 @@
 """From the bytes of an incoming file to one waveform.
 
-Incoming files are of the kinds in ``containers.SIGNATURES``, at any rate from 16 kHz, with one or
-two channels.  A stored waveform is mono, 16 kHz, 16-bit PCM.  The format is read from the content,
+Incoming files are of the kinds in ``containers.SIGNATURES``, and of those in
+``containers.COMPRESSED`` where their decoder is installed, at any rate from 16 kHz, with one or two
+channels.  A stored waveform is mono, 16 kHz, 16-bit PCM.  The format is read from the content,
 never from the file's name.
 """
 
@@ -16,7 +17,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spira_tasks.speech.containers import UnusableAudio, opened
+from spira_tasks.speech.compressed import Stream
+from spira_tasks.speech.containers import COMPRESSED, Contained, UnusableAudio, opened
 
 SAMPLE_RATE_HZ = 16_000  # of every stored waveform
 FULL_SCALE = 32_768  # a 16-bit sample of this value would be 1.0
@@ -40,12 +42,12 @@ class Sound:
 
     waveform: NDArray[np.float32]  # (channel, time), in [-1, 1], at the file's own rate
     sample_rate_hz: int
-    container: str  # of ``containers.SIGNATURES``, or mp3
-    codec: str  # ``"pcm16"``, ``"float"``, ``"flac"``, ``"opus"``, ``"vorbis"``, …
+    container: str  # of ``containers.SIGNATURES`` or ``containers.COMPRESSED``, or mp3
+    codec: str  # ``"pcm16"``, ``"float"``, ``"flac"``, ``"opus"``, ``"vorbis"``, ``"aac"``, …
 
 
 def decode(content: bytes, max_seconds: float) -> Sound:
-    """Decode a file of a kind that libsndfile reads.
+    """Decode a file.
 
     Parameters
     ----------
@@ -59,26 +61,12 @@ def decode(content: bytes, max_seconds: float) -> Sound:
     ------
     UnusableAudio
         With reason ``undecodable``, ``too_long``, ``low_sample_rate``, ``too_many_channels``,
-        ``not_finite``, ``channels_cancel``, ``constant``, or one of ``containers.opened``.
+        ``not_finite``, ``channels_cancel``, ``constant``, or one of ``containers.opened`` or
+        ``compressed.Stream``.
     """
     found = opened(content)
-    try:
-        with _Streamed(io.BytesIO(found.content)) as file:
-            n_declared = file.frames if found.n_declared is None else found.n_declared
-            _check_header(file, n_declared, max_seconds)
-            rate_hz, subtype = file.samplerate, str(file.subtype)
-            limit = n_declared or int(max_seconds * rate_hz)
-            samples = file.read(limit + 1, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise UnusableAudio(
-            "undecodable", f"libsndfile cannot decode this {found.container}"
-        ) from error
-    if len(samples) > limit:
-        if n_declared:
-            raise UnusableAudio("undeclared_bytes", "more samples than the header declares")
-        raise _too_long(max_seconds)
-    if len(samples) < n_declared:
-        raise UnusableAudio("truncated", "fewer samples than the header promises")
+    read = _compressed if found.container in COMPRESSED else _with_libsndfile
+    samples, rate_hz, codec = read(found, max_seconds)
     if not len(samples):
         raise UnusableAudio("empty", "the file has no samples")
     if not np.isfinite(samples).all():
@@ -93,8 +81,43 @@ def decode(content: bytes, max_seconds: float) -> Sound:
         )
     if mono.min() == mono.max():
         raise UnusableAudio("constant", "all samples are equal: silence, or a dead input")
-    codec = "flac" if found.container == "flac" else subtype.lower().replace("_", "")
     return Sound(np.ascontiguousarray(samples.T), rate_hz, found.container, codec)
+
+
+def _with_libsndfile(found: Contained, max_seconds: float) -> tuple[NDArray[np.float32], int, str]:
+    """The (time, channel) samples of a file, its rate and its codec."""
+    try:
+        with _Streamed(io.BytesIO(found.content)) as file:
+            n_declared = file.frames if found.n_declared is None else found.n_declared
+            if file.frames <= 0:
+                raise UnusableAudio("empty", "the file has no samples")
+            rate_hz = int(file.samplerate)
+            _check_header(rate_hz, file.channels, n_declared / rate_hz, max_seconds)
+            subtype = str(file.subtype)
+            limit = n_declared or int(max_seconds * rate_hz)
+            samples = file.read(limit + 1, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise UnusableAudio(
+            "undecodable", f"libsndfile cannot decode this {found.container}"
+        ) from error
+    if len(samples) > limit:
+        if n_declared:
+            raise UnusableAudio("undeclared_bytes", "more samples than the header declares")
+        raise _too_long(max_seconds)
+    if len(samples) < n_declared:
+        raise UnusableAudio("truncated", "fewer samples than the header promises")
+    codec = "flac" if found.container == "flac" else subtype.lower().replace("_", "")
+    return samples, rate_hz, codec
+
+
+def _compressed(found: Contained, max_seconds: float) -> tuple[NDArray[np.float32], int, str]:
+    with Stream(found.content, found.container) as stream:
+        _check_header(stream.sample_rate_hz, stream.n_channels, stream.seconds, max_seconds)
+        limit = int(max_seconds * stream.sample_rate_hz)
+        samples = stream.read(limit)
+    if len(samples) > limit:
+        raise _too_long(max_seconds)
+    return samples, stream.sample_rate_hz, stream.codec
 
 
 def to_pcm16(sound: Sound) -> NDArray[np.int16]:
@@ -147,17 +170,15 @@ def read_float32(content: bytes) -> NDArray[np.float32]:
     return read_pcm16(content).astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def _check_header(file: soundfile.SoundFile, n_declared: int, max_seconds: float) -> None:
-    """Refuse what the header alone shows to be unusable."""
-    if file.frames <= 0:
-        raise UnusableAudio("empty", "the file has no samples")
-    if file.samplerate < SAMPLE_RATE_HZ:
+def _check_header(rate_hz: int, n_channels: int, seconds: float, max_seconds: float) -> None:
+    """Refuse what the header alone shows to be unusable; 0 seconds: it does not say."""
+    if rate_hz < SAMPLE_RATE_HZ:
         raise UnusableAudio(
-            "low_sample_rate", f"{file.samplerate} Hz; at least {SAMPLE_RATE_HZ} Hz are needed"
+            "low_sample_rate", f"{rate_hz} Hz; at least {SAMPLE_RATE_HZ} Hz are needed"
         )
-    if file.channels > 2:
-        raise UnusableAudio("too_many_channels", f"{file.channels} channels; at most 2 are taken")
-    if n_declared > max_seconds * file.samplerate:
+    if n_channels > 2:
+        raise UnusableAudio("too_many_channels", f"{n_channels} channels; at most 2 are taken")
+    if seconds > max_seconds:
         raise _too_long(max_seconds)
 
 

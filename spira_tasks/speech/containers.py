@@ -21,14 +21,20 @@ SIGNATURES = {  # by place and bytes
     (0, b".snd"): "au",
     (0, W64): "w64",
 }
-NOT_READ = {
-    (4, b"ftyp"): "MPEG-4 (m4a, mp4, 3gp)",
-    (0, b"\x1aE\xdf\xa3"): "WebM or Matroska",
-    (0, b"#!AMR"): "AMR",
-    (0, b"\x30\x26\xb2\x75"): "Windows Media",
-    (0, b"\xff\xf1"): "AAC",
-    (0, b"\xff\xf9"): "AAC",
+COMPRESSED_SIGNATURES = {
+    (4, b"ftyp"): "mpeg4",
+    (0, b"\x1aE\xdf\xa3"): "webm",
+    (0, b"#!AMR"): "amr",
+    (0, b"\xff\xf1"): "aac",
+    (0, b"\xff\xf9"): "aac",
 }
+COMPRESSED = {  # read by ``compressed``, where its decoder is installed
+    "mpeg4": "MPEG-4 (m4a, mp4, 3gp)",
+    "webm": "WebM or Matroska",
+    "amr": "AMR",
+    "aac": "AAC",
+}
+WINDOWS_MEDIA = b"\x30\x26\xb2\x75"
 NO_SIZE = 0x7FFF0000  # a size from here on stands for a length that was not known
 WRONG_BY = (36, 44)  # some recorders write the size of the file, or of RIFF, as that of the samples
 FLAC_STREAM = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # with the head of its first block
@@ -83,7 +89,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Contained:
-    """A file that libsndfile decodes to its end."""
+    """A file that its decoder decodes to its end: libsndfile, or that of ``COMPRESSED``."""
 
     container: str
     content: bytes
@@ -105,6 +111,8 @@ def opened(content: bytes) -> Contained:
     if tagged and len(content) >= 10:  # seven bits of each byte count
         content = content[10 + sum(byte << 7 * n for n, byte in enumerate(content[9:5:-1])) :]
     container = _container(content)
+    if container in COMPRESSED:
+        return Contained(container, content)
     if container in ("flac", "mp3") and content[-128:-125] == b"TAG":
         content = content[:-128]
     if container == "flac":
@@ -124,11 +132,13 @@ def _container(content: bytes) -> str:
     for (place, signature), name in SIGNATURES.items():
         if content.startswith(signature, place) and (place == 0 or content[:4] in LAYOUTS):
             return name
-    for (place, signature), name in NOT_READ.items():
+    for (place, signature), name in COMPRESSED_SIGNATURES.items():
         if content.startswith(signature, place):
-            raise UnusableAudio(
-                "unsupported_container", f"{name} is not read; send the recording as WAV or FLAC"
-            )
+            return name
+    if content.startswith(WINDOWS_MEDIA):
+        raise UnusableAudio(
+            "unsupported_container", "Windows Media is not read; send the recording as WAV or FLAC"
+        )
     if _is_mp3(content):
         return "mp3"
     raise UnusableAudio("unknown_container", "no kind of audio file by its first bytes")

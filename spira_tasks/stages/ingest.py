@@ -25,6 +25,7 @@ from spira_tasks.gating import quarantine, rules
 from spira_tasks.gating.quarantine import Refusal
 from spira_tasks.intake import pseudonyms
 from spira_tasks.intake.pseudonyms import pseudonym
+from spira_tasks.speech.compressed import decoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +73,7 @@ class Config(StageConfig):
     ``sites``: hospitals that are set up; recordings of another are kept and warned of.  Without
     any, nothing is known of sites, and nobody is warned.
     ``pseudonym_key_id``: names the key in the environment; there is no reason to set it.
+    ``decoder``: version of the optional decoder, with which more files are read; nor this.
     """
 
     max_quarantine_fraction: Fraction = 0.05
@@ -82,6 +84,7 @@ class Config(StageConfig):
     sites: tuple[str, ...] = ()
     as_of: date = Field(default_factory=_today)
     pseudonym_key_id: str = Field(default_factory=pseudonyms.key_id)
+    decoder: str = Field(default_factory=decoder)
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
@@ -89,11 +92,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     from spira_tasks.intake import audio_reader, layouts, record_contract
     from spira_tasks.intake.releases import released
 
-    if config.pseudonym_key_id != pseudonyms.key_id():
-        raise ConfigError(
-            f"the key in {pseudonyms.VARIABLE} is not the one of this step "
-            f"({config.pseudonym_key_id}); set that key, or leave pseudonym_key_id out"
-        )
+    check_surroundings(config)
     pseudonyms.warn_of_demo_key()
     secret = pseudonyms.key()
     incoming = layouts.read(inputs.data, secret)
@@ -161,6 +160,20 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     for reason, n in report["n_by_reason"].items():
         log.warning("ingest: %s recordings in quarantine: %s", few_or(n), reason)
     return Outcome(metrics, verdicts(table, refused, refused_noises, config))
+
+
+def check_surroundings(config: Config) -> None:
+    """ConfigError where the step was made for another key or decoder than there are here."""
+    if config.pseudonym_key_id != pseudonyms.key_id():
+        raise ConfigError(
+            f"the key in {pseudonyms.VARIABLE} is not the one of this step "
+            f"({config.pseudonym_key_id}); set that key, or leave pseudonym_key_id out"
+        )
+    if config.decoder != decoder():
+        raise ConfigError(
+            f"the optional decoder here is {decoder() or 'not installed'}, and the step was made "
+            f"for {config.decoder or 'none'}; install that one, or leave decoder out"
+        )
 
 
 def refusal(reason: str, detail: str) -> Refusal:

@@ -396,6 +396,11 @@ def test_a_step_never_runs_with_another_key_than_it_names(
         Ingested(cohort.write(), store)
 
 
+def test_a_step_never_runs_with_another_decoder_than_it_names(cohort: Cohort, store: Store) -> None:
+    with pytest.raises(ConfigError, match="optional decoder"):
+        Ingested(cohort.write(), store, decoder="18.0.0")
+
+
 def test_only_new_recordings_are_decoded(cohort: Cohort, tmp_path: Path, store: Store) -> None:
     Ingested(cohort.write(), store)
     memories = set((tmp_path / "store/memo").rglob("*.json"))
