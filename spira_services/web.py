@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from starlette.datastructures import MutableHeaders
@@ -22,12 +23,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spira_services import people
 from spira_services.people import Person
-from spira_tasks.errors import ServiceUnavailable
+from spira_tasks.errors import SpiraError
 
 log = logging.getLogger("spira.services")
 
 COOKIE = "spira_token"
 MAX_BODY_BYTES = 1 << 20
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 PAGES = Path(__file__).parent / "pages"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
@@ -38,6 +40,16 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def _written(value: object) -> object:
+    if isinstance(value, int | float) or (isinstance(value, str) and not DATE.match(value)):
+        raise ValueError("a time is written by ISO 8601")
+    return value
+
+
+# A number would be taken as seconds since 1970.
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,11 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
 
     @app.exception_handler(HTTPException)
     def no_route(request: Request, error: HTTPException) -> Response:
-        return refused(request, Refused(error.status_code, "http", str(error.detail)))
+        if error.status_code == 400:  # what FastAPI says of a body that is no UTF-8
+            return refused(request, Refused(422, "malformed", "the request has another form"))
+        answer = refused(request, Refused(error.status_code, "http", str(error.detail)))
+        answer.headers.update(error.headers or {})  # Allow, beside 405
+        return answer
 
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> Response:
@@ -173,8 +189,9 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
         problems = [Problem(_place(one), str(one["type"])) for one in error.errors()]
         return refused(request, Refused(422, "malformed", "the request has another form", problems))
 
-    @app.exception_handler(ServiceUnavailable)
-    def store_away(request: Request, error: ServiceUnavailable) -> Response:
+    @app.exception_handler(SpiraError)
+    def store_away(request: Request, error: SpiraError) -> Response:
+        # Also where it may not be written: whoever asks can only wait until that is mended here.
         log.error("%s: %s", request.method, error)
         return refused(request, Refused(503, "try_again", "the store does not answer; try again"))
 

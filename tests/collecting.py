@@ -62,7 +62,13 @@ class Collection:
     @classmethod
     @contextmanager
     def at(
-        cls, folder: Path, url: str = "", *, keeps_numbers: bool = False, check_letter: bool = False
+        cls,
+        folder: Path,
+        url: str = "",
+        *,
+        audio: str = "",
+        keeps_numbers: bool = False,
+        check_letter: bool = False,
     ) -> Iterator[Collection]:
         engine = open_engine(url or f"sqlite:///{folder}/services.db")
         migrate(engine)
@@ -70,7 +76,7 @@ class Collection:
             about = {"keeps_numbers": keeps_numbers, "check_letter": check_letter}
             devices.add_site(connection, SITE, "Hospital", "cli:test", **about)
         app = create_app("SPIRA", engine, api.STREAMS)
-        blobs = Blobs(open_backend(str(folder / "audio")))
+        blobs = Blobs(open_backend(audio or str(folder / "audio")))
         api.add_to(app, engine, blobs, folder / "unfinished")
         with served(app) as address, httpx.Client(base_url=address) as client:
             yield cls(engine, client, folder, blobs)

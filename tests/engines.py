@@ -139,9 +139,11 @@ class Proxy:
         starting = asyncio.start_server(self._pass, "127.0.0.1", self.port, ssl=self.context)
         self.server = asyncio.run_coroutine_threadsafe(starting, self.loop).result(10)
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(HERE.url.removeprefix("unix://"))
+
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = HERE.url.removeprefix("unix://")
-        from_engine, to_engine = await asyncio.open_unix_connection(path)
+        from_engine, to_engine = await self._connect()
         both = {writer, to_engine}
         self.open |= both
         await asyncio.gather(_copy(reader, to_engine), _copy(from_engine, writer))

@@ -16,11 +16,20 @@ from sqlalchemy import Engine
 
 from spira_services.collection import devices, form, overview
 from spira_services.collection.devices import Device
-from spira_services.collection.sessions import Manifest, Moment, Receipt, SentGrant, Sessions, grant
+from spira_services.collection.sessions import Manifest, Receipt, SentGrant, Sessions, grant
 from spira_services.collection.uploads import MAX_BYTES, Uploads
 from spira_services.database import now
 from spira_services.people import Person
-from spira_services.web import PAGES, Limiter, Refused, address_of, engine_of, may_answer, signed_in
+from spira_services.web import (
+    PAGES,
+    Limiter,
+    Moment,
+    Refused,
+    address_of,
+    engine_of,
+    may_answer,
+    signed_in,
+)
 from spira_tasks.artifacts.blobs import Blobs
 
 APP = Path(__file__).parent / "app"
@@ -102,7 +111,7 @@ def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None
             site = devices.site(connection, device.hospital_id)
         return form.described(site.name, site.check_letter, site.hospital_id)
 
-    @router.head("/blobs/{sha256}", responses=may_answer(401))
+    @router.head("/blobs/{sha256}", responses=may_answer(401), response_class=Response)
     def offset(sha256: Digest, device: Asker) -> Response:
         """How much of a file has come, in the header Upload-Offset."""
         there = uploads.received(device.device_id, sha256)

@@ -103,6 +103,12 @@ def enrol(connection: Connection, code: str, model: str, os: str) -> tuple[Devic
     return device, f"{device.device_id}.{secret}"
 
 
+def note_import(connection: Connection, device: Device) -> None:
+    """Note what stands for an imported source, once; it has no key, and can send nothing."""
+    row = {**vars(device), "key_hash": "", "enrolled_at": now(), "ended_at": now()}
+    insert_once(connection, DEVICES, row)
+
+
 def of_key(connection: Connection, key: str) -> Device | None:
     """The device that has this key."""
     device_id, _, secret = key.partition(".")

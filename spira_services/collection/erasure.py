@@ -36,13 +36,15 @@ def forget(connection: Connection, blobs: Blobs, tag: str, actor: str) -> dict[s
     events.record(connection, actor, ACTION, f"{ACTION}:{tag}", {"tag": tag})
     counts = {"n_sessions": 0, "n_files": 0}
     for subject in subjects_of(connection, tag):
-        theirs = select(REVISIONS.c.session_id, REVISIONS.c.revision).where(
+        theirs = select(REVISIONS.c.session_id, REVISIONS.c.revision, REVISIONS.c.document).where(
             REVISIONS.c.subject_id == subject
         )
-        for session_id, revision in connection.execute(theirs).all():
+        for session_id, revision, document in connection.execute(theirs).all():
             of_revision = (RECORDINGS.c.session_id == session_id, RECORDINGS.c.revision == revision)
             digests = connection.execute(select(RECORDINGS.c.sha256).where(*of_revision))
             files = set(digests.scalars())
+            if spoken := document.get("consent_sha256"):
+                files.add(spoken)
             connection.execute(delete(RECORDINGS).where(*of_revision))
             counts["n_files"] += drop(connection, blobs, files)
             connection.execute(

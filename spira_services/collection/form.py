@@ -6,7 +6,7 @@ Its fields are columns of the row contract, so that both sides and ingest judge 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -110,7 +110,15 @@ FIELDS = (
     Field("height", "clinic", _words("Height", "Altura"), "cm"),
     Field("cid10", "clinic", _words("Diagnosis (ICD-10)", "Diagnóstico (CID-10)")),
 )
-BY_NAME = {field.name: field for field in FIELDS}
+# Of recordings that exist already: what no page asks for, and the contract has a column for.
+GASOMETRY = tuple(
+    Field(name, "clinic", _words(title, title), unit)
+    for name, title, unit in (
+        ("pao2", "PaO2", "mmHg"),
+        ("paco2", "PaCO2", "mmHg"),
+        ("ph", "pH", ""),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,7 @@ TASKS = (
     ),
 )
 BY_TASK = {task.task: task for task in TASKS}
+REQUIRED_TASKS = tuple(task.task for task in TASKS if task.required)
 
 CONSENT = {
     "version": "1",
@@ -220,13 +229,17 @@ def _described(field: Field) -> dict[str, Any]:
     }
 
 
-def checked(answers: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+def checked(
+    answers: Mapping[str, Any], fields: Sequence[Field] = FIELDS
+) -> tuple[dict[str, Any], list[Problem]]:
     """Answers as values of the row contract, and what is wrong with the others.
 
     Parameters
     ----------
     answers : mapping of str to str, int, float, bool or None
         By field; the hospital number among them, which the values returned lack.
+    fields : sequence of Field
+        Those that may be answered.
 
     Returns
     -------
@@ -236,11 +249,12 @@ def checked(answers: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         They name fields and rules, never a value.
     """
     values: dict[str, Any] = {}
-    problems = [Problem("form", "unknown_field") for name in answers if name not in BY_NAME]
-    given = {name: _text(answer) for name, answer in answers.items() if name in BY_NAME}
+    names = {field.name for field in fields}
+    problems = [Problem("form", "unknown_field") for name in answers if name not in names]
+    given = {name: _text(answer) for name, answer in answers.items() if name in names}
     given = {name: text for name, text in given.items() if text}
     number = given.get(NUMBER, "")
-    for field in FIELDS:
+    for field in fields:
         text = given.get(field.name)
         if text is None:
             if field.required:

@@ -7,16 +7,17 @@ revision with what is wrong, and can be mended by the next revision.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from cryptography.fernet import Fernet
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Engine, select, text
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, Engine, delete, select, text
 from sqlalchemy.engine import Row
 
 from spira_services import events
@@ -31,20 +32,17 @@ from spira_services.collection.documents import (
     SESSIONS,
 )
 from spira_services.database import insert_once, now
-from spira_services.web import Problem, Refused, not_there
+from spira_services.web import Moment, Problem, Refused, not_there
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.intake import audio_reader, pseudonyms
 
 LINKAGE_KEY = "SPIRA_LINKAGE_KEY"  # encrypts the hospital numbers that a site keeps
 MAX_SECONDS = 300.0  # as ingest has it
 CLOCK_SLACK = timedelta(days=1)  # as ingest allows a device's clock to be ahead
+log = logging.getLogger("spira.services")
 AT_ONCE = threading.BoundedSemaphore(2)  # decoded files in memory
 
-# With room on both sides for every offset.
-Moment = Annotated[
-    AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))
-]
 Text = Annotated[str, Field(max_length=200)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Status = Literal["accepted", "refused"]
@@ -86,7 +84,7 @@ class SentCapture(Sent):
     agc: bool | None = None  # automatic gain control
     aec: bool | None = None  # echo cancelling
     sample_rate_hz: Annotated[int, Field(gt=0, le=768_000)] | None = None
-    app: Text = ""
+    app: Annotated[str, Field(pattern="^[a-z0-9-]{0,40}$")] = ""
 
 
 class Manifest(Sent):
@@ -132,6 +130,69 @@ class Receipt(BaseModel):
     problems: list[SentProblem]
 
 
+Measured = Mapping[str, Mapping[str, Any]]  # by digest: the measurements, or why there are none
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a session has to have by where it comes from, and what is known beside its manifest."""
+
+    fields: Sequence[form.Field] = form.FIELDS
+    tasks: Collection[str] = form.REQUIRED_TASKS
+    subject_id: str | None = None  # where no hospital number says who it is
+    consent_sha256: str | None = None  # of the file in which the person consents
+    problems: Sequence[Problem] = ()
+
+
+PHONE = Origin()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A manifest that was judged but for its audio, and what is kept of it."""
+
+    manifest: Manifest
+    subject_id: str | None
+    number: str  # the hospital's, empty where it is none; kept by sites that keep numbers alone
+    document: Mapping[str, Any]  # without the number
+    digest: str
+    problems: tuple[Problem, ...]
+
+
+def submission(device: Device, manifest: Manifest, origin: Origin = PHONE) -> Submission:
+    """Judge a manifest, but for its audio."""
+    values, wrong = form.checked(manifest.form, origin.fields)
+    number, subject_id = str(manifest.form.get(form.NUMBER) or ""), origin.subject_id
+    if pseudonyms.canonical_number(number):
+        subject_id = pseudonyms.known_as(pseudonyms.key(), device.hospital_id, number)
+    else:
+        number = ""
+    # From here on the hospital number is not looked at: only what is made of it is kept.
+    document = manifest.model_dump(mode="json", exclude={"form", "sent_at"})
+    document |= {"values": values, "subject_id": subject_id}
+    if origin.consent_sha256:
+        document["consent_sha256"] = origin.consent_sha256
+    digest = hashlib.sha256(canonical_json(document)).hexdigest()
+    document["sent_at"] = manifest.sent_at.isoformat()
+    wrong += [*origin.problems, *_wrong_times(manifest), *_wrong_tasks(manifest, origin.tasks)]
+    return Submission(manifest, subject_id, number, document, digest, tuple(wrong))
+
+
+def judged(
+    connection: Connection, session_id: str, sent: Submission, measured: Measured
+) -> tuple[list[FileReceipt], list[Problem]]:
+    """What becomes of a session's files, and all that is wrong with the session."""
+    elsewhere = _elsewhere(connection, session_id, sent.manifest)
+    files = [_judged(file, measured[file.sha256], elsewhere) for file in _in_order(sent.manifest)]
+    takes = [file for file in files if file.status == "refused"]
+    again = [Problem(file.task, "record_again", file.reason or "") for file in takes]
+    return files, [*sent.problems, *again]
+
+
+def _in_order(manifest: Manifest) -> list[SentFile]:
+    return sorted(manifest.files, key=lambda file: (file.task, file.sha256))
+
+
 @dataclass(frozen=True)
 class Sessions:
     """The sessions of a database, with the store of their audio."""
@@ -150,95 +211,92 @@ class Sessions:
             to come, ``conflict`` when this revision came with another content or the session was
             accepted before.
         """
-        values, problems = form.checked(manifest.form)
-        number = str(manifest.form.get(form.NUMBER) or "")
-        subject = None
-        if pseudonyms.canonical_number(number):
-            subject = pseudonyms.known_as(pseudonyms.key(), device.hospital_id, number)
-        if subject is not None:
-            self._refuse_erased(device, subject, manifest)
-        # From here on the hospital number is not looked at: only what is made of it is kept.
-        document = manifest.model_dump(mode="json", exclude={"form", "sent_at"})
-        document |= {"values": values, "subject_id": subject}
-        digest = hashlib.sha256(canonical_json(document)).hexdigest()
-        document["sent_at"] = manifest.sent_at.isoformat()
+        sent = submission(device, manifest)
+        if sent.subject_id is not None:
+            self._refuse_erased(device, sent.subject_id, manifest)
         with self.engine.connect() as connection:
-            if known := self._answered(connection, device, session_id, manifest, digest):
+            if known := self._answered(connection, device, session_id, sent):
                 return known, False
             missing = _missing(connection, device, manifest)
-            keeps_numbers = devices.site(connection, device.hospital_id).keeps_numbers
         if missing:
-            message = "send these files, then the manifest again"
-            raise Refused(409, "missing_blobs", message, missing=missing)
-        problems += [*_wrong_times(manifest), *_wrong_tasks(manifest)]
+            raise _missing_blobs(missing)
         measured = {file.sha256: self._measured(file) for file in manifest.files}
         with self.engine.begin() as connection:
-            whose = {"device_id": device.device_id, "hospital_id": device.hospital_id}
-            session = {"session_id": session_id, **whose, "received_at": now()}
-            insert_once(connection, SESSIONS, session)
-            _locked(connection, session_id)
-            moment = now()
-            if known := self._answered(connection, device, session_id, manifest, digest):
-                return known, False  # the same request came twice at the same time
-            change = _consent_of(connection, session_id), manifest.consent.status
-            if change[0] != "withdrawn" and change != ("granted", "pending"):
-                _add_consent(connection, session_id, manifest.consent)
-            elsewhere = _elsewhere(connection, session_id, manifest)
-            sent = sorted(manifest.files, key=lambda file: (file.task, file.sha256))
-            files = [_judged(file, measured[file.sha256], elsewhere) for file in sent]
-            takes = [file for file in files if file.status == "refused"]
-            problems += [Problem(file.task, "record_again", file.reason or "") for file in takes]
-            status: Status = "refused" if problems else "accepted"
-            receipt = Receipt(
+            return self.store(connection, device, session_id, sent, measured)
+
+    def store(
+        self,
+        connection: Connection,
+        device: Device,
+        session_id: str,
+        sent: Submission,
+        measured: Measured,
+    ) -> tuple[Receipt, bool]:
+        """Store a session in the caller's transaction; returns and raises as ``commit`` does."""
+        manifest = sent.manifest
+        whose = {"device_id": device.device_id, "hospital_id": device.hospital_id}
+        session = {"session_id": session_id, **whose, "received_at": now()}
+        insert_once(connection, SESSIONS, session)
+        _locked(connection, session_id)
+        moment = now()
+        if known := self._answered(connection, device, session_id, sent):
+            return known, False  # the same request came twice at the same time
+        change = consent_of(connection, session_id), manifest.consent.status
+        if change[0] != "withdrawn" and change != ("granted", "pending"):
+            _add_consent(connection, session_id, manifest.consent)
+        files, problems = judged(connection, session_id, sent, measured)
+        keeps_numbers = devices.site(connection, device.hospital_id).keeps_numbers
+        status: Status = "refused" if problems else "accepted"
+        receipt = Receipt(
+            session_id=session_id,
+            revision=manifest.revision,
+            status=status,
+            consent=consent_of(connection, session_id),
+            received_at=moment,
+            files=files,
+            problems=[SentProblem(**vars(problem)) for problem in problems],
+        )
+        connection.execute(
+            REVISIONS.insert().values(
                 session_id=session_id,
                 revision=manifest.revision,
+                digest=sent.digest,
                 status=status,
-                consent=_consent_of(connection, session_id),
                 received_at=moment,
-                files=files,
-                problems=[SentProblem(**vars(problem)) for problem in problems],
+                subject_id=sent.subject_id,
+                number=_encrypted(sent.number) if sent.number and keeps_numbers else None,
+                schema=SCHEMA,
+                document=sent.document,
+                problems=[problem.model_dump() for problem in receipt.problems],
             )
+        )
+        for file, one in zip(_in_order(manifest), files, strict=True):
             connection.execute(
-                REVISIONS.insert().values(
+                RECORDINGS.insert().values(
+                    record_id=f"{session_id}-{file.task.lower()}-{manifest.revision}",
                     session_id=session_id,
                     revision=manifest.revision,
-                    digest=digest,
-                    status=status,
-                    received_at=moment,
-                    subject_id=subject,
-                    number=_encrypted(number) if subject and keeps_numbers else None,
-                    schema=SCHEMA,
-                    document=document,
-                    problems=[problem.model_dump() for problem in receipt.problems],
+                    task=file.task,
+                    sha256=file.sha256,
+                    status=one.status,
+                    reason=one.reason,
+                    recorded_at=file.recorded_at,
+                    about={"prompt_version": file.prompt_version, **measured[file.sha256]},
                 )
             )
-            for file, judged in zip(sent, files, strict=True):
-                connection.execute(
-                    RECORDINGS.insert().values(
-                        record_id=f"{session_id}-{file.task.lower()}-{manifest.revision}",
-                        session_id=session_id,
-                        revision=manifest.revision,
-                        task=file.task,
-                        sha256=file.sha256,
-                        status=judged.status,
-                        reason=judged.reason,
-                        recorded_at=file.recorded_at,
-                        about={"prompt_version": file.prompt_version, **measured[file.sha256]},
-                    )
-                )
-            events.record(
-                connection,
-                f"device:{device.device_id}",
-                "submission",
-                f"submission:{session_id}:{manifest.revision}",
-                {
-                    "session_id": session_id,
-                    "status": status,
-                    "hospital_id": device.hospital_id,
-                    "n_files": len(files),
-                    "rules": sorted({problem.rule for problem in problems}),
-                },
-            )
+        events.record(
+            connection,
+            f"device:{device.device_id}",
+            "submission",
+            f"submission:{session_id}:{manifest.revision}",
+            {
+                "session_id": session_id,
+                "status": status,
+                "hospital_id": device.hospital_id,
+                "n_files": len(files),
+                "rules": sorted({problem.rule for problem in problems}),
+            },
+        )
         return receipt, True
 
     def _refuse_erased(self, device: Device, subject: str, manifest: Manifest) -> None:
@@ -292,12 +350,7 @@ class Sessions:
             return self._receipt(connection, _newest(connection, session_id))
 
     def _answered(
-        self,
-        connection: Connection,
-        device: Device,
-        session_id: str,
-        manifest: Manifest,
-        digest: str,
+        self, connection: Connection, device: Device, session_id: str, sent: Submission
     ) -> Receipt | None:
         """The receipt of a manifest that came before; None for the next one of its session."""
         there = select(SESSIONS).where(SESSIONS.c.session_id == session_id)
@@ -306,12 +359,12 @@ class Sessions:
         _own(connection, device, session_id)
         rows = select(REVISIONS).where(REVISIONS.c.session_id == session_id)
         known = {row.revision: row for row in connection.execute(rows)}
-        same = known.get(manifest.revision)
-        if same is not None and same.digest == digest:
+        same = known.get(sent.manifest.revision)
+        if same is not None and same.digest == sent.digest:
             return self._receipt(connection, same)
         if any(row.status == "accepted" for row in known.values()):
             raise Refused(409, "conflict", "the session was accepted before, with another content")
-        if known and manifest.revision <= max(known):
+        if known and sent.manifest.revision <= max(known):
             raise Refused(
                 409, "conflict", "the revision came before, with another content; count it up"
             )
@@ -324,7 +377,7 @@ class Sessions:
             .where(RECORDINGS.c.revision == revision.revision)
             .order_by(RECORDINGS.c.task, RECORDINGS.c.sha256)
         )
-        consent = _consent_of(connection, revision.session_id)
+        consent = consent_of(connection, revision.session_id)
         return Receipt(
             session_id=revision.session_id,
             revision=revision.revision,
@@ -341,8 +394,19 @@ class Sessions:
     def _measured(self, file: SentFile) -> Mapping[str, Any]:
         """What ingest would measure on the file, or why it would refuse it."""
         with AT_ONCE:
-            content = self.blobs.read(f"sha256:{file.sha256}")
+            try:
+                content = self.blobs.read(f"sha256:{file.sha256}")
+            except ArtifactCorrupt as error:
+                log.error("audio that was sent is lost, and asked for again: %s", error)
+                with self.engine.begin() as connection:
+                    connection.execute(delete(BLOBS).where(BLOBS.c.sha256 == file.sha256))
+                raise _missing_blobs([file.sha256]) from None
             return audio_reader.convert(content, MAX_SECONDS)
+
+
+def _missing_blobs(missing: Sequence[str]) -> Refused:
+    message = "send these files, then the manifest again"
+    return Refused(409, "missing_blobs", message, missing=missing)
 
 
 def grant(connection: Connection, actor: str, session_id: str, given: SentGrant) -> None:
@@ -350,7 +414,7 @@ def grant(connection: Connection, actor: str, session_id: str, given: SentGrant)
     if given.at > now() + CLOCK_SLACK:
         raise Refused(422, "future", "the time of the consent is later than now")
     _locked(connection, session_id)
-    consent = _consent_of(connection, session_id)
+    consent = consent_of(connection, session_id)
     if consent is None:
         raise not_there()
     if consent == "withdrawn":
@@ -363,7 +427,7 @@ def grant(connection: Connection, actor: str, session_id: str, given: SentGrant)
         events.record(connection, actor, "consent_granted", f"consent:{session_id}", about)
 
 
-def _consent_of(connection: Connection, session_id: str) -> Any:
+def consent_of(connection: Connection, session_id: str) -> Any:
     """The status of the newest consent, None before the first."""
     of_session = select(CONSENTS.c.status).where(CONSENTS.c.session_id == session_id)
     return connection.execute(of_session.order_by(CONSENTS.c.number.desc()).limit(1)).scalar()
@@ -421,11 +485,11 @@ def _wrong_times(manifest: Manifest) -> Iterator[Problem]:
             yield Problem(file.task, "future")
 
 
-def _wrong_tasks(manifest: Manifest) -> Iterator[Problem]:
+def _wrong_tasks(manifest: Manifest, required: Collection[str]) -> Iterator[Problem]:
     """Tasks that are not there or there twice, and one take given for two of them."""
     tasks: list[str] = [file.task for file in manifest.files]
     for task in form.TASKS:
-        if task.required and task.task not in tasks:
+        if task.task in required and task.task not in tasks:
             yield Problem(task.task, "required")
         if tasks.count(task.task) > 1:
             yield Problem(task.task, "format", "one take")

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
@@ -118,9 +118,8 @@ class Uploads:
             raise Refused(422, "digest_mismatch", "the bytes have another SHA-256; send it again")
         n_bytes = file.stat().st_size
         self.blobs.put_file(file, durable=True)
-        row = {"sha256": sha256, "device_id": device_id, "n_bytes": n_bytes, "stored_at": now()}
         with self.engine.begin() as connection:
-            insert_once(connection, BLOBS, row)
+            note(connection, device_id, sha256, n_bytes)
         file.unlink()
 
     def _check_room(self, folder: Path) -> None:
@@ -130,6 +129,12 @@ class Uploads:
 
     def _file(self, device_id: str, sha256: str) -> Path:
         return self.folder / device_id / sha256
+
+
+def note(connection: Connection, device_id: str, sha256: str, n_bytes: int) -> None:
+    """Note, after the bytes are in the store, which device they came from."""
+    row = {"sha256": sha256, "device_id": device_id, "n_bytes": n_bytes, "stored_at": now()}
+    insert_once(connection, BLOBS, row)
 
 
 def wrong_offset(offset: int) -> Refused:

@@ -135,7 +135,9 @@ def add_to(
                 n_open=waiting["open"] + waiting["disputed"],
             )
 
-    @router.get("/sessions/{session_id}/{task}", responses=may_answer(401, 404))
+    @router.get(
+        "/sessions/{session_id}/{task}", responses=may_answer(401, 404), response_class=FileResponse
+    )
     def get_audio(session_id: SessionId, task: TaskName, person: Labeller) -> FileResponse:
         """A recording of a session that was given to the person."""
         with engine.begin() as connection:
@@ -221,9 +223,18 @@ def _rest(given: Given) -> dict[str, Any]:
     return given.model_dump(exclude={"session_id"})
 
 
+MEDIA_TYPES = {  # by place and bytes
+    (0, b"RIFF"): "audio/wav",
+    (0, b"OggS"): "audio/ogg",
+    (0, b"fLaC"): "audio/flac",
+    (0, b"ID3"): "audio/mpeg",
+    (4, b"ftyp"): "audio/mp4",
+    (0, b"\x1aE\xdf\xa3"): "audio/webm",
+}
+
+
 def _media_type(file: Path) -> str:
     with file.open("rb") as stream:
-        start = stream.read(4)
-    return {b"RIFF": "audio/wav", b"OggS": "audio/ogg", b"fLaC": "audio/flac"}.get(
-        start, "application/octet-stream"
-    )
+        start = stream.read(12)
+    found = (name for (at, bytes_), name in MEDIA_TYPES.items() if start.startswith(bytes_, at))
+    return next(found, "application/octet-stream")

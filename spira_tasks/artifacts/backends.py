@@ -25,7 +25,7 @@ from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 ABANDONED_SECONDS = 24 * 3600  # nothing is written for a day: what is older in tmp/ has no writer
 CHUNK_BYTES = 1 << 20
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # or a limit of files is reached
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
+from collecting import Collection, session
+from engines import Proxy
 from s3_servers import S3Server, client_of
 
 from spira_tasks.artifacts import Store
@@ -240,3 +243,39 @@ def test_a_writer_killed_between_head_and_body_leaves_nothing(bucket: str, write
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     time.sleep(0.5)  # the server sees the connection end
     assert Bucket(*bucket.removeprefix("s3://").split("/", 1)).find("some/object") is None
+
+
+class Cable(Proxy):
+    """Between a program and an S3 server; can be cut."""
+
+    def __init__(self, server: S3Server) -> None:
+        self.target = urlsplit(server.endpoint)
+        super().__init__()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.target.hostname, self.target.port)
+
+
+def test_while_the_store_does_not_answer_files_and_manifests_of_devices_wait(
+    bucket: str, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cable = Cable(s3_server)
+    monkeypatch.setenv("SPIRA_S3_ENDPOINT", cable.url.replace("tcp:", "http:"))
+    with Collection.at(tmp_path, audio=bucket) as running:
+        phone, sent = running.device(), session(45)
+        phone.client.timeout = 30
+        *others, last = sent.takes.values()
+        for content in others:
+            assert phone.put(content).json()["complete"] is True
+        cable.shut()
+        assert phone.put(last).status_code == 503
+        cable.reopen()
+        assert phone.put(last, offset=len(last)).json()["complete"] is True
+        cable.shut()
+        refused = phone.commit(sent)
+        assert (refused.status_code, refused.json()["error"]) == (503, "try_again")
+        assert phone.receipts() == []
+        cable.reopen()
+        assert [phone.commit(sent).status_code for _ in "12"] == [201, 200]
+        assert phone.receipts()[0]["status"] == "accepted"
+    cable.shut()

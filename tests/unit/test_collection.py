@@ -254,6 +254,33 @@ def test_without_a_key_of_a_device_nothing_is_answered(collection: Collection, k
         assert answer.status_code in (401, 422), (method, path)
 
 
+def test_another_method_is_told_which_ones_there_are(phone: Phone) -> None:
+    answer = phone.client.request("TRACE", "/collection/v1/form", headers=phone.headers)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_a_body_that_is_no_text_is_malformed(phone: Phone) -> None:
+    place = "/collection/v1/sessions/4b0c0f1e-2222-4333-8444-555555555555"
+    headers = {**phone.headers, "Content-Type": "application/json"}
+    answer = phone.client.put(place, content=b"\xff\xfeq", headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (422, "malformed")
+
+
+@pytest.mark.parametrize("time", [0, 1.5, "0", "1767225600", "2026-01-01T00:00:00"])
+def test_a_time_is_written_with_its_offset_and_is_no_number(phone: Phone, time: Any) -> None:
+    sent = session(45)
+    manifest = sent.manifest()
+    manifest["consent"]["at"] = time
+    place = f"/collection/v1/sessions/{sent.session_id}"
+    answer = phone.client.put(place, json=manifest, headers=phone.headers)
+    assert (answer.status_code, answer.json()["problems"][0]["field"]) == (422, "consent.at")
+
+
+def test_answers_without_a_body_are_described_so(collection: Collection) -> None:
+    paths = collection.client.get("/openapi.json").json()["paths"]
+    assert "content" not in paths["/collection/v1/blobs/{sha256}"]["head"]["responses"]["200"]
+
+
 @ON_BOTH
 def test_a_code_enrols_one_device(collection: Collection) -> None:
     code = collection.code().lower().replace("-", " ")

@@ -1,0 +1,136 @@
+"""A disk that is full and a store that is away: the device tries again, and nothing is lost."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from collecting import Collection, Phone, Session, session, sha
+from sqlalchemy import select
+
+from benchmarks.uploads import Server, device
+from spira_services.collection.documents import RECORDINGS, REVISIONS
+from spira_services.database import migrate, open_engine
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server in a process of its own, so that limits are its own too."""
+    started = Server(tmp_path_factory.mktemp("server"))
+    engine = open_engine(started.database)
+    migrate(engine)
+    engine.dispose()
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def phone(server: Server) -> Iterator[Phone]:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        yield Phone(client, device(server))
+
+
+@contextmanager
+def no_room(server: Server, n_bytes: int) -> Iterator[None]:
+    """The server can write no file beyond so many bytes."""
+    assert server.process is not None
+    _, most = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (n_bytes, most))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (most, most))
+
+
+def stored_once(server: Server, sent: Session) -> bool:
+    """Whether a session is there, whole and once."""
+    engine = open_engine(server.database)
+    with engine.connect() as connection:
+        mine = RECORDINGS.c.session_id == str(sent.session_id)
+        takes = {row.task: row.sha256 for row in connection.execute(select(RECORDINGS).where(mine))}
+        there = select(REVISIONS.c.status).where(REVISIONS.c.session_id == str(sent.session_id))
+        statuses = [*connection.execute(there).scalars()]
+    engine.dispose()
+    wanted = {task: sha(content) for task, content in sent.takes.items()}
+    return (statuses, takes) == (["accepted"], wanted)
+
+
+def test_on_a_full_disk_what_has_come_stays_and_the_file_goes_on_there(
+    server: Server, phone: Phone
+) -> None:
+    sent = session(40)
+    content = sent.takes["VOWEL"]
+    assert phone.put(content, n_bytes=50_000).json()["offset"] == 50_000
+    with no_room(server, 60_000):
+        refused = phone.put(content, offset=50_000)
+        assert (refused.status_code, refused.json()["error"]) == (507, "disk_full")
+    offset, complete = phone.head(sha(content))
+    assert (50_000 <= offset <= 60_000, complete) == (True, "?0")
+    assert phone.put(content, offset=offset).json()["complete"] is True
+    assert phone.send(sent).status_code == 201
+    assert stored_once(server, sent)
+
+
+def test_a_store_without_room_takes_the_file_later(server: Server, phone: Phone) -> None:
+    sent = session(41)
+    content = sent.takes["VOWEL"]
+    whole = server.folder / "unfinished" / phone.key.partition(".")[0] / sha(content)
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    whole.write_bytes(content)  # as a kill leaves it, before the store has it
+    with no_room(server, 60_000):
+        assert phone.put(content, offset=len(content)).status_code == 503
+    assert whole.exists()
+    assert phone.put(content, offset=len(content)).json()["complete"] is True
+    assert phone.send(sent).status_code == 201
+    assert stored_once(server, sent)
+
+
+def test_a_database_without_room_commits_a_session_later_and_once(
+    server: Server, phone: Phone
+) -> None:
+    sent = session(42)
+    for content in sent.takes.values():
+        phone.put(content)
+    with no_room(server, 4096):
+        refused = phone.commit(sent)
+        assert (refused.status_code, refused.json()["error"]) == (503, "try_again")
+    assert not stored_once(server, sent)
+    assert [phone.commit(sent).status_code for _ in "12"] == [201, 200]
+    assert stored_once(server, sent)
+
+
+def test_a_store_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+    with Collection.at(tmp_path) as running:
+        phone, sent = running.device(), session(43)
+        place = tmp_path / "audio" / "tmp"
+        place.parent.mkdir()
+        place.write_bytes(b"")  # the folder is none
+        assert phone.put(sent.takes["VOWEL"]).status_code == 503
+        place.unlink()
+        content = sent.takes["VOWEL"]
+        assert phone.head(sha(content)) == (len(content), "?0")
+        assert phone.put(content, offset=len(content)).json()["complete"] is True
+        assert phone.send(sent).status_code == 201
+
+
+def test_a_manifest_whose_audio_the_store_has_lost_asks_for_it_again(tmp_path: Path) -> None:
+    with Collection.at(tmp_path) as running:
+        phone, sent = running.device(), session(44)
+        for content in sent.takes.values():
+            phone.put(content)
+        lost, damaged = sha(sent.takes["VOWEL"]), sha(sent.takes["SENTENCE"])
+        (tmp_path / "audio/blobs" / lost[:2] / lost).unlink()
+        file = tmp_path / "audio/blobs" / damaged[:2] / damaged
+        file.chmod(0o600)
+        file.write_bytes(sent.takes["SENTENCE"][:-1] + b"?")
+        for sha256 in (lost, damaged):
+            answer = phone.commit(sent)
+            assert (answer.status_code, answer.json()["missing"]) == (409, [sha256])
+            assert phone.head(sha256) == (0, "?0")
+            phone.put(next(one for one in sent.takes.values() if sha(one) == sha256))
+        assert phone.commit(sent).status_code == 201
