@@ -177,7 +177,7 @@ def rows_as_of(
                 "collector_pid": row.collector,
                 "collected_at": row.recorded_at.isoformat(),
                 "ingested_at": row.received_at.isoformat(),
-                "app": "spira-collection",
+                "app": capture["app"] or "spira-collection",
                 "app_version": row.document["app_version"],
                 "prompt_version": row.about["prompt_version"],
                 "device_model": row.model,

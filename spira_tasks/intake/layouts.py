@@ -119,8 +119,7 @@ def _read_canonical(data: Directory, name: str) -> Incoming:
     if name.endswith(".parquet"):
         rows = _read_parquet(data.path(name), name)
     else:
-        cells, lines = _read_csv(data.path(name), name)
-        rows, faults = _table(_header(name, cells, REQUIRED, COLUMNS), lines)
+        rows, faults = read_table(data.path(name), name, REQUIRED, COLUMNS)
     if not {"patient_pid", "patient_rgh"} & set(rows):
         raise GateRejected(f"{name} has neither patient_pid nor patient_rgh: add one of them")
     for column in {"sha256", "patient_pid", "collector_pid"} & set(rows):
@@ -172,6 +171,30 @@ def _read_noise(
     if needs_header or "file_path" in map(str.lower, cells):
         return _table(_header(name, cells, ("file_path",), NOISE_COLUMNS), lines)
     return _table(["file_path"], [[line[0]] for line in [cells, *lines]])
+
+
+def read_table(
+    path: Path, name: str, required: Sequence[str], known: Sequence[str] | dict[str, Any]
+) -> tuple[pd.DataFrame, Faults]:
+    """A CSV file as rows of text, numbered from 1, and the faults of lines that do not fit.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        For messages.
+    required : sequence of str
+        Columns that have to be there.
+    known : sequence of str, or mapping by str
+        Columns that may be there, beside those that begin with ``x_``.
+
+    Raises
+    ------
+    GateRejected
+        When the file is no such table.
+    """
+    cells, lines = _read_csv(path, name)
+    return _table(_header(name, cells, required, known), lines)
 
 
 def _read_csv(path: Path, name: str) -> tuple[list[str], list[list[str]]]:

@@ -55,6 +55,11 @@ ELSEWHERE = {
     ),
     SERVICES + "serve": ("scripts/up.py", '"-m", "spira_services", "serve"'),
     SERVICES + "devices end": ("tests/unit/test_services_cli.py", 'main(["devices", "end"'),
+    SERVICES + "import dc2": ("tests/unit/test_importers.py", 'main(["import", kind, '),
+    "python benchmarks/interface.py": (
+        "tests/pipeline/test_interface.py",
+        '"benchmarks/interface.py"',
+    ),
     SERVICES + "trace": ("tests/unit/test_snapshot.py", 'main(["trace", record,'),
     SERVICES + "erase": ("tests/unit/test_snapshot.py", 'main(["erase", tag,'),
     SERVICES + "hospitals sync": (
