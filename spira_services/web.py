@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,8 +49,12 @@ def _written(value: object) -> object:
     return value
 
 
-# A number would be taken as seconds since 1970.
-Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
+# A number would be taken as seconds since 1970; there is room on both sides for every offset.
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written),
+    Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
+]
 
 
 @dataclass(frozen=True)
