@@ -73,6 +73,8 @@ def test_the_pages_are_served_by_https(with_profiles: Production) -> None:
         assert answer.status == 200
 
 
+NUMBERS = ("98765407", "98765417")  # of the hospital; too long for a chance within a digest
+DUMP = "PGPASSWORD=$(cat /run/secrets/password) pg_dumpall -h 127.0.0.1 -U postgres"
 # What a hospital says of sessions, in the container of the server: arguments are ids and labels.
 LABELS = """
 import json, os, sys
@@ -105,7 +107,10 @@ def test_what_a_phone_sends_by_https_becomes_a_snapshot_that_wakes_a_training(
         sent = {"code": code, "model": "Moto G", "os": "Android 14"}
         phone = Phone(client, client.post("/collection/v1/devices", json=sent).json()["key"])
         for number in range(2):
-            kind = {"sample_type": ("CONTROL", "PATIENT")[number], "patient_rgh": f"12309{number}7"}
+            kind = {
+                "sample_type": ("CONTROL", "PATIENT")[number],
+                "patient_rgh": f"{NUMBER}{number}7",
+            }
             person = session(number, form=ANSWERS | kind | {"cid10": None})
             assert phone.send(person).json()["status"] == "accepted"
             labels[str(person.session_id)] = number
@@ -130,3 +135,9 @@ def test_what_a_phone_sends_by_https_becomes_a_snapshot_that_wakes_a_training(
     told = with_profiles.spira(with_profiles.given, "audit", "list", "--json").stdout
     events = [one for one in json.loads(told) if one["details"].get("run") == training.run_id]
     assert {one["actor"] for one in events} == {f"airflow:training:{place.rpartition('/')[2]}"}
+    containers = docker("ps", "-aq", "--filter", f"name={with_profiles.name}").stdout.split()
+    logs = [docker("logs", one) for one in containers]
+    told += "".join(log.stdout + log.stderr for log in logs) + training.log("ingest")
+    told += with_profiles.compose("exec", "-T", "postgres", "sh", "-c", DUMP).stdout
+    assert str(person.session_id) in told  # it is the database that was looked at
+    assert not [number for number in NUMBERS if number in told]
