@@ -107,10 +107,8 @@ def test_what_a_phone_sends_by_https_becomes_a_snapshot_that_wakes_a_training(
         sent = {"code": code, "model": "Moto G", "os": "Android 14"}
         phone = Phone(client, client.post("/collection/v1/devices", json=sent).json()["key"])
         for number in range(2):
-            kind = {
-                "sample_type": ("CONTROL", "PATIENT")[number],
-                "patient_rgh": f"{NUMBER}{number}7",
-            }
+            kind = {"sample_type": ("CONTROL", "PATIENT")[number]}
+            kind["patient_rgh"] = NUMBERS[number]
             person = session(number, form=ANSWERS | kind | {"cid10": None})
             assert phone.send(person).json()["status"] == "accepted"
             labels[str(person.session_id)] = number
