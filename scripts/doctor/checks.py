@@ -570,7 +570,7 @@ def schedule(row: Sequence[object], now: datetime) -> Finding:
         return warn(what, f"it is paused; {text}", "switch it on, on Airflow's page")
     if state == "running":
         return ok(what, text)
-    text += f"; next {following[:16]} UTC"
+    text += f"; next {following[:16]} UTC" if following else "; next when an event wakes it"
     due = datetime.fromisoformat(f"{following[:16]}+00:00") if following else now
     if now - due > LATE_START:
         return fail(what, f"{text}: it did not start", "scripts/compose.sh logs airflow-scheduler")

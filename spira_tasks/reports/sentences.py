@@ -36,6 +36,8 @@ def name_of(t: Words, run: RunFacts | RunSummary) -> str:
     if not run.started_at:
         return run.run_id
     who = run.triggered_by.partition(":")[2]
+    if who.startswith("training:"):  # the decision on a snapshot
+        return t("run.woken", at=t.moment(run.started_at), snapshot=who.partition(":")[2])
     kind = "scheduled" if who == "scheduler" else "by" if who else "at"
     return t(f"run.{kind}", at=t.moment(run.started_at), who=who)
 

@@ -132,6 +132,7 @@ def test_the_table_shows_verdicts_and_then_each_fix_once() -> None:
         ("training|f|2026-11-30 03:00:00+00||", "ok", "no run yet; next 2026-11-30 03:00 UTC"),
         ("training|f|2026-11-28 03:00:00+00|2026-11-28 03:00:01.5+00|running", "ok",
          "last run 2026-11-28 03:00 UTC, running"),
+        ("training|f|||", "ok", "no run yet; next when an event wakes it"),
         ("training|t|2026-11-30 03:00:00+00||", "warn", "it is paused; no run yet"),
         ("training|f|2026-11-28 03:00:00+00||", "FAIL",
          "no run yet; next 2026-11-28 03:00 UTC: it did not start"),

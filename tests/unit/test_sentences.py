@@ -287,3 +287,11 @@ def test_every_rule_of_a_gate_has_its_sentence(
         }, said
         if n_refused == 3 and one.id != "ward_noise_files":  # files are not people
             assert "3" not in re.findall(r"\d+", said), said
+
+
+def test_a_run_that_new_recordings_woke_is_called_by_their_snapshot() -> None:
+    run = facts(triggered_by="airflow:training:ab12cd34ab12cd34")
+    assert sentences.name_of(EN, run).endswith(
+        "woken by new recordings (snapshot ab12cd34ab12cd34)"
+    )
+    assert sentences.name_of(EN, facts(triggered_by="airflow:scheduler")).endswith("by schedule")
