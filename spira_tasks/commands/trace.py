@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,7 @@ examples:
   python -m spira_tasks trace RUN --picture run.svg
 """
 MAX_ROWS = 20
-COLLECTION = "spira-collection"  # the app of what telephones sent
+OF_COLLECTION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # a session that it took
 
 app = Commands()
 
@@ -115,5 +116,6 @@ def _print(found: Trace) -> None:
     print_table("", ["record", "subject", "task", "split", "role"], rows)
     if len(found.recordings) > MAX_ROWS:
         print(f"and {len(found.recordings) - MAX_ROWS} more: --json has all")
-    if any(recording.get("app") == COLLECTION for recording in found.recordings):
+    sessions = (str(recording.get("session_id")) for recording in found.recordings)
+    if any(map(OF_COLLECTION.fullmatch, sessions)):
         print("submissions and devices: python -m spira_services trace RECORD")
