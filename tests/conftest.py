@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -35,6 +36,8 @@ from spira_tasks.runner import run_step
 # The stages set the number of torch's own threads by themselves: it is part of what they compute.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+gc.set_threshold(50_000, 20, 100)  # as every step has it (spira_tasks/__main__.py)
 
 BUCKET = "tests"
 
