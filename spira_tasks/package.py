@@ -20,6 +20,8 @@ from spira_tasks.contract.seal import Finding
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from spira_tasks.tracking import Registered, Tracker
 
 PACKAGE, SEAL = "spira.package", "spira.package_seal"  # tags of a version
@@ -78,7 +80,7 @@ def load(version: Registered, tracker: Tracker, store: Store, folder: Path) -> A
     """Check a version, and load the store's copy of its files, which are put into ``folder``.
 
     The folder has to stay while the model is used: its code may be imported late.  Returns what
-    MLflow's server makes of the same files: ``predict((recording, time) float32 array)``.
+    MLflow's server makes of the same files.
 
     Raises
     ------
@@ -91,6 +93,22 @@ def load(version: Registered, tracker: Tracker, store: Store, folder: Path) -> A
     except ArtifactCorrupt as error:  # no step makes these files again
         raise _refused(version, f"its files in the store are damaged: {error}") from error
     return tracker.load(folder)
+
+
+def takes_audio(model: Any) -> bool:
+    """Whether a loaded model takes files; older versions take only samples, and check nothing."""
+    return "audio" in model.metadata.get_input_schema().input_names()
+
+
+def score(model: Any, waveform: bytes) -> pd.DataFrame:
+    """Probability and operating point that a loaded model of any age gives a stored waveform."""
+    import pandas as pd
+
+    from spira_tasks.speech.audio import read_float32
+
+    given = pd.DataFrame({"audio": [waveform]})
+    answer = model.predict(given if takes_audio(model) else read_float32(waveform)[None, :])
+    return answer[["probability", "operating_point"]]
 
 
 def files_of(folder: Path) -> Mapping[str, str]:

@@ -29,7 +29,8 @@ import mlflow
 from mlflow.entities import Experiment, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
@@ -481,33 +482,54 @@ def versions(uri: str) -> list[tuple[Registered, dict[str, str]]]:
     return [(version, tracker.artifacts_of(version)) for version in tracker.versions()]
 
 
-def write_model(folder: Path, classifier: Path, source: Path) -> None:
+def write_model(folder: Path, classifier: Path, source: Path, example: bytes) -> None:
     """Write a classifier in the form that MLflow loads.
 
-    ``classifier`` holds weights.safetensors and classifier.json, ``source`` is the Python package
-    that loading needs, with the module ``pyfunc``.
+    ``classifier`` holds weights.safetensors, classifier.json, policy.json and VERSION, ``source``
+    is the Python package that loading needs, with the module ``pyfunc``, and ``example`` an audio
+    file.
     """
+    import pandas as pd
+
     mlflow.pyfunc.save_model(
         path=str(folder),
         loader_module=f"{source.name}.pyfunc",
         data_path=str(classifier),
         code_paths=[str(source)],
         signature=_signature(),
+        input_example=pd.DataFrame({"audio": [example]}),
         pip_requirements=_requirements(),
     )
 
 
 def _signature() -> ModelSignature:
-    import numpy as np
-
-    outputs = [ColSpec(DataType.double, name) for name in ("probability", "operating_point")]
-    outputs.append(ColSpec(DataType.boolean, "positive"))
-    waveforms = TensorSpec(np.dtype(np.float32), (-1, -1))
-    return ModelSignature(inputs=Schema([waveforms]), outputs=Schema(outputs))
+    return ModelSignature(
+        inputs=Schema(
+            [
+                ColSpec(DataType.binary, "audio", required=False),
+                ColSpec(Array(DataType.double), "samples", required=False),
+                ColSpec(DataType.long, "sample_rate_hz", required=False),
+            ]
+        ),
+        outputs=Schema(
+            [
+                ColSpec(DataType.double, "probability", required=False),
+                ColSpec(DataType.string, "decision", required=False),
+                ColSpec(Array(DataType.string), "record_again"),
+                ColSpec(Array(DataType.string), "unusual"),
+                ColSpec(Array(DataType.double), "window_scores"),
+                ColSpec(DataType.double, "operating_point"),
+                ColSpec(DataType.string, "version"),
+            ]
+        ),
+    )
 
 
 def _requirements() -> list[str]:
     from importlib.metadata import version
 
-    packages = ("numpy", "pandas", "safetensors", "torch", "torchaudio")
+    packages = (
+        *("numpy", "pandas", "safetensors", "scipy", "soundfile", "soxr"),
+        *("torch", "torchaudio"),
+    )
     return [f"{package}=={version(package).partition('+')[0]}" for package in packages]

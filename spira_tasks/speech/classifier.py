@@ -63,8 +63,13 @@ class Classifier(nn.Module):
     @torch.inference_mode()
     def score(self, features: Tensor) -> float:
         """Mean over the windows of one recording, given its (window, frame, bin) features."""
+        return float(self.window_scores(features).mean())
+
+    @torch.inference_mode()
+    def window_scores(self, features: Tensor) -> Tensor:
+        """Probability of each window, a (window,) tensor, given (window, frame, bin) features."""
         self.eval()
-        return float(torch.sigmoid(self.network(features)).mean())
+        return torch.sigmoid(self.network(features))
 
     def save(self, folder: Path) -> None:
         """Write the weights and the specification; the same classifier gives the same bytes."""

@@ -156,6 +156,49 @@ def sensitivity_threshold(labels: Array, probabilities: Array, target: float) ->
     return float(patients[n_missed])
 
 
+def abstention_band(
+    labels: Array, probabilities: Array, threshold: float, max_share: float
+) -> tuple[float, float] | None:
+    """The scores around the operating point in which the errors concentrate.
+
+    Chow, "On optimum recognition error and reject tradeoff", IEEE Trans. Inf. Theory 1970: an
+    abstention costs a part of an error, and the scores nearest to the threshold are left undecided
+    while that pays.  Here it costs the rate of errors without any abstention, so the band holds the
+    most errors in excess of what as many scores from anywhere would hold.
+
+    Parameters
+    ----------
+    labels, probabilities : (recording,) arrays
+        Labels in {0, 1}.
+    threshold : float
+        The operating point; distance from it is one of log-odds.
+    max_share : float
+        Of the scores, at most, in the band.
+
+    Returns
+    -------
+    tuple of float, or None
+        Lowest and highest probability of the band, inclusive; None where no abstention pays.
+    """
+    distance = np.abs(_log_odds(probabilities) - _log_odds(np.array(threshold)))
+    order = np.argsort(distance, kind="stable")
+    is_error = ((probabilities >= threshold) != (labels == 1))[order]
+    n = np.arange(1, len(order) + 1)
+    excess = np.cumsum(is_error) - n * is_error.mean()
+    is_farther = np.diff(distance[order], append=np.inf) > 0  # equal scores are treated alike
+    excess[~is_farther | (n > max_share * len(order))] = -np.inf
+    best = int(np.argmax(excess))
+    if excess[best] <= 0:
+        return None
+    inside = probabilities[order[: best + 1]]
+    return min(float(inside.min()), threshold), max(float(inside.max()), threshold)
+
+
+def _log_odds(probabilities: Array) -> Array:
+    within = np.clip(probabilities, 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(within / (1 - within)))
+
+
 def expected_calibration_error(labels: Array, probabilities: Array, n_bins: int = 10) -> float:
     """Mean gap between predicted and observed frequency over equal-count bins.
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.speech.answers import Policy
     from spira_tasks.speech.classifier import Classifier
+    from spira_tasks.speech.metrics import Array
     from spira_tasks.work import Work
 
 
@@ -37,14 +39,19 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    classifier: Path  # weights.safetensors, classifier.json with the operating point
+    # weights.safetensors, classifier.json with the operating point, policy.json
+    classifier: Path
     report: Path  # evaluation.json, predictions.parquet, *.png
 
 
 class Config(StageConfig):
-    """``target_sensitivity``: where to operate; without it, Youden's point (both on validation)."""
+    """``target_sensitivity``: where to operate; without it, Youden's point (both on validation).
+
+    ``max_inconclusive``: most of the validation scores that the model may leave undecided.
+    """
 
     target_sensitivity: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_inconclusive: Annotated[float, Field(ge=0, lt=1)] = 0.1
     n_noises: PositiveInt = 1
     n_resamples: Annotated[int, Field(ge=200)] = 2000
     seed: NonNegativeInt = 0
@@ -58,6 +65,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     from spira_tasks.corpus import load_features, noise_bank
     from spira_tasks.speech import cpu
     from spira_tasks.speech.classifier import SPECIFICATION, WEIGHTS, Classifier
+    from spira_tasks.speech.metrics import abstention_band
 
     cpu.prepare(config.n_threads)
     classifier = Classifier.load(inputs.model.path(WEIGHTS), inputs.model.path(SPECIFICATION))
@@ -80,11 +88,21 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
                 f"the {len(part)} {split} recordings hold one class only: nothing can be measured "
                 f"on them; ingest more subjects"
             )
-    threshold = operating_point(validation, config)
+    labels, scores = scores_of(validation)
+    threshold = operating_point(labels, scores, config)
+    band = abstention_band(labels, scores, threshold, config.max_inconclusive)
     report = measure_conditions(test, threshold, config)
+    undecided = test["clean"].between(*band) if band else test["clean"].isna()
+    wrong = (test["clean"] >= threshold) != (test["label"] == 1)
+    report["inconclusive"] = {
+        "band": band,
+        "n_recordings": int(undecided.sum()),
+        "n_errors": int((undecided & wrong).sum()),
+    }
     report["synthetic"] = bool(table.get("x_synthetic", pd.Series(dtype=str)).eq("true").any())
 
     classifier.with_operating_point(threshold).save(outputs.classifier)
+    policy(classifier.spec.task, band).save(outputs.classifier)
     predictions.to_parquet(outputs.report / "predictions.parquet", index=False)
     (outputs.report / "evaluation.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     plots.evaluation(test, report, outputs.report)
@@ -113,15 +131,29 @@ def score_with_noise(
     ]
 
 
-def operating_point(validation: pd.DataFrame, config: Config) -> float:
-    """The threshold that serves the validation subjects best, as recorded and in ward noise."""
+def scores_of(validation: pd.DataFrame) -> tuple[Array, Array]:
+    """Labels and probabilities of the validation subjects, as recorded and in ward noise."""
     import pandas as pd
 
+    scores = pd.concat([validation["clean"], validation["noise"].dropna()])
+    return validation["label"].loc[scores.index].to_numpy(float), scores.to_numpy(float)
+
+
+def policy(task: str, band: tuple[float, float] | None) -> Policy:
+    """The limits of recordings of a task, beyond which the gates refuse them too."""
+    from expectations.limits import AUDIO
+    from spira_tasks.speech.answers import Limit, Policy
+
+    about = [one for one in AUDIO if not one.tasks or task in one.tasks]
+    limits = tuple(Limit(one.column, one.limit, one.typical) for one in about)
+    longest = max(one.limit[1] or 0.0 for one in limits if one.measure == "duration_seconds")
+    return Policy(longest, limits, band)
+
+
+def operating_point(labels: Array, probabilities: Array, config: Config) -> float:
+    """The threshold that serves the validation subjects best."""
     from spira_tasks.speech.metrics import sensitivity_threshold, youden_threshold
 
-    scores = pd.concat([validation["clean"], validation["noise"].dropna()])
-    labels = validation["label"].loc[scores.index].to_numpy(float)
-    probabilities = scores.to_numpy(float)
     if config.target_sensitivity is None:
         return youden_threshold(labels, probabilities)
     return sensitivity_threshold(labels, probabilities, config.target_sensitivity)

@@ -193,18 +193,15 @@ def score(
     import pandas as pd
 
     from spira_tasks import package, scratch
-    from spira_tasks.speech.audio import read_float32
 
     task = champion.tags["spira.task"]
     test = recordings[(recordings["split"] == "test") & (recordings["task"] == task)]
     with scratch.folder() as folder:
         model = package.load(champion, tracker, work.store, folder)
-        rows = [
-            model.predict(read_float32(work.blobs.read(digest))[None, :])
-            for digest in test["waveform"]
-        ]
+        rows = [package.score(model, work.blobs.read(digest)) for digest in test["waveform"]]
     scored = pd.concat(rows, ignore_index=True).assign(subject_id=test["subject_id"].to_numpy())
-    scored = scored.rename(columns={"probability": "champion"})
+    # it answers no recording that a person released although it is useless
+    scored = scored.rename(columns={"probability": "champion"}).dropna()
     return scored.groupby("subject_id")[["champion", "operating_point"]].mean()
 
 

@@ -15,7 +15,8 @@ from spira_tasks.artifacts import Directory, Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import sealing
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
-from spira_tasks.stages import register
+from spira_tasks.speech.pyfunc import VERSION
+from spira_tasks.stages import evaluate, register
 from spira_tasks.tracking import Registered, Tracker
 
 
@@ -26,8 +27,11 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, made = Store(str(place)), place.parent / "made"
     (made / "classifier").mkdir(parents=True)
     Classifier(ClassifierSpec(n_hidden=2)).save(made / "classifier")
+    evaluate.policy("SENTENCE", None).save(made / "classifier")
     classifier = store.put_directory(made / "classifier")
-    tracking.write_model(made / "model", made / "classifier", register.copy_source(made))
+    (made / "classifier" / VERSION).write_text(classifier)
+    source = register.copy_source(made)
+    tracking.write_model(made / "model", made / "classifier", source, register.example())
     tags = package.tags_of(classifier, store.put_directory(made / "model"))
     tracker = Tracker(store.tracking_uri)
     run_id = tracker.run_of("sha256:" + "a" * 64, "model")
