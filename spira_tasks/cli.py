@@ -16,6 +16,7 @@ from spira_tasks.commands import (
     erase,
     expectations,
     model,
+    predict,
     pseudonyms,
     quarantine,
     report,
@@ -46,7 +47,7 @@ TITLES = {"GateRejected": "refused", "ConfigError": "error"}
 
 app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
 for module in (
-    *(data, runs, report, quarantine, waive, model, expectations),
+    *(data, runs, report, quarantine, waive, model, predict, expectations),
     *(trace, audit, erase, pseudonyms, retention),
 ):
     app.add_typer(module.app)

@@ -101,14 +101,17 @@ def takes_audio(model: Any) -> bool:
 
 
 def score(model: Any, waveform: bytes) -> pd.DataFrame:
-    """Probability and operating point that a loaded model of any age gives a stored waveform."""
+    """Probability and operating point that a loaded model of any age gives a stored waveform.
+
+    The probability is NaN where the model gives none.
+    """
     import pandas as pd
 
     from spira_tasks.speech.audio import read_float32
 
     given = pd.DataFrame({"audio": [waveform]})
     answer = model.predict(given if takes_audio(model) else read_float32(waveform)[None, :])
-    return answer[["probability", "operating_point"]]
+    return answer[["probability", "operating_point"]].astype("float64")
 
 
 def files_of(folder: Path) -> Mapping[str, str]:

@@ -52,7 +52,8 @@ class AudioClassifier:
         ]
         return pd.DataFrame(
             {
-                "probability": pd.Series([one.probability for one in answers], dtype="float64"),
+                # as objects: MLflow's server would write NaN, which is no JSON
+                "probability": pd.Series([one.probability for one in answers], dtype="object"),
                 "decision": pd.Series([one.decision for one in answers], dtype="object"),
                 "record_again": [list(one.record_again) for one in answers],
                 "unusual": [list(one.unusual) for one in answers],

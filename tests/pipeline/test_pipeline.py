@@ -19,7 +19,6 @@ from spira_tasks.contract.step import Step
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected
 from spira_tasks.governance import audit
 from spira_tasks.runner import run_step
-from spira_tasks.speech.audio import read_pcm16
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.tracking import Tracker
 
@@ -115,8 +114,7 @@ def test_the_registered_model_says_what_the_evaluation_said(finished: Run, tmp_p
     tracker = Tracker(finished.store.tracking_uri)
     model = package.load(tracker.versions()[0], tracker, finished.store, tmp_path)
     for row in predictions.merge(table[["record_id", "waveform"]], on="record_id").itertuples():
-        waveform = read_pcm16(finished.store.blobs.read(row.waveform)).astype(np.float32) / 32_768
-        answer = model.predict(waveform[None, :])
+        answer = package.score(model, finished.store.blobs.read(row.waveform))
         assert answer["probability"].iloc[0] == pytest.approx(row.clean, abs=1e-5)
     metrics = finished.results["evaluate"].metrics
     assert answer["operating_point"].iloc[0] == metrics["operating_point"]

@@ -95,3 +95,19 @@ def test_eight_found_out_of_eight_is_no_proof_that_all_are_found() -> None:
     assert found["sensitivity"].low == pytest.approx(0.676, abs=1e-3)
     assert found["specificity"].high == 1.0
     assert 0.67 < found["balanced_accuracy"].low < 0.80
+
+
+def test_the_scores_near_the_operating_point_are_left_undecided_where_errors_concentrate() -> None:
+    labels = np.array([0, 0, 0, 0, 0, 1, 0, 0, 1, 1.0])
+    scores = np.array([0.05, 0.1, 0.2, 0.3, 0.46, 0.54, 0.56, 0.56, 0.9, 0.95])
+    # the two errors, and the two scores that are nearer
+    assert metrics.abstention_band(labels, scores, 0.5, 0.4) == (0.46, 0.56)
+    # no more than that share; and of two equal scores both, or none
+    assert metrics.abstention_band(labels, scores, 0.5, 0.3) is None
+
+
+def test_nothing_is_left_undecided_where_the_errors_are_far_from_the_operating_point() -> None:
+    labels = np.array([1, 0, 0, 1, 1, 0.0])
+    scores = np.array([0.01, 0.4, 0.45, 0.55, 0.6, 0.99])
+    assert metrics.abstention_band(labels, scores, 0.5, 0.9) is None
+    assert metrics.abstention_band((scores >= 0.5).astype(float), scores, 0.5, 0.9) is None
