@@ -47,6 +47,7 @@ ELSEWHERE = {
         "tests/pipeline/test_quarantine.py",
         'main(["quarantine", "release", name, "--why", WHY',
     ),
+    OURS + "predict": ("tests/pipeline/test_predict.py", '["predict", MODEL, *given, "--format"'),
     OURS + "data put": ("tests/platform/test_production.py", 'said("data", "put"'),
     OURS + "pseudonyms tag": ("tests/pipeline/test_pseudonyms.py", 'main(["pseudonyms", "tag"])'),
     OURS + "pseudonyms rotate": (
