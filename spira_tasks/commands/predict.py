@@ -29,7 +29,7 @@ examples:
   python -m spira_tasks predict spira/3 ward/ --format json
 
 A recording that nobody should judge by gets no answer: no probability, no decision, and
-record_again says why. Of a folder, and of those in it, the files with a name of audio are taken.
+record_again says why.  Of a folder, the files are taken whose name ends as that of an audio file.
 
 exit status: 0 every file got an answer, 65 some got none, 78 there is no such model or file
 """
@@ -53,7 +53,7 @@ app = Commands()
 def predict(
     store: OpenStore,
     model: Annotated[str, Argument(metavar="MODEL", help="spira@champion, or spira/VERSION")],
-    files: Annotated[list[str], Argument(metavar="FILE…", help="files, folders or patterns")],
+    files: Annotated[list[str], Argument(metavar="FILE", help="files, folders or patterns")],
     form: Annotated[Literal["csv", "json"], Option("--format", help="of what is written")] = "csv",
     out: Annotated[Path | None, Option(help="file to write (default: the terminal)")] = None,
 ) -> int:
@@ -108,6 +108,8 @@ def load(name: str, store: Store, folder: Path) -> tuple[str, Any]:
     cpu.prepare(os.cpu_count() or 1)
     model = package.load(version, tracking.Tracker(store.tracking_uri), store, folder)
     full = f"{tracking.MODEL}/{version.version}"
+    if tracking.CHAMPION not in version.aliases:
+        print(f"{full} is not the model in use: decide about nobody by it", file=sys.stderr)
     if not package.takes_audio(model):
         raise ConfigError(
             f"{full} was registered before models took audio files, and cannot check them: run its "
@@ -167,7 +169,7 @@ def write_json(rows: Iterable[Row], stream: TextIO) -> int:
 
 @contextmanager
 def opened(out: Path | None) -> Iterator[TextIO]:
-    """The terminal, or a file that is there only once it is whole."""
+    """Open the terminal, or a file that is there only once it is whole."""
     if out is None:
         yield sys.stdout
         return

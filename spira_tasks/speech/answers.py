@@ -86,8 +86,9 @@ def answer(classifier: Classifier, policy: Policy, content: bytes) -> Answer:
     except UnusableAudio as error:
         return Answer(record_again=(error.reason,))
     measured = probe(sound, pcm16)
-    unusual = tuple(code for one in policy.limits for code in outside(measured, one, one.typical))
     refused = tuple(code for one in policy.limits for code in outside(measured, one, one.limit))
+    flags = [code for one in policy.limits for code in outside(measured, one, one.typical)]
+    unusual = tuple(code for code in flags if code not in refused)
     if refused:
         return Answer(record_again=refused, unusual=unusual)
     waveform = torch.from_numpy(pcm16.astype("float32") / audio.FULL_SCALE)

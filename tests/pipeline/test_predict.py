@@ -114,12 +114,15 @@ def test_a_recording_that_nobody_should_judge_by_gets_no_answer_but_why(
     (folder / "g.mp3").write_bytes(b"no audio at all")
     (folder / "notes.txt").write_text("left out")
     rows = predicted(store, tmp_path / "out.json", folder, status=65)
-    assert "6 of 7 files got no answer" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "6 of 7 files got no answer" in said
+    assert "spira/1 is not the model in use" in said
     assert [row["probability"] is not None for row in rows] == [True] + [False] * 6
     assert [row["decision"] is not None for row in rows] == [True] + [False] * 6
     assert [row["window_scores"] for row in rows[1:]] == [[]] * 6
     why = [row["record_again"] for row in rows]
     assert why[1] == ["duration_seconds_low"]
+    assert "duration_seconds_low" not in rows[1]["unusual"]
     assert "clipping_fraction_high" in why[2]
     assert why[3:] == [["constant"], ["too_long"], ["truncated"], ["unknown_container"]]
 
