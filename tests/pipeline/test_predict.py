@@ -25,6 +25,7 @@ from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.commands.predict import N_BATCH
+from spira_tasks.speech.answers import Policy, decide
 from spira_tasks.speech.audio import read_float32
 from spira_tasks.stages import register
 from spira_tasks.tracking import CLASSIFIER, Tracker
@@ -76,11 +77,16 @@ def test_a_file_gets_the_probability_that_the_evaluation_gave_it(
     probabilities = [row["probability"] for row in rows]
     assert probabilities == pytest.approx(evaluated["clean"].tolist(), abs=1e-6)
     point = finished.results["evaluate"].metrics["operating_point"]
+    made = finished.results["evaluate"].outputs
+    finished.store.directory(made["classifier"]).copy_to(tmp_path / "classifier")
+    policy = Policy.load(tmp_path / "classifier")
+    report = finished.store.directory(made["report"]).path("evaluation.json").read_text()
+    assert [*(policy.inconclusive or ())] == (json.loads(report)["inconclusive"]["band"] or [])
     for row in rows:
         assert np.mean(row["window_scores"]) == pytest.approx(row["probability"], abs=1e-6)
-        assert row["decision"] == ("positive" if row["probability"] >= point else "negative")
+        assert row["decision"] == decide(row["probability"], point, policy)
         assert (row["record_again"], row["operating_point"]) == ([], point)
-        assert row["version"] == finished.results["evaluate"].outputs["classifier"]
+        assert row["version"] == made["classifier"]
         assert row["model"] == "spira/1"
 
 
