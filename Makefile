@@ -32,7 +32,7 @@ $(INSTALLED):
 demo: setup  ## make a synthetic cohort, run the DAG on it, say what came out
 	@scripts/demo.sh
 
-up: setup  ## Airflow's page, MLflow's page and the governance site; Ctrl-C stops them
+up: setup  ## the pages of Airflow, MLflow, governance, collection and labels; Ctrl-C stops them
 	@. ./env.sh; exec python scripts/up.py $(ARGUMENTS)
 
 unit: setup  ## the tests that need Python alone: minutes

@@ -122,7 +122,10 @@ class Keeper:
                 "Stop it by Ctrl-C where it was started, or by kill and its process number"
             ) from None
         lock.truncate(0)
-        lock.write(f"process {os.getppid()}, Airflow {self.airflow}, MLflow {self.mlflow}")
+        lock.write(
+            f"process {os.getppid()}, Airflow {self.airflow}, MLflow {self.mlflow}, "
+            f"collection {self.collection}"
+        )
         lock.flush()
         return lock
 
@@ -313,7 +316,7 @@ class Keeper:
         self._say("stopping")
         _end(_running(STEP))
         # The scheduler first: it and its tasks need answers of the others until then.
-        for names in (("scheduler", "dag-processor"), ("api-server", "mlflow")):
+        for names in (("scheduler", "dag-processor"), ("api-server", "mlflow", "collection")):
             servers = [self.servers[name] for name in names if name in self.servers]
             _end([psutil.Process(one.pid) for one in servers if one.poll() is None])
         _kill()

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from typer.main import get_command
 
 from spira_services import people
 from spira_services.collection import devices
-from spira_services.database import migrate, now, open_engine
+from spira_services.database import VARIABLE, migrate, now, open_engine
 from spira_services.welcome import welcome
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.contract.verdict import MIN_CELL, few_or, is_small
@@ -58,6 +58,16 @@ def _database() -> Iterator[Engine]:
         engine.dispose()
 
 
+Snapshots = Annotated[
+    str,
+    typer.Option(
+        "--snapshots",
+        envvar="SPIRA_SNAPSHOTS",
+        help="Folder, or s3://bucket/prefix, of the snapshots.",
+    ),
+]
+
+
 def _actor() -> str:
     return os.environ.get("SPIRA_ACTOR") or f"cli:{getpass.getuser()}"
 
@@ -65,7 +75,7 @@ def _actor() -> str:
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8090,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65_535)] = 8090,
     code_file: Annotated[
         Path | None,
         typer.Option(
@@ -87,7 +97,7 @@ def serve(
     with _database() as engine:
         if code_file is not None:
             code_file.touch(mode=0o600)
-            code_file.write_text(welcome(engine, os.environ.get(PASSWORD_VARIABLE, "")))
+            code_file.write_text(welcome(engine, os.environ.get(PASSWORD_VARIABLE)))
         served = with_log(application(engine))
         # Its own log would show paths, which hold identifiers.
         uvicorn.run(
@@ -135,9 +145,7 @@ def snapshot(
 @app.command()
 def trace(
     name: Annotated[str, typer.Argument(help="A recording, session, subject or device.")],
-    under: Annotated[
-        str, typer.Option("--snapshots", help="Folder, or s3://bucket/prefix, of the snapshots.")
-    ] = ".spira/snapshots",
+    under: Snapshots = ".spira/snapshots",
 ) -> None:
     """Print, as JSON, where recordings came from; `python -m spira_tasks trace` goes on from there.
 
@@ -152,9 +160,7 @@ def trace(
 @app.command()
 def erase(
     tag: Annotated[str, typer.Argument(help="From `python -m spira_tasks pseudonyms tag`.")],
-    under: Annotated[
-        str, typer.Option("--snapshots", help="Folder, or s3://bucket/prefix, of the snapshots.")
-    ] = ".spira/snapshots",
+    under: Snapshots = ".spira/snapshots",
 ) -> None:
     """Erase a person from collection, labels and snapshots; spira_erasure does, and the store too.
 
@@ -352,26 +358,52 @@ def end_device(device_id: Annotated[str, typer.Argument(help="As the overview na
     print("the device may send no more")
 
 
+PasswordFile = Annotated[
+    Path, typer.Option(help="Its first line is the password; - reads it from the input.")
+]
+
+
 @person.command("add")
 def add_person(
     name: Annotated[str, typer.Argument(help="By which the person signs in.")],
     role: Annotated[list[str], typer.Option(help=f"One of {', '.join(people.ROLES)}; repeatable.")],
-    password_file: Annotated[
-        Path | None, typer.Option(help="Its first line is the password; - reads it from the input.")
-    ] = None,
+    password_file: PasswordFile | None = None,
 ) -> None:
-    """Add a person.  Without a password file, a collector gets none and signs in nowhere.
+    """Add a person.  Without a password a person signs in nowhere: a collector needs none.
 
     Example:  python -m spira_services people add ana --role collector
     """
-    password = None
-    if password_file is not None:
-        is_input = str(password_file) == "-"
-        text = sys.stdin.readline() if is_input else password_file.read_text()
-        password = text.splitlines()[0] if text else ""
+    password = None if password_file is None else _password(password_file)
     with _database() as engine, engine.begin() as connection:
         people.add(connection, name, role, password, _actor())
     print(f"added {', '.join(role)}")
+
+
+@person.command("password")
+def change_password(
+    name: Annotated[str, typer.Argument(help="By which the person signs in.")],
+    password_file: PasswordFile,
+) -> None:
+    """Give a person a password, or another one; who is signed in by the old one no longer is.
+
+    Example:  python -m spira_services people password rui --password-file password
+    """
+    password = _password(password_file)
+    with _database() as engine, engine.begin() as connection:
+        people.set_password(connection, name, password, _actor())
+    print("changed")
+
+
+def _password(file: Path) -> str:
+    text = sys.stdin.readline() if str(file) == "-" else _text(file)
+    return text.splitlines()[0] if text else ""
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is no text in UTF-8; see that it is the file you mean") from None
 
 
 @person.command("end")
@@ -487,7 +519,7 @@ def studio_import(
     from spira_services.labels import label_studio
 
     try:
-        exported = json.loads(file.read_text())
+        exported = json.loads(_text(file))
     except ValueError:
         raise ConfigError(f"{file} is no JSON; export the project as JSON") from None
     with _database() as engine, engine.begin() as connection:
@@ -519,12 +551,12 @@ def studio_sync(
 
     if language not in {"pt", "en"}:
         raise ConfigError("--language is pt or en")
-    read = label_studio.storage_of(storage.read_text())
+    read = label_studio.storage_of(_text(storage))
     evidence = labelling.OfCollection(server.audio())
     with _database() as engine:
         with engine.begin() as connection:
             person = _clinician(connection, name)
-        with label_studio.LabelStudio.at(address, token_file.read_text().strip()) as studio:
+        with label_studio.LabelStudio.at(address, _text(token_file).strip()) as studio:
             counts = label_studio.sync(
                 studio,
                 engine,
@@ -570,6 +602,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OperationalError as error:
         print(f"error: the database does not answer ({type(error.orig).__name__})", file=sys.stderr)
         return EXIT_UNAVAILABLE
+    except DatabaseError as error:
+        if "file is not a database" not in str(error.orig):
+            raise
+        print(f"error: {VARIABLE} names a file that is no database of SQLite", file=sys.stderr)
+        return EXIT_CONFIG
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_BUG
     return 0

@@ -63,8 +63,10 @@ def add(
     Raises
     ------
     ConfigError
-        For an unknown role, a name that is there, or a password that is too short.
+        For an unknown role, no name or one that is there, or a password that is too short.
     """
+    if not name.strip():
+        raise ConfigError("a person needs a name to sign in by")
     wanted = sorted(set(roles))
     if unknown := sorted(set(wanted) - set(ROLES)):
         raise ConfigError(f"unknown roles {', '.join(unknown)}; there are {', '.join(ROLES)}")
@@ -77,13 +79,16 @@ def add(
     return person_id
 
 
-def set_password(connection: Connection, name: str, password: str) -> None:
+def set_password(connection: Connection, name: str, password: str, actor: str) -> None:
     """Give a person another password, and end all sign-ins; ConfigError for nobody."""
-    changed = update(PEOPLE).where(PEOPLE.c.name == name).values(password=_kept(password))
-    if not connection.execute(changed).rowcount:
+    person = named(connection, name)
+    if person is None:
         raise ConfigError("there is no person of that name")
-    theirs = select(PEOPLE.c.person_id).where(PEOPLE.c.name == name)
-    connection.execute(delete(TOKENS).where(TOKENS.c.person_id.in_(theirs)))
+    theirs = PEOPLE.c.person_id == person.person_id
+    connection.execute(update(PEOPLE).where(theirs).values(password=_kept(password)))
+    connection.execute(delete(TOKENS).where(TOKENS.c.person_id == person.person_id))
+    key = f"person_password:{person.person_id}:{now().isoformat()}"
+    events.record(connection, actor, "person_password", key, {})
 
 
 def end(connection: Connection, name: str, actor: str) -> None:

@@ -11,10 +11,11 @@ from spira_services.collection.documents import SITES
 SITE, ACTOR, PERSON = "local", "cli:welcome", "admin"
 
 
-def welcome(engine: Engine, password: str) -> str:
+def welcome(engine: Engine, password: str | None) -> str:
     """Set up what is not there yet, and return a code by which a device can be enrolled.
 
     The person ``admin`` has every role; where there is none yet, with this password.
+    Without one nobody signs in as ``admin`` until `people password` gives it.
     """
     with engine.begin() as connection:
         if connection.execute(select(SITES).where(SITES.c.hospital_id == SITE)).first() is None:

@@ -16,6 +16,7 @@ from spira_services.collection.documents import CODES, DEVICES, SITES
 from spira_services.database import insert_once, now
 from spira_services.people import hashed
 from spira_tasks.errors import ConfigError
+from spira_tasks.intake.pseudonyms import canonical_site
 
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # without those that are read as another
 N_LETTERS = 12  # 59 bits: some tries a minute are allowed
@@ -43,7 +44,19 @@ def add_site(
     keeps_numbers: bool = False,
     expected_per_day: int | None = None,
 ) -> None:
-    """Set a site up, or change how it is set up."""
+    """Set a site up, or change how it is set up.
+
+    Raises
+    ------
+    ConfigError
+        Without a name, or where the site is set up in another writing: its people are the same.
+    """
+    writing = canonical_site(hospital_id)
+    if not writing or not name.strip():
+        raise ConfigError("a site needs an id and a name")
+    for known in connection.execute(select(SITES.c.hospital_id)).scalars():
+        if known != hospital_id and canonical_site(known) == writing:
+            raise ConfigError(f"this site is set up as {known}; write it so")
     about = {
         "name": name,
         "check_letter": check_letter,

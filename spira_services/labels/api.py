@@ -202,7 +202,8 @@ def shown(found: agreement.Report, backlog: Mapping[str, int]) -> Shown:
     )
 
 
-RESTS_ON = {"gold_accuracy": "n_gold"}  # the others rest on n_items
+# The others rest on n_items; so does n_ratings, by which the items could be counted.
+RESTS_ON = {"n_gold": "n_gold", "gold_accuracy": "n_gold"}
 
 
 def _of_enough(row: Any) -> dict[str, Any]:
@@ -213,8 +214,7 @@ def _of_enough(row: Any) -> dict[str, Any]:
         if isinstance(value, str):
             kept[name] = value
             continue
-        count = value if name.startswith("n_") else fields[RESTS_ON.get(name, "n_items")]
-        hidden = is_small(count) or isnan(value)
+        hidden = is_small(fields[RESTS_ON.get(name, "n_items")]) or isnan(value)
         kept[name] = None if hidden else round(value, 3)
     return kept
 

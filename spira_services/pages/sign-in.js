@@ -14,8 +14,11 @@ document.querySelector('form').addEventListener('submit', async (event) => {
     body: JSON.stringify({ name, password }),
   }).catch(() => null);
   if (answer?.ok) {
-    const next = new URLSearchParams(location.search).get('next') ?? '/';
-    location.assign(/^\/(?![/\\])/.test(next) ? next : '/'); // on this server alone
+    const next = new URLSearchParams(location.search).get('next') ?? '';
+    if (/^\/(?![/\\])/.test(next)) return location.assign(next); // on this server alone
+    document.querySelector('form').hidden = true;
+    document.querySelector('nav').hidden = false;
+    document.querySelector('nav a').focus();
     return;
   }
   document.getElementById('said').textContent =

@@ -151,3 +151,5 @@ def test_what_rests_on_few_sessions_is_not_shown() -> None:
     assert (ana["n_items"], ana["n_gold"], ana["gold_accuracy"]) == (6, None, None)
     assert {value for name, value in caio.items() if name != "annotator"} == {None}
     assert [pair["kappa"] for pair in found.pairs] == [1.0, None, None]
+    few = shown(report([event(n, name, 1) for n in range(4) for name in ("ana", "bia")]), {})
+    assert set(few.overall.values()) == {None}  # eight answers by two people tell of four sessions

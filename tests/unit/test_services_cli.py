@@ -11,7 +11,7 @@ from spira_services.__main__ import main
 from spira_services.collection import devices
 from spira_services.collection.documents import DEVICES
 from spira_services.database import open_engine
-from spira_services.people import sign_in
+from spira_services.people import sign_in, who
 from spira_tasks.contract.exits import EXIT_CONFIG
 
 
@@ -56,10 +56,19 @@ def test_a_person_signs_in_until_it_is_ended(
     assert "clinician" in capsys.readouterr().err  # the roles that there are
     engine = open_engine(database)
     with engine.begin() as connection:
-        assert sign_in(connection, "rui", "a long password")
-    assert main(["people", "end", "rui"]) == 0
+        token = sign_in(connection, "rui", "a long password")
+        assert token
+    secret.write_text("another password\n")
+    assert main(["people", "password", "rui", "--password-file", str(secret)]) == 0
+    assert main(["people", "password", "eva", "--password-file", str(secret)]) == EXIT_CONFIG
     with engine.begin() as connection:
+        assert who(connection, token) is None
         assert sign_in(connection, "rui", "a long password") is None
+        assert sign_in(connection, "rui", "another password")
+    assert main(["people", "end", "rui"]) == 0
+    assert main(["people", "password", "rui", "--password-file", str(secret)]) == EXIT_CONFIG
+    with engine.begin() as connection:
+        assert sign_in(connection, "rui", "another password") is None
     engine.dispose()
 
 
@@ -71,7 +80,23 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     monkeypatch.setenv("SPIRA_SERVICES_DATABASE", f"sqlite:///{tmp_path}/services.db")
     assert main(["people", "add", "eva", "--role", "clinician", "--password-file", "none"]) == 78
     assert main(["sites", "add", "hc", "--name", "Hospital", "--keeps-numbers"]) == EXIT_CONFIG
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert (
+        main(["people", "add", "eva", "--role", "clinician", "--password-file", str(binary)]) == 78
+    )
+    assert main(["people", "add", " ", "--role", "clinician"]) == EXIT_CONFIG
+    assert main(["sites", "add", "", "--name", "Hospital"]) == EXIT_CONFIG
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", f"sqlite:///{binary}")
+    assert main(["people", "end", "rui"]) == EXIT_CONFIG
     said = capsys.readouterr().err
     assert "secret" not in said
     assert "Traceback" not in said
-    assert said.count("error: ") == 3
+    assert said.count("error: ") == 7
+    assert main(["serve", "--port", "99999"]) == 2  # it would listen on another port
+
+
+def test_a_site_has_one_writing(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sites", "add", "hc", "--name", "Hospital"]) == 0
+    assert main(["sites", "add", "HC ", "--name", "Hospital"]) == EXIT_CONFIG
+    assert "set up as hc" in capsys.readouterr().err

@@ -24,10 +24,14 @@ function table(name, rows) {
   const title = document.createElement('h2'), wide = document.createElement('div'), made = document.createElement('table');
   title.textContent = words[name];
   wide.className = 'wide';
+  wide.tabIndex = 0; // what does not fit is scrolled to by keys, too
+  wide.role = 'region';
+  wide.ariaLabel = words[name];
   wide.append(made);
   const head = made.createTHead().insertRow();
-  for (const column of Object.keys(rows[0] ?? {})) {
+  for (const [column, value] of Object.entries(rows[0] ?? {})) {
     const cell = document.createElement('th');
+    if (typeof value !== 'string') cell.className = 'number';
     cell.scope = 'col';
     cell.textContent = words[column];
     head.append(cell);

@@ -8,9 +8,10 @@ const WORDS = {
     label: 'Your answer', yes: 'yes', no: 'no', unknown: 'cannot tell',
     confidence: 'How sure are you?', low: 'a little', middle: 'fairly', high: 'very',
     send: 'Send (Enter)', next: 'Next (Enter)', nothing: 'There is nothing to label now.',
-    adjudicate: 'Two people disagree on this session: decide without knowing what they said.',
+    adjudicate: 'You are asked to decide on this session, without knowing what others said.',
     waiting: (n) => `Sessions waiting: ${n}.`, choose: 'Choose an answer first.',
-    failed: 'The server does not answer; what you chose is still here. Try again.', gone: 'This session is not yours any more.',
+    failed: 'The server does not answer; what you chose is still here. Try again.', gone: 'This session is not yours any more.', not_there: 'There is no such page, or it is not yours.',
+    silent: 'This browser cannot play one of the recordings; answer ? if you cannot tell without it.',
     thanks: 'Stored.', programs: 'Programs gave a probability of',
     keys: 'Space plays and pauses; ← and → go back and forth 2 s; ↑ and ↓ change the recording.',
     AMBIENT: 'room', VOWEL: 'vowel', RHYME: 'rhyme', SENTENCE: 'sentence',
@@ -21,9 +22,10 @@ const WORDS = {
     label: 'Sua resposta', yes: 'sim', no: 'não', unknown: 'não dá para decidir',
     confidence: 'Quanta certeza?', low: 'pouca', middle: 'razoável', high: 'muita',
     send: 'Enviar (Enter)', next: 'Próxima (Enter)', nothing: 'Não há nada para rotular agora.',
-    adjudicate: 'Duas pessoas discordam sobre esta sessão: decida sem saber o que disseram.',
+    adjudicate: 'Pede-se que você decida sobre esta sessão, sem saber o que outros disseram.',
     waiting: (n) => `Sessões à espera: ${n}.`, choose: 'Escolha uma resposta antes.',
-    failed: 'O servidor não responde; sua escolha continua aqui. Tente de novo.', gone: 'Esta sessão não é mais sua.',
+    failed: 'O servidor não responde; sua escolha continua aqui. Tente de novo.', gone: 'Esta sessão não é mais sua.', not_there: 'Esta página não existe ou não é sua.',
+    silent: 'Este navegador não toca uma das gravações; responda ? se não der para decidir sem ela.',
     thanks: 'Guardado.', programs: 'Programas deram a probabilidade',
     keys: 'Espaço toca e pausa; ← e → voltam e avançam 2 s; ↑ e ↓ mudam de gravação.',
     AMBIENT: 'ambiente', VOWEL: 'vogal', RHYME: 'cantiga', SENTENCE: 'frase',
@@ -101,7 +103,8 @@ async function addTake(name) {
   const take = { name, block, button, audio };
   takes.push(take);
   button.addEventListener('click', () => { choose(takes.indexOf(take)); toggle(); });
-  const seconds = await draw(canvas, await sound.arrayBuffer());
+  const seconds = await draw(canvas, await sound.arrayBuffer()).catch(() => 0);
+  if (!seconds) say('silent');
   const move = () => {
     head.style.transform = `translateX(${picture.clientWidth * audio.currentTime / seconds}px)`;
     if (!audio.paused) requestAnimationFrame(move);
@@ -201,4 +204,4 @@ find('#leave').addEventListener('click', async () => {
 const answer = await ask('instruction');
 instruction = answer?.ok ? await answer.json() : null;
 if (instruction) await next();
-else if (answer?.status !== 401) { translate(); say(answer?.status === 404 ? 'gone' : 'failed'); }
+else if (answer?.status !== 401) { translate(); say(answer?.status === 404 ? 'not_there' : 'failed'); }
