@@ -160,7 +160,7 @@ def trace(
 @app.command()
 def erase(
     tag: Annotated[str, typer.Argument(help="From `python -m spira_tasks pseudonyms tag`.")],
-    under: Snapshots = ".spira/snapshots",
+    under: Snapshots,  # no guess: what is looked for elsewhere stays
 ) -> None:
     """Erase a person from collection, labels and snapshots; spira_erasure does, and the store too.
 
@@ -433,8 +433,8 @@ def weak_labels() -> None:
         gold = {label.session_id: label.ri_clinical for label in of_people}
         found = weak.renew(connection, labelling.facts(connection), gold)
     print(
-        f"{few_or(found.n_sessions)} sessions, of {few_or(found.n_abstained)} no label; "
-        f"{few_or(found.n_new)} new or changed\n"
+        f"{few_or(found.n_sessions)} sessions, {few_or(found.n_abstained)} of them without a "
+        f"label; {few_or(found.n_new)} new or changed\n"
         f"{'rule':12} {'version':>7} {'coverage':>9} {'overlaps':>9} {'conflicts':>9} "
         f"{'estimated':>9} {'by people':>9}"
     )

@@ -41,8 +41,7 @@ def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -
         How many of what went: ``n_snapshots``, ``n_sessions``, ``n_files``, ``n_facts`` of
         hospitals, ``n_label_events``.
     """
-    # First the copies: while they are there, the rows still say whose they are.
-    counts = {"n_snapshots": _delete_snapshots(snapshots, tag), "n_facts": 0, "n_label_events": 0}
+    counts = {"n_snapshots": 0, "n_facts": 0, "n_label_events": 0}
     with engine.begin() as connection:
         labels.serialise(connection)  # a sync of a hospital comes before or after
         # The sessions go first: what is left of them would be lent to the labels again.
@@ -51,6 +50,8 @@ def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -
         for subject in subjects:
             counts["n_facts"] += kept.forget(connection, subject)
             counts["n_label_events"] += labels.forget(connection, subject)
+    # The copies last: a snapshot that is being written is there by now, or finds the erasure.
+    counts["n_snapshots"] = _delete_snapshots(snapshots, tag)
     if counts["n_snapshots"] and open_backend(snapshots).find(NEWEST) is None:
         with suppress(ConfigError):  # the person was the only one: there is none to write
             snapshot.write(engine, blobs, snapshots, now())
@@ -66,9 +67,6 @@ def _delete_snapshots(under: str, tag: str) -> int:
             continue
         if name.encode() in (everything.read(NEWEST) or b""):
             everything.delete(NEWEST)
-        table = f"{name}/{snapshot.TABLE}"
-        files = [entry.name for entry in everything.entries(f"{name}/")]
-        for file in sorted(files, key=lambda file: file == table):  # the table last: it says whose
-            everything.delete(file)
+        snapshot.delete(under, name)
         n_deleted += 1
     return n_deleted

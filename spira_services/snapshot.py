@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,15 +20,18 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, select
 
 from spira_services import events
+from spira_services.collection import erasure
 from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.collection.sessions import wait_for_writers
 from spira_services.database import now
 from spira_services.labelling import record_id
-from spira_services.labels import quality
+from spira_services.labels import quality, store
 from spira_services.labels.policy import POLICY, LabelPolicy, settled
+from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
 from spira_tasks.artifacts.sources import NEWEST, open_backend
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.progress import progress
 
@@ -36,6 +40,8 @@ NOISES = "ward_noise.csv"  # the rooms, for a training to mix under other voices
 SHEET = "snapshot.json"
 DATASHEET = "datasheet.md"
 FORMAT = "spira.snapshot/1"
+log = logging.getLogger(__name__)
+
 CODECS = COLUMNS["codec_original"].values
 
 
@@ -76,17 +82,18 @@ def write(
     ------
     ConfigError
         When nothing is accepted and labelled yet, or for a time to come.
+    ServiceUnavailable
+        When a person in it was erased while it was written.
     """
     if as_of > now():
         raise ConfigError("a snapshot is as of a past time: what is still to come is not known")
     wait_for_writers(engine)
     snapshots = open_backend(under)
-    newest = json.loads(snapshots.read(NEWEST) or b"{}")
-    is_newest = not newest or as_of > datetime.fromisoformat(newest["as_of"])
+    since, earlier = _newest(snapshots)
+    is_newest = earlier is None or as_of > earlier
     with engine.begin() as connection:
         rows = rows_as_of(connection, as_of, policy)
-        earlier = datetime.fromisoformat(newest["as_of"]) if newest and is_newest else None
-        before = rows_as_of(connection, earlier, policy) if earlier else []
+        before = rows_as_of(connection, earlier, policy) if earlier and is_newest else []
         labels = quality.of(connection, as_of, rows)
     if not rows:
         raise ConfigError(
@@ -101,24 +108,53 @@ def write(
     for digest in progress(digests, "snapshot", len(digests)):
         if backend.find(_file(digest)) is None:
             backend.write(_file(digest), blobs.path(f"sha256:{digest}"), durable=True)
-    changes = _changes(before, rows) | {"since": newest.get("snapshot", "") if earlier else ""}
+    changes = _changes(before, rows) | {"since": since if is_newest else ""}
     backend.write_once(SHEET, canonical_json(about))
     backend.write_once(DATASHEET, datasheet(about, changes, labels).encode())
     backend.write_once(NOISES, _noises(rows))
-    backend.write_once(TABLE, table)  # the last: a run finds no table before its files
+    is_new = backend.write_once(TABLE, table)  # the last: a run finds no table before its files
+    with engine.begin() as connection:
+        store.serialise(connection)  # an erasure that comes later finds the table
+        gone = erasure.tags(connection)
+        if not gone.isdisjoint({tombstone_tag(row["patient_pid"]) for row in rows}):
+            delete(under, name)
+            raise ServiceUnavailable("a person was erased at the same time; write it again")
+        events.record(connection, "snapshot", "snapshot", f"snapshot:{name}", about)
     if is_newest and policy.weak_from is None:  # who wants weak labels names the snapshot
         snapshots.write(NEWEST, canonical_json({"snapshot": name, "as_of": as_of.isoformat()}))
-    with engine.begin() as connection:
-        is_new = events.record(connection, "snapshot", "snapshot", f"snapshot:{name}", about)
     return Snapshot(f"{under}/{name}", is_new, about, rows, changes, labels)
 
 
+def delete(under: str, name: str) -> None:
+    """Delete a snapshot; after a kill, what is left of it still says whose it is."""
+    everything, table = open_backend(under), f"{name}/{TABLE}"
+    files = [entry.name for entry in everything.entries(f"{name}/")]
+    for file in sorted(files, key=lambda file: file == table):
+        everything.delete(file)
+
+
+def _newest(snapshots: Backend) -> tuple[str, datetime | None]:
+    """The name and the time of the newest snapshot; neither where none is marked."""
+    content = snapshots.read(NEWEST)
+    if content is None:
+        return "", None
+    try:
+        about = json.loads(content)
+        return str(about["snapshot"]), datetime.fromisoformat(about["as_of"])
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s names no snapshot; it is written anew", NEWEST)
+        return "", None
+
+
 def tables(under: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """The name and the rows of every snapshot in a place."""
+    """The name and the rows of every snapshot in a place; ConfigError for a table of another."""
     everything = open_backend(under)
     for table in [one.name for one in everything.entries("") if one.name.endswith(f"/{TABLE}")]:
         content = everything.read(table) or b""
-        yield table.partition("/")[0], [*csv.DictReader(io.StringIO(content.decode()))]
+        rows = csv.DictReader(io.StringIO(content.decode()))
+        if not {"patient_pid", "session_id"} <= {*(rows.fieldnames or ())}:
+            raise ConfigError(f"{table} in {under} is of no snapshot; move it to another place")
+        yield table.partition("/")[0], [*rows]
 
 
 def rows_as_of(

@@ -22,6 +22,12 @@ def is_erased(connection: Connection, subject: str) -> bool:
     return connection.execute(asked).first() is not None
 
 
+def tags(connection: Connection) -> set[str]:
+    """The tags of all who had their recordings erased."""
+    done = select(EVENTS.c.details).where(EVENTS.c.action == ACTION)
+    return {details["tag"] for details in connection.execute(done).scalars()}
+
+
 def subjects_of(connection: Connection, tag: str) -> list[str]:
     """The pseudonyms that a tag stands for: none, or one."""
     known = connection.execute(select(REVISIONS.c.subject_id).distinct()).scalars()

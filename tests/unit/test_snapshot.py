@@ -19,15 +19,17 @@ from sqlalchemy import select, text
 
 from spira_services import retraining, snapshot
 from spira_services.__main__ import main
-from spira_services.collection.documents import CONSENTS, SESSIONS
+from spira_services.collection.documents import CONSENTS, REVISIONS, SESSIONS
 from spira_services.forgetting import forget
 from spira_services.labelling import OfCollection
 from spira_services.labels import store as labels
 from spira_services.labels.store import LabelEvent
 from spira_tasks.artifacts import Store, open_source
+from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.contract.exits import EXIT_CONFIG
 from spira_tasks.contract.pipelines import SNAPSHOT
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.runner import run_step
 
@@ -108,6 +110,8 @@ def test_as_of_a_past_time_a_snapshot_is_the_same_whatever_came_later(
     again = taken(collection, tmp_path, then)
     assert again == replace(made, is_new=False)
     assert again.rows == made.rows
+    elsewhere = str(tmp_path / "elsewhere")
+    assert snapshot.write(collection.engine, collection.blobs, elsewhere, then).is_new
     later = taken(collection, tmp_path, datetime.now(UTC))
     assert later.place != made.place
     assert later.about["n_subjects_by_label"] == {"0": 1}  # the person who withdrew is left out
@@ -115,6 +119,25 @@ def test_as_of_a_past_time_a_snapshot_is_the_same_whatever_came_later(
     taken(collection, tmp_path, then)  # made anew for a past time: the newest stays the newest
     found = open_source(f"folder:{tmp_path}/snapshots")
     assert found.digest == open_source(f"folder:{later.place}").digest
+
+
+def test_a_mark_of_the_newest_that_names_none_is_written_anew(
+    collection: Collection, tmp_path: Path
+) -> None:
+    phone, sent, under = collection.device(), session(7), tmp_path / "snapshots"
+    phone.send(sent)
+    label(collection, sent, 1)
+    under.mkdir()
+    for content in ("{", "[]", '{"snapshot": "x"}', '{"as_of": "soon", "snapshot": "x"}'):
+        (under / "newest.json").unlink(missing_ok=True)
+        (under / "newest.json").write_text(content)
+        made = taken(collection, tmp_path, datetime.now(UTC))
+        assert made.changes["since"] == ""
+        assert open_source(f"folder:{under}").digest == open_source(f"folder:{made.place}").digest
+    (under / "other").mkdir()
+    (under / "other" / "recordings.csv").write_text("audio_uri\n")
+    with pytest.raises(ConfigError, match=r"other/recordings\.csv"):  # who is in it cannot be known
+        forget(collection.engine, collection.blobs, str(under), "ab" * 16, "cli:test")
 
 
 @pytest.mark.skipif(not HAS_POSTGRES, reason="SQLite has one writer at a time")
@@ -241,6 +264,40 @@ def test_the_step_writes_the_snapshot_and_says_whether_it_wakes_a_training(
     assert found["consents"][0]["status"] == "granted"
     assert str(CONTROL["patient_rgh"]) not in str(found)
     assert main(["trace", "nobody", "--snapshots", under["under"]]) == EXIT_CONFIG
+    monkeypatch.setenv("SPIRA_SNAPSHOTS", under["under"])
+    capsys.readouterr()
+    assert main(["trace", record]) == 0
+    assert json.loads(capsys.readouterr().out) == [json.loads(json.dumps(found))]
+
+
+def test_a_snapshot_during_which_a_person_is_erased_does_not_stay(
+    collection: Collection, tmp_path: Path
+) -> None:
+    phone, under = collection.device(), str(tmp_path / "snapshots")
+    sent = sorted((session(40), session(41, form=CONTROL)), key=max_sha)
+    for one in sent:
+        phone.send(one)
+        label(collection, one, 1)
+    asked = select(REVISIONS.c.subject_id).where(REVISIONS.c.session_id == str(sent[0].session_id))
+    with collection.engine.connect() as connection:
+        tag = tombstone_tag(connection.execute(asked).scalar_one())
+
+    class Erased(Blobs):
+        """Erases the first person when the last file, of the other person, is copied."""
+
+        def path(self, digest: str) -> Path:
+            if digest == f"sha256:{max_sha(sent[1])}":
+                forget(collection.engine, collection.blobs, under, tag, "cli:test")
+            return super().path(digest)
+
+    blobs = Erased(open_backend(str(collection.folder / "audio")))
+    with pytest.raises(ServiceUnavailable):
+        snapshot.write(collection.engine, blobs, under, datetime.now(UTC))
+    assert [path for path in Path(under).rglob("*") if path.is_file()] == []
+
+
+def max_sha(sent: Session) -> str:
+    return max(sha(one) for one in sent.takes.values())
 
 
 def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_stays_away(
@@ -276,5 +333,7 @@ def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_
     monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(collection.engine.url))
     monkeypatch.setenv("SPIRA_COLLECTION_AUDIO", str(collection.folder / "audio"))
     assert main(["erase", tag, "--snapshots", under]) == 0
+    monkeypatch.delenv("SPIRA_SNAPSHOTS", raising=False)
+    assert main(["erase", tag]) == 2  # snapshots that are elsewhere would stay
     repeated = "0 snapshots, 0 facts, 0 label events, 0 sessions, 0 files\n"
     assert capsys.readouterr().out == repeated
