@@ -475,6 +475,27 @@ def relabel(
             print(f"{reason}: {few_or(len(sessions))} suspects, {few_or(n_new)} asked anew")
 
 
+@labels.command("gold")
+def make_gold(
+    session_id: Annotated[str, typer.Argument(help="Of a session that was adjudicated.")],
+    adjudicator: Annotated[str, typer.Option(help="Name of the person who asks.")],
+) -> None:
+    """Give a session whose answer is known to all who label, unannounced, now and then.
+
+    Example:  python -m spira_services labels gold 7c9e6679-7425-40de-944b-e07fc1f90ae7
+    --adjudicator eva
+    """
+    from spira_services.labels import assignment
+
+    with _database() as engine, engine.begin() as connection:
+        person = _with_role(connection, adjudicator, "adjudicator")
+        try:
+            assignment.make_gold(connection, person, "session", session_id)
+        except assignment.NotAllowed as error:
+            raise ConfigError(f"{error}; choose a session that an adjudicator settled") from None
+    print("given to all who label, now and then")
+
+
 ClinicianName = Annotated[str, typer.Argument(help="By which the person signs in.")]
 HowMany = Annotated[int, typer.Option("--sessions", help="How many wait there at most.", min=1)]
 
@@ -499,7 +520,7 @@ def studio_export(
     instruction = api.current_instruction()
     evidence = labelling.OfCollection(server.audio())
     with _database() as engine, engine.begin() as connection:
-        person = _clinician(connection, name)
+        person = _with_role(connection, name, "clinician")
         given = label_studio.give(connection, person, evidence, instruction, sessions)
     tasks = [label_studio.task(one, instruction, audio_at) for one in given]
     file.write_text(json.dumps(tasks, indent=1))
@@ -523,7 +544,7 @@ def studio_import(
     except ValueError:
         raise ConfigError(f"{file} is no JSON; export the project as JSON") from None
     with _database() as engine, engine.begin() as connection:
-        person = _clinician(connection, name)
+        person = _with_role(connection, name, "clinician")
         counts = label_studio.record(connection, person, label_studio.answers(exported, user))
     print(_counted(counts))
 
@@ -555,7 +576,7 @@ def studio_sync(
     evidence = labelling.OfCollection(server.audio())
     with _database() as engine:
         with engine.begin() as connection:
-            person = _clinician(connection, name)
+            person = _with_role(connection, name, "clinician")
         with label_studio.LabelStudio.at(address, _text(token_file).strip()) as studio:
             counts = label_studio.sync(
                 studio,
@@ -571,11 +592,11 @@ def studio_sync(
     print(_counted(counts))
 
 
-def _clinician(connection: Connection, name: str) -> people.Person:
+def _with_role(connection: Connection, name: str, role: str) -> people.Person:
     found = people.named(connection, name)
-    if found is None or "clinician" not in found.roles:
+    if found is None or role not in found.roles:
         raise ConfigError(
-            "there is no clinician of that name; add one by `python -m spira_services people add`"
+            f"there is no {role} of that name; add one by `python -m spira_services people add`"
         )
     return found
 

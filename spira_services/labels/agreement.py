@@ -139,14 +139,10 @@ def _annotators(table: Table, found: DawidSkene, gold: Ratings) -> Iterable[OfAn
         yield OfAnnotator(
             annotator=annotator,
             n_items=int(given.sum()),
-            share_positive=_mean(theirs[given] == 1),
+            share_positive=reliability.share_of(theirs[given] == 1),
             accuracy=float(found.accuracies[number]),
             sensitivity=float(found.confusions[number, 1, 1]),
             specificity=float(found.confusions[number, 0, 0]),
             n_gold=int(compared.sum()),
-            gold_accuracy=_mean(theirs[compared] == gold[compared]),
+            gold_accuracy=reliability.share_of(theirs[compared] == gold[compared]),
         )
-
-
-def _mean(values: npt.NDArray[np.bool_]) -> float:
-    return float(values.mean()) if len(values) else float("nan")

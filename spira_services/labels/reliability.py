@@ -236,6 +236,11 @@ def _ratio(counts: Floats, totals: Floats, of_nothing: float) -> Floats:
     return ratio
 
 
+def share_of(values: npt.NDArray[np.bool_]) -> float:
+    """Share of the values that are true; NaN of none."""
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def _shares(counts: Floats) -> Floats:
     """Counts as shares of their last axis; equal shares where there is no count."""
     return _ratio(counts, counts.sum(axis=-1, keepdims=True), 1 / counts.shape[-1])

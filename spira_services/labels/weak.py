@@ -21,13 +21,13 @@ from sqlalchemy import Connection
 from spira_services.database import now
 from spira_services.labels import store
 from spira_services.labels.reliability import (
-    BETTER_THAN_CHANCE,
     MISSING,
     DawidSkene,
     Floats,
     Ratings,
     dawid_skene,
     one_hot,
+    share_of,
 )
 from spira_services.labels.store import LABEL, LabelEvent
 
@@ -140,15 +140,9 @@ class LabelModel:
 
 def label_model(said: Ratings) -> LabelModel:
     """Fit the model to votes of shape (session, function); no label is looked at."""
-    found = dawid_skene(one_hot(said, 3), n_classes=2, smoothing=BETTER_THAN_CHANCE)
+    found = dawid_skene(one_hot(said, 3), n_classes=2)
     n_said = ((said == 0) | (said == 1)).sum(axis=1)
     return LabelModel(found.posteriors[:, 1], found, n_said)
-
-
-def majority(said: Ratings) -> Ratings:
-    """What more functions say than not; ABSTAIN where as many do."""
-    balance = (said == 1).sum(axis=1) - (said == 0).sum(axis=1)
-    return np.where(balance == 0, ABSTAIN, (balance > 0).astype(int))
 
 
 @dataclass(frozen=True)
@@ -190,11 +184,11 @@ def table(
                 version=function.version,
                 owner=function.owner,
                 n_sessions=len(own),
-                coverage=_share(says),
-                overlaps=_share(says & heard),
-                conflicts=_share(says & against),
+                coverage=share_of(says),
+                overlaps=share_of(says & heard),
+                conflicts=share_of(says & against),
                 n_gold=int(known.sum()),
-                gold_accuracy=_share(own[known] == gold[known]),
+                gold_accuracy=share_of(own[known] == gold[known]),
                 estimated_accuracy=float(model.found.accuracies[number]),
             )
         )
@@ -272,7 +266,3 @@ def renew(
         n_new=store.record_all(connection, new),
         functions=tuple(table(functions, said, model, known)),
     )
-
-
-def _share(values: npt.NDArray[np.bool_]) -> float:
-    return float(values.mean()) if len(values) else float("nan")

@@ -10,8 +10,9 @@ from uuid import uuid4
 import pandas as pd
 import pytest
 from collecting import ANSWERS, Collection, Session, session
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from spira_services import people
 from spira_services.__main__ import main
 from spira_services.labelling import OfCollection
 from spira_services.labels import assignment, store
@@ -105,5 +106,21 @@ def test_labels_that_signs_or_a_model_speak_against_are_adjudicated(
             str(sessions[n].session_id): reason
             for n, reason in ((0, "signs"), (5, "signs"), (9, "model"))
         }
+    with collection.engine.begin() as connection:
+        eva = people.add(connection, "eva", ["adjudicator"], None, "cli:test")
+        gold = assignment.next_item(connection, Person(eva, frozenset({"adjudicator"})))
+    assert gold is not None
+    for status, is_settled in ((EXIT_CONFIG, False), (0, True)):
+        if is_settled:
+            with collection.engine.begin() as connection:
+                answer = assignment.Answer("session", gold.item_id, 1, None, "1", uuid4().hex)
+                judge = Person(eva, frozenset({"adjudicator"}))
+                assert assignment.submit(connection, judge, answer)
+        assert main(["labels", "gold", gold.item_id, "--adjudicator", "eva"]) == status
+    assert main(["labels", "gold", gold.item_id, "--adjudicator", "ana"]) == EXIT_CONFIG
+    with collection.engine.begin() as connection:
+        known = select(assignment.TASKS.c.item_id).where(assignment.TASKS.c.is_gold)
+        assert connection.execute(known).scalars().all() == [gold.item_id]
+    capsys.readouterr()
     assert main(["labels", "relabel", "--predictions", str(tmp_path)]) == EXIT_CONFIG
     assert "predictions.parquet" in capsys.readouterr().err
