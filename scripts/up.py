@@ -278,6 +278,8 @@ class Keeper:
             f"\n  MLflow       {self.mlflow}"
             f"\n  Collection   {self.collection}#code={self.code_file.read_text()}"
             "   (enrols one device, within an hour)"
+            f"\n  Labels       {self.collection.replace('/collection/', '/sign-in')}"
+            "   (what came, labels, agreement; same login)"
             f"\n  login        admin, password {self.password}   (kept in {self.state})"
             "\n\nCtrl-C stops everything.",
             flush=True,

@@ -91,9 +91,11 @@ def test_a_clinician_hears_sees_and_labels_by_keys(ward: Ward, tmp_path: Path) -
 
 def test_an_adjudicator_sees_the_agreement(ward: Ward, tmp_path: Path) -> None:
     with chromium(tmp_path / "profile") as page:
-        page.open(f"{ward.address}/labels/agreement")
+        page.open(f"{ward.address}/sign-in")
         sign_in(page, ward.add("adjudicator"))
+        page.click("a", "Agreement")  # who asked for no page chooses one
         page.read("Most disputed sessions")
+        assert page.run("[...document.querySelectorAll('.wide')].every(one => one.tabIndex === 0)")
 
 
 def test_a_data_manager_sees_what_came_and_takes_a_consent_by_keys(
@@ -115,6 +117,8 @@ def test_a_data_manager_sees_what_came_and_takes_a_consent_by_keys(
         page.wait("document.activeElement.id == 'pending'")
         page.click("#language")
         page.read("Idade: fora da faixa (1)")
+        page.open(f"{ward.address}/labels/")
+        page.read("Esta página não existe ou não é sua.")
         assert all(url.startswith((ward.address, "data:", "about:")) for url in page.requested)
     with ward.engine.connect() as connection:
         statuses = connection.execute(select(CONSENTS.c.status).order_by(CONSENTS.c.number))

@@ -191,6 +191,8 @@ def test_it_ends_clean_on_ctrl_c_while_runs_are_scheduled(
     assert up.processes() == {}
     events = (up.folder / "up.log").read_text().splitlines()
     assert events[-1].endswith("stopped; nothing is left running")
+    log = (up.folder / "up" / "collection.log").read_text()
+    assert "Application shutdown complete" in log  # not killed while somebody sends
     assert all(line[:2] == "20" for line in events)  # one event, one line, each with its time
 
 
