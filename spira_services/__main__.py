@@ -8,21 +8,20 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from typer.main import get_command
 
 from spira_services import people
 from spira_services.collection import devices
-from spira_services.database import VARIABLE, migrate, now, open_engine
+from spira_services.database import VARIABLE, now, opened
 from spira_services.welcome import welcome
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.contract.verdict import MIN_CELL, few_or, is_small
@@ -46,16 +45,6 @@ app.add_typer(hospitals, name="hospitals")
 app.add_typer(device, name="devices")
 app.add_typer(person, name="people")
 app.add_typer(labels, name="labels")
-
-
-@contextmanager
-def _database() -> Iterator[Engine]:
-    engine = open_engine()
-    migrate(engine)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 Snapshots = Annotated[
@@ -94,7 +83,7 @@ def serve(
     from spira_services.web import with_log
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with _database() as engine:
+    with opened() as engine:
         if code_file is not None:
             code_file.touch(mode=0o600)
             code_file.write_text(welcome(engine, os.environ.get(PASSWORD_VARIABLE)))
@@ -130,7 +119,7 @@ def snapshot(
     from spira_services.snapshot import write
 
     moment = now() if as_of is None else as_of.replace(tzinfo=UTC)
-    with _database() as engine:
+    with opened() as engine:
         policy = WITH_WEAK if with_weak else POLICY
         made = write(engine, server.audio(), under, moment, policy)
     word = "wrote" if made.is_new else "there already:"
@@ -153,7 +142,7 @@ def trace(
     """
     from spira_services.trace import trace as found
 
-    with _database() as engine, engine.connect() as connection:
+    with opened() as engine, engine.connect() as connection:
         print(json.dumps(found(connection, name, under), indent=1, default=str))
 
 
@@ -171,7 +160,7 @@ def erase(
 
     if not re.fullmatch("[0-9a-f]{32}", tag):
         raise ConfigError("a tag has 32 hex digits; `pseudonyms tag` asks for the number")
-    with _database() as engine:
+    with opened() as engine:
         counts = forget(engine, server.audio(), under, tag, _actor())
     print(", ".join(f"{n} {name[2:].replace('_', ' ')}" for name, n in counts.items()))
 
@@ -230,7 +219,7 @@ def import_recordings(
     logging.basicConfig(format="%(message)s")
     logging.getLogger("spira_tasks").setLevel(logging.INFO)  # where no terminal shows a bar
     place = open_source(source if source.startswith("s3://") else f"folder:{source}")
-    with _database() as engine:
+    with opened() as engine:
         importer = Importer(engine, server.audio(), kind, place, site, asked)
         outcomes = importer.run(_actor(), is_rehearsal=dry_run)
     print("nothing was written; this would come of it:\n" * dry_run + told(outcomes))
@@ -271,7 +260,7 @@ def add_site(
         from spira_services.collection.sessions import linkage_key
 
         linkage_key()
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         devices.add_site(
             connection,
             hospital_id,
@@ -307,9 +296,9 @@ def sync_hospitals(
     from spira_services.hospitals.watch import ALERTS
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    opened = connectors(config, site or ())
-    with _database() as engine:
-        reports = hospital_sync.sync_hospitals(engine, opened, _actor(), is_dry_run=dry_run)
+    sources = connectors(config, site or ())
+    with opened() as engine:
+        reports = hospital_sync.sync_hospitals(engine, sources, _actor(), is_dry_run=dry_run)
     for one in reports:
         stored = "found, and not stored" if dry_run else "stored"
         print(
@@ -337,7 +326,7 @@ def new_code(
 
     Example:  python -m spira_services devices code hc --collector ana
     """
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         asked = select(people.PEOPLE.c.person_id).where(people.PEOPLE.c.name == collector)
         person_id = connection.execute(asked).scalar()
         if person_id is None:
@@ -353,7 +342,7 @@ def end_device(device_id: Annotated[str, typer.Argument(help="As the overview na
 
     Example:  python -m spira_services devices end 3f2a9c1b0d4e5f67
     """
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         devices.end(connection, device_id, _actor())
     print("the device may send no more")
 
@@ -374,7 +363,7 @@ def add_person(
     Example:  python -m spira_services people add ana --role collector
     """
     password = None if password_file is None else _password(password_file)
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         people.add(connection, name, role, password, _actor())
     print(f"added {', '.join(role)}")
 
@@ -389,7 +378,7 @@ def change_password(
     Example:  python -m spira_services people password rui --password-file password
     """
     password = _password(password_file)
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         people.set_password(connection, name, password, _actor())
     print("changed")
 
@@ -412,7 +401,7 @@ def end_person(name: Annotated[str, typer.Argument()]) -> None:
 
     Example:  python -m spira_services people end ana
     """
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         people.end(connection, name, _actor())
     print("ended")
 
@@ -427,7 +416,7 @@ def weak_labels() -> None:
     from spira_services.labels import weak
     from spira_services.labels.policy import settled
 
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         labelling.OfCollection(server.audio()).prepare(connection)
         of_people = [s for s in settled(connection, now()) if s.label_source == "clinician"]
         gold = {label.session_id: label.ri_clinical for label in of_people}
@@ -462,7 +451,7 @@ def relabel(
     from spira_services.labels.assignment import Reason
     from spira_services.labels.policy import settled
 
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         labelling.OfCollection(server.audio()).prepare(connection)
         held = {one.session_id: one.ri_clinical for one in settled(connection, now())}
         known = {one: facts for one, (_, facts) in labelling.facts(connection).items()}
@@ -487,7 +476,7 @@ def make_gold(
     """
     from spira_services.labels import assignment
 
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         person = _with_role(connection, adjudicator, "adjudicator")
         try:
             assignment.make_gold(connection, person, "session", session_id)
@@ -519,7 +508,7 @@ def studio_export(
 
     instruction = api.current_instruction()
     evidence = labelling.OfCollection(server.audio())
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         person = _with_role(connection, name, "clinician")
         given = label_studio.give(connection, person, evidence, instruction, sessions)
     tasks = [label_studio.task(one, instruction, audio_at) for one in given]
@@ -543,7 +532,7 @@ def studio_import(
         exported = json.loads(_text(file))
     except ValueError:
         raise ConfigError(f"{file} is no JSON; export the project as JSON") from None
-    with _database() as engine, engine.begin() as connection:
+    with opened() as engine, engine.begin() as connection:
         person = _with_role(connection, name, "clinician")
         counts = label_studio.record(connection, person, label_studio.answers(exported, user))
     print(_counted(counts))
@@ -574,7 +563,7 @@ def studio_sync(
         raise ConfigError("--language is pt or en")
     read = label_studio.storage_of(_text(storage))
     evidence = labelling.OfCollection(server.audio())
-    with _database() as engine:
+    with opened() as engine:
         with engine.begin() as connection:
             person = _with_role(connection, name, "clinician")
         with label_studio.LabelStudio.at(address, _text(token_file).strip()) as studio:

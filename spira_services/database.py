@@ -7,6 +7,8 @@ migrates (``migrations/``); a test compares the migrated database with the decla
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,17 @@ def open_engine(url: str | None = None) -> Engine:
     elif engine.dialect.name != "postgresql":
         raise ConfigError(f"{VARIABLE} names neither SQLite nor Postgres")
     return engine
+
+
+@contextmanager
+def opened() -> Iterator[Engine]:
+    """The database of SPIRA_SERVICES_DATABASE, at the newest revision, until the block ends."""
+    engine = open_engine()
+    try:
+        migrate(engine)
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

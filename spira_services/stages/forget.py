@@ -39,18 +39,14 @@ class Config(StageConfig):
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_services import server
-    from spira_services.database import is_there, migrate, open_engine
+    from spira_services.database import is_there, opened
     from spira_services.forgetting import forget
 
     counts: dict[str, int] = {}
     if is_there():
-        engine = open_engine()
-        try:
-            migrate(engine)
+        with opened() as engine:
             actor = os.environ.get("SPIRA_ACTOR") or f"run:{work.run_id}"
             counts = forget(engine, server.audio(), config.snapshots, config.subject, actor)
-        finally:
-            engine.dispose()
     content = json.dumps({"tag": config.subject, **counts}, sort_keys=True)
     (outputs.forgotten / "forgotten.json").write_text(content)
     metrics = {name: float(n) for name, n in counts.items()}

@@ -39,21 +39,17 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from spira_services.database import migrate, open_engine
+    from spira_services.database import opened
     from spira_services.hospital_sync import sync_hospitals
     from spira_services.hospitals.sources import connectors
     from spira_services.hospitals.watch import ALERTS
     from spira_tasks.contract.exits import EXIT_REJECTED, EXIT_UNAVAILABLE
     from spira_tasks.errors import GateRejected, ServiceUnavailable
 
-    opened = connectors(str(inputs.hospitals.path(FILE)), config.sites)
-    engine = open_engine()
-    try:
-        migrate(engine)
+    sources = connectors(str(inputs.hospitals.path(FILE)), config.sites)
+    with opened() as engine:
         actor = os.environ.get("SPIRA_ACTOR") or f"run:{work.run_id}"
-        reports = sync_hospitals(engine, opened, actor)
-    finally:
-        engine.dispose()
+        reports = sync_hospitals(engine, sources, actor)
     content = json.dumps([asdict(one) for one in reports], indent=1, sort_keys=True, default=str)
     (outputs.report / "sync.json").write_text(content)
     for one in reports:

@@ -49,12 +49,10 @@ class Config(StageConfig):
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_services import retraining, server, snapshot
-    from spira_services.database import migrate, now, open_engine
+    from spira_services.database import now, opened
     from spira_services.labels.policy import POLICY
 
-    engine = open_engine()
-    try:
-        migrate(engine)
+    with opened() as engine:
         moment = now()
         made = snapshot.write(engine, server.audio(), config.under, moment)
         with engine.begin() as connection:
@@ -72,8 +70,6 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
                 run_id=work.run_id,
                 moment=moment,
             )
-    finally:
-        engine.dispose()
     if decision.wakes:
         log.info("snapshot: enough is new for a training (%s)", decision.key)
     else:
