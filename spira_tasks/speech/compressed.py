@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import struct
 from importlib import import_module, metadata
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.speech.containers import COMPRESSED, UnusableAudio
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 REQUIREMENTS = "requirements-importers.txt"
 # By container.  Named, because FFmpeg would otherwise also try formats that open other files.
@@ -88,6 +89,8 @@ class Stream:
 
     def read(self, limit: int) -> NDArray[np.float32]:
         """Decode to (time, channel) samples; stop once there are more than ``limit``."""
+        import numpy as np  # a step that asks for the decoder's version alone does without
+
         pieces, n = [np.zeros((self.n_channels, 0), np.float32)], 0
         flat = self._av.AudioResampler(format="fltp")  # of the same rate and channels
         try:

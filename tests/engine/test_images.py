@@ -57,6 +57,7 @@ def test_an_image_has_no_compiler_no_cache_and_nothing_its_user_may_change(image
     assert found["tools"] == found["writable"] == []
     assert set(found["files"]) <= {
         "spira_tasks",
+        "spira_services",
         "expectations",
         "docs",
         "docker",
