@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,20 @@ class Stack:
         if not wait.good:  # Compose 2 has another sign between the words
             wait = self.docker("wait", f"{self.settings.project}-bootstrap-1", seconds=150)
         assert wait.out.strip() == "0"
+
+    def wait(self) -> None:
+        """Wait until both servers answer: another test may just have restarted the engine."""
+        deadline = time.monotonic() + 150
+        for service in ("postgres", "s3"):
+            health = "{{.State.Health.Status}}"
+            own = f"--filter=label=com.docker.compose.project={self.settings.project}"
+            label = f"--filter=label=com.docker.compose.service={service}"
+            container = self.docker("ps", "-aq", own, label).out.strip()
+            while (said := self.docker("inspect", "--format", health, container).out.strip()) != (
+                "healthy"
+            ):
+                assert time.monotonic() < deadline, f"{service} is {said}"
+                time.sleep(1)
 
     def python(self, program: str) -> str:
         """Run a program that knows ``client(name)`` in the network of the steps."""

@@ -47,6 +47,7 @@ TABLE = "CREATE TABLE notes (id serial PRIMARY KEY, text text); INSERT INTO note
 @pytest.mark.docker
 @pytest.mark.slow
 def test_what_is_restored_is_what_was_backed_up(stack: Stack, tmp_path: Path) -> None:
+    stack.wait()
     platform = stack.platform
     for database, role in OWNERS.items():
         platform.sql(f"SET ROLE {role}; {TABLE} ('{database}')", database)

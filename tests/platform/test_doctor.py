@@ -330,6 +330,7 @@ def test_what_is_wrong_before_the_first_start(tmp_path: Path, env_file: Path) ->
 @pytest.mark.docker
 @pytest.mark.slow
 def test_what_breaks_in_a_platform_is_reported(stack: Stack) -> None:
+    stack.wait()
     image, network = stack.settings["SPIRA_TASKS_IMAGE"], stack.settings["SPIRA_NETWORK"]
     own = ("--name=spira-test-ended", "--label=spira.step=train", f"--network={network}")
     with socket.create_server(("0.0.0.0", 0)) as of_the_host:
