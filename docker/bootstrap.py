@@ -149,15 +149,13 @@ def _identities() -> dict[str, Any]:
 
 def _environment(connections: dict[str, Any], keys: dict[str, Any]) -> dict[str, str]:
     """The variables of the collection server, from the connections and its own key of S3."""
-    own = {"login": keys["collection"]["accessKey"], "password": keys["collection"]["secretKey"]}
+    key = keys[COLLECTION.s3_user]
+    own = {"login": key["accessKey"], "password": key["secretKey"]}
+    given = {**connections, f"spira_s3_{COLLECTION.s3_user}": connections["spira_s3"] | own}
 
     def fields(name: str) -> dict[str, Any] | None:
-        if name == f"spira_s3_{COLLECTION.s3_user}":
-            name, changed = "spira_s3", own
-        else:
-            changed = {}
-        found = connections.get(name)
-        return {**found.get("extra", {}), **found, **changed} if found else None
+        found = given.get(name)
+        return {**found.get("extra", {}), **found} if found else None
 
     return variables(COLLECTION, fields)
 

@@ -210,7 +210,7 @@ def import_recordings(
     """
     from spira_services import server
     from spira_services.importers.door import READERS, Importer
-    from spira_services.importers.summary import is_whole, told
+    from spira_services.importers.summary import as_text, is_whole
     from spira_tasks.artifacts.sources import open_source
 
     if kind not in READERS:
@@ -222,7 +222,7 @@ def import_recordings(
     with opened() as engine:
         importer = Importer(engine, server.audio(), kind, place, site, asked)
         outcomes = importer.run(_actor(), is_rehearsal=dry_run)
-    print("nothing was written; this would come of it:\n" * dry_run + told(outcomes))
+    print("nothing was written; this would come of it:\n" * dry_run + as_text(outcomes))
     if not is_whole(outcomes):
         raise SystemExit(EXIT_REJECTED)
 

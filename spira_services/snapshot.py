@@ -246,7 +246,7 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = COLUMNS) ->
 
 
 def _noises(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """The ambient tracks, whoever they were recorded with."""
+    """The ambient tracks of all sessions, each file once."""
     rooms = {
         row["audio_uri"]: {"file_path": row["audio_uri"], "hospital_id": row["hospital_id"]}
         for row in rows

@@ -196,7 +196,7 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
 
     @app.exception_handler(SpiraError)
     def store_away(request: Request, error: SpiraError) -> Response:
-        # Also where it may not be written: whoever asks can only wait until that is mended here.
+        # Also where it may not be written: a sender can only wait until that is mended here.
         log.error("%s: %s", request.method, error)
         return refused(request, Refused(503, "try_again", "the store does not answer; try again"))
 

@@ -40,7 +40,8 @@ from spira.engine import (
     unix_second,
 )
 from spira.links import LINKS
-from spira.site import Place, Site, networks, platform_of
+from spira.site import Place, Site, network_of, platform_of
+from spira_tasks.contract.access import STEP_ACCESS
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
 
@@ -283,7 +284,7 @@ def reap_all(*, keep_hours: float, state_of_run: Callable[[str, str], str]) -> d
             engine = connect(place)
             every = [
                 found
-                for network in networks()
+                for network in {network_of(access) for access in STEP_ACCESS}
                 for found in engine.client.containers(
                     all=True,
                     filters={"label": [LABEL, f"{PLATFORM}={platform_of(store, network)}"]},

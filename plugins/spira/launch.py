@@ -17,7 +17,7 @@ from spira import notify
 from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
-from spira.site import Site, networks, number_of
+from spira.site import Site, network_of, number_of
 from spira.store import LAPTOP_STORE
 from spira.waking import NEW_RECORDINGS
 from spira_tasks.contract.pipelines import Pipeline
@@ -104,7 +104,7 @@ def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOper
         common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
     return StepDockerOperator(
         place=site.place(resources),
-        network=networks()[resources.access == "services"],
+        network=network_of(resources.access),
         user=os.environ.get("SPIRA_CONTAINER_USER", "10001:10001"),
         **common,
     )

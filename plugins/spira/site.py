@@ -109,12 +109,11 @@ class Site:
         return self.engines[resources.engine]
 
 
-def networks() -> tuple[str, str]:
-    """The Docker networks of the steps: of most, and of those that act on the services."""
-    return (
-        os.environ.get("SPIRA_NETWORK", "spira_steps"),
-        os.environ.get("SPIRA_SERVICES_NETWORK", "spira_services"),
-    )
+def network_of(access: str) -> str:
+    """The Docker network of a step: those that act on the services have one of their own."""
+    if access == "services":
+        return os.environ.get("SPIRA_SERVICES_NETWORK", "spira_services")
+    return os.environ.get("SPIRA_NETWORK", "spira_steps")
 
 
 def platform_of(store: str, network: str) -> str:

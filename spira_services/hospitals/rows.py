@@ -302,17 +302,17 @@ def with_oxygen(facts: Iterable[ClinicalFact]) -> list[ClinicalFact]:
     changes earlier facts: apply this again to all that is stored.
     """
     facts = list(facts)
-    told: dict[str, list[tuple[datetime, bool]]] = defaultdict(list)
+    stated: dict[str, list[tuple[datetime, bool]]] = defaultdict(list)
     for fact in facts:
         if fact.quantity == "on_oxygen" and isinstance(fact.value, bool):
-            told[fact.subject_id].append((fact.at, fact.value))
+            stated[fact.subject_id].append((fact.at, fact.value))
         elif fact.quantity == "fio2" and isinstance(fact.value, float):
-            told[fact.subject_id].append((fact.at, fact.value > ROOM_AIR))
-    for entries in told.values():
+            stated[fact.subject_id].append((fact.at, fact.value > ROOM_AIR))
+    for entries in stated.values():
         entries.sort()
     return sorted(
         (
-            replace(fact, oxygen=_oxygen(fact.at, told[fact.subject_id]))
+            replace(fact, oxygen=_oxygen(fact.at, stated[fact.subject_id]))
             if fact.quantity == "spo2" and fact.value is not None
             else fact
             for fact in facts
@@ -321,11 +321,11 @@ def with_oxygen(facts: Iterable[ClinicalFact]) -> list[ClinicalFact]:
     )
 
 
-def _oxygen(at: datetime, told: Sequence[tuple[datetime, bool]]) -> bool | None:
-    """``told`` is in the order of time."""
+def _oxygen(at: datetime, stated: Sequence[tuple[datetime, bool]]) -> bool | None:
+    """``stated`` is in the order of time."""
     within = timedelta(minutes=OXYGEN_MINUTES.value)
-    first = bisect_left(told, at - within, key=itemgetter(0))
-    last = bisect_right(told, at + within, key=itemgetter(0))
-    near = [(abs(at - when), given) for when, given in told[first:last]]
+    first = bisect_left(stated, at - within, key=itemgetter(0))
+    last = bisect_right(stated, at + within, key=itemgetter(0))
+    near = [(abs(at - when), given) for when, given in stated[first:last]]
     nearest = {given for gap, given in near if gap == min(near)[0]}
     return nearest.pop() if len(nearest) == 1 else None

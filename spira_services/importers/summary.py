@@ -23,7 +23,7 @@ def is_whole(outcomes: Sequence[Outcome]) -> bool:
     return all(one.status in WHOLE for one in outcomes)
 
 
-def told(outcomes: Sequence[Outcome]) -> str:
+def as_text(outcomes: Sequence[Outcome]) -> str:
     """The summary for a terminal."""
     counts = Counter(one.status for one in outcomes)
     lines = [f"{len(outcomes)} sessions"]

@@ -130,8 +130,8 @@ def answers(model: Any, name: str, paths: list[Path]) -> Iterator[Row]:
         answered = iter(made.to_dict("records"))
         for path, content in zip(batch, contents, strict=True):
             empty: Row = dict.fromkeys(COLUMNS) | {"unusual": [], "window_scores": []}
-            told = next(answered) if isinstance(content, bytes) else {"record_again": [content]}
-            yield empty | {"file": str(path), "model": name} | told
+            row = next(answered) if isinstance(content, bytes) else {"record_again": [content]}
+            yield empty | {"file": str(path), "model": name} | row
 
 
 def content_of(path: Path) -> bytes | str:

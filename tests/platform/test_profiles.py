@@ -130,12 +130,12 @@ def test_what_a_phone_sends_by_https_becomes_a_snapshot_that_wakes_a_training(
     assert ingest["metrics"]["n_recordings"] == 6
     place = ingest["inputs"]["data"]
     assert place.startswith("s3://spira-data/snapshots/")
-    told = with_profiles.spira(with_profiles.given, "audit", "list", "--json").stdout
-    events = [one for one in json.loads(told) if one["details"].get("run") == training.run_id]
+    printed = with_profiles.spira(with_profiles.given, "audit", "list", "--json").stdout
+    events = [one for one in json.loads(printed) if one["details"].get("run") == training.run_id]
     assert {one["actor"] for one in events} == {f"airflow:training:{place.rpartition('/')[2]}"}
     containers = docker("ps", "-aq", "--filter", f"name={with_profiles.name}").stdout.split()
     logs = [docker("logs", one) for one in containers]
-    told += "".join(log.stdout + log.stderr for log in logs) + training.log("ingest")
-    told += with_profiles.compose("exec", "-T", "postgres", "sh", "-c", DUMP).stdout
-    assert str(person.session_id) in told  # it is the database that was looked at
-    assert not [number for number in NUMBERS if number in told]
+    printed += "".join(log.stdout + log.stderr for log in logs) + training.log("ingest")
+    printed += with_profiles.compose("exec", "-T", "postgres", "sh", "-c", DUMP).stdout
+    assert str(person.session_id) in printed  # it is the database that was looked at
+    assert not [number for number in NUMBERS if number in printed]
