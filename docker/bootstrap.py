@@ -157,7 +157,9 @@ def _environment(connections: dict[str, Any], keys: dict[str, Any]) -> dict[str,
         found = given.get(name)
         return {**found.get("extra", {}), **found} if found else None
 
-    return variables(COLLECTION, fields)
+    found = variables(COLLECTION, fields)
+    del found["SPIRA_SEALING_KEY"]  # of the steps: the server stores no result
+    return found
 
 
 def _connections(keys: dict[str, Any], services_password: str, keep: Any) -> dict[str, Any]:

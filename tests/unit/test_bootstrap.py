@@ -76,3 +76,14 @@ def test_files_of_an_older_version_move_to_where_fewer_servers_mount_them(tmp_pa
     now = json.loads((tmp_path / "s3/identities.json").read_text())["identities"]
     assert [one for one in now if one["name"] != "intake"] == users
     assert len(now) == len(users) + 1
+
+
+def test_the_collection_server_gets_its_own_keys_and_none_that_steps_trust(tmp_path: Path) -> None:
+    assert made(tmp_path).returncode == 0
+    given = json.loads((tmp_path / "collection/environment.json").read_text())
+    users = json.loads((tmp_path / "s3/identities.json").read_text())["identities"]
+    (key,) = (one["credentials"][0] for one in users if one["name"] == "collection")
+    assert given["SPIRA_S3_ACCESS_KEY"] == key["accessKey"]
+    assert given["PGPASSWORD"] == (tmp_path / "bootstrap/services_password").read_text()
+    assert given["PGPASSWORD"] not in given["SPIRA_SERVICES_DATABASE"]
+    assert not {"SPIRA_SEALING_KEY", "SPIRA_SIGNING_KEY", "MLFLOW_TRACKING_PASSWORD"} & set(given)
