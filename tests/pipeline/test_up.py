@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -43,9 +43,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def up(folder: Path) -> Up:
+def up(folder: Path) -> Iterator[Up]:
+    """Nothing of it is left for the next test, whatever this one finds."""
     (folder / "output").write_text("")
-    return Up(folder)
+    up = Up(folder)
+    yield up
+    for pid in up.processes():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    up.wait_until_gone()
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +215,9 @@ def test_nothing_survives_when_its_keeper_is_killed(up: Up) -> None:
     process = up.start()
     while "started mlflow" not in up.output:
         assert process.poll() is None, up.output
-    (keeper,) = (pid for pid, line in up.processes().items() if line.endswith("--keep "))
-    os.kill(keeper, signal.SIGKILL)
+    # By its parent: a server that the keeper has just forked has the keeper's command line.
+    (keeper,) = psutil.Process(process.pid).children()
+    keeper.kill()
     assert process.wait(timeout=60) == 1
     assert up.processes() == {}
 
