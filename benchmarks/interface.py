@@ -24,8 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from collecting import SITE, Phone, served, session  # noqa: E402
 
-from spira_services import people, server, web  # noqa: E402
-from spira_services.collection import devices  # noqa: E402
+from spira_services import devices, people, server, web  # noqa: E402
 from spira_services.database import migrate, open_engine  # noqa: E402
 
 PINNED = "schemathesis==4.32.5"

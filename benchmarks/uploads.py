@@ -34,8 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from collecting import Phone, Session, noise, sha  # noqa: E402
 
-from spira_services import people  # noqa: E402
-from spira_services.collection import devices  # noqa: E402
+from spira_services import devices, people  # noqa: E402
 from spira_services.collection.documents import RECORDINGS, REVISIONS  # noqa: E402
 from spira_services.database import migrate, open_engine  # noqa: E402
 

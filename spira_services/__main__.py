@@ -19,8 +19,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from typer.main import get_command
 
-from spira_services import people
-from spira_services.collection import devices
+from spira_services import devices, people
 from spira_services.database import VARIABLE, now, opened
 from spira_services.welcome import welcome
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE

@@ -21,9 +21,10 @@ from sqlalchemy import Connection, Engine, and_, select
 
 from spira_services import events
 from spira_services.collection import erasure
-from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.collection.sessions import wait_for_writers
 from spira_services.database import now
+from spira_services.devices import DEVICES
 from spira_services.labelling import record_id
 from spira_services.labels import quality, store
 from spira_services.labels.policy import POLICY, LabelPolicy, settled

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, or_, select
 
-from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.devices import DEVICES
 from spira_services.labels.store import EVENTS, ITEMS, LABEL
 from spira_services.snapshot import tables
 from spira_tasks.errors import ConfigError

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
@@ -22,7 +23,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spira_services import people
+from spira_services import devices, people
+from spira_services.devices import Device
 from spira_services.people import Person
 from spira_tasks.errors import SpiraError
 
@@ -301,6 +303,22 @@ def signed_in(*roles: str) -> Any:
         return person
 
     return Depends(asker)
+
+
+bearer = HTTPBearer(auto_error=False, description="The key that the enrolment gave")
+
+
+def device_of(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> Device:
+    with engine_of(request).connect() as connection:
+        device = devices.of_key(connection, given.credentials) if given else None
+    if device is None:
+        raise Refused(401, "unknown_device", "this device is not enrolled, or no more")
+    return device
+
+
+Asker = Annotated[Device, Depends(device_of)]
 
 
 def may_answer(*statuses: int) -> dict[int | str, dict[str, Any]]:

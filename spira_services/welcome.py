@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Engine, select
 
-from spira_services import people
-from spira_services.collection import devices
-from spira_services.collection.documents import SITES
+from spira_services import devices, people
+from spira_services.devices import SITES
 
 SITE, ACTOR, PERSON = "local", "cli:welcome", "admin"
 

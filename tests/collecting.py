@@ -21,8 +21,8 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from spira_services import people
-from spira_services.collection import api, devices
+from spira_services import devices, people
+from spira_services.collection import api
 from spira_services.database import migrate, open_engine
 from spira_services.web import create_app
 from spira_tasks.artifacts.blobs import Blobs

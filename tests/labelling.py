@@ -14,8 +14,7 @@ from collecting import SITE, Phone, served
 from databases import migrated
 from sqlalchemy import Engine
 
-from spira_services import people
-from spira_services.collection import devices
+from spira_services import devices, people
 from spira_services.server import AUDIO_VARIABLE, FOLDER_VARIABLE, application
 
 PASSWORD = "a long password"

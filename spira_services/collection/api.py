@@ -6,27 +6,26 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
 
-from spira_services.collection import devices, form, overview
-from spira_services.collection.devices import Device
+from spira_services import devices
+from spira_services.collection import form, overview
 from spira_services.collection.sessions import Manifest, Receipt, SentGrant, Sessions, grant
-from spira_services.collection.uploads import MAX_BYTES, Uploads
 from spira_services.database import now
 from spira_services.people import Person
+from spira_services.uploads import MAX_BYTES, Uploads
 from spira_services.web import (
     PAGES,
+    Asker,
     Limiter,
     Moment,
     Refused,
     address_of,
-    engine_of,
     may_answer,
     signed_in,
 )
@@ -59,20 +58,6 @@ class Offset(BaseModel):
     complete: bool
 
 
-bearer = HTTPBearer(auto_error=False, description="The key that the enrolment gave")
-
-
-def device_of(
-    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-) -> Device:
-    with engine_of(request).connect() as connection:
-        device = devices.of_key(connection, given.credentials) if given else None
-    if device is None:
-        raise Refused(401, "unknown_device", "this device is not enrolled, or no more")
-    return device
-
-
-Asker = Annotated[Device, Depends(device_of)]
 Manager = Annotated[Person, signed_in("data_manager")]
 Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
 NotNegative = Annotated[int, Header(ge=0)]

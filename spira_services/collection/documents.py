@@ -6,52 +6,12 @@ another row.  So the state as of any past moment can be asked for again.
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, LargeBinary, Table, Text
+from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, Table, Text
 
 from spira_services.database import Instant, Json, metadata
 
 SCHEMA = "spira.session/1"  # of the documents; readers of today read every older one
 
-SITES = Table(
-    "collection_sites",
-    metadata,
-    Column("hospital_id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("check_letter", Boolean, nullable=False),  # its numbers end in one
-    # The hospital's records are searched by its own numbers: they are kept, encrypted.
-    Column("keeps_numbers", Boolean, nullable=False),
-    Column("expected_per_day", Integer),
-)
-CODES = Table(
-    "collection_codes",
-    metadata,
-    Column("code_hash", Text, primary_key=True),
-    Column("hospital_id", Text, ForeignKey("collection_sites.hospital_id"), nullable=False),
-    Column("collector", Text, nullable=False),  # pseudonym of the person who gets the code
-    Column("expires_at", Instant, nullable=False),
-    Column("used_at", Instant),
-)
-DEVICES = Table(
-    "collection_devices",
-    metadata,
-    Column("device_id", Text, primary_key=True),
-    Column("key_hash", Text, nullable=False),
-    Column("hospital_id", Text, ForeignKey("collection_sites.hospital_id"), nullable=False),
-    Column("collector", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("os", Text, nullable=False),
-    Column("enrolled_at", Instant, nullable=False),
-    Column("ended_at", Instant),
-)
-# Which device has sent which audio; the bytes are in store A under their digest.
-BLOBS = Table(
-    "collection_blobs",
-    metadata,
-    Column("sha256", Text, primary_key=True),
-    Column("device_id", Text, ForeignKey("collection_devices.device_id"), primary_key=True),
-    Column("n_bytes", Integer, nullable=False),
-    Column("stored_at", Instant, nullable=False),
-)
 SESSIONS = Table(
     "collection_sessions",
     metadata,

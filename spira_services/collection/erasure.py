@@ -7,8 +7,9 @@ from collections.abc import Collection
 from sqlalchemy import Connection, delete, select
 
 from spira_services import events
-from spira_services.collection.documents import BLOBS, CONSENTS, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.events import EVENTS
+from spira_services.uploads import BLOBS
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.intake.pseudonyms import tombstone_tag
 

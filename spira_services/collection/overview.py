@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, func, select
 
 from spira_services.collection import form
-from spira_services.collection.documents import CONSENTS, REVISIONS, SESSIONS, SITES
+from spira_services.collection.documents import CONSENTS, REVISIONS, SESSIONS
 from spira_services.collection.form import Words
+from spira_services.devices import SITES
 
 N_DAYS = 31  # up to the time that is asked for
 

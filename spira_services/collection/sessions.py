@@ -20,18 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Engine, delete, select, text
 from sqlalchemy.engine import Row
 
-from spira_services import events
-from spira_services.collection import devices, erasure, form
-from spira_services.collection.devices import Device
-from spira_services.collection.documents import (
-    BLOBS,
-    CONSENTS,
-    RECORDINGS,
-    REVISIONS,
-    SCHEMA,
-    SESSIONS,
-)
+from spira_services import devices, events
+from spira_services.collection import erasure, form
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SCHEMA, SESSIONS
 from spira_services.database import insert_once, now
+from spira_services.devices import Device
+from spira_services.uploads import BLOBS
 from spira_services.web import Moment, Problem, Refused, not_there
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
 from spira_tasks.errors import ArtifactCorrupt, ConfigError

@@ -17,9 +17,8 @@ from uuid import UUID, uuid5
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, select
 
-from spira_services import events
-from spira_services.collection import devices, erasure, form, uploads
-from spira_services.collection.devices import Device
+from spira_services import devices, events, uploads
+from spira_services.collection import erasure, form
 from spira_services.collection.documents import REVISIONS
 from spira_services.collection.sessions import (
     MAX_SECONDS,
@@ -35,6 +34,7 @@ from spira_services.collection.sessions import (
     submission,
 )
 from spira_services.database import now
+from spira_services.devices import Device
 from spira_services.importers import dc2, spira_bm, tables
 from spira_services.importers.found import Asked, Found, Stated, Unusable
 from spira_services.labels import store as labels

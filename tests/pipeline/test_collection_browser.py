@@ -20,7 +20,8 @@ from collecting import Collection
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from spira_services.collection import api, devices
+from spira_services import devices
+from spira_services.collection import api
 from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend

@@ -19,11 +19,11 @@ from databases import migrated
 from folders import Ingested
 from sqlalchemy import Engine, select
 
-from spira_services import snapshot
+from spira_services import devices, snapshot
 from spira_services.__main__ import main
-from spira_services.collection import devices
-from spira_services.collection.documents import CONSENTS, DEVICES, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.database import metadata
+from spira_services.devices import DEVICES
 from spira_services.labels.store import EVENTS as LABELS
 from spira_services.server import AUDIO_VARIABLE
 from spira_tasks.artifacts import Store

@@ -16,10 +16,11 @@ from databases import BACKENDS, migrated, server
 from sqlalchemy import Engine, delete, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from spira_services import hospital_sync  # noqa: F401  # which uses all tables
+from spira_services import hospital_sync  # noqa: F401  # whose tables are declared by that
 from spira_services.database import metadata
 from spira_services.labels import store
 from spira_services.labels.store import LabelEvent, canonical, events_as_of, forget, labels_as_of
+from spira_services.serving import tables  # noqa: F401  # so that they are declared
 
 DAY = datetime(2024, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -230,7 +231,7 @@ def test_many_events_at_once_are_recorded_as_one_by_one(engine: Engine) -> None:
 
 
 def test_the_migrations_make_the_tables_that_are_declared(engine: Engine) -> None:
-    assert {"collection_sessions", "hospitals_facts"} <= {*metadata.tables}
+    assert {"collection_sessions", "hospitals_facts", "serving_outbox"} <= {*metadata.tables}
     with engine.connect() as connection:
         there = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(there, metadata) == []

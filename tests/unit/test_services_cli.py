@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from spira_services import devices
 from spira_services.__main__ import main
-from spira_services.collection import devices
-from spira_services.collection.documents import DEVICES
 from spira_services.database import open_engine
+from spira_services.devices import DEVICES
 from spira_services.people import sign_in, who
 from spira_tasks.contract.exits import EXIT_CONFIG
 

@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Column, Connection, Engine, ForeignKey, Integer, Table, Text, select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from spira_services.collection.documents import BLOBS
-from spira_services.database import insert_once, now
+from spira_services.database import Instant, insert_once, metadata, now
 from spira_services.web import Refused
 from spira_tasks.artifacts.backends import FULL
 from spira_tasks.artifacts.blobs import Blobs, digest_of_file
@@ -26,6 +25,16 @@ MAX_BYTES = 64 << 20  # of a file: five minutes of stereo at 48 kHz and 16 bits 
 MAX_UNFINISHED_BYTES = 2 << 30  # of a device: a key that was stolen does not fill the disk
 
 log = logging.getLogger("spira.services")
+
+# Which device has sent which audio; the bytes are in store A under their digest.
+BLOBS = Table(
+    "collection_blobs",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("device_id", Text, ForeignKey("collection_devices.device_id"), primary_key=True),
+    Column("n_bytes", Integer, nullable=False),
+    Column("stored_at", Instant, nullable=False),
+)
 
 
 @dataclass(frozen=True)

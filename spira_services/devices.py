@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Boolean, Column, Connection, ForeignKey, Integer, Table, Text, select, update
 from sqlalchemy.engine import Row
 
 from spira_services import events
-from spira_services.collection.documents import CODES, DEVICES, SITES
-from spira_services.database import insert_once, now
+from spira_services.database import Instant, insert_once, metadata, now
 from spira_services.people import hashed
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake.pseudonyms import canonical_site
@@ -21,6 +20,38 @@ from spira_tasks.intake.pseudonyms import canonical_site
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # without those that are read as another
 N_LETTERS = 12  # 59 bits: some tries a minute are allowed
 CODE_IS_GOOD_FOR = timedelta(hours=1)
+
+SITES = Table(
+    "collection_sites",
+    metadata,
+    Column("hospital_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("check_letter", Boolean, nullable=False),  # its numbers end in one
+    # The hospital's records are searched by its own numbers: they are kept, encrypted.
+    Column("keeps_numbers", Boolean, nullable=False),
+    Column("expected_per_day", Integer),
+)
+CODES = Table(
+    "collection_codes",
+    metadata,
+    Column("code_hash", Text, primary_key=True),
+    Column("hospital_id", Text, ForeignKey("collection_sites.hospital_id"), nullable=False),
+    Column("collector", Text, nullable=False),  # pseudonym of the person who gets the code
+    Column("expires_at", Instant, nullable=False),
+    Column("used_at", Instant),
+)
+DEVICES = Table(
+    "collection_devices",
+    metadata,
+    Column("device_id", Text, primary_key=True),
+    Column("key_hash", Text, nullable=False),
+    Column("hospital_id", Text, ForeignKey("collection_sites.hospital_id"), nullable=False),
+    Column("collector", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("os", Text, nullable=False),
+    Column("enrolled_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+)
 
 
 @dataclass(frozen=True)

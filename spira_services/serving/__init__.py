@@ -1,0 +1,1 @@
+"""Answers out: inferences that are asked for, the queue they wait in, and who answers them."""
