@@ -8,7 +8,9 @@ is known to be the same, file by file (ADR 23).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from spira_tasks.tracking import Registered, Tracker
 
 PACKAGE, SEAL = "spira.package", "spira.package_seal"  # tags of a version
+DATA = Path("data", "classifier")  # where a package has the files of its classifier
+GOLDEN, GOLDEN_FILE = "golden", "golden.json"  # folder beside the classifier, and its index
+TOLERANCE = 1e-5  # of a probability, between two places where one model answers
 
 
 def tags_of(classifier: str, package: str) -> dict[str, str]:
@@ -112,6 +117,73 @@ def score(model: Any, waveform: bytes) -> pd.DataFrame:
     given = pd.DataFrame({"audio": [waveform]})
     answer = model.predict(given if takes_audio(model) else read_float32(waveform)[None, :])
     return answer[["probability", "operating_point"]].astype("float64")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An audio file that travels with a model, and what the model says of it."""
+
+    name: str
+    content: bytes
+    audio_seconds: float
+    answer: Mapping[str, Any]  # as ``predict`` of the model gives it for one row
+
+
+@dataclass(frozen=True)
+class Golden:
+    """By what a loaded model shows that it answers as it did when it was registered, and as fast.
+
+    ``limits`` are those of ``expectations/requirements.yaml`` at registration, by name.
+    """
+
+    clips: tuple[Clip, ...]
+    limits: Mapping[str, float]
+
+    def differences(self, answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+        """Clip and field of everything in which answers to ``clips`` are not those expected.
+
+        Numbers may differ by ``TOLERANCE``, nothing else may differ.
+        """
+        return [
+            (clip.name, field)
+            for clip, given in zip(self.clips, answers, strict=True)
+            for field, expected in clip.answer.items()
+            if field not in given or not _same(expected, given[field])
+        ]
+
+
+def golden(folder: Path) -> Golden:
+    """Read the golden clips of a package, which may have been loaded or not.
+
+    Raises
+    ------
+    ConfigError
+        When it has none, as those registered before this version of the platform.
+    """
+    place = folder / DATA / GOLDEN
+    if not (place / GOLDEN_FILE).is_file():
+        raise ConfigError(
+            f"the model in {folder} has no golden clips, by which it is checked before it serves: "
+            "train it again, or evaluate it again with another setting; either registers it anew"
+        )
+    found = json.loads((place / GOLDEN_FILE).read_text())
+    clips = tuple(
+        Clip(one["name"], (place / one["name"]).read_bytes(), one["audio_seconds"], one["answer"])
+        for one in found["clips"]
+    )
+    return Golden(clips, found["limits"])
+
+
+def _same(expected: object, given: object) -> bool:
+    if isinstance(expected, list):
+        return (
+            isinstance(given, list)
+            and len(given) == len(expected)
+            and all(map(_same, expected, given))
+        )
+    if isinstance(expected, float):
+        return isinstance(given, float) and abs(given - expected) <= TOLERANCE  # NaN is not
+    return type(given) is type(expected) and given == expected
 
 
 def files_of(folder: Path) -> Mapping[str, str]:

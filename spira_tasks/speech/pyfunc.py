@@ -79,7 +79,11 @@ def content_of(row: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _load_pyfunc(path: str) -> AudioClassifier:
-    folder = Path(path)
+def load(folder: Path) -> AudioClassifier:
+    """Load what ``Classifier.save`` and ``Policy.save`` wrote, beside the file ``VERSION``."""
     classifier = Classifier.load(folder / WEIGHTS, folder / SPECIFICATION)
     return AudioClassifier(classifier, Policy.load(folder), (folder / VERSION).read_text())
+
+
+def _load_pyfunc(path: str) -> AudioClassifier:
+    return load(Path(path))

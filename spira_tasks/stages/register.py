@@ -16,12 +16,11 @@ from spira_tasks.contract.verdict import Number, Verdict
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory, Store
+    from spira_tasks.package import Golden
     from spira_tasks.tracking import Registered, Tracker
     from spira_tasks.work import PlatformWork
 
 SPEC = StageSpec(outside=True)  # it changes the registry
-
-PARITY_TOLERANCE = 1e-5  # of a probability, between the store's classifier and the registry's
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,13 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         return Outcome({"version": int(known.version)}, changed=False, mlflow_run=place)
     with scratch.folder() as folder:
         model = package.load(registered, tracker, work.store, folder)
-        parity = serving_parity(inputs, config, model, work)
+        parity = serving_parity(inputs, config, model, package.golden(folder), work)
     return Outcome({"version": int(registered.version)}, (parity,), mlflow_run=place)
 
 
 def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
     """Log and register; nothing is half-registered, for the version is made last."""
     from spira_tasks import package, tracking
-    from spira_tasks.speech.pyfunc import VERSION
 
     report = json.loads(inputs.report.path("evaluation.json").read_text())
     run_id = tracker.run_of(inputs.model.digest, name=f"model {inputs.model.digest[7:19]}")
@@ -94,10 +92,7 @@ def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
         files=[inputs.report.path(name) for name in [*pictures, "evaluation.json"]],
     )
     with scratch.folder() as folder:
-        inputs.classifier.copy_to(folder / "classifier")
-        (folder / "classifier" / VERSION).write_text(inputs.classifier.digest)
-        source = copy_source(folder)
-        tracking.write_model(folder / "model", folder / "classifier", source, example())
+        write_package(folder, inputs.classifier)
         tags = {
             tracking.CLASSIFIER: inputs.classifier.digest,
             "spira.task": json.loads(inputs.classifier.path("classifier.json").read_text())["task"],
@@ -105,6 +100,39 @@ def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
             **package.tags_of(inputs.classifier.digest, store.put_directory(folder / "model")),
         }
         return tracker.register(run_id, folder / "model", tags)
+
+
+def write_package(folder: Path, classifier: Directory) -> None:
+    """Write ``folder / "model"``: what MLflow loads, with the golden clips and their answers."""
+    from spira_tasks import package, tracking
+    from spira_tasks.speech.pyfunc import VERSION
+
+    data = folder / package.DATA.name
+    classifier.copy_to(data)
+    (data / VERSION).write_text(classifier.digest)
+    write_golden(data)
+    tracking.write_model(folder / "model", data, copy_source(folder), example())
+
+
+def write_golden(data: Path) -> None:
+    """Write clips beside a classifier, with what it says of them."""
+    import pandas as pd
+
+    from spira_tasks.package import GOLDEN, GOLDEN_FILE
+    from spira_tasks.speech import golden, pyfunc
+
+    clips = golden.clips()
+    contents = pd.DataFrame({"audio": [clip.content for clip in clips]})
+    answers = pyfunc.load(data).predict(contents).to_dict("records")
+    (data / GOLDEN).mkdir()
+    for clip in clips:
+        (data / GOLDEN / clip.name).write_bytes(clip.content)
+    found = [
+        {"name": clip.name, "audio_seconds": clip.seconds, "answer": answer}
+        for clip, answer in zip(clips, answers, strict=True)
+    ]
+    content = {"clips": found, "limits": {}}
+    (data / GOLDEN / GOLDEN_FILE).write_text(json.dumps(content, indent=1, sort_keys=True))
 
 
 def example() -> bytes:
@@ -137,7 +165,9 @@ def copy_source(folder: Path) -> Path:
     return package
 
 
-def serving_parity(inputs: Inputs, config: Config, model: Any, work: PlatformWork) -> Verdict:
+def serving_parity(
+    inputs: Inputs, config: Config, model: Any, golden: Golden, work: PlatformWork
+) -> Verdict:
     """Whether the model that the registry returns answers as the evaluated one did."""
     import pandas as pd
 
@@ -154,11 +184,14 @@ def serving_parity(inputs: Inputs, config: Config, model: Any, work: PlatformWor
     # a recording that a person released may be one that no model answers
     differences = (sample["clean"] - served).abs().dropna()
     difference = float(differences.max())
+    clips = pd.DataFrame({"audio": [clip.content for clip in golden.clips]})
+    n_other = len({name for name, _ in golden.differences(model.predict(clips).to_dict("records"))})
     return Verdict(
         "serving_parity",
-        "pass" if difference <= PARITY_TOLERANCE else "block",
+        "pass" if difference <= package.TOLERANCE and not n_other else "block",
         observed=Number(difference),
-        threshold=PARITY_TOLERANCE,
+        threshold=package.TOLERANCE,
         n=len(differences),
         n_unit="recordings",
+        numbers={"golden_differing": Number(n_other, "items")},
     )

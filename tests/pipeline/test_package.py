@@ -7,15 +7,17 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from spira_tasks import package, tracking
 from spira_tasks.artifacts import Directory, Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import sealing
+from spira_tasks.speech import pyfunc
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
-from spira_tasks.speech.pyfunc import VERSION
 from spira_tasks.stages import evaluate, register
 from spira_tasks.tracking import Registered, Tracker
 
@@ -29,9 +31,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Classifier(ClassifierSpec(n_hidden=2)).save(made / "classifier")
     evaluate.policy("SENTENCE", None).save(made / "classifier")
     classifier = store.put_directory(made / "classifier")
-    (made / "classifier" / VERSION).write_text(classifier)
-    source = register.copy_source(made)
-    tracking.write_model(made / "model", made / "classifier", source, register.example())
+    shutil.rmtree(made / "classifier")
+    register.write_package(made, store.directory(classifier))
     tags = package.tags_of(classifier, store.put_directory(made / "model"))
     tracker = Tracker(store.tracking_uri)
     run_id = tracker.run_of("sha256:" + "a" * 64, "model")
@@ -130,6 +131,85 @@ def test_what_is_loaded_is_the_copy_of_the_store(attacked: Store, tmp_path: Path
         assert (tmp_path / "loaded" / name).is_file()
 
 
+def loaded(store: Store, folder: Path) -> Any:
+    version, tracker = the_version(store)
+    return package.load(version, tracker, store, folder)
+
+
+def answers_of(model: Any, golden: package.Golden) -> list[dict[str, Any]]:
+    clips = pd.DataFrame({"audio": [clip.content for clip in golden.clips]})
+    answers: list[dict[str, Any]] = model.predict(clips).to_dict("records")
+    return answers
+
+
+def test_a_model_brings_clips_two_of_which_it_answers(registered: Path, tmp_path: Path) -> None:
+    model = loaded(Store(str(registered)), tmp_path)
+    golden = package.golden(tmp_path)
+    expected = {clip.name: clip.answer for clip in golden.clips}
+    for name in ("calm.wav", "breathless.flac"):
+        assert 0 < expected[name]["probability"] < 1
+        assert expected[name]["record_again"] == []
+    assert expected["clipped.wav"]["record_again"] == ["clipping_fraction_high"]
+    assert expected["cut_off.flac"]["record_again"] == ["undecodable"]
+    assert golden.differences(answers_of(model, golden)) == []
+
+
+def shifted(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer | {"probability": answer["probability"] and answer["probability"] + 1e-4}
+
+
+def constant(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer | {"probability": answer["probability"] and 0.5}
+
+
+def answering_everything(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer | {"probability": answer["probability"] or 0.5, "record_again": []}
+
+
+def without_a_number(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer | {"probability": answer["probability"] and float("nan")}
+
+
+def of_another_form(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"probability": str(answer["probability"])}
+
+
+@pytest.mark.parametrize(
+    ("fault", "n_clips"),
+    [(shifted, 2), (constant, 2), (without_a_number, 2), (answering_everything, 2),
+     (of_another_form, 4)],
+)  # fmt: skip
+def test_a_model_that_answers_otherwise_than_when_it_was_registered_is_found(
+    fault: Callable[[dict[str, Any]], dict[str, Any]], n_clips: int, registered: Path
+) -> None:
+    (folder,) = (registered / "mlflow/artifacts").rglob("MLmodel")
+    golden = package.golden(folder.parent)
+    wrong = [fault(dict(clip.answer)) for clip in golden.clips]
+    assert len({name for name, _ in golden.differences(wrong)}) == n_clips
+
+
+def test_other_weights_are_found_and_the_last_digits_of_another_machine_are_not(
+    registered: Path, tmp_path: Path
+) -> None:
+    (folder,) = (registered / "mlflow/artifacts").rglob("MLmodel")
+    shutil.copytree(folder.parent, tmp_path / "other")
+    golden = package.golden(tmp_path / "other")
+    close = [shifted(dict(clip.answer)) for clip in golden.clips]
+    for answer in close:
+        answer["probability"] = answer["probability"] and answer["probability"] - 0.95e-4
+    assert golden.differences(close) == []
+    Classifier(ClassifierSpec(n_hidden=2)).save(tmp_path / "other" / package.DATA)
+    model = pyfunc.load(tmp_path / "other" / package.DATA)
+    differing = golden.differences(answers_of(model, golden))
+    assert ("calm.wav", "probability") in differing
+    assert {field for _, field in differing} <= {"probability", "window_scores", "decision"}
+
+
+def test_a_model_without_clips_is_refused(registered: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no golden clips"):
+        package.golden(tmp_path)
+
+
 def test_a_version_older_than_seals_is_sealed_by_a_person_if_its_weights_are_the_stores(
     attacked: Store, tmp_path: Path
 ) -> None:
@@ -160,6 +240,7 @@ def test_a_model_that_is_evaluated_in_another_way_is_registered_as_another_versi
     for point in (0.4, 0.6):
         (tmp_path / "classifier").mkdir(exist_ok=True)
         Classifier(ClassifierSpec(n_hidden=2, operating_point=point)).save(tmp_path / "classifier")
+        evaluate.policy("SENTENCE", None).save(tmp_path / "classifier")
         evaluation = {"operating_point": point, "synthetic": True, "conditions": {"clean": clean}}
         inputs = register.Inputs(
             recordings=stored("recordings", any={}),
