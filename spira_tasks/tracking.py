@@ -41,7 +41,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT = "spira_continuous_training"
 MODEL = "spira"
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 CLASSIFIER = "spira.classifier"  # tag of a version: digest of its classifier in the store
 
 # What to do about an error that another try does not mend.
@@ -253,26 +253,52 @@ class Tracker:
         return folder / "lost"  # nothing is there
 
     @translated
-    def champion(self) -> Registered | None:
+    def aliases(self) -> dict[str, str]:
+        """Map each alias to the number of its version, in one request; empty without a model.
+
+        While they move, one version may be champion and previous.
+        """
         # Searched: a server with users refuses to look up a model that does not exist.
         models = self.client.search_registered_models(f"name='{MODEL}'")
-        version = models[0].aliases.get(CHAMPION) if models else None
-        return self._registered(str(version)) if version else None
+        return {name: str(v) for name, v in models[0].aliases.items()} if models else {}
+
+    @translated
+    def version(self, number: str) -> Registered:
+        """Return the version of this number; ConfigError where there is none."""
+        return self._registered(number)
+
+    @translated
+    def champion(self) -> Registered | None:
+        number = self.aliases().get(CHAMPION)
+        return self._registered(number) if number else None
 
     @translated
     def promote(self, version: str) -> None:
-        """Make a version the champion; only this and ``demote`` change which model serves."""
-        self.client.set_registered_model_alias(MODEL, CHAMPION, version)
-        if CHALLENGER in self._registered(version).aliases:  # not that of another, newer version
-            self.client.delete_registered_model_alias(MODEL, CHALLENGER)
+        """Make a version the champion, and the champion that it replaces ``previous``.
+
+        That is said first: after a kill there is a champion, and doing it again completes it.
+        """
+        aliases = self.aliases()
+        champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+        replaced = previous if champion == version else champion
+        if replaced is not None and replaced != version:
+            self.client.set_registered_model_alias(MODEL, PREVIOUS, replaced)
+        self.assign(version, replaced if replaced != version else None)
 
     @translated
-    def demote(self, instead: str | None) -> None:
-        """Remove the champion; an earlier version takes its place if one is given."""
-        if instead is None:
-            self.client.delete_registered_model_alias(MODEL, CHAMPION)
-        else:
-            self.client.set_registered_model_alias(MODEL, CHAMPION, instead)
+    def assign(self, champion: str | None, previous: str | None) -> None:
+        """Say which version serves and which did before; a version in use is no challenger.
+
+        Only this and ``promote`` change what serves.
+        """
+        aliases = self.aliases()
+        for alias, version in ((CHAMPION, champion), (PREVIOUS, previous)):
+            if version is None and alias in aliases:
+                self.client.delete_registered_model_alias(MODEL, alias)
+            elif version is not None and aliases.get(alias) != version:
+                self.client.set_registered_model_alias(MODEL, alias, version)
+        if champion is not None and aliases.get(CHALLENGER) == champion:
+            self.client.delete_registered_model_alias(MODEL, CHALLENGER)
 
     @translated
     def tag(self, version: str, tags: Mapping[str, str]) -> None:

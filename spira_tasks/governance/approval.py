@@ -7,6 +7,7 @@ gate.  Both name the digest of the classifier, because a new registry counts its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from spira_tasks.governance import audit, decisions
 from spira_tasks.governance.applied import REFUSED, Decision, Kind, on_classifier
 
 if TYPE_CHECKING:
-    from spira_tasks.tracking import Registered
+    from spira_tasks.tracking import Registered, Tracker
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,16 @@ def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | 
     refused = standing.registered
     _, new = decisions.decide(store, "refusals", standing.about, why)
     _withdraw(store, "approvals", standing, why)
-    if CHAMPION not in refused.aliases:
-        return standing, new, None
-    # the log is asked: a refusal that somebody removed stays one
-    refusals = decisions.read_history(store).in_force.keys()
-    fit = [
-        other.registered.version
-        for other in known
-        if int(other.registered.version) < int(refused.version)
-        and other.registered.was_champion
-        and not other.registered.contains_erased
-        and decisions.name_of("refusals", other.about) not in refusals
-    ]
-    instead = fit[-1] if fit else None
-    audit.record(store, "demotion", {**standing.about, "champion": instead or "none"})
     tracker = Tracker(store.tracking_uri)
+    if CHAMPION not in refused.aliases:
+        _tidy(tracker, _fit(store, known))
+        return standing, new, None
+    fit = _fit(store, known)
+    instead = _before(refused.version, fit, tracker.aliases())
+    audit.record(store, "demotion", {**standing.about, "champion": instead or "none"})
     tags = {"spira.outcome": "blocked", "spira.blocked_by": REFUSED, "spira.was_champion": "true"}
     tracker.tag(refused.version, tags)
-    tracker.demote(instead)
+    tracker.assign(instead, _before(instead, fit, {}) if instead else None)
     return standing, new, instead
 
 
@@ -112,3 +105,35 @@ def _withdraw(store: Store, kind: Kind, standing: Standing, why: str) -> None:
     for decision in decisions.known(store, kind):
         if decision.about["classifier"] == standing.registered.classifier:
             decisions.withdraw(store, kind, decision.about, why)
+
+
+def _fit(store: Store, known: list[Standing]) -> list[str]:
+    """The versions that served before and may serve again, the oldest first."""
+    # the log is asked: a refusal that somebody removed stays one
+    in_force = decisions.read_history(store).in_force.keys()
+    return [
+        one.registered.version
+        for one in known
+        if one.registered.was_champion
+        and not one.registered.contains_erased
+        and decisions.name_of("refusals", one.about) not in in_force
+    ]
+
+
+def _before(version: str, fit: list[str], aliases: Mapping[str, str]) -> str | None:
+    """The version to go back to: the one that was replaced, else the newest that is older."""
+    from spira_tasks.tracking import PREVIOUS
+
+    if aliases.get(PREVIOUS) in {*fit} - {version}:
+        return aliases[PREVIOUS]
+    return next((other for other in reversed(fit) if int(other) < int(version)), None)
+
+
+def _tidy(tracker: Tracker, fit: list[str]) -> None:
+    """Let ``previous`` be a version to go back to, whatever a killed act has left."""
+    from spira_tasks.tracking import CHAMPION, PREVIOUS
+
+    aliases = tracker.aliases()
+    champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+    if previous is not None and (previous == champion or previous not in fit):
+        tracker.assign(champion, _before(champion, fit, {}) if champion else None)

@@ -150,7 +150,7 @@ def identified(survey: Survey, known: Holding, tag: str) -> Holding:
 
 
 def mark(store: Store, tag: str, datasets: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Mark every version that learned from the subject; return them.
+    """Mark every version that learned from the subject, none of them ``previous``; return them.
 
     ``datasets`` are those of the subject's ``Holding``.
     """
@@ -177,6 +177,9 @@ def mark(store: Store, tag: str, datasets: dict[str, list[str]]) -> list[dict[st
         tags = {CONTAINS_ERASED: "true", N_ERASED: str(n_erased)}
         if any(version.tags.get(name) != value for name, value in tags.items()):
             tracking.Tracker(store.tracking_uri).tag(version.version, tags)
+        if tracking.PREVIOUS in version.aliases:  # nothing is rolled back to it
+            tracker = tracking.Tracker(store.tracking_uri)
+            tracker.assign(tracker.aliases().get(tracking.CHAMPION), None)
         marked.append(
             {
                 "version": version.version,

@@ -108,11 +108,13 @@ def put_into_use(challenger: Registered, tracker: Tracker) -> None:
     ServiceUnavailable
         When there was such an erasure: run again, the version is refused by its mark.
     """
-    before = tracker.champion()
+    from spira_tasks.tracking import CHAMPION, PREVIOUS
+
+    before = tracker.aliases()
     tracker.promote(challenger.version)
     now = tracker.find_version(challenger.classifier)
     if now is not None and now.contains_erased:
-        tracker.demote(before.version if before else None)
+        tracker.assign(before.get(CHAMPION), before.get(PREVIOUS))
         raise ServiceUnavailable(
             f"somebody whom version {challenger.version} learned from was erased while it was "
             "being compared; run the step again, which will refuse it"

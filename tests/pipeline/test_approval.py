@@ -223,11 +223,22 @@ def test_a_refusal_that_was_killed_half_way_is_finished_by_another(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tracker, "demote", killed)
+        patch.setattr(Tracker, "assign", killed)
         assert registry.model("refuse", "1", "--why", NOT_FIT) == 130
     assert registry.champion() == "1"
     assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
     assert registry.champion() is None
+
+
+def test_a_refused_version_is_neither_champion_nor_previous(registry: Registry) -> None:
+    for n in (1, 2, 3):
+        registry.add(n, spira_outcome="promoted")
+        registry.tracker.promote(str(n))
+    assert registry.tracker.aliases() == {"champion": "3", "previous": "2"}
+    assert registry.model("refuse", "2", "--why", NOT_FIT) == 0
+    assert registry.tracker.aliases() == {"champion": "3", "previous": "1"}
+    assert registry.model("refuse", "3", "--why", NOT_FIT) == 0
+    assert registry.tracker.aliases() == {"champion": "1"}
 
 
 @pytest.mark.parametrize(
@@ -319,7 +330,7 @@ def test_who_was_champion_and_was_replaced_stays_so_however_often_it_is_run(
 ) -> None:
     registry.add(1)
     registry.promote(1)
-    registry.tracker.demote(None)  # somebody moved the alias
+    registry.tracker.assign(None, None)  # somebody moved the alias
     for _ in range(2):
         again = registry.promote(1)
         assert again.metrics["kept"]
@@ -388,7 +399,7 @@ def test_an_erasure_during_the_comparison_takes_the_promotion_back(
     assert registry.champion() == "1"
     with pytest.raises(GateRejected, match="contains_erased_subject"):
         registry.promote(2)
-    assert registry.champion() == "1"
+    assert registry.tracker.aliases() == {"champion": "1"}
 
 
 @pytest.mark.parametrize("gate", ["check_recordings", "check_drift", "check_features"])

@@ -14,6 +14,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.governance import decisions, erasure, inventory
+from spira_tasks.tracking import Tracker
 
 __all__ = ["filled", "store", "subject"]  # the fixtures
 
@@ -63,15 +64,17 @@ def test_a_long_name_is_found_anywhere_in_a_text() -> None:
     assert inventory.quoting(set()) is None
 
 
-def test_a_model_is_marked_even_where_the_erasure_finds_no_end(
+def test_a_model_is_marked_and_no_longer_previous_even_where_the_erasure_finds_no_end(
     store: Store, subject: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = table(store, "recordings", "split")
     task = rows.loc[(rows["subject_id"] == subject) & (rows["split"] != "test"), "task"].iloc[0]
     split = store.runs.step("r", "split")
     assert split is not None
-    register(store, split.outputs["recordings"], tmp_path, task)
+    version = register(store, split.outputs["recordings"], tmp_path, task)
+    Tracker(store.tracking_uri).assign(None, version)
     monkeypatch.setattr(erasure, "left_over", lambda *_: ["runs/r/being-written.json"])
     with pytest.raises(ServiceUnavailable, match="still holds something"):
         erase(store, subject)
     assert is_marked(store)
+    assert Tracker(store.tracking_uri).aliases() == {}  # nothing is rolled back to it

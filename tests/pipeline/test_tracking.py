@@ -298,3 +298,41 @@ def test_of_two_versions_of_one_classifier_the_one_that_serves_is_found(folder: 
     assert served is not None
     assert served.version == "2"
     assert "challenger" in tracker.versions()[0].aliases  # promoting takes it from no other
+
+
+def test_a_promotion_keeps_the_champion_it_replaces_as_previous(folder: Path) -> None:
+    tracker = tracker_of(folder)
+    tracker.promote("1")
+    assert tracker.aliases() == {"champion": "1"}
+    tracker.promote(register(folder, OTHER).version)
+    assert tracker.aliases() == {"champion": "2", "previous": "1"}
+    tracker.promote("2")  # again
+    assert tracker.aliases() == {"champion": "2", "previous": "1"}
+    tracker.promote("1")
+    assert tracker.aliases() == {"champion": "1", "previous": "2"}
+    tracker.client.delete_registered_model(MODEL)
+    assert tracker.aliases() == {}
+
+
+@pytest.mark.parametrize("n_moves", [0, 1, 2])
+def test_a_promotion_that_was_killed_leaves_a_champion_and_is_completed_by_another(
+    n_moves: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = tracker_of(folder)
+    tracker.promote("1")
+    register(folder, OTHER)
+    move, left = tracker.client.set_registered_model_alias, iter(range(n_moves))
+
+    def killed(*arguments: str) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        move(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "set_registered_model_alias", killed)
+        patch.setattr(tracker.client, "delete_registered_model_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.promote("2")
+    assert tracker.aliases()["champion"] == ("2" if n_moves == 2 else "1")
+    tracker.promote("2")
+    assert tracker.aliases() == {"champion": "2", "previous": "1"}
