@@ -174,6 +174,13 @@ def golden(folder: Path) -> Golden:
     return Golden(clips, found["limits"])
 
 
+def has_golden(version: Registered, store: Store) -> bool:
+    """Whether a version, by its files in the store, has golden clips; older ones have none."""
+    package = version.tags.get(PACKAGE)
+    file = (DATA / GOLDEN / GOLDEN_FILE).as_posix()
+    return package is not None and file in store.files(package)
+
+
 def _same(expected: object, given: object) -> bool:
     if isinstance(expected, list):
         return (

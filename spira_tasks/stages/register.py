@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 SPEC = StageSpec(outside=True)  # it changes the registry
 
+# Tag of a version that passed the checks of this step.  One that failed them is checked again when
+# the step is, or it would pass as known.
+SERVABLE = "spira.servable"
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -43,7 +47,8 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from spira_tasks import package
+    from expectations import requirements
+    from spira_tasks import costs, package
     from spira_tasks.tracking import MODEL, Tracker
 
     tracker = Tracker(work.store.tracking_uri)
@@ -54,13 +59,18 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
 
     record = {"name": MODEL, "version": registered.version, "classifier": digest}
     (outputs.registration / "registration.json").write_text(json.dumps(record, sort_keys=True))
-    if known:
+    metrics = {"version": int(registered.version)}
+    if known and (known.tags.get(SERVABLE) == "true" or not package.has_golden(known, work.store)):
         package.check(known, tracker, work.store)
-        return Outcome({"version": int(known.version)}, changed=False, mlflow_run=place)
+        return Outcome(metrics, changed=False, mlflow_run=place)
     with scratch.folder() as folder:
         model = package.load(registered, tracker, work.store, folder)
         parity = serving_parity(inputs, config, model, package.golden(folder), work)
-    return Outcome({"version": int(registered.version)}, (parity,), mlflow_run=place)
+        affordable = requirements.verdicts(costs.measure(folder), requirements.read())
+    verdicts = (parity, *affordable)
+    if not any(verdict.stops for verdict in verdicts):
+        tracker.tag(registered.version, {SERVABLE: "true"})
+    return Outcome(metrics, verdicts, mlflow_run=place)
 
 
 def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
@@ -115,9 +125,10 @@ def write_package(folder: Path, classifier: Directory) -> None:
 
 
 def write_golden(data: Path) -> None:
-    """Write clips beside a classifier, with what it says of them."""
+    """Write clips beside a classifier, with what it says of them and what it may cost."""
     import pandas as pd
 
+    from expectations import requirements
     from spira_tasks.package import GOLDEN, GOLDEN_FILE
     from spira_tasks.speech import golden, pyfunc
 
@@ -131,7 +142,8 @@ def write_golden(data: Path) -> None:
         {"name": clip.name, "audio_seconds": clip.seconds, "answer": answer}
         for clip, answer in zip(clips, answers, strict=True)
     ]
-    content = {"clips": found, "limits": {}}
+    limits = {name: one.limit for name, one in requirements.read().items()}
+    content = {"clips": found, "limits": limits}
     (data / GOLDEN / GOLDEN_FILE).write_text(json.dumps(content, indent=1, sort_keys=True))
 
 

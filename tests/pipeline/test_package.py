@@ -6,13 +6,15 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from spira_tasks import package, tracking
+from expectations import requirements
+from spira_tasks import costs, package, tracking
 from spira_tasks.artifacts import Directory, Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import sealing
@@ -203,6 +205,29 @@ def test_other_weights_are_found_and_the_last_digits_of_another_machine_are_not(
     differing = golden.differences(answers_of(model, golden))
     assert ("calm.wav", "probability") in differing
     assert {field for _, field in differing} <= {"probability", "window_scores", "decision"}
+
+
+def test_a_model_is_measured_in_a_process_of_its_own_and_held_against_each_requirement(
+    registered: Path,
+) -> None:
+    (file,) = (registered / "mlflow/artifacts").rglob("MLmodel")
+    found, required = costs.measure(file.parent), requirements.read()
+    assert package.golden(file.parent).limits == {n: one.limit for n, one in required.items()}
+    assert [one.status for one in requirements.verdicts(found, required)] == ["pass"] * 3
+    for gate, name in requirements.GATES.items():
+        tight = required | {name: replace(required[name], limit=1e-9)}
+        blocking = [v.id for v in requirements.verdicts(found, tight) if v.status == "block"]
+        assert blocking == [gate]
+
+
+def test_a_model_that_does_not_run_by_itself_is_no_cheap_one(
+    registered: Path, tmp_path: Path
+) -> None:
+    (file,) = (registered / "mlflow/artifacts").rglob("MLmodel")
+    shutil.copytree(file.parent, tmp_path / "broken")
+    (tmp_path / "broken" / package.DATA / "weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(RuntimeError, match="does not run by itself"):
+        costs.measure(tmp_path / "broken")
 
 
 def test_a_model_without_clips_is_refused(registered: Path, tmp_path: Path) -> None:

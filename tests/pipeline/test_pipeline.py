@@ -11,6 +11,7 @@ import pytest
 from conftest import Run, linked_copy
 from small_run import COHORT, SETTINGS
 
+from expectations import requirements
 from spira_tasks import package, show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
@@ -20,7 +21,8 @@ from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected
 from spira_tasks.governance import audit
 from spira_tasks.runner import run_step
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
-from spira_tasks.tracking import Tracker
+from spira_tasks.stages.register import SERVABLE
+from spira_tasks.tracking import MODEL, Tracker
 
 NAMES = [step.name for step in TRAINING]
 
@@ -104,6 +106,33 @@ def test_a_refused_model_is_registered_as_challenger_with_the_reason(finished: R
     assert version.tags["spira.outcome"] == "blocked"
     assert "enough_test_subjects" in version.tags["spira.blocked_by"]
     assert tracker.champion() is None
+
+
+def test_a_model_over_a_requirement_is_refused_also_when_it_is_registered_already(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = linked_copy(finished.store, tmp_path / "store")
+    tracker = Tracker(store.tracking_uri)
+    (version,) = tracker.versions()
+    assert version.tags[SERVABLE] == "true"
+    tracker.client.delete_model_version_tag(MODEL, version.version, SERVABLE)  # as if it failed
+    tight = tmp_path / "requirements.yaml"
+    tight.write_text(requirements.FILE.read_text().replace("limit: 64\n", "limit: 0.001\n"))
+    monkeypatch.setattr(requirements, "FILE", tight)
+    steps = TRAINING.configure(data=str(finished.cohort), settings=SETTINGS)
+    (register,) = (step for step in steps if step.name == "register")
+    with pytest.raises(GateRejected, match="too large to be served"):
+        run_step(register, finished.run_id, store)
+    assert SERVABLE not in tracker.versions()[0].tags
+    record = store.runs.step(finished.run_id, "register")
+    assert record is not None
+    found = {one.id: one.status for one in record.verdicts}
+    assert found == {
+        "serving_parity": "pass",
+        "serving_latency": "pass",
+        "serving_memory": "pass",
+        "serving_size": "block",
+    }
 
 
 def test_the_registered_model_says_what_the_evaluation_said(finished: Run, tmp_path: Path) -> None:
