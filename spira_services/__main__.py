@@ -132,7 +132,9 @@ def snapshot(
 
 @app.command()
 def trace(
-    name: Annotated[str, typer.Argument(help="A recording, session, subject or device.")],
+    name: Annotated[
+        str, typer.Argument(help="A recording, session, inference, subject or device.")
+    ],
     under: Snapshots = ".spira/snapshots",
 ) -> None:
     """Print, as JSON, where recordings came from; `python -m spira_tasks trace` goes on from there.
@@ -150,7 +152,7 @@ def erase(
     tag: Annotated[str, typer.Argument(help="From `python -m spira_tasks pseudonyms tag`.")],
     under: Snapshots,  # no guess: what is looked for elsewhere stays
 ) -> None:
-    """Erase a person from collection, labels and snapshots; spira_erasure does, and the store too.
+    """Erase a person from all services and snapshots; spira_erasure does, and the store too.
 
     Example:  python -m spira_services erase 3f0c1d2e4b5a69788796a5b4c3d2e1f0
     """

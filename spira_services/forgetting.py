@@ -1,4 +1,4 @@
-"""Erase a person from all that the services hold: documents, audio, labels, snapshots."""
+"""Erase a person from all that the services hold: documents, audio, labels, snapshots, requests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from spira_services.collection import erasure
 from spira_services.database import now
 from spira_services.hospitals import kept
 from spira_services.labels import store as labels
+from spira_services.serving import inferences
+from spira_services.subjects import note_erasure
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import NEWEST, open_backend
 from spira_tasks.errors import ConfigError
@@ -39,14 +41,16 @@ def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -
     -------
     dict
         How many of what went: ``n_snapshots``, ``n_sessions``, ``n_files``, ``n_facts`` of
-        hospitals, ``n_label_events``.
+        hospitals, ``n_label_events``, ``n_inferences``.
     """
     counts = {"n_snapshots": 0, "n_facts": 0, "n_label_events": 0}
     with engine.begin() as connection:
         labels.serialise(connection)  # a sync of a hospital comes before or after
         # The sessions go first: what is left of them would be lent to the labels again.
-        subjects = erasure.subjects_of(connection, tag)
-        counts |= erasure.forget(connection, blobs, tag, actor)
+        subjects = {*erasure.subjects_of(connection, tag), *inferences.subjects_of(connection, tag)}
+        counts["n_inferences"] = inferences.forget(connection, blobs, tag)
+        note_erasure(connection, tag, actor)
+        counts |= erasure.forget(connection, blobs, tag)
         for subject in subjects:
             counts["n_facts"] += kept.forget(connection, subject)
             counts["n_label_events"] += labels.forget(connection, subject)

@@ -20,7 +20,6 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, select
 
 from spira_services import events
-from spira_services.collection import erasure
 from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.collection.sessions import wait_for_writers
 from spira_services.database import now
@@ -28,6 +27,7 @@ from spira_services.devices import DEVICES
 from spira_services.labelling import record_id
 from spira_services.labels import quality, store
 from spira_services.labels.policy import POLICY, LabelPolicy, settled
+from spira_services.subjects import erased_tags
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
 from spira_tasks.artifacts.sources import NEWEST, open_backend
@@ -116,7 +116,7 @@ def write(
     is_new = backend.write_once(TABLE, table)  # the last: a run finds no table before its files
     with engine.begin() as connection:
         store.serialise(connection)  # an erasure that comes later finds the table
-        gone = erasure.tags(connection)
+        gone = erased_tags(connection)
         if not gone.isdisjoint({tombstone_tag(row["patient_pid"]) for row in rows}):
             delete(under, name)
             raise ServiceUnavailable("a person was erased at the same time; write it again")

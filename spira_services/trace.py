@@ -1,4 +1,7 @@
-"""Where a recording came from: its session, device, consents and labels; the snapshots it is in."""
+"""Where a recording came from: its session, device, consents and labels; the snapshots it is in.
+
+And what a model was asked on: who asked, and which versions answered.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from sqlalchemy import Connection, or_, select
 from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
 from spira_services.devices import DEVICES
 from spira_services.labels.store import EVENTS, ITEMS, LABEL
+from spira_services.serving.tables import FAILURES, INFERENCES, PREDICTIONS
 from spira_services.snapshot import tables
 from spira_tasks.errors import ConfigError
 
@@ -18,13 +22,13 @@ UUID_CHARACTERS = 36  # a record's id is its session's and the task
 
 
 def trace(connection: Connection, name: str, snapshots: str) -> list[dict[str, Any]]:
-    """What is known of each session that a name stands for; pseudonyms, and no value of a form.
+    """What is known of each session and inference of a name; pseudonyms, and no value of a form.
 
     Parameters
     ----------
     connection : Connection
     name : str
-        A recording, a session, a subject's pseudonym, or a device.
+        A recording, a session, an inference, a subject's pseudonym, or a device.
     snapshots : str
         Folder, or ``s3://bucket/prefix``, that holds the snapshots.
 
@@ -48,10 +52,11 @@ def trace(connection: Connection, name: str, snapshots: str) -> list[dict[str, A
         .order_by(SESSIONS.c.received_at)
     )
     sessions = connection.execute(asked).mappings().all()
-    if not sessions:
+    inferences = _inferences(connection, name)
+    if not sessions and not inferences:
         raise ConfigError(
-            "no session came by this name; give a recording, a session, a subject's pseudonym "
-            "(64 hex digits) or a device"
+            "nothing came by this name; give a recording, a session, an inference, a subject's "
+            "pseudonym (64 hex digits) or a device"
         )
     held = _by_session(snapshots)
     return [
@@ -90,6 +95,36 @@ def trace(connection: Connection, name: str, snapshots: str) -> list[dict[str, A
             "snapshots": held[session["session_id"]],
         }
         for session in sessions
+    ] + inferences
+
+
+def _inferences(connection: Connection, name: str) -> list[dict[str, Any]]:
+    """What a model was asked by a name, with its answers; no score and no decision."""
+    theirs = or_(
+        *(INFERENCES.c[column] == name for column in ("inference_id", "subject_id", "device_id"))
+    )
+    answers = select(
+        *(PREDICTIONS.c[column] for column in ("version", "classifier", "arm", "shown", "at"))
+    )
+    return [
+        {
+            **found,
+            "predictions": _rows(
+                connection,
+                answers.where(PREDICTIONS.c.inference_id == found["inference_id"]).order_by(
+                    PREDICTIONS.c.number
+                ),
+            ),
+            "failures": _rows(
+                connection,
+                select(FAILURES.c.reason, FAILURES.c.n_tries, FAILURES.c.at).where(
+                    FAILURES.c.inference_id == found["inference_id"]
+                ),
+            ),
+        }
+        for found in _rows(
+            connection, select(INFERENCES).where(theirs).order_by(INFERENCES.c.received_at)
+        )
     ]
 
 

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, Engine, ForeignKey, Integer, Table, Text, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    Table,
+    Text,
+    column,
+    delete,
+    select,
+    table,
+    union,
+)
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
@@ -35,6 +48,10 @@ BLOBS = Table(
     Column("n_bytes", Integer, nullable=False),
     Column("stored_at", Instant, nullable=False),
 )
+
+# What names audio that is in use.  By name: none of these subsystems imports another.
+RECORDINGS = table("collection_recordings", column("sha256"))
+INFERENCES = table("serving_inferences", column("sha256"), column("deleted_at"))
 
 
 @dataclass(frozen=True)
@@ -144,6 +161,23 @@ def note(connection: Connection, device_id: str, sha256: str, n_bytes: int) -> N
     """Note, after the bytes are in the store, which device they came from."""
     row = {"sha256": sha256, "device_id": device_id, "n_bytes": n_bytes, "stored_at": now()}
     insert_once(connection, BLOBS, row)
+
+
+def drop(connection: Connection, blobs: Blobs, digests: Collection[str]) -> int:
+    """Delete audio that nothing names any more; return how many files."""
+    sent = select(BLOBS.c.sha256).where(BLOBS.c.sha256.in_(digests))
+    connection.execute(sent.with_for_update())  # who is about to name it comes before or after
+    named = union(
+        select(RECORDINGS.c.sha256).where(RECORDINGS.c.sha256.in_(digests)),
+        select(INFERENCES.c.sha256).where(
+            INFERENCES.c.sha256.in_(digests), INFERENCES.c.deleted_at.is_(None)
+        ),
+    )
+    free = set(digests) - set(connection.execute(named).scalars())
+    for digest in sorted(free):
+        blobs.delete(f"sha256:{digest}")
+    connection.execute(delete(BLOBS).where(BLOBS.c.sha256.in_(free)))
+    return len(free)
 
 
 def wrong_offset(offset: int) -> Refused:

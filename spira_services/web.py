@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +57,26 @@ Moment = Annotated[
     BeforeValidator(_written),
     Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
 ]
+
+Text = Annotated[str, Field(max_length=200)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+CLOCK_SLACK = timedelta(days=1)  # as ingest allows a device's clock to be ahead
+
+
+class Sent(BaseModel):
+    """What a device sends, and nothing besides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SentCapture(Sent):
+    """How the browser says that it recorded."""
+
+    ns: bool | None = None  # noise suppression
+    agc: bool | None = None  # automatic gain control
+    aec: bool | None = None  # echo cancelling
+    sample_rate_hz: Annotated[int, Field(gt=0, le=768_000)] | None = None
+    app: Annotated[str, Field(pattern="^[a-z0-9-]{0,40}$")] = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +199,8 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> Response:
-        headers = {"Retry-After": "60"} if error.status == 429 else {}
+        seconds = error.body.get("retry_after_seconds", 60)
+        headers = {"Retry-After": str(seconds)} if error.status == 429 else {}
         return JSONResponse(error.body, error.status, headers)
 
     @app.exception_handler(HTTPException)

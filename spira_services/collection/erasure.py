@@ -1,32 +1,13 @@
-"""Erase a person from the collection, and take nothing of the person again."""
+"""Erase a person from the collection."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from sqlalchemy import Connection, delete, select
 
-from spira_services import events
 from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
-from spira_services.events import EVENTS
-from spira_services.uploads import BLOBS
+from spira_services.uploads import drop
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.intake.pseudonyms import tombstone_tag
-
-ACTION = "erasure"
-
-
-def is_erased(connection: Connection, subject: str) -> bool:
-    """Whether a person had all recordings erased."""
-    key = f"{ACTION}:{tombstone_tag(subject)}"
-    asked = select(EVENTS.c.number).where(EVENTS.c.unique_key == key)
-    return connection.execute(asked).first() is not None
-
-
-def tags(connection: Connection) -> set[str]:
-    """The tags of all who had their recordings erased."""
-    done = select(EVENTS.c.details).where(EVENTS.c.action == ACTION)
-    return {details["tag"] for details in connection.execute(done).scalars()}
 
 
 def subjects_of(connection: Connection, tag: str) -> list[str]:
@@ -35,12 +16,11 @@ def subjects_of(connection: Connection, tag: str) -> list[str]:
     return [subject for subject in known if subject and tombstone_tag(subject) == tag]
 
 
-def forget(connection: Connection, blobs: Blobs, tag: str, actor: str) -> dict[str, int]:
+def forget(connection: Connection, blobs: Blobs, tag: str) -> dict[str, int]:
     """Erase the person of a tag in the caller's transaction; return what went, by counts.
 
     The audio goes at once and first: after a kill the rows still name what is left of it.
     """
-    events.record(connection, actor, ACTION, f"{ACTION}:{tag}", {"tag": tag})
     counts = {"n_sessions": 0, "n_files": 0}
     for subject in subjects_of(connection, tag):
         theirs = select(REVISIONS.c.session_id, REVISIONS.c.revision, REVISIONS.c.document).where(
@@ -65,13 +45,3 @@ def forget(connection: Connection, blobs: Blobs, tag: str, actor: str) -> dict[s
                 connection.execute(delete(SESSIONS).where(SESSIONS.c.session_id == session_id))
                 counts["n_sessions"] += 1
     return counts
-
-
-def drop(connection: Connection, blobs: Blobs, digests: Collection[str]) -> int:
-    """Delete files that no recording names; return how many."""
-    named = select(RECORDINGS.c.sha256).where(RECORDINGS.c.sha256.in_(digests))
-    free = set(digests) - set(connection.execute(named).scalars())
-    for digest in sorted(free):
-        blobs.delete(f"sha256:{digest}")
-    connection.execute(delete(BLOBS).where(BLOBS.c.sha256.in_(free)))
-    return len(free)

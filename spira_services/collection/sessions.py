@@ -12,38 +12,42 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from cryptography.fernet import Fernet
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Engine, delete, select, text
 from sqlalchemy.engine import Row
 
 from spira_services import devices, events
-from spira_services.collection import erasure, form
+from spira_services.collection import form
 from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SCHEMA, SESSIONS
 from spira_services.database import insert_once, now
 from spira_services.devices import Device
-from spira_services.uploads import BLOBS
-from spira_services.web import Moment, Problem, Refused, not_there
+from spira_services.subjects import is_erased, subject_of
+from spira_services.uploads import BLOBS, drop
+from spira_services.web import (
+    CLOCK_SLACK,
+    Moment,
+    Problem,
+    Refused,
+    Sent,
+    SentCapture,
+    Sha256,
+    Text,
+    not_there,
+)
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 from spira_tasks.intake import audio_reader, pseudonyms
 
 LINKAGE_KEY = "SPIRA_LINKAGE_KEY"  # encrypts the hospital numbers that a site keeps
 MAX_SECONDS = 300.0  # as ingest has it
-CLOCK_SLACK = timedelta(days=1)  # as ingest allows a device's clock to be ahead
 log = logging.getLogger("spira.services")
 AT_ONCE = threading.BoundedSemaphore(2)  # decoded files in memory
 
-Text = Annotated[str, Field(max_length=200)]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Status = Literal["accepted", "refused"]
-
-
-class Sent(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SentConsent(Sent):
@@ -69,16 +73,6 @@ class SentFile(Sent):
     n_bytes: Annotated[int, Field(gt=0)]
     recorded_at: Moment
     prompt_version: Text
-
-
-class SentCapture(Sent):
-    """How the browser says that it recorded."""
-
-    ns: bool | None = None  # noise suppression
-    agc: bool | None = None  # automatic gain control
-    aec: bool | None = None  # echo cancelling
-    sample_rate_hz: Annotated[int, Field(gt=0, le=768_000)] | None = None
-    app: Annotated[str, Field(pattern="^[a-z0-9-]{0,40}$")] = ""
 
 
 class Manifest(Sent):
@@ -157,8 +151,8 @@ def submission(device: Device, manifest: Manifest, origin: Origin = PHONE) -> Su
     """Judge a manifest, but for its audio."""
     values, wrong = form.checked(manifest.form, origin.fields)
     number, subject_id = str(manifest.form.get(form.NUMBER) or ""), origin.subject_id
-    if pseudonyms.canonical_number(number):
-        subject_id = pseudonyms.known_as(pseudonyms.key(), device.hospital_id, number)
+    if known := subject_of(device.hospital_id, number):
+        subject_id = known
     else:
         number = ""
     # From here on the hospital number is not looked at: only what is made of it is kept.
@@ -296,12 +290,12 @@ class Sessions:
     def _refuse_erased(self, device: Device, subject: str, manifest: Manifest) -> None:
         """Keep nothing of a person who had all recordings erased."""
         with self.engine.begin() as connection:
-            if not erasure.is_erased(connection, subject):
+            if not is_erased(connection, subject):
                 return
             sent = select(BLOBS.c.sha256).where(BLOBS.c.device_id == device.device_id)
             wanted = sent.where(BLOBS.c.sha256.in_([file.sha256 for file in manifest.files]))
             files = connection.execute(wanted).scalars().all()
-            erasure.drop(connection, self.blobs, files)
+            drop(connection, self.blobs, files)
         raise Refused(
             410, "erased", "this person had all recordings erased; delete the session on the device"
         )

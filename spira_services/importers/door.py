@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, select
 
 from spira_services import devices, events, uploads
-from spira_services.collection import erasure, form
+from spira_services.collection import form
 from spira_services.collection.documents import REVISIONS
 from spira_services.collection.sessions import (
     MAX_SECONDS,
@@ -39,6 +39,7 @@ from spira_services.importers import dc2, spira_bm, tables
 from spira_services.importers.found import Asked, Found, Stated, Unusable
 from spira_services.labels import store as labels
 from spira_services.labels.store import LABEL, LabelEvent
+from spira_services.subjects import is_erased
 from spira_services.web import Problem, Refused
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
 from spira_tasks.artifacts.sources import Directory
@@ -220,7 +221,7 @@ class Importer:
         device = self._device(found.collector)
         subject = submission(device, manifest, origin).subject_id or ""
         with self.engine.connect() as connection:
-            if subject and erasure.is_erased(connection, subject):
+            if subject and is_erased(connection, subject):
                 return Unusable("erased", "person")
         of_content = [self.kind, self.hospital_id, subject, at.isoformat(), sorted(takes.items())]
         session_id = str(uuid5(IDS, canonical_json(of_content).decode()))

@@ -316,7 +316,14 @@ def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_
     tag, under = tombstone_tag(person), str(tmp_path / "snapshots")
 
     counts = forget(collection.engine, collection.blobs, under, tag, "cli:test")
-    expected = {"n_snapshots": 1, "n_sessions": 1, "n_files": 3, "n_facts": 0, "n_label_events": 1}
+    expected = {
+        "n_snapshots": 1,
+        "n_sessions": 1,
+        "n_files": 3,
+        "n_facts": 0,
+        "n_label_events": 1,
+        "n_inferences": 0,
+    }
     assert counts == expected
     (newest,) = (path for path in Path(under).iterdir() if (path / "recordings.csv").is_file())
     assert (newest / "recordings.csv").read_text().count("\n") == 4  # a header and three takes
@@ -335,5 +342,5 @@ def test_an_erased_person_is_gone_from_documents_audio_labels_and_snapshots_and_
     assert main(["erase", tag, "--snapshots", under]) == 0
     monkeypatch.delenv("SPIRA_SNAPSHOTS", raising=False)
     assert main(["erase", tag]) == 2  # snapshots that are elsewhere would stay
-    repeated = "0 snapshots, 0 facts, 0 label events, 0 sessions, 0 files\n"
+    repeated = "0 snapshots, 0 facts, 0 label events, 0 inferences, 0 sessions, 0 files\n"
     assert capsys.readouterr().out == repeated

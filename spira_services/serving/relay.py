@@ -1,0 +1,84 @@
+"""Puts on the queue what was stored: the outbox is the truth, the queue a copy of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from spira_services.database import now
+from spira_services.serving.tables import OUTBOX
+from spira_tasks.errors import SpiraError
+
+if TYPE_CHECKING:
+    from spira_services.serving.port import Queue
+
+log = logging.getLogger("spira.services")
+
+AT_ONCE = 500
+EVERY_SECONDS = 1.0
+
+
+def relay_once(engine: Engine, queue: Queue) -> int:
+    """Put what is not sent yet on the queue, the oldest first; return how many.
+
+    After a kill between the two it is put again, which changes nothing.
+    """
+    unsent = select(OUTBOX.c.inference_id).where(OUTBOX.c.sent_at.is_(None))
+    with engine.connect() as connection:
+        oldest = unsent.order_by(OUTBOX.c.stored_at, OUTBOX.c.inference_id).limit(AT_ONCE)
+        ids = connection.execute(oldest).scalars().all()
+    if ids:
+        queue.put(ids)
+        with engine.begin() as connection:
+            sent = update(OUTBOX).where(OUTBOX.c.inference_id.in_(ids))
+            connection.execute(sent.values(sent_at=now()))
+    return len(ids)
+
+
+class Relay:
+    """A thread that sends what is stored until the block ends, at once and every second.
+
+    Where the database or the queue is away it says so once, and goes on.
+    """
+
+    def __init__(self, engine: Engine, queue: Queue) -> None:
+        self._engine, self._queue = engine, queue
+        self._stored, self._ended = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._ended = True
+        self._stored.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Say that something was stored."""
+        self._stored.set()
+
+    def _run(self) -> None:
+        is_away = False
+        while not self._ended:
+            self._stored.clear()
+            try:
+                while relay_once(self._engine, self._queue) == AT_ONCE:
+                    pass
+                is_away = False
+            except (SpiraError, SQLAlchemyError) as error:
+                if not is_away:
+                    log.error("what is stored waits for the queue (%s)", type(error).__name__)
+                is_away = True
+            self._stored.wait(EVERY_SECONDS)

@@ -1,0 +1,37 @@
+"""Who a request is about: a pseudonym from the door on, and whether the person was erased."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from spira_services import events
+from spira_services.events import EVENTS
+from spira_tasks.intake import pseudonyms
+from spira_tasks.intake.pseudonyms import tombstone_tag
+
+ACTION = "erasure"
+
+
+def subject_of(hospital_id: str, number: str) -> str | None:
+    """The pseudonym behind a hospital number, None where the text is no number."""
+    if not pseudonyms.canonical_number(number):
+        return None
+    return pseudonyms.known_as(pseudonyms.key(), hospital_id, number)
+
+
+def is_erased(connection: Connection, subject: str) -> bool:
+    """Whether a person had all recordings erased."""
+    key = f"{ACTION}:{tombstone_tag(subject)}"
+    asked = select(EVENTS.c.number).where(EVENTS.c.unique_key == key)
+    return connection.execute(asked).first() is not None
+
+
+def note_erasure(connection: Connection, tag: str, actor: str) -> None:
+    """Take nothing of the person of a tag again."""
+    events.record(connection, actor, ACTION, f"{ACTION}:{tag}", {"tag": tag})
+
+
+def erased_tags(connection: Connection) -> set[str]:
+    """The tags of all who had their recordings erased."""
+    done = select(EVENTS.c.details).where(EVENTS.c.action == ACTION)
+    return {details["tag"] for details in connection.execute(done).scalars()}
