@@ -27,5 +27,7 @@ class StageSpec:
     # is called every time, does nothing a second time, and says so by ``Outcome.changed``.
     outside: bool = False
     # Kinds of decisions of people that come as inputs of these names, without being wired.
-    decisions: tuple[Literal["releases", "waivers", "erasures", "approvals", "refusals"], ...] = ()
+    decisions: tuple[
+        Literal["releases", "waivers", "erasures", "approvals", "refusals", "rollbacks"], ...
+    ] = ()
     audit: str = ""  # action under which the audit log keeps the outcome; empty for none

@@ -1,4 +1,4 @@
-"""Airflow's users and roles, with one rule more: who may start an erasure.
+"""Airflow's users and roles, with one rule more: who may start which reserved DAG.
 
 Airflow's role User may start every DAG, and no permission takes one DAG out.
 """

@@ -56,7 +56,8 @@ def succeeded(context: Mapping[str, Any]) -> None:
     records = _records(run_id, dag.task_ids)
     verdicts = [one for record in records if record.stage == "promote" for one in record.verdicts]
     lacking = {one.id for one in verdicts if one.status != "pass"}
-    if "approved_by_a_person" in lacking and "better_than_champion" not in lacking:
+    others = {"better_than_champion", "rolled_back_by_a_person"}
+    if "approved_by_a_person" in lacking and lacking.isdisjoint(others):
         _notify(dag.dag_id, run_id, "waiting", records)
 
 

@@ -64,7 +64,10 @@ REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 
 # DAG to the roles of Airflow whose users may start, change or stop it; other DAGs are as Airflow
 # has it.  A user has one of these roles besides the role that may act on DAGs at all.
-RESERVED: Mapping[str, tuple[str, ...]] = {"spira_erasure": ("Admin", "Governance")}
+RESERVED: Mapping[str, tuple[str, ...]] = {
+    "spira_erasure": ("Admin", "Governance"),
+    "spira_rollback": ("Admin", "Governance"),
+}
 
 # Files under secrets/ that the servers read, by the folder that each server mounts.
 SECRET_FILES: Mapping[str, tuple[str, ...]] = {

@@ -273,6 +273,12 @@ REPORT = Pipeline("report", (_REPORT,), options={"run": "report.run"})
 # The registry says which artifacts a version of the model came from: these stay.
 RETENTION = Pipeline("retention", (Step("retain", "retain", resources=Resources(access="models")),))
 
+ROLLBACK = Pipeline(
+    "rollback",
+    (Step("rollback", "rollback", resources=Resources(access="models")),),
+    options={"to": "rollback.to", "reason": "rollback.reason"},
+)
+
 # Of the services: what collection and labels hold becomes recordings that a training reads.
 SNAPSHOT = Pipeline(
     "snapshot",
@@ -296,5 +302,5 @@ HOSPITAL_SYNC = Pipeline(
 
 PIPELINES = {
     pipeline.name: pipeline
-    for pipeline in (TRAINING, ERASURE, REPORT, RETENTION, SNAPSHOT, HOSPITAL_SYNC)
+    for pipeline in (TRAINING, ERASURE, REPORT, RETENTION, ROLLBACK, SNAPSHOT, HOSPITAL_SYNC)
 }

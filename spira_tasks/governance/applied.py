@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
     from spira_tasks.contract.verdict import Verdict
 
-Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals"]
-REFUSED = "refused_by_a_person"  # name of the verdict on a version that a person refused
+Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals", "rollbacks"]
+# Names of the verdicts on a version that a person refused, or took out of use.
+REFUSED, ROLLED_BACK = "refused_by_a_person", "rolled_back_by_a_person"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""Approvals and refusals of a version of the model.
+"""Approvals and refusals of a version of the model, and rollbacks from one to another.
 
 A refused version is not promoted, whatever the gates say; where it is the champion, the one before
 it takes its place.  An approval lifts a refusal, and a promotion may wait for it; it overrides no
-gate.  Both name the digest of the classifier, because a new registry counts its versions anew.
+gate.  A rollback takes the champion out of use and calls it unfit for nothing: no run promotes it
+again, but a person may roll back to it.  All name the digest of the classifier, because a new
+registry counts its versions anew.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions
 from spira_tasks.governance.applied import REFUSED, Decision, Kind, on_classifier
@@ -27,11 +30,22 @@ class Standing:
     registered: Registered
     approval: Decision | None
     refusal: Decision | None
+    rollback: Decision | None  # that took it out of use
 
     @property
     def about(self) -> dict[str, str]:
         """What a decision on this version is about."""
         return {"version": self.registered.version, "classifier": self.registered.classifier}
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What a rollback did."""
+
+    version: str  # that is out of use
+    champion: str
+    previous: str | None
+    new: bool  # False where it was done before, or only completed
 
 
 def standings(store: Store) -> list[Standing]:
@@ -40,9 +54,10 @@ def standings(store: Store) -> list[Standing]:
 
     approvals = decisions.known(store, "approvals")
     refusals = decisions.known(store, "refusals")
+    rollbacks = decisions.known(store, "rollbacks")
     return [
         Standing(
-            one, on_classifier(one.classifier, approvals), on_classifier(one.classifier, refusals)
+            one, *(on_classifier(one.classifier, kind) for kind in (approvals, refusals, rollbacks))
         )
         for one, _ in tracking.versions(store.tracking_uri)
     ]
@@ -90,6 +105,88 @@ def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | 
     return standing, new, instead
 
 
+def roll_back(store: Store, to: str, why: str) -> RolledBack:
+    """Take the champion out of use, and put an earlier version in its place.
+
+    The decision is written before the aliases move.  The same again, with the same reason,
+    completes what was killed, and otherwise changes nothing.
+
+    Parameters
+    ----------
+    to : str
+        The version that is to serve; empty for the one before.
+    why : str
+        The written reason.
+
+    Raises
+    ------
+    ConfigError
+        When there is no champion, none to go back to, the one that is named may not serve or its
+        files were changed, or the reason is refused.
+    """
+    from spira_tasks import package
+    from spira_tasks.tracking import CHAMPION, Tracker
+
+    why = decisions.checked_reason(why)
+    known, tracker = standings(store), Tracker(store.tracking_uri)
+    fit, aliases = _fit(store, known), tracker.aliases()
+    if CHAMPION not in aliases:
+        raise ConfigError(f"the registry of {store.url} has no champion that could be rolled back")
+    champion = _find(known, store, aliases[CHAMPION])
+    wanted = _find(known, store, to).registered.version if to else ""
+    out = _led_to(champion, known, why) if wanted in ("", aliases[CHAMPION]) else None
+    if out is not None:
+        target = champion
+    elif wanted == aliases[CHAMPION]:
+        raise ConfigError(f"version {wanted} is the champion already")
+    else:
+        out = champion
+        begun = out.rollback.about["to"] if out.rollback else None
+        number = wanted or begun or _before(aliases[CHAMPION], fit, aliases)
+        if number is None:
+            raise ConfigError(
+                "no earlier version may serve: name one by --to, or, to have no champion at all, "
+                f'{COMMAND} model refuse {aliases[CHAMPION]} --why "…"'
+            )
+        target = _find(known, store, number)
+        _check_may_serve(target, store)
+        package.check(target.registered, tracker, store)
+    about = {**out.about, "to": target.registered.version}
+    decision, new = decisions.decide(store, "rollbacks", about, why)
+    _withdraw(store, "rollbacks", out, why, but=decision)  # one that was to lead elsewhere
+    _withdraw(store, "rollbacks", target, why)
+    served = {"spira.was_champion": "true"}
+    tracker.tag(out.registered.version, {"spira.outcome": "rolled_back", **served})
+    promoted = {"spira.outcome": "promoted", "spira.blocked_by": "", **served}
+    tracker.tag(target.registered.version, promoted)
+    others = [version for version in fit if version != out.registered.version]
+    previous = _before(target.registered.version, others, {})
+    tracker.assign(target.registered.version, previous)
+    return RolledBack(out.registered.version, target.registered.version, previous, new)
+
+
+def _led_to(champion: Standing, known: list[Standing], why: str) -> Standing | None:
+    """The version whose rollback, for this reason, made the champion what it is."""
+    for one in known:
+        rollback = one.rollback
+        if rollback and (rollback.about["to"], rollback.why) == (champion.registered.version, why):
+            return one
+    return None
+
+
+def _check_may_serve(standing: Standing, store: Store) -> None:
+    """Raise ConfigError, with all that is against it, where a version may not come into use."""
+    one = standing.registered
+    refusal = decisions.name_of("refusals", standing.about)
+    against = {
+        "a person refused it": refusal in decisions.read_history(store).in_force,
+        "it learned from a person who was erased": one.contains_erased,
+        "it was neither champion nor approved": not (one.was_champion or standing.approval),
+    }
+    if problems := "; ".join(problem for problem, is_so in against.items() if is_so):
+        raise ConfigError(f"version {one.version} may not serve: {problems}")
+
+
 def _find(known: list[Standing], store: Store, version: str) -> Standing:
     number = version.rpartition("/")[2].removeprefix("v")
     for standing in known:
@@ -101,9 +198,12 @@ def _find(known: list[Standing], store: Store, version: str) -> Standing:
     )
 
 
-def _withdraw(store: Store, kind: Kind, standing: Standing, why: str) -> None:
+def _withdraw(
+    store: Store, kind: Kind, standing: Standing, why: str, but: Decision | None = None
+) -> None:
     for decision in decisions.known(store, kind):
-        if decision.about["classifier"] == standing.registered.classifier:
+        is_kept = but is not None and decision.id == but.id
+        if decision.about["classifier"] == standing.registered.classifier and not is_kept:
             decisions.withdraw(store, kind, decision.about, why)
 
 
@@ -116,6 +216,7 @@ def _fit(store: Store, known: list[Standing]) -> list[str]:
         for one in known
         if one.registered.was_champion
         and not one.registered.contains_erased
+        and one.rollback is None
         and decisions.name_of("refusals", one.about) not in in_force
     ]
 

@@ -115,7 +115,8 @@ def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
     if facts.outcome == "blocked" and stopping:
         return sentence(stopping[0], t.language)
     if facts.outcome in {"kept", "promoted"}:
-        against = [one for one in facts.checks if one.id == "better_than_champion"]
+        deciding = {"better_than_champion", "rolled_back_by_a_person"}
+        against = [one for one in facts.checks if one.id in deciding]
         compared = [sentence(one, t.language) for one in against[:1]]
         if facts.outcome == "promoted":
             return " ".join([*compared, _passed(t, facts)])
@@ -136,7 +137,7 @@ def _first(facts: RunFacts, state: str) -> StepFacts | None:
 def _waits(facts: RunFacts) -> bool:
     """Whether nothing but a person's approval is missing."""
     lacking = {one.id for one in facts.checks if one.status == "warn"}
-    gates = {"better_than_champion", "approved_by_a_person"}
+    gates = {"better_than_champion", "rolled_back_by_a_person", "approved_by_a_person"}
     return facts.outcome == "kept" and lacking & gates == {"approved_by_a_person"}
 
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from spira_tasks.work import PlatformWork
 
 # it moves the champion
-SPEC = StageSpec(outside=True, decisions=("erasures", "approvals", "refusals"), audit="promotion")
+SPEC = StageSpec(
+    outside=True, decisions=("erasures", "approvals", "refusals", "rollbacks"), audit="promotion"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Inputs:
     erasures: Directory  # people whom no model that is promoted may have learned from
     approvals: Directory
     refusals: Directory
+    rollbacks: Directory
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,12 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     elif CHAMPION in challenger.aliases:
         outcome = "promoted"
     else:
-        last = [beats_champion(challenger, tracker, inputs, work)]
+        rollback = applied.on_classifier(challenger.classifier, applied.read(inputs.rollbacks))
+        last = [
+            rolled_back(challenger, rollback)
+            if rollback
+            else beats_champion(challenger, tracker, inputs, work)
+        ]
         if needs_approval(verdicts):
             approval = applied.on_classifier(challenger.classifier, applied.read(inputs.approvals))
             last.append(approved(challenger, approval))
@@ -127,6 +135,14 @@ def refused(challenger: Registered, refusal: Decision) -> Verdict:
 
     names = {"version": (challenger.version,)} | by_whom(refusal)
     return Verdict(REFUSED, "block", names=names, severity="critical")
+
+
+def rolled_back(challenger: Registered, rollback: Decision) -> Verdict:
+    """A person took the version out of use; only a rollback to it brings it back."""
+    from spira_tasks.governance.applied import ROLLED_BACK
+
+    names = {"version": (challenger.version,), "to": (rollback.about["to"],)} | by_whom(rollback)
+    return Verdict(ROLLED_BACK, "warn", names=names)
 
 
 def approved(challenger: Registered, approval: Decision | None) -> Verdict:

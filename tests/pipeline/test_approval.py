@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from test_promotion import LABELS, evaluation, scores
 
 from expectations import promotion
+from expectations.words.verdicts import sentence
 from spira_tasks import package, show
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
+from spira_tasks.contract.pipelines import ROLLBACK
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
@@ -31,6 +34,7 @@ WHY = "read the model card together with the ward"
 READ = ("recordings", "features", "ward_noise")  # by a training
 AT = "2026-11-21T10:00:00+00:00"
 NOT_FIT = "misses too many patients who wear a mask"
+WORSE = "many more positives since this morning"
 
 
 @pytest.fixture(scope="module")
@@ -230,15 +234,117 @@ def test_a_refusal_that_was_killed_half_way_is_finished_by_another(
     assert registry.champion() is None
 
 
-def test_a_refused_version_is_neither_champion_nor_previous(registry: Registry) -> None:
-    for n in (1, 2, 3):
-        registry.add(n, spira_outcome="promoted")
-        registry.tracker.promote(str(n))
+def test_a_refused_version_is_neither_champion_nor_previous(served: Registry) -> None:
+    registry = served
     assert registry.tracker.aliases() == {"champion": "3", "previous": "2"}
     assert registry.model("refuse", "2", "--why", NOT_FIT) == 0
     assert registry.tracker.aliases() == {"champion": "3", "previous": "1"}
     assert registry.model("refuse", "3", "--why", NOT_FIT) == 0
     assert registry.tracker.aliases() == {"champion": "1"}
+
+
+@pytest.fixture
+def served(registry: Registry) -> Registry:
+    """Versions 1, 2 and 3 were promoted in this order; the last is the champion."""
+    for n in (1, 2, 3):
+        registry.add(n, spira_outcome="promoted")
+        registry.tracker.promote(str(n))
+    return registry
+
+
+def test_a_rollback_puts_the_version_before_in_use_and_is_recorded_before_it_acts(
+    served: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert served.model("rollback", "--why", WORSE) == 0
+    assert "rolled back: version 3" in capsys.readouterr().out
+    assert served.tracker.aliases() == {"champion": "2", "previous": "1"}
+    (event,) = audit.events(served.store)
+    assert (event.action, event.details["version"], event.details["to"]) == ("rollback", "3", "2")
+    assert served.model("rollback", "--reason", WORSE) == 0  # the same again
+    assert "it was rolled back already: version 3" in capsys.readouterr().out
+    assert served.actions() == ["rollback"]
+    assert served.model("rollback", "--why", "and this one too, since Monday") == 0
+    assert served.tracker.aliases() == {"champion": "1"}
+    assert served.model("rollback", "--why", "and the very first one as well") == 78
+    assert "no earlier version may serve" in capsys.readouterr().err
+    assert served.model("list") == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert listed.count("rolled back") == 2
+    assert verify(served.store).problems == []
+
+
+@pytest.mark.parametrize(
+    ("to", "n_moves"), [((), 0), ((), 1), (("--to", "2"), 1), (("--to", "1"), 1)]
+)
+def test_a_rollback_that_was_killed_is_completed_by_the_same_command(
+    to: tuple[str, ...], n_moves: int, served: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, move = iter(range(n_moves)), MlflowClient.set_registered_model_alias
+
+    def killed(*arguments: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        move(*arguments)
+
+    command = ("rollback", *to, "--why", WORSE)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", killed)
+        patch.setattr(MlflowClient, "delete_registered_model_alias", killed)
+        assert served.model(*command) == 130
+    assert served.champion() == ("3" if n_moves == 0 else (to or "2")[-1])
+    assert served.model(*command) == 0
+    expected = {"champion": "2", "previous": "1"} if "1" not in to else {"champion": "1"}
+    assert served.tracker.aliases() == expected
+    assert served.actions() == ["rollback"]
+
+
+def test_no_run_promotes_what_was_rolled_back_and_a_person_may_go_back_to_it(
+    served: Registry,
+) -> None:
+    assert served.model("rollback", "--why", WORSE) == 0
+    kept = served.promote(3)
+    assert kept.metrics["kept"]
+    (verdict,) = [one for one in kept.verdicts if one.id.startswith("rolled_back")]
+    assert "rolled version 3 back to version 2" in sentence(verdict, "en")
+    assert "fez voltar da versão 3 para a versão 2" in sentence(verdict, "pt")
+    assert served.champion() == "2"
+    assert served.model("rollback", "--to", "3", "--why", "it was the microphone, not it") == 0
+    assert served.tracker.aliases() == {"champion": "3", "previous": "1"}
+    assert served.promote(3).metrics["promoted"]  # it is the champion
+    assert verify(served.store).problems == []
+
+
+def test_nothing_is_rolled_back_to_a_version_that_may_not_serve(
+    served: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.add(4)
+    assert served.model("refuse", "2", "--why", NOT_FIT) == 0
+    served.tracker.tag("1", {"spira.contains_erased": "true"})
+    for to, why_not in (
+        ("1", "learned from a person who was erased"),
+        ("2", "a person refused it"),
+        ("3", "is the champion already"),
+        ("4", "was neither champion nor approved"),
+        ("9", "has no version '9'"),
+    ):
+        assert served.model("rollback", "--to", to, "--why", WORSE) == 78
+        assert why_not in capsys.readouterr().err
+    assert served.model("rollback", "--why", WORSE) == 78
+    assert served.model("approve", "4", "--why", WHY) == 0
+    (served.place / "outputs/model/code.py").write_text("print('planted')")
+    assert served.model("rollback", "--to", "4", "--why", WORSE) == 78
+    assert "a file that was not registered: code.py" in capsys.readouterr().err
+    (served.place / "outputs/model/code.py").unlink()
+    assert "rollback" not in served.actions()
+    assert served.model("rollback", "--to", "4", "--why", WORSE) == 0
+    assert served.tracker.aliases() == {"champion": "4"}
+
+
+def test_the_step_of_the_dag_rolls_back_and_a_retry_of_it_no_further(served: Registry) -> None:
+    step = ROLLBACK.from_params({"to": "", "reason": WORSE}).step("rollback")
+    assert run_step(step, "r", served.store).metrics == {"out_of_use": 3.0, "champion": 2.0}
+    assert run_step(step, "r", served.store).metrics == {"out_of_use": 3.0, "champion": 2.0}
+    assert served.actions() == ["rollback"]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_every_access_names_a_user_and_services_that_exist() -> None:
         ("spira_erasure", "PUT", ["Viewer", "User", "Op"], False),
         ("spira_erasure", "DELETE", [], False),
         ("spira_erasure", "GET", ["User"], True),
+        ("spira_rollback", "POST", ["User", "Op"], False),
         ("spira_erasure", "POST", ["User", "Governance"], True),
         ("spira_erasure", "POST", ["Admin"], True),
         ("spira_continuous_training", "POST", ["User"], True),
