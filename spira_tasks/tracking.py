@@ -42,6 +42,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 EXPERIMENT = "spira_continuous_training"
 MODEL = "spira"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+TAG_REFUSED = "spira.refused"  # tag of a version that a person refused
 CLASSIFIER = "spira.classifier"  # tag of a version: digest of its classifier in the store
 
 # What to do about an error that another try does not mend.
@@ -88,6 +89,11 @@ class Registered:
         """Whether it ever served; versions older than the tag have it in their outcome."""
         tagged = self.tags.get("spira.was_champion") == "true"
         return tagged or self.tags.get("spira.outcome") == "promoted"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a person refused it, and nobody approved it since."""
+        return self.tags.get(TAG_REFUSED) == "true"
 
     @property
     def contains_erased(self) -> bool:

@@ -73,9 +73,13 @@ def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
     ConfigError
         When there is no such version, or the reason is refused.
     """
+    from spira_tasks.tracking import TAG_REFUSED, Tracker
+
     standing = _find(standings(store), store, version)
     _, new = decisions.decide(store, "approvals", standing.about, why)
     _withdraw(store, "refusals", standing, why)
+    if standing.registered.is_refused:
+        Tracker(store.tracking_uri).tag(standing.registered.version, {TAG_REFUSED: "false"})
     return standing, new
 
 
@@ -85,7 +89,7 @@ def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | 
     Returns how it stood before, whether the refusal is new, and the version that is champion
     instead, if any.  Raises as ``approve`` does.  May be repeated after it was killed.
     """
-    from spira_tasks.tracking import CHAMPION, Tracker
+    from spira_tasks.tracking import CHAMPION, TAG_REFUSED, Tracker
 
     known = standings(store)
     standing = _find(known, store, version)
@@ -93,6 +97,7 @@ def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | 
     _, new = decisions.decide(store, "refusals", standing.about, why)
     _withdraw(store, "approvals", standing, why)
     tracker = Tracker(store.tracking_uri)
+    tracker.tag(refused.version, {TAG_REFUSED: "true"})  # for the services, which read no decision
     if CHAMPION not in refused.aliases:
         _tidy(tracker, _fit(store, known))
         return standing, new, None

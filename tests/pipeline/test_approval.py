@@ -175,10 +175,12 @@ def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(
         registry.promote(1)
     (version,) = registry.tracker.versions()
     assert version.tags["spira.blocked_by"] == "refused_by_a_person"
+    assert version.is_refused
     assert registry.champion() is None
 
     assert registry.model("approve", "spira/1", "--why", WHY) == 0
     assert "is lifted" in capsys.readouterr().out
+    assert not registry.tracker.version("1").is_refused
     registry.promote(1)
     assert registry.champion() == "1"
     found = ["refusal", "promotion", "approval", "withdrawal", "promotion"]
