@@ -41,10 +41,9 @@ def measure(folder: Path) -> Costs:
     RuntimeError
         When the model does not load, or does not answer, in a process of its own.
     """
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-m", "spira_tasks.costs", str(folder)],
-        env=os.environ | threads | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | package.ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

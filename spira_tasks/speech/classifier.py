@@ -51,9 +51,8 @@ class Classifier(nn.Module):
         self.extractor = FeatureExtractor(spec.features)
         self.standardize = Standardize(spec.features.n_bins)
         n_frames, n_bins = spec.features.n_frames, spec.features.n_bins
-        self.network = nn.Sequential(
-            self.standardize, SpiraConv(n_frames, n_bins, spec.model, spec.dropout, spec.n_hidden)
-        )
+        self.convolutional = SpiraConv(n_frames, n_bins, spec.model, spec.dropout, spec.n_hidden)
+        self.network = nn.Sequential(self.standardize, self.convolutional)
 
     @torch.inference_mode()
     def probability(self, waveform: Tensor) -> float:
@@ -69,7 +68,7 @@ class Classifier(nn.Module):
     def window_scores(self, features: Tensor) -> Tensor:
         """Probability of each window, a (window,) tensor, given (window, frame, bin) features."""
         self.eval()
-        return torch.sigmoid(self.network(features))
+        return torch.sigmoid(self.convolutional.infer(self.standardize(features)))
 
     def save(self, folder: Path) -> None:
         """Write the weights and the specification; the same classifier gives the same bytes."""

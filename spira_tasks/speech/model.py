@@ -103,3 +103,31 @@ class SpiraConv(nn.Module):
         hidden = self.convolutions(features.unsqueeze(1))  # (batch, channel, frame, bin)
         logits: Tensor = self.dense(hidden.flatten(start_dim=1))
         return logits.squeeze(1)
+
+    def infer(self, features: Tensor) -> Tensor:
+        """As ``forward`` of a network that is not being trained, in a third of the time.
+
+        The numbers differ in their last digits, by ``mish``; see docs/adr/0029.
+        """
+        hidden = features.unsqueeze(1)
+        for layer in self.convolutions:
+            if isinstance(layer, nn.Mish):
+                hidden = mish(hidden)
+            elif isinstance(layer, nn.MaxPool2d):
+                n_even = hidden.shape[2] // 2 * 2
+                hidden = torch.maximum(hidden[:, :, :n_even:2], hidden[:, :, 1:n_even:2])
+            elif not isinstance(layer, nn.Dropout):
+                hidden = layer(hidden)
+        logits: Tensor = self.dense(hidden.flatten(start_dim=1))
+        return logits.squeeze(1)
+
+
+def mish(x: Tensor) -> Tensor:
+    """``x * tanh(log(1 + exp(x)))`` with one exponential, and no gradient.
+
+    With u = exp(x) it is x - 2x / ((1 + u)² + 1): tanh(log y) is (y² - 1) / (y² + 1).  Where u
+    overflows the fraction is 0, as it should be.
+    """
+    denominator = x.exp().add_(1)
+    denominator.square_().add_(1)
+    return torch.addcdiv(x, x, denominator, value=-2, out=denominator)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spira_tasks.speech.model import SpiraConv
+from spira_tasks.speech.model import SpiraConv, mish
 
 
 @pytest.mark.parametrize(("n_frames", "n_parameters"), [(401, 691_613), (301, 499_613)])
@@ -41,3 +41,24 @@ def test_features_are_never_mixed_before_the_dense_layers() -> None:
     convolutions = [layer for layer in model.convolutions if isinstance(layer, nn.Conv2d)]
     assert [layer.kernel_size for layer in convolutions] == [(7, 1), (5, 1), (3, 1), (2, 1)]
     assert [layer.dilation for layer in convolutions] == [(2, 1), (2, 1), (2, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("version", ["spiraconv_v1", "spiraconv_v2"])
+@pytest.mark.parametrize("n_frames", [401, 302])  # an odd and an even number is pooled
+@torch.inference_mode()
+def test_the_faster_pass_gives_the_numbers_of_the_published_network(
+    version: str, n_frames: int
+) -> None:
+    torch.manual_seed(1)
+    model = SpiraConv(n_frames, 40, version).eval()  # type: ignore[arg-type]
+    for layer in model.convolutions:
+        if isinstance(layer, (nn.GroupNorm, nn.BatchNorm2d)):  # as after a training
+            layer.weight.normal_(1, 0.5)
+            layer.bias.normal_(0, 0.5)
+    features = torch.randn(3, n_frames, 40) * torch.tensor([0.1, 1.0, 10.0])[:, None, None]
+    assert torch.allclose(model.infer(features), model(features), rtol=0, atol=1e-6)
+
+
+def test_mish_is_that_of_torch_wherever_its_exponential_overflows() -> None:
+    x = torch.cat([torch.linspace(-30, 30, 10_001), torch.tensor([-1e4, -100, 89, 200, 1e4])])
+    assert torch.allclose(mish(x), nn.functional.mish(x), rtol=1e-6, atol=2e-6)
