@@ -120,7 +120,8 @@ def make_secrets(folder: Path) -> None:
     wanted = _connections(keys, passwords["services"], keep)
     connections = keep_all("steps/connections.json", wanted)
     keep_all("pages/connections.json", {"spira_s3": connections["spira_s3"]})
-    keep_all("collection/environment.json", _environment(connections, keys))
+    token = {"SPIRA_METRICS_TOKEN": keep("monitoring/token")}  # by which Prometheus reads metrics
+    keep_all("collection/environment.json", {**_environment(connections, keys), **token})
     for file in folder.glob("tls/*.pem"):  # a person brought them; the proxy is another user
         _open_to_readers(file)
 

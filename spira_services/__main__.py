@@ -81,18 +81,18 @@ def serve(
     """
     import uvicorn
 
+    from spira_services import logs, tracing
     from spira_services.server import application
-    from spira_services.web import with_log
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.start()
+    tracing.start("spira-services")
     with opened() as engine:
         if code_file is not None:
             code_file.touch(mode=0o600)
             code_file.write_text(welcome(engine, os.environ.get(PASSWORD_VARIABLE)))
-        served = with_log(application(engine))
         # Its own log would show paths, which hold identifiers.
         uvicorn.run(
-            served,
+            application(engine),
             host=host,
             port=port,
             log_config=None,

@@ -16,21 +16,24 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spira_services import devices, people
+from spira_services import devices, logs, people, tracing
 from spira_services.devices import Device
+from spira_services.metrics import Metrics, may_read, of_events
 from spira_services.people import Person
 from spira_tasks.errors import SpiraError
 
 log = logging.getLogger("spira.services")
 
 COOKIE = "spira_token"
+REQUEST_ID = "X-Request-Id"
 MAX_BODY_BYTES = 1 << 20
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 PAGES = Path(__file__).parent / "pages"
@@ -186,6 +189,46 @@ class _Bounded:
         await self.app(scope, counted if is_bounded else receive, send)
 
 
+class _Observed:
+    """Gives a request its id; logs it, counts it, and makes a span of it.
+
+    All three name its route, and no identifier that its path holds.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request_id = logs.begin(Headers(scope=scope).get(REQUEST_ID, ""))
+        begun = time.monotonic()
+
+        def note(status: int) -> None:
+            method, route = scope["method"], getattr(scope.get("route"), "path", "another path")
+            seconds = time.monotonic() - begun
+            self.metrics.request(method, route, status, seconds)
+            said = {"method": method, "route": route, "status": status}
+            logs.noted(log, "request", **said, milliseconds=round(1000 * seconds, 1))
+            span.update_name(f"{method} {route}")
+            attributes = {"http.request.method": method, "http.route": route}
+            span.set_attributes({**attributes, "http.response.status_code": status})
+
+        async def noted(message: Message) -> None:
+            # When the answer begins: a stream of events lasts as long as somebody listens.
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                note(message["status"])
+            await send(message)
+
+        with tracing.span("request", **{"spira.request_id": request_id}) as span:
+            try:
+                await self.app(scope, receive, noted)
+            except Exception:
+                note(500)
+                raise
+
+
 def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastAPI:
     """An application without pages of other hosts, whose errors quote no value of a request.
 
@@ -196,6 +239,9 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
     app.state.engine = engine
     app.add_middleware(_Bounded, streams=streams)
     app.add_middleware(_Headers)
+    app.state.metrics = Metrics()
+    app.state.metrics.add("events", of_events(engine))
+    app.add_middleware(_Observed, metrics=app.state.metrics)
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> Response:
@@ -229,6 +275,21 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
         return refused(
             request, Refused(503, "try_again", "the database does not answer; try again")
         )
+
+    @app.exception_handler(Exception)
+    def mistake(request: Request, error: Exception) -> Response:
+        # The server logs where it was, and not what was sent.
+        request_id = logs.REQUEST_ID.get()
+        said = f"a mistake of this program; whoever keeps the server finds it by {request_id}"
+        answer = refused(request, Refused(500, "mistake", said))
+        answer.headers[REQUEST_ID] = request_id
+        return answer
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics(request: Request) -> Response:
+        if not may_read(address_of(request), request.headers.get("Authorization", "")):
+            raise not_there()
+        return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/health", status_code=204, include_in_schema=False)
     def health(request: Request) -> None:
@@ -345,27 +406,3 @@ Asker = Annotated[Device, Depends(device_of)]
 def may_answer(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a path, for its description."""
     return {status: {"model": Refusal} for status in (*statuses, 422, 503)}
-
-
-def with_log(app: ASGIApp) -> ASGIApp:
-    """One line a request: the route and no identifier that its path holds."""
-
-    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await app(scope, receive, send)
-        begun, status = time.monotonic(), 500
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await app(scope, receive, noted)
-        finally:
-            route = getattr(scope.get("route"), "path", "another path")
-            took = 1000 * (time.monotonic() - begun)
-            log.info("%s %s %s %.0f ms", scope["method"], route, status, took)
-
-    return logged

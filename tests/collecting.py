@@ -58,6 +58,7 @@ class Collection:
     client: httpx.Client
     folder: Path
     blobs: Blobs  # store A
+    app: FastAPI
 
     @classmethod
     @contextmanager
@@ -79,7 +80,7 @@ class Collection:
         blobs = Blobs(open_backend(audio or str(folder / "audio")))
         api.add_to(app, engine, blobs, folder / "unfinished")
         with served(app) as address, httpx.Client(base_url=address) as client:
-            yield cls(engine, client, folder, blobs)
+            yield cls(engine, client, folder, blobs, app)
         engine.dispose()
 
     def code(self, site: str = SITE) -> str:
