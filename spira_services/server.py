@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from spira_services.collection import api as collection
 from spira_services.labelling import OfCollection
 from spira_services.labels import api as labels
+from spira_services.serving.gauges import of_answers
 from spira_services.web import create_app
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
@@ -33,6 +34,7 @@ def application(engine: Engine) -> FastAPI:
     """All services on one database; raises ConfigError for a store that is none."""
     blobs = audio()
     app = create_app("SPIRA", engine, collection.STREAMS)
+    app.state.metrics.add("answers", of_answers(engine))
     collection.add_to(app, engine, blobs, folder() / "unfinished")
     labels.add_to(app, engine, OfCollection(blobs))
     return app

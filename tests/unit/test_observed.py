@@ -11,12 +11,18 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from collecting import Collection, session
+from answered import answered, asked, device
+from collecting import Collection, served, session
+from databases import migrated
+from fastapi import FastAPI, Request, Response
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from spira_services import events, logs
+from spira_services import events, logs, tracing
 from spira_services.database import now
 from spira_services.metrics import TOKEN_VARIABLE, may_read
+from spira_services.serving.gauges import of_answers
+from spira_services.serving.tables import FAILURES
 
 MARKER = "Maria 55321987B"
 
@@ -152,3 +158,71 @@ def test_no_value_of_a_session_is_in_the_metrics_or_the_log(
     assert "/collection/v1/sessions/{session_id}" in told
     for value in ("55321987", "Z98.7", str(sent.session_id), phone.key):
         assert value not in told
+
+
+def test_answers_are_counted_by_model_and_decision_and_what_waits_is_seen(tmp_path: Path) -> None:
+    with migrated("", tmp_path) as engine:
+        with engine.begin() as connection:
+            ward = device(connection)
+            answered(connection, asked(connection, ward))  # before this process began
+        source = of_answers(engine)
+        with engine.begin() as connection:
+            for probability in (0.9, 0.8, 0.1, None):
+                answered(connection, asked(connection, ward), probability)
+            shadow = asked(connection, ward)
+            answered(connection, shadow, 0.2, version="4", arm="shadow", shown=False)
+            row = {"inference_id": asked(connection, ward), "reason": "no_audio", "n_tries": 5}
+            connection.execute(FAILURES.insert().values({**row, "at": now()}))
+        for _ in range(2):  # a row is counted once
+            metrics = {
+                (one.name, *one.labels.values()): one.value
+                for family in source()
+                for one in family.samples
+            }
+        counts = {key[1:]: n for key, n in metrics.items() if key[0] == "spira_predictions_total"}
+        assert counts == {
+            ("3", "champion", "positive"): 2,
+            ("3", "champion", "negative"): 1,
+            ("3", "champion", "record_again"): 1,
+            ("4", "shadow", "negative"): 1,
+        }
+        assert metrics["spira_answer_seconds_count",] == 4
+        assert metrics["spira_answer_seconds_bucket", "0.1"] == 0  # each took 0.12 s
+        assert metrics["spira_answer_seconds_bucket", "0.25"] == 4
+        assert metrics["spira_inferences_failed", "no_audio"] == 1
+        assert metrics["spira_outbox_unsent",] == 7
+        assert metrics["spira_prediction_last_timestamp_seconds", "4", "shadow"] > 1.7e9
+
+
+def test_a_request_is_a_span_where_somebody_takes_them(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[bytes] = []
+    taker = FastAPI()
+
+    @taker.post("/v1/traces")
+    async def take(request: Request) -> Response:
+        bodies.append(await request.body())
+        return Response()
+
+    assert tracing.start("spira-test") is None
+    with served(taker) as address:
+        monkeypatch.setenv(tracing.VARIABLE, address)
+        provider = tracing.start("spira-test")
+        assert provider is not None
+        answer = collection.client.get("/sign-in/none")
+        with pytest.raises(ValueError, match=MARKER), tracing.span("prediction", version="3"):
+            raise ValueError(MARKER)
+        provider.shutdown()
+    sent = [ExportTraceServiceRequest.FromString(body) for body in bodies]
+    spans = [
+        span
+        for one in sent
+        for of in one.resource_spans
+        for s in of.scope_spans
+        for span in s.spans
+    ]
+    assert [span.name for span in spans] == ["GET /sign-in/{name}", "prediction"]
+    attributes = {one.key: one.value.string_value for one in spans[0].attributes}
+    assert attributes["spira.request_id"] == answer.headers["X-Request-Id"]
+    assert MARKER.encode() not in b"".join(bodies)
