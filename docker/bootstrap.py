@@ -16,6 +16,8 @@ import os
 import secrets
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,9 @@ MOVED = {
         for name in ("connections.json", "pseudonym_key", "signing_key", "sealing_key")
     },
 }
+
+# Alertmanager's routes hold keys of those who are notified: docs/runbook.md
+NOBODY = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"
 
 
 def make_secrets(folder: Path) -> None:
@@ -120,10 +125,23 @@ def make_secrets(folder: Path) -> None:
     wanted = _connections(keys, passwords["services"], keep)
     connections = keep_all("steps/connections.json", wanted)
     keep_all("pages/connections.json", {"spira_s3": connections["spira_s3"]})
-    token = {"SPIRA_METRICS_TOKEN": keep("monitoring/token")}  # by which Prometheus reads metrics
-    keep_all("collection/environment.json", {**_environment(connections, keys), **token})
+    keep_all(
+        "collection/environment.json", _environment(connections, keys) | _keep_monitoring(keep)
+    )
     for file in folder.glob("tls/*.pem"):  # a person brought them; the proxy is another user
         _open_to_readers(file)
+
+
+def _keep_monitoring(keep: Callable[..., str]) -> dict[str, str]:
+    """The account of Prometheus and Alertmanager; return what lets them read metrics."""
+    with warnings.catch_warnings(action="ignore"):  # Python 3.13 has no crypt; ours is 3.11
+        import crypt
+    salt = crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=1024)  # noqa: S324  (bcrypt)
+    hashed = crypt.crypt(keep("prometheus/password"), salt)
+    account = keep("prometheus/web.yaml", f"basic_auth_users: {{admin: {hashed}}}\n")
+    keep("alertmanager/web.yaml", account + "\n")
+    keep("alertmanager/alertmanager.yaml", NOBODY)
+    return {"SPIRA_METRICS_TOKEN": keep("prometheus/token")}
 
 
 def _open_to_readers(file: Path) -> None:

@@ -35,6 +35,7 @@ from spira_tasks.errors import SpiraError
 TOKEN_VARIABLE = "SPIRA_METRICS_TOKEN"  # noqa: S105  # names the secret
 LOOPBACK = {"127.0.0.1", "::1"}
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+WATCHED = ("disk_full", "mistake", "too_many", "try_again")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 # It would add a time to each of them, which nobody asks for.
@@ -67,6 +68,11 @@ class Metrics(Collector):
             buckets=SECONDS,
             registry=self._registry,
         )
+        self._refusals = Counter(
+            "spira_refusals", "Refusals by their code.", ["error"], registry=self._registry
+        )
+        for error in WATCHED:  # an alert sees a change, and none from nothing to the first
+            self._refusals.labels(error)
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
@@ -78,6 +84,10 @@ class Metrics(Collector):
         """Count a request; ``route`` is the template of its path."""
         known = method if method in METHODS else "other"
         self._requests.labels(known, route, f"{status // 100}xx").observe(seconds)
+
+    def refused(self, error: str) -> None:
+        """Count a refusal; ``error`` is the code that the asker gets."""
+        self._refusals.labels(error).inc()
 
     def collect(self) -> Iterator[Metric]:
         answers = GaugeMetricFamily(

@@ -245,6 +245,7 @@ def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastA
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> Response:
+        app.state.metrics.refused(error.body["error"])
         seconds = error.body.get("retry_after_seconds", 60)
         headers = {"Retry-After": str(seconds)} if error.status == 429 else {}
         return JSONResponse(error.body, error.status, headers)

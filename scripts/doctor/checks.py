@@ -56,6 +56,10 @@ PORTS_BY_PROFILE = {
         ("SPIRA_HTTPS_AIRFLOW", "SPIRA_HTTPS_MLFLOW", "SPIRA_HTTPS_COLLECTION"), "proxy"
     ),
     "collection": {"SPIRA_COLLECTION_PORT": "collection"},
+    "monitoring": {
+        "SPIRA_PROMETHEUS_PORT": "prometheus",
+        "SPIRA_ALERTMANAGER_PORT": "alertmanager",
+    },
 }
 SERVERS = (
     *("postgres", "s3", "mlflow"),
@@ -66,8 +70,13 @@ SERVERS_BY_PROFILE = {
     "celery": ("redis", "airflow-worker"),
     "tls": ("proxy",),
     "collection": ("collection",),
+    "monitoring": ("prometheus", "alertmanager"),
 }
-IMAGES_BY_PROFILE = {"celery": "REDIS", "tls": "PROXY"}
+IMAGES_BY_PROFILE = {
+    "celery": ("REDIS",),
+    "tls": ("PROXY",),
+    "monitoring": ("PROMETHEUS", "ALERTMANAGER"),
+}
 NO_RUNTIME = (
     *("could not select device driver", "no known GPU vendor"),
     *("unresolvable CDI", "unknown or invalid runtime"),
@@ -353,7 +362,8 @@ def compose() -> Iterator[Finding]:
 
 def images(docker: Docker, settings: Settings) -> Iterator[Finding]:
     wanted = ["TASKS", "AIRFLOW", "MLFLOW", "S3", "POSTGRES"]
-    wanted += [name for profile, name in IMAGES_BY_PROFILE.items() if profile in settings.profiles]
+    for profile in IMAGES_BY_PROFILE.keys() & settings.profiles:
+        wanted += IMAGES_BY_PROFILE[profile]
     lock = hashlib.sha256((ROOT / "docker/tasks.txt").read_bytes()).hexdigest()
     seen = set()
     for name in wanted:

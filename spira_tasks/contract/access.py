@@ -79,6 +79,8 @@ SECRET_FILES: Mapping[str, tuple[str, ...]] = {
     "mlflow": ("backend_uri", "basic_auth.ini", "flask_secret", "s3.json"),
     "s3": ("identities.json",),
     "collection": ("environment.json",),
+    "prometheus": ("token", "password", "web.yaml"),
+    "alertmanager": ("alertmanager.yaml", "web.yaml"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The profiles of the compose file: several workers by Celery, collection, HTTPS by a proxy."""
+"""The profiles of the compose file: several workers, collection, monitoring, HTTPS by a proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from collecting import ANSWERS, Phone, session
 from faults import SHORT, Reference, outputs
-from production import Production, Run, docker
+from production import PORTS, Production, Run, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -32,8 +32,12 @@ def with_profiles(platform: Production, reference: Reference) -> Production:
         capture_output=True,
     )
     with platform.settings.open("a") as settings:
-        settings.write("SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,collection,tls\n")
+        settings.write(
+            "SPIRA_EXECUTOR=CeleryExecutor\nCOMPOSE_PROFILES=celery,collection,monitoring,tls\n"
+        )
         settings.write("SPIRA_REDIS_IMAGE=spira-redis:local\nSPIRA_PROXY_IMAGE=spira-proxy:local\n")
+        for name in ("PROMETHEUS", "ALERTMANAGER"):
+            settings.write(f"SPIRA_{name}_IMAGE=spira-monitoring:local\n")
         settings.write("SPIRA_HTTPS_AIRFLOW=127.0.0.1:31443\nSPIRA_HTTPS_MLFLOW=127.0.0.1:31444\n")
         settings.write("SPIRA_HTTPS_COLLECTION=127.0.0.1:31445\n")
     platform.compose("up", "-d", "--no-build", "--scale", "airflow-worker=2")
@@ -54,7 +58,7 @@ def test_celery_workers_follow_the_steps(with_profiles: Production, reference: R
 
 
 def test_a_worker_collection_and_the_proxy_become_healthy(with_profiles: Production) -> None:
-    for service in ("airflow-worker", "collection", "proxy"):
+    for service in ("airflow-worker", "collection", "proxy", "prometheus", "alertmanager"):
         for container in with_profiles.container_of(service).split():
             state = ["inspect", "--format", "{{.State.Health.Status}}", container]
             deadline = time.monotonic() + 150
@@ -71,6 +75,21 @@ def test_the_pages_are_served_by_https(with_profiles: Production) -> None:
         assert "max-age" in answer.headers["Strict-Transport-Security"]
     with urllib.request.urlopen("https://localhost:31444/health", context=context) as answer:
         assert answer.status == 200
+
+
+def test_prometheus_reads_the_metrics_with_the_token_of_the_first_start(
+    with_profiles: Production,
+) -> None:
+    password = (with_profiles.secrets / "prometheus/password").read_text()
+    address = f"http://127.0.0.1:{PORTS['PROMETHEUS']}/api/v1/query"
+    deadline = time.monotonic() + 120
+    up: list[object] = []
+    while not up:
+        assert time.monotonic() < deadline, "no scrape of the services"
+        time.sleep(1)
+        asked = {"query": 'up{job="services"} == 1'}
+        answer = httpx.get(address, params=asked, auth=("admin", password)).json()
+        up = answer["data"]["result"]
 
 
 NUMBERS = ("98765407", "98765417")  # of the hospital; too long for a chance within a digest

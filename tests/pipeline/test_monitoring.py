@@ -1,0 +1,162 @@
+"""Prometheus and Alertmanager as docker/monitoring sets them up, beside a server of ours."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from collecting import served
+from databases import migrated
+from fastapi import FastAPI
+
+from spira_services.metrics import TOKEN_VARIABLE
+from spira_services.serving.gauges import of_answers, of_queue
+from spira_services.web import create_app
+from spira_tasks.provenance import ROOT
+
+MONITORING = ROOT / "docker/monitoring"
+ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+PROMETHEUS = shutil.which("prometheus")
+
+pytestmark = pytest.mark.skipif(
+    not (PROMETHEUS and ALERTMANAGER),
+    reason="no Prometheus here: apt-get install prometheus prometheus-alertmanager",
+)
+
+
+@dataclass
+class Watched:
+    prometheus: httpx.Client
+    targets: dict[str, str]  # job: address
+    waiting: SimpleNamespace  # what the queue says of itself
+    messages: list[dict[str, Any]]  # that people got
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(folder: Path, *command: str | Path) -> Iterator[None]:
+    with (folder / f"{Path(command[0]).name}.log").open("wb") as log:
+        process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, cwd=folder)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (got := found()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.1)
+    return got
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """All of it on this machine, with the secrets of a first start, and quicker."""
+    folder = tmp_path_factory.mktemp("monitoring")
+    bootstrap = [sys.executable, str(ROOT / "docker/bootstrap.py"), "secrets", str(folder / "all")]
+    subprocess.run(bootstrap, check=True, capture_output=True)
+    secrets = folder / "all/prometheus"
+    waiting = SimpleNamespace(n_waiting=0, n_leased=0, n_dead=0, oldest_seconds=None)
+    messages: list[dict[str, Any]] = []
+    taker = FastAPI()
+
+    @taker.post("/")
+    def take(message: dict[str, Any]) -> None:
+        messages.append(message)
+
+    ports = {"prometheus": free_port(), "alertmanager": free_port()}
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv(TOKEN_VARIABLE, (secrets / "token").read_text())
+        engine = stack.enter_context(migrated("", folder))
+        app = create_app("SPIRA", engine)
+        app.state.metrics.add("queue", of_queue(lambda: waiting))
+        app.state.metrics.add("answers", of_answers(engine))
+        server = stack.enter_context(served(app)).removeprefix("http://")
+        hook = stack.enter_context(served(taker))
+        (folder / "alertmanager.yaml").write_text(
+            "route: {receiver: hook, group_wait: 0s}\n"
+            f"receivers: [{{name: hook, webhook_configs: [{{url: '{hook}'}}]}}]\n"
+        )
+        targets = {
+            "services": server,
+            **{name: f"127.0.0.1:{port}" for name, port in ports.items()},
+        }
+        text = (MONITORING / "prometheus.yaml").read_text()
+        for was, now in (
+            ("collection:8090", server),
+            ("127.0.0.1:9090", targets["prometheus"]),
+            ("alertmanager:9093", targets["alertmanager"]),
+            ("/run/secrets", str(secrets)),
+            ("/etc/monitoring", str(MONITORING)),
+            ("interval: 15s", "interval: 1s"),
+        ):
+            assert was in text
+            text = text.replace(was, now)
+        (folder / "prometheus.yaml").write_text(text)
+        for name, program, storage in (
+            ("prometheus", PROMETHEUS, "--storage.tsdb.path=data"),
+            ("alertmanager", ALERTMANAGER, "--storage.path=alerts"),
+        ):
+            assert program is not None
+            command = [program, f"--config.file={name}.yaml", storage]
+            command += [f"--web.config.file={secrets / 'web.yaml'}"]
+            command += [f"--web.listen-address={targets[name]}"]
+            command += ["--cluster.listen-address="] if name == "alertmanager" else []
+            stack.enter_context(running(folder, *command))
+        password = (secrets / "password").read_text()
+        address = f"http://{targets['prometheus']}"
+        client = stack.enter_context(httpx.Client(base_url=address, auth=("admin", password)))
+
+        def answers() -> bool:
+            try:
+                return client.get("/-/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(answers)
+        yield Watched(client, targets, waiting, messages)
+
+
+def query(watched: Watched, expression: str) -> list[dict[str, Any]]:
+    answer = watched.prometheus.get("/api/v1/query", params={"query": expression}).json()
+    assert answer["status"] == "success", answer
+    return list(answer["data"]["result"])
+
+
+def test_each_target_is_scraped_with_its_key_and_refuses_who_has_none(watched: Watched) -> None:
+    up = until(lambda: (found := query(watched, "up == 1")) and len(found) == 3 and found)
+    found = {one["metric"]["job"]: one["metric"]["instance"] for one in up}
+    assert found == watched.targets
+    for job, status in (("services", 404), ("prometheus", 401), ("alertmanager", 401)):
+        assert httpx.get(f"http://{watched.targets[job]}/metrics").status_code == status
+
+
+def test_an_alert_reaches_the_people_who_are_to_be_notified(watched: Watched) -> None:
+    watched.waiting.n_dead = 2
+    (message,) = until(lambda: watched.messages)
+    (alert,) = message["alerts"]
+    assert alert["labels"]["alertname"] == "DeadLetters"
+    assert alert["annotations"] == {
+        "summary": "2 inferences were given up",
+        "runbook": "docs/runbook.md#deadletters",
+    }
