@@ -20,7 +20,7 @@ from spira_services import hospital_sync  # noqa: F401  # whose tables are decla
 from spira_services.database import metadata
 from spira_services.labels import store
 from spira_services.labels.store import LabelEvent, canonical, events_as_of, forget, labels_as_of
-from spira_services.serving import router, tables  # noqa: F401  # so that they are declared
+from spira_services.serving import queue, router, tables  # noqa: F401  # so that they are declared
 
 DAY = datetime(2024, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -1,0 +1,362 @@
+"""The queue on NATS JetStream: one stream of work, one of dead letters.
+
+Each id has a subject of its own, so the server itself refuses an id that waits or is leased.
+The server must run with ``jetstream { sync_interval: always }``: by default it acknowledges
+messages that a power cut loses.
+
+JetStream leases by AckWait.  It takes nothing back when a client disconnects: what a dead worker
+held waits until its lease ends (nats-server#4716), so workers extend short leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import ssl
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, NotFoundError
+
+from spira_services.serving.port import (
+    LEASE_SECONDS,
+    REMEMBERED_SECONDS,
+    DeadLetter,
+    Depth,
+    Message,
+)
+from spira_tasks.errors import ConfigError, ServiceUnavailable
+
+CALL_SECONDS = 5.0
+CLOSE_SECONDS = 0.5
+WAIT_SECONDS = 0.05  # at least, for an answer to a request for messages
+N_AT_ONCE = 256  # messages that are put and not acknowledged yet
+WORKERS = "workers"  # the consumer that all of them share
+STORE_REFUSED = 10077  # of the server: an error of its disk, or the subject has its message
+REASON, TRIES = "Spira-Reason", "Spira-Tries"
+REACH = (
+    "the NATS server runs with JetStream, may be reached from here, has room on its disk, and that "
+    "this user may use the streams"
+)
+TRUST = "it has handshake_first, and a certificate that the file of SSL_CERT_FILE trusts"
+ID = re.compile(r"[A-Za-z0-9_-]+")  # one token of a subject
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class Session:
+    """A connection, until it ends."""
+
+    client: Client
+    js: JetStreamContext
+    ended: asyncio.Future[None]
+    pull: JetStreamContext.PullSubscription | None = None
+
+
+Act = Callable[[Session], Coroutine[Any, Any, Answer]]
+
+
+class JetStreamQueue:
+    """Streams of a NATS server.  It connects at the first call, and again after a failure.
+
+    Parameters
+    ----------
+    address : str
+        ``nats://HOST:PORT``, or ``tls://HOST:PORT`` for a server with ``handshake_first``.
+    credentials : Path, optional
+        File with ``user:password``; without it they stand before the host, or there are none.
+    lease_seconds : float
+        AckWait of the consumer, which all workers share.
+    name : str
+        Of the streams: ``name`` and ``name-dead``.
+
+    Raises
+    ------
+    ConfigError
+        When the address or the file of credentials cannot be.  No password is quoted.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        credentials: Path | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+        name: str = "spira-serving",
+    ) -> None:
+        self._host, self._options = _parsed(address, credentials)
+        self._lease_seconds = lease_seconds
+        self._work, self._dead = name, f"{name}-dead"
+        self._session: Session | None = None
+        self._loop = asyncio.new_event_loop()  # of a thread of its own: the callers have none
+        self._connecting, self._taking = asyncio.Lock(), asyncio.Lock()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="queue", daemon=True)
+        self._thread.start()
+
+    def put(self, ids: Sequence[str]) -> None:
+        if wrong := [one for one in ids if not ID.fullmatch(one)]:
+            raise ValueError(f"{len(wrong)} ids have characters beside letters, digits, - and _")
+        self._call(lambda session: self._put({one: one for one in ids}, session.js))
+
+    async def _put(self, ids: dict[str, str], js: JetStreamContext) -> None:
+        """Publish ids, each under the name by which the server knows it again."""
+        gate = asyncio.Semaphore(N_AT_ONCE)
+
+        async def put_one(one: str, known_by: str) -> None:
+            async with gate:
+                headers = {str(api.Header.MSG_ID.value): known_by}
+                try:
+                    await js.publish(f"{self._work}.{one}", one.encode(), headers=headers)
+                except APIError as error:
+                    if error.err_code != STORE_REFUSED:
+                        raise
+                    # Its number is also that of a full disk: see whether the id is there.
+                    await js.get_last_msg(self._work, f"{self._work}.{one}")
+
+        await asyncio.gather(*(put_one(*item) for item in ids.items()))
+
+    def take(self, n: int, wait_seconds: float) -> list[Message]:
+        async def fetch(session: Session) -> list[Message]:
+            async with self._taking:  # two requests at once would read one another's end
+                pull = session.pull = session.pull or await self._consume(session.js)
+                try:
+                    found = await pull.fetch(n, timeout=max(wait_seconds, WAIT_SECONDS))
+                except TimeoutError:
+                    await pull.consumer_info()  # were it gone, that would look the same
+                    return []
+            return [
+                Message(one.data.decode(), one.metadata.num_delivered, one.reply) for one in found
+            ]
+
+        return self._call(fetch)
+
+    async def _consume(self, js: JetStreamContext) -> JetStreamContext.PullSubscription:
+        config = api.ConsumerConfig(
+            durable_name=WORKERS,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=self._lease_seconds,
+            max_deliver=-1,  # the worker decides when it is enough
+            max_ack_pending=-1,  # those given back for later must not stop the others
+        )
+        await js.add_consumer(self._work, config)
+        return await js.pull_subscribe_bind(WORKERS, self._work)
+
+    def extend(self, message: Message) -> None:
+        self._call(lambda session: _settle(session, message, "+WPI"))
+
+    def done(self, message: Message) -> None:
+        self._call(lambda session: _settle(session, message, "+ACK"))
+
+    def later(self, message: Message, seconds: float) -> None:
+        delay = json.dumps({"delay": int(seconds * 1e9)})  # nanoseconds
+        self._call(lambda session: _settle(session, message, f"-NAK {delay}"))
+
+    def bury(self, message: Message, reason: str) -> None:
+        async def move(session: Session) -> None:
+            headers = {REASON: reason, TRIES: str(message.n_tries)}
+            subject = f"{self._dead}.{message.id}"
+            await session.js.publish(subject, message.id.encode(), headers=headers)
+            # Only now: a crash in between leaves it in both, and whoever takes it buries it again.
+            await _settle(session, message, "+TERM")
+
+        self._call(move)
+
+    def dead(self) -> list[DeadLetter]:
+        return [_letter(one) for one in self._call(self._letters)]
+
+    async def _letters(self, session: Session) -> list[api.RawStreamMsg]:
+        found: list[api.RawStreamMsg] = []
+        number = 1
+        while True:
+            try:
+                subject = f"{self._dead}.*"
+                one = await session.js.get_msg(self._dead, number, subject=subject, next=True)
+            except NotFoundError:
+                return found
+            found.append(one)
+            number = (one.seq or number) + 1
+
+    def replay(self, ids: Sequence[str] | None) -> int:
+        async def replayed(session: Session) -> int:
+            letters = {_letter(one).id: one for one in await self._letters(session)}
+            if ids is not None:
+                letters = {one: raw for one, raw in letters.items() if one in ids}
+            # Another name than at first, by which the server would know what was put lately.
+            await self._put({one: f"{one}.{raw.seq}" for one, raw in letters.items()}, session.js)
+            for raw in letters.values():
+                await session.js.delete_msg(self._dead, raw.seq or 0)
+            return len(letters)
+
+        return self._call(replayed)
+
+    def depth(self) -> Depth:
+        async def measure(session: Session) -> Depth:
+            js = session.js
+            n_open = (await js.stream_info(self._work)).state.messages
+            n_dead = (await js.stream_info(self._dead)).state.messages
+            try:
+                consumer = await js.consumer_info(self._work, WORKERS)
+                n_leased = min(consumer.num_ack_pending or 0, n_open)
+            except NotFoundError:  # no worker ever was
+                n_leased = 0
+            age = None
+            try:
+                oldest = await js.get_msg(self._work, 1, subject=f"{self._work}.*", next=True)
+                put_at = oldest.time or datetime.now(UTC)
+                age = max(0.0, (datetime.now(UTC) - put_at).total_seconds())  # by two clocks
+            except NotFoundError:
+                pass
+            return Depth(n_open - n_leased, n_leased, n_dead, age)
+
+        return self._call(measure)
+
+    def close(self) -> None:
+        session = self._session
+        if session is not None:
+            asyncio.run_coroutine_threadsafe(self._end(session), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, act: Act[Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(self._run(act), self._loop).result()
+
+    async def _run(self, act: Act[Answer]) -> Answer:
+        session = None
+        try:
+            async with self._connecting:
+                if self._session is None or not self._session.client.is_connected:
+                    self._session = await self._connect()
+                session = self._session
+            task = asyncio.ensure_future(act(session))
+            # What is asked of a server that goes away is never answered.
+            await asyncio.wait((task, session.ended), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() or task.cancelled():
+                task.cancel()
+                raise nats.errors.ConnectionClosedError
+            return task.result()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            if session is not None:
+                await self._end(session)
+            is_tls = isinstance(error, ssl.SSLError)
+            raise ServiceUnavailable(
+                f"the queue at {self._host} does not answer ({type(error).__name__}): see that "
+                f"{TRUST if is_tls else REACH}"
+            ) from None
+
+    async def _connect(self) -> Session:
+        client = Client()
+        ended: asyncio.Future[None] = self._loop.create_future()
+
+        async def on_close() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        async def on_error(error: Exception) -> None:
+            if client.is_connected:  # such as a subject that this user may not use
+                log.warning("the queue at %s: %s", self._host, error)
+
+        try:
+            await client.connect(
+                **self._options,
+                allow_reconnect=False,  # the next call does, and says at once when it cannot
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=int(CALL_SECONDS),
+                closed_cb=on_close,
+                error_cb=on_error,
+            )
+            js = client.jetstream(timeout=CALL_SECONDS)
+            for config in self._streams():
+                try:
+                    await js.stream_info(str(config.name))
+                except NotFoundError:  # what is there may have been given replicas
+                    await js.add_stream(config)
+        except BaseException as error:
+            await _close(client)
+            if "authorization violation" in str(error).lower():  # the protocol's own word
+                raise ConfigError(
+                    f"the queue at {self._host} refuses this user: see the user and the password "
+                    "in the file of SPIRA_QUEUE_CREDENTIALS, or before the host in SPIRA_QUEUE"
+                ) from None
+            raise
+        return Session(client, js, ended)
+
+    def _streams(self) -> tuple[api.StreamConfig, api.StreamConfig]:
+        work = api.StreamConfig(
+            name=self._work,
+            subjects=[f"{self._work}.*"],
+            retention=api.RetentionPolicy.WORK_QUEUE,
+            storage=api.StorageType.FILE,
+            discard=api.DiscardPolicy.NEW,
+            max_msgs_per_subject=1,  # an id that is there is refused,
+            discard_new_per_subject=True,
+            duplicate_window=REMEMBERED_SECONDS,  # and so is one that was done lately
+        )
+        dead = api.StreamConfig(
+            name=self._dead,
+            subjects=[f"{self._dead}.*"],
+            storage=api.StorageType.FILE,
+            max_msgs_per_subject=1,  # buried twice is buried once
+        )
+        return work, dead
+
+    async def _end(self, session: Session) -> None:
+        if self._session is session:
+            self._session = None
+        await _close(session.client)
+
+
+async def _close(client: Client) -> None:
+    # After a failed TLS handshake Python 3.11 closes the socket, and never says so.
+    with suppress(TimeoutError):
+        await asyncio.wait_for(client.close(), CLOSE_SECONDS)
+
+
+async def _settle(session: Session, message: Message, word: str) -> None:
+    """Answer for a delivery, and wait until the server has read it."""
+    await session.client.request(str(message.handle), word.encode(), timeout=CALL_SECONDS)
+
+
+def _parsed(address: str, credentials: Path | None) -> tuple[str, dict[str, Any]]:
+    """The host, for messages, and the options by which the client reaches it."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    try:
+        is_address = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ConfigError("SPIRA_QUEUE is no address: write nats://HOST:4222 or tls://HOST:4222")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if credentials is not None:
+        try:
+            user, colon, password = credentials.read_text().strip().partition(":")
+        except OSError as error:
+            raise ConfigError(
+                f"the file of SPIRA_QUEUE_CREDENTIALS cannot be read ({error.strerror})"
+            ) from None
+        if not colon:
+            raise ConfigError("the file of SPIRA_QUEUE_CREDENTIALS has no line user:password")
+    # TLS begins before the first word: nats-py would send the password to a server that says it
+    # needs no TLS, and so to anybody in between.
+    options = {"servers": f"{parts.scheme}://{host}", "tls_handshake_first": parts.scheme == "tls"}
+    return host, options | ({"user": user, "password": password} if user else {})
+
+
+def _letter(one: api.RawStreamMsg) -> DeadLetter:
+    headers = one.headers or {}
+    at = one.time or datetime.now(UTC)
+    return DeadLetter((one.data or b"").decode(), headers[REASON], int(headers[TRIES]), at)
