@@ -31,6 +31,8 @@ from spira_tasks.contract.access import (
     MODELS,
     STEP_ACCESS,
     STORE,
+    WORKER,
+    Access,
     variables,
 )
 
@@ -63,14 +65,7 @@ def make_secrets(folder: Path) -> None:
         _open_to_readers(file)
         return file.read_text().strip()
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if folder.stat().st_mode & 0o777 != 0o700:
-        folder.chmod(0o700)
-    for old, new in MOVED.items():  # the files of a version before 0.3
-        if (folder / old).exists() and not (folder / new).exists():
-            (folder / new).parent.mkdir(exist_ok=True)
-            (folder / old).rename(folder / new)
-            print(f"moved {old} to {new}")
+    _prepare(folder)
     keep("postgres/password")
     passwords = {role: keep(f"bootstrap/{role}_password") for role in DATABASES}
 
@@ -125,9 +120,11 @@ def make_secrets(folder: Path) -> None:
     wanted = _connections(keys, passwords["services"], keep)
     connections = keep_all("steps/connections.json", wanted)
     keep_all("pages/connections.json", {"spira_s3": connections["spira_s3"]})
-    keep_all(
-        "collection/environment.json", _environment(connections, keys) | _keep_monitoring(keep)
-    )
+    # The server stores no result: it gets no key of the steps' seals.
+    server = _environment(COLLECTION, connections, keys)
+    del server["SPIRA_SEALING_KEY"]
+    keep_all("collection/environment.json", server | _keep_monitoring(keep))
+    keep_all("worker/environment.json", _environment(WORKER, connections, keys))
     for file in folder.glob("tls/*.pem"):  # a person brought them; the proxy is another user
         _open_to_readers(file)
 
@@ -142,6 +139,18 @@ def _keep_monitoring(keep: Callable[..., str]) -> dict[str, str]:
     keep("alertmanager/web.yaml", account + "\n")
     keep("alertmanager/alertmanager.yaml", NOBODY)
     return {"SPIRA_METRICS_TOKEN": keep("prometheus/token")}
+
+
+def _prepare(folder: Path) -> None:
+    """Make and close the folder, and move the files of a version before 0.3."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o777 != 0o700:
+        folder.chmod(0o700)
+    for old, new in MOVED.items():
+        if (folder / old).exists() and not (folder / new).exists():
+            (folder / new).parent.mkdir(exist_ok=True)
+            (folder / old).rename(folder / new)
+            print(f"moved {old} to {new}")
 
 
 def _open_to_readers(file: Path) -> None:
@@ -166,19 +175,19 @@ def _identities() -> dict[str, Any]:
     return users
 
 
-def _environment(connections: dict[str, Any], keys: dict[str, Any]) -> dict[str, str]:
-    """The variables of the collection server, from the connections and its own key of S3."""
-    key = keys[COLLECTION.s3_user]
+def _environment(
+    access: Access, connections: dict[str, Any], keys: dict[str, Any]
+) -> dict[str, str]:
+    """The variables of a server, from the connections and its own key of S3."""
+    key = keys[access.s3_user]
     own = {"login": key["accessKey"], "password": key["secretKey"]}
-    given = {**connections, f"spira_s3_{COLLECTION.s3_user}": connections["spira_s3"] | own}
+    given = {**connections, f"spira_s3_{access.s3_user}": connections["spira_s3"] | own}
 
     def fields(name: str) -> dict[str, Any] | None:
         found = given.get(name)
         return {**found.get("extra", {}), **found} if found else None
 
-    found = variables(COLLECTION, fields)
-    del found["SPIRA_SEALING_KEY"]  # of the steps: the server stores no result
-    return found
+    return variables(access, fields)
 
 
 def _connections(keys: dict[str, Any], services_password: str, keep: Any) -> dict[str, Any]:

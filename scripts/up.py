@@ -173,6 +173,7 @@ class Keeper:
             "dag-processor": [*airflow, "dag-processor"],
             "mlflow": mlflow,
             "collection": collection,
+            "worker": [sys.executable, "-m", "spira_services", "work"],
         }.items():
             with (self.state / f"{name}.log").open("wb") as log:
                 self.servers[name] = subprocess.Popen(
@@ -318,7 +319,10 @@ class Keeper:
         self._say("stopping")
         _end(_running(STEP))
         # The scheduler first: it and its tasks need answers of the others until then.
-        for names in (("scheduler", "dag-processor"), ("api-server", "mlflow", "collection")):
+        for names in (
+            ("scheduler", "dag-processor", "worker"),
+            ("api-server", "mlflow", "collection"),
+        ):
             servers = [self.servers[name] for name in names if name in self.servers]
             _end([psutil.Process(one.pid) for one in servers if one.poll() is None])
         _kill()

@@ -103,6 +103,46 @@ def serve(
 
 
 @app.command()
+def work(
+    until_empty: Annotated[
+        bool, typer.Option(help="End when nothing is left to be answered.")
+    ] = False,
+    store: Annotated[
+        str, typer.Option(envvar="SPIRA_STORE", help="With the registry of models.")
+    ] = ".spira/store",
+) -> None:
+    """Answer inferences by the champion; any number of workers may run.
+
+    SIGTERM and Ctrl-C let it finish what is begun.
+
+    Example:  python -m spira_services work
+    """
+    import signal
+
+    from spira_services import server
+    from spira_services.serving.models import Models
+    from spira_services.serving.queue import open_queue
+    from spira_services.serving.relay import Relay
+    from spira_services.serving.worker import Worker, note_refused
+    from spira_tasks.artifacts import Store
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with opened() as engine:
+        queue, models = open_queue(engine), Models(Store(store), note_refused(engine))
+        worker = Worker(engine, server.audio(), queue, models)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda *_: worker.stopping.set())
+        try:
+            models.also = worker.look
+            models.start()
+            with Relay(engine, queue):
+                print(f"{worker.run(until_empty=until_empty)} answered")
+        finally:
+            models.close()
+            queue.close()
+
+
+@app.command()
 def snapshot(
     under: Annotated[str, typer.Argument(help="Folder, or s3://bucket/prefix, of the snapshots.")],
     as_of: Annotated[

@@ -90,22 +90,28 @@ def adopt(version: Registered, tracker: Tracker, store: Store) -> bool:
     return True
 
 
-def load(version: Registered, tracker: Tracker, store: Store, folder: Path) -> Any:
-    """Check a version, and load the store's copy of its files, which are put into ``folder``.
-
-    The folder has to stay while the model is used: its code may be imported late.  Returns what
-    MLflow's server makes of the same files.
+def fetch(version: Registered, tracker: Tracker, store: Store, folder: Path) -> None:
+    """Check a version, and put the store's copy of its files into ``folder``; load nothing.
 
     Raises
     ------
     ConfigError
-        As ``check`` does; nothing was loaded then.
+        As ``check`` does.
     """
     check(version, tracker, store)
     try:
         store.directory(version.tags[PACKAGE]).copy_to(folder)
     except ArtifactCorrupt as error:  # no step makes these files again
         raise _refused(version, f"its files in the store are damaged: {error}") from error
+
+
+def load(version: Registered, tracker: Tracker, store: Store, folder: Path) -> Any:
+    """Load a version whose files were checked; they are put into ``folder``.
+
+    The folder has to stay while the model is used: its code may be imported late.  Returns what
+    MLflow's server makes of the same files, and raises as ``fetch`` does.
+    """
+    fetch(version, tracker, store, folder)
     return tracker.load(folder)
 
 

@@ -70,6 +70,7 @@ SERVERS_BY_PROFILE = {
     "celery": ("redis", "airflow-worker"),
     "tls": ("proxy",),
     "collection": ("collection",),
+    "serving": ("worker",),
     "monitoring": ("prometheus", "alertmanager"),
 }
 IMAGES_BY_PROFILE = {

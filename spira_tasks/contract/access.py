@@ -24,6 +24,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "mlflow": {MODELS: "r"},
     "intake": {DATA: "rw"},
     "collection": {COLLECTED: "rw"},
+    "worker": {STORE: "r", MODELS: "r", COLLECTED: "r"},
     "services": {STORE: "rw", DATA: "rw", COLLECTED: "rw"},
     "backup": {STORE: "rw", MODELS: "rw", COLLECTED: "rw"},
 }
@@ -81,6 +82,7 @@ SECRET_FILES: Mapping[str, tuple[str, ...]] = {
     "collection": ("environment.json",),
     "prometheus": ("token", "password", "web.yaml"),
     "alertmanager": ("alertmanager.yaml", "web.yaml"),
+    "worker": ("environment.json",),
 }
 
 
@@ -110,6 +112,7 @@ STEP_ACCESS: Mapping[str, Access] = {
 }
 COMMAND_LINE = Access("models", ("mlflow", "pseudonyms", "signing"))  # a person on the host
 COLLECTION = Access("collection", ("services", "pseudonyms", "linkage"))  # the server
+WORKER = Access("worker", ("services", "mlflow"))  # of inferences
 INTAKE = Access("intake")  # the same person, who puts recordings into the bucket
 
 

@@ -88,3 +88,13 @@ def test_the_collection_server_gets_its_own_keys_and_none_that_steps_trust(tmp_p
     assert given["PGPASSWORD"] == (tmp_path / "bootstrap/services_password").read_text()
     assert given["PGPASSWORD"] not in given["SPIRA_SERVICES_DATABASE"]
     assert not {"SPIRA_SEALING_KEY", "SPIRA_SIGNING_KEY", "MLFLOW_TRACKING_PASSWORD"} & set(given)
+
+
+def test_a_worker_may_read_models_and_audio_and_cannot_tell_who_somebody_is(tmp_path: Path) -> None:
+    assert made(tmp_path).returncode == 0
+    given = json.loads((tmp_path / "worker/environment.json").read_text())
+    users = json.loads((tmp_path / "s3/identities.json").read_text())["identities"]
+    (user,) = (one for one in users if one["name"] == "worker")
+    assert given["SPIRA_S3_ACCESS_KEY"] == user["credentials"][0]["accessKey"]
+    assert {action.partition(":")[0] for action in user["actions"]} == {"Read", "List"}
+    assert not {"SPIRA_PSEUDONYM_KEY", "SPIRA_LINKAGE_KEY", "SPIRA_SIGNING_KEY"} & set(given)

@@ -116,3 +116,28 @@ def upgrade() -> None:
         sqlite_where=sa.text("shown"),
         postgresql_where=sa.text("shown"),
     )
+    op.create_table(
+        "serving_queue",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("put_at", Instant(), nullable=False),
+        sa.Column("ready_at", Instant(), nullable=False),
+        sa.Column("lease", sa.Text(), nullable=True),
+        sa.Column("n_tries", sa.Integer(), nullable=False),
+        sa.Column("ended_at", Instant(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_serving_queue"),
+    )
+    op.create_index("ix_serving_queue_ended_at_ready_at", "serving_queue", ["ended_at", "ready_at"])
+    op.create_table(
+        "serving_routes",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("mode", sa.Text(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("share", sa.Float(), nullable=False),
+        sa.Column("at", Instant(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("found", Json, nullable=True),
+        sa.PrimaryKeyConstraint("number", name="pk_serving_routes"),
+    )

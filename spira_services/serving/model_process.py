@@ -1,0 +1,39 @@
+"""The process in which one version of the model answers: started by ``models``, on its own path.
+
+    python -P model_process.py FOLDER SOCKET
+
+It reads the bytes of an audio file, and writes the model's answer as JSON, until the other side
+closes.  It imports nothing of this project: the code that came with the model's files is the only
+code that it runs.
+"""
+
+import json
+import sys
+import time
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+folder, socket = Path(sys.argv[1]), int(sys.argv[2])
+# As MLflow loads a model of this form, by the file MLmodel; MLflow itself would take 150 MB more.
+form = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
+sys.path.insert(0, str(folder / form.get("code", "code")))
+model = import_module(form["loader_module"])._load_pyfunc(str(folder / form["data"]))
+
+with Connection(socket) as asker:
+    asker.send_bytes(b"{}")  # it is loaded
+    while True:
+        try:
+            audio = asker.recv_bytes()
+        except EOFError:
+            break
+        begun = time.process_time()
+        try:
+            (answer,) = model.predict(pd.DataFrame({"audio": [audio]})).to_dict("records")
+        except Exception as error:  # the file, the weights or the code: the asker decides
+            answer = {"error": type(error).__name__}
+        answer["cpu_seconds"] = time.process_time() - begun
+        asker.send_bytes(json.dumps(answer).encode())

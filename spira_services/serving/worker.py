@@ -1,0 +1,271 @@
+"""A worker: takes inferences from the queue and answers them, until it is stopped.
+
+The answer is written before the message is acknowledged, so a worker that dies loses nothing: the
+message comes again, to this worker or another, and finds the answer or is answered then.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine, exists, select
+from sqlalchemy.engine import Row
+from sqlalchemy.exc import DBAPIError
+
+from spira_services import events
+from spira_services.database import insert_once, now
+from spira_services.serving import router
+from spira_services.serving.models import ModelFailed, Models, Version
+from spira_services.serving.queue import LEASE_SECONDS, Message, Queue
+from spira_services.serving.router import Route, Turn
+from spira_services.serving.tables import FAILURES, INFERENCES, OUTBOX, PREDICTIONS
+from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable, SpiraError
+from spira_tasks.tracking import Registered
+
+log = logging.getLogger("spira.services")
+
+MAX_TRIES = 5  # of a recording that a sound model fails on
+MAX_DELIVERIES = 20  # of one that may have killed its workers
+BACK_OFF_SECONDS = (1, 2, 5, 10, 30)
+WAIT_SECONDS = 0.5
+N_HIDDEN = 100  # that wait for the shadow; older ones are left out
+AWAY_SECONDS = 2.0  # between two tries of a store or database that is away
+
+
+@dataclass
+class Worker:
+    """One of any number; each has its own model processes."""
+
+    engine: Engine
+    blobs: Blobs  # store A
+    queue: Queue
+    models: Models
+    stopping: threading.Event = field(default_factory=threading.Event)
+    route: Route | None = None  # that is open
+    _hidden: deque[tuple[str, str, Route]] = field(default_factory=lambda: deque(maxlen=N_HIDDEN))
+    _judged_until: float = 0.0
+
+    def run(self, *, until_empty: bool = False) -> int:
+        """Work until ``stopping``, or until no message is left; return how many were answered.
+
+        A message that is being worked on is finished first.
+        """
+        n_answered = 0
+        shadow = threading.Thread(target=self.shadow, name="shadow", daemon=True)
+        shadow.start()
+        while not self.stopping.is_set():
+            self.models.settle()
+            if self.models.serving is None:
+                if until_empty and self.models.is_followed:
+                    raise ConfigError(
+                        "no version of the model may serve, so nothing is answered: promote one by "
+                        "a training, or see python -m spira_tasks model list"
+                    )
+                self.stopping.wait(WAIT_SECONDS)
+                continue
+            try:
+                messages = self.queue.take(1, WAIT_SECONDS)
+                for message in messages:
+                    n_answered += self._work(message)
+                if until_empty and not messages:
+                    depth = self.queue.depth()
+                    if not depth.n_waiting + depth.n_leased:
+                        break
+            except ServiceUnavailable as error:
+                self._wait(error)
+        return n_answered
+
+    def _work(self, message: Message) -> bool:
+        """Answer a message, or give it back; whether there is a new answer."""
+        try:
+            return self._answer(message)
+        except ModelFailed as failed:
+            if message.n_tries >= MAX_TRIES:
+                self._bury(message, failed.reason)
+            else:
+                log.warning("a try of an inference failed: %s", failed.reason)
+                self.queue.later(message, _back_off(message.n_tries))
+        except (ServiceUnavailable, DBAPIError, OSError) as error:
+            # Nothing is wrong with the message: it is not counted against it.
+            self.queue.later(message, AWAY_SECONDS)
+            self._wait(error)
+        return False
+
+    def _answer(self, message: Message) -> bool:
+        row = self._row(message.id)
+        if row is None or row.is_answered or row.deleted_at is not None:
+            self.queue.done(message)
+            return False
+        if message.n_tries > MAX_DELIVERIES:
+            self._bury(message, "too_many_tries")
+            return False
+        try:
+            audio = self.blobs.read(f"sha256:{row.sha256}")
+        except ArtifactCorrupt:  # or a disk that is not mounted yet
+            raise ModelFailed("audio_lost") from None
+        route, agreed = self.route, bool(row.agreed.get("ab"))
+        turn = router.arms_of(route, router.key_of(message.id, row.subject_id), agreed=agreed)
+        is_new = self._shown(message, row, audio, turn, route)
+        self.queue.done(message)
+        if route is not None and turn.hidden:
+            self._hidden.append((message.id, row.sha256, route))
+        return is_new
+
+    def _shown(
+        self, message: Message, row: Row[Any], audio: bytes, turn: Turn, route: Route | None
+    ) -> bool:
+        """Write the answer of the version whose turn it is; the champion's where that one fails."""
+        arm: str = turn.shown
+        waited = (now() - row.stored_at).total_seconds()
+        if route is not None and arm in ("canary", "b"):
+            if tried := self.models.get(route.version):
+                with suppress(ModelFailed):
+                    return self._predict(message, tried, audio, arm, waited)
+                arm = router.FALLBACK
+            else:
+                arm = "champion"  # it is not ready here yet
+        version = self.models.serving
+        if version is None:  # it was taken away meanwhile
+            raise ModelFailed("no_model")
+        if arm == "champion" and not self.models.is_champion(version):
+            arm = "previous"
+        return self._predict(message, version, audio, arm, waited)
+
+    def _predict(
+        self, message: Message, version: Version, audio: bytes, arm: str, waited: float
+    ) -> bool:
+        begun = time.monotonic()
+        try:
+            answer = version.answer(audio, self._heartbeat(message))
+        except ConfigError as error:
+            self.models.drop(version, str(error))
+            raise ModelFailed("model_broken") from None
+        took = time.monotonic() - begun
+        return self._write(message.id, version, answer, arm=arm, waited=waited, took=took)
+
+    def _write(
+        self,
+        inference_id: str,
+        version: Version,
+        answer: dict[str, Any],
+        *,
+        arm: str,
+        waited: float,
+        took: float,
+    ) -> bool:
+        made = {
+            "inference_id": inference_id,
+            "version": version.number,
+            "classifier": answer["version"],
+            "feature_schema": version.feature_schema,
+            "arm": arm,
+            "shown": arm != "shadow",
+            **{name: answer[name] for name in ("probability", "decision", "operating_point")},
+            **{name: answer[name] for name in ("record_again", "unusual", "window_scores")},
+            "waited_seconds": waited,
+            "compute_seconds": took,
+            "at": now(),
+        }
+        with self.engine.begin() as connection:
+            return insert_once(connection, PREDICTIONS, made)
+
+    def look(self) -> tuple[str, int] | None:
+        """Read the open route, and take back a version that does worse; what it needs ready.
+
+        Called by the thread that follows the registry.  The test reads all that the route has
+        answered, so it takes at most a twentieth of the time.
+        """
+        try:
+            with self.engine.begin() as connection:
+                self.route = route = router.open_route(connection)
+                if route is not None and time.monotonic() > self._judged_until:
+                    begun = time.monotonic()
+                    if router.judge(connection, route):
+                        self.route = route = None
+                    self._judged_until = time.monotonic() + 20 * (time.monotonic() - begun)
+        except DBAPIError as error:
+            log.error("the route is not followed (%s)", type(error).__name__)
+            route = self.route
+        return None if route is None else (route.version, 19 if route.mode == "shadow" else 0)
+
+    def shadow(self) -> None:
+        """Answer what was shown again by the shadow, in a thread of its own, until ``stopping``.
+
+        What it does not get to is left out: nobody waits for it.
+        """
+        while not self.stopping.is_set():
+            if not self._hidden:
+                self.stopping.wait(WAIT_SECONDS)
+                continue
+            inference_id, sha256, route = self._hidden.popleft()
+            version = self.models.get(route.version)
+            if version is None or self.route != route:
+                continue
+            try:
+                begun = time.monotonic()
+                answer = version.answer(self.blobs.read(f"sha256:{sha256}"))
+                took = time.monotonic() - begun
+                self._write(inference_id, version, answer, arm="shadow", waited=0.0, took=took)
+            except ConfigError as error:
+                self.models.drop(version, str(error))
+            except (ModelFailed, SpiraError, DBAPIError, OSError) as error:
+                log.warning("the shadow did not answer (%s)", type(error).__name__)
+
+    def _heartbeat(self, message: Message) -> Callable[[], None]:
+        """Keep the lease while a long recording is worked on."""
+        extended = time.monotonic()
+
+        def beat() -> None:
+            nonlocal extended
+            if time.monotonic() - extended > LEASE_SECONDS / 3:
+                self.queue.extend(message)
+                extended = time.monotonic()
+
+        return beat
+
+    def _row(self, inference_id: str) -> Row[Any] | None:
+        is_answered = exists().where(
+            PREDICTIONS.c.inference_id == INFERENCES.c.inference_id, PREDICTIONS.c.shown
+        )
+        asked = select(INFERENCES, OUTBOX.c.stored_at, is_answered.label("is_answered"))
+        asked = asked.join(OUTBOX).where(INFERENCES.c.inference_id == inference_id)
+        with self.engine.connect() as connection:
+            return connection.execute(asked).first()
+
+    def _bury(self, message: Message, reason: str) -> None:
+        """Say first that there will be no answer, then put the message to the dead letters."""
+        row = {"inference_id": message.id, "reason": reason, "n_tries": message.n_tries}
+        with self.engine.begin() as connection:
+            insert_once(connection, FAILURES, {**row, "at": now()})
+        self.queue.bury(message, reason)
+        log.error("an inference has no answer after %d tries: %s", message.n_tries, reason)
+
+    def _wait(self, error: Exception) -> None:
+        said = str(error) if isinstance(error, ServiceUnavailable) else type(error).__name__
+        log.error("the store, the database or the queue is waited for: %s", said)
+        self.stopping.wait(AWAY_SECONDS)
+
+
+def _back_off(n_tries: int) -> float:
+    return float(BACK_OFF_SECONDS[min(n_tries, len(BACK_OFF_SECONDS)) - 1])
+
+
+def note_refused(engine: Engine) -> Callable[[Registered, str], None]:
+    """Record, once, that a version could not serve."""
+
+    def note(version: Registered, why: str) -> None:
+        log.error("%s", why)
+        key = f"model_not_served:{version.version}:{version.classifier}"
+        about = {"version": version.version, "classifier": version.classifier}
+        with engine.begin() as connection:
+            events.record(connection, "worker", "model_not_served", key, about)
+
+    return note

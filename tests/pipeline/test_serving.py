@@ -1,0 +1,294 @@
+"""Workers: every inference is answered once, by a version that may serve, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import Asker, code_of, publish, until, working
+from sqlalchemy import Engine, func, select, update
+
+from spira_services.database import migrate, now, open_engine
+from spira_services.events import EVENTS
+from spira_services.serving import router
+from spira_services.serving import worker as rules
+from spira_services.serving.queue import QUEUE, SqlQueue
+from spira_services.serving.tables import PREDICTIONS
+from spira_tasks import package
+from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.blobs import Blobs, digest_of
+from spira_tasks.artifacts.sources import open_backend
+from spira_tasks.provenance import ROOT
+from spira_tasks.speech import golden
+from spira_tasks.tracking import Tracker
+
+CALM, OTHER, CLIPPED = (golden.clips()[n].content for n in (0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A registry with two versions that may serve; the first is the champion."""
+    folder = tmp_path_factory.mktemp("serving")
+    store = Store(str(folder / "store"))
+    for seed in (1, 2):
+        publish(store, folder, seed)
+    Tracker(store.tracking_uri).promote("1")
+    return store
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path}/services.db")
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def asker(engine: Engine, tmp_path: Path) -> Asker:
+    return Asker.at(engine, Blobs(open_backend(str(tmp_path / "services" / "audio"))))
+
+
+def test_an_inference_is_answered_by_the_champion_once(
+    store: Store, engine: Engine, asker: Asker
+) -> None:
+    queue = SqlQueue(engine)
+    with working(engine, asker.blobs, queue, store):
+        asked = [asker.ask(audio) for audio in (CALM, OTHER, CLIPPED, b"no audio at all")]
+        until(lambda: all(asker.answer(one).state == "answered" for one in asked))
+        queue.put(asked)  # as after a broker that forgot that it had them
+        until(lambda: queue.depth().n_waiting + queue.depth().n_leased == 0)
+    answers = [asker.answer(one) for one in asked]
+    assert {one.version for one in answers} == {"1"}
+    for answer, clip in zip(answers, golden.clips(), strict=False):
+        assert answer.record_again or answer.probability == pytest.approx(
+            sum(answer.window_scores) / len(answer.window_scores)
+        ), clip.name
+    assert [bool(one.record_again) for one in answers] == [False, False, True, True]
+    assert (answers[2].decision, answers[2].probability) == (None, None)
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(PREDICTIONS)).scalar() == 4
+
+
+def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
+    store: Store, engine: Engine, asker: Asker
+) -> None:
+    tracker = Tracker(store.tracking_uri)
+    with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
+        until(lambda: worker.models.serving)
+        for version in ("2", "1", "2", "1"):
+            tracker.promote(version)
+            asked = [asker.ask(CALM) for _ in range(3)]
+            until(lambda: worker.models.serving and worker.models.serving.number == version)  # noqa: B023
+            last = asker.ask(OTHER)
+            until(lambda: asker.answer(last).state == "answered")  # noqa: B023
+            assert asker.answer(last).version == version
+            assert {asker.answer(one).state for one in asked} <= {"answered", "queued"}
+        until(lambda: all(asker.answer(one).state == "answered" for one in asked))
+
+
+# Of a model that fails on some files, each in its way.
+POISONOUS = """
+
+_answer = answer
+
+
+def answer(classifier, policy, content):
+    import os, time
+
+    if content == b"crash":
+        os._exit(1)
+    if content == b"hang":
+        time.sleep(60)
+    if content == b"error":
+        raise ArithmeticError
+    return _answer(classifier, policy, content)
+"""
+REASONS = {b"crash": "crashed", b"hang": "too_slow", b"error": "ArithmeticError"}
+
+
+def poisonous(model: Path) -> None:
+    code_of(model).write_text(code_of(model).read_text() + POISONOUS)
+
+
+def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_stops_nobody(
+    engine: Engine, asker: Asker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "BACK_OFF_SECONDS", (0,))
+    monkeypatch.setattr(rules, "MAX_TRIES", 2)
+    monkeypatch.setattr("spira_services.serving.models.ANSWER_SECONDS", 2.0)
+    store, queue = Store(str(tmp_path / "store")), SqlQueue(engine)
+    publish(store, tmp_path, edit=poisonous)
+    Tracker(store.tracking_uri).promote("1")
+    with working(engine, asker.blobs, queue, store):
+        poison = {asker.ask(content): reason for content, reason in REASONS.items()}
+        good = asker.ask(CALM)
+        until(lambda: asker.answer(good).state == "answered")
+        until(lambda: all(asker.answer(one).state == "failed" for one in poison))
+    assert {one: asker.answer(one).reason for one in poison} == poison
+    assert {dead.id: dead.reason for dead in queue.dead()} == poison
+    assert {dead.n_tries for dead in queue.dead()} == {2}
+
+
+def shifted(model: Path) -> None:
+    file = code_of(model)
+    file.write_text(file.read_text().replace("one.probability for", "one.probability and 0.5 for"))
+
+
+def slower_than_its_limit(model: Path) -> None:
+    file = model / package.DATA / package.GOLDEN / package.GOLDEN_FILE
+    found = json.loads(file.read_text())
+    found["limits"]["cpu_seconds"] = 1e-6
+    file.write_text(json.dumps(found))
+
+
+def not_loadable(model: Path) -> None:
+    code_of(model).write_text("raise ImportError")
+
+
+def without_clips(model: Path) -> None:
+    (model / package.DATA / package.GOLDEN / package.GOLDEN_FILE).unlink()
+
+
+def test_a_version_that_is_not_as_it_was_registered_never_serves(
+    engine: Engine, asker: Asker, tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    tracker = Tracker(store.tracking_uri)
+    publish(store, tmp_path, 1)
+    tracker.promote("1")
+    broken = [shifted, slower_than_its_limit, not_loadable, without_clips]
+    for seed, spoil in enumerate(broken, 2):
+        publish(store, tmp_path, seed, spoil)
+    with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
+        until(lambda: worker.models.serving)
+        for number in map(str, range(2, 2 + len(broken))):
+            tracker.assign("1", None)
+            tracker.promote(number)
+            until(lambda: {"version": number} in refused(engine))  # noqa: B023
+        asked = asker.ask(CALM)
+        until(lambda: asker.answer(asked).state == "answered")
+        assert asker.answer(asked).version == "1"  # the one before, which nobody refused
+        tracker.assign(None, None)
+        until(lambda: worker.models.serving is None)
+
+
+def refused(engine: Engine) -> list[dict[str, object]]:
+    asked = select(EVENTS.c.details).where(EVENTS.c.action == "model_not_served")
+    with engine.connect() as connection:
+        found = connection.execute(asked).scalars()
+        return [{"version": details["version"]} for details in found]
+
+
+def test_a_canary_answers_its_share_and_where_it_fails_the_champion_does(
+    store: Store, engine: Engine, asker: Asker, tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    publish(store, tmp_path, 1)
+    publish(store, tmp_path, 2, poisonous)
+    Tracker(store.tracking_uri).promote("1")
+    with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
+        routed(engine, "canary", worker)
+        asked = [asker.ask(audio) for _ in range(8) for audio in (CALM, b"error")]
+        until(lambda: all(asker.answer(one).state == "answered" for one in asked))
+        arms = predicted(engine)
+        assert {arm for arm, _, _ in arms} == {"champion", "canary", "fallback"}
+        assert {(arm, version) for arm, version, _ in arms} == {
+            *(("champion", "1"), ("canary", "2"), ("fallback", "1"))
+        }
+        assert all(shown for _, _, shown in arms)
+
+
+def test_a_shadow_answers_too_and_nobody_sees_it(
+    store: Store, engine: Engine, asker: Asker
+) -> None:
+    with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
+        routed(engine, "shadow", worker)
+        asked = [asker.ask(CALM) for _ in range(3)]
+        until(lambda: sum(arm == "shadow" for arm, _, _ in predicted(engine)) == len(asked))
+        assert {asker.answer(one).version for one in asked} == {"1"}
+    assert set(predicted(engine)) == {("champion", "1", True), ("shadow", "2", False)}
+
+
+def routed(engine: Engine, mode: router.Mode, worker: rules.Worker) -> None:
+    """Open a route of version 2, and wait until the worker is ready for it."""
+    share = 1.0 if mode == "shadow" else 0.5
+    with engine.begin() as connection:
+        router.start(connection, mode, "2", share, by="cli:test", why="to see what it does")
+    until(lambda: worker.route and worker.models.get("2") and worker.models.serving)
+
+
+def predicted(engine: Engine) -> list[tuple[str, str, bool]]:
+    asked = select(PREDICTIONS.c.arm, PREDICTIONS.c.version, PREDICTIONS.c.shown)
+    with engine.connect() as connection:
+        return [(row.arm, row.version, row.shown) for row in connection.execute(asked)]
+
+
+def test_a_store_that_is_away_is_waited_for_and_no_try_is_counted_against_a_message(
+    store: Store, engine: Engine, asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(rules, "MAX_TRIES", 1)
+    queue, asked = SqlQueue(engine), asker.ask(CALM)
+    file = asker.blobs.path(digest_of(CALM))
+    kept = file.rename(file.with_name("kept"))
+    file.mkdir()  # which no disk that works would do
+    with working(engine, asker.blobs, queue, store):
+        until(lambda: n_tries(engine) > 2)
+        assert asker.answer(asked).state == "queued"
+        file.rmdir()
+        kept.rename(file)
+        until(lambda: asker.answer(asked).state == "answered")
+    assert queue.dead() == []
+
+
+def n_tries(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.max(QUEUE.c.n_tries))).scalar() or 0
+
+
+def started(tmp_path: Path, store: Store, *arguments: str) -> subprocess.Popen[str]:
+    variables = {
+        "SPIRA_SERVICES_DATABASE": f"sqlite:///{tmp_path}/services.db",
+        "SPIRA_SERVICES_FOLDER": str(tmp_path / "services"),
+        "SPIRA_STORE": store.url,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "spira_services", "work", *arguments],
+        env=os.environ | variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_worker_that_is_killed_or_stopped_loses_and_doubles_nothing(
+    store: Store, engine: Engine, asker: Asker, tmp_path: Path
+) -> None:
+    asked = [asker.ask(CALM) for _ in range(40)]
+    killed = started(tmp_path, store)
+    until(lambda: any(asker.answer(one).state == "answered" for one in asked))
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    with engine.begin() as connection:
+        connection.execute(update(QUEUE).values(ready_at=now()))  # its lease ends
+    stopped = started(tmp_path, store)
+    n_before = sum(asker.answer(one).state == "answered" for one in asked)
+    until(lambda: sum(asker.answer(one).state == "answered" for one in asked) > n_before)
+    stopped.send_signal(signal.SIGTERM)
+    output, errors = stopped.communicate()
+    assert stopped.returncode == 0, errors
+    assert "answered" in output
+    ended = started(tmp_path, store, "--until-empty")
+    _, errors = ended.communicate()
+    assert ended.returncode == 0, errors
+    assert {asker.answer(one).state for one in asked} == {"answered"}
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(PREDICTIONS)).scalar() == 40
