@@ -1,4 +1,4 @@
-"""Random requests to the collection's and the labels' interface, by its own description.
+"""Random requests to the services' interface, by its own description.
 
 python benchmarks/interface.py [--examples 50] [--seed 1]
 
@@ -62,7 +62,7 @@ def main() -> int:
             code = devices.new_code(connection, SITE, person, "cli:benchmark")
             found = devices.enrol(connection, code, "benchmark", "")
         assert found is not None
-        with served(server.application(engine)) as address:
+        with server.application(engine) as app, served(app) as address:
             with httpx.Client(base_url=address) as client:
                 assert client.post("/sign-in", json=SIGN_IN).status_code == 204
                 phone, token = Phone(client, found[1]), client.cookies[web.COOKIE]

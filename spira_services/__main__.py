@@ -86,13 +86,13 @@ def serve(
 
     logs.start()
     tracing.start("spira-services")
-    with opened() as engine:
+    with opened() as engine, application(engine) as app:
         if code_file is not None:
             code_file.touch(mode=0o600)
             code_file.write_text(welcome(engine, os.environ.get(PASSWORD_VARIABLE)))
         # Its own log would show paths, which hold identifiers.
         uvicorn.run(
-            application(engine),
+            app,
             host=host,
             port=port,
             log_config=None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -11,7 +13,10 @@ from sqlalchemy import Engine
 from spira_services.collection import api as collection
 from spira_services.labelling import OfCollection
 from spira_services.labels import api as labels
-from spira_services.serving.gauges import of_answers
+from spira_services.serving import api as serving
+from spira_services.serving.gauges import of_answers, of_queue
+from spira_services.serving.queue import open_queue
+from spira_services.serving.relay import Relay
 from spira_services.web import create_app
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
@@ -30,11 +35,20 @@ def audio() -> Blobs:
     return Blobs(open_backend(os.environ.get(AUDIO_VARIABLE) or str(folder() / "audio")))
 
 
-def application(engine: Engine) -> FastAPI:
-    """All services on one database; raises ConfigError for a store that is none."""
-    blobs = audio()
-    app = create_app("SPIRA", engine, collection.STREAMS)
-    app.state.metrics.add("answers", of_answers(engine))
-    collection.add_to(app, engine, blobs, folder() / "unfinished")
-    labels.add_to(app, engine, OfCollection(blobs))
-    return app
+@contextmanager
+def application(engine: Engine) -> Iterator[FastAPI]:
+    """All services on one database, with what runs beside them until the block ends.
+
+    Raises ConfigError for a store or a queue that is none.
+    """
+    blobs, unfinished = audio(), folder() / "unfinished"
+    queue = open_queue(engine)
+    with Relay(engine, queue) as relay:
+        app = create_app("SPIRA", engine, collection.LARGER | serving.LARGER)
+        app.state.metrics.add("answers", of_answers(engine))
+        app.state.metrics.add("queue", of_queue(queue.depth))
+        collection.add_to(app, engine, blobs, unfinished)
+        labels.add_to(app, engine, OfCollection(blobs))
+        serving.add_to(app, engine, blobs, unfinished, relay)
+        yield app
+    queue.close()

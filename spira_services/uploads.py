@@ -7,11 +7,16 @@ have.  Its length is the offset at which the device goes on, whatever was killed
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, BinaryIO
 
+from fastapi import APIRouter, Header, Request, Response
+from fastapi import Path as InPath
+from pydantic import BaseModel
 from sqlalchemy import (
     Column,
     Connection,
@@ -30,12 +35,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from spira_services.database import Instant, insert_once, metadata, now
-from spira_services.web import Refused
+from spira_services.web import Asker, Refused, may_answer
 from spira_tasks.artifacts.backends import FULL
 from spira_tasks.artifacts.blobs import Blobs, digest_of_file
 
 MAX_BYTES = 64 << 20  # of a file: five minutes of stereo at 48 kHz and 16 bits are 58 MB
 MAX_UNFINISHED_BYTES = 2 << 30  # of a device: a key that was stolen does not fill the disk
+PIECE_BYTES = 1 << 16
 
 log = logging.getLogger("spira.services")
 
@@ -62,6 +68,15 @@ class Received:
     is_complete: bool
 
 
+class Offset(BaseModel):
+    offset: int
+    length: int
+    complete: bool
+
+
+Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
+
+
 @dataclass(frozen=True)
 class Uploads:
     """Where files come in, and the store where they stay."""
@@ -69,6 +84,31 @@ class Uploads:
     engine: Engine
     folder: Path  # of what is not whole yet
     blobs: Blobs  # store A
+
+    def add_to(self, router: APIRouter) -> None:
+        """Let devices send files in pieces under ``/blobs/``."""
+
+        @router.head("/blobs/{sha256}", responses=may_answer(401), response_class=Response)
+        def offset(sha256: Digest, device: Asker) -> Response:
+            """How much of a file has come, in the header Upload-Offset."""
+            there = self.received(device.device_id, sha256)
+            headers = {"Upload-Offset": str(there.offset)}
+            headers["Upload-Complete"] = "?1" if there.is_complete else "?0"
+            return Response(headers=headers)
+
+        @router.put("/blobs/{sha256}", responses=may_answer(401, 409, 413, 429, 507))
+        async def put(
+            request: Request,
+            sha256: Digest,
+            device: Asker,
+            upload_offset: Annotated[int, Header(ge=0)],
+            upload_length: Annotated[int, Header(ge=1, le=MAX_BYTES)],
+        ) -> Offset:
+            """Go on with a file from an offset; the body may be any part of the rest."""
+            got = await self.receive(
+                device.device_id, sha256, upload_offset, upload_length, request.stream()
+            )
+            return Offset(offset=got.offset, length=upload_length, complete=got.is_complete)
 
     def received(self, device_id: str, sha256: str) -> Received:
         """What this device has sent of a file; what others sent is not shown."""
@@ -134,14 +174,23 @@ class Uploads:
             if error.errno not in FULL:
                 raise
             log.error("the disk of %s is full", self.folder)
-            raise Refused(507, "disk_full", "the server's disk is full; keep the file") from None
+            raise disk_full() from None
         return Received(total, is_complete=True)
+
+    async def take(self, device_id: str, sha256: str, file: BinaryIO, total: int) -> None:
+        """Store a file that came at once; raises as ``receive`` does."""
+        if await run_in_threadpool(_sha256, file) != sha256:
+            raise _mismatch()
+        there = await run_in_threadpool(self.received, device_id, sha256)
+        if not there.is_complete:
+            file.seek(there.offset)
+            await self.receive(device_id, sha256, there.offset, total, _pieces(file))
 
     def _store(self, device_id: str, sha256: str, file: Path) -> None:
         """The store first, then the row that says so; what is left of a kill is done again."""
         if digest_of_file(file) != f"sha256:{sha256}":
             file.unlink()
-            raise Refused(422, "digest_mismatch", "the bytes have another SHA-256; send it again")
+            raise _mismatch()
         n_bytes = file.stat().st_size
         self.blobs.put_file(file, durable=True)
         with self.engine.begin() as connection:
@@ -178,6 +227,27 @@ def drop(connection: Connection, blobs: Blobs, digests: Collection[str]) -> int:
         blobs.delete(f"sha256:{digest}")
     connection.execute(delete(BLOBS).where(BLOBS.c.sha256.in_(free)))
     return len(free)
+
+
+def disk_full() -> Refused:
+    return Refused(507, "disk_full", "the server's disk is full; keep the file")
+
+
+def _mismatch() -> Refused:
+    return Refused(422, "digest_mismatch", "the bytes have another SHA-256; send it again")
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await run_in_threadpool(file.read, PIECE_BYTES):
+        yield piece
 
 
 def wrong_offset(offset: int) -> Refused:

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers, MutableHeaders
@@ -61,7 +61,7 @@ Moment = Annotated[
     Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
 ]
 
-Text = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]  # Postgres takes no NUL
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 CLOCK_SLACK = timedelta(days=1)  # as ingest allows a device's clock to be ahead
 
@@ -75,10 +75,10 @@ class Sent(BaseModel):
 class SentCapture(Sent):
     """How the browser says that it recorded."""
 
-    ns: bool | None = None  # noise suppression
-    agc: bool | None = None  # automatic gain control
-    aec: bool | None = None  # echo cancelling
-    sample_rate_hz: Annotated[int, Field(gt=0, le=768_000)] | None = None
+    ns: StrictBool | None = None  # noise suppression
+    agc: StrictBool | None = None  # automatic gain control
+    aec: StrictBool | None = None  # echo cancelling
+    sample_rate_hz: Annotated[int, Field(gt=0, le=768_000, strict=True)] | None = None
     app: Annotated[str, Field(pattern="^[a-z0-9-]{0,40}$")] = ""
 
 
@@ -169,24 +169,29 @@ class _Headers:
 
 
 class _Bounded:
-    """Refuses a body that is too large while it comes, but for paths that stream theirs."""
+    """Refuses a body that is too large while it comes."""
 
-    def __init__(self, app: ASGIApp, streams: Sequence[str]) -> None:
-        self.app, self.streams = app, tuple(streams)
+    def __init__(self, app: ASGIApp, larger: Mapping[str, int]) -> None:
+        self.app, self.larger = app, larger
+
+    def _most(self, path: str) -> int:
+        for place, n_bytes in self.larger.items():
+            if path == place or (place.endswith("/") and path.startswith(place)):
+                return n_bytes
+        return MAX_BODY_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        n_bytes = 0
+        most, n_bytes = self._most(scope.get("path", "")), 0
 
         async def counted() -> Message:
             nonlocal n_bytes
             message = await receive()
             n_bytes += len(message.get("body", b""))
-            if n_bytes > MAX_BODY_BYTES:
-                raise Refused(413, "too_large", f"a request has at most {MAX_BODY_BYTES} bytes")
+            if n_bytes > most:
+                raise Refused(413, "too_large", f"a request has at most {most} bytes")
             return message
 
-        is_bounded = scope["type"] == "http" and not scope["path"].startswith(self.streams)
-        await self.app(scope, counted if is_bounded else receive, send)
+        await self.app(scope, counted if scope["type"] == "http" else receive, send)
 
 
 class _Observed:
@@ -229,15 +234,16 @@ class _Observed:
                 raise
 
 
-def create_app(title: str, engine: Engine, streams: Sequence[str] = ()) -> FastAPI:
+def create_app(title: str, engine: Engine, larger: Mapping[str, int] | None = None) -> FastAPI:
     """An application without pages of other hosts, whose errors quote no value of a request.
 
-    ``streams``: how paths begin whose bodies may be of any size, and which bound them themselves.
+    ``larger``: paths, or how they begin where they end in ``/``, whose bodies may have more bytes
+    than others, and how many.
     """
     # FastAPI's own pages of the interface load their scripts from another host.
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
     app.state.engine = engine
-    app.add_middleware(_Bounded, streams=streams)
+    app.add_middleware(_Bounded, larger=larger or {})
     app.add_middleware(_Headers)
     app.state.metrics = Metrics()
     app.state.metrics.add("events", of_events(engine))

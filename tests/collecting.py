@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from sqlalchemy import Engine
 from spira_services import devices, people
 from spira_services.collection import api
 from spira_services.database import migrate, open_engine
+from spira_services.serving import api as serving
+from spira_services.serving.queue import SqlQueue
+from spira_services.serving.relay import Relay
 from spira_services.web import create_app
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
@@ -76,9 +80,11 @@ class Collection:
         with engine.begin() as connection:
             about = {"keeps_numbers": keeps_numbers, "check_letter": check_letter}
             devices.add_site(connection, SITE, "Hospital", "cli:test", **about)
-        app = create_app("SPIRA", engine, api.STREAMS)
+        app = create_app("SPIRA", engine, api.LARGER | serving.LARGER)
         blobs = Blobs(open_backend(audio or str(folder / "audio")))
         api.add_to(app, engine, blobs, folder / "unfinished")
+        relay = Relay(engine, SqlQueue(engine))  # which is not started: the queue is other tests'
+        serving.add_to(app, engine, blobs, folder / "unfinished", relay)
         with served(app) as address, httpx.Client(base_url=address) as client:
             yield cls(engine, client, folder, blobs, app)
         engine.dispose()
@@ -132,6 +138,20 @@ class Phone:
         for content in session.takes.values():
             self.put(content)
         return self.commit(session)
+
+    def ask(
+        self, audio: bytes, key: str = "", headers: dict[str, str] | None = None, **fields: Any
+    ) -> httpx.Response:
+        """Ask a model, with the audio in the same request."""
+        sent = {"sha256": sha(audio), "recorded_at": "2024-03-01T12:00:00Z", **fields}
+        return self.client.post(
+            "/v1/inferences",
+            files={"audio": ("take.wav", audio), "request": (None, json.dumps(sent))},
+            headers={**self.headers, "Idempotency-Key": key or str(uuid4()), **(headers or {})},
+        )
+
+    def get(self, place: str) -> httpx.Response:
+        return self.client.get(f"/v1/{place}", headers=self.headers)
 
     def receipts(self) -> list[dict[str, Any]]:
         answer = self.client.get("/collection/v1/sessions", headers=self.headers)

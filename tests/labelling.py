@@ -58,5 +58,9 @@ def hospital_ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[W
     with migrated("", tmp_path) as engine:
         with engine.begin() as connection:
             devices.add_site(connection, SITE, "Hospital", "cli:test")
-        with served(application(engine)) as address, httpx.Client(base_url=address) as client:
+        with (
+            application(engine) as app,
+            served(app) as address,
+            httpx.Client(base_url=address) as client,
+        ):
             yield Ward(engine, address, client)

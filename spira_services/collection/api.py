@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, FastAPI, Header, Request, Response
-from fastapi import Path as InPath
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,7 +31,7 @@ from spira_services.web import (
 from spira_tasks.artifacts.blobs import Blobs
 
 APP = Path(__file__).parent / "app"
-STREAMS = ("/collection/v1/blobs/",)  # bodies that are not read at once
+LARGER = {"/collection/v1/blobs/": MAX_BYTES}
 
 
 class Enrolment(BaseModel):
@@ -52,15 +51,7 @@ class Enrolled(BaseModel):
     collector: str
 
 
-class Offset(BaseModel):
-    offset: int
-    length: int
-    complete: bool
-
-
 Manager = Annotated[Person, signed_in("data_manager")]
-Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
-NotNegative = Annotated[int, Header(ge=0)]
 
 
 def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None:
@@ -68,9 +59,10 @@ def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None
 
     ``blobs`` is store A; ``unfinished`` the folder of files that are not whole yet.
     """
-    uploads, sessions = Uploads(engine, unfinished, blobs), Sessions(engine, blobs)
+    sessions = Sessions(engine, blobs)
     tries = Limiter(10, 60)
     router = APIRouter(prefix="/collection/v1", tags=["collection"])
+    Uploads(engine, unfinished, blobs).add_to(router)
 
     @router.post("/devices", status_code=201, responses=may_answer(403, 429))
     def enrol(request: Request, enrolment: Enrolment) -> Enrolled:
@@ -95,28 +87,6 @@ def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None
         with engine.connect() as connection:
             site = devices.site(connection, device.hospital_id)
         return form.described(site.name, site.check_letter, site.hospital_id)
-
-    @router.head("/blobs/{sha256}", responses=may_answer(401), response_class=Response)
-    def offset(sha256: Digest, device: Asker) -> Response:
-        """How much of a file has come, in the header Upload-Offset."""
-        there = uploads.received(device.device_id, sha256)
-        headers = {"Upload-Offset": str(there.offset)}
-        headers["Upload-Complete"] = "?1" if there.is_complete else "?0"
-        return Response(headers=headers)
-
-    @router.put("/blobs/{sha256}", responses=may_answer(401, 409, 413, 429, 507))
-    async def put(
-        request: Request,
-        sha256: Digest,
-        device: Asker,
-        upload_offset: NotNegative,
-        upload_length: Annotated[int, Header(ge=1, le=MAX_BYTES)],
-    ) -> Offset:
-        """Go on with a file from an offset; the body may be any part of the rest."""
-        got = await uploads.receive(
-            device.device_id, sha256, upload_offset, upload_length, request.stream()
-        )
-        return Offset(offset=got.offset, length=upload_length, complete=got.is_complete)
 
     @router.put(
         "/sessions/{session_id}",

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel
+from pydantic import BaseModel, StrictBool
 from sqlalchemy import Connection, Engine, Select, delete, func, select, update
 from sqlalchemy.engine import Row
 
@@ -53,8 +53,8 @@ Action = Literal["seen", "recorded_again", "agreed", "disagreed"]
 class Agreed(Sent):
     """What the person agreed to, beside the answer, and by which version of the text."""
 
-    labels: bool = False  # the recording may be labelled and learned from
-    ab: bool = False  # the answer may come from either of two models
+    labels: StrictBool = False  # the recording may be labelled and learned from
+    ab: StrictBool = False  # the answer may come from either of two models
     version: Text = ""
 
 

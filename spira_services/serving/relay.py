@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from spira_services.database import now
+from spira_services.serving.port import Queue
 from spira_services.serving.tables import OUTBOX
 from spira_tasks.errors import SpiraError
-
-if TYPE_CHECKING:
-    from spira_services.serving.port import Queue
 
 log = logging.getLogger("spira.services")
 

@@ -1,0 +1,284 @@
+"""Who asks a model over the network: what is taken, what is refused, and how the answer comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from asking import answer
+from collecting import NUMBER, Collection, Phone, session, sha
+from sqlalchemy import func, select
+
+from spira_services.serving import events
+from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
+    with Collection.at(tmp_path_factory.mktemp("ward")) as running:
+        yield running
+
+
+@pytest.fixture
+def phone(ward: Collection) -> Phone:
+    return ward.device()
+
+
+def audio() -> bytes:
+    """No audio at all: the interface does not look into it."""
+    return b"RIFF" + uuid4().bytes * 200
+
+
+def asked(phone: Phone, content: bytes = b"", **fields: Any) -> str:
+    answered = phone.ask(content or audio(), **fields)
+    assert answered.status_code == 202, answered.text
+    return str(answered.json()["inference_id"])
+
+
+def count(ward: Collection, table: Any, *where: Any) -> int:
+    with ward.engine.connect() as connection:
+        return connection.execute(
+            select(func.count()).select_from(table).where(*where)
+        ).scalar_one()
+
+
+def test_a_recording_in_one_request_is_taken_when_all_of_it_is_durable(
+    ward: Collection, phone: Phone
+) -> None:
+    content = audio()
+    taken = phone.ask(content, patient_rgh=NUMBER, capture={"ns": False})
+    assert taken.status_code == 202, taken.text
+    inference_id = taken.json()["inference_id"]
+    assert taken.json() == {"inference_id": inference_id, "state": "queued"}
+    assert taken.headers["Location"] == f"/v1/inferences/{inference_id}"
+    assert ward.blobs.read(f"sha256:{sha(content)}") == content
+    assert count(ward, OUTBOX, OUTBOX.c.inference_id == inference_id) == 1
+    waiting = phone.client.get(taken.headers["Location"], headers=phone.headers).json()
+    assert (waiting["state"], waiting["meaning"]) == ("queued", ["queued"])
+    assert NUMBER not in json.dumps(waiting)
+
+
+def test_the_same_request_again_gives_the_same_inference_and_its_state_by_then(
+    ward: Collection, phone: Phone
+) -> None:
+    content, key = audio(), str(uuid4())
+    first = phone.ask(content, key).json()
+    answer(ward.engine, first["inference_id"])
+    again = phone.ask(content, key)
+    assert again.status_code == 202
+    assert again.json() == {"inference_id": first["inference_id"], "state": "answered"}
+    assert phone.ask(content, key, task="VOWEL").status_code == 409
+
+
+def test_bytes_of_another_hash_are_refused_also_where_the_right_ones_came_before(
+    ward: Collection, phone: Phone
+) -> None:
+    content = audio()
+    for _ in range(2):
+        refused = phone.ask(audio(), sha256=sha(content))
+        assert (refused.status_code, refused.json()["error"]) == (422, "digest_mismatch")
+        asked(phone, content)
+
+
+def test_a_recording_that_was_sent_in_pieces_is_asked_about_by_its_hash(
+    ward: Collection, phone: Phone
+) -> None:
+    content = audio()
+    headers = {**phone.headers, "Upload-Length": str(len(content))}
+    for offset in (0, 1000):
+        piece = content[offset : offset + 1000] if not offset else content[1000:]
+        sent = phone.client.put(
+            f"/v1/blobs/{sha(content)}",
+            content=piece,
+            headers={**headers, "Upload-Offset": str(offset)},
+        )
+        assert sent.status_code == 200, sent.text
+    body = {"sha256": sha(content), "recorded_at": "2024-03-01T12:00:00Z"}
+    keyed = {**phone.headers, "Idempotency-Key": str(uuid4())}
+    taken = phone.client.post("/v1/inferences", json=body, headers=keyed)
+    assert taken.status_code == 202, taken.text
+
+
+def test_a_file_that_was_begun_in_pieces_may_come_whole_with_its_request(phone: Phone) -> None:
+    content = audio()
+    phone.put(content, n_bytes=1000)
+    asked(phone, content)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"audio": ("a.wav", b"x")},
+        {"request": (None, "{}")},
+        {"audio": (None, "x"), "request": (None, "{}")},
+        {"audio": ("a", b"x"), "request": (None, "{}"), "name": (None, "y")},
+        {"audio": ("a", b"x"), "request": (None, '{"recorded_at": "now"}')},
+    ],
+)
+def test_a_request_of_another_form_is_refused_and_quotes_no_value(phone: Phone, files: Any) -> None:
+    headers = {**phone.headers, "Idempotency-Key": str(uuid4())}
+    refused = phone.client.post("/v1/inferences", files=files, headers=headers)
+    assert (refused.status_code, refused.json()["error"]) == (422, "malformed"), refused.text
+    assert "missing" in {one["rule"] for one in refused.json()["problems"]}
+    assert "now" not in refused.text
+
+
+def test_a_key_and_an_enrolled_device_are_needed(ward: Collection, phone: Phone) -> None:
+    files = {"audio": ("a", b"x"), "request": (None, "{}")}
+    nameless = phone.client.post("/v1/inferences", files=files, headers=phone.headers)
+    assert nameless.status_code == 422
+    stranger = Phone(phone.client, "nobody.x")
+    assert stranger.ask(audio()).status_code == 401
+    for place in ("inferences", "models", "hospitals", "me"):
+        assert stranger.get(place).status_code == 401
+
+
+def test_a_recording_of_more_bytes_than_a_file_has_is_refused_while_it_comes(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b"\0" * ((1 << 20) + 1)
+    headers = {**phone.headers, "Idempotency-Key": str(uuid4()), "Content-Type": "application/json"}
+    refused = phone.client.post("/v1/inferences", content=body, headers=headers)
+    assert (refused.status_code, refused.json()["error"]) == (413, "too_large")
+
+
+def test_an_answer_is_seen_by_the_device_that_asked_alone(ward: Collection, phone: Phone) -> None:
+    inference_id = asked(phone)
+    answer(ward.engine, inference_id)
+    seen = phone.get(f"inferences/{inference_id}").json()
+    assert (seen["state"], seen["decision"], seen["probability"]) == ("answered", "positive", 0.81)
+    assert (seen["version"], seen["operating_point"]) == ("3", 0.5)
+    other = ward.device()
+    assert other.get("inferences").json() == {"inferences": [], "next": None}
+    place = f"/v1/inferences/{inference_id}"
+    for method, more in (("GET", ""), ("GET", "/events"), ("DELETE", ""), ("POST", "/actions")):
+        body = {"action": "seen"} if method == "POST" else None
+        refused = phone.client.request(method, place + more, headers=other.headers, json=body)
+        assert refused.status_code == 404, (method, more)
+
+
+def test_the_list_goes_on_where_a_page_ended(phone: Phone) -> None:
+    every = [asked(phone) for _ in range(3)]
+    first = phone.get("inferences?limit=2").json()
+    rest = phone.get(f"inferences?limit=2&before={first['next']}").json()
+    found = [one["inference_id"] for one in first["inferences"] + rest["inferences"]]
+    assert (found, rest["next"]) == (every[::-1], None)
+
+
+def test_a_stream_of_events_ends_with_the_answer(ward: Collection, phone: Phone) -> None:
+    inference_id = asked(phone)
+    place = f"/v1/inferences/{inference_id}/events"
+    with phone.client.stream("GET", place, headers=phone.headers) as stream:
+        assert stream.headers["Content-Type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        assert next(lines) == "event: queued"
+        answer(ward.engine, inference_id)
+        rest = [*lines]
+    assert [line for line in rest if line.startswith("event")] == ["event: answered"]
+    data = next(line for line in reversed(rest) if line.startswith("data: "))
+    assert json.loads(data.removeprefix("data: ")) == phone.get(f"inferences/{inference_id}").json()
+
+
+def test_open_streams_are_bounded_and_say_that_they_wait(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_STREAMS_OF_DEVICE", 1)
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
+    place = f"/v1/inferences/{asked(phone)}/events"
+    with phone.client.stream("GET", place, headers=phone.headers) as stream:
+        lines = stream.iter_lines()  # held: the stream would be closed with it
+        assert ": waiting" in lines
+        refused = phone.client.get(place, headers=phone.headers)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+
+
+def test_in_a_batch_each_is_answered_as_it_would_be_alone(ward: Collection, phone: Phone) -> None:
+    contents = [audio() for _ in range(3)]
+    for content in contents[:2]:
+        phone.put(content)
+    batch = {
+        "inferences": [
+            {
+                "idempotency_key": str(uuid4()),
+                "request": {"sha256": sha(content), "recorded_at": "2024-03-01T12:00:00Z"},
+            }
+            for content in contents
+        ]
+    }
+    taken = phone.client.post("/v1/inferences/batch", json=batch, headers=phone.headers)
+    assert taken.status_code == 202, taken.text
+    one, two, three = taken.json()["inferences"]
+    assert [item["status"] for item in (one, two, three)] == [202, 202, 409]
+    assert three["refusal"]["error"] == "missing_blobs"
+    phone.put(contents[2])
+    again = phone.client.post("/v1/inferences/batch", json=batch, headers=phone.headers).json()
+    ids = [item["inference_id"] for item in again["inferences"]]
+    assert ids[:2] == [one["inference_id"], two["inference_id"]]
+    assert UUID(ids[2])
+
+
+def test_too_many_that_wait_are_told_when_to_come_again_and_leave_nothing(
+    ward: Collection, phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spira_services.serving.inferences.Backlog.room", lambda *_: 0)
+    content = audio()
+    refused = phone.ask(content)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+    assert not ward.blobs.exists(f"sha256:{sha(content)}")
+    assert count(ward, INFERENCES, INFERENCES.c.sha256 == sha(content)) == 0
+    phone.put(content)
+    body = {"sha256": sha(content), "recorded_at": "2024-03-01T12:00:00Z"}
+    batch = {"inferences": [{"idempotency_key": str(uuid4()), "request": body}]}
+    refused = phone.client.post("/v1/inferences/batch", json=batch, headers=phone.headers)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+
+
+def test_what_is_deleted_is_gone_and_says_so(ward: Collection, phone: Phone) -> None:
+    content = audio()
+    inference_id = asked(phone, content)
+    for _ in range(2):
+        gone = phone.client.delete(f"/v1/inferences/{inference_id}", headers=phone.headers)
+        assert gone.status_code == 204
+    assert phone.get(f"inferences/{inference_id}").json()["state"] == "deleted"
+    assert not ward.blobs.exists(f"sha256:{sha(content)}")
+
+
+def test_audio_that_a_session_holds_stays_when_its_inference_is_deleted(
+    ward: Collection, phone: Phone
+) -> None:
+    sent = session(7)
+    content = sent.takes["SENTENCE"]
+    assert phone.send(sent).status_code == 201
+    inference_id = asked(phone, content)
+    phone.client.delete(f"/v1/inferences/{inference_id}", headers=phone.headers)
+    assert ward.blobs.exists(f"sha256:{sha(content)}")
+
+
+def test_what_a_person_did_on_an_answer_is_noted_once(ward: Collection, phone: Phone) -> None:
+    inference_id = asked(phone)
+    place = f"/v1/inferences/{inference_id}/actions"
+    for _ in range(2):
+        sent = phone.client.post(place, json={"action": "agreed"}, headers=phone.headers)
+        assert sent.status_code == 204
+    other = phone.client.post(place, json={"action": "smiled"}, headers=phone.headers)
+    assert other.status_code == 422
+    assert count(ward, ACTIONS, ACTIONS.c.inference_id == inference_id) == 1
+
+
+def test_who_asks_and_where_is_known_and_a_version_only_once_it_answered(
+    ward: Collection, tmp_path: Path
+) -> None:
+    with Collection.at(tmp_path) as fresh:
+        phone = fresh.device()
+        me = phone.get("me").json()
+        assert (me["hospital_id"], me["model"]) == ("hc", "Moto G")
+        site = {"hospital_id": "hc", "name": "Hospital"}
+        assert phone.get("hospitals").json() == {"hospitals": [site]}
+        assert phone.get("models").json() == {"models": []}
+        answer(fresh.engine, asked(phone), version="4")
+        (model,) = phone.get("models").json()["models"]
+        assert (model["version"], model["arm"]) == ("4", "champion")
