@@ -49,6 +49,17 @@ if [ -n "$version" ]; then
   python -m spira_tasks model approve "$version" --why "$why"
   python -m spira_tasks quarantine rerun latest 2>>"$log"
 fi
+
+if python -m spira_tasks model list --json | grep champion >/dev/null; then
+  recording=$(find "$cohort" -name '*SENTENCE*' -type f | sort | head -n 1)
+  say "5. The model in use is asked about a recording, as from a ward"
+  echo "  python -m spira_services work &"
+  echo "  python -m spira_services ask ${recording#"$PWD/"}"
+  python -m spira_services work 2>>"$log" >&2 & worker=$!
+  trap 'kill $worker 2>/dev/null || true' EXIT
+  python -m spira_services ask "$recording" 2>>"$log" || [ $? -eq 65 ]
+  kill $worker; wait $worker
+fi
 cat <<NEXT
 
 Next:

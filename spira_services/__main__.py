@@ -28,6 +28,7 @@ from spira_tasks.errors import ConfigError, SpiraError
 
 if TYPE_CHECKING:
     from spira_services.importers.found import Asked
+    from spira_services.serving.inferences import Inference
     from spira_services.serving.router import Mode, Route
 
 PASSWORD_VARIABLE = "SPIRA_ADMIN_PASSWORD"  # noqa: S105  # of the person whom --code-file adds
@@ -119,14 +120,15 @@ def work(
     """
     import signal
 
-    from spira_services import server
+    from spira_services import logs, server, tracing
     from spira_services.serving.models import Models
     from spira_services.serving.queue import open_queue
     from spira_services.serving.relay import Relay
     from spira_services.serving.worker import Worker, note_refused
     from spira_tasks.artifacts import Store
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.start()
+    tracing.start("spira-worker")
     with opened() as engine:
         queue, models = open_queue(engine), Models(Store(store), note_refused(engine))
         worker = Worker(engine, server.audio(), queue, models)
@@ -140,6 +142,55 @@ def work(
         finally:
             models.close()
             queue.close()
+
+
+@app.command()
+def ask(
+    file: Annotated[Path, typer.Argument(help="A recording.", exists=True, dir_okay=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+) -> None:
+    """Ask the model about a recording as a telephone does, and wait for a worker's answer.
+
+    Ends with 65 where there is none: the recording has to be made again, or no try succeeded.
+
+    Example:  python -m spira_services ask recording.wav
+    """
+    from uuid import uuid4
+
+    from spira_services import server, uploads
+    from spira_services.serving.inferences import Backlog, Inferences, SentInference, answered
+    from spira_services.serving.queue import open_queue
+    from spira_services.serving.relay import Relay
+    from spira_services.welcome import this_computer
+    from spira_tasks.artifacts.blobs import hex_of
+
+    blobs = server.audio()
+    with opened() as engine, Relay(engine, open_queue(engine)):
+        sha256 = hex_of(blobs.put_file(file, durable=True))
+        with engine.begin() as connection:
+            device = this_computer(connection)
+            uploads.note(connection, device.device_id, sha256, file.stat().st_size)
+        sent = SentInference(sha256=sha256, recorded_at=now())
+        asked = Inferences(engine, blobs, Backlog(engine)).ask(device, uuid4(), sent)
+        print(f"stored as {asked.inference_id}; waiting for a worker", file=sys.stderr)
+        found = answered(engine, asked.inference_id)
+    print(found.model_dump_json(indent=1) if as_json else _answer_in_words(found))
+    if found.decision is None:
+        raise SystemExit(EXIT_REJECTED)
+
+
+def _answer_in_words(found: Inference) -> str:
+    took = (found.answered_at or found.received_at) - found.received_at
+    if found.state != "answered":
+        return f"no answer: {found.reason}"
+    by = f"version {found.version} of the model, after {took.total_seconds():.1f} s"
+    if found.record_again:
+        return f"record again: {', '.join(found.record_again)}   ({by})"
+    unusual = f"; unusual: {', '.join(found.unusual)}" if found.unusual else ""
+    return (
+        f"{found.decision}: probability {found.probability:.2f}, positive from "
+        f"{found.operating_point:.2f} on{unusual}   ({by})"
+    )
 
 
 @app.command()

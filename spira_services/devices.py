@@ -147,8 +147,8 @@ def enrol(connection: Connection, code: str, model: str, os: str) -> tuple[Devic
     return device, f"{device.device_id}.{secret}"
 
 
-def note_import(connection: Connection, device: Device) -> None:
-    """Note what stands for an imported source, once; it has no key, and can send nothing."""
+def note_keyless(connection: Connection, device: Device) -> None:
+    """Note what stands for a source that is no telephone, once; it has no key to send by."""
     row = {**vars(device), "key_hash": "", "enrolled_at": now(), "ended_at": now()}
     insert_once(connection, DEVICES, row)
 

@@ -59,16 +59,23 @@ def working(engine: Engine, blobs: Blobs, queue: Queue, store: Store) -> Iterato
 
 
 def publish(
-    store: Store, folder: Path, seed: int = 0, edit: Callable[[Path], None] = lambda _: None
+    store: Store,
+    folder: Path,
+    seed: int = 0,
+    edit: Callable[[Path], None] = lambda _: None,
+    n_hidden: int | None = 2,
 ) -> Registered:
-    """Register a small model that learned nothing; ``edit`` changes its files before the seal.
+    """Register a model that learned nothing; ``edit`` changes its files before the seal.
+
+    ``n_hidden`` is that of its last layers; None is what a training takes.
 
     It answers the golden clips, and is nobody's champion yet.
     """
     torch.manual_seed(seed)
     made = folder / f"made-{uuid4().hex}"
     (made / "parts").mkdir(parents=True)
-    Classifier(ClassifierSpec(n_hidden=2)).save(made / "parts")
+    spec = ClassifierSpec() if n_hidden is None else ClassifierSpec(n_hidden=n_hidden)
+    Classifier(spec).save(made / "parts")
     evaluate.policy("SENTENCE", None).save(made / "parts")
     classifier = store.put_directory(made / "parts")
     register.write_package(made, store.directory(classifier))

@@ -277,7 +277,7 @@ class Importer:
                 ]:
                     return replace(outcome, status="refused", reasons=_reasons(problems))
                 sent = self._sent(one, revision + 1)
-            devices.note_import(connection, one.device)
+            devices.note_keyless(connection, one.device)
             for sha256, name in one.names.items():
                 uploads.note(connection, one.device.device_id, sha256, self._size(name))
             try:

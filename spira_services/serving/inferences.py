@@ -342,6 +342,18 @@ def state(connection: Connection, inference_id: str) -> Inference | None:
     return None if row is None else _as_seen(row)
 
 
+def answered(engine: Engine, inference_id: str, every_seconds: float = 0.2) -> Inference:
+    """Wait until an inference is answered or failed, and return it."""
+    while True:
+        with engine.connect() as connection:
+            found = state(connection, inference_id)
+        if found is None:
+            raise LookupError(inference_id)
+        if found.state != "queued":
+            return found
+        time.sleep(every_seconds)
+
+
 def states(connection: Connection, inference_ids: Sequence[str]) -> list[Inference]:
     """Those of the names that are there, in no order."""
     asked = _seen().where(INFERENCES.c.inference_id.in_(inference_ids))

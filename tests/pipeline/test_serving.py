@@ -14,6 +14,7 @@ import pytest
 from serving import Asker, code_of, publish, until, working
 from sqlalchemy import Engine, func, select, update
 
+from spira_services.__main__ import main
 from spira_services.database import migrate, now, open_engine
 from spira_services.events import EVENTS
 from spira_services.serving import router
@@ -24,6 +25,7 @@ from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs, digest_of
 from spira_tasks.artifacts.sources import open_backend
+from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.provenance import ROOT
 from spira_tasks.speech import golden
 from spira_tasks.tracking import Tracker
@@ -251,6 +253,30 @@ def test_a_store_that_is_away_is_waited_for_and_no_try_is_counted_against_a_mess
 def n_tries(engine: Engine) -> int:
     with engine.connect() as connection:
         return connection.execute(select(func.max(QUEUE.c.n_tries))).scalar() or 0
+
+
+def test_the_command_line_asks_as_a_telephone_does(
+    store: Store,
+    engine: Engine,
+    asker: Asker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(engine.url))
+    monkeypatch.setenv("SPIRA_SERVICES_FOLDER", str(tmp_path / "services"))
+    for name, content in {"calm": CALM, "clipped": CLIPPED}.items():
+        (tmp_path / name).write_bytes(content)
+    with working(engine, asker.blobs, SqlQueue(engine), store):
+        assert main(["ask", str(tmp_path / "calm"), "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert main(["ask", str(tmp_path / "calm")]) == 0
+        said = capsys.readouterr().out
+        assert main(["ask", str(tmp_path / "clipped")]) == EXIT_REJECTED
+        refused = capsys.readouterr().out
+    assert said.startswith(f"{answer['decision']}: probability {answer['probability']:.2f}")
+    assert "version 1 of the model" in said
+    assert refused.startswith("record again: clipping_fraction_high")
 
 
 def started(tmp_path: Path, store: Store, *arguments: str) -> subprocess.Popen[str]:
