@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +28,7 @@ from spira_services.serving.tables import FAILURES, INFERENCES, PREDICTIONS
 from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
+from spira_tasks.provenance import ROOT
 from spira_tasks.tracking import CLASSIFIER, MODEL, Tracker
 
 WHY = "a week as shadow was fine"
@@ -310,6 +313,13 @@ def test_among_many_good_canaries_few_are_taken_back_and_looking_often_does_not_
         # the expectation of the money is 1: no bet has an edge
         assert 0.5 < np.exp(money[:, 50]).mean() < 1.5
     assert aborted.mean() <= 0.05
+
+
+def test_the_benchmark_of_canaries_runs() -> None:
+    command = [sys.executable, "benchmarks/canary.py", "--routes", "3"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [line for line in run.stdout.splitlines() if "%" in line]
+    assert len(rows) == 1 + 8 * 9 + 9
 
 
 def test_the_limits_name_every_measure() -> None:
