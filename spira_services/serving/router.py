@@ -251,9 +251,11 @@ def judge(connection: Connection, route: Route, rules: Limits | None = None) -> 
     if failed is None or open_route(connection) != route:
         return None
     found = asdict(failed)
-    stop(connection, by=TEST, why=f"the sequential test: {failed.measure}", found=found)
     about = {"route": route.number, "mode": route.mode, "version": route.version, **found}
-    events.record(connection, TEST, "route_aborted", f"route:{route.number}", about)
+    # first: of several workers that judge at once the others wait here, and find it closed
+    if not events.record(connection, TEST, "route_aborted", f"route:{route.number}", about):
+        return None
+    stop(connection, by=TEST, why=f"the sequential test: {failed.measure}", found=found)
     return failed
 
 

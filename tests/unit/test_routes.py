@@ -6,10 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import log
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import databases
@@ -35,14 +38,21 @@ WHY = "a week as shadow was fine"
 Answers = Callable[[np.random.Generator], dict[str, Any]]
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    with databases.migrated("", tmp_path) as engine:
+@contextmanager
+def prepared(address: str, folder: Path) -> Iterator[Engine]:
+    """A database with a device that asks."""
+    with databases.migrated(address, folder) as engine:
         with engine.begin() as connection:
             devices.add_site(connection, "hc", "Hospital", "cli:test")
             row = {"device_id": "d", "key_hash": "h", "hospital_id": "hc", "collector": "ana"}
             about = {"model": "Moto G", "os": "Android 14", "enrolled_at": now()}
             connection.execute(DEVICES.insert(), row | about)
+        yield engine
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with prepared("", tmp_path) as engine:
         yield engine
 
 
@@ -249,6 +259,28 @@ def test_a_bad_canary_is_taken_back_within_fifty_of_its_requests(
     assert ended.found["measure"] == event.details["measure"] == failed.measure
     assert event.details["log_evidence"] >= event.details["needed"]
     assert (event.details["route"], event.details["version"]) == (1, "4")
+
+
+@pytest.mark.parametrize("backend", databases.BACKENDS)
+def test_of_workers_that_judge_at_once_the_first_takes_it_back(
+    backend: str, tmp_path: Path
+) -> None:
+    with databases.server(backend) as address, prepared(address, tmp_path) as engine:
+        route = start(engine)
+        Ward(engine).ask(50, route, None)
+        ready = Barrier(4)
+
+        def judge(_: int) -> Comparison | None:
+            ready.wait()
+            with engine.begin() as connection:
+                return router.judge(connection, route)
+
+        with ThreadPoolExecutor(4) as workers:
+            found = [one for one in workers.map(judge, range(4)) if one]
+        assert [one.measure for one in found] == ["errors"]
+        with engine.begin() as connection:
+            assert router.open_route(connection) is None
+            assert [*connection.execute(select(ROUTES.c.number)).scalars()] == [1, 2]
 
 
 def test_a_canary_as_good_as_the_champion_goes_on(engine: Engine) -> None:
