@@ -342,6 +342,20 @@ def test_nothing_is_rolled_back_to_a_version_that_may_not_serve(
     assert served.tracker.aliases() == {"champion": "4"}
 
 
+@pytest.mark.slow
+def test_airflow_rolls_back_in_the_name_of_who_started_it(served: Registry, tmp_path: Path) -> None:
+    from test_dags import airflow
+
+    home = tmp_path / "airflow"
+    assert airflow("db", "migrate", home=home).returncode == 0
+    dag, conf = ("dags", "test", "spira_rollback"), json.dumps({"to": "1", "reason": WORSE})
+    process = airflow(*dag, "-c", conf, home=home, SPIRA_STORE=served.store.url)
+    assert process.returncode == 0, process.stdout[-2000:]
+    assert served.tracker.aliases() == {"champion": "1"}
+    (event,) = audit.events(served.store)
+    assert (event.action, event.actor.partition(":")[0]) == ("rollback", "airflow")
+
+
 def test_the_step_of_the_dag_rolls_back_and_a_retry_of_it_no_further(served: Registry) -> None:
     step = ROLLBACK.from_params({"to": "", "reason": WORSE}).step("rollback")
     assert run_step(step, "r", served.store).metrics == {"out_of_use": 3.0, "champion": 2.0}
