@@ -304,4 +304,8 @@ class Models:
             with self._lock:
                 self._ready = {**self._ready, number: version}
             log.info("version %s of the model is ready", number)
+        if also and also[0] != aliases.get(CHAMPION) and (tried := self.get(also[0])):
+            found = tracker.version(also[0])  # people may refuse it while it is tried
+            if found.is_refused or found.contains_erased:
+                self.drop(tried, f"version {found.version} of the model is tried no more: refused")
         self.is_followed = True

@@ -259,7 +259,7 @@ def _back_off(n_tries: int) -> float:
 
 
 def note_refused(engine: Engine) -> Callable[[Registered, str], None]:
-    """Record, once, that a version could not serve."""
+    """Record, once, that a version may not or cannot serve, and close the route that tries it."""
 
     def note(version: Registered, why: str) -> None:
         log.error("%s", why)
@@ -267,5 +267,8 @@ def note_refused(engine: Engine) -> Callable[[Registered, str], None]:
         about = {"version": version.version, "classifier": version.classifier}
         with engine.begin() as connection:
             events.record(connection, "worker", "model_not_served", key, about)
+            route = router.open_route(connection)
+            if route is not None and route.version == version.version:
+                router.stop(connection, by="worker", why="its version may not or cannot serve")
 
     return note

@@ -28,7 +28,7 @@ from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.provenance import ROOT
 from spira_tasks.speech import golden
-from spira_tasks.tracking import Tracker
+from spira_tasks.tracking import TAG_REFUSED, Tracker
 
 CALM, OTHER, CLIPPED = (golden.clips()[n].content for n in (0, 1, 2))
 
@@ -170,6 +170,9 @@ def test_a_version_that_is_not_as_it_was_registered_never_serves(
         publish(store, tmp_path, seed, spoil)
     with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
         until(lambda: worker.models.serving)
+        with engine.begin() as connection:
+            router.start(connection, "canary", "2", 0.5, by="cli:test", why="to see what it does")
+        until(lambda: {"version": "2"} in refused(engine) and opened(engine) is None)
         for number in map(str, range(2, 2 + len(broken))):
             tracker.assign("1", None)
             tracker.promote(number)
@@ -188,7 +191,7 @@ def refused(engine: Engine) -> list[dict[str, object]]:
         return [{"version": details["version"]} for details in found]
 
 
-def test_a_canary_answers_its_share_and_where_it_fails_the_champion_does(
+def test_a_canary_answers_its_share_and_where_it_fails_or_is_refused_the_champion_does(
     store: Store, engine: Engine, asker: Asker, tmp_path: Path
 ) -> None:
     store = Store(str(tmp_path / "store"))
@@ -205,6 +208,11 @@ def test_a_canary_answers_its_share_and_where_it_fails_the_champion_does(
             *(("champion", "1"), ("canary", "2"), ("fallback", "1"))
         }
         assert all(shown for _, _, shown in arms)
+        Tracker(store.tracking_uri).tag("2", {TAG_REFUSED: "true"})  # as model refuse does
+        until(lambda: worker.models.get("2") is None and opened(engine) is None)
+        asked = [asker.ask(CALM) for _ in range(4)]
+        until(lambda: all(asker.answer(one).state == "answered" for one in asked))
+        assert {asker.answer(one).version for one in asked} == {"1"}
 
 
 def test_a_shadow_answers_too_and_nobody_sees_it(
@@ -224,6 +232,11 @@ def routed(engine: Engine, mode: router.Mode, worker: rules.Worker) -> None:
     with engine.begin() as connection:
         router.start(connection, mode, "2", share, by="cli:test", why="to see what it does")
     until(lambda: worker.route and worker.models.get("2") and worker.models.serving)
+
+
+def opened(engine: Engine) -> router.Route | None:
+    with engine.begin() as connection:
+        return router.open_route(connection)
 
 
 def predicted(engine: Engine) -> list[tuple[str, str, bool]]:
