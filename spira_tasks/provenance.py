@@ -29,7 +29,12 @@ LOCK_FILE = ROOT / "docker" / "tasks.txt"  # what steps import, in every image a
 PROJECT_PACKAGES = ("spira_tasks", "expectations", "spira_services")
 
 # Distributions that are not named as the module is; a test compares with those installed.
-DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "markdown_it": "markdown-it-py",
+    "opentelemetry": "opentelemetry-sdk",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 # Distributions that another loads where they are installed, without requiring them.
 OPTIONAL = {"pandas": ("pyarrow",)}  # Parquet files, and columns of text
 
