@@ -42,12 +42,14 @@ person = typer.Typer(help="People who sign in or collect.", no_args_is_help=True
 hospitals = typer.Typer(help="Hospitals whose records are read.", no_args_is_help=True)
 route = typer.Typer(help="A version that is tried beside the champion.", no_args_is_help=True)
 labels = typer.Typer(help="Labels, beside the page for them.", no_args_is_help=True)
+telemetry = typer.Typer(help="What was asked and answered.", no_args_is_help=True)
 app.add_typer(sites, name="sites")
 app.add_typer(hospitals, name="hospitals")
 app.add_typer(device, name="devices")
 app.add_typer(person, name="people")
 app.add_typer(labels, name="labels")
 app.add_typer(route, name="route")
+app.add_typer(telemetry, name="telemetry")
 
 
 Snapshots = Annotated[
@@ -820,6 +822,46 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _share(value: float, n: int) -> str:
     """A share of sessions; a dash where it rests on too few."""
     return "-" if n < MIN_CELL or isnan(value) or is_small(round(value * n)) else f"{value:.0%}"
+
+
+@telemetry.command("export")
+def export_telemetry(
+    under: Annotated[
+        str,
+        typer.Option(
+            "--to", envvar="SPIRA_TELEMETRY", help="Folder, or s3://bucket/prefix, of the days."
+        ),
+    ] = ".spira/telemetry",
+) -> None:
+    """Write each day that is over as Parquet, once, and have a sample of it labelled.
+
+    Example:  python -m spira_services telemetry export
+    """
+    from spira_services import feedback
+    from spira_services.serving.telemetry import rule
+
+    with opened() as engine:
+        days, n_sampled = feedback.close_days(engine, under, now(), rule())
+    for one in days:
+        print(f"{one.day}: {_counted(one.n_rows)}")
+    print(f"{len(days)} days written; {few_or(n_sampled)} recordings go to those who label")
+
+
+@telemetry.command("retain")
+def retain_telemetry() -> None:
+    """Delete what is past the time that expectations/telemetry.toml gives it.
+
+    Example:  python -m spira_services telemetry retain
+    """
+    from spira_services import server
+    from spira_services.serving.telemetry import retain, rule
+
+    with opened() as engine:
+        counts = retain(engine, server.audio(), rule(), now())
+    print(
+        f"{few_or(counts['n_expired'])} inferences without their audio and person, "
+        f"{few_or(counts['n_removed'])} removed"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

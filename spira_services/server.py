@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from spira_services.collection import api as collection
-from spira_services.labelling import OfCollection
+from spira_services.feedback import OfProduction
 from spira_services.labels import api as labels
 from spira_services.serving import api as serving
 from spira_services.serving.gauges import of_answers, of_queue
@@ -48,7 +48,7 @@ def application(engine: Engine) -> Iterator[FastAPI]:
         app.state.metrics.add("answers", of_answers(engine))
         app.state.metrics.add("queue", of_queue(queue.depth))
         collection.add_to(app, engine, blobs, unfinished)
-        labels.add_to(app, engine, OfCollection(blobs))
+        labels.add_to(app, engine, OfProduction(blobs))
         serving.add_to(app, engine, blobs, unfinished, relay)
         yield app
     queue.close()

@@ -48,7 +48,10 @@ def current_instruction() -> Instruction:
 
 
 class Evidence(Protocol):
-    """What can be heard and seen of a session: of another service, lent by the server."""
+    """What can be heard and seen of a session: of another service, lent by the server.
+
+    A session may be of the collection, or an inference: their ids are never alike.
+    """
 
     def prepare(self, connection: Connection) -> None:
         """Open tasks for what came since."""
@@ -142,7 +145,7 @@ def add_to(
         """A recording of a session that was given to the person."""
         with engine.begin() as connection:
             digest = None
-            if assignment.is_given(connection, person, "session", session_id):
+            if assignment.given_kind(connection, person, session_id):
                 digest = evidence.recordings(connection, session_id).get(task)
         if digest is None:
             raise not_there()
@@ -154,13 +157,16 @@ def add_to(
         """Say what holds for a session that was given to the person."""
         if given.instruction_version != followed.version:
             raise not_there()
-        answer = Answer(item_kind="session", item_id=given.session_id, **_rest(given))
         with engine.begin() as connection:
+            kind = assignment.given_kind(connection, person, given.session_id)
+            if kind is None:
+                raise not_there()
+            answer = Answer(item_kind=kind, item_id=given.session_id, **_rest(given))
             try:
                 recorded = assignment.submit(connection, person, answer)
             except NotAllowed:
                 raise not_there() from None
-            programs = assignment.pre_labels(connection, person, "session", given.session_id)
+            programs = assignment.pre_labels(connection, person, kind, given.session_id)
         return Taken(recorded=recorded, pre_labels=programs)
 
     @router.get("/agreement", responses=may_answer(401, 404))

@@ -321,12 +321,13 @@ def submit(
     return is_new
 
 
-def is_given(connection: Connection, person: Person, item_kind: ItemKind, item_id: str) -> bool:
-    """Whether a person was given an item, and so may hear it."""
-    given = select(ASSIGNMENTS.c.given_at).where(
-        *_is(ASSIGNMENTS, item_kind, item_id), ASSIGNMENTS.c.annotator == person.person_id
+def given_kind(connection: Connection, person: Person, item_id: str) -> ItemKind | None:
+    """The kind of an item that a person was given, and so may hear; None where it was not given."""
+    given = select(ASSIGNMENTS.c.item_kind).where(
+        ASSIGNMENTS.c.item_id == item_id, ASSIGNMENTS.c.annotator == person.person_id
     )
-    return connection.execute(given).first() is not None
+    kind: ItemKind | None = connection.execute(given).scalar()
+    return kind
 
 
 def pre_labels(

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 
 from spira_services.labels.agreement import Table, mean_kappa, pairs_of
 from spira_services.labels.assignment import state_of
-from spira_services.labels.store import ITEMS, LABEL, LabelEvent, events_as_of
+from spira_services.labels.store import ITEMS, LABEL, ItemKind, LabelEvent, events_as_of
 
 # As the row contract of recordings names sources: an adjudicator is a clinician.
 ContractSource = Literal["clinician", "hospital_record", "weak", "self_report"]
@@ -59,9 +59,15 @@ class Settled:
     reason: Mapping[str, Any]  # by, annotators, instructions, kappa, contradicted_by
 
 
-def settled(connection: Connection, as_of: datetime, policy: LabelPolicy = POLICY) -> list[Settled]:
+def settled(
+    connection: Connection,
+    as_of: datetime,
+    policy: LabelPolicy = POLICY,
+    item_kind: ItemKind = "session",
+) -> list[Settled]:
     """The sessions whose label holds, as the store knew them at a time, by session id.
 
+    With another ``item_kind``, the items of that kind; ``session_id`` is then the item's.
     The confidence in a label that clinicians agree on is the probability that Dawid and Skene's
     model gives it by their first, blind answers; else it is what the source says of itself.
     """
@@ -73,9 +79,9 @@ def settled(connection: Connection, as_of: datetime, policy: LabelPolicy = POLIC
     said = _by_item(events)
     rows = []
     sessions = select(ITEMS.c.item_id, ITEMS.c.subject, ITEMS.c.occurred_at)
-    sessions = sessions.where(ITEMS.c.item_kind == "session", ITEMS.c.registered_at <= as_of)
+    sessions = sessions.where(ITEMS.c.item_kind == item_kind, ITEMS.c.registered_at <= as_of)
     for session in connection.execute(sessions).all():
-        item = ("session", session.item_id)
+        item = (item_kind, session.item_id)
         voices = [
             *said.get(item, ()),
             *_near(said.get(("subject", session.subject), ()), session.occurred_at, policy),

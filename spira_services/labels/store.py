@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from spira_services.database import Instant, Json, insert_once, metadata, now
 
-ItemKind = Literal["session", "recording", "subject"]
+ItemKind = Literal["session", "recording", "subject", "inference"]
 Source = Literal["hospital_record", "clinician", "weak", "self_report", "adjudication"]
 
 LABEL = "ri_clinical"  # respiratory insufficiency by the clinician, never merged with a saturation

@@ -472,6 +472,31 @@ def forget(connection: Connection, blobs: Blobs, tag: str) -> int:
     return len(found)
 
 
+def expire(connection: Connection, blobs: Blobs, before: datetime, most: int) -> int:
+    """Delete, as at a wish, older inferences of people who did not agree to labels; how many."""
+    theirs = (
+        INFERENCES.c.received_at < before,
+        INFERENCES.c.deleted_at.is_(None),
+        INFERENCES.c.agreed["labels"].as_boolean().is_(False),
+    )
+    found = connection.execute(select(INFERENCES.c.inference_id).where(*theirs).limit(most))
+    inference_ids = found.scalars().all()
+    _delete(connection, blobs, inference_ids)
+    return len(inference_ids)
+
+
+def remove(connection: Connection, blobs: Blobs, since: datetime, until: datetime) -> int:
+    """Delete the rows of a time, with all that points to them; return how many inferences."""
+    theirs = INFERENCES.c.received_at >= since, INFERENCES.c.received_at < until
+    found = connection.execute(select(INFERENCES.c.inference_id).where(*theirs)).scalars().all()
+    _delete(connection, blobs, found)
+    of_them = select(INFERENCES.c.inference_id).where(*theirs)
+    for table in (OUTBOX, PREDICTIONS, FAILURES, ACTIONS):
+        connection.execute(delete(table).where(table.c.inference_id.in_(of_them)))
+    connection.execute(delete(INFERENCES).where(*theirs))
+    return len(found)
+
+
 def note_action(connection: Connection, device_id: str, inference_id: str, action: Action) -> None:
     """Note what a person did on an answer, once.
 

@@ -300,7 +300,16 @@ HOSPITAL_SYNC = Pipeline(
     entry="sync.hospitals",
 )
 
+TELEMETRY = Pipeline(
+    "telemetry",
+    (Step("close_days", "telemetry", resources=Resources(access="services")),),
+    options={"telemetry": "close_days.under"},
+)
+
 PIPELINES = {
     pipeline.name: pipeline
-    for pipeline in (TRAINING, ERASURE, REPORT, RETENTION, ROLLBACK, SNAPSHOT, HOSPITAL_SYNC)
+    for pipeline in (
+        *(TRAINING, ERASURE, REPORT, RETENTION, ROLLBACK),
+        *(SNAPSHOT, HOSPITAL_SYNC, TELEMETRY),
+    )
 }

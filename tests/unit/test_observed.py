@@ -7,13 +7,13 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from answered import answered, asked, device
+from asking import Ward
 from collecting import Collection, served, session
-from databases import migrated
 from fastapi import FastAPI, Request, Response
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,7 +22,6 @@ from spira_services import events, logs, tracing
 from spira_services.database import now
 from spira_services.metrics import TOKEN_VARIABLE, may_read
 from spira_services.serving.gauges import of_answers
-from spira_services.serving.tables import FAILURES
 
 MARKER = "Maria 55321987B"
 
@@ -161,18 +160,18 @@ def test_no_value_of_a_session_is_in_the_metrics_or_the_log(
 
 
 def test_answers_are_counted_by_model_and_decision_and_what_waits_is_seen(tmp_path: Path) -> None:
-    with migrated("", tmp_path) as engine:
-        with engine.begin() as connection:
-            ward = device(connection)
-            answered(connection, asked(connection, ward))  # before this process began
-        source = of_answers(engine)
-        with engine.begin() as connection:
-            for probability in (0.9, 0.8, 0.1, None):
-                answered(connection, asked(connection, ward), probability)
-            shadow = asked(connection, ward)
-            answered(connection, shadow, 0.2, version="4", arm="shadow", shown=False)
-            row = {"inference_id": asked(connection, ward), "reason": "no_audio", "n_tries": 5}
-            connection.execute(FAILURES.insert().values({**row, "at": now()}))
+    with Ward.at("", tmp_path) as ward:
+        device = ward.device()
+
+        def answered(**answer: Any) -> None:
+            ward.answer(ward.ask(device).inference_id, waited_seconds=0.02, **answer)
+
+        answered(compute_seconds=0.1)  # before this process began
+        source = of_answers(ward.engine)
+        for decision in ("positive", "positive", "negative", None):
+            answered(compute_seconds=0.1, decision=decision)
+        answered(version="4", arm="shadow", shown=False, decision="negative")
+        ward.fail(ward.ask(device).inference_id, "no_audio")
         for _ in range(2):  # a row is counted once
             metrics = {
                 (one.name, *one.labels.values()): one.value

@@ -150,6 +150,7 @@ def test_only_stages_that_act_outside_are_given_the_run_and_the_store() -> None:
         "snapshot",
         "forget",
         "hospital_sync",
+        "telemetry",
     }
     assert {field.name for field in dataclasses.fields(Work)} == {
         *("key", "blobs", "remember", "checkpoint", "track")

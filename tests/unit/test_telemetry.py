@@ -1,0 +1,228 @@
+"""What is kept of answers, for how long, and what of it goes to people who label."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from asking import Ward
+from databases import BACKENDS, server
+from labelling import hospital_ward
+from sqlalchemy import select, update
+
+from spira_services import devices, feedback
+from spira_services.__main__ import main
+from spira_services.database import now
+from spira_services.devices import Device
+from spira_services.events import EVENTS
+from spira_services.labels import api
+from spira_services.labels.assignment import TASKS
+from spira_services.serving.inferences import Backlog, Inferences, note_action
+from spira_services.serving.tables import ACTIONS, INFERENCES, PREDICTIONS
+from spira_services.serving.telemetry import Rule, export, retain, rule
+from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.blobs import Blobs
+from spira_tasks.artifacts.sources import open_backend
+from spira_tasks.contract.pipelines import TELEMETRY
+from spira_tasks.runner import run_step
+
+DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NEXT = DAY + timedelta(days=1)
+NUMBER = "55321987B"
+LABELS = {"labels": True, "ab": False, "version": "1"}
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    with server(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def ward(address: str, tmp_path: Path) -> Iterator[Ward]:
+    with Ward.at(address, tmp_path) as made:
+        yield made
+
+
+def asked(
+    ward: Ward, device: Device, at: datetime = DAY, probability: float | None = 0.8, **fields: Any
+) -> str:
+    """An inference of a time, and its answer."""
+    inference_id = ward.ask(device, patient_rgh=NUMBER, **fields).inference_id
+    theirs = INFERENCES.c.inference_id == inference_id
+    with ward.engine.begin() as connection:
+        connection.execute(update(INFERENCES).where(theirs).values(received_at=at))
+        note_action(connection, device.device_id, inference_id, "seen")
+        connection.execute(
+            update(ACTIONS).where(ACTIONS.c.inference_id == inference_id).values(at=at)
+        )
+    ward.answer(inference_id, probability=probability, at=at)
+    return inference_id
+
+
+def test_a_day_that_is_over_is_written_once_with_its_digests_and_names_nobody(
+    ward: Ward, tmp_path: Path
+) -> None:
+    device = ward.device()
+    inference_ids = {asked(ward, device) for _ in range(2)}
+    asked(ward, device, NEXT)
+    under = str(tmp_path / "telemetry")
+    just = datetime(2026, 3, 2, 0, 59, tzinfo=UTC)
+    assert [*export(ward.engine, under, just)] == []  # a transaction of that day may be at work
+    (day,) = export(ward.engine, under, just + timedelta(minutes=1))
+    assert day.n_rows == {"requests": 2, "predictions": 2, "failures": 0, "actions": 2}
+    sheet = json.loads((tmp_path / "telemetry/days/2026-03-01.json").read_text())
+    told = ""
+    for name, about in sheet["tables"].items():
+        file = tmp_path / f"telemetry/{name}/day=2026-03-01/rows.parquet"
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == about["sha256"]
+        rows = pq.read_table(file).to_pylist()
+        assert len(rows) == about["n_rows"]
+        told += json.dumps(rows, default=str)
+    assert all(one in told for one in inference_ids)
+    with ward.engine.connect() as connection:
+        rows = connection.execute(select(INFERENCES)).all()
+    for row in rows:
+        for value in (row.device_id, row.subject_id, row.sha256, row.digest, row.idempotency_key):
+            assert value not in told
+    assert [*export(ward.engine, under, just + timedelta(hours=1))] == []
+
+
+def test_an_export_that_was_killed_goes_on_with_what_it_had_written(
+    ward: Ward, tmp_path: Path
+) -> None:
+    device = ward.device()
+    asked(ward, device)
+    under = tmp_path / "telemetry"
+    moment = NEXT + timedelta(hours=1)
+    assert len([*export(ward.engine, str(under), moment)]) == 1
+    sheet, file = under / "days/2026-03-01.json", under / "actions/day=2026-03-01/rows.parquet"
+    before = sheet.read_bytes(), file.read_bytes()
+    sheet.unlink()
+    (under / "requests/day=2026-03-01/rows.parquet").unlink()
+    with ward.engine.begin() as connection:
+        connection.execute(ACTIONS.delete())  # what was written says what was
+    assert len([*export(ward.engine, str(under), moment)]) == 1
+    assert file.read_bytes() == before[1]
+    about = [json.loads(text)["tables"]["requests"] for text in (before[0], sheet.read_bytes())]
+    assert about[0] == about[1]
+
+
+def test_audio_without_consent_goes_first_and_rows_only_of_days_that_were_exported(
+    ward: Ward, tmp_path: Path
+) -> None:
+    device = ward.device()
+    kept = rule().model_copy(update={"audio_days": 2, "row_days": 4})
+    moment = DAY + timedelta(days=4)
+    exported = asked(ward, device, moment - timedelta(days=6))
+    old, new = asked(ward, device, DAY), asked(ward, device, DAY + timedelta(days=3))
+    agreed = asked(ward, device, DAY, agreed=LABELS)
+    assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 2, "n_removed": 0}
+    [*export(ward.engine, str(tmp_path / "telemetry"), moment)]
+    assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 0, "n_removed": 1}
+    assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 0, "n_removed": 0}
+    with ward.engine.connect() as connection:
+        rows = {row.inference_id: row for row in connection.execute(select(INFERENCES))}
+        answers = set(connection.execute(select(PREDICTIONS.c.inference_id)).scalars())
+    assert set(rows) == answers == {old, agreed, new}
+    assert exported not in rows
+    there = {one: ward.blobs.exists(f"sha256:{row.sha256}") for one, row in rows.items()}
+    assert there == {old: False, agreed: True, new: True}
+    assert rows[old].subject_id is None
+    assert rows[agreed].subject_id is not None
+
+
+def chosen(ward: Ward, wanted: Rule) -> tuple[dict[str, int], set[str]]:
+    with ward.engine.begin() as connection:
+        counts = feedback.sample(connection, DAY.date(), wanted)
+        tasks = select(TASKS.c.item_id).where(TASKS.c.item_kind == "inference")
+        return counts, set(connection.execute(tasks).scalars())
+
+
+def undo(ward: Ward) -> None:
+    with ward.engine.begin() as connection:
+        connection.execute(TASKS.delete())
+        connection.execute(EVENTS.delete().where(EVENTS.c.action == feedback.ACTION))
+
+
+def test_the_least_sure_answers_are_labelled_and_as_many_of_each_site(ward: Ward) -> None:
+    wanted = rule().model_copy(update={"sample_a_day": 6, "sample_uncertain": 2})
+    with ward.engine.begin() as connection:
+        devices.add_site(connection, "icesp", "Another", "cli:test")
+    site: dict[str, str] = {}
+    device = ward.device()
+    for name, n in (("hc", 9), ("icesp", 3)):
+        for _ in range(n):
+            site[asked(ward, device, agreed=LABELS, probability=0.95)] = name
+        with ward.engine.begin() as connection:
+            theirs = INFERENCES.c.inference_id.in_([one for one in site if site[one] == name])
+            connection.execute(update(INFERENCES).where(theirs).values(hospital_id=name))
+    unsure = {asked(ward, device, agreed=LABELS, probability=p) for p in (0.49, 0.52)}
+    never = {
+        asked(ward, device, probability=0.5),  # nobody agreed
+        asked(ward, device, probability=None, agreed=LABELS),
+        asked(ward, device, NEXT, probability=0.5, agreed=LABELS),
+    }
+    counts, first = chosen(ward, wanted)
+    assert counts == {"n_uncertain": 2, "n_by_site": 4}
+    assert unsure <= first
+    assert not first & never
+    assert Counter(site[one] for one in first - unsure) == {"hc": 2, "icesp": 2}
+    assert chosen(ward, wanted) == ({}, first)  # once a day
+    undo(ward)
+    assert chosen(ward, wanted) == (counts, first)  # the same seed draws the same
+    undo(ward)
+    other = wanted.model_copy(update={"sample_seed": 2})
+    assert chosen(ward, other)[1] != first
+    gone = next(iter(unsure))
+    ward.inferences.delete(device, gone)
+    with ward.engine.begin() as connection:
+        feedback.prepare(connection)
+    assert chosen(ward, other)[1] & unsure == unsure - {gone}
+
+
+def test_a_label_of_an_inference_is_an_outcome_of_the_day_when_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hospital_ward(tmp_path, monkeypatch) as services:
+        blobs = Blobs(open_backend(str(tmp_path / "audio")))
+        made = Ward(
+            services.engine, blobs, Inferences(services.engine, blobs, Backlog(services.engine))
+        )
+        device = made.device()
+        inference_id = asked(made, device, now() - timedelta(days=2), agreed=LABELS)
+        monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(services.engine.url))
+        monkeypatch.setenv("SPIRA_TELEMETRY", str(tmp_path / "telemetry"))
+        assert main(["telemetry", "export"]) == 0
+        assert "fewer than 5 recordings go to those who label" in capsys.readouterr().out
+        for _ in range(2):
+            with services.person("clinician") as clinician:
+                task = clinician.get("/labels/v1/next").json()
+                assert task["session_id"] == inference_id
+                assert task["recordings"] == ["SENTENCE"]
+                audio = clinician.get(f"/labels/v1/sessions/{inference_id}/SENTENCE")
+                assert audio.status_code == 200
+                said = {"session_id": inference_id, "label": 1, "confidence": 0.9}
+                said |= {"instruction_version": api.current_instruction().version}
+                answer = clinician.post(
+                    "/labels/v1/answers", json={**said, "submission_id": "a" * 8}
+                )
+                assert answer.json()["recorded"]
+        tomorrow = now() + timedelta(days=1, hours=2)
+        feedback.close_days(services.engine, str(tmp_path / "telemetry"), tomorrow, rule())
+        files = (tmp_path / "telemetry/outcomes").glob("*/rows.parquet")
+        (outcome,) = [row for file in files for row in pq.read_table(file).to_pylist()]
+        assert outcome["inference_id"] == inference_id
+        assert (outcome["ri_clinical"], outcome["by"]) == (1, "agreement")
+        result = run_step(TELEMETRY.step("close_days"), "one", Store(str(tmp_path / "store")))
+        assert result.metrics["n_days"] == 0  # all that are over are there
+        assert main(["telemetry", "retain"]) == 0
+        with services.engine.connect() as connection:
+            assert connection.execute(select(INFERENCES.c.deleted_at)).scalar() is None
