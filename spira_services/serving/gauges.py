@@ -13,6 +13,7 @@ from sqlalchemy import Engine, func, select
 
 from spira_services.database import now
 from spira_services.metrics import SECONDS, Source, Tail
+from spira_services.serving.router import open_route
 from spira_services.serving.tables import ACTIONS, FAILURES, OUTBOX, PREDICTIONS
 
 
@@ -88,6 +89,7 @@ def of_answers(engine: Engine) -> Source:
                 select(FAILURES.c.reason, func.count()).group_by(FAILURES.c.reason)
             ).all()
             unsent = select(func.count(), func.min(OUTBOX.c.stored_at))
+            route = open_route(connection)
             n_unsent, oldest = connection.execute(unsent.where(OUTBOX.c.sent_at.is_(None))).one()
         for row in rows:
             answers.labels(row.version, row.arm, row.decision or "record_again").inc()
@@ -97,6 +99,12 @@ def of_answers(engine: Engine) -> Source:
                 waited.observe(row.waited_seconds + row.compute_seconds)
         for row in acts:
             actions.labels(row.action).inc()
+        routes = GaugeMetricFamily(
+            "spira_route_share", "Of requests that a version gets.", labels=["mode", "version"]
+        )
+        if route is not None:
+            routes.add_metric([route.mode, route.version], route.share)
+        yield routes
         failures = GaugeMetricFamily(
             "spira_inferences_failed", "Inferences without an answer.", labels=["reason"]
         )

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from spira_services import events, logs, tracing
 from spira_services.database import now
 from spira_services.metrics import TOKEN_VARIABLE, may_read
+from spira_services.serving import router
 from spira_services.serving.gauges import of_answers
 
 MARKER = "Maria 55321987B"
@@ -172,6 +173,8 @@ def test_answers_are_counted_by_model_and_decision_and_what_waits_is_seen(tmp_pa
             answered(compute_seconds=0.1, decision=decision)
         answered(version="4", arm="shadow", shown=False, decision="negative")
         ward.fail(ward.ask(device).inference_id, "no_audio")
+        with ward.engine.begin() as connection:
+            router.start(connection, "shadow", "4", 0.5, by="cli:test", why="a new version")
         for _ in range(2):  # a row is counted once
             metrics = {
                 (one.name, *one.labels.values()): one.value
@@ -188,6 +191,7 @@ def test_answers_are_counted_by_model_and_decision_and_what_waits_is_seen(tmp_pa
         assert metrics["spira_answer_seconds_count",] == 4
         assert metrics["spira_answer_seconds_bucket", "0.1"] == 0  # each took 0.12 s
         assert metrics["spira_answer_seconds_bucket", "0.25"] == 4
+        assert metrics["spira_route_share", "shadow", "4"] == 0.5
         assert metrics["spira_inferences_failed", "no_audio"] == 1
         assert metrics["spira_outbox_unsent",] == 7
         assert metrics["spira_prediction_last_timestamp_seconds", "4", "shadow"] > 1.7e9
