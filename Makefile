@@ -55,11 +55,12 @@ check: setup  ## style, types, and the rules of the design
 	@.venv/bin/mypy
 	@. ./env.sh; lint-imports
 
-document: setup  ## write again what the docs say of the expectations, after changing one
+document: setup  ## write again what the docs say of the expectations, and the dashboard
 	@. ./env.sh; set -e; python -m spira_tasks expectations list --json >.spira/catalogue.json; \
 	mv .spira/catalogue.json expectations/words/catalogue.json; \
 	python -m spira_tasks expectations document >docs/expectations.md; \
-	python -m spira_tasks expectations document --language pt >docs/expectations.pt.md
+	python -m spira_tasks expectations document --language pt >docs/expectations.pt.md; \
+	python scripts/dashboard.py >docker/monitoring/dashboard.json
 
 lock: setup  ## resolve the *.in files into *.txt: the laptop, the images, the tools
 	@.venv/bin/python -m pip install --quiet pip-tools==7.6.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -10,18 +11,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from asking import Ward
 from collecting import served
-from databases import migrated
 from fastapi import FastAPI
 
 from spira_services.metrics import TOKEN_VARIABLE
+from spira_services.serving import router
 from spira_services.serving.gauges import of_answers, of_queue
+from spira_services.serving.inferences import note_action
 from spira_services.web import create_app
 from spira_tasks.provenance import ROOT
 
@@ -37,6 +41,7 @@ pytestmark = pytest.mark.skipif(
 
 @dataclass
 class Watched:
+    ward: Ward
     prometheus: httpx.Client
     targets: dict[str, str]  # job: address
     waiting: SimpleNamespace  # what the queue says of itself
@@ -87,10 +92,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv(TOKEN_VARIABLE, (secrets / "token").read_text())
-        engine = stack.enter_context(migrated("", folder))
-        app = create_app("SPIRA", engine)
+        ward = stack.enter_context(Ward.at("", folder))
+        app = create_app("SPIRA", ward.engine)
         app.state.metrics.add("queue", of_queue(lambda: waiting))
-        app.state.metrics.add("answers", of_answers(engine))
+        app.state.metrics.add("answers", of_answers(ward.engine))
         server = stack.enter_context(served(app)).removeprefix("http://")
         hook = stack.enter_context(served(taker))
         (folder / "alertmanager.yaml").write_text(
@@ -134,7 +139,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                 return False
 
         until(answers)
-        yield Watched(client, targets, waiting, messages)
+        yield Watched(ward, client, targets, waiting, messages)
 
 
 def query(watched: Watched, expression: str) -> list[dict[str, Any]]:
@@ -149,6 +154,23 @@ def test_each_target_is_scraped_with_its_key_and_refuses_who_has_none(watched: W
     assert found == watched.targets
     for job, status in (("services", 404), ("prometheus", 401), ("alertmanager", 401)):
         assert httpx.get(f"http://{watched.targets[job]}/metrics").status_code == status
+
+
+def test_each_panel_of_the_dashboard_shows_something_where_there_is_something(
+    watched: Watched,
+) -> None:
+    ward, device = watched.ward, watched.ward.device()
+    asked = ward.ask(device).inference_id
+    ward.answer(asked)
+    ward.fail(ward.ask(device).inference_id, "no_audio")
+    with ward.engine.begin() as connection:
+        note_action(connection, device.device_id, asked, "agreed")
+        router.start(connection, "shadow", "4", 0.5, by="cli:test", why="a new version")
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    expressions = [one["expr"] for panel in panels for one in panel.get("targets", ())]
+    assert len(expressions) > len(panels) / 2
+    for expression in expressions:
+        until(partial(query, watched, expression))
 
 
 def test_an_alert_reaches_the_people_who_are_to_be_notified(watched: Watched) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from databases import migrated
 
+from scripts.dashboard import dashboard
 from spira_services.serving.gauges import of_answers, of_queue
 from spira_services.web import create_app
 from spira_tasks.provenance import ROOT
@@ -66,7 +67,7 @@ def test_each_alert_says_where_the_document_says_what_to_do() -> None:
         assert alert["labels"]["severity"] in {"page", "ticket"}
 
 
-def test_alerts_and_the_document_name_metrics_that_the_services_have(tmp_path: Path) -> None:
+def test_alerts_dashboard_and_document_name_metrics_that_the_services_have(tmp_path: Path) -> None:
     with migrated("", tmp_path) as engine:
         app = create_app("SPIRA", engine)
         empty = SimpleNamespace(n_waiting=0, n_leased=0, n_dead=0, oldest_seconds=None)
@@ -74,7 +75,12 @@ def test_alerts_and_the_document_name_metrics_that_the_services_have(tmp_path: P
         app.state.metrics.add("answers", of_answers(engine))
         there = set(re.findall(r"^# TYPE (\S+)", app.state.metrics.text().decode(), re.M))
     there |= {f"{name}_{part}" for name in there for part in ("bucket", "count", "sum")}
-    text = (MONITORING / "alerts.yaml").read_text() + (ROOT / "docs/runbook.md").read_text()
+    files = (*MONITORING.glob("*.*"), ROOT / "docs/runbook.md")
+    text = "".join(file.read_text() for file in files)
     named = set(re.findall(r"\bspira_\w+", text))
     assert named
     assert named <= there
+
+
+def test_the_dashboard_is_the_one_that_the_script_makes() -> None:
+    assert (MONITORING / "dashboard.json").read_text() == dashboard()
