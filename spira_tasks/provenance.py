@@ -31,6 +31,7 @@ PROJECT_PACKAGES = ("spira_tasks", "expectations", "spira_services")
 # Distributions that are not named as the module is; a test compares with those installed.
 DISTRIBUTIONS = {
     "markdown_it": "markdown-it-py",
+    "nats": "nats-py",
     "opentelemetry": "opentelemetry-sdk",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
