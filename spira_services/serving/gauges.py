@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -13,39 +12,27 @@ from sqlalchemy import Engine, func, select
 
 from spira_services.database import now
 from spira_services.metrics import SECONDS, Source, Tail
+from spira_services.serving.port import Depth
 from spira_services.serving.router import open_route
 from spira_services.serving.tables import ACTIONS, FAILURES, OUTBOX, PREDICTIONS
-
-
-class Depth(Protocol):
-    """How much a queue holds."""
-
-    @property
-    def n_waiting(self) -> int: ...
-    @property
-    def n_leased(self) -> int: ...
-    @property
-    def n_dead(self) -> int: ...
-    @property
-    def oldest_seconds(self) -> float | None: ...
 
 
 def of_queue(depth: Callable[[], Depth]) -> Source:
     """How many messages the queue holds, and how long the oldest has waited."""
 
     def ask() -> Iterator[Metric]:
-        now_there = depth()
+        found = depth()
         messages = GaugeMetricFamily(
             "spira_queue_messages", "Messages of the queue.", labels=["state"]
         )
-        messages.add_metric(["waiting"], now_there.n_waiting)
-        messages.add_metric(["leased"], now_there.n_leased)
-        messages.add_metric(["dead"], now_there.n_dead)
+        messages.add_metric(["waiting"], found.n_waiting)
+        messages.add_metric(["leased"], found.n_leased)
+        messages.add_metric(["dead"], found.n_dead)
         yield messages
         yield GaugeMetricFamily(
             "spira_queue_oldest_seconds",
             "Age of the oldest message that is not done.",
-            value=now_there.oldest_seconds or 0,
+            value=found.oldest_seconds or 0,
         )
 
     return ask

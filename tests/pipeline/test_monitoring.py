@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -26,6 +25,7 @@ from spira_services.metrics import TOKEN_VARIABLE
 from spira_services.serving import router
 from spira_services.serving.gauges import of_answers, of_queue
 from spira_services.serving.inferences import note_action
+from spira_services.serving.queue import SqlQueue
 from spira_services.web import create_app
 from spira_tasks.provenance import ROOT
 
@@ -42,9 +42,9 @@ pytestmark = pytest.mark.skipif(
 @dataclass
 class Watched:
     ward: Ward
+    queue: SqlQueue
     prometheus: httpx.Client
     targets: dict[str, str]  # job: address
-    waiting: SimpleNamespace  # what the queue says of itself
     messages: list[dict[str, Any]]  # that people got
 
 
@@ -80,7 +80,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     bootstrap = [sys.executable, str(ROOT / "docker/bootstrap.py"), "secrets", str(folder / "all")]
     subprocess.run(bootstrap, check=True, capture_output=True)
     secrets = folder / "all/prometheus"
-    waiting = SimpleNamespace(n_waiting=0, n_leased=0, n_dead=0, oldest_seconds=None)
     messages: list[dict[str, Any]] = []
     taker = FastAPI()
 
@@ -94,7 +93,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         patch.setenv(TOKEN_VARIABLE, (secrets / "token").read_text())
         ward = stack.enter_context(Ward.at("", folder))
         app = create_app("SPIRA", ward.engine)
-        app.state.metrics.add("queue", of_queue(lambda: waiting))
+        queue = SqlQueue(ward.engine)
+        app.state.metrics.add("queue", of_queue(queue.depth))
         app.state.metrics.add("answers", of_answers(ward.engine))
         server = stack.enter_context(served(app)).removeprefix("http://")
         hook = stack.enter_context(served(taker))
@@ -139,7 +139,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                 return False
 
         until(answers)
-        yield Watched(ward, client, targets, waiting, messages)
+        yield Watched(ward, queue, client, targets, messages)
 
 
 def query(watched: Watched, expression: str) -> list[dict[str, Any]]:
@@ -174,9 +174,11 @@ def test_each_panel_of_the_dashboard_shows_something_where_there_is_something(
 
 
 def test_an_alert_reaches_the_people_who_are_to_be_notified(watched: Watched) -> None:
-    watched.waiting.n_dead = 2
-    (message,) = until(lambda: watched.messages)
-    (alert,) = message["alerts"]
+    watched.queue.put(["one", "another"])
+    for message in watched.queue.take(2, 0):
+        watched.queue.bury(message, "no_audio")
+    (sent,) = until(lambda: watched.messages)
+    (alert,) = sent["alerts"]
     assert alert["labels"]["alertname"] == "DeadLetters"
     assert alert["annotations"] == {
         "summary": "2 inferences were given up",

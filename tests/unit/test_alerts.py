@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -14,6 +13,7 @@ from databases import migrated
 
 from scripts.dashboard import dashboard
 from spira_services.serving.gauges import of_answers, of_queue
+from spira_services.serving.queue import SqlQueue
 from spira_services.web import create_app
 from spira_tasks.provenance import ROOT
 
@@ -70,8 +70,7 @@ def test_each_alert_says_where_the_document_says_what_to_do() -> None:
 def test_alerts_dashboard_and_document_name_metrics_that_the_services_have(tmp_path: Path) -> None:
     with migrated("", tmp_path) as engine:
         app = create_app("SPIRA", engine)
-        empty = SimpleNamespace(n_waiting=0, n_leased=0, n_dead=0, oldest_seconds=None)
-        app.state.metrics.add("queue", of_queue(lambda: empty))
+        app.state.metrics.add("queue", of_queue(SqlQueue(engine).depth))
         app.state.metrics.add("answers", of_answers(engine))
         there = set(re.findall(r"^# TYPE (\S+)", app.state.metrics.text().decode(), re.M))
     there |= {f"{name}_{part}" for name in there for part in ("bucket", "count", "sum")}
