@@ -15,7 +15,6 @@ import time
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 from spira_tasks import package
 from spira_tasks.provenance import ROOT
@@ -57,7 +56,7 @@ def measured(folder: Path) -> Costs:
     """As ``measure``, in this process."""
     import pandas as pd
 
-    model, seconds = load(folder), []
+    model, seconds = package.load_alone(folder), []
     for clip in package.golden(folder).clips:
         row = pd.DataFrame({"audio": [clip.content]})
         if model.predict(row)["probability"].iloc[0] is None:  # the first is slower, and not timed
@@ -69,19 +68,6 @@ def measured(folder: Path) -> Costs:
     p95 = sorted(seconds)[ceil(0.95 * len(seconds)) - 1] if seconds else None
     n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Costs(p95, len(seconds), peak_resident_mib(), n_bytes / 2**20)
-
-
-def load(folder: Path) -> Any:
-    """What MLflow wraps, without MLflow: its own time and memory are not the model's."""
-    import importlib
-
-    import yaml
-
-    flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
-    sys.path.insert(0, str(folder / flavor["code"]))
-    return importlib.import_module(flavor["loader_module"])._load_pyfunc(
-        str(folder / flavor["data"])
-    )
 
 
 def peak_resident_mib() -> float:

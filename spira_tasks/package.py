@@ -8,7 +8,9 @@ is known to be the same, file by file (ADR 23).
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +100,18 @@ def fetch(version: Registered, tracker: Tracker, store: Store, folder: Path) -> 
     ConfigError
         As ``check`` does.
     """
+    fetch(version, tracker, store, folder)
+    return tracker.load(folder)
+
+
+def fetch(version: Registered, tracker: Tracker, store: Store, folder: Path) -> None:
+    """Check a version, and put the store's copy of its files into ``folder``; load nothing.
+
+    Raises
+    ------
+    ConfigError
+        As ``check`` does, or when the store's copy is damaged.
+    """
     check(version, tracker, store)
     try:
         store.directory(version.tags[PACKAGE]).copy_to(folder)
@@ -105,14 +119,17 @@ def fetch(version: Registered, tracker: Tracker, store: Store, folder: Path) -> 
         raise _refused(version, f"its files in the store are damaged: {error}") from error
 
 
-def load(version: Registered, tracker: Tracker, store: Store, folder: Path) -> Any:
-    """Load a version whose files were checked; they are put into ``folder``.
+def load_alone(folder: Path) -> Any:
+    """Load the files of a package without MLflow, whose time and memory are not the model's.
 
-    The folder has to stay while the model is used: its code may be imported late.  Returns what
-    MLflow's server makes of the same files, and raises as ``fetch`` does.
+    Returns the model itself, with ``predict`` and ``classifier``.
     """
-    fetch(version, tracker, store, folder)
-    return tracker.load(folder)
+    import yaml
+
+    described = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
+    sys.path.insert(0, str(folder / described["code"]))
+    loader = importlib.import_module(described["loader_module"])
+    return loader._load_pyfunc(str(folder / described["data"]))
 
 
 def takes_audio(model: Any) -> bool:

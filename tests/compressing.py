@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,29 +9,19 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
-import pytest
+import optional
 
-from spira_tasks.provenance import ROOT
 from spira_tasks.speech.compressed import REQUIREMENTS
 
-PINNED = (ROOT / REQUIREMENTS).read_text().splitlines()[-1]
-FOLDER = ROOT / ".spira" / PINNED  # kept: it is installed once
+(PINNED,) = optional.pinned(REQUIREMENTS)
+FOLDER = optional.folder_of(REQUIREMENTS)
 SECONDS = 2.0
 
 
 @contextmanager
 def installed() -> Iterator[Any]:
     """PyAV, which can be found for as long as this lasts."""
-    FOLDER.parent.mkdir(exist_ok=True)
-    with FOLDER.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (FOLDER / "av").exists():
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-            done = subprocess.run([*pip, str(FOLDER), PINNED], capture_output=True, check=False)
-            if done.returncode:
-                pytest.skip(f"{PINNED} cannot be installed here")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
+    with optional.installed(REQUIREMENTS):
         import av  # type: ignore[import-not-found, unused-ignore]
 
         yield av

@@ -1,4 +1,4 @@
-"""``predict``: what a registered model says of recordings."""
+"""``predict``: what a registered model says of recordings; ``export``: the model as ONNX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from typer import Argument, Option
 
@@ -21,6 +21,9 @@ from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 from spira_tasks.progress import progress
+
+if TYPE_CHECKING:
+    from spira_tasks.tracking import Registered
 
 EXAMPLES = """\
 examples:
@@ -45,6 +48,7 @@ N_BATCH = 16  # files in memory at a time
 MAX_BYTES = 2**27  # of a file: 40 s of two channels of 64 bits at 192 kHz
 
 Row = dict[str, Any]
+Model = Annotated[str, Argument(metavar="MODEL", help="spira@champion, or spira/VERSION")]
 
 app = Commands()
 
@@ -52,7 +56,7 @@ app = Commands()
 @app.command("predict", examples=EXAMPLES)
 def predict(
     store: OpenStore,
-    model: Annotated[str, Argument(metavar="MODEL", help="spira@champion, or spira/VERSION")],
+    model: Model,
     files: Annotated[list[str], Argument(metavar="FILE", help="files, folders or patterns")],
     form: Annotated[Literal["csv", "json"], Option("--format", help="of what is written")] = "csv",
     out: Annotated[Path | None, Option(help="file to write (default: the terminal)")] = None,
@@ -67,6 +71,24 @@ def predict(
     if n_unanswered:
         print(f"{n_unanswered} of {len(paths)} files got no answer", file=sys.stderr)
     return EXIT_REJECTED if n_unanswered else 0
+
+
+@app.command("export")
+def export(
+    store: OpenStore,
+    model: Model,
+    out: Annotated[Path, Argument(metavar="FILE", help="to write", dir_okay=False)],
+) -> None:
+    """Write a registered model as an ONNX graph, from windows of audio to their probabilities."""
+    from spira_tasks import onnx_export, package, tracking
+
+    version = find(model, store)
+    with scratch.folder() as folder:
+        package.fetch(version, tracking.Tracker(store.tracking_uri), store, folder)
+        difference = onnx_export.export(folder, out)
+    print(
+        f"{out}: {tracking.MODEL}/{version.version}, whose probabilities it has to {difference:.0e}"
+    )
 
 
 def found(files: Iterable[str]) -> list[Path]:
@@ -88,23 +110,28 @@ def found(files: Iterable[str]) -> list[Path]:
     return list(paths)
 
 
+def find(name: str, store: Store) -> Registered:
+    """The version that ``spira/3`` or ``spira@champion`` names."""
+    from spira_tasks import tracking
+
+    asked = re.fullmatch(rf"{tracking.MODEL}(?:/(\d+)|@(\w+))", name)
+    versions = [version for version, _ in tracking.versions(store.tracking_uri)]
+    for one in versions:
+        if asked and (one.version == asked[1] or asked[2] in one.aliases):
+            return one
+    known = [f"{tracking.MODEL}/{one.version}" for one in versions]
+    known += [f"{tracking.MODEL}@{alias}" for one in versions for alias in one.aliases]
+    raise ConfigError(
+        f"{store.url} has no model {name!r}; known are: {', '.join(known) or 'none yet'}"
+    )
+
+
 def load(name: str, store: Store, folder: Path) -> tuple[str, Any]:
     """The name with its number, and the model, whose files are verified before it is loaded."""
     from spira_tasks import package, tracking
     from spira_tasks.speech import cpu
 
-    asked = re.fullmatch(rf"{tracking.MODEL}(?:/(\d+)|@(\w+))", name)
-    versions = [version for version, _ in tracking.versions(store.tracking_uri)]
-    version = next(
-        (one for one in versions if asked and (one.version == asked[1] or asked[2] in one.aliases)),
-        None,
-    )
-    if version is None:
-        known = [f"{tracking.MODEL}/{one.version}" for one in versions]
-        known += [f"{tracking.MODEL}@{alias}" for one in versions for alias in one.aliases]
-        raise ConfigError(
-            f"{store.url} has no model {name!r}; known are: {', '.join(known) or 'none yet'}"
-        )
+    version = find(name, store)
     cpu.prepare(os.cpu_count() or 1)
     model = package.load(version, tracking.Tracker(store.tracking_uri), store, folder)
     full = f"{tracking.MODEL}/{version.version}"

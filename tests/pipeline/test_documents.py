@@ -48,6 +48,7 @@ ELSEWHERE = {
         'main(["quarantine", "release", name, "--why", WHY',
     ),
     OURS + "predict": ("tests/pipeline/test_predict.py", '["predict", MODEL, *given, "--format"'),
+    OURS + "export": ("tests/pipeline/test_package.py", 'main(["export", "spira/1", str(out)'),
     OURS + "data put": ("tests/platform/test_production.py", 'said("data", "put"'),
     OURS + "pseudonyms tag": ("tests/pipeline/test_pseudonyms.py", 'main(["pseudonyms", "tag"])'),
     OURS + "pseudonyms rotate": (

@@ -10,13 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optional
 import pandas as pd
 import pytest
+import torch
 
 from expectations import requirements
-from spira_tasks import costs, package, tracking
+from spira_tasks import costs, onnx_export, package, tracking
 from spira_tasks.artifacts import Directory, Store
-from spira_tasks.errors import ConfigError
+from spira_tasks.cli import main
+from spira_tasks.errors import ConfigError, SpiraError
 from spira_tasks.governance import sealing
 from spira_tasks.speech import pyfunc
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
@@ -277,3 +281,37 @@ def test_a_model_that_is_evaluated_in_another_way_is_registered_as_another_versi
     first, second = tracker.versions()[1:]
     assert first.run_id == second.run_id
     assert first.classifier != second.classifier
+
+
+def test_an_export_without_its_packages_says_what_to_install(
+    registered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", "spira@challenger", str(tmp_path / "m.onnx"), "--store", str(registered)]
+    assert main(arguments) == 78
+    assert "pip install -r requirements-onnx.txt" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_export_gives_the_probabilities_of_the_model_or_is_not_written(
+    registered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = Store(str(registered)), tmp_path / "model.onnx"
+    with optional.installed(onnx_export.REQUIREMENTS):
+        import onnxruntime
+
+        assert main(["export", "spira/1", str(out), "--store", store.url]) == 0
+        session = onnxruntime.InferenceSession(out.read_bytes())
+        model, golden = loaded(store, tmp_path / "loaded"), package.golden(tmp_path / "loaded")
+        classifier = pyfunc.load(tmp_path / "loaded" / package.DATA).classifier
+        noise = 0.1 * torch.randn(5, 64_000, generator=torch.Generator().manual_seed(1))
+        (given,) = session.run(None, {"windows": noise.numpy()})
+        expected = classifier.window_scores(classifier.extractor(noise)).numpy()
+        assert np.abs(given - expected).max() < 1e-5
+        known = session.get_modelmeta().custom_metadata_map
+        assert known["spira.version"] == answers_of(model, golden)[0]["version"]
+        assert json.loads(known["spira.features"])["step_seconds"] == 1.0
+
+        Classifier(ClassifierSpec(n_hidden=2)).save(tmp_path / "loaded" / package.DATA)
+        with pytest.raises(SpiraError, match="gives other probabilities than the model"):
+            onnx_export.export(tmp_path / "loaded", tmp_path / "other.onnx")
+        assert not (tmp_path / "other.onnx").exists()

@@ -1,0 +1,123 @@
+"""A registered model as an ONNX graph, for whoever serves it by Triton, KServe or ONNX Runtime.
+
+The graph maps windows of a waveform to their probabilities.  Features are in it; reading audio, the
+limits beyond which there is no answer and the inconclusive band are not.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spira_tasks import package
+from spira_tasks.errors import ConfigError, SpiraError
+
+if TYPE_CHECKING:
+    from spira_tasks.package import Golden
+
+REQUIREMENTS = "requirements-onnx.txt"
+INPUT, OUTPUT = "windows", "probability"
+
+
+def export(folder: Path, file: Path) -> float:
+    """Write the model of a package to an ONNX file, once its answers are those of the package.
+
+    Returns
+    -------
+    float
+        The largest difference of a window's probability on the golden clips.
+
+    Raises
+    ------
+    ConfigError
+        When the packages of ``REQUIREMENTS`` are not installed, or the model has no golden clips.
+    SpiraError
+        When an answer differs by more than ``package.TOLERANCE``; nothing is written then.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch needs it
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed, which an export needs: pip install -r {REQUIREMENTS}"
+        ) from error
+
+    golden, model = package.golden(folder), package.load_alone(folder)
+    content = graph(model)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    difference = max(
+        float(abs(session.run([OUTPUT], {INPUT: windows})[0] - expected).max())
+        for windows, expected in answered(golden, model.classifier.spec.features)
+    )
+    if not difference <= package.TOLERANCE:
+        raise SpiraError(
+            f"the ONNX graph gives other probabilities than the model, by {difference:.1e}: it is "
+            f"not written. Install the versions of {REQUIREMENTS}, and export again"
+        )
+    file.write_bytes(content)
+    return difference
+
+
+def graph(model: Any) -> bytes:
+    """The ONNX graph of a loaded model, with what its user has to know as its metadata."""
+    import torch
+    from torch import Tensor, nn
+
+    classifier = model.classifier
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            # In 64 bits: ONNX Runtime's STFT of 32 bits is so inexact where a bin is quiet that a
+            # probability differs by 1e-5.
+            self.extractor = copy.deepcopy(classifier.extractor).double()
+            self.network = classifier.network
+
+        def forward(self, windows: Tensor) -> Tensor:
+            return torch.sigmoid(self.network(self.extractor(windows.double()).float()))
+
+    spec = classifier.spec
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it looks for torchvision
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about itself
+        program = torch.onnx.export(
+            Windows().eval(),
+            (torch.zeros(2, spec.features.n_window_samples),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("window", min=1)},),
+            dynamo=True,
+            verbose=False,
+        )
+    proto: Any = program.model_proto  # type: ignore[union-attr]
+    for name, value in {
+        "spira.version": model.version,
+        "spira.task": spec.task,
+        "spira.operating_point": spec.operating_point,
+        "spira.features": json.loads(spec.features.to_json()),
+    }.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = name, value if isinstance(value, str) else json.dumps(value)
+    return bytes(proto.SerializeToString())
+
+
+def answered(golden: Golden, features: Any) -> list[tuple[Any, Any]]:
+    """The windows of every clip that the model answers, and the probability of each."""
+    import numpy as np
+    import torch
+
+    from spira_tasks.speech import audio
+    from spira_tasks.speech.features import windows
+
+    found = []
+    for clip in golden.clips:
+        if scores := clip.answer["window_scores"]:
+            sound = audio.decode(clip.content, clip.audio_seconds + 1)
+            waveform = audio.to_pcm16(sound).astype("float32") / audio.FULL_SCALE
+            cut = windows(torch.from_numpy(waveform), features).numpy()
+            found.append((cut, np.array(scores, np.float32)))
+    return found
