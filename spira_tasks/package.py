@@ -92,13 +92,11 @@ def adopt(version: Registered, tracker: Tracker, store: Store) -> bool:
     return True
 
 
-def fetch(version: Registered, tracker: Tracker, store: Store, folder: Path) -> None:
-    """Check a version, and put the store's copy of its files into ``folder``; load nothing.
+def load(version: Registered, tracker: Tracker, store: Store, folder: Path) -> Any:
+    """Load a version whose files were checked; they are put into ``folder``.
 
-    Raises
-    ------
-    ConfigError
-        As ``check`` does.
+    The folder has to stay while the model is used: its code may be imported late.  Returns what
+    MLflow's server makes of the same files, and raises as ``fetch`` does.
     """
     fetch(version, tracker, store, folder)
     return tracker.load(folder)

@@ -128,7 +128,7 @@ def test_a_request_of_another_form_is_refused_and_quotes_no_value(phone: Phone, 
 
 
 def test_a_key_and_an_enrolled_device_are_needed(ward: Collection, phone: Phone) -> None:
-    files = {"audio": ("a", b"x"), "request": (None, "{}")}
+    files: Any = {"audio": ("a", b"x"), "request": (None, "{}")}
     nameless = phone.client.post("/v1/inferences", files=files, headers=phone.headers)
     assert nameless.status_code == 422
     stranger = Phone(phone.client, "nobody.x")

@@ -11,8 +11,6 @@ from uuid import uuid4
 import pytest
 from asking import RECORDED_AT, Ward, request
 from databases import BACKENDS, server
-from spira_services.serving.port import Message
-from spira_services.serving.queue import SqlQueue
 from sqlalchemy import select, update
 
 from spira_services import forgetting
@@ -20,6 +18,8 @@ from spira_services.database import now
 from spira_services.events import EVENTS
 from spira_services.serving import inferences
 from spira_services.serving.inferences import Asked, Backlog, Inference, Inferences
+from spira_services.serving.port import Message
+from spira_services.serving.queue import SqlQueue
 from spira_services.serving.relay import Relay, relay_once
 from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX, PREDICTIONS
 from spira_services.trace import trace
