@@ -123,8 +123,10 @@ def make_secrets(folder: Path) -> None:
     # The server stores no result: it gets no key of the steps' seals.
     server = _environment(COLLECTION, connections, keys)
     del server["SPIRA_SEALING_KEY"]
-    keep_all("collection/environment.json", server | _keep_monitoring(keep))
-    keep_all("worker/environment.json", _environment(WORKER, connections, keys))
+    monitoring = _keep_monitoring(keep)
+    keep_all("collection/environment.json", server | monitoring)
+    worker = _environment(WORKER, connections, keys)
+    keep_all("worker/environment.json", worker | monitoring)
     for file in folder.glob("tls/*.pem"):  # a person brought them; the proxy is another user
         _open_to_readers(file)
 

@@ -113,6 +113,10 @@ def work(
     store: Annotated[
         str, typer.Option(envvar="SPIRA_STORE", help="With the registry of models.")
     ] = ".spira/store",
+    host: Annotated[str, typer.Option(help="Address of its metrics.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port of its metrics and health; 0 for none.", min=0, max=65_535)
+    ] = 0,
 ) -> None:
     """Answer inferences by the champion; any number of workers may run.
 
@@ -139,7 +143,7 @@ def work(
         try:
             models.also = worker.look
             models.start()
-            with Relay(engine, queue):
+            with Relay(engine, queue), server.watched(engine, models.ready, host, port):
                 print(f"{worker.run(until_empty=until_empty)} answered")
         finally:
             models.close()

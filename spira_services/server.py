@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
@@ -14,7 +16,7 @@ from spira_services.collection import api as collection
 from spira_services.feedback import OfProduction
 from spira_services.labels import api as labels
 from spira_services.serving import api as serving
-from spira_services.serving.gauges import of_answers, of_queue
+from spira_services.serving.gauges import of_answers, of_models, of_queue
 from spira_services.serving.queue import open_queue
 from spira_services.serving.relay import Relay
 from spira_services.web import create_app
@@ -33,6 +35,29 @@ def folder() -> Path:
 def audio() -> Blobs:
     """Store A; raises ConfigError for a place that is none."""
     return Blobs(open_backend(os.environ.get(AUDIO_VARIABLE) or str(folder() / "audio")))
+
+
+@contextmanager
+def watched(
+    engine: Engine, ready: Callable[[], Mapping[str, str]], host: str, port: int
+) -> Iterator[None]:
+    """Serve the metrics and the health of a worker until the block ends; not at all for port 0."""
+    if not port:
+        yield
+        return
+    app = create_app("SPIRA worker", engine, has_people=False)
+    app.state.metrics.add("models", of_models(ready))
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, server_header=False
+    )
+    served, sockets = uvicorn.Server(config), [config.bind_socket()]
+    thread = threading.Thread(target=served.run, args=(sockets,), name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        served.should_exit = True
+        thread.join()
 
 
 @contextmanager

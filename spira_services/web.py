@@ -234,11 +234,13 @@ class _Observed:
                 raise
 
 
-def create_app(title: str, engine: Engine, larger: Mapping[str, int] | None = None) -> FastAPI:
+def create_app(
+    title: str, engine: Engine, larger: Mapping[str, int] | None = None, *, has_people: bool = True
+) -> FastAPI:
     """An application without pages of other hosts, whose errors quote no value of a request.
 
     ``larger``: paths, or how they begin where they end in ``/``, whose bodies may have more bytes
-    than others, and how many.
+    than others, and how many.  ``has_people``: whether somebody signs in.
     """
     # FastAPI's own pages of the interface load their scripts from another host.
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
@@ -303,7 +305,8 @@ def create_app(title: str, engine: Engine, larger: Mapping[str, int] | None = No
         with engine_of(request).connect() as connection:
             connection.execute(select(1))
 
-    _add_sign_in(app)
+    if has_people:
+        _add_sign_in(app)
     return app
 
 

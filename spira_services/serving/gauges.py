@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -34,6 +34,20 @@ def of_queue(depth: Callable[[], Depth]) -> Source:
             "Age of the oldest message that is not done.",
             value=found.oldest_seconds or 0,
         )
+
+    return ask
+
+
+def of_models(ready: Callable[[], Mapping[str, str]]) -> Source:
+    """Which versions a worker has ready, each with what it is used for."""
+
+    def ask() -> Iterator[Metric]:
+        versions = GaugeMetricFamily(
+            "spira_model_ready", "Versions that can answer at once.", labels=["version", "use"]
+        )
+        for version, use in ready().items():
+            versions.add_metric([version, use], 1)
+        yield versions
 
     return ask
 

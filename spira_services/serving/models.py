@@ -230,6 +230,11 @@ class Models:
     def is_champion(self, version: Version) -> bool:
         return self._aliases.get(CHAMPION) == version.number
 
+    def ready(self) -> dict[str, str]:
+        """By number, what a version is used for: ``champion``, ``previous`` or ``route``."""
+        used = {number: alias for alias, number in self._aliases.items()}
+        return {number: used.get(number, "route") for number in self._ready}
+
     def get(self, number: str) -> Version | None:
         """A version that is ready."""
         return self._ready.get(number)

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from serving import Asker, code_of, publish, until, working
 from sqlalchemy import Engine, func, select, update
+from started import free_port
 
 from spira_services.__main__ import main
 from spira_services.database import migrate, now, open_engine
@@ -318,9 +320,14 @@ def test_a_worker_that_is_killed_or_stopped_loses_and_doubles_nothing(
     killed.communicate()
     with engine.begin() as connection:
         connection.execute(update(QUEUE).values(ready_at=now()))  # its lease ends
-    stopped = started(tmp_path, store)
+    port = free_port()
+    stopped = started(tmp_path, store, "--port", str(port))
     n_before = sum(asker.answer(one).state == "answered" for one in asked)
     until(lambda: sum(asker.answer(one).state == "answered" for one in asked) > n_before)
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 204
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert 'spira_model_ready{use="champion",version="1"} 1.0' in metrics
+    assert httpx.get(f"http://127.0.0.1:{port}/sign-in").status_code == 404
     stopped.send_signal(signal.SIGTERM)
     output, errors = stopped.communicate()
     assert stopped.returncode == 0, errors
