@@ -41,6 +41,7 @@ device = typer.Typer(help="Telephones that send.", no_args_is_help=True)
 person = typer.Typer(help="People who sign in or collect.", no_args_is_help=True)
 hospitals = typer.Typer(help="Hospitals whose records are read.", no_args_is_help=True)
 route = typer.Typer(help="A version that is tried beside the champion.", no_args_is_help=True)
+waiting = typer.Typer(help="Inferences that wait for an answer.", no_args_is_help=True)
 labels = typer.Typer(help="Labels, beside the page for them.", no_args_is_help=True)
 telemetry = typer.Typer(help="What was asked and answered.", no_args_is_help=True)
 app.add_typer(sites, name="sites")
@@ -48,6 +49,7 @@ app.add_typer(hospitals, name="hospitals")
 app.add_typer(device, name="devices")
 app.add_typer(person, name="people")
 app.add_typer(labels, name="labels")
+app.add_typer(waiting, name="queue")
 app.add_typer(route, name="route")
 app.add_typer(telemetry, name="telemetry")
 
@@ -808,6 +810,58 @@ def studio_sync(
                 language="pt" if language == "pt" else "en",
             )
     print(_counted(counts))
+
+
+@waiting.command("show")
+def show_queue() -> None:
+    """Print how many inferences wait, and which have no answer and why.
+
+    Example:  python -m spira_services queue show
+    """
+    from spira_services.serving.queue import open_queue
+
+    with opened() as engine:
+        queue = open_queue(engine)
+        depth, dead = queue.depth(), queue.dead()
+        queue.close()
+    age = "" if depth.oldest_seconds is None else f"; the oldest for {depth.oldest_seconds:.0f} s"
+    print(f"{depth.n_waiting} wait, {depth.n_leased} were taken and are not done{age}")
+    print(f"{depth.n_dead} have no answer" + ":" * bool(dead))
+    for letter in dead:
+        print(f"  {letter.id}  {letter.at:%Y-%m-%d %H:%M}  {letter.reason}, {letter.n_tries} tries")
+
+
+@waiting.command("replay")
+def replay(
+    inference: Annotated[list[str] | None, typer.Argument(help="By default all.")] = None,
+) -> None:
+    """Try again what got no answer, once what it failed on is mended.
+
+    Example:  python -m spira_services queue replay
+    """
+    from spira_services.serving.queue import open_queue
+
+    with opened() as engine:
+        queue = open_queue(engine)
+        n = queue.replay(inference)
+        queue.close()
+    print(f"{n} are tried again")
+
+
+@waiting.command("refill")
+def refill() -> None:
+    """Put all that has no answer on the queue, as after one whose disk was lost.
+
+    Example:  python -m spira_services queue refill
+    """
+    from spira_services.serving import relay
+    from spira_services.serving.queue import open_queue
+
+    with opened() as engine:
+        queue = open_queue(engine)
+        n = relay.refill(engine, queue)
+        queue.close()
+    print(f"{n} wait for an answer, and are on the queue")
 
 
 def _with_role(connection: Connection, name: str, role: str) -> people.Person:

@@ -10,8 +10,9 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from spira_services.database import now
+from spira_services.serving.inferences import is_waiting
 from spira_services.serving.port import Queue
-from spira_services.serving.tables import OUTBOX
+from spira_services.serving.tables import INFERENCES, OUTBOX
 from spira_tasks.errors import SpiraError
 
 log = logging.getLogger("spira.services")
@@ -34,6 +35,19 @@ def relay_once(engine: Engine, queue: Queue) -> int:
         with engine.begin() as connection:
             sent = update(OUTBOX).where(OUTBOX.c.inference_id.in_(ids))
             connection.execute(sent.values(sent_at=now()))
+    return len(ids)
+
+
+def refill(engine: Engine, queue: Queue) -> int:
+    """Put everything that waits on the queue, whether it was there before or not; return how many.
+
+    What is still there is left alone.
+    """
+    with engine.connect() as connection:
+        asked = select(INFERENCES.c.inference_id).where(is_waiting())
+        ids = connection.execute(asked.order_by(INFERENCES.c.received_at)).scalars().all()
+    for start in range(0, len(ids), AT_ONCE):
+        queue.put(ids[start : start + AT_ONCE])
     return len(ids)
 
 

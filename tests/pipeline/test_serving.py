@@ -121,23 +121,39 @@ def poisonous(model: Path) -> None:
     code_of(model).write_text(code_of(model).read_text() + POISONOUS)
 
 
-def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_stops_nobody(
-    engine: Engine, asker: Asker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_is_tried_again_by_a_command(
+    engine: Engine,
+    asker: Asker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(engine.url))
     monkeypatch.setattr(rules, "BACK_OFF_SECONDS", (0,))
     monkeypatch.setattr(rules, "MAX_TRIES", 2)
     monkeypatch.setattr("spira_services.serving.models.ANSWER_SECONDS", 2.0)
     store, queue = Store(str(tmp_path / "store")), SqlQueue(engine)
     publish(store, tmp_path, edit=poisonous)
     Tracker(store.tracking_uri).promote("1")
-    with working(engine, asker.blobs, queue, store):
+    with working(engine, asker.blobs, queue, store) as worker:
         poison = {asker.ask(content): reason for content, reason in REASONS.items()}
         good = asker.ask(CALM)
         until(lambda: asker.answer(good).state == "answered")
         until(lambda: all(asker.answer(one).state == "failed" for one in poison))
-    assert {one: asker.answer(one).reason for one in poison} == poison
-    assert {dead.id: dead.reason for dead in queue.dead()} == poison
-    assert {dead.n_tries for dead in queue.dead()} == {2}
+        assert {one: asker.answer(one).reason for one in poison} == poison
+        assert {dead.id: dead.reason for dead in queue.dead()} == poison
+        assert {dead.n_tries for dead in queue.dead()} == {2}
+        assert main(["queue", "show"]) == 0
+        assert "3 have no answer:" in (said := capsys.readouterr().out)
+        assert all(one in said and reason in said for one, reason in poison.items())
+
+        publish(store, tmp_path, 2)  # which fails on none of them
+        Tracker(store.tracking_uri).promote("2")
+        until(lambda: worker.models.serving and worker.models.serving.number == "2")
+        assert main(["queue", "replay"]) == main(["queue", "refill"]) == 0
+        until(lambda: all(asker.answer(one).state == "answered" for one in poison))
+    assert {asker.answer(one).version for one in poison} == {"2"}
+    assert queue.dead() == []
 
 
 def shifted(model: Path) -> None:
