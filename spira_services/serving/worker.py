@@ -186,6 +186,11 @@ class Worker:
         try:
             with self.engine.begin() as connection:
                 self.route = route = router.open_route(connection)
+                tried = self.models.get(route.version) if route else None
+                if tried and self.models.is_champion(tried):
+                    # else it would still be tried after a rollback from it
+                    router.stop(connection, by="worker", why="its version is the champion")
+                    self.route = route = None
                 if route is not None and time.monotonic() > self._judged_until:
                     begun = time.monotonic()
                     if router.judge(connection, route):

@@ -86,6 +86,7 @@ def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
     tracker = Tracker(store.tracking_uri)
     with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
         until(lambda: worker.models.serving)
+        routed(engine, "canary", worker)
         for version in ("2", "1", "2", "1"):
             tracker.promote(version)
             asked = [asker.ask(CALM) for _ in range(3)]
@@ -95,6 +96,7 @@ def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
             assert asker.answer(last).version == version
             assert {asker.answer(one).state for one in asked} <= {"answered", "queued"}
         until(lambda: all(asker.answer(one).state == "answered" for one in asked))
+    assert opened(engine) is None  # what was tried became the champion
 
 
 # Of a model that fails on some files, each in its way.
