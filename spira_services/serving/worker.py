@@ -19,7 +19,7 @@ from sqlalchemy import Engine, exists, select
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError
 
-from spira_services import events
+from spira_services import events, logs, tracing
 from spira_services.database import insert_once, now
 from spira_services.serving import router
 from spira_services.serving.models import ModelFailed, Models, Version
@@ -85,6 +85,7 @@ class Worker:
 
     def _work(self, message: Message) -> bool:
         """Answer a message, or give it back; whether there is a new answer."""
+        logs.begin()  # by which the lines of one message are found
         try:
             return self._answer(message)
         except ModelFailed as failed:
@@ -144,7 +145,8 @@ class Worker:
     ) -> bool:
         begun = time.monotonic()
         try:
-            answer = version.answer(audio, self._heartbeat(message))
+            with tracing.span("prediction", version=version.number, arm=arm):
+                answer = version.answer(audio, self._heartbeat(message))
         except ConfigError as error:
             self.models.drop(version, str(error))
             raise ModelFailed("model_broken") from None
