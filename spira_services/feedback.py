@@ -34,11 +34,16 @@ IS_ITEM = exists().where(
 )
 
 
-def prepare(connection: Connection) -> None:
-    """Make inferences known to the labels, and close the tasks of those that were deleted."""
+def register(connection: Connection) -> None:
+    """Make inferences known to the labels, so that what is said of their people is of them too."""
+    store.serialise(connection)  # an erasure comes before or after, and not between
     for row in connection.execute(select(INFERENCES).where(MAY_BE_LABELLED, ~IS_ITEM)).all():
         item = row.inference_id, row.subject_id, row.recorded_at
         store.register_item(connection, "inference", *item)
+
+
+def close_gone(connection: Connection) -> None:
+    """Close the tasks of inferences that were deleted."""
     usable = exists().where(INFERENCES.c.inference_id == TASKS.c.item_id, MAY_BE_LABELLED)
     gone = select(TASKS.c.item_id).where(TASKS.c.item_kind == "inference", ~usable)
     for inference_id in connection.execute(gone).scalars().all():
@@ -51,7 +56,7 @@ class OfProduction(OfCollection):
 
     def prepare(self, connection: Connection) -> None:
         super().prepare(connection)
-        prepare(connection)
+        close_gone(connection)
 
     def recordings(self, connection: Connection, session_id: str) -> Mapping[str, str]:
         asked = select(INFERENCES.c.task, INFERENCES.c.sha256)
@@ -76,8 +81,7 @@ def sample(connection: Connection, day: date, rule: Rule) -> dict[str, int]:
     dict
         ``n_uncertain`` and ``n_by_site``; nothing where the day was sampled before.
     """
-    store.serialise(connection)
-    prepare(connection)
+    register(connection)
     begin = datetime.combine(day, time(), UTC)
     asked = (
         select(
@@ -142,7 +146,7 @@ def close_days(
 ) -> tuple[list[telemetry.Day], int]:
     """Export each day that is over and have a sample of it labelled; the days, and how many."""
     with engine.begin() as connection:
-        prepare(connection)
+        register(connection)
     wait = timedelta(hours=rule.closed_after_hours)
     days = [*telemetry.export(engine, under, moment, OUTCOMES, wait)]
     n_sampled = 0

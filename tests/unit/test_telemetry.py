@@ -22,8 +22,10 @@ from spira_services.__main__ import main
 from spira_services.database import now
 from spira_services.devices import Device
 from spira_services.events import EVENTS
+from spira_services.forgetting import forget
 from spira_services.labels import api
 from spira_services.labels.assignment import TASKS
+from spira_services.labels.store import ITEMS
 from spira_services.serving.inferences import Backlog, Inferences, note_action
 from spira_services.serving.tables import ACTIONS, INFERENCES, PREDICTIONS
 from spira_services.serving.telemetry import Rule, export, retain, rule
@@ -31,6 +33,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.contract.pipelines import TELEMETRY
+from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.runner import run_step
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -184,7 +187,7 @@ def test_the_least_sure_answers_are_labelled_and_as_many_of_each_site(ward: Ward
     gone = next(iter(unsure))
     ward.inferences.delete(device, gone)
     with ward.engine.begin() as connection:
-        feedback.prepare(connection)
+        feedback.close_gone(connection)
     assert chosen(ward, other)[1] & unsure == unsure - {gone}
 
 
@@ -226,3 +229,24 @@ def test_a_label_of_an_inference_is_an_outcome_of_the_day_when_it_holds(
         assert main(["telemetry", "retain"]) == 0
         with services.engine.connect() as connection:
             assert connection.execute(select(INFERENCES.c.deleted_at)).scalar() is None
+
+
+def test_who_is_erased_is_labelled_no_more_and_the_exported_rows_lead_nowhere(
+    ward: Ward, tmp_path: Path
+) -> None:
+    device, under = ward.device(), str(tmp_path / "telemetry")
+    inference_id = asked(ward, device, agreed=LABELS)
+    moment = NEXT + timedelta(hours=1)
+    assert feedback.close_days(ward.engine, under, moment, rule())[1] == 1
+    with ward.engine.connect() as connection:
+        subject = connection.execute(select(INFERENCES.c.subject_id)).scalar_one()
+    snapshots = str(tmp_path / "snapshots")
+    tag = tombstone_tag(subject)
+    counts = forget(ward.engine, ward.blobs, snapshots, tag, "cli:test")
+    assert counts["n_inferences"] == 1
+    assert feedback.close_days(ward.engine, under, moment + timedelta(days=1), rule())[1] == 0
+    with ward.engine.connect() as connection:
+        assert connection.execute(select(ITEMS)).first() is None
+        assert connection.execute(select(TASKS)).first() is None
+        (left,) = connection.execute(select(INFERENCES)).all()
+    assert (left.inference_id, left.subject_id) == (inference_id, None)
