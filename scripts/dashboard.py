@@ -54,6 +54,11 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
             "s",
             [("time() - spira_prediction_last_timestamp_seconds", "version {{version}}, {{arm}}")],
         ),
+        (
+            "Ready in workers",
+            "short",
+            [("sum by (version, use) (spira_model_ready)", "{{version}}, {{use}}")],
+        ),
         ("What people did", "cps", [("rate(spira_actions_total[1h])", "{{action}}")]),
     ],
     "Queue": [

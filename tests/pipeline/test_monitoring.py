@@ -23,7 +23,7 @@ from fastapi import FastAPI
 
 from spira_services.metrics import TOKEN_VARIABLE
 from spira_services.serving import router
-from spira_services.serving.gauges import of_answers, of_queue
+from spira_services.serving.gauges import of_answers, of_models, of_queue
 from spira_services.serving.inferences import note_action
 from spira_services.serving.queue import SqlQueue
 from spira_services.web import create_app
@@ -95,6 +95,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         app = create_app("SPIRA", ward.engine)
         queue = SqlQueue(ward.engine)
         app.state.metrics.add("queue", of_queue(queue.depth))
+        app.state.metrics.add("models", of_models(lambda: {"3": "champion"}))
         app.state.metrics.add("answers", of_answers(ward.engine))
         server = stack.enter_context(served(app)).removeprefix("http://")
         hook = stack.enter_context(served(taker))

@@ -12,7 +12,7 @@ import yaml
 from databases import migrated
 
 from scripts.dashboard import dashboard
-from spira_services.serving.gauges import of_answers, of_queue
+from spira_services.serving.gauges import of_answers, of_models, of_queue
 from spira_services.serving.queue import SqlQueue
 from spira_services.web import create_app
 from spira_tasks.provenance import ROOT
@@ -71,6 +71,7 @@ def test_alerts_dashboard_and_document_name_metrics_that_the_services_have(tmp_p
     with migrated("", tmp_path) as engine:
         app = create_app("SPIRA", engine)
         app.state.metrics.add("queue", of_queue(SqlQueue(engine).depth))
+        app.state.metrics.add("models", of_models(dict))
         app.state.metrics.add("answers", of_answers(engine))
         there = set(re.findall(r"^# TYPE (\S+)", app.state.metrics.text().decode(), re.M))
     there |= {f"{name}_{part}" for name in there for part in ("bucket", "count", "sum")}
