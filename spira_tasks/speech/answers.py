@@ -17,8 +17,7 @@ import torch
 from spira_tasks.speech import audio
 from spira_tasks.speech.classifier import Classifier
 from spira_tasks.speech.containers import UnusableAudio
-from spira_tasks.speech.features import windows
-from spira_tasks.speech.probe import Probe, probe
+from spira_tasks.speech.probe import Quality, quality
 
 POLICY = "policy.json"
 
@@ -30,7 +29,7 @@ Range = tuple[float | None, float | None]  # inclusive; None is an open end
 class Limit:
     """Outside ``limit`` a recording gets no answer; outside ``typical`` its answer has a flag."""
 
-    measure: str  # a field of ``Probe``
+    measure: str  # a field of ``Quality``
     limit: Range
     typical: Range
 
@@ -85,7 +84,7 @@ def answer(classifier: Classifier, policy: Policy, content: bytes) -> Answer:
         pcm16 = audio.to_pcm16(sound)
     except UnusableAudio as error:
         return Answer(record_again=(error.reason,))
-    measured = probe(sound, pcm16)
+    measured = quality(sound, pcm16)
     refused = tuple(code for one in policy.limits for code in outside(measured, one, one.limit))
     flags = [code for one in policy.limits for code in outside(measured, one, one.typical)]
     unusual = tuple(code for code in flags if code not in refused)
@@ -93,7 +92,7 @@ def answer(classifier: Classifier, policy: Policy, content: bytes) -> Answer:
         return Answer(record_again=refused, unusual=unusual)
     waveform = torch.from_numpy(pcm16.astype("float32") / audio.FULL_SCALE)
     with torch.inference_mode():
-        features = classifier.extractor(windows(waveform, classifier.spec.features))
+        features = classifier.extractor.of_recording(waveform)
         scores = classifier.window_scores(features)
         probability = float(scores.mean())
     if not math.isfinite(probability):
@@ -102,7 +101,7 @@ def answer(classifier: Classifier, policy: Policy, content: bytes) -> Answer:
     return Answer(probability, decision, (), unusual, tuple(scores.tolist()))
 
 
-def outside(measured: Probe, limit: Limit, accepted: Range) -> list[str]:
+def outside(measured: Quality, limit: Limit, accepted: Range) -> list[str]:
     """The code of a measure outside a range; nothing where it could not be measured."""
     value, (low, high) = getattr(measured, limit.measure), accepted
     if value is None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.speech.model import ModelName, SpiraConv, Standardize
 
 WEIGHTS, SPECIFICATION = "weights.safetensors", "classifier.json"
@@ -57,7 +57,7 @@ class Classifier(nn.Module):
     @torch.inference_mode()
     def probability(self, waveform: Tensor) -> float:
         """Probability of respiratory insufficiency of one (time,) float waveform at 16 kHz."""
-        return self.score(self.extractor(windows(waveform, self.spec.features)))
+        return self.score(self.extractor.of_recording(waveform))
 
     @torch.inference_mode()
     def score(self, features: Tensor) -> float:

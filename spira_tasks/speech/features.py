@@ -109,24 +109,86 @@ class FeatureExtractor(nn.Module):
     tensor would share one limit.)
     """
 
+    dct: Tensor | None
+
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
         stft = {"n_fft": spec.n_fft, "win_length": spec.win_length, "hop_length": spec.hop_length}
         self.transform: nn.Module
+        self.decibel = transforms.AmplitudeToDB("power", top_db=80)
+        self.scale: nn.Module | None = None  # from bins to mel bands
         if spec.name == "mfcc":
-            self.transform = transforms.MFCC(
+            mfcc = transforms.MFCC(
                 spec.sample_rate_hz, spec.n_mfcc, melkwargs={**stft, "n_mels": spec.n_mels}
             )
+            self.transform, self.scale = mfcc, mfcc.MelSpectrogram.mel_scale
         elif spec.name == "log_mel":
             mel = transforms.MelSpectrogram(spec.sample_rate_hz, n_mels=spec.n_mels, **stft)
-            self.transform = nn.Sequential(mel, transforms.AmplitudeToDB("power", top_db=80))
+            self.transform = nn.Sequential(mel, self.decibel)
+            self.scale = mel.mel_scale
         else:
-            spectrogram = transforms.Spectrogram(**stft)
-            decibel = transforms.AmplitudeToDB("power", top_db=80)
-            self.transform = nn.Sequential(spectrogram, decibel)
+            self.transform = nn.Sequential(transforms.Spectrogram(**stft), self.decibel)
+        # from mel bands to coefficients
+        self.register_buffer("dct", getattr(self.transform, "dct_mat", None), persistent=False)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map (batch, time) windows in [-1, 1] to (batch, frame, bin) features."""
         features: Tensor = self.transform(windows.unsqueeze(1))  # (batch, 1, bin, frame)
         return features.squeeze(1).transpose(1, 2)
+
+    def of_recording(self, waveform: Tensor) -> Tensor:
+        """As ``self(windows(waveform, self.spec))`` to the last digits, in a third of the time.
+
+        A frame that several windows have is transformed once, but for those at the ends of a
+        window, where the signal is mirrored.  See docs/adr/0029.
+
+        Parameters
+        ----------
+        waveform : (time,) float tensor
+            In [-1, 1].
+
+        Returns
+        -------
+        (window, frame, bin) tensor
+        """
+        spec, cut = self.spec, windows(waveform, self.spec)
+        hop = spec.hop_length
+        n_end = -(-(spec.n_fft // 2) // hop)  # frames that reach over an end of a window
+        n_samples = 2 * n_end * hop  # that these frames need
+        starts = window_starts(max(waveform.shape[0], spec.n_window_samples), spec)
+        shared = [start % hop == 0 for start in starts]
+        if sum(shared) < 2 or spec.n_window_samples % hop or spec.n_frames < 2 * n_end:
+            return self._levels(self._bands(cut))
+        whole = self._bands(waveform[None])[0]  # (bin, frame)
+        heads = self._bands(cut[:, :n_samples])[..., :n_end]
+        tails = self._bands(cut[:, -n_samples:])[..., -n_end:]
+        bands = []
+        for number, start in enumerate(starts):
+            if shared[number]:
+                first, last = start // hop + n_end, start // hop + spec.n_frames - n_end
+                middle = whole[:, first:last]
+                bands.append(torch.cat([heads[number], middle, tails[number]], dim=1))
+            else:
+                bands.append(self._bands(cut[number : number + 1])[0])
+        return self._levels(torch.stack(bands))
+
+    def _bands(self, waveform: Tensor) -> Tensor:
+        """Power of (batch, time) signals in the bins or mel bands: (batch, bin, frame)."""
+        spec = self.spec
+        spectrum = torch.stft(
+            waveform,
+            spec.n_fft,
+            spec.hop_length,
+            spec.win_length,
+            torch.hann_window(spec.win_length, device=waveform.device, dtype=waveform.dtype),
+            return_complex=True,
+        )
+        # torchaudio takes the square root of this and squares it again
+        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        return power if self.scale is None else self.scale(power)
+
+    def _levels(self, bands: Tensor) -> Tensor:
+        """Features of (window, bin, frame) powers: (window, frame, bin)."""
+        levels: Tensor = self.decibel(bands.unsqueeze(1)).squeeze(1).transpose(1, 2)
+        return levels if self.dct is None else levels @ self.dct

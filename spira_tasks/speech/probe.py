@@ -28,11 +28,10 @@ ENVELOPE_HZ = 50  # rate of the levels that show syllables
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What is measured on one recording.  Fractions are of samples or frames, in [0, 1].
+class Quality:
+    """By what a recording is judged alone.  Fractions are of samples or frames, in [0, 1].
 
-    The first four are of the file as it came; the last two, and ``bandwidth_hz``, of the stored
-    waveform: see the functions of these names.
+    The first four are of the file as it came, ``bandwidth_hz`` of the stored waveform.
     """
 
     native_sample_rate_hz: int
@@ -54,23 +53,46 @@ class Probe:
     # and lost packets leave such runs, rooms do not.
     longest_digital_silence_seconds: float
     dropouts_per_second: float  # gaps of digital silence with a loud edge: see :func:`n_dropouts`
+
+
+@dataclass(frozen=True)
+class Probe(Quality):
+    """All that is measured on one recording: also what compares it with others.
+
+    The last two are of the stored waveform: see the functions of these names.
+    """
+
     syllabic_modulation_db: float
     fingerprint: str
 
 
 def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
     """Measure a decoded file and the (time,) waveform made of it."""
+    stored = without_offset(pcm16)
+    return Probe(
+        **vars(quality(sound, pcm16)),
+        syllabic_modulation_db=rounded(syllabic_modulation_db(stored)),
+        fingerprint=fingerprint(stored),
+    )
+
+
+def without_offset(pcm16: NDArray[np.int16]) -> NDArray[np.float64]:
+    stored = pcm16 / FULL_SCALE
+    return np.asarray(stored - stored.mean())
+
+
+def quality(sound: Sound, pcm16: NDArray[np.int16]) -> Quality:
+    """As ``probe``, in half of the time."""
     n_channels, n_samples = sound.waveform.shape
     magnitude = np.abs(sound.waveform)
     mono = sound.waveform.mean(axis=0, dtype=np.float64)
     sounding = np.flatnonzero(mono)
     longest_gap = int(np.diff(sounding).max(initial=1)) - 1
-    stored = pcm16 / FULL_SCALE
-    stored -= stored.mean()  # without the offset
+    stored = without_offset(pcm16)
     levels_db = _db(np.maximum(frame_means(stored**2), 0.0))  # rounding may fall below zero
     active = active_frames(levels_db)
     gated = frame_means(pcm16 == 0) > 0.5
-    return Probe(
+    return Quality(
         native_sample_rate_hz=sound.sample_rate_hz,
         n_channels=n_channels,
         container=sound.container,
@@ -86,8 +108,6 @@ def probe(sound: Sound, pcm16: NDArray[np.int16]) -> Probe:
         longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
         dropouts_per_second=n_dropouts(mono, sound.sample_rate_hz)
         * (sound.sample_rate_hz / n_samples),
-        syllabic_modulation_db=rounded(syllabic_modulation_db(stored)),
-        fingerprint=fingerprint(stored),
     )
 
 

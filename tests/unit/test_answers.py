@@ -13,14 +13,14 @@ from expectations.limits import AUDIO
 from spira_tasks.speech import audio
 from spira_tasks.speech.answers import Policy, answer, decide, outside
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
-from spira_tasks.speech.probe import Probe, probe
+from spira_tasks.speech.probe import Quality, quality
 from spira_tasks.stages import evaluate, register
 
 
 @pytest.fixture
-def measured() -> Probe:
+def measured() -> Quality:
     sound = audio.decode(register.example(), max_seconds=40)
-    return probe(sound, audio.to_pcm16(sound))
+    return quality(sound, audio.to_pcm16(sound))
 
 
 def test_probabilities_in_the_band_are_inconclusive_and_its_ends_too() -> None:
@@ -41,7 +41,7 @@ def test_a_policy_holds_the_limits_of_the_gates_for_its_task(tmp_path: Path) -> 
 
 
 def test_a_measure_outside_is_named_with_its_side_and_what_is_not_measured_is_not(
-    measured: Probe,
+    measured: Quality,
 ) -> None:
     (snr,) = (one for one in evaluate.policy("SENTENCE", None).limits if one.measure == "snr_db")
     assert outside(replace(measured, snr_db=4.0), snr, snr.limit) == []

@@ -42,6 +42,28 @@ def test_mfcc_are_those_of_torchaudio_with_version_1_parameters() -> None:
     assert torch.equal(ours, V1_MFCC(waveform).T)
 
 
+@pytest.mark.parametrize("name", ["mfcc", "log_mel", "spectrogram"])
+@pytest.mark.parametrize("tail", ["keep", "drop"])
+@pytest.mark.parametrize("n_samples", [30_000, 64_000, 64_001, 96_000, 144_123])
+def test_frames_that_windows_share_are_those_of_each_window_by_itself(
+    name: str, tail: str, n_samples: int
+) -> None:
+    """Quiet and loud by turns, so that the 80 dB of one window are not those of another."""
+    spec = FeatureSpec(name=name, tail=tail)  # type: ignore[arg-type]
+    waveform = speech_like(n_samples) * (torch.arange(n_samples) // 20_000 % 2 * 0.99 + 0.01)
+    waveform[:5000] = 0
+    extractor = FeatureExtractor(spec)
+    together, single = extractor.of_recording(waveform), extractor(windows(waveform, spec))
+    torch.testing.assert_close(together, single, rtol=1e-5, atol=2e-4)  # dB
+
+
+def test_windows_between_two_frames_share_none() -> None:
+    spec = FeatureSpec(step_seconds=0.505)  # 50.5 frames
+    waveform, extractor = speech_like(90_000), FeatureExtractor(spec)
+    expected = extractor(windows(waveform, spec))
+    torch.testing.assert_close(extractor.of_recording(waveform), expected, rtol=1e-5, atol=2e-4)
+
+
 def test_a_loud_neighbour_in_the_batch_changes_nothing() -> None:
     quiet, loud = speech_like(64_000, 1, level=0.0005), speech_like(64_000, 2, level=0.9)
     extractor = FeatureExtractor(V1)
