@@ -8,16 +8,15 @@ import json
 import re
 import wave
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Page, chromium
+from browser import CHROMIUM, Page
 from collecting import Collection
 from numpy.typing import NDArray
+from on_phone import NARROW, RATE_HZ, address, enrol, kept, network, phone, record, voice, wav
 from sqlalchemy import select
 
 from spira_services import devices
@@ -31,9 +30,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
-RATE_HZ = 48_000
-SEEDS = count(1)
-NARROW, TALL = 360, 740
 RECORDED = ("AMBIENT", "VOWEL", "SENTENCE")  # the rhyme is skipped
 NUMBER = "12345678D"  # of which the letter is right
 STORED = (
@@ -50,26 +46,6 @@ NOTE_OFFSETS = """self.offsets = []; self.ask = self.fetch; self.fetch = (url, o
     self.offsets.push(options.headers['Upload-Offset']); return self.ask(url, options); }; 0"""
 
 
-def voice(seconds: float, gain: float = 0.3, seed: int = 0) -> NDArray[np.int16]:
-    """A voice with syllables, in a room with a little noise."""
-    at = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
-    tone = sum(np.sin(2 * np.pi * 130 * k * at) / k for k in range(1, 10)) / 3
-    room = np.random.default_rng(seed).normal(0, 0.0005, at.size)
-    syllables = 0.6 + 0.4 * np.sin(2 * np.pi * 3 * at)
-    sound = np.clip(gain * tone * syllables + room, -1, 1)
-    return np.round(32_767 * sound).astype(np.int16)
-
-
-def wav(samples: NDArray[np.int16]) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as written:
-        written.setnchannels(1)
-        written.setsampwidth(2)
-        written.setframerate(RATE_HZ)
-        written.writeframes(samples.astype("<i2").tobytes())
-    return file.getvalue()
-
-
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     with Collection.at(tmp_path_factory.mktemp("collection"), check_letter=True) as running:
@@ -79,20 +55,6 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]
 @pytest.fixture(scope="module")
 def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("microphone") / "voice.wav"
-
-
-@contextmanager
-def phone(profile: Path, microphone: Path) -> Iterator[Page]:
-    """A browser as small as a phone, whose microphone plays a file over and over."""
-    flags = (
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={microphone}",
-    )
-    with chromium(profile, flags=flags) as page:
-        size = {"width": NARROW, "height": TALL}
-        page.call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=True)
-        yield page
 
 
 @pytest.fixture(scope="module")
@@ -105,42 +67,9 @@ def page(
         yield page
 
 
-def address(collection: Collection) -> str:
-    return f"{str(collection.client.base_url).rstrip('/')}/collection/"
-
-
-def enrol(page: Page, collection: Collection) -> None:
-    page.open(f"{address(collection)}#code={collection.code()}")
-    page.click("form button", "Enrol phone")
-    page.wait("document.querySelector('#start')")
-    page.wait("navigator.serviceWorker.controller !== null")  # the page itself is kept, too
-
-
-def network(page: Page, there: bool) -> None:
-    page.call(
-        "Network.emulateNetworkConditions",
-        offline=not there,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
-
-
 def consent(page: Page, answer: str = "Agrees") -> None:
     page.click("#start")
     page.click(".choice", answer)
-    page.click("#next")
-
-
-def record(page: Page, microphone: Path, task: str, sound: bytes = b"") -> None:
-    """Record a take that is long enough, and go on."""
-    # The browser opens the file for each task: no two takes are the same, of which one was refused.
-    microphone.write_bytes(sound or wav(voice(8, seed=next(SEEDS))))
-    page.wait(f"location.hash.endsWith('/{task}') && document.querySelector('button.record')")
-    page.click("#record", "Record")
-    page.wait("/^[^·]*[1-9][^·]*$/.test(document.querySelector('.seconds').textContent)")
-    page.click("#record", "Stop")
-    page.wait("document.querySelector('.take_good')")
     page.click("#next")
 
 
@@ -157,11 +86,6 @@ def fill_in(page: Page, **answers: str) -> None:
     page.click(".choice", "Female")
     for name, text in {"patient_rgh": NUMBER, "age": "61", **answers}.items():
         page.type(f"#field-{name}", text)
-
-
-def kept(page: Page, script: str) -> Any:
-    """The value of an expression of ``store``, the module, on the phone."""
-    return page.run(f"import('/collection/store.js').then(async store => {script})")
 
 
 def rows(collection: Collection, table: Any, session_id: str) -> list[Any]:

@@ -1,6 +1,7 @@
-/* Calls of the collection API. */
+/* Calls of the API: of the collection, and of the models that are asked. */
 
 const ROOT = new URL("v1/", document.baseURI);
+const INFERENCES = "/v1/inferences";
 const SECONDS = 60; // after which a call is given up; a part of a file takes a second on a slow line
 
 /** An answer that is no success.  `status` is 0 where the server was not reached. */
@@ -77,5 +78,21 @@ export const receipts = async (key) => content(await call("GET", "sessions", { k
 
 export const giveConsent = async (key, id, consent) =>
   content(await call("POST", `sessions/${id}/consent`, { key, ...json(consent) }));
+
+/** Ask a model about a recording that was sent; `id` is the key of this request. */
+export async function ask(key, id, request) {
+  const { body, headers } = json(request);
+  return content(await call("POST", INFERENCES, { key, body, headers: { ...headers, "Idempotency-Key": id } }));
+}
+
+export const inference = async (key, id) => content(await call("GET", `${INFERENCES}/${id}`, { key }));
+
+/** The newest inferences of this phone. */
+export const inferences = async (key) => content(await call("GET", `${INFERENCES}?limit=100`, { key }));
+
+export const act = async (key, id, action) =>
+  content(await call("POST", `${INFERENCES}/${id}/actions`, { key, ...json({ action }) }));
+
+export const deleteInference = async (key, id) => content(await call("DELETE", `${INFERENCES}/${id}`, { key }));
 
 export const withdraw = async (key, id) => content(await call("POST", `sessions/${id}/withdraw`, { key }));

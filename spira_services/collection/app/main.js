@@ -1,17 +1,20 @@
 /* Start of the page: which screen the address asks for, the bar above all of them, the worker. */
 
+import { answerScreen, answersScreen } from "./answers.js";
 import * as api from "./api.js";
 import { el, replaceIn } from "./dom.js";
 import { enrolScreen, rememberCode } from "./enrol.js";
 import { sessionScreen } from "./session.js";
 import { sessionsScreen } from "./sessions.js";
-import { fact, isUnsent, onChange, sessions, setFact } from "./store.js";
+import { fact, forgetOldAsks, isUnsent, onChange, sessions, setFact } from "./store.js";
 import { startSending, tell } from "./upload.js";
 import { languageNow, setLanguage, t } from "./words.js";
 
 const ROUTES = [
   [/^#\/enrol$/, enrolScreen],
   [/^#\/session\/([0-9a-f-]{36})(?:\/(\w+))?$/, sessionScreen],
+  [/^#\/answers$/, answersScreen],
+  [/^#\/answer\/([0-9a-f-]{36})$/, answerScreen],
   [/^/, sessionsScreen],
 ];
 const main = document.getElementById("main");
@@ -111,6 +114,7 @@ async function begin() {
     rememberCode(); // a link with a code may be opened while the page is
     void show();
   });
+  await forgetOldAsks();
   await showBar();
   await show();
   startSending();

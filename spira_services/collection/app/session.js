@@ -1,5 +1,6 @@
 /* A session from consent to review: one step at a time, each kept as soon as it is done. */
 
+import { sendStep } from "./ask.js";
 import { consentStep } from "./consent.js";
 import { el } from "./dom.js";
 import { formStep } from "./form.js";
@@ -12,8 +13,8 @@ import { t } from "./words.js";
 
 let held = null; // the session that is open in this tab: `{id, release}`
 
-/** Make a session; return its id. */
-export async function newSession(device) {
+/** Make a session, or with `more` something like it; return its id. */
+export async function newSession(device, more = {}) {
   const id = crypto.randomUUID();
   await addSession({
     id,
@@ -32,6 +33,7 @@ export async function newSession(device) {
     problems: [],
     receipt: null,
     error: null,
+    ...more,
   });
   return id;
 }
@@ -56,7 +58,7 @@ export function releaseSession() {
   held = null;
 }
 
-const message = (words) => ({
+export const message = (words) => ({
   title: words,
   elements: [el("h1", {}, words), el("a", { href: "#/", class: "button" }, t("home"))],
 });
@@ -67,9 +69,9 @@ export async function sessionScreen({ device, path: [id, wanted], refresh }) {
   if (!form) return message(t("no_form"));
   if (record?.state !== "draft") return message(t(record ? "closed" : "not_here"));
   if (!(await hold(id))) return message(t("other_window"));
-  const steps = stepsOf(form);
+  const steps = stepsOf(form, record);
   const firstOpen = (now) => steps.find((step) => !isDone(step, now, form));
-  const consented = record.consent !== null;
+  const consented = record.consent !== null || !steps.includes("consent");
   const step = consented && steps.includes(wanted) ? wanted : firstOpen(record); // nothing before consent
   if (step !== wanted) history.replaceState(null, "", `#/session/${id}/${step}`);
   const go = (to) => {
@@ -81,7 +83,7 @@ export async function sessionScreen({ device, path: [id, wanted], refresh }) {
     const mends = now.revision > 1; // only what was refused is gone through again
     go(mends ? firstOpen(now) : steps[n + 1]);
   };
-  const make = { consent: consentStep, form: formStep, review: reviewStep }[step] ?? taskStep;
+  const make = { consent: consentStep, form: formStep, review: reviewStep, send: sendStep }[step] ?? taskStep;
   const made = await make({ id, device, form, record, step, steps, next, go, refresh });
   const progress = steps.map((name, i) => el("li", { class: i === n ? "now" : isDone(name, record, form) ? "done" : "" }));
   return {

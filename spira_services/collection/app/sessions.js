@@ -1,5 +1,6 @@
 /* The list: what is on this phone, what is stored, what was refused and why. */
 
+import { startAsk } from "./ask.js";
 import { ask, el, replaceIn, say, toldBefore } from "./dom.js";
 import { problemInWords } from "./form.js";
 import { installHint } from "./install.js";
@@ -17,14 +18,17 @@ let showsAll = false;
 export async function sessionsScreen({ device }) {
   releaseSession();
   const list = el("div", { id: "list" });
+  const answers = el("p");
   const status = el("section", { class: "sending", "aria-label": t("send_now") });
   const words = toldBefore();
   if (words) say(words);
   const form = await fact("form");
   const draw = async () => {
     const all = await sessions();
+    const asks = all.filter(({ kind }) => kind === "ask");
     replaceIn(status, ...statusOf(all));
-    replaceIn(list, ...groups(all, { device, form }, draw));
+    replaceIn(answers, asks.length > 0 && el("a", { href: "#/answers", class: "button", id: "answers" }, t("answers_n", { n: asks.length })));
+    replaceIn(list, ...groups(all.filter(({ kind }) => kind !== "ask"), { device, form }, draw));
   };
   await draw();
   const stop = onChange(() => void draw());
@@ -41,7 +45,13 @@ export async function sessionsScreen({ device }) {
     elements: [
       el("h1", {}, t("sessions")),
       words && el("p", { class: "flash" }, words),
-      el("button", { type: "button", class: "primary large", id: "start", onclick: () => void start(device) }, t("start")),
+      el(
+        "div",
+        { class: "modes" },
+        mode("start", () => void start(device)),
+        mode("ask", () => void startAsk(device)),
+      ),
+      answers,
       status,
       list,
       installHint(),
@@ -49,6 +59,9 @@ export async function sessionsScreen({ device }) {
     ],
   };
 }
+
+const mode = (name, act) =>
+  el("button", { type: "button", class: "primary large", id: name, onclick: act }, el("span", {}, t(name), el("small", {}, t(`${name}_why`))));
 
 async function start(device) {
   if (!(await fact("form"))) return say(t("no_form"));

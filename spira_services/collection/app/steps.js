@@ -2,7 +2,11 @@
 
 import { formProblems } from "./form_rules.js";
 
-export const stepsOf = (form) => ["consent", ...form.tasks.map(({ task }) => task), "form", "review"];
+const ASK_TASK = "SENTENCE"; // what the models learned from
+
+/** The steps of a session, or of asking a model. */
+export const stepsOf = (form, { kind }) =>
+  kind === "ask" ? [ASK_TASK, "send"] : ["consent", ...form.tasks.map(({ task }) => task), "form", "review"];
 
 /** Whether a take can be sent: nothing is wrong with it, or what is wrong may be kept and is. */
 export const isUsable = (take) =>
@@ -16,7 +20,7 @@ export function stepOf(problem, form) {
 
 /** Whether a step has nothing left to do. */
 export function isDone(step, record, form) {
-  if (step === "review") return false;
+  if (step === "review" || step === "send") return false;
   if (record.problems.some((problem) => stepOf(problem, form) === step)) return false;
   if (step === "consent") return record.consent !== null;
   if (step === "form") return record.form_done && formProblems(form.fields, record.form).length === 0;

@@ -1,13 +1,18 @@
 /* What is kept on the phone until the server has it, in IndexedDB.
 
    facts     the device's key, the form as it was fetched last, the language
-   sessions  one record a session
+   sessions  one record a session, and one for each time that a model is asked (`kind: "ask"`)
    audio     the bytes of takes, apart, so that a list of sessions loads none of them
 
    A session is `draft`, `waiting` (finished, to be sent), `accepted`, `refused`, `consenting` (was
-   accepted, and its consent is to be sent), `withdrawing` (to be sent too) or `withdrawn`. */
+   accepted, and its consent is to be sent), `withdrawing` (to be sent too) or `withdrawn`.
+
+   An ask is `draft`, `waiting`, `asked` (the server has it, and its audio is gone from here) or
+   `deleting` (the server is to be told).  What a model answered is never kept on the phone: it is
+   fetched when somebody looks at it. */
 
 const NAME = "spira-collection";
+const ASKS_KEPT_DAYS = 7;
 const SAFE = { durability: "strict" }; // on the disk before it is called done
 const changes = new BroadcastChannel("spira-collection");
 const listeners = new Set();
@@ -152,6 +157,14 @@ export async function deleteSession(id) {
   announce();
 }
 
+/** Forget what was asked so long ago that nobody needs the answer on this phone. */
+export async function forgetOldAsks() {
+  const since = Date.now() - ASKS_KEPT_DAYS * 86_400_000;
+  for (const { id, kind, state, created_at } of await sessions()) {
+    if (kind === "ask" && state === "asked" && Date.parse(created_at) < since) await deleteSession(id);
+  }
+}
+
 /** Whether something of a session still has to reach the server. */
 export const isUnsent = (record) =>
-  ["draft", "waiting", "refused", "consenting", "withdrawing"].includes(record.state);
+  ["draft", "waiting", "refused", "consenting", "withdrawing", "deleting"].includes(record.state);

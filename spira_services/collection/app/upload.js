@@ -3,8 +3,8 @@
    One tab sends at a time.  A file goes on from the byte that the server has; a session counts as
    stored only when the receipt lists the very digests of what is on the phone. */
 
-import { Failure, giveConsent, offsetOf, receipts, sendPart, sendSession, withdraw } from "./api.js";
-import { announce, bytesOf, change, changeWithoutAudio, fact, renew, sessions } from "./store.js";
+import { Failure, ask, deleteInference, giveConsent, offsetOf, receipts, sendPart, sendSession, withdraw } from "./api.js";
+import { announce, bytesOf, change, changeWithoutAudio, deleteSession, fact, renew, session, sessions } from "./store.js";
 import { isoWithOffset } from "./time.js";
 
 const PART_BYTES = 256 * 1024;
@@ -12,7 +12,7 @@ const FIRST_WAIT_SECONDS = 5;
 const LONGEST_WAIT_SECONDS = 300;
 const MAX_RESTARTS = 3; // of one file in one try, where the server says that other bytes came
 
-export const TO_SEND = ["waiting", "consenting", "withdrawing"]; // states of what is finished
+export const TO_SEND = ["waiting", "consenting", "withdrawing", "deleting"]; // states of what is finished
 
 let timer = null;
 let waitSeconds = FIRST_WAIT_SECONDS;
@@ -81,7 +81,8 @@ function problemOf({ status, code }) {
 
 async function sendOne(key, record) {
   try {
-    if (record.state === "withdrawing") await sendWithdrawal(key, record);
+    if (record.kind === "ask") await sendAsk(key, record);
+    else if (record.state === "withdrawing") await sendWithdrawal(key, record);
     else if (record.state === "consenting") await sendConsent(key, record);
     else await sendRecord(key, record);
   } catch (failure) {
@@ -96,6 +97,62 @@ async function sendOne(key, record) {
       now.error = failure.code || "server";
     });
   }
+}
+
+/** Send what is asked, or delete it; the audio goes from the phone as soon as the server has it. */
+async function sendAsk(key, record) {
+  const isGoing = record.state === "deleting";
+  if (!isGoing) {
+    const [take] = Object.values(record.takes);
+    await sendBytes(key, take, (bytes) => tell({ sending: record.id, share: bytes / take.n_bytes }));
+    await change(record.id, (now) => {
+      now.is_tried = true; // the server may have it although no answer came
+    });
+  }
+  const inference_id = record.inference_id ?? (isGoing && !record.is_tried ? null : await asked(key, record, isGoing));
+  if (inference_id && !isGoing) {
+    await changeWithoutAudio(record.id, (now) => {
+      now.inference_id = inference_id;
+      now.number = ""; // nothing about the person stays on the phone
+      now.error = null;
+      if (now.state === "waiting") now.state = "asked";
+    });
+  }
+  if (!isGoing && (await session(record.id))?.state !== "deleting") return;
+  if (inference_id) await deleted(key, inference_id);
+  await deleteSession(record.id);
+}
+
+/** The inference of a record, the same however often it is sent; null where it is refused and deleted. */
+async function asked(key, record, isGoing) {
+  const [take] = Object.values(record.takes);
+  try {
+    return (await ask(key, record.id, requestOf(record, take))).inference_id;
+  } catch (failure) {
+    if (isGoing && !failure.passes && failure.status !== 401) return null;
+    throw failure.code === "missing_blobs" ? new Failure(0, { error: "again" }) : failure;
+  }
+}
+
+async function deleted(key, inference_id) {
+  try {
+    await deleteInference(key, inference_id);
+  } catch (failure) {
+    if (failure.status !== 404) throw failure; // 404: of a device that is enrolled no more
+  }
+}
+
+/** A request as the API takes it. */
+function requestOf(record, { task, sha256, recorded_at, capture }) {
+  return {
+    task,
+    sha256,
+    recorded_at,
+    patient_rgh: record.number,
+    agreed: record.agreed,
+    capture: { app: "spira-web", ...capture },
+    app_version: record.app_version,
+  };
 }
 
 async function sendWithdrawal(key, record) {

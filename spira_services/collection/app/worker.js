@@ -9,7 +9,9 @@ const CACHE = `spira-collection-${self.SPIRA_VERSION}`;
 const FILES = [
   "./",
   "api.js",
+  "answers.js",
   "apple-touch-icon.png",
+  "ask.js",
   "capture.js",
   "checks.js",
   "consent.js",
@@ -60,9 +62,9 @@ self.addEventListener("message", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
-  const api = new URL("v1/", self.registration.scope).pathname;
+  const page = new URL(self.registration.scope).pathname;
   if (event.request.method !== "GET" || url.origin !== self.location.origin) return;
-  if (url.pathname.startsWith(api)) return;
+  if (!url.pathname.startsWith(page) || url.pathname.startsWith(`${page}v1/`)) return;
   const key = event.request.mode === "navigate" ? "./" : event.request;
   const answer = async () => {
     const cache = await caches.open(CACHE);

@@ -1,0 +1,169 @@
+"""What a health worker does to ask a model: record, lose the network, send, read the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import answer
+from browser import CHROMIUM, Page
+from collecting import Collection
+from on_phone import NARROW, address, enrol, kept, network, phone, record, voice, wav
+from sqlalchemy import select, update
+
+from spira_services.serving.queue import SqlQueue
+from spira_services.serving.relay import relay_once
+from spira_services.serving.tables import ACTIONS, INFERENCES, PREDICTIONS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
+NUMBER = "12345678D"
+# Of any store of the browser: what was kept of what a model said.
+ALL_KEPT = """Promise.all((await indexedDB.databases()).map(({name}) => new Promise(done => {
+    indexedDB.open(name).onsuccess = ({target: {result: db}}) => {
+        const found = [], names = [...db.objectStoreNames];
+        names.forEach(name => { db.transaction(name).objectStore(name).getAll().onsuccess =
+            ({target}) => { found.push(JSON.stringify(target.result));
+                if (found.length === names.length) done(found.join()); }; }); }; })))
+    .then(all => all.join() + JSON.stringify(localStorage))"""
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
+    with Collection.at(tmp_path_factory.mktemp("ward"), check_letter=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("microphone") / "voice.wav"
+
+
+@pytest.fixture(scope="module")
+def page(
+    ward: Collection, microphone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
+    with phone(tmp_path_factory.mktemp("profile"), microphone) as page:
+        enrol(page, ward)
+        yield page
+
+
+def rows(ward: Collection, table: Any) -> list[Any]:
+    with ward.engine.connect() as connection:
+        return [*connection.execute(select(table))]
+
+
+def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_in_plain_words(
+    ward: Collection, page: Page, microphone: Path
+) -> None:
+    page.open(address(ward))
+    network(page, there=False)
+    page.click("#ask", "Ask the model")
+    record(page, microphone, "SENTENCE")
+    page.type("#number", NUMBER)
+    page.click("#agrees-labels")
+    page.click("#send-ask")
+    page.read("On this phone, to be sent")
+    page.read("No network. Sends by itself when there is a network.")
+    assert rows(ward, INFERENCES) == []
+    network(page, there=True)
+    page.read("Waiting for the answer")
+    (asked,) = rows(ward, INFERENCES)
+    assert (asked.agreed["labels"], asked.agreed["ab"]) == (True, False)
+    assert (asked.about["agc"], asked.task) == (False, "SENTENCE")
+    assert asked.subject_id is not None
+    assert ward.blobs.exists(f"sha256:{asked.sha256}")
+    assert kept(page, "store.bytesOf((await store.sessions())[0].takes.SENTENCE)") is None
+
+    queue = SqlQueue(ward.engine)
+    assert relay_once(ward.engine, queue) == 1
+    (message,) = queue.take(1, 10)
+    answer(ward.engine, message.id)  # as a worker does
+    queue.done(message)
+    shown = page.read("The model heard signs")
+    for words in ("81%", "from 50% on", "This is not a diagnosis.", "too much noise around"):
+        assert words in shown
+    page.click("summary", "Limits and version")
+    page.read("2 of 4 s: 80% to 82%")
+    page.click("#agreed")
+    page.read("Noted.")
+    assert {row.action for row in rows(ward, ACTIONS)} == {"seen", "agreed"}
+    left = page.run(f"(async () => {ALL_KEPT})()")
+    assert asked.inference_id in left
+    for gone in (NUMBER, "positive", "0.81", "snr_db_low"):
+        assert gone not in left
+    assert not any(part in url for url in page.requested for part in (NUMBER, "Bearer"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"decision": "inconclusive", "probability": 0.52},
+            ["The model cannot tell", "near the point where the model errs most"],
+        ),
+        (
+            {"decision": "negative", "probability": 0.12},
+            ["The model heard no signs", "That does not exclude the illness."],
+        ),
+        (
+            {
+                "decision": None,
+                "probability": None,
+                "window_scores": [],
+                "record_again": ["snr_db_low", "a_code_of_tomorrow"],
+            },
+            ["Record again", "close the door", "beyond what the model takes", "nothing about the"],
+        ),
+    ],
+    ids=["inconclusive", "negative", "again"],
+)
+def test_every_answer_says_what_it_means_in_words(
+    ward: Collection, page: Page, changes: dict[str, Any], words: list[str]
+) -> None:
+    """On the recording of the test before, as if another model had answered."""
+    with ward.engine.begin() as connection:
+        connection.execute(update(PREDICTIONS).values(unusual=[], **changes))
+    page.open(address(ward))
+    page.click("#answers")
+    page.click("a.button", "Look")
+    shown = page.read(words[-1])
+    for expected in words:
+        assert expected in shown
+    assert "81%" not in shown
+    assert page.run("document.documentElement.scrollWidth") == NARROW
+
+
+def test_what_is_deleted_on_the_phone_is_deleted_on_the_server(
+    ward: Collection, page: Page
+) -> None:
+    (asked,) = rows(ward, INFERENCES)
+    network(page, there=False)
+    page.click("#delete")
+    page.click("#yes")
+    page.read("To be deleted on the server")
+    network(page, there=True)
+    page.read("Nothing was asked yet.")
+    (gone,) = rows(ward, INFERENCES)
+    assert gone.deleted_at is not None
+    assert gone.subject_id is None
+    assert not ward.blobs.exists(f"sha256:{asked.sha256}")
+
+
+def test_a_take_that_is_no_good_is_never_sent(
+    ward: Collection, page: Page, microphone: Path
+) -> None:
+    n_before = len(rows(ward, INFERENCES))
+    page.open(address(ward))
+    page.click("#ask", "Ask the model")
+    microphone.write_bytes(wav(voice(8, gain=4)))
+    page.click("#record", "Record")
+    page.wait("/^[^·]*[1-9][^·]*$/.test(document.querySelector('.seconds').textContent)")
+    page.click("#record", "Stop")
+    page.read("It has to be recorded again")
+    assert page.run("document.querySelector('#next')") is None
+    assert len(rows(ward, INFERENCES)) == n_before
