@@ -19,19 +19,10 @@ import soundfile
 import soxr
 from browser import CHROMIUM
 from collecting import Collection, Session
+from on_phone import RATE_HZ, enrol, kept, phone, record, wav
 from small_run import SETTINGS
 from sqlalchemy import select
-from test_collection_browser import (
-    RATE_HZ,
-    STORED,
-    consent,
-    enrol,
-    fill_in,
-    kept,
-    phone,
-    record,
-    wav,
-)
+from test_collection_browser import STORED, consent, fill_in
 
 from spira_services.__main__ import main as services
 from spira_services.collection.documents import REVISIONS
