@@ -58,7 +58,7 @@ def main() -> None:
                 "SPIRA_QUEUE": broker.address,
                 "SPIRA_QUEUE_CREDENTIALS": str(broker.credentials),
             }
-        stand, key = stack.enter_context(standing(folder, arguments.workers, **variables))
+        stand, key = stack.enter_context(standing(folder, arguments.workers, variables))
         can = capacity(stand, key)
         print(f"{arguments.workers} workers, queue {arguments.queue}: {can:.1f} answers/s at most")
         rate = arguments.load * can

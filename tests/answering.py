@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,10 +57,10 @@ class Stand:
     def engine(self) -> Engine:
         return open_engine(self.environment["SPIRA_SERVICES_DATABASE"])
 
-    def prepare(self, n_versions: int = 1, n_hidden: int | None = None) -> str:
+    def prepare(self, n_versions: int = 1, edit: Callable[[Path], None] = lambda _: None) -> str:
         """Make the database, a device and versions of the model; the device's key."""
         for seed in range(1, n_versions + 1):
-            publish(self.store, self.folder, seed, n_hidden=n_hidden)
+            publish(self.store, self.folder, seed, edit, n_hidden=None)
         Tracker(self.store.tracking_uri).promote("1")
         engine = self.engine()
         migrate(engine)
@@ -107,10 +107,15 @@ class Stand:
 
 
 @contextmanager
-def standing(folder: Path, workers: int, **variables: str) -> Iterator[tuple[Stand, str]]:
-    """A stand whose server and workers run, with the key of a device."""
-    stand = Stand(folder, variables)
-    key = stand.prepare(n_versions=2)
+def standing(
+    folder: Path,
+    workers: int,
+    variables: Mapping[str, str],
+    edit: Callable[[Path], None] = lambda _: None,
+) -> Iterator[tuple[Stand, str]]:
+    """A stand whose server and workers run, with a device's key; ``edit`` as in ``publish``."""
+    stand = Stand(folder, dict(variables))
+    key = stand.prepare(2, edit)
     try:
         for name in ("server", *(f"worker-{n}" for n in range(workers))):
             stand.start(name)

@@ -92,6 +92,30 @@ def code_of(model: Path) -> Path:
     return file
 
 
+# Of a model that fails on some files, each in its way.
+POISONOUS = """
+
+_answer = answer
+
+
+def answer(classifier, policy, content):
+    import os, time
+
+    if content == b"crash":
+        os._exit(1)
+    if content == b"hang":
+        time.sleep(60)
+    if content == b"error":
+        raise ArithmeticError
+    return _answer(classifier, policy, content)
+"""
+REASONS = {b"crash": "crashed", b"hang": "too_slow", b"error": "ArithmeticError"}
+
+
+def poisonous(model: Path) -> None:
+    code_of(model).write_text(code_of(model).read_text() + POISONOUS)
+
+
 @dataclass
 class Asker:
     """A device of a site that asks as the interface does."""

@@ -89,7 +89,9 @@ class Worker:
         try:
             return self._answer(message)
         except ModelFailed as failed:
-            if message.n_tries >= MAX_TRIES:
+            # Audio that is not there may be on a disk that is not mounted: it is waited for longer.
+            most = MAX_DELIVERIES if failed.reason == "audio_lost" else MAX_TRIES
+            if message.n_tries >= most:
                 self._bury(message, failed.reason)
             else:
                 log.warning("a try of an inference failed: %s", failed.reason)
@@ -110,7 +112,7 @@ class Worker:
             return False
         try:
             audio = self.blobs.read(f"sha256:{row.sha256}")
-        except ArtifactCorrupt:  # or a disk that is not mounted yet
+        except ArtifactCorrupt:
             raise ModelFailed("audio_lost") from None
         route, agreed = self.route, bool(row.agreed.get("ab"))
         turn = router.arms_of(route, router.key_of(message.id, row.subject_id), agreed=agreed)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import Asker, code_of, publish, until, working
+from serving import REASONS, Asker, code_of, poisonous, publish, until, working
 from sqlalchemy import Engine, func, select, update
 from started import free_port
 
@@ -97,30 +97,6 @@ def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
             assert {asker.answer(one).state for one in asked} <= {"answered", "queued"}
         until(lambda: all(asker.answer(one).state == "answered" for one in asked))
     assert opened(engine) is None  # what was tried became the champion
-
-
-# Of a model that fails on some files, each in its way.
-POISONOUS = """
-
-_answer = answer
-
-
-def answer(classifier, policy, content):
-    import os, time
-
-    if content == b"crash":
-        os._exit(1)
-    if content == b"hang":
-        time.sleep(60)
-    if content == b"error":
-        raise ArithmeticError
-    return _answer(classifier, policy, content)
-"""
-REASONS = {b"crash": "crashed", b"hang": "too_slow", b"error": "ArithmeticError"}
-
-
-def poisonous(model: Path) -> None:
-    code_of(model).write_text(code_of(model).read_text() + POISONOUS)
 
 
 def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_is_tried_again_by_a_command(

@@ -1,0 +1,155 @@
+"""Kills and outages while a model is asked: nothing is lost, and nothing has two answers.
+
+python benchmarks/kills.py [--kills 1000] [--every 3] [--away 60] [--queue nats]
+
+Server, workers and broker are killed by SIGKILL at random times and started again, while telephones
+ask, and ask again under the same key until they have a receipt.  Some recordings are such that the
+model raises an error on them.  Meanwhile the broker and the store of the audio are each away for a
+while.  In the end every inference with a receipt has one answer, or is a dead letter with a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import numpy as np
+from sqlalchemy import func, select
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from answering import Stand, ask, standing  # noqa: E402
+from nats_servers import nats_server  # noqa: E402
+from serving import poisonous  # noqa: E402
+
+from spira_services.serving.inferences import is_waiting  # noqa: E402
+from spira_services.serving.tables import FAILURES, INFERENCES, PREDICTIONS  # noqa: E402
+from spira_tasks.speech import golden  # noqa: E402
+
+AUDIO, POISON = golden.clips()[0].content, b"error"
+ONE_IN = 20  # recordings that the model fails on
+SETTLE_SECONDS = 900.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--every", type=float, default=3.0, help="mean seconds between two kills")
+    parser.add_argument("--away", type=float, default=60.0, help="seconds of each outage")
+    parser.add_argument("--queue", choices=("sql", "nats"), default="nats")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        starts: dict[str, Callable[[], None]] = {}
+        ends: dict[str, Callable[[], None]] = {}
+        variables = {}
+        if arguments.queue == "nats":
+            (folder / "nats").mkdir()
+            broker = stack.enter_context(nats_server(folder / "nats"))
+            variables = {
+                "SPIRA_QUEUE": broker.address,
+                "SPIRA_QUEUE_CREDENTIALS": str(broker.credentials),
+            }
+            starts["broker"], ends["broker"] = broker.start, broker.kill
+        stand, key = stack.enter_context(standing(folder, 2, variables, poisonous))
+        for name in list(stand.processes):
+            starts[name] = lambda name=name: stand.start(name)  # type: ignore[misc]
+            ends[name] = lambda name=name: stand.end(name, signal.SIGKILL)  # type: ignore[misc]
+        over = threading.Event()
+        telephones = [
+            threading.Thread(target=telephone, args=(stand, key, n, over)) for n in (1, 2)
+        ]
+        for one in telephones:
+            one.start()
+        generator, kills = np.random.default_rng(arguments.seed), Counter[str]()
+        outages = {arguments.kills // 3: "broker", 2 * arguments.kills // 3: "store"}
+        for n in range(arguments.kills):
+            time.sleep(generator.exponential(arguments.every))
+            name = str(generator.choice(sorted(starts)))
+            ends[name]()
+            kills[name] += 1
+            starts[name]()
+            if outages.get(n) == "broker" and "broker" in starts:
+                ends["broker"]()
+                time.sleep(arguments.away)
+                starts["broker"]()
+            elif outages.get(n) == "store":
+                shutil.move(folder / "audio", folder / "unplugged")
+                time.sleep(arguments.away)
+                merge(folder / "unplugged", folder / "audio")
+        over.set()
+        for one in telephones:
+            one.join()
+        return judged(stand, kills)
+
+
+def telephone(stand: Stand, key: str, seed: int, over: threading.Event) -> None:
+    """Ask until it is over; every recording again and again until there is a receipt."""
+    generator, n = np.random.default_rng(seed), 0
+    with stand.client(key) as client, (stand.folder / f"receipts-{seed}").open("w") as receipts:
+        while not over.is_set():
+            n += 1
+            audio, name = POISON if n % ONE_IN == 0 else AUDIO, str(uuid4())
+            while True:
+                try:
+                    answer = ask(client, audio, name)
+                    if answer.status_code == 202:
+                        break
+                    # 409: the other telephone, which has the same key, sends the same file
+                    assert answer.status_code in (409, 429, 503), answer.text
+                except httpx.TransportError:
+                    pass  # cut off: whether it was stored is not known
+                time.sleep(0.2)
+            receipts.write(f"{answer.json()['inference_id']}\n")
+            time.sleep(generator.exponential(0.5))
+
+
+def merge(unplugged: Path, mounted: Path) -> None:
+    """Put a disk back whose folder was used meanwhile."""
+    shutil.copytree(unplugged, mounted, dirs_exist_ok=True)
+    shutil.rmtree(unplugged)
+
+
+def judged(stand: Stand, kills: Counter[str]) -> int:
+    """Wait until all have an end, compare with the receipts, print; 1 where something is wrong."""
+    receipts = [one for file in stand.folder.glob("receipts-*") for one in file.read_text().split()]
+    until = time.monotonic() + SETTLE_SECONDS
+    engine = stand.engine()
+    while True:
+        with engine.connect() as connection:
+            n_waiting = connection.execute(select(func.count()).where(is_waiting())).scalar_one()
+        if not n_waiting or time.monotonic() > until:
+            break
+        time.sleep(1)
+    with engine.connect() as connection:
+        stored = set(connection.execute(select(INFERENCES.c.inference_id)).scalars())
+        shown = select(PREDICTIONS.c.inference_id).where(PREDICTIONS.c.shown)
+        answers = Counter(connection.execute(shown).scalars())
+        failed = {row.inference_id: row.reason for row in connection.execute(select(FAILURES))}
+    lost = [one for one in receipts if answers[one] == 0 and one not in failed]
+    doubled = [one for one, n in answers.items() if n > 1]
+    print(f"kills: {dict(kills)}, {kills.total()} together")
+    print(f"receipts {len(receipts)}, twice {len(receipts) - len(set(receipts))}")
+    why = dict(Counter(failed.values()))
+    print(f"stored {len(stored)}, answered {len(answers)}, without an answer {why}")
+    print(f"lost {len(lost)}, doubled {len(doubled)}, still waiting {n_waiting}")
+    return int(bool(lost or doubled or n_waiting or set(receipts) - stored))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
