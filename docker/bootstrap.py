@@ -29,6 +29,7 @@ from spira_tasks.contract.access import (
     GRANTS,
     INTAKE,
     MODELS,
+    QUEUE_USERS,
     STEP_ACCESS,
     STORE,
     WORKER,
@@ -120,6 +121,7 @@ def make_secrets(folder: Path) -> None:
     wanted = _connections(keys, passwords["services"], keep)
     connections = keep_all("steps/connections.json", wanted)
     keep_all("pages/connections.json", {"spira_s3": connections["spira_s3"]})
+    keep("nats/users.conf", _users_of_the_queue(keep))
     # The server stores no result: it gets no key of the steps' seals.
     server = _environment(COLLECTION, connections, keys)
     del server["SPIRA_SEALING_KEY"]
@@ -159,6 +161,16 @@ def _open_to_readers(file: Path) -> None:
     """Let containers of several users read a file; the folder above is closed."""
     if file.stat().st_mode & 0o777 != 0o444:
         file.chmod(0o444)
+
+
+def _users_of_the_queue(keep: Any) -> str:
+    """What each user may publish to, and the answers that it gets."""
+    users = []
+    for user, subjects in QUEUE_USERS.items():
+        kept = keep(f"queue_{user}/credentials", f"{user}:{secrets.token_urlsafe(32)}")
+        may = {"publish": list(subjects), "subscribe": ["_INBOX.>"]}
+        users.append({"user": user, "password": kept.partition(":")[2], "permissions": may})
+    return f"authorization {json.dumps({'users': users}, indent=1)}\n"
 
 
 def _identities() -> dict[str, Any]:

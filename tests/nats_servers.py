@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from s3_servers import ENDS_WITH_US, free_ports
+
+from spira_tasks.provenance import ROOT
 
 START_SECONDS = 60
 
@@ -41,8 +44,11 @@ class NatsServer:
             f"jetstream {{ store_dir: '{self.folder}/data', sync_interval: always }}\n"
             f"authorization {{ users: [{{user: tests, password: '{self.password}'}}] }}\n"
         )
+        self.run("-c", str(self.folder / "nats.conf"))
+
+    def run(self, *arguments: str) -> None:
         program = Path(sys.executable).with_name("nats-server")
-        command = [*ENDS_WITH_US, str(program), "-c", str(self.folder / "nats.conf")]
+        command = [*ENDS_WITH_US, str(program), *arguments]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -62,6 +68,23 @@ class NatsServer:
         except OSError:
             return False
         return True
+
+
+@contextmanager
+def nats_of_production(folder: Path) -> Iterator[str]:
+    """The server by the files of production, with the users that the bootstrap makes."""
+    command = [sys.executable, str(ROOT / "docker/bootstrap.py"), "secrets", str(folder / "run")]
+    subprocess.run(command, check=True, capture_output=True)
+    (folder / "run/nats").rename(folder / "run/secrets")  # as it is mounted
+    shutil.copytree(ROOT / "docker/nats", folder / "etc/nats")
+    port = free_ports(2)
+    given = ["-c", f"{folder}/etc/nats/nats.conf", "-sd", f"{folder}/data", "-a", "127.0.0.1"]
+    server = NatsServer(folder, port=port)
+    server.run(*given, "-p", str(port), "-m", str(port + 1))
+    try:
+        yield server.address
+    finally:
+        server.kill()
 
 
 @contextmanager

@@ -60,6 +60,7 @@ PORTS_BY_PROFILE = {
         "SPIRA_PROMETHEUS_PORT": "prometheus",
         "SPIRA_ALERTMANAGER_PORT": "alertmanager",
     },
+    "queue": {"SPIRA_NATS_PORT": "nats"},
 }
 SERVERS = (
     *("postgres", "s3", "mlflow"),
@@ -71,11 +72,13 @@ SERVERS_BY_PROFILE = {
     "tls": ("proxy",),
     "collection": ("collection",),
     "serving": ("worker",),
+    "queue": ("nats",),
     "monitoring": ("prometheus", "alertmanager"),
 }
 IMAGES_BY_PROFILE = {
     "celery": ("REDIS",),
     "tls": ("PROXY",),
+    "queue": ("NATS",),
     "monitoring": ("PROMETHEUS", "ALERTMANAGER"),
 }
 NO_RUNTIME = (

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
@@ -36,12 +37,13 @@ from spira_services.serving.port import (
     Depth,
     Message,
 )
+from spira_tasks.contract.access import QUEUE
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 CALL_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
-WAIT_SECONDS = 0.05  # at least, for an answer to a request for messages
 N_AT_ONCE = 256  # messages that are put and not acknowledged yet
+NO_MORE = ("404", "408")  # statuses of the server: there is none, the time is over
 WORKERS = "workers"  # the consumer that all of them share
 STORE_REFUSED = 10077  # of the server: an error of its disk, or the subject has its message
 REASON, TRIES = "Spira-Reason", "Spira-Tries"
@@ -63,7 +65,7 @@ class Session:
     client: Client
     js: JetStreamContext
     ended: asyncio.Future[None]
-    pull: JetStreamContext.PullSubscription | None = None
+    has_consumer: bool = False
 
 
 Act = Callable[[Session], Coroutine[Any, Any, Answer]]
@@ -94,14 +96,14 @@ class JetStreamQueue:
         address: str,
         credentials: Path | None = None,
         lease_seconds: float = LEASE_SECONDS,
-        name: str = "spira-serving",
+        name: str = QUEUE,
     ) -> None:
         self._host, self._options = _parsed(address, credentials)
         self._lease_seconds = lease_seconds
         self._work, self._dead = name, f"{name}-dead"
         self._session: Session | None = None
         self._loop = asyncio.new_event_loop()  # of a thread of its own: the callers have none
-        self._connecting, self._taking = asyncio.Lock(), asyncio.Lock()
+        self._connecting = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="queue", daemon=True)
         self._thread.start()
 
@@ -129,20 +131,32 @@ class JetStreamQueue:
 
     def take(self, n: int, wait_seconds: float) -> list[Message]:
         async def fetch(session: Session) -> list[Message]:
-            async with self._taking:  # two requests at once would read one another's end
-                pull = session.pull = session.pull or await self._consume(session.js)
-                try:
-                    found = await pull.fetch(n, timeout=max(wait_seconds, WAIT_SECONDS))
-                except TimeoutError:
-                    await pull.consumer_info()  # were it gone, that would look the same
-                    return []
+            if not session.has_consumer:
+                await self._consume(session)
+            found: list[Msg] = []
+            inbox = session.client.new_inbox()
+            answers = await session.client.subscribe(inbox)
+            asked = {"batch": n, "no_wait": True, "expires": int(wait_seconds * 1e9)}  # nanoseconds
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._work}.{WORKERS}"
+            await session.client.publish(subject, json.dumps(asked).encode(), reply=inbox)
+            # The server says when there are no more.  ``fetch`` of nats-py goes by a clock of its
+            # own, and leaves leased what comes a moment later.
+            while len(found) < n:
+                one = await answers.next_msg(wait_seconds + CALL_SECONDS)
+                status = (one.headers or {}).get(api.Header.STATUS.value)
+                if status is not None:
+                    if status not in NO_MORE:
+                        raise nats.errors.Error(f"the server ends a request with {status}")
+                    break
+                found.append(one)
+            await answers.unsubscribe()
             return [
                 Message(one.data.decode(), one.metadata.num_delivered, one.reply) for one in found
             ]
 
         return self._call(fetch)
 
-    async def _consume(self, js: JetStreamContext) -> JetStreamContext.PullSubscription:
+    async def _consume(self, session: Session) -> None:
         config = api.ConsumerConfig(
             durable_name=WORKERS,
             ack_policy=api.AckPolicy.EXPLICIT,
@@ -150,8 +164,8 @@ class JetStreamQueue:
             max_deliver=-1,  # the worker decides when it is enough
             max_ack_pending=-1,  # those given back for later must not stop the others
         )
-        await js.add_consumer(self._work, config)
-        return await js.pull_subscribe_bind(WORKERS, self._work)
+        await session.js.add_consumer(self._work, config)
+        session.has_consumer = True
 
     def extend(self, message: Message) -> None:
         self._call(lambda session: _settle(session, message, "+WPI"))
@@ -265,8 +279,9 @@ class JetStreamQueue:
                 ended.set_result(None)
 
         async def on_error(error: Exception) -> None:
-            if client.is_connected:  # such as a subject that this user may not use
+            if client.is_connected:  # such as a subject that this user may not use: no answer comes
                 log.warning("the queue at %s: %s", self._host, error)
+                await on_close()
 
         try:
             await client.connect(

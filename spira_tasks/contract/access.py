@@ -36,6 +36,24 @@ DATABASES: Mapping[str, tuple[str, ...]] = {
     "services": ("services",),
 }
 
+# User of the queue: the subjects to which it may publish; those of JetStream's interface are acts.
+QUEUE = "spira-serving"  # stream of work; the other is that of dead letters
+_EVERY_USER = (  # puts, shows what waits, replays what is dead
+    f"{QUEUE}.*",
+    *(f"$JS.API.STREAM.{act}.{QUEUE}" for act in ("CREATE", "INFO", "MSG.GET")),
+    *(f"$JS.API.STREAM.{act}.{QUEUE}-dead" for act in ("CREATE", "INFO", "MSG.GET", "MSG.DELETE")),
+    f"$JS.API.CONSUMER.INFO.{QUEUE}.workers",
+)
+QUEUE_USERS: Mapping[str, tuple[str, ...]] = {
+    "api": _EVERY_USER,
+    "worker": (  # takes and buries
+        *_EVERY_USER,
+        *(f"$JS.API.CONSUMER.{act}.{QUEUE}.workers" for act in ("DURABLE.CREATE", "MSG.NEXT")),
+        f"$JS.ACK.{QUEUE}.workers.>",
+        f"{QUEUE}-dead.*",
+    ),
+}
+
 # Service: a field of its connection, or of the connection's extra, and the variable that holds it.
 # ``map`` is the file of the engine's host that a rotation of the pseudonyms' key left (ADR 15).
 CONNECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -83,6 +101,9 @@ SECRET_FILES: Mapping[str, tuple[str, ...]] = {
     "prometheus": ("token", "password", "web.yaml"),
     "alertmanager": ("alertmanager.yaml", "web.yaml"),
     "worker": ("environment.json",),
+    "nats": ("users.conf",),
+    "queue_api": ("credentials",),  # of SPIRA_QUEUE_CREDENTIALS
+    "queue_worker": ("credentials",),
 }
 
 

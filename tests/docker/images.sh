@@ -13,7 +13,7 @@ here() { "$docker" image inspect "$1" >/dev/null 2>&1; }
 
 here "$BASE_IMAGE" || pulled python:3.11-slim-bookworm "$BASE_IMAGE" || tests/docker/base_image.sh "$BASE_IMAGE"
 
-declare -A public=([postgres]=postgres:16-bookworm [redis]=redis:7-bookworm [proxy]=caddy:2-alpine [s3]= [monitoring]=)
+declare -A public=([postgres]=postgres:16-bookworm [redis]=redis:7-bookworm [proxy]=caddy:2-alpine [nats]=nats:2.15.1-alpine [s3]= [monitoring]=)
 for name in "${!public[@]}"; do
   here "spira-$name:local" && continue
   if [ -n "${public[$name]}" ] && pulled "${public[$name]}" "spira-$name:local"; then continue; fi

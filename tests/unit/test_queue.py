@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 from databases import BACKENDS, migrated, server
-from nats_servers import NatsServer, nats_server
+from nats_servers import NatsServer, nats_of_production, nats_server
 
 from spira_services.database import open_engine
 from spira_services.serving.jetstream import JetStreamQueue
@@ -338,6 +338,39 @@ def test_a_queue_by_tls_is_encrypted_before_the_first_word(
     with pytest.raises(ServiceUnavailable, match="handshake_first"):
         plain.depth()
     plain.close()
+
+
+def test_in_production_the_api_may_put_and_only_a_worker_may_take(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with nats_of_production(tmp_path) as address:
+        api, worker = (
+            JetStreamQueue(address, tmp_path / f"run/queue_{user}/credentials")
+            for user in ("api", "worker")
+        )
+        api.put(["a", "b"])
+        api.put(["a"])
+        assert api.depth().n_waiting == 2
+        messages = worker.take(2, SOON)
+        acts: list[Callable[[], object]] = [
+            lambda: api.take(1, 0),
+            lambda: api.done(messages[0]),
+            lambda: api.bury(messages[0], "a_reason"),
+            lambda: api.replay(None),
+        ]
+        for act in acts:
+            caplog.clear()
+            with pytest.raises(ServiceUnavailable, match="may use the streams"):
+                act()
+            assert "permissions violation" in caplog.text.lower()
+        worker.extend(messages[0])
+        worker.bury(messages[0], "a_reason")
+        worker.done(messages[1])
+        assert worker.replay(None) == 1
+        worker.later(worker.take(1, SOON)[0], 0)
+        assert (api.depth().n_leased, api.depth().n_dead) == (1, 0)
+        api.close()
+        worker.close()
 
 
 def test_a_variable_says_which_queue_it_is(
