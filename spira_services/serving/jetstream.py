@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import nats.errors
@@ -151,7 +151,8 @@ class JetStreamQueue:
                 found.append(one)
             await answers.unsubscribe()
             return [
-                Message(one.data.decode(), one.metadata.num_delivered, one.reply) for one in found
+                Message(one.data.decode(), one.metadata.num_delivered, (session, one.reply))
+                for one in found
             ]
 
         return self._call(fetch)
@@ -342,7 +343,14 @@ async def _close(client: Client) -> None:
 
 async def _settle(session: Session, message: Message, word: str) -> None:
     """Answer for a delivery, and wait until the server has read it."""
-    await session.client.request(str(message.handle), word.encode(), timeout=CALL_SECONDS)
+    delivered_in, subject = cast(tuple[Session, str], message.handle)
+    if delivered_in is session:
+        await session.client.request(subject, word.encode(), timeout=CALL_SECONDS)
+    else:
+        # A server that was killed may have forgotten the delivery.  It says nothing then, and
+        # delivers the message again, as if for the first time.
+        await session.client.publish(subject, word.encode())
+        await session.client.flush(int(CALL_SECONDS))
 
 
 def _parsed(address: str, credentials: Path | None) -> tuple[str, dict[str, Any]]:

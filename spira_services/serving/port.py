@@ -19,7 +19,8 @@ REMEMBERED_SECONDS = 900.0  # so long an id that is done is not put again
 class Message:
     """An id in the hands of a worker, until the lease ends.
 
-    ``n_tries`` is 1 at the first delivery.  A delivery whose lease ended counts.
+    ``n_tries`` is 1 at the first delivery.  A delivery whose lease ended counts; those of the last
+    moment before a server of JetStream was killed may not.
     """
 
     id: str

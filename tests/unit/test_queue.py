@@ -297,6 +297,27 @@ def test_a_killed_server_has_what_it_acknowledged_and_is_found_again(tmp_path: P
     assert len(found) == len(set(found))
 
 
+def test_what_was_taken_before_a_kill_of_the_server_can_be_ended_after_it(tmp_path: Path) -> None:
+    """Whether the server remembers that it delivered it or not."""
+    with nats_server(tmp_path) as running:
+        place = Place("jetstream", running.address, str(running.credentials), "kill")
+        queue = place.open(LEASE)
+        queue.put(["a", "b", "c", "d"])
+        messages = sorted(queue.take(4, SOON), key=lambda one: one.id)
+        running.kill()
+        running.start()
+        queue = place.open(LEASE)
+        queue.done(messages[0])
+        queue.extend(messages[1])
+        queue.later(messages[2], 0)
+        queue.bury(messages[3], "a_reason")
+        assert [one.id for one in queue.dead()] == ["d"]
+        taken: set[str] = set()
+        while not taken >= {"b", "c"}:
+            taken |= {one.id for one in queue.take(4, SOON)}
+        place.close()
+
+
 def test_a_refused_user_is_a_matter_of_configuration_and_no_password_is_shown(
     nats: NatsServer, tmp_path: Path
 ) -> None:
