@@ -260,6 +260,7 @@ class JetStreamQueue:
             await asyncio.wait((task, session.ended), return_when=asyncio.FIRST_COMPLETED)
             if not task.done() or task.cancelled():
                 task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
                 raise nats.errors.ConnectionClosedError
             return task.result()
         except (nats.errors.Error, OSError, TimeoutError) as error:
