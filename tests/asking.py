@@ -27,6 +27,7 @@ ANSWER: dict[str, Any] = {
     "version": "3",
     "classifier": "sha256:classifier",
     "feature_schema": "sha256:features",
+    "synthetic": False,
     "arm": "champion",
     "shown": True,
     "probability": 0.81,

@@ -390,7 +390,7 @@ def _seen() -> Select[Any]:
         select(
             *(INFERENCES.c[name] for name in ("inference_id", "task", "recorded_at")),
             *(INFERENCES.c[name] for name in ("received_at", "deleted_at")),
-            *(PREDICTIONS.c[name] for name in ANSWER),
+            *(PREDICTIONS.c[name] for name in (*ANSWER, "synthetic")),
             PREDICTIONS.c.at.label("answered_at"),
             FAILURES.c.reason,
         )
@@ -422,18 +422,19 @@ def _as_seen(row: Row[Any]) -> Inference:
         task=row.task,
         recorded_at=row.recorded_at,
         received_at=row.received_at,
-        meaning=_meaning(derived, answer),
+        meaning=_meaning(derived, answer, is_synthetic=bool(row.synthetic)),
         **answer,
     )
 
 
-def _meaning(derived: State, answer: dict[str, Any]) -> list[str]:
+def _meaning(derived: State, answer: dict[str, Any], *, is_synthetic: bool) -> list[str]:
     if derived != "answered":
         return [derived]
     if answer["record_again"]:
         return ["record_again"]
     unusual = ["unusual"] if answer["unusual"] else []
-    return [str(answer["decision"]), *unusual, "not_a_diagnosis"]
+    synthetic = ["synthetic_cohort"] if is_synthetic else []
+    return [str(answer["decision"]), *unusual, *synthetic, "not_a_diagnosis"]
 
 
 def check_own(connection: Connection, device_id: str, inference_id: str) -> None:
@@ -516,6 +517,7 @@ class Version(BaseModel):
     version: str
     classifier: str
     feature_schema: str
+    synthetic: bool  # it learned from voices that a computer made
     arm: str
     answered_at: datetime
 
@@ -532,7 +534,8 @@ def answering(connection: Connection) -> list[Version]:
         .limit(N_NEWEST)
         .subquery()
     )
-    which = newest.c.version, newest.c.classifier, newest.c.feature_schema, newest.c.arm
+    named = "version", "classifier", "feature_schema", "synthetic", "arm"
+    which = [newest.c[name] for name in named]
     last = func.max(newest.c.at).label("answered_at")
     rows = connection.execute(select(*which, last).group_by(*which).order_by(last.desc()))
     return [Version(**row._mapping) for row in rows]

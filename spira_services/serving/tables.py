@@ -55,6 +55,7 @@ PREDICTIONS = Table(
     Column("version", Text, nullable=False),  # number in the registry
     Column("classifier", Text, nullable=False),  # its digest
     Column("feature_schema", Text, nullable=False),  # digest of the description of its features
+    Column("synthetic", Boolean, nullable=False),  # it learned from voices that a computer made
     Column("arm", Text, nullable=False),  # champion, previous, canary, shadow, a, b
     Column("shown", Boolean, nullable=False),  # whether it is the answer
     Column("probability", Float),

@@ -170,6 +170,7 @@ class Worker:
             "version": version.number,
             "classifier": answer["version"],
             "feature_schema": version.feature_schema,
+            "synthetic": version.registered.tags.get("spira.synthetic") != "false",
             "arm": arm,
             "shown": arm != "shadow",
             **{name: answer[name] for name in ("probability", "decision", "operating_point")},

@@ -133,9 +133,13 @@ def test_the_state_is_deleted_before_answered_before_failed_before_queued(ward: 
     assert seen(ward, asked).state == "failed"  # the shadow's answer is nobody's
     ward.answer(asked.inference_id)
     answered = seen(ward, asked)
+    other = ward.ask(device)
+    ward.answer(other.inference_id, synthetic=True)
+    synthetic = seen(ward, other)
     assert (answered.state, answered.probability, answered.version) == ("answered", 0.81, "3")
     assert answered.meaning == ["positive", "unusual", "not_a_diagnosis"]
     assert answered.reason is None
+    assert "synthetic_cohort" in synthetic.meaning
     ward.inferences.delete(device, asked.inference_id)
     gone = seen(ward, asked)
     assert (gone.state, gone.probability, gone.version) == ("deleted", None, None)

@@ -126,7 +126,13 @@ class Ward:
             version = "4" if is_tried and canary else "3"
             known = {"inference_id": id_, "version": version, "arm": shown, "shown": True, "at": at}
             texts = {"classifier": "x", "feature_schema": "x"}
-            rest = {"unusual": [], "window_scores": [], "waited_seconds": 0.1, "operating_point": 0}
+            rest = {
+                "synthetic": False,
+                "unusual": [],
+                "window_scores": [],
+                "waited_seconds": 0.1,
+                "operating_point": 0,
+            }
             answered.append(known | texts | rest | answer)
         with self.engine.begin() as connection:
             connection.execute(INFERENCES.insert(), asked)

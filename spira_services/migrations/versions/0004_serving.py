@@ -86,6 +86,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("classifier", sa.Text(), nullable=False),
         sa.Column("feature_schema", sa.Text(), nullable=False),
+        sa.Column("synthetic", sa.Boolean(), nullable=False),
         sa.Column("arm", sa.Text(), nullable=False),
         sa.Column("shown", sa.Boolean(), nullable=False),
         sa.Column("probability", sa.Float(), nullable=True),
