@@ -23,7 +23,7 @@ OURS = "python -m spira_tasks "
 SERVICES = "python -m spira_services "
 # What begins so is a command, also within a sentence.
 COMMAND = re.compile(
-    r"(python (-m|benchmarks/\S+)|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get) "
+    r"(python (-m|benchmarks/\S+)|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get|curl) "
     r"(?!\S* ?…$)\S"
 )
 NO_GPU = ("docs/production.md", "*The GPU path has not been run where this is tested.*")
@@ -94,6 +94,7 @@ ELSEWHERE = {
     "python -m pytest": ("Makefile", "python -m pytest"),
     "airflow db migrate": ("scripts/demo.sh", "airflow db migrate"),
     "airflow dags test": ("scripts/demo.sh", "airflow dags test spira_continuous_training -c"),
+    "curl": ("tests/unit/test_inference_api.py", "subprocess.run([*SHELL, command]"),
     "apt-get install": (".ci/run", "apt-get install"),
     "make demo": (".ci/run", "make demo"),
     "make setup": (".ci/run", "make setup"),

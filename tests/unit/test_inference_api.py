@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,9 @@ from sqlalchemy import func, select
 
 from spira_services.serving import events
 from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX
+from spira_tasks.provenance import ROOT
+
+SHELL = ("bash", "-c")
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +274,32 @@ def test_what_a_person_did_on_an_answer_is_noted_once(ward: Collection, phone: P
     other = phone.client.post(place, json={"action": "smiled"}, headers=phone.headers)
     assert other.status_code == 422
     assert count(ward, ACTIONS, ACTIONS.c.inference_id == inference_id) == 1
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_the_commands_of_the_guide_work_in_their_order(
+    ward: Collection, phone: Phone, tmp_path: Path
+) -> None:
+    content = audio()
+    (tmp_path / "take.wav").write_bytes(content)
+    (tmp_path / "key").write_text(f"Authorization: Bearer {phone.key}")
+    guide = (ROOT / "docs" / "serving.md").read_text()
+    (shown,) = re.findall(r"^(\{.*\})$", guide.partition("## Asking")[2].partition("##")[0], re.M)
+    request = json.loads(shown) | {"sha256": sha(content)}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    known = {"SPIRA": str(phone.client.base_url).rstrip("/"), "PATH": os.environ["PATH"]}
+    said = []
+    for command in re.findall(r"^curl .*", guide, re.MULTILINE):
+        asking: Any = {"env": known, "cwd": tmp_path, "capture_output": True, "text": True}
+        said.append(subprocess.run([*SHELL, command], check=True, **asking).stdout)
+        assert '"error"' not in said[-1], said[-1]
+        if "Idempotency-Key" in command:
+            known["ID"] = json.loads(said[-1])["inference_id"]
+            answer(ward.engine, known["ID"])
+    assert json.loads(said[0])["hospital_id"] == "hc"
+    assert json.loads(said[2])["meaning"][0] == "positive"
+    assert said[3].startswith("event: answered")
+    assert phone.get(f"inferences/{known['ID']}").json()["state"] == "deleted"
 
 
 def test_who_asks_and_where_is_known_and_a_version_only_once_it_answered(
