@@ -171,11 +171,17 @@ def _add_asking(router: APIRouter, asks: Inferences, uploads: Uploads, relay: Re
         It is answered when audio and request are durable.  The same again gives the same inference.
         """
         await run_in_threadpool(asks.check_room, device, idempotency_key)
-        if request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+        is_whole = request.headers.get("Content-Type", "").startswith("multipart/form-data")
+        if is_whole:
             sent = await _whole(request, device.device_id, uploads)
         else:
             sent = _request(await _bounded(request))
-        asked = await run_in_threadpool(asks.ask, device, idempotency_key, sent)
+        try:
+            asked = await run_in_threadpool(asks.ask, device, idempotency_key, sent)
+        except Refused:
+            if is_whole:
+                await run_in_threadpool(asks.discard, sent.sha256)
+            raise
         relay.wake()
         response.headers["Location"] = f"/v1/inferences/{asked.inference_id}"
         if asked.is_new:

@@ -225,6 +225,11 @@ class Inferences:
             if connection.execute(select(INFERENCES.c.device_id).where(*theirs)).first() is None:
                 raise _too_many()
 
+    def discard(self, sha256: str) -> None:
+        """Delete the audio of a request that was refused, unless something names it."""
+        with self.engine.begin() as connection:
+            drop(connection, self.blobs, [sha256])
+
     def delete(self, device: Device, inference_id: str) -> None:
         """Delete an inference at the wish of who asked; again changes nothing.
 
@@ -260,6 +265,8 @@ class Inferences:
                 410, "erased", "this person had all recordings erased; delete it on the device"
             )
         if known := _same(connection, device, key, digest):
+            # Audio that came again with the request of an inference that was deleted goes again.
+            drop(connection, self.blobs, [sent.sha256])
             return known
         if not has_room:
             raise _too_many()

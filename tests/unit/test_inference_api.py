@@ -254,6 +254,21 @@ def test_what_is_deleted_is_gone_and_says_so(ward: Collection, phone: Phone) -> 
     assert not ward.blobs.exists(f"sha256:{sha(content)}")
 
 
+def test_audio_of_a_request_that_is_refused_or_was_deleted_does_not_stay(
+    ward: Collection, phone: Phone
+) -> None:
+    content, key = audio(), str(uuid4())
+    taken = phone.ask(content, key).json()
+    refused = phone.ask(other := audio(), key)
+    assert refused.status_code == 409
+    assert not ward.blobs.exists(f"sha256:{sha(other)}")
+    assert phone.ask(content, key, task="VOWEL").status_code == 409
+    assert ward.blobs.exists(f"sha256:{sha(content)}")  # the first request names it
+    phone.client.delete(f"/v1/inferences/{taken['inference_id']}", headers=phone.headers)
+    assert phone.ask(content, key).json() == {**taken, "state": "deleted"}
+    assert not ward.blobs.exists(f"sha256:{sha(content)}")
+
+
 def test_audio_that_a_session_holds_stays_when_its_inference_is_deleted(
     ward: Collection, phone: Phone
 ) -> None:
