@@ -181,10 +181,9 @@ class Uploads:
         """Store a file that came at once; raises as ``receive`` does."""
         if await run_in_threadpool(_sha256, file) != sha256:
             raise _mismatch()
-        there = await run_in_threadpool(self.received, device_id, sha256)
-        if not there.is_complete:
-            file.seek(there.offset)
-            await self.receive(device_id, sha256, there.offset, total, _pieces(file))
+        begun = self._file(device_id, sha256)
+        offset = file.seek(begun.stat().st_size if begun.exists() else 0)
+        await self.receive(device_id, sha256, offset, total, _pieces(file))
 
     def _store(self, device_id: str, sha256: str, file: Path) -> None:
         """The store first, then the row that says so; what is left of a kill is done again."""

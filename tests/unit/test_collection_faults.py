@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -134,3 +135,17 @@ def test_a_manifest_whose_audio_the_store_has_lost_asks_for_it_again(tmp_path: P
             assert phone.head(sha256) == (0, "?0")
             phone.put(next(one for one in sent.takes.values() if sha(one) == sha256))
         assert phone.commit(sent).status_code == 201
+
+
+def test_what_is_asked_on_a_full_disk_is_stored_once_when_there_is_room(
+    server: Server, phone: Phone
+) -> None:
+    content, key = session(45).takes["SENTENCE"], str(uuid4())
+    with no_room(server, 60_000):
+        refused = phone.ask(content, key)
+        assert (refused.status_code, refused.json()["error"]) == (507, "disk_full")
+        assert phone.get("inferences").json()["inferences"] == []
+    taken = phone.ask(content, key)
+    assert taken.status_code == 202, taken.text
+    (listed,) = phone.get("inferences").json()["inferences"]
+    assert listed["inference_id"] == taken.json()["inference_id"]
