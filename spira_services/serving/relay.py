@@ -92,4 +92,6 @@ class Relay:
                 if not is_away:
                     log.error("what is stored waits for the queue (%s)", type(error).__name__)
                 is_away = True
+            except Exception:  # without this thread nothing that is asked would be answered
+                log.exception("what is stored was not put on the queue; it is tried again")
             self._stored.wait(EVERY_SECONDS)

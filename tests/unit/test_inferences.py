@@ -322,24 +322,29 @@ class Away(SqlQueue):
     """A queue that does not answer at first."""
 
     n_tries = 0
+    error: Exception
 
     def put(self, ids: Any) -> None:
         self.n_tries += 1
         if self.n_tries <= 2:
-            raise ServiceUnavailable("the queue does not answer; see that it is up")
+            raise self.error
         super().put(ids)
 
 
+@pytest.mark.parametrize(
+    ("error", "n_logged"), [(ServiceUnavailable("it does not answer"), 1), (ValueError("a bug"), 2)]
+)
 def test_a_queue_that_was_away_gets_what_was_stored_meanwhile(
-    ward: Ward, caplog: pytest.LogCaptureFixture
+    ward: Ward, caplog: pytest.LogCaptureFixture, error: Exception, n_logged: int
 ) -> None:
     relay_once(ward.engine, SqlQueue(ward.engine))
     drained(SqlQueue(ward.engine))
     queue = Away(ward.engine)
+    queue.error = error
     asked = ward.ask(ward.device())
     with Relay(ward.engine, queue) as relay:
         while queue.n_tries < 3:
             relay.wake()
         (message,) = queue.take(1, 30)
     assert message.id == asked.inference_id
-    assert caplog.text.count("waits for the queue") == 1
+    assert caplog.text.count("what is stored") == n_logged
