@@ -33,7 +33,7 @@ FAULTS = "spira_faults"  # tests/platform/faults_dag.py
 IMAGES = ("spira-postgres:local", "spira-s3:local", "spira-tasks:0.2.0", "spira-airflow:0.2.0")
 # None that conftest gives away.
 PORTS = {"AIRFLOW": 31080, "MLFLOW": 31500, "S3": 31333, "COLLECTION": 31090}
-PORTS |= {"PROMETHEUS": 31909, "ALERTMANAGER": 31910}
+PORTS |= {"PROMETHEUS": 31909, "ALERTMANAGER": 31910, "NATS": 31422}
 ENDED = ("success", "failed")
 FILES = ("-f", "docker-compose.yaml", "-f", "tests/docker/faults.yaml")
 
