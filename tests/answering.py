@@ -39,10 +39,16 @@ class Stand:
     variables: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)  # of the workers' metrics
 
     @property
     def store(self) -> Store:
         return Store(str(self.folder / "store"))
+
+    @property
+    def watched(self) -> list[str]:
+        """Where the workers show their metrics."""
+        return [f"http://127.0.0.1:{port}" for port in self.ports.values()]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -75,7 +81,10 @@ class Stand:
 
     def start(self, name: str) -> None:
         """Start ``server``, or a worker of any other name; it may not answer yet."""
-        arguments = ["serve", "--port", str(self.port)] if name == "server" else ["work"]
+        if name != "server":
+            self.ports.setdefault(name, free_port())
+        port = str(self.port if name == "server" else self.ports[name])
+        arguments = ["serve" if name == "server" else "work", "--port", port]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "spira_services", *arguments],
