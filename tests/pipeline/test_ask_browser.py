@@ -83,7 +83,7 @@ def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_i
     page.read("No network. Sends by itself when there is a network.")
     assert rows(ward, INFERENCES) == []
     network(page, there=True)
-    page.read("Waiting for the answer")
+    page.wait("document.querySelector('.answer h2').innerText == 'Waiting for the answer'")
     (asked,) = rows(ward, INFERENCES)
     assert (asked.agreed["labels"], asked.agreed["ab"]) == (True, False)
     assert (asked.about["agc"], asked.task) == (False, "SENTENCE")

@@ -79,7 +79,7 @@ export async function answerScreen({ device, path: [id] }) {
     const words = inference ? headOf(inference) : t(`ask_state_${stateOf(record)}`);
     if (words !== spoken) say(words);
     spoken = words;
-    replaceIn(panel, ...(inference && inference.state !== "queued" ? answerOf(inference, record, device) : waiting(record, trouble)));
+    replaceIn(panel, ...(inference && inference.state !== "queued" ? answerOf(inference, record, device) : waiting(record, inference, trouble)));
   };
   const look = async () => {
     clearTimeout(timer);
@@ -130,8 +130,8 @@ export async function answerScreen({ device, path: [id] }) {
 const headOf = ({ state, decision }) =>
   state === "answered" ? t(decision === null ? "head_again" : `head_${decision}`) : t(`ask_state_${state}`);
 
-function waiting(record, trouble) {
-  const state = stateOf(record);
+function waiting(record, inference, trouble) {
+  const state = stateOf(record, inference);
   const isHere = record.state === "waiting";
   return [
     el(
