@@ -256,9 +256,9 @@ class JetStreamQueue:
                     self._session = await self._connect()
                 session = self._session
             task = asyncio.ensure_future(act(session))
-            # What is asked of a server that goes away is never answered.
+            # What is asked of a server that goes away, or that refuses, is never answered.
             await asyncio.wait((task, session.ended), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done() or task.cancelled():
+            if session.ended.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 raise nats.errors.ConnectionClosedError
