@@ -86,8 +86,8 @@ def quality(sound: Sound, pcm16: NDArray[np.int16]) -> Quality:
     n_channels, n_samples = sound.waveform.shape
     magnitude = np.abs(sound.waveform)
     mono = sound.waveform.mean(axis=0, dtype=np.float64)
-    sounding = np.flatnonzero(mono)
-    longest_gap = int(np.diff(sounding).max(initial=1)) - 1
+    first, last = zero_runs(mono)
+    longest_gap = int((last - first + 1).max(initial=0))
     stored = without_offset(pcm16)
     levels_db = _db(np.maximum(frame_means(stored**2), 0.0))  # rounding may fall below zero
     active = active_frames(levels_db)
@@ -120,15 +120,24 @@ def rounded(measured: float | np.floating | NDArray[np.float64]) -> float:
     return float(f"{float(measured):.{N_DIGITS}g}")
 
 
+def zero_runs(mono: NDArray[np.float64]) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """First and last sample of every run of exact zeros with sound on either side of it."""
+    zeros = np.flatnonzero(mono == 0)
+    ends = np.flatnonzero(np.diff(zeros, prepend=-2, append=mono.size + 1) > 1)
+    first, last = zeros[ends[:-1]], zeros[ends[1:] - 1]
+    inside = (first > 0) & (last < mono.size - 1)
+    return first[inside], last[inside]
+
+
 def n_dropouts(mono: NDArray[np.float64], sample_rate_hz: int) -> int:
     """Count the runs of exact zeros in a (time,) signal that begin or end in the middle of sound.
 
     A lost packet that was not concealed leaves such a run.  Runs that a noise gate leaves begin and
     end where the signal is quiet, and are not counted.
     """
-    sounding = np.flatnonzero(mono)
-    gaps = np.flatnonzero(np.diff(sounding) > DROPOUT_SECONDS * sample_rate_hz)
-    edges = np.maximum(np.abs(mono[sounding[gaps]]), np.abs(mono[sounding[gaps + 1]]))
+    first, last = zero_runs(mono)
+    is_gap = last - first + 2 > DROPOUT_SECONDS * sample_rate_hz
+    edges = np.maximum(np.abs(mono[first[is_gap] - 1]), np.abs(mono[last[is_gap] + 1]))
     return int((edges > LOUD_EDGE * np.sqrt(np.mean(mono**2))).sum())
 
 
