@@ -77,7 +77,7 @@ def by_service(stand: Stand, key: str) -> Ask:
         engine = stand.engine()
         while True:
             with engine.connect() as connection:
-                found = dict((tuple(row) for row in connection.execute(statement)))
+                found = dict(tuple(row) for row in connection.execute(statement))
             if found.keys() >= set(sent):
                 engine.dispose()
                 return [number(found[one]) for one in sent]
@@ -166,7 +166,7 @@ def rivals_python() -> str:
 def cpu_seconds(pids: Pids) -> float:
     found = [psutil.Process(pid) for pid in pids]
     times = [one.cpu_times() for each in found for one in [each, *each.children(recursive=True)]]
-    return sum(one.user + one.system for one in times)
+    return float(sum(one.user + one.system for one in times))
 
 
 def main() -> None:
