@@ -180,7 +180,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = recordings(folder / "cohort", arguments.recordings)
-        stand, key = stack.enter_context(standing(folder, workers=1))
+        stand, key = stack.enter_context(standing(folder, 1, {}))
         tracker, model = Tracker(stand.store.tracking_uri), folder / "model"
         champion = tracker.champion()
         assert champion is not None
