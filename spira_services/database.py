@@ -64,6 +64,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads.  On SQLite it waits for no writer, and no writer for it."""
+    with engine.execution_options(only_reads=True).connect() as connection:
+        yield connection
+
+
 def insert_once(connection: Connection, table: Any, row: dict[str, Any]) -> bool:
     """Insert a row unless one with the same unique key is there; say whether it is new."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -138,7 +145,8 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # At once for writing: two that begin as readers and then write would refuse one another.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    only_reads = connection.get_execution_options().get("only_reads")
+    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
 
 def migrate(engine: Engine) -> None:

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from spira_services.database import Instant, insert_once, metadata, now
+from spira_services.database import Instant, insert_once, metadata, now, reading
 from spira_services.web import Asker, Refused, may_answer
 from spira_tasks.artifacts.backends import FULL
 from spira_tasks.artifacts.blobs import Blobs, digest_of_file
@@ -115,7 +115,7 @@ class Uploads:
         asked = select(BLOBS.c.n_bytes).where(
             BLOBS.c.sha256 == sha256, BLOBS.c.device_id == device_id
         )
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             n_bytes = connection.execute(asked).scalar()
         if n_bytes is not None:
             return Received(n_bytes, is_complete=True)

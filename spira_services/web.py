@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spira_services import devices, logs, people, tracing
+from spira_services.database import reading
 from spira_services.devices import Device
 from spira_services.metrics import Metrics, may_read, of_events
 from spira_services.people import Person
@@ -302,7 +303,7 @@ def create_app(
 
     @app.get("/health", status_code=204, include_in_schema=False)
     def health(request: Request) -> None:
-        with engine_of(request).connect() as connection:
+        with reading(engine_of(request)) as connection:
             connection.execute(select(1))
 
     if has_people:
@@ -386,7 +387,7 @@ def signed_in(*roles: str) -> Any:
         # The cookie is sent to this site's own pages alone; a browser also says who asks.
         if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             raise not_there()
-        with engine_of(request).connect() as connection:
+        with reading(engine_of(request)) as connection:
             person = people.who(connection, request.cookies.get(COOKIE, ""))
         if person is None:
             raise Refused(401, "sign_in", "sign in first")
@@ -403,7 +404,7 @@ bearer = HTTPBearer(auto_error=False, description="The key that the enrolment ga
 def device_of(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Device:
-    with engine_of(request).connect() as connection:
+    with reading(engine_of(request)) as connection:
         device = devices.of_key(connection, given.credentials) if given else None
     if device is None:
         raise Refused(401, "unknown_device", "this device is not enrolled, or no more")

@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from spira_services import devices
+from spira_services.database import reading
 from spira_services.devices import Device
 from spira_services.serving import inferences
 from spira_services.serving.events import Watch
@@ -219,7 +220,7 @@ def _add_answers(router: APIRouter, asks: Inferences) -> None:
         device: Asker, limit: Annotated[int, Query(ge=1, le=100)] = 50, before: UUID | None = None
     ) -> Listed:
         """The inferences of this device, the newest first."""
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             last = None if before is None else str(before)
             found = inferences.of_device(connection, device.device_id, limit + 1, last)
         more = len(found) > limit
@@ -267,13 +268,13 @@ def _add_facts(router: APIRouter, engine: Engine) -> None:
     @router.get("/models", responses=may_answer(401))
     def models(device: Asker) -> Models:
         """The versions behind the newest answers, the last to answer first."""
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             return Models(models=inferences.answering(connection))
 
     @router.get("/hospitals", responses=may_answer(401))
     def hospitals(device: Asker) -> Hospitals:
         """The hospital of this device."""
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             site = devices.site(connection, device.hospital_id)
         return Hospitals(hospitals=[Hospital(hospital_id=site.hospital_id, name=site.name)])
 
@@ -284,7 +285,7 @@ def _add_facts(router: APIRouter, engine: Engine) -> None:
 
 
 def _own(engine: Engine, device: Device, inference_id: str) -> Inference:
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         inferences.check_own(connection, device.device_id, inference_id)
         (found,) = inferences.states(connection, [inference_id])
     return found

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
+from spira_services.database import reading
 from spira_services.serving.inferences import Inference, states
 from spira_services.web import Refused
 
@@ -76,7 +77,7 @@ class Watch:
                     queue.put_nowait(found[inference_id])
 
     def _states(self, inference_ids: list[str]) -> dict[str, Inference]:
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return {one.inference_id: one for one in states(connection, inference_ids)}
 
 

@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from sqlalchemy import Engine, func, select
 
-from spira_services.database import now
+from spira_services.database import now, reading
 from spira_services.metrics import SECONDS, Source, Tail
 from spira_services.serving.port import Depth
 from spira_services.serving.router import open_route
@@ -60,7 +60,7 @@ def of_answers(engine: Engine) -> Source:
         *(of.waited_seconds, of.compute_seconds, of.at),
     )
     done = Tail(ACTIONS.c.number, ACTIONS.c.action)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         new.skip(connection)
         done.skip(connection)
     answers = Counter(
@@ -84,7 +84,7 @@ def of_answers(engine: Engine) -> Source:
     actions = Counter("spira_actions", "What people did with answers.", ["action"], registry=None)
 
     def ask() -> Iterator[Metric]:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             rows, acts = new.rows(connection), done.rows(connection)
             failed = connection.execute(
                 select(FAILURES.c.reason, func.count()).group_by(FAILURES.c.reason)

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, Select, delete, func, select, update
 from sqlalchemy.engine import Row
 
 from spira_services import events
-from spira_services.database import insert_once, now
+from spira_services.database import insert_once, now, reading
 from spira_services.devices import Device
 from spira_services.serving.tables import ACTIONS, FAILURES, INFERENCES, OUTBOX, PREDICTIONS
 from spira_services.subjects import is_erased, subject_of
@@ -150,7 +150,7 @@ class Backlog:
         )
         if self._oldest is not None:
             asked = asked.where(INFERENCES.c.received_at >= self._oldest)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(asked).all()
         self._waiting = Counter({row.device_id: row.n for row in rows})
         # A transaction that is open may still bring one that was received a little earlier.
@@ -221,7 +221,7 @@ class Inferences:
             INFERENCES.c.device_id == device.device_id,
             INFERENCES.c.idempotency_key == str(key),
         )
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             if connection.execute(select(INFERENCES.c.device_id).where(*theirs)).first() is None:
                 raise _too_many()
 
@@ -352,7 +352,7 @@ def state(connection: Connection, inference_id: str) -> Inference | None:
 def answered(engine: Engine, inference_id: str, every_seconds: float = 0.2) -> Inference:
     """Wait until an inference is answered or failed, and return it."""
     while True:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             found = state(connection, inference_id)
         if found is None:
             raise LookupError(inference_id)

@@ -34,17 +34,8 @@ PROCESS = Path(__file__).parent / "model_process.py"
 LOAD_SECONDS = 120.0
 ANSWER_SECONDS = 30.0  # of the longest recording on a slow machine; then it hangs
 BEAT_SECONDS = 1.0
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
 SLACK = 3.0  # of the limit of time: it was measured on another machine
-# A thread a process: workers share the cores.  The rest lets freed memory be used again, without
-# which glibc faults the pages of every tensor in anew.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
 
 
 class ModelFailed(Exception):
@@ -72,7 +63,7 @@ class ModelProcess:
                 cwd=folder,
                 start_new_session=True,  # Ctrl-C is for the worker, which finishes what is begun
                 # No key of the worker: the model needs none.
-                env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
+                env={"PATH": os.environ.get("PATH", ""), **package.ENVIRONMENT},
             )
         self._connection = Connection(ours.detach())
         try:

@@ -9,7 +9,7 @@ from types import TracebackType
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from spira_services.database import now
+from spira_services.database import now, reading
 from spira_services.serving.inferences import is_waiting
 from spira_services.serving.port import Queue
 from spira_services.serving.tables import INFERENCES, OUTBOX
@@ -27,7 +27,7 @@ def relay_once(engine: Engine, queue: Queue) -> int:
     After a kill between the two it is put again, which changes nothing.
     """
     unsent = select(OUTBOX.c.inference_id).where(OUTBOX.c.sent_at.is_(None))
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         oldest = unsent.order_by(OUTBOX.c.stored_at, OUTBOX.c.inference_id).limit(AT_ONCE)
         ids = connection.execute(oldest).scalars().all()
     if ids:
@@ -43,7 +43,7 @@ def refill(engine: Engine, queue: Queue) -> int:
 
     What is still there is left alone.
     """
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         asked = select(INFERENCES.c.inference_id).where(is_waiting())
         ids = connection.execute(asked.order_by(INFERENCES.c.received_at)).scalars().all()
     for start in range(0, len(ids), AT_ONCE):

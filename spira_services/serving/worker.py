@@ -20,7 +20,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError
 
 from spira_services import events, logs, tracing
-from spira_services.database import insert_once, now
+from spira_services.database import insert_once, now, reading
 from spira_services.serving import router
 from spira_services.serving.models import ModelFailed, Models, Version
 from spira_services.serving.queue import LEASE_SECONDS, Message, Queue
@@ -247,7 +247,7 @@ class Worker:
         )
         asked = select(INFERENCES, OUTBOX.c.stored_at, is_answered.label("is_answered"))
         asked = asked.join(OUTBOX).where(INFERENCES.c.inference_id == inference_id)
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             return connection.execute(asked).first()
 
     def _bury(self, message: Message, reason: str) -> None:
