@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 folder, socket = Path(sys.argv[1]), int(sys.argv[2])
-# As MLflow loads a model of this form, by the file MLmodel; MLflow itself would take 150 MB more.
+# As MLflow loads a model of this form, without its import: 50 MB and 3 s of CPU at every start.
 form = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
 sys.path.insert(0, str(folder / form.get("code", "code")))
 model = import_module(form["loader_module"])._load_pyfunc(str(folder / form["data"]))
