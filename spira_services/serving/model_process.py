@@ -24,10 +24,10 @@ sys.path.insert(0, str(folder / form.get("code", "code")))
 model = import_module(form["loader_module"])._load_pyfunc(str(folder / form["data"]))
 
 with Connection(socket) as asker:
-    asker.send_bytes(b"{}")  # it is loaded
+    asker.send_bytes(b'{"n": 0}')  # it is loaded
     while True:
         try:
-            audio = asker.recv_bytes()
+            number, audio = int(asker.recv_bytes()), asker.recv_bytes()
         except EOFError:
             break
         begun = time.process_time()
@@ -35,5 +35,5 @@ with Connection(socket) as asker:
             (answer,) = model.predict(pd.DataFrame({"audio": [audio]})).to_dict("records")
         except Exception as error:  # the file, the weights or the code: the asker decides
             answer = {"error": type(error).__name__}
-        answer["cpu_seconds"] = time.process_time() - begun
+        answer |= {"n": number, "cpu_seconds": time.process_time() - begun}
         asker.send_bytes(json.dumps(answer).encode())

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from spira_tasks import package, scratch
 from spira_tasks.artifacts import Store
@@ -65,12 +68,12 @@ class ModelProcess:
                 # No key of the worker: the model needs none.
                 env={"PATH": os.environ.get("PATH", ""), **package.ENVIRONMENT},
             )
+        limit = struct.pack("ll", int(ANSWER_SECONDS), 0)  # also of a piece of a message
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, limit)
         self._connection = Connection(ours.detach())
-        try:
-            self._receive(LOAD_SECONDS, lambda: None)
-        except ModelFailed:
-            self.close()
-            raise
+        self._turn, self._n = threading.Lock(), 0
+        self._received(LOAD_SECONDS, lambda: None)
 
     def answer(self, audio: bytes, beat: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """What the model says of the bytes of an audio file; ``beat`` is called while it works.
@@ -80,27 +83,43 @@ class ModelProcess:
         Raises
         ------
         ModelFailed
-            Its process is of no more use, unless it answered with an error.
+            Its process has ended, unless it answered with an error.
         """
-        try:
-            self._connection.send_bytes(audio)
-        except OSError:
-            raise ModelFailed("crashed") from None
-        answer = self._receive(ANSWER_SECONDS, beat)
+        with self._turn:  # or two threads would get one another's answers
+            self._n += 1
+            try:
+                self._connection.send_bytes(str(self._n).encode())
+                self._connection.send_bytes(audio)
+            except OSError:
+                self.close()
+                raise ModelFailed("crashed") from None
+            answer = self._received(ANSWER_SECONDS, beat)
         if "error" in answer:
             raise ModelFailed(answer["error"], is_end=False)
         return answer
 
-    def _receive(self, seconds: float, beat: Callable[[], None]) -> dict[str, Any]:
+    def _received(self, seconds: float, beat: Callable[[], None]) -> dict[str, Any]:
+        """The answer to the last file.  Without it the process ends: it might come to the next."""
         until = time.monotonic() + seconds
         try:
             while not self._connection.poll(BEAT_SECONDS):
                 if time.monotonic() > until:
                     raise ModelFailed("too_slow")
                 beat()
-            return dict(json.loads(self._connection.recv_bytes()))
+            answer = dict(json.loads(self._connection.recv_bytes()))
+            if answer.pop("n") != self._n:
+                raise ModelFailed("crashed")
+            return answer
         except (OSError, EOFError):
+            self.close()
             raise ModelFailed("crashed") from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_closed(self) -> bool:
+        return self._connection.closed
 
     def close(self) -> None:
         self._connection.close()
@@ -138,13 +157,14 @@ class Version:
         ConfigError
             Where they are not: the version is broken, and closed.
         """
+        if self._process.is_closed and not self._is_closed:
+            self._process = self._started()
         try:
             return self._process.answer(audio, beat)
         except ModelFailed as failed:
             if self._is_closed:
                 raise
             if failed.is_end:
-                self._process.close()
                 self._process = self._started()
             self._checked()
             raise
@@ -266,9 +286,11 @@ class Models:
                 tracker = tracker or Tracker(self._store.tracking_uri)
                 self.follow(tracker)
                 said = ""
-            except SpiraError as error:  # what is ready goes on answering
-                if str(error) != said:
-                    said = str(error)
+            except (SpiraError, SQLAlchemyError) as error:  # what is ready goes on answering
+                # Of an error of the database the text may hold values.
+                says = str(error) if isinstance(error, SpiraError) else type(error).__name__
+                if says != said:
+                    said = says
                     log.error("the registry is not followed: %s", said)
             except Exception as error:
                 self._error = error

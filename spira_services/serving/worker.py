@@ -79,7 +79,7 @@ class Worker:
                     depth = self.queue.depth()
                     if not depth.n_waiting + depth.n_leased:
                         break
-            except ServiceUnavailable as error:
+            except (ServiceUnavailable, DBAPIError, OSError) as error:
                 self._wait(error)
         return n_answered
 
@@ -236,7 +236,10 @@ class Worker:
         def beat() -> None:
             nonlocal extended
             if time.monotonic() - extended > LEASE_SECONDS / 3:
-                self.queue.extend(message)
+                try:
+                    self.queue.extend(message)
+                except ServiceUnavailable as error:  # at worst another worker answers it too
+                    log.warning("a lease was not extended: %s", error)
                 extended = time.monotonic()
 
         return beat

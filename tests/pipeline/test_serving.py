@@ -21,6 +21,7 @@ from spira_services.database import migrate, now, open_engine
 from spira_services.events import EVENTS
 from spira_services.serving import router
 from spira_services.serving import worker as rules
+from spira_services.serving.models import Version
 from spira_services.serving.queue import QUEUE, SqlQueue
 from spira_services.serving.tables import PREDICTIONS
 from spira_tasks import package
@@ -28,6 +29,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs, digest_of
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.contract.exits import EXIT_REJECTED
+from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.provenance import ROOT
 from spira_tasks.speech import golden
 from spira_tasks.tracking import TAG_REFUSED, Tracker
@@ -78,6 +80,24 @@ def test_an_inference_is_answered_by_the_champion_once(
     assert (answers[2].decision, answers[2].probability) == (None, None)
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(PREDICTIONS)).scalar() == 4
+
+
+def test_an_answer_that_nobody_waited_for_is_not_given_to_the_next_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spira_services.serving.models.BEAT_SECONDS", 0.0)
+    tracker = Tracker(store.tracking_uri)
+    package.fetch(tracker.version("1"), tracker, store, tmp_path / "model")
+    version = Version(tracker.version("1"), tmp_path / "model")
+
+    def away() -> None:
+        raise ServiceUnavailable("the queue")
+
+    with pytest.raises(ServiceUnavailable):
+        version.answer(CALM, away)
+    clips = package.golden(tmp_path / "model").clips
+    assert version.answer(OTHER)["probability"] == pytest.approx(clips[1].answer["probability"])
+    version.close()
 
 
 def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
