@@ -43,6 +43,10 @@ ENVIRONMENT = {
 TOLERANCE = 1e-5  # of a probability, between two places where one model answers
 
 
+class Refused(ConfigError):
+    """The files of a version are not those that were registered, or not enough to serve it."""
+
+
 def tags_of(classifier: str, package: str) -> dict[str, str]:
     """The tags by which ``check`` finds the files of a version made from a classifier."""
     return {PACKAGE: package, SEAL: sealed.seal_of(classifier, package.encode())}
@@ -192,7 +196,7 @@ def golden(folder: Path) -> Golden:
     """
     place = folder / DATA / GOLDEN
     if not (place / GOLDEN_FILE).is_file():
-        raise ConfigError(
+        raise Refused(
             f"the model in {folder} has no golden clips, by which it is checked before it serves. "
             "Delete its version on MLflow's page and run its pipeline again: that registers it anew"
         )
@@ -234,9 +238,9 @@ def _finding(version: Registered) -> Finding:
     return sealed.check(version.classifier, package.encode(), version.tags.get(SEAL))
 
 
-def _refused(version: Registered, why: str) -> ConfigError:
+def _refused(version: Registered, why: str) -> Refused:
     number = version.version
-    return ConfigError(
+    return Refused(
         f"version {number} of the model is not loaded: {why}. Find out who changed it. Then refuse "
         f'it: {COMMAND} model refuse {number} --why "…"; or delete the version on '
         "MLflow's page and run its pipeline again, which registers the model anew from the store"

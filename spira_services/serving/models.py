@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ LOAD_SECONDS = 120.0
 ANSWER_SECONDS = 30.0  # of the longest recording on a slow machine; then it hangs
 BEAT_SECONDS = 1.0
 POLL_SECONDS = 2.0
+STOP_SECONDS = 10.0
 SLACK = 3.0  # of the limit of time: it was measured on another machine
 
 
@@ -50,8 +50,12 @@ class ModelFailed(Exception):
         self.is_end = is_end  # of the process
 
 
+class VersionBroken(Exception):
+    """A version is not served; the message says why, and what to do next."""
+
+
 class ModelProcess:
-    """A process in which the files of a folder answer."""
+    """A process in which the files of a folder answer, once it is loaded."""
 
     def __init__(self, folder: Path, nice: int = 0) -> None:
         ours, theirs = socket.socketpair()
@@ -73,6 +77,9 @@ class ModelProcess:
             ours.setsockopt(socket.SOL_SOCKET, option, limit)
         self._connection = Connection(ours.detach())
         self._turn, self._n = threading.Lock(), 0
+
+    def load(self) -> None:
+        """Wait until it can answer; raises ModelFailed."""
         self._received(LOAD_SECONDS, lambda: None)
 
     def answer(self, audio: bytes, beat: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -127,79 +134,87 @@ class ModelProcess:
         self._process.wait()
 
 
-@dataclass
 class Version:
-    """A version that is ready, with the folder of its files and its process."""
+    """A version of the model with the folder of its files and its process.
 
-    registered: Registered
-    folder: Path
-    nice: int = 0  # of the process: what is hidden gives way to what is shown
+    ``nice`` is that of the process: what is hidden gives way to what is shown.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, registered: Registered, folder: Path, nice: int = 0) -> None:
+        self.registered, self.folder, self.nice = registered, folder, nice
+        self.feature_schema = ""  # digest of how its features are described
+        self._process: ModelProcess | None = None
         self._is_closed = False
-        self._golden = package.golden(self.folder)
-        about = json.loads((self.folder / package.DATA / "classifier.json").read_text())
-        self.feature_schema = digest_of(canonical_json(about["features"]))
-        self._process = self._started()
-        self._checked()
 
     @property
     def number(self) -> str:
         return self.registered.version
 
+    def prepare(self) -> None:
+        """Make it ready; raises VersionBroken where it is not as it was registered."""
+        self._golden = package.golden(self.folder)
+        try:
+            about = json.loads((self.folder / package.DATA / "classifier.json").read_text())
+            self.feature_schema = digest_of(canonical_json(about["features"]))
+            self._seconds = SLACK * self._golden.limits["cpu_seconds"]
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            name = type(error).__name__
+            raise _broken(self.number, f"does not say what is needed ({name})") from None
+        self._checked(self._started())
+
     def answer(self, audio: bytes, beat: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """As ``ModelProcess.answer``; where its process is of no more use, there is a new one.
+        """As ``ModelProcess.answer``; where its process has ended, there is a new one.
 
         Raises
         ------
         ModelFailed
             Where the golden clips are answered still: it is this file.
-        ConfigError
-            Where they are not: the version is broken, and closed.
+        VersionBroken
+            Where they are not.
         """
-        if self._process.is_closed and not self._is_closed:
-            self._process = self._started()
+        process = self._process
+        if process is None or process.is_closed:
+            process = self._started()
         try:
-            return self._process.answer(audio, beat)
+            return process.answer(audio, beat)
         except ModelFailed as failed:
-            if self._is_closed:
-                raise
-            if failed.is_end:
-                self._process = self._started()
-            self._checked()
+            self._checked(self._started() if failed.is_end else process)
             raise
 
     def _started(self) -> ModelProcess:
+        process = self._process = ModelProcess(self.folder, self.nice)
         try:
-            return ModelProcess(self.folder, self.nice)
+            if self._is_closed:  # by another thread
+                raise ModelFailed("closed")
+            process.load()
         except ModelFailed as failed:
-            raise _broken(self.registered, f"does not start ({failed.reason})") from None
+            process.close()
+            raise _broken(self.number, f"does not start ({failed.reason})") from None
+        return process
 
-    def _checked(self) -> None:
+    def _checked(self, process: ModelProcess) -> None:
         """Answer the golden clips as when it was registered, within the limit of time."""
         try:
-            answers = [self._process.answer(clip.content) for clip in self._golden.clips]
+            answers = [process.answer(clip.content) for clip in self._golden.clips]
         except ModelFailed as failed:
-            self.close()
-            raise _broken(self.registered, f"fails a golden clip ({failed.reason})") from None
+            raise _broken(self.number, f"fails a golden clip ({failed.reason})") from None
         if differing := self._golden.differences(answers):
-            self.close()
             fields = ", ".join(sorted({field for _, field in differing}))
-            raise _broken(self.registered, f"answers golden clips otherwise ({fields})")
-        allowed = SLACK * self._golden.limits["cpu_seconds"]
+            raise _broken(self.number, f"answers golden clips otherwise ({fields})")
         took = sum(answer["cpu_seconds"] for answer in answers)
-        if took > allowed * sum(clip.audio_seconds for clip in self._golden.clips):
-            self.close()
-            raise _broken(self.registered, "is slower than its limit allows")
+        if took > self._seconds * sum(clip.audio_seconds for clip in self._golden.clips):
+            raise _broken(self.number, "is slower than its limit allows")
 
     def close(self) -> None:
+        """End its process, and delete its files."""
         self._is_closed = True
-        self._process.close()
+        if self._process is not None:
+            self._process.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _broken(registered: Registered, why: str) -> ConfigError:
-    number = registered.version
-    return ConfigError(
+def _broken(number: str, why: str) -> VersionBroken:
+    return VersionBroken(
         f"version {number} of the model is not served: it {why}. Find out why, and refuse it: "
         f'python -m spira_tasks model refuse {number} --why "…"'
     )
@@ -208,28 +223,34 @@ def _broken(registered: Registered, why: str) -> ConfigError:
 class Models:
     """The versions that are ready, as the aliases of the registry and the route ask for them.
 
-    A thread follows the registry and prepares versions beside those that answer.  Who answers asks
-    ``serving`` for each message, and calls ``settle`` between two.
+    A thread follows the registry; another prepares, one by one, what is asked for and not ready.
+    Who answers asks ``serving`` for each message, and calls ``settle`` between two.
     """
 
-    def __init__(self, store: Store, refused: Callable[[Registered, str], None]) -> None:
-        """``refused`` is called once for a version that cannot serve, with the reason."""
+    def __init__(self, store: Store, refused: Callable[[str, str, str], None]) -> None:
+        """``refused`` is called for a version that cannot serve: number, classifier and why."""
         self._store, self._refused = store, refused
         self._folder, self._held = scratch.make()
-        self._lock = threading.Lock()  # of what is ready
+        self._lock = threading.Lock()  # of what follows
         self._ready: dict[str, Version] = {}
-        self._broken: dict[str, Registered] = {}
-        self._aliases: Mapping[str, str] = {}
         self._retired: list[Version] = []
+        self._broken: set[str] = set()
+        self._unsaid: list[tuple[str, str, str]] = []  # of ``refused``
+        self._aliases: Mapping[str, str] = {}
+        self._wanted: Mapping[str, int] = {}  # number and niceness
+        self._loading: Version | None = None
         self._error: Exception | None = None
+        self._said = ""
+        self._not_yet: dict[str, str] = {}  # by number, why it is not ready
         self.is_followed = False  # once: what may serve is ready
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
+        self._following = threading.Thread(target=self._follow, name="registry", daemon=True)
+        self._preparing = threading.Thread()
         # A version that a route asks for, and the niceness of its process.
         self.also: Callable[[], tuple[str, int] | None] = lambda: None
 
     def start(self) -> None:
-        self._thread.start()
+        self._following.start()
 
     @property
     def serving(self) -> Version | None:
@@ -243,8 +264,8 @@ class Models:
 
     def ready(self) -> dict[str, str]:
         """By number, what a version is used for: ``champion``, ``previous`` or ``route``."""
-        used = {number: alias for alias, number in self._aliases.items()}
-        return {number: used.get(number, "route") for number in self._ready}
+        serve = {self._aliases.get(alias): alias for alias in (PREVIOUS, CHAMPION)}
+        return {number: serve.get(number, "route") for number in self._ready}
 
     def get(self, number: str) -> Version | None:
         """A version that is ready."""
@@ -252,16 +273,15 @@ class Models:
 
     def drop(self, version: Version, why: str) -> None:
         """Serve no more by a version that was found to be broken."""
+        self._refuse(version.registered, why)
         with self._lock:
-            self._broken[version.number] = version.registered
             self._ready = {n: one for n, one in self._ready.items() if one is not version}
         version.close()
-        self._refused(version.registered, why)
 
     def settle(self) -> None:
         """End the processes of versions that nobody asks for any more.
 
-        Raises what ended the thread that follows the registry: an error of this program.
+        Raises what ended a thread: an error of this program.
         """
         if self._error is not None:
             raise self._error
@@ -270,60 +290,101 @@ class Models:
 
     def close(self) -> None:
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self.settle()
-        for version in self._ready.values():
+        if loading := self._loading:
+            loading.close()
+        for thread in (self._following, self._preparing):
+            if thread.is_alive():
+                thread.join(STOP_SECONDS)  # it may wait for a server that is away
+        for version in (*self._retired, *self._ready.values()):
             version.close()
-        self._ready = {}
+        self._retired, self._ready = [], {}
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._held)
 
     def _follow(self) -> None:
-        said, tracker = "", None
+        tracker = None
         while not self._stopping.is_set():
             try:
                 tracker = tracker or Tracker(self._store.tracking_uri)
                 self.follow(tracker)
-                said = ""
+                self._say("")
             except (SpiraError, SQLAlchemyError) as error:  # what is ready goes on answering
                 # Of an error of the database the text may hold values.
-                says = str(error) if isinstance(error, SpiraError) else type(error).__name__
-                if says != said:
-                    said = says
-                    log.error("the registry is not followed: %s", said)
+                self._say(str(error) if isinstance(error, SpiraError) else type(error).__name__)
             except Exception as error:
                 self._error = error
                 return
             self._stopping.wait(POLL_SECONDS)
 
+    def _say(self, what: str) -> None:
+        """Log what keeps this from following, once."""
+        if what and what != self._said:
+            log.error("the registry is not followed: %s", what)
+        self._said = what
+
     def follow(self, tracker: Tracker) -> None:
-        """Look once at the aliases, and prepare what they ask for."""
+        """Look once at the aliases and the route, and begin to prepare what they ask for."""
         self._aliases = aliases = tracker.aliases()
         also = self.also()
         wanted = {also[0]: also[1]} if also else {}
         wanted |= {aliases[alias]: 0 for alias in (PREVIOUS, CHAMPION) if alias in aliases}
         with self._lock:
+            self._wanted = wanted
             kept = {n: one for n, one in self._ready.items() if wanted.get(n) == one.nice}
             self._retired += [one for n, one in self._ready.items() if n not in kept]
             self._ready = kept
-        for number, nice in reversed(wanted.items()):  # the champion first
-            if number in kept or number in self._broken or self._stopping.is_set():
-                continue
-            registered = tracker.version(number)
-            folder = self._folder / f"{number}-{time.monotonic_ns()}"
-            try:
-                package.fetch(registered, tracker, self._store, folder)
-                version = Version(registered, folder, nice)
-            except ConfigError as error:
-                self._broken[number] = registered
-                self._refused(registered, str(error))
-                continue
-            with self._lock:
-                self._ready = {**self._ready, number: version}
-            log.info("version %s of the model is ready", number)
+            self._broken &= wanted.keys()  # what is asked for again is tried again
+        loading = self._loading
+        if loading is not None and wanted.get(loading.number) != loading.nice:
+            loading.close()  # nobody waits for it any more
+        missing = [n for n in reversed(wanted) if n not in kept and n not in self._broken]
+        if not missing:
+            self.is_followed = True
+        elif not self._preparing.is_alive():  # the champion first
+            number = missing[0]
+            asked = (tracker, number, wanted[number])
+            self._preparing = threading.Thread(target=self._prepare, args=asked, daemon=True)
+            self._preparing.start()
         if also and also[0] != aliases.get(CHAMPION) and (tried := self.get(also[0])):
             found = tracker.version(also[0])  # people may refuse it while it is tried
             if found.is_refused or found.contains_erased:
                 self.drop(tried, f"version {found.version} of the model is tried no more: refused")
-        self.is_followed = True
+        while self._unsaid:
+            self._refused(*self._unsaid[0])
+            self._unsaid.pop(0)
+
+    def _prepare(self, tracker: Tracker, number: str, nice: int) -> None:
+        """Make a version ready beside those that answer; the next look tries again what failed."""
+        registered, is_ready = Registered(number, "", "", (), {}), False
+        try:
+            registered = tracker.version(number)
+            folder = self._folder / f"{number}-{time.monotonic_ns()}"
+            version = self._loading = Version(registered, folder, nice)
+            package.fetch(registered, tracker, self._store, folder)
+            version.prepare()
+            with self._lock:
+                # It may be asked for no more: it took a while.
+                is_ready = self._wanted.get(number) == nice and not self._stopping.is_set()
+                if is_ready:
+                    self._ready = {**self._ready, number: version}
+                    log.info("version %s of the model is ready", number)
+        except (VersionBroken, package.Refused) as error:
+            if self._wanted.get(number) == nice and not self._stopping.is_set():
+                self._refuse(registered, str(error))
+        except (SpiraError, OSError) as error:
+            if isinstance(error, ConfigError) and not registered.classifier:
+                self._refuse(registered, str(error))  # the registry has it no more
+            elif self._not_yet.get(number) != str(error):
+                self._not_yet[number] = str(error)
+                log.error("version %s of the model is not ready yet: %s", number, error)
+        except Exception as error:
+            self._error = error
+        finally:
+            if not is_ready and self._loading is not None:
+                self._loading.close()
+            self._loading = None
+
+    def _refuse(self, registered: Registered, why: str) -> None:
+        with self._lock:
+            self._broken.add(registered.version)
+            self._unsaid.append((registered.version, registered.classifier, why))

@@ -15,29 +15,31 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, exists, select
+from sqlalchemy import Connection, Engine, exists, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from spira_services import events, logs, tracing
 from spira_services.database import insert_once, now, reading
 from spira_services.serving import router
-from spira_services.serving.models import ModelFailed, Models, Version
+from spira_services.serving.models import ModelFailed, Models, Version, VersionBroken
 from spira_services.serving.queue import LEASE_SECONDS, Message, Queue
 from spira_services.serving.router import Route, Turn
 from spira_services.serving.tables import FAILURES, INFERENCES, OUTBOX, PREDICTIONS
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable, SpiraError
-from spira_tasks.tracking import Registered
 
 log = logging.getLogger("spira.services")
 
 MAX_TRIES = 5  # of a recording that a sound model fails on
-MAX_DELIVERIES = 20  # of one that may have killed its workers
+MAX_LOOKS = 20  # for audio that is not there
 BACK_OFF_SECONDS = (1, 2, 5, 10, 30)
 WAIT_SECONDS = 0.5
 N_HIDDEN = 100  # that wait for the shadow; older ones are left out
 AWAY_SECONDS = 2.0  # between two tries of a store or database that is away
+NOWHERE = f"sha256:{'0' * 64}"  # a digest that the store is asked for
+# What a worker waits for; of a key that was changed, or a right that lacks, a ConfigError says so.
+AWAY = (ServiceUnavailable, ConfigError, SQLAlchemyError, OSError)
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Worker:
     route: Route | None = None  # that is open
     _hidden: deque[tuple[str, str, Route]] = field(default_factory=lambda: deque(maxlen=N_HIDDEN))
     _judged_until: float = 0.0
+    _n_tries: int = 0  # of the message in work
+    _said: str = ""
 
     def run(self, *, until_empty: bool = False) -> int:
         """Work until ``stopping``, or until no message is left; return how many were answered.
@@ -79,7 +83,7 @@ class Worker:
                     depth = self.queue.depth()
                     if not depth.n_waiting + depth.n_leased:
                         break
-            except (ServiceUnavailable, DBAPIError, OSError) as error:
+            except AWAY as error:
                 self._wait(error)
         return n_answered
 
@@ -89,16 +93,17 @@ class Worker:
         try:
             return self._answer(message)
         except ModelFailed as failed:
+            n_tries = message.n_tries
+            if failed.reason != "audio_lost":
+                n_tries = self._tried(message) if n_tries == 1 else self._n_tries
             # Audio that is not there may be on a disk that is not mounted: it is waited for longer.
-            most = MAX_DELIVERIES if failed.reason == "audio_lost" else MAX_TRIES
-            if message.n_tries >= most:
-                self._bury(message, failed.reason)
+            if n_tries >= (MAX_LOOKS if failed.reason == "audio_lost" else MAX_TRIES):
+                self._bury(message, failed.reason, n_tries)
             else:
                 log.warning("a try of an inference failed: %s", failed.reason)
-                self.queue.later(message, _back_off(message.n_tries))
-        except (ServiceUnavailable, DBAPIError, OSError) as error:
-            # Nothing is wrong with the message: it is not counted against it.
-            self.queue.later(message, AWAY_SECONDS)
+                self.queue.later(message, _back_off(n_tries))
+        except AWAY as error:
+            self.queue.later(message, AWAY_SECONDS)  # nothing is wrong with the message
             self._wait(error)
         return False
 
@@ -107,13 +112,16 @@ class Worker:
         if row is None or row.is_answered or row.deleted_at is not None:
             self.queue.done(message)
             return False
-        if message.n_tries > MAX_DELIVERIES:
-            self._bury(message, "too_many_tries")
-            return False
         try:
             audio = self.blobs.read(f"sha256:{row.sha256}")
         except ArtifactCorrupt:
             raise ModelFailed("audio_lost") from None
+        if message.n_tries > 1:
+            # A file that kills its worker leaves no other trace than this number.
+            self._n_tries = self._tried(message)
+            if self._n_tries > MAX_TRIES:
+                self._bury(message, "too_many_tries", self._n_tries)
+                return False
         route, agreed = self.route, bool(row.agreed.get("ab"))
         turn = router.arms_of(route, router.key_of(message.id, row.subject_id), agreed=agreed)
         is_new = self._shown(message, row, audio, turn, route)
@@ -127,29 +135,28 @@ class Worker:
     ) -> bool:
         """Write the answer of the version whose turn it is; the champion's where that one fails."""
         arm: str = turn.shown
-        waited = (now() - row.stored_at).total_seconds()
         if route is not None and arm in ("canary", "b"):
             if tried := self.models.get(route.version):
                 with suppress(ModelFailed):
-                    return self._predict(message, tried, audio, arm, waited)
+                    return self._predict(message, row, tried, audio, arm)
                 arm = router.FALLBACK
             else:
                 arm = "champion"  # it is not ready here yet
         version = self.models.serving
         if version is None:  # it was taken away meanwhile
             raise ModelFailed("no_model")
-        if arm == "champion" and not self.models.is_champion(version):
+        if arm in ("champion", "a") and not self.models.is_champion(version):
             arm = "previous"
-        return self._predict(message, version, audio, arm, waited)
+        return self._predict(message, row, version, audio, arm)
 
     def _predict(
-        self, message: Message, version: Version, audio: bytes, arm: str, waited: float
+        self, message: Message, row: Row[Any], version: Version, audio: bytes, arm: str
     ) -> bool:
-        begun = time.monotonic()
+        waited, begun = (now() - row.stored_at).total_seconds(), time.monotonic()
         try:
             with tracing.span("prediction", version=version.number, arm=arm):
                 answer = version.answer(audio, self._heartbeat(message))
-        except ConfigError as error:
+        except VersionBroken as error:
             self.models.drop(version, str(error))
             raise ModelFailed("model_broken") from None
         took = time.monotonic() - begun
@@ -189,22 +196,36 @@ class Worker:
         answered, so it takes at most a twentieth of the time.
         """
         try:
-            with self.engine.begin() as connection:
-                self.route = route = router.open_route(connection)
-                tried = self.models.get(route.version) if route else None
-                if tried and self.models.is_champion(tried):
-                    # else it would still be tried after a rollback from it
+            with reading(self.engine) as connection:
+                route = router.open_route(connection)
+                does_worse = route is not None and self._does_worse(connection, route)
+            tried = self.models.get(route.version) if route else None
+            if tried and self.models.is_champion(tried):
+                # else it would still be tried after a rollback from it
+                with self.engine.begin() as connection:
                     router.stop(connection, by="worker", why="its version is the champion")
-                    self.route = route = None
-                if route is not None and time.monotonic() > self._judged_until:
-                    begun = time.monotonic()
+                route = None
+            elif route is not None and does_worse:
+                with self.engine.begin() as connection:
                     if router.judge(connection, route):
-                        self.route = route = None
-                    self._judged_until = time.monotonic() + 20 * (time.monotonic() - begun)
+                        route = None
+            self.route = route
+        except ConfigError as error:  # another worker was first
+            log.info("%s", error)
+            route = self.route = None
         except DBAPIError as error:
             log.error("the route is not followed (%s)", type(error).__name__)
             route = self.route
         return None if route is None else (route.version, 19 if route.mode == "shadow" else 0)
+
+    def _does_worse(self, connection: Connection, route: Route) -> bool:
+        """Whether the test would end the route.  A shadow is not tested."""
+        if route.mode == "shadow" or time.monotonic() < self._judged_until:
+            return False
+        begun = time.monotonic()
+        found = any(one.aborts for one in router.compare(connection, route))
+        self._judged_until = time.monotonic() + 20 * (time.monotonic() - begun)
+        return found
 
     def shadow(self) -> None:
         """Answer what was shown again by the shadow, in a thread of its own, until ``stopping``.
@@ -224,7 +245,7 @@ class Worker:
                 answer = version.answer(self.blobs.read(f"sha256:{sha256}"))
                 took = time.monotonic() - begun
                 self._write(inference_id, version, answer, arm="shadow", waited=0.0, took=took)
-            except ConfigError as error:
+            except VersionBroken as error:
                 self.models.drop(version, str(error))
             except (ModelFailed, SpiraError, DBAPIError, OSError) as error:
                 log.warning("the shadow did not answer (%s)", type(error).__name__)
@@ -238,7 +259,7 @@ class Worker:
             if time.monotonic() - extended > LEASE_SECONDS / 3:
                 try:
                     self.queue.extend(message)
-                except ServiceUnavailable as error:  # at worst another worker answers it too
+                except SpiraError as error:  # at worst another worker answers it too
                     log.warning("a lease was not extended: %s", error)
                 extended = time.monotonic()
 
@@ -253,35 +274,58 @@ class Worker:
         with reading(self.engine) as connection:
             return connection.execute(asked).first()
 
-    def _bury(self, message: Message, reason: str) -> None:
-        """Say first that there will be no answer, then put the message to the dead letters."""
-        row = {"inference_id": message.id, "reason": reason, "n_tries": message.n_tries}
+    def _tried(self, message: Message) -> int:
+        """Count a try of a message; return how many there were."""
+        counted = update(OUTBOX).where(OUTBOX.c.inference_id == message.id)
         with self.engine.begin() as connection:
-            insert_once(connection, FAILURES, {**row, "at": now()})
+            n = counted.values(n_tries=OUTBOX.c.n_tries + 1).returning(OUTBOX.c.n_tries)
+            return int(connection.execute(n).scalar_one())
+
+    def _bury(self, message: Message, reason: str, n_tries: int) -> None:
+        """Say first that there will be no answer, then put the message to the dead letters."""
+        row = {"inference_id": message.id, "reason": reason, "n_tries": n_tries, "at": now()}
+        with self.engine.begin() as connection:
+            insert_once(connection, FAILURES, row)
+            # It may be replayed: then its tries begin anew.
+            theirs = update(OUTBOX).where(OUTBOX.c.inference_id == message.id)
+            connection.execute(theirs.values(n_tries=0))
         self.queue.bury(message, reason)
-        log.error("an inference has no answer after %d tries: %s", message.n_tries, reason)
+        log.error("an inference has no answer after %d tries: %s", n_tries, reason)
 
     def _wait(self, error: Exception) -> None:
-        said = str(error) if isinstance(error, ServiceUnavailable) else type(error).__name__
-        log.error("the store, the database or the queue is waited for: %s", said)
-        self.stopping.wait(AWAY_SECONDS)
+        """Wait until database and store answer: no message is taken meanwhile."""
+        while not self.stopping.wait(AWAY_SECONDS):
+            said = str(error) if isinstance(error, SpiraError) else type(error).__name__
+            if said != self._said:
+                self._said = said
+                log.error("the store, the database or the queue is waited for: %s", said)
+            try:
+                with reading(self.engine) as connection:
+                    connection.execute(select(1))
+                self.blobs.exists(NOWHERE)
+            except AWAY as still:
+                error = still
+            else:
+                self._said = ""
+                return
 
 
 def _back_off(n_tries: int) -> float:
     return float(BACK_OFF_SECONDS[min(n_tries, len(BACK_OFF_SECONDS)) - 1])
 
 
-def note_refused(engine: Engine) -> Callable[[Registered, str], None]:
+def note_refused(engine: Engine) -> Callable[[str, str, str], None]:
     """Record, once, that a version may not or cannot serve, and close the route that tries it."""
 
-    def note(version: Registered, why: str) -> None:
+    def note(number: str, classifier: str, why: str) -> None:
         log.error("%s", why)
-        key = f"model_not_served:{version.version}:{version.classifier}"
-        about = {"version": version.version, "classifier": version.classifier}
+        key = f"model_not_served:{number}:{classifier}"
+        about = {"version": number, "classifier": classifier}
         with engine.begin() as connection:
             events.record(connection, "worker", "model_not_served", key, about)
             route = router.open_route(connection)
-            if route is not None and route.version == version.version:
+        if route is not None and route.version == number:
+            with suppress(ConfigError), engine.begin() as connection:  # another worker was first
                 router.stop(connection, by="worker", why="its version may not or cannot serve")
 
     return note

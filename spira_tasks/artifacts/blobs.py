@@ -119,7 +119,10 @@ def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def set_aside(backend: Backend, name: str) -> ArtifactCorrupt:
     """Move a damaged file out of the way; return the error to raise."""
-    backend.set_aside(name)
+    try:
+        backend.set_aside(name)
+    except ConfigError as error:  # who reads here may not write
+        return ArtifactCorrupt(f"{name} does not have the content its name promises; {error}")
     return ArtifactCorrupt(
         f"{name} in {backend.url} did not have the content its name promises and was moved to "
         f"corrupt/{name}. Run it again: the step that made it will be computed again"

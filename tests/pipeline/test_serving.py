@@ -89,6 +89,7 @@ def test_an_answer_that_nobody_waited_for_is_not_given_to_the_next_file(
     tracker = Tracker(store.tracking_uri)
     package.fetch(tracker.version("1"), tracker, store, tmp_path / "model")
     version = Version(tracker.version("1"), tmp_path / "model")
+    version.prepare()
 
     def away() -> None:
         raise ServiceUnavailable("the queue")
@@ -98,6 +99,7 @@ def test_an_answer_that_nobody_waited_for_is_not_given_to_the_next_file(
     clips = package.golden(tmp_path / "model").clips
     assert version.answer(OTHER)["probability"] == pytest.approx(clips[1].answer["probability"])
     version.close()
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
@@ -170,6 +172,10 @@ def not_loadable(model: Path) -> None:
     code_of(model).write_text("raise ImportError")
 
 
+def hanging(model: Path) -> None:
+    code_of(model).write_text("import time\n\ntime.sleep(600)")
+
+
 def without_clips(model: Path) -> None:
     (model / package.DATA / package.GOLDEN / package.GOLDEN_FILE).unlink()
 
@@ -196,8 +202,20 @@ def test_a_version_that_is_not_as_it_was_registered_never_serves(
         asked = asker.ask(CALM)
         until(lambda: asker.answer(asked).state == "answered")
         assert asker.answer(asked).version == "1"  # the one before, which nobody refused
+        last = publish(store, tmp_path, 2 + len(broken), hanging).version
+        tracker.assign("1", None)
+        tracker.promote(last)
+        until(lambda: worker.models._loading)
+        one = worker.models.serving
+        assert one is not None and not worker.models.is_champion(one)
+        tracker.assign("1", None)  # while the other is loaded, which takes for ever
+        until(lambda: worker.models.is_champion(one))
+        until(lambda: worker.models._loading is None)
         tracker.assign(None, None)
         until(lambda: worker.models.serving is None)
+        worker.models.settle()
+        assert [*worker.models._folder.iterdir()] == []
+    assert {"version": last} not in refused(engine)
 
 
 def refused(engine: Engine) -> list[dict[str, object]]:
@@ -271,7 +289,7 @@ def test_a_store_that_is_away_is_waited_for_and_no_try_is_counted_against_a_mess
     kept = file.rename(file.with_name("kept"))
     file.mkdir()  # which no disk that works would do
     with working(engine, asker.blobs, queue, store):
-        until(lambda: n_tries(engine) > 2)
+        until(lambda: n_tries(engine) > 25)
         assert asker.answer(asked).state == "queued"
         file.rmdir()
         kept.rename(file)

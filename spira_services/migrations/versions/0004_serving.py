@@ -71,6 +71,7 @@ def upgrade() -> None:
         sa.Column("inference_id", sa.Text(), nullable=False),
         sa.Column("stored_at", Instant(), nullable=False),
         sa.Column("sent_at", Instant(), nullable=True),
+        sa.Column("n_tries", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["inference_id"],
             ["serving_inferences.inference_id"],
