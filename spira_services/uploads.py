@@ -117,7 +117,8 @@ class Uploads:
         )
         with reading(self.engine) as connection:
             n_bytes = connection.execute(asked).scalar()
-        if n_bytes is not None:
+        # A kill while audio is deleted leaves the row: what the store has not can come again.
+        if n_bytes is not None and self.blobs.size(f"sha256:{sha256}") == n_bytes:
             return Received(n_bytes, is_complete=True)
         file = self._file(device_id, sha256)
         return Received(file.stat().st_size if file.exists() else 0, is_complete=False)

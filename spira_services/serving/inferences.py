@@ -271,7 +271,7 @@ class Inferences:
         if not has_room:
             raise _too_many()
         n_bytes = _sent_bytes(connection, device, sent.sha256)
-        if n_bytes is None:
+        if n_bytes is None or self.blobs.size(f"sha256:{sent.sha256}") != n_bytes:
             missing = [sent.sha256]
             message = "send this file, then the request again"
             raise Refused(409, "missing_blobs", message, missing=missing)

@@ -110,6 +110,23 @@ def test_a_recording_that_was_sent_in_pieces_is_asked_about_by_its_hash(
     assert taken.status_code == 202, taken.text
 
 
+def test_audio_that_the_store_lost_is_asked_for_and_stored_when_it_comes_again(
+    ward: Collection, phone: Phone
+) -> None:
+    content, other = audio(), audio()
+    for one in (content, other):
+        phone.put(one)
+        ward.blobs.delete(f"sha256:{sha(one)}")  # as a kill within a deletion leaves it
+    body = {"sha256": sha(content), "recorded_at": "2024-03-01T12:00:00Z"}
+    keyed = {**phone.headers, "Idempotency-Key": str(uuid4())}
+    refused = phone.client.post("/v1/inferences", json=body, headers=keyed)
+    assert (refused.status_code, refused.json()["error"]) == (409, "missing_blobs")
+    assert phone.put(content).json()["complete"] is True
+    assert phone.client.post("/v1/inferences", json=body, headers=keyed).status_code == 202
+    asked(phone, other)
+    assert ward.blobs.read(f"sha256:{sha(other)}") == other
+
+
 def test_a_file_that_was_begun_in_pieces_may_come_whole_with_its_request(phone: Phone) -> None:
     content = audio()
     phone.put(content, n_bytes=1000)
