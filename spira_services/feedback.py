@@ -13,14 +13,15 @@ from sqlalchemy import Connection, Engine, and_, exists, select
 
 from spira_services import events
 from spira_services.database import now
+from spira_services.devices import Device
 from spira_services.labelling import OfCollection
 from spira_services.labels import assignment, store
-from spira_services.labels.assignment import TASKS
 from spira_services.labels.policy import settled
 from spira_services.labels.store import ITEMS
-from spira_services.serving import telemetry
+from spira_services.serving import inferences, telemetry
 from spira_services.serving.tables import INFERENCES, PREDICTIONS
 from spira_services.serving.telemetry import AT, Extract, Moments, Rule
+from spira_tasks.artifacts.blobs import Blobs
 
 ACTION = "label_sample"
 # Who cannot be found again cannot withdraw: without a pseudonym nothing is labelled.
@@ -42,21 +43,26 @@ def register(connection: Connection) -> None:
         store.register_item(connection, "inference", *item)
 
 
-def close_gone(connection: Connection) -> None:
-    """Close the tasks of inferences that were deleted."""
-    usable = exists().where(INFERENCES.c.inference_id == TASKS.c.item_id, MAY_BE_LABELLED)
-    gone = select(TASKS.c.item_id).where(TASKS.c.item_kind == "inference", ~usable)
-    for inference_id in connection.execute(gone).scalars().all():
-        assignment.close_task(connection, "inference", inference_id)
+def forget_removed(connection: Connection) -> None:
+    """Forget what the labels know of inferences whose rows are past their time."""
+    store.serialise(connection)
+    is_there = exists().where(INFERENCES.c.inference_id == ITEMS.c.item_id)
+    gone = select(ITEMS.c.item_id).where(ITEMS.c.item_kind == "inference", ~is_there)
+    found = connection.execute(gone.limit(store.AT_ONCE)).scalars().all()
+    store.forget_items(connection, "inference", found)
+
+
+def delete_own(engine: Engine, blobs: Blobs, device: Device, inference_id: str) -> None:
+    """Delete an inference as ``inferences.delete_own`` does, and what the labels know of it."""
+    with engine.begin() as connection:
+        store.serialise(connection)  # ``register`` comes before or after
+        inferences.delete_own(connection, blobs, device, inference_id)
+        store.forget_items(connection, "inference", [inference_id])
 
 
 @dataclass(frozen=True)
 class OfProduction(OfCollection):
     """The sessions of the collection, and the inferences that are labelled."""
-
-    def prepare(self, connection: Connection) -> None:
-        super().prepare(connection)
-        close_gone(connection)
 
     def recordings(self, connection: Connection, session_id: str) -> Mapping[str, str]:
         asked = select(INFERENCES.c.task, INFERENCES.c.sha256)
@@ -146,6 +152,7 @@ def close_days(
 ) -> tuple[list[telemetry.Day], int]:
     """Export each day that is over and have a sample of it labelled; the days, and how many."""
     with engine.begin() as connection:
+        forget_removed(connection)
         register(connection)
     wait = timedelta(hours=rule.closed_after_hours)
     days = [*telemetry.export(engine, under, moment, OUTCOMES, wait)]

@@ -8,15 +8,22 @@ from sqlalchemy import Engine
 
 from spira_services import snapshot
 from spira_services.collection import erasure
+from spira_services.collection.documents import REVISIONS
 from spira_services.database import now
 from spira_services.hospitals import kept
+from spira_services.hospitals.kept import FACTS
 from spira_services.labels import store as labels
+from spira_services.labels.store import ITEMS
 from spira_services.serving import inferences
-from spira_services.subjects import note_erasure
+from spira_services.serving.tables import INFERENCES
+from spira_services.subjects import note_erasure, of_tag
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import NEWEST, open_backend
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake.pseudonyms import tombstone_tag
+
+# Where a person is named; each may be the last to do so.
+NAMED_IN = REVISIONS.c.subject_id, INFERENCES.c.subject_id, ITEMS.c.subject, FACTS.c.subject_id
 
 
 def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -> dict[str, int]:
@@ -47,7 +54,7 @@ def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -
     with engine.begin() as connection:
         labels.serialise(connection)  # a sync of a hospital comes before or after
         # The sessions go first: what is left of them would be lent to the labels again.
-        subjects = {*erasure.subjects_of(connection, tag), *inferences.subjects_of(connection, tag)}
+        subjects = {one for column in NAMED_IN for one in of_tag(connection, tag, column)}
         counts["n_inferences"] = inferences.forget(connection, blobs, tag)
         note_erasure(connection, tag, actor)
         counts |= erasure.forget(connection, blobs, tag)

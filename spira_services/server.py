@@ -6,12 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from spira_services import feedback
 from spira_services.collection import api as collection
 from spira_services.feedback import OfProduction
 from spira_services.labels import api as labels
@@ -74,6 +76,7 @@ def application(engine: Engine) -> Iterator[FastAPI]:
         app.state.metrics.add("queue", of_queue(queue.depth))
         collection.add_to(app, engine, blobs, unfinished)
         labels.add_to(app, engine, OfProduction(blobs))
-        serving.add_to(app, engine, blobs, unfinished, relay)
+        delete = partial(feedback.delete_own, engine, blobs)
+        serving.add_to(app, engine, blobs, unfinished, relay, delete=delete)
         yield app
     queue.close()

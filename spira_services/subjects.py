@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, select
 
 from spira_services import events
@@ -17,6 +19,12 @@ def subject_of(hospital_id: str, number: str) -> str | None:
     if not pseudonyms.canonical_number(number):
         return None
     return pseudonyms.known_as(pseudonyms.key(), hospital_id, number)
+
+
+def of_tag(connection: Connection, tag: str, column: Any) -> list[str]:
+    """The pseudonyms of a column of a table that a tag stands for: none, or one."""
+    known = connection.execute(select(column).distinct()).scalars()
+    return [subject for subject in known if subject and tombstone_tag(subject) == tag]
 
 
 def is_erased(connection: Connection, subject: str) -> bool:

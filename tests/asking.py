@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from databases import migrated
 from sqlalchemy import Engine, func, select
 
-from spira_services import devices, people, uploads
+from spira_services import devices, feedback, people, uploads
 from spira_services.database import now
 from spira_services.devices import Device
 from spira_services.serving.inferences import Asked, Backlog, Inferences, SentInference
@@ -80,6 +80,9 @@ class Ward:
 
     def answer(self, inference_id: str, **changes: Any) -> None:
         answer(self.engine, inference_id, **changes)
+
+    def delete(self, device: Device, inference_id: str) -> None:
+        feedback.delete_own(self.engine, self.blobs, device, inference_id)
 
     def fail(self, inference_id: str, reason: str) -> None:
         row = {"inference_id": inference_id, "reason": reason, "n_tries": 5, "at": now()}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,7 +23,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from spira_services import devices, people
+from spira_services import devices, feedback, people
 from spira_services.collection import api
 from spira_services.database import migrate, open_engine
 from spira_services.serving import api as serving
@@ -84,7 +85,8 @@ class Collection:
         blobs = Blobs(open_backend(audio or str(folder / "audio")))
         api.add_to(app, engine, blobs, folder / "unfinished")
         relay = Relay(engine, SqlQueue(engine))  # which is not started: the queue is other tests'
-        serving.add_to(app, engine, blobs, folder / "unfinished", relay)
+        delete = partial(feedback.delete_own, engine, blobs)
+        serving.add_to(app, engine, blobs, folder / "unfinished", relay, delete=delete)
         with served(app) as address, httpx.Client(base_url=address) as client:
             yield cls(engine, client, folder, blobs, app)
         engine.dispose()

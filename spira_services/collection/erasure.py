@@ -5,15 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, select
 
 from spira_services.collection.documents import CONSENTS, RECORDINGS, REVISIONS, SESSIONS
+from spira_services.subjects import of_tag
 from spira_services.uploads import drop
 from spira_tasks.artifacts.blobs import Blobs
-from spira_tasks.intake.pseudonyms import tombstone_tag
-
-
-def subjects_of(connection: Connection, tag: str) -> list[str]:
-    """The pseudonyms that a tag stands for: none, or one."""
-    known = connection.execute(select(REVISIONS.c.subject_id).distinct()).scalars()
-    return [subject for subject in known if subject and tombstone_tag(subject) == tag]
 
 
 def forget(connection: Connection, blobs: Blobs, tag: str) -> dict[str, int]:
@@ -22,7 +16,7 @@ def forget(connection: Connection, blobs: Blobs, tag: str) -> dict[str, int]:
     The audio goes at once and first: after a kill the rows still name what is left of it.
     """
     counts = {"n_sessions": 0, "n_files": 0}
-    for subject in subjects_of(connection, tag):
+    for subject in of_tag(connection, tag, REVISIONS.c.subject_id):
         theirs = select(REVISIONS.c.session_id, REVISIONS.c.revision, REVISIONS.c.document).where(
             REVISIONS.c.subject_id == subject
         )

@@ -3,13 +3,14 @@
 An event says when its fact was true (``valid_from``) and when the store learnt it
 (``recorded_at``).  A correction is a new event.  The store's clock only goes forward, also past
 every time that somebody asked about, so that no event is ever recorded into a past that was read:
-the labels as of a time are the same bytes whenever they are asked for.  Only ``forget`` deletes.
+the labels as of a time are the same bytes whenever they are asked for.  Only ``forget`` and
+``forget_items`` delete.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    ColumnElement,
     Connection,
     Float,
     ForeignKeyConstraint,
@@ -255,9 +257,18 @@ def canonical(events: Iterable[LabelEvent]) -> bytes:
 
 def forget(connection: Connection, subject: str) -> int:
     """Delete all that is said of a person, and leave the counts; return how many events went."""
+    return _forget(connection, ITEMS.c.subject == subject)
+
+
+def forget_items(connection: Connection, item_kind: ItemKind, item_ids: Collection[str]) -> int:
+    """Delete items with all that is said of them, as ``forget`` does; at most AT_ONCE."""
+    return _forget(connection, ITEMS.c.item_kind == item_kind, ITEMS.c.item_id.in_(item_ids))
+
+
+def _forget(connection: Connection, *which: ColumnElement[bool]) -> int:
     theirs = connection.execute(
         update(ITEMS)
-        .where(ITEMS.c.subject == subject)
+        .where(*which)
         .values(forgotten_at=now())
         .returning(ITEMS.c.item_kind, ITEMS.c.item_id)
     ).all()
@@ -266,7 +277,7 @@ def forget(connection: Connection, subject: str) -> int:
     of_them = tuple_(EVENTS.c.item_kind, EVENTS.c.item_id).in_([tuple(row) for row in theirs])
     n_events = connection.execute(delete(EVENTS).where(of_them)).rowcount
     # Who was to label them goes along, by the tables' own rule.
-    connection.execute(delete(ITEMS).where(ITEMS.c.subject == subject))
+    connection.execute(delete(ITEMS).where(*which))
     counts = {"n_items": len(theirs), "n_events": n_events}
     connection.execute(insert(FORGOTTEN).values(at=now(), **counts))
     return n_events

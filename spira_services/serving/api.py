@@ -5,6 +5,7 @@ Audio is stored and not looked into: the model itself refuses what it cannot jud
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -40,6 +41,7 @@ from spira_tasks.artifacts.blobs import Blobs
 LARGER = {"/v1/blobs/": MAX_BYTES, "/v1/inferences": MAX_BYTES + MAX_BODY_BYTES}
 MAX_BATCH = 32
 N_PARTS = 2  # audio and request
+Delete = Callable[[Device, str], None]
 
 
 class Taken(BaseModel):
@@ -142,17 +144,20 @@ EVENT = {
 }
 
 
-def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path, relay: Relay) -> None:
+def add_to(
+    app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path, relay: Relay, *, delete: Delete
+) -> None:
     """Put the interface on an application.
 
-    ``blobs`` is store A; ``unfinished`` the folder of files that are not whole yet.
+    ``blobs`` is store A; ``unfinished`` the folder of files that are not whole yet.  ``delete``
+    deletes an inference of a device, also where others know of it, and may raise Refused.
     """
     asks = Inferences(engine, blobs, Backlog(engine))
     uploads = Uploads(engine, unfinished, blobs)
     router = APIRouter(prefix="/v1", tags=["serving"])
     uploads.add_to(router)
     _add_asking(router, asks, uploads, relay)
-    _add_answers(router, asks)
+    _add_answers(router, engine, delete)
     _add_facts(router, engine)
     app.include_router(router)
 
@@ -212,8 +217,8 @@ def _add_asking(router: APIRouter, asks: Inferences, uploads: Uploads, relay: Re
         )
 
 
-def _add_answers(router: APIRouter, asks: Inferences) -> None:
-    engine, watch = asks.engine, Watch(asks.engine)
+def _add_answers(router: APIRouter, engine: Engine, delete: Delete) -> None:
+    watch = Watch(engine)
 
     @router.get("/inferences", responses=may_answer(401, 404))
     def listed(
@@ -251,9 +256,9 @@ def _add_answers(router: APIRouter, asks: Inferences) -> None:
         )
 
     @router.delete("/inferences/{inference_id}", status_code=204, responses=may_answer(401, 404))
-    def delete(inference_id: UUID, device: Asker) -> None:
+    def delete_it(inference_id: UUID, device: Asker) -> None:
         """Delete an inference: its audio, and what leads to a person."""
-        asks.delete(device, str(inference_id))
+        delete(device, str(inference_id))
 
     @router.post(
         "/inferences/{inference_id}/actions", status_code=204, responses=may_answer(401, 404)

@@ -24,7 +24,7 @@ from spira_services import events
 from spira_services.database import insert_once, now, reading
 from spira_services.devices import Device
 from spira_services.serving.tables import ACTIONS, FAILURES, INFERENCES, OUTBOX, PREDICTIONS
-from spira_services.subjects import is_erased, subject_of
+from spira_services.subjects import is_erased, of_tag, subject_of
 from spira_services.uploads import BLOBS, drop
 from spira_services.web import (
     CLOCK_SLACK,
@@ -38,7 +38,6 @@ from spira_services.web import (
     not_there,
 )
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
-from spira_tasks.intake.pseudonyms import tombstone_tag
 
 MAX_WAITING = 5_000  # inferences without an answer, of all devices
 MAX_WAITING_OF_DEVICE = 500
@@ -229,24 +228,6 @@ class Inferences:
         """Delete the audio of a request that was refused, unless something names it."""
         with self.engine.begin() as connection:
             drop(connection, self.blobs, [sha256])
-
-    def delete(self, device: Device, inference_id: str) -> None:
-        """Delete an inference at the wish of who asked; again changes nothing.
-
-        The audio goes where nothing else names it, and what leads to a person.  What a model
-        answered stays: it says how the model does.
-
-        Raises
-        ------
-        Refused
-            ``not_there`` for an inference of another device.
-        """
-        with self.engine.begin() as connection:
-            check_own(connection, device.device_id, inference_id)
-            _delete(connection, self.blobs, [inference_id])
-            actor, key = f"device:{device.device_id}", f"inference_deleted:{inference_id}"
-            about = {"inference_id": inference_id}
-            events.record(connection, actor, "inference_deleted", key, about)
 
     def _stored(
         self, connection: Connection, device: Device, key: str, sent: SentInference, has_room: bool
@@ -451,6 +432,24 @@ def check_own(connection: Connection, device_id: str, inference_id: str) -> None
         raise not_there()
 
 
+def delete_own(connection: Connection, blobs: Blobs, device: Device, inference_id: str) -> None:
+    """Delete an inference because who asked wants it; again changes nothing.
+
+    The audio goes where nothing else names it, and what leads to a person.  What a model answered
+    stays: it says how the model does.
+
+    Raises
+    ------
+    Refused
+        ``not_there`` for an inference of another device.
+    """
+    check_own(connection, device.device_id, inference_id)
+    _delete(connection, blobs, [inference_id])
+    actor, key = f"device:{device.device_id}", f"inference_deleted:{inference_id}"
+    about = {"inference_id": inference_id}
+    events.record(connection, actor, "inference_deleted", key, about)
+
+
 def _delete(connection: Connection, blobs: Blobs, inference_ids: Sequence[str]) -> int:
     """Mark inferences as deleted, with nothing of a person left; return how many files went."""
     theirs = INFERENCES.c.inference_id.in_(inference_ids)
@@ -463,16 +462,10 @@ def _delete(connection: Connection, blobs: Blobs, inference_ids: Sequence[str]) 
     return drop(connection, blobs, set(digests))
 
 
-def subjects_of(connection: Connection, tag: str) -> list[str]:
-    """The pseudonyms that a tag stands for: none, or one."""
-    known = connection.execute(select(INFERENCES.c.subject_id).distinct()).scalars()
-    return [subject for subject in known if subject and tombstone_tag(subject) == tag]
-
-
 def forget(connection: Connection, blobs: Blobs, tag: str) -> int:
     """Erase the person of a tag in the caller's transaction; return how many inferences went."""
     theirs = select(INFERENCES.c.inference_id).where(
-        INFERENCES.c.subject_id.in_(subjects_of(connection, tag))
+        INFERENCES.c.subject_id.in_(of_tag(connection, tag, INFERENCES.c.subject_id))
     )
     found = connection.execute(theirs).scalars().all()
     _delete(connection, blobs, found)
@@ -481,7 +474,7 @@ def forget(connection: Connection, blobs: Blobs, tag: str) -> int:
 
 
 def expire(connection: Connection, blobs: Blobs, before: datetime, most: int) -> int:
-    """Delete, as at a wish, older inferences of people who did not agree to labels; how many."""
+    """Delete, as a device does, older inferences without consent to labels; return how many."""
     theirs = (
         INFERENCES.c.received_at < before,
         INFERENCES.c.deleted_at.is_(None),

@@ -140,7 +140,7 @@ def test_the_state_is_deleted_before_answered_before_failed_before_queued(ward: 
     assert answered.meaning == ["positive", "unusual", "not_a_diagnosis"]
     assert answered.reason is None
     assert "synthetic_cohort" in synthetic.meaning
-    ward.inferences.delete(device, asked.inference_id)
+    ward.delete(device, asked.inference_id)
     gone = seen(ward, asked)
     assert (gone.state, gone.probability, gone.version) == ("deleted", None, None)
 
@@ -205,12 +205,12 @@ def test_deleting_takes_the_audio_away_unless_another_inference_needs_it(ward: W
         ward.ask(device, sha256=sha256),
     )
     ward.answer(first.inference_id)
-    ward.inferences.delete(device, first.inference_id)
+    ward.delete(device, first.inference_id)
     assert ward.blobs.exists(f"sha256:{sha256}")
     assert row(ward, first).subject_id is None
     assert ward.count(PREDICTIONS, PREDICTIONS.c.inference_id == first.inference_id) == 1
     for _ in range(2):  # again changes nothing
-        ward.inferences.delete(device, second.inference_id)
+        ward.delete(device, second.inference_id)
     assert not ward.blobs.exists(f"sha256:{sha256}")
     assert ward.count(BLOBS, BLOBS.c.sha256 == sha256) == 0
 
@@ -218,7 +218,7 @@ def test_deleting_takes_the_audio_away_unless_another_inference_needs_it(ward: W
 def test_another_device_may_neither_delete_nor_act(ward: Ward) -> None:
     asked, other = ward.ask(ward.device()), ward.device()
     with pytest.raises(Refused) as refused:
-        ward.inferences.delete(other, asked.inference_id)
+        ward.delete(other, asked.inference_id)
     assert code(refused) == (404, "not_there")
     with ward.engine.begin() as connection, pytest.raises(Refused):
         inferences.note_action(connection, other.device_id, asked.inference_id, "seen")

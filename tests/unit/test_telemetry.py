@@ -23,7 +23,7 @@ from spira_services.database import now
 from spira_services.devices import Device
 from spira_services.events import EVENTS
 from spira_services.forgetting import forget
-from spira_services.labels import api
+from spira_services.labels import api, store
 from spira_services.labels.assignment import TASKS
 from spira_services.labels.store import ITEMS
 from spira_services.serving.inferences import Backlog, Inferences, note_action
@@ -185,9 +185,7 @@ def test_the_least_sure_answers_are_labelled_and_as_many_of_each_site(ward: Ward
     other = wanted.model_copy(update={"sample_seed": 2})
     assert chosen(ward, other)[1] != first
     gone = next(iter(unsure))
-    ward.inferences.delete(device, gone)
-    with ward.engine.begin() as connection:
-        feedback.close_gone(connection)
+    ward.delete(device, gone)
     assert chosen(ward, other)[1] & unsure == unsure - {gone}
 
 
@@ -231,6 +229,38 @@ def test_a_label_of_an_inference_is_an_outcome_of_the_day_when_it_holds(
             assert connection.execute(select(INFERENCES.c.deleted_at)).scalar() is None
 
 
+def test_what_is_deleted_or_past_its_time_is_no_item_of_the_labels(
+    ward: Ward, tmp_path: Path
+) -> None:
+    device, under = ward.device(), str(tmp_path / "telemetry")
+    deleted, old = (asked(ward, device, agreed=LABELS) for _ in range(2))
+    moment = NEXT + timedelta(hours=1)
+    assert feedback.close_days(ward.engine, under, moment, rule())[1] == 2
+    assert items(ward) == {deleted, old}
+    for _ in range(2):  # again changes nothing
+        ward.delete(device, deleted)
+    assert items(ward) == {old}
+    kept = rule().model_copy(update={"row_days": 1})
+    retain(ward.engine, ward.blobs, kept, moment + timedelta(days=2))
+    feedback.close_days(ward.engine, under, moment + timedelta(days=2), rule())
+    assert items(ward) == set()
+
+
+def test_a_person_whom_the_labels_alone_know_is_erased_from_them(
+    ward: Ward, tmp_path: Path
+) -> None:
+    subject = "5" * 64
+    with ward.engine.begin() as connection:
+        store.register_item(connection, "inference", "gone", subject, DAY)
+    forget(ward.engine, ward.blobs, str(tmp_path), tombstone_tag(subject), "cli:test")
+    assert items(ward) == set()
+
+
+def items(ward: Ward) -> set[str]:
+    with ward.engine.connect() as connection:
+        return set(connection.execute(select(ITEMS.c.item_id)).scalars())
+
+
 def test_who_is_erased_is_labelled_no_more_and_the_exported_rows_lead_nowhere(
     ward: Ward, tmp_path: Path
 ) -> None:
@@ -245,8 +275,8 @@ def test_who_is_erased_is_labelled_no_more_and_the_exported_rows_lead_nowhere(
     counts = forget(ward.engine, ward.blobs, snapshots, tag, "cli:test")
     assert counts["n_inferences"] == 1
     assert feedback.close_days(ward.engine, under, moment + timedelta(days=1), rule())[1] == 0
+    assert items(ward) == set()
     with ward.engine.connect() as connection:
-        assert connection.execute(select(ITEMS)).first() is None
         assert connection.execute(select(TASKS)).first() is None
         (left,) = connection.execute(select(INFERENCES)).all()
     assert (left.inference_id, left.subject_id) == (inference_id, None)
