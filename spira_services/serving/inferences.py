@@ -313,13 +313,17 @@ def _check(sent: SentInference) -> None:
 
 
 def _same(connection: Connection, device: Device, key: str, digest: str) -> Asked | None:
-    """The inference of a key; Refused where the key came with another content."""
+    """The inference of a key; Refused where the key came with another content.
+
+    Of a deleted one the content is not known any more: it is the same for each that comes.
+    """
     theirs = INFERENCES.c.device_id == device.device_id, INFERENCES.c.idempotency_key == key
-    asked = select(INFERENCES.c.inference_id, INFERENCES.c.digest).where(*theirs)
+    known = INFERENCES.c.inference_id, INFERENCES.c.digest, INFERENCES.c.deleted_at
+    asked = select(*known).where(*theirs)
     row = connection.execute(asked).first()
     if row is None:
         return None
-    if row.digest != digest:
+    if row.deleted_at is None and row.digest != digest:
         raise Refused(409, "conflict", "the key came before, with another content; use a new one")
     return Asked(row.inference_id, is_new=False)
 
@@ -452,13 +456,12 @@ def delete_own(connection: Connection, blobs: Blobs, device: Device, inference_i
 
 def _delete(connection: Connection, blobs: Blobs, inference_ids: Sequence[str]) -> int:
     """Mark inferences as deleted, with nothing of a person left; return how many files went."""
-    theirs = INFERENCES.c.inference_id.in_(inference_ids)
-    digests = connection.execute(select(INFERENCES.c.sha256).where(theirs)).scalars().all()
-    connection.execute(
-        update(INFERENCES)
-        .where(theirs, INFERENCES.c.deleted_at.is_(None))
-        .values(deleted_at=now(), subject_id=None, agreed=Agreed().model_dump(), about={})
-    )
+    theirs = INFERENCES.c.inference_id.in_(inference_ids), INFERENCES.c.deleted_at.is_(None)
+    digests = connection.execute(select(INFERENCES.c.sha256).where(*theirs)).scalars().all()
+    # Both digests go too: who has the file or the pseudonym could tell that it was this.
+    gone = dict.fromkeys(("subject_id", "sha256", "digest"))
+    left = {"deleted_at": now(), "agreed": Agreed().model_dump(), "about": {}}
+    connection.execute(update(INFERENCES).where(*theirs).values(**gone, **left))
     return drop(connection, blobs, set(digests))
 
 

@@ -27,9 +27,9 @@ INFERENCES = Table(
     Column("device_id", Text, ForeignKey("collection_devices.device_id"), nullable=False),
     Column("hospital_id", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),
-    Column("digest", Text, nullable=False),  # of what the device sent
+    Column("digest", Text),  # of what the device sent, until it is deleted
     Column("task", Text, nullable=False),
-    Column("sha256", Text, nullable=False, index=True),  # of the audio, which is in store A
+    Column("sha256", Text, index=True),  # of the audio, which is in store A, until it is deleted
     Column("n_bytes", Integer, nullable=False),
     Column("subject_id", Text, index=True),  # none where the device does not say who it is
     Column("agreed", Json, nullable=False),  # by the person: "labels", "ab"

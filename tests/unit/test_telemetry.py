@@ -127,6 +127,9 @@ def test_audio_without_consent_goes_first_and_rows_only_of_days_that_were_export
     exported = asked(ward, device, moment - timedelta(days=6))
     old, new = asked(ward, device, DAY), asked(ward, device, DAY + timedelta(days=3))
     agreed = asked(ward, device, DAY, agreed=LABELS)
+    with ward.engine.connect() as connection:
+        named = select(INFERENCES.c.inference_id, INFERENCES.c.sha256)
+        audio = {row.inference_id: row.sha256 for row in connection.execute(named)}
     assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 2, "n_removed": 0}
     [*export(ward.engine, str(tmp_path / "telemetry"), moment)]
     assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 0, "n_removed": 1}
@@ -136,7 +139,7 @@ def test_audio_without_consent_goes_first_and_rows_only_of_days_that_were_export
         answers = set(connection.execute(select(PREDICTIONS.c.inference_id)).scalars())
     assert set(rows) == answers == {old, agreed, new}
     assert exported not in rows
-    there = {one: ward.blobs.exists(f"sha256:{row.sha256}") for one, row in rows.items()}
+    there = {one: ward.blobs.exists(f"sha256:{audio[one]}") for one in rows}
     assert there == {old: False, agreed: True, new: True}
     assert rows[old].subject_id is None
     assert rows[agreed].subject_id is not None
