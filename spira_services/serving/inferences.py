@@ -277,13 +277,6 @@ class Inferences:
             return known
         outbox = {"inference_id": inference_id, "stored_at": moment}
         connection.execute(OUTBOX.insert().values(**outbox))
-        events.record(
-            connection,
-            f"device:{device.device_id}",
-            "inference",
-            f"inference:{inference_id}",
-            {"inference_id": inference_id, "hospital_id": device.hospital_id, "task": sent.task},
-        )
         return Asked(inference_id, is_new=True)
 
 
