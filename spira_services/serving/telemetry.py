@@ -152,6 +152,7 @@ def export(
     backend = open_backend(under)
     with engine.connect() as connection:
         first = connection.execute(select(func.min(INFERENCES.c.received_at))).scalar()
+        noted = days_of(connection, ACTION)
     if first is None:
         return
     there = {entry.name for entry in backend.entries("days/")}
@@ -159,20 +160,27 @@ def export(
     for day in _days(first.date(), last):
         sheet = f"days/{day}.json"
         if sheet in there:
+            if day not in noted and (content := backend.read(sheet)):  # killed between the two
+                _note(engine, day, json.loads(content))
             continue
         about: dict[str, dict[str, Any]] = {}
         for name, extract in {**TABLES, **(more or {})}.items():
             with engine.begin() as connection:
-                content, n_rows = _parquet(extract, extract.rows(connection, _moments(day)))
+                content = _parquet(extract, extract.rows(connection, _moments(day)))
             file = f"{name}/day={day}/rows.parquet"
             if not backend.write_once(file, content):
                 content = backend.read(file) or content
-            about[name] = {"n_rows": n_rows, "sha256": hashlib.sha256(content).hexdigest()}
+            digest = hashlib.sha256(content).hexdigest()
+            about[name] = {"n_rows": _n_rows(content), "sha256": digest}
         said = {"format": FORMAT, "day": str(day), "tables": about}
         backend.write_once(sheet, canonical_json(said))
-        with engine.begin() as connection:
-            events.record(connection, "telemetry", ACTION, f"{ACTION}:{day}", said)
+        _note(engine, day, said)
         yield Day(day, {name: one["n_rows"] for name, one in about.items()})
+
+
+def _note(engine: Engine, day: date, said: Mapping[str, Any]) -> None:
+    with engine.begin() as connection:
+        events.record(connection, "telemetry", ACTION, f"{ACTION}:{day}", said)
 
 
 def days_of(connection: Connection, action: str) -> set[date]:
@@ -191,7 +199,13 @@ def _moments(day: date) -> Moments:
     return begin, begin + timedelta(days=1)
 
 
-def _parquet(extract: Extract, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, int]:
+def _n_rows(content: bytes) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(io.BytesIO(content)).num_rows)
+
+
+def _parquet(extract: Extract, rows: Iterable[Mapping[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -206,7 +220,7 @@ def _parquet(extract: Extract, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes
     kept = [{name: row[name] for name in extract.columns} for row in rows]
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(kept, schema=schema), file, compression="zstd")
-    return file.getvalue(), len(kept)
+    return file.getvalue()
 
 
 def retain(engine: Engine, blobs: Blobs, kept: Rule, moment: datetime) -> dict[str, int]:

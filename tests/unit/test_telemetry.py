@@ -26,6 +26,7 @@ from spira_services.forgetting import forget
 from spira_services.labels import api, store
 from spira_services.labels.assignment import TASKS
 from spira_services.labels.store import ITEMS
+from spira_services.serving import telemetry
 from spira_services.serving.inferences import Backlog, Inferences, note_action
 from spira_services.serving.tables import ACTIONS, INFERENCES, PREDICTIONS
 from spira_services.serving.telemetry import Rule, export, retain, rule
@@ -114,8 +115,14 @@ def test_an_export_that_was_killed_goes_on_with_what_it_had_written(
         connection.execute(ACTIONS.delete())  # what was written says what was
     assert len([*export(ward.engine, str(under), moment)]) == 1
     assert file.read_bytes() == before[1]
-    about = [json.loads(text)["tables"]["requests"] for text in (before[0], sheet.read_bytes())]
-    assert about[0] == about[1]
+    assert sheet.read_bytes() == before[0]
+    with ward.engine.begin() as connection:  # as if it were killed before the last step
+        connection.execute(EVENTS.delete())
+    assert [*export(ward.engine, str(under), moment)] == []
+    with ward.engine.connect() as connection:
+        assert telemetry.days_of(connection, telemetry.ACTION) == {DAY.date()}
+        (said,) = connection.execute(select(EVENTS.c.details)).scalars()
+    assert said == json.loads(before[0])
 
 
 def test_audio_without_consent_goes_first_and_rows_only_of_days_that_were_exported(
