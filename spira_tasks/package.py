@@ -40,6 +40,10 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(2**26),
 }
+NO_GOLDEN = (
+    "has no golden clips, by which a worker checks it before it serves. Delete its version on "
+    "MLflow's page and run its pipeline again: that registers it anew"
+)
 TOLERANCE = 1e-5  # of a probability, between two places where one model answers
 
 
@@ -196,10 +200,7 @@ def golden(folder: Path) -> Golden:
     """
     place = folder / DATA / GOLDEN
     if not (place / GOLDEN_FILE).is_file():
-        raise Refused(
-            f"the model in {folder} has no golden clips, by which it is checked before it serves. "
-            "Delete its version on MLflow's page and run its pipeline again: that registers it anew"
-        )
+        raise Refused(f"the model in {folder} {NO_GOLDEN}")
     found = json.loads((place / GOLDEN_FILE).read_text())
     clips = tuple(
         Clip(one["name"], (place / one["name"]).read_bytes(), one["audio_seconds"], one["answer"])

@@ -84,6 +84,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
 
     if outcome == "promoted":
         package.check(challenger, tracker, work.store)
+        if not package.has_golden(challenger, work.store):
+            raise ConfigError(f"version {challenger.version} {package.NO_GOLDEN}")
     blocking = ", ".join(verdict.id for verdict in verdicts if verdict.stops)
     tags = {"spira.outcome": outcome, "spira.blocked_by": blocking}
     if challenger.was_champion or outcome == "promoted":

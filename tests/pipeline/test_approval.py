@@ -47,6 +47,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("recordings", "report", "provisional", "model"):
         (outputs / name).mkdir(parents=True)
     (outputs / "model/MLmodel").write_text("flavors: {}")
+    golden = outputs / "model" / package.DATA / package.GOLDEN / package.GOLDEN_FILE
+    golden.parent.mkdir(parents=True)
+    golden.write_text("{}")
     people = pd.DataFrame({"subject_id": ["ab" * 32], "task": "SENTENCE", "split": "test"})
     people.to_parquet(outputs / "recordings/recordings.parquet")
     for name, n_wrong in (("report", 0), ("provisional", 7)):
@@ -354,6 +357,26 @@ def test_airflow_rolls_back_in_the_name_of_who_started_it(served: Registry, tmp_
     assert served.tracker.aliases() == {"champion": "1"}
     (event,) = audit.events(served.store)
     assert (event.action, event.actor.partition(":")[0]) == ("rollback", "airflow")
+
+
+def test_a_version_without_golden_clips_which_no_worker_serves_does_not_come_into_use(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = registry.place / "outputs/model" / package.DATA
+    golden = older.rename(registry.place / "golden")
+    registry.add(1)
+    with pytest.raises(ConfigError, match="version 1 has no golden clips"):
+        registry.promote(1)
+    registry.tracker.tag("1", {"spira.was_champion": "true"})  # as before there were any
+    registry.tracker.promote("1")
+    golden.rename(older)
+    registry.add(2, spira_outcome="promoted")
+    registry.tracker.promote("2")
+    assert registry.model("rollback", "--why", WORSE) == 78
+    assert "no earlier version may serve" in capsys.readouterr().err
+    assert registry.model("rollback", "--to", "1", "--why", WORSE) == 78
+    assert "it has no golden clips" in capsys.readouterr().err
+    assert registry.champion() == "2"
 
 
 def test_the_step_of_the_dag_rolls_back_and_a_retry_of_it_no_further(served: Registry) -> None:

@@ -372,9 +372,13 @@ def test_the_command_opens_shows_and_stops_a_route_of_a_version_that_may_answer(
     monkeypatch.setenv("SPIRA_SERVICES_DATABASE", f"sqlite:///{tmp_path}/services.db")
     tracker = Tracker(store.tracking_uri)
     tracker.client.create_registered_model(MODEL)
-    for n in (1, 2):
+    golden = tmp_path / "model" / package.DATA / package.GOLDEN / package.GOLDEN_FILE
+    golden.parent.mkdir(parents=True)
+    golden.write_text("{}")
+    files = store.put_directory(tmp_path / "model")
+    for n in (1, 2, 3):
         digest = f"sha256:{n:064x}"
-        tags = {CLASSIFIER: digest, **package.tags_of(digest, digest)}
+        tags = {CLASSIFIER: digest, **package.tags_of(digest, digest if n == 3 else files)}
         tracker.client.create_model_version(MODEL, "file:///nowhere", tags=tags)
     tracker.promote("1")
     command = ("--share", "0.1", "--why", WHY)
@@ -383,6 +387,8 @@ def test_the_command_opens_shows_and_stops_a_route_of_a_version_that_may_answer(
     tracker.tag("2", {"spira.refused": "true"})
     assert main(["route", "canary", "2", *command]) == 78
     assert "a person refused it" in capsys.readouterr().err
+    assert main(["route", "canary", "3", *command]) == 78
+    assert "version 3 is not tried: it has no golden clips" in capsys.readouterr().err
     tracker.tag("2", {"spira.refused": "false"})
     assert main(["route", "canary", "2", *command]) == 0
     assert main(["route", "show"]) == 0
