@@ -23,12 +23,12 @@ from spira_services.serving import router
 from spira_services.serving import worker as rules
 from spira_services.serving.models import Version
 from spira_services.serving.queue import QUEUE, SqlQueue
-from spira_services.serving.tables import PREDICTIONS
+from spira_services.serving.tables import INFERENCES, PREDICTIONS
 from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs, digest_of
 from spira_tasks.artifacts.sources import open_backend
-from spira_tasks.contract.exits import EXIT_REJECTED
+from spira_tasks.contract.exits import EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.provenance import ROOT
 from spira_tasks.speech import golden
@@ -324,6 +324,22 @@ def test_the_command_line_asks_as_a_telephone_does(
     assert said.startswith(f"{answer['decision']}: probability {answer['probability']:.2f}")
     assert "version 1 of the model" in said
     assert refused.startswith("record again: clipping_fraction_high")
+
+
+def test_the_command_line_does_not_wait_for_ever_where_no_worker_runs(
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SPIRA_SERVICES_DATABASE", str(engine.url))
+    monkeypatch.setenv("SPIRA_SERVICES_FOLDER", str(tmp_path / "services"))
+    (tmp_path / "calm").write_bytes(CALM)
+    assert main(["ask", str(tmp_path / "calm"), "--wait", "0"]) == EXIT_UNAVAILABLE
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error: ")]
+    assert "start one by `python -m spira_services work`" in line
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(INFERENCES)).scalar() == 1
 
 
 def started(tmp_path: Path, store: Store, *arguments: str) -> subprocess.Popen[str]:
