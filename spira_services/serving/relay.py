@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from time import monotonic
 from types import TracebackType
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from spira_services.database import now, reading
@@ -19,6 +20,7 @@ log = logging.getLogger("spira.services")
 
 AT_ONCE = 500
 EVERY_SECONDS = 1.0
+REFILL_SECONDS = 300.0
 
 
 def relay_once(engine: Engine, queue: Queue) -> int:
@@ -41,20 +43,28 @@ def relay_once(engine: Engine, queue: Queue) -> int:
 def refill(engine: Engine, queue: Queue) -> int:
     """Put everything that waits on the queue, whether it was there before or not; return how many.
 
-    What is still there is left alone.
+    What is still there is left alone.  No more than ``AT_ONCE`` rows are in memory, and SQLite is
+    locked for one of these pages at a time.
     """
-    with reading(engine) as connection:
-        asked = select(INFERENCES.c.inference_id).where(is_waiting())
-        ids = connection.execute(asked.order_by(INFERENCES.c.received_at)).scalars().all()
-    for start in range(0, len(ids), AT_ONCE):
-        queue.put(ids[start : start + AT_ONCE])
-    return len(ids)
+    order = INFERENCES.c.received_at, INFERENCES.c.inference_id
+    asked = select(*order).where(is_waiting()).order_by(*order).limit(AT_ONCE)
+    after, n = asked, 0
+    while True:
+        with reading(engine) as connection:
+            rows = connection.execute(after).all()
+        queue.put([row.inference_id for row in rows])
+        n += len(rows)
+        if len(rows) < AT_ONCE:
+            return n
+        after = asked.where(tuple_(*order) > tuple_(*rows[-1], types=[c.type for c in order]))
 
 
 class Relay:
     """A thread that sends what is stored until the block ends, at once and every second.
 
-    Where the database or the queue is away it says so once, and goes on.
+    At the start and every ``REFILL_SECONDS`` it puts again all that waits: a queue may lose what
+    it acknowledged, as with its disk.  Where the database or the queue is away it says so once, and
+    goes on.
     """
 
     def __init__(self, engine: Engine, queue: Queue) -> None:
@@ -81,12 +91,15 @@ class Relay:
         self._stored.set()
 
     def _run(self) -> None:
-        is_away = False
+        is_away, refill_at = False, 0.0
         while not self._ended:
             self._stored.clear()
             try:
                 while relay_once(self._engine, self._queue) == AT_ONCE:
                     pass
+                if monotonic() >= refill_at:
+                    refill(self._engine, self._queue)
+                    refill_at = monotonic() + REFILL_SECONDS
                 is_away = False
             except (SpiraError, SQLAlchemyError) as error:
                 if not is_away:

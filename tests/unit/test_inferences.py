@@ -11,15 +11,16 @@ from uuid import uuid4
 import pytest
 from asking import RECORDED_AT, Ward, request
 from databases import BACKENDS, server
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from spira_services import forgetting
 from spira_services.database import now
 from spira_services.events import EVENTS
 from spira_services.serving import inferences
+from spira_services.serving import relay as relays
 from spira_services.serving.inferences import Asked, Backlog, Inference, Inferences
 from spira_services.serving.port import Message
-from spira_services.serving.queue import SqlQueue
+from spira_services.serving.queue import QUEUE, SqlQueue
 from spira_services.serving.relay import Relay, relay_once
 from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX, PREDICTIONS
 from spira_services.trace import trace
@@ -320,6 +321,36 @@ def test_what_is_stored_reaches_the_queue_once_also_after_a_kill_between_the_two
     assert relay_once(ward.engine, queue) == 1
     assert sorted(one.id for one in drained(queue)) == sorted(ids)
     assert relay_once(ward.engine, queue) == 0
+
+
+@ON_BOTH
+def test_the_relay_puts_again_what_a_queue_has_lost_page_by_page(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "AT_ONCE", 2)
+    monkeypatch.setattr(relays, "REFILL_SECONDS", 0.1)
+    monkeypatch.setattr(relays, "EVERY_SECONDS", 0.1)
+    queue, device = SqlQueue(ward.engine), ward.device()
+    ids = {ward.ask(device).inference_id for _ in range(5)}
+    answered = ward.ask(device).inference_id
+    while relay_once(ward.engine, queue):
+        pass
+    ward.answer(answered)
+
+    def lose() -> None:
+        with ward.engine.begin() as connection:
+            connection.execute(delete(QUEUE))
+
+    lose()
+    with Relay(ward.engine, queue):
+        for _ in range(2):  # at its start, and later
+            back: set[str] = set()
+            while not ids <= back:
+                taken = queue.take(10, 30)
+                assert taken, "it was not put again"
+                back |= {message.id for message in taken}
+            assert answered not in back
+            lose()
 
 
 class Away(SqlQueue):
