@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import OperationalError
 
+from spira_services.database import reading
 from spira_services.events import EVENTS
 from spira_tasks.errors import SpiraError
 
@@ -141,15 +142,21 @@ class Tail:
 
 
 def of_events(engine: Engine) -> Source:
-    """Count the events of the services by action, and say when the last one of each was."""
+    """Count the events of the services by action from now on, and say when the last of each was."""
     tail = Tail(EVENTS.c.number, EVENTS.c.action, EVENTS.c.at)
     total = Counter("spira_events", "Events of the services.", ["action"], registry=None)
     last = Gauge(
         "spira_event_last_timestamp_seconds", "When an event last was.", ["action"], registry=None
     )
+    newest = select(EVENTS.c.action, func.max(EVENTS.c.at)).group_by(EVENTS.c.action)
+    with reading(engine) as connection:
+        tail.skip(connection)
+        for action, at in connection.execute(newest):
+            total.labels(action)  # from 0 on
+            last.labels(action).set(at.timestamp())
 
     def ask() -> Iterator[Metric]:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             rows = tail.rows(connection)
         for row in rows:
             total.labels(row.action).inc()

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from spira_services import events, logs, tracing
 from spira_services.database import now
-from spira_services.metrics import TOKEN_VARIABLE, may_read
+from spira_services.metrics import TOKEN_VARIABLE, may_read, of_events
 from spira_services.serving import router
 from spira_services.serving.gauges import of_answers
 
@@ -99,6 +99,26 @@ def test_each_event_is_counted_once_also_one_that_was_committed_late(
         found = samples(collection)
     assert found["spira_events_total", "planted"] == 3
     assert found["spira_event_last_timestamp_seconds", "planted"] > 1.7e9
+
+
+def test_events_of_before_the_start_are_not_counted_and_it_is_known_when_they_last_were(
+    collection: Collection,
+) -> None:
+    def record(action: str) -> None:
+        with collection.engine.begin() as connection:
+            events.record(connection, "cli:test", action, uuid4().hex, {})
+
+    for action in ("before", "before", "both"):
+        record(action)
+    source = of_events(collection.engine)
+    record("both")
+    metrics = {
+        (one.name, *one.labels.values()): one.value for family in source() for one in family.samples
+    }
+    assert metrics["spira_events_total", "before"] == 0
+    assert metrics["spira_events_total", "both"] == 1
+    for action in ("before", "both"):
+        assert metrics["spira_event_last_timestamp_seconds", action] > 1.7e9
 
 
 def test_a_source_that_does_not_answer_takes_no_other_metric_away(tmp_path: Path) -> None:
