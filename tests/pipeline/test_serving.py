@@ -102,6 +102,7 @@ def test_an_answer_that_nobody_waited_for_is_not_given_to_the_next_file(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
     store: Store, engine: Engine, asker: Asker
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
     assert opened(engine) is None  # what was tried became the champion
 
 
+@pytest.mark.slow
 def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_is_tried_again_by_a_command(
     engine: Engine,
     asker: Asker,
@@ -180,6 +182,7 @@ def without_clips(model: Path) -> None:
     (model / package.DATA / package.GOLDEN / package.GOLDEN_FILE).unlink()
 
 
+@pytest.mark.slow
 def test_a_version_that_is_not_as_it_was_registered_never_serves(
     engine: Engine, asker: Asker, tmp_path: Path
 ) -> None:
@@ -226,6 +229,7 @@ def refused(engine: Engine) -> list[dict[str, object]]:
         return [{"version": details["version"]} for details in found]
 
 
+@pytest.mark.slow
 def test_a_canary_answers_its_share_and_where_it_fails_or_is_refused_the_champion_does(
     store: Store, engine: Engine, asker: Asker, tmp_path: Path
 ) -> None:
@@ -359,6 +363,7 @@ def started(tmp_path: Path, store: Store, *arguments: str) -> subprocess.Popen[s
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_or_stopped_loses_and_doubles_nothing(
     store: Store, engine: Engine, asker: Asker, tmp_path: Path
 ) -> None:

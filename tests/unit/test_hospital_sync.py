@@ -25,6 +25,7 @@ from spira_services.__main__ import main
 from spira_services.collection.sessions import LINKAGE_KEY
 from spira_services.forgetting import forget
 from spira_services.hospital_sync import Report, sync_hospitals
+from spira_services.hospitals import fhir
 from spira_services.hospitals.kept import FACTS, SYNCS
 from spira_services.hospitals.reading import Reading
 from spira_services.hospitals.rows import Entry
@@ -379,8 +380,9 @@ def test_the_step_syncs_a_folder_and_an_erasure_reaches_what_it_kept(
 
 
 def test_a_step_that_finds_nobody_ends_as_its_alerts_say(
-    collection: Collection, hospital: Hospital, tmp_path: Path
+    collection: Collection, hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fhir, "FIRST_WAIT_SECONDS", 0.0)
     configured(tmp_path, replace(hospital, base="http://127.0.0.1:9/fhir"))
     step = HOSPITAL_SYNC.configure(data=str(tmp_path)).step("sync")
     with pytest.raises(ServiceUnavailable, match="nobody was found"):
