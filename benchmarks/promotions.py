@@ -2,17 +2,15 @@
 
 python benchmarks/promotions.py [--promotions 100] [--rollbacks 20] [--workers 2]
 
-Two versions take turns as champion while a telephone asks without a pause.  After each move the
-time is taken until a worker's first answer by the new champion, and until every worker has it.
-Rollbacks are made by the command ``model rollback``.
+Each promotion is of a version that no worker has loaded, while a telephone asks without a pause.
+The time is taken until every worker has it as the champion that answers.  After the last promotions
+the version before is put back, by the function behind ``model rollback``, whose own time counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,13 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from answering import Stand, ask, standing  # noqa: E402
+from serving import publish  # noqa: E402
 
 from spira_services.serving.inferences import is_waiting  # noqa: E402
 from spira_services.serving.tables import INFERENCES, PREDICTIONS  # noqa: E402
+from spira_tasks.governance.approval import roll_back  # noqa: E402
 from spira_tasks.speech import golden  # noqa: E402
 from spira_tasks.tracking import CHAMPION, Tracker  # noqa: E402
 
 AUDIO = golden.clips()[0].content
+SERVED = {"spira.was_champion": "true"}  # as the step promote tags it
 
 
 def main() -> int:
@@ -50,33 +51,25 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stand, key = stack.enter_context(standing(folder, arguments.workers, {}))
         tracker, over = Tracker(stand.store.tracking_uri), threading.Event()
-        for version in ("1", "2"):
-            tracker.tag(version, {"spira.was_champion": "true"})  # as promote does
         with stand.client(key) as client:
             ask(client, AUDIO).raise_for_status()
         while waiting(stand):
             time.sleep(0.2)
         telephone = threading.Thread(target=asks, args=(stand, key, arguments.rate, over))
         telephone.start()
-        took: dict[str, list[float]] = {"promotion": [], "rollback": []}
+        tracker.tag("1", SERVED)
+        took: dict[str, list[float]] = {"promotions": [], "rollbacks": []}
         for n in range(arguments.promotions):
-            wanted = str(2 - n % 2)
-            begun = time.monotonic()
-            tracker.promote(wanted)
-            took["promotion"].append(followed(stand, wanted) - begun)
-        for n in range(arguments.rollbacks):
             before = tracker.aliases()[CHAMPION]
-            wanted = str(3 - int(before))
-            command = ["model", "rollback", "--to", wanted, "--why", f"drill {n:03}, no patient"]
-            subprocess.run(
-                [sys.executable, "-m", "spira_tasks", *command],
-                env=os.environ | stand.environment,
-                cwd=ROOT,
-                check=True,
-                capture_output=True,
-            )
+            version = publish(stand.store, folder, 100 + n, n_hidden=None).version
+            tracker.tag(version, SERVED)
             begun = time.monotonic()
-            took["rollback"].append(followed(stand, wanted) - begun)
+            tracker.promote(version)
+            took["promotions"].append(followed(stand, version) - begun)
+            if n >= arguments.promotions - arguments.rollbacks:
+                begun = time.monotonic()
+                roll_back(stand.store, before, f"drill number {n}, of no patient")
+                took["rollbacks"].append(followed(stand, before) - begun)
         over.set()
         telephone.join()
         while waiting(stand):
@@ -110,13 +103,16 @@ def judged(stand: Stand, took: dict[str, list[float]]) -> int:
     with stand.engine().connect() as connection:
         n = connection.execute(select(func.count()).select_from(INFERENCES)).scalar_one()
         shown = select(PREDICTIONS.c.version, PREDICTIONS.c.arm).where(PREDICTIONS.c.shown)
-        answers = Counter(f"version {row.version}" for row in connection.execute(shown))
+        answers = Counter(row.version for row in connection.execute(shown))
     for name, seconds in took.items():
         print(
-            f"{len(seconds)} of {name}: every worker has it after {np.median(seconds):.1f} s "
+            f"{len(seconds)} {name}: every worker has it after {np.median(seconds):.1f} s "
             f"(median), {max(seconds):.1f} s (longest)"
         )
-    print(f"asked {n}, answered {answers.total()}, dropped {n - answers.total()}; {dict(answers)}")
+    print(
+        f"asked {n}, answered {answers.total()}, dropped {n - answers.total()}; "
+        f"by {len(answers)} versions"
+    )
     return int(n != answers.total())
 
 
