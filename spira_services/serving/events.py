@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from spira_services.database import reading
@@ -29,7 +29,8 @@ class Watch:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._listening: dict[asyncio.Queue[Inference], str] = {}  # to the inference
+        # To the newest state that each knows.
+        self._listening: dict[asyncio.Queue[Inference], Inference] = {}
         self._open: Counter[str] = Counter()  # by device
         self._polling: asyncio.Task[None] | None = None
 
@@ -41,7 +42,7 @@ class Watch:
     async def events(self, device_id: str, first: Inference) -> AsyncIterator[str]:
         """Each state of an inference, from the one that is known until the last."""
         queue: asyncio.Queue[Inference] = asyncio.Queue()
-        self._listening[queue] = first.inference_id
+        self._listening[queue] = first
         self._open[device_id] += 1
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll())
@@ -55,9 +56,8 @@ class Watch:
                     except TimeoutError:
                         yield ": waiting\n\n"
                         continue
-                    if found != last:
-                        last = found
-                        yield _event(found)
+                    last = found
+                    yield _event(found)
         except TimeoutError:
             return
         finally:
@@ -68,13 +68,16 @@ class Watch:
         while self._listening:
             await asyncio.sleep(EVERY_SECONDS)
             try:
-                found = await run_in_threadpool(self._states, sorted({*self._listening.values()}))
-            except OperationalError as error:
-                log.error("the database does not answer (%s)", type(error.orig).__name__)
+                ids = sorted({last.inference_id for last in self._listening.values()})
+                found = await run_in_threadpool(self._states, ids)
+            except SQLAlchemyError as error:
+                log.error("the database does not answer (%s)", type(error).__name__)
                 continue
-            for queue, inference_id in self._listening.items():
-                if inference_id in found:
-                    queue.put_nowait(found[inference_id])
+            for queue, last in self._listening.items():
+                newest = found.get(last.inference_id, last)
+                if newest != last:  # what has not changed is left to the keep-alive
+                    self._listening[queue] = newest
+                    queue.put_nowait(newest)
 
     def _states(self, inference_ids: list[str]) -> dict[str, Inference]:
         with reading(self._engine) as connection:

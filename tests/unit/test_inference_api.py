@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,9 +16,9 @@ from uuid import UUID, uuid4
 import pytest
 from asking import answer
 from collecting import NUMBER, Collection, Phone, session, sha
-from sqlalchemy import func, select
+from sqlalchemy import create_engine, func, select
 
-from spira_services.serving import events
+from spira_services.serving import events, inferences
 from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX
 from spira_tasks.provenance import ROOT
 
@@ -211,13 +212,36 @@ def test_open_streams_are_bounded_and_say_that_they_wait(
     phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "MAX_STREAMS_OF_DEVICE", 1)
-    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(events, "EVERY_SECONDS", 0.01)  # what has not changed is not said again
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.3)
     place = f"/v1/inferences/{asked(phone)}/events"
     with phone.client.stream("GET", place, headers=phone.headers) as stream:
         lines = stream.iter_lines()  # held: the stream would be closed with it
         assert ": waiting" in lines
         refused = phone.client.get(place, headers=phone.headers)
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+
+
+def test_a_stream_goes_on_when_the_database_answers_again(
+    ward: Collection, phone: Phone, caplog: pytest.LogCaptureFixture
+) -> None:
+    inference_id = asked(phone)
+    with ward.engine.connect() as connection:
+        first = inferences.state(connection, inference_id)
+    assert first is not None
+    engine = create_engine(ward.engine.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+
+    async def last() -> str:
+        stream = events.Watch(engine).events("device", first)
+        await anext(stream)
+        with engine.connect():  # the only connection
+            while "does not answer" not in caplog.text:
+                await asyncio.sleep(0.01)
+        answer(ward.engine, inference_id)
+        return await anext(stream)
+
+    assert asyncio.run(asyncio.wait_for(last(), 60)).startswith("event: answered")
+    engine.dispose()
 
 
 def test_in_a_batch_each_is_answered_as_it_would_be_alone(ward: Collection, phone: Phone) -> None:
