@@ -120,8 +120,7 @@ class Uploads:
         # A kill while audio is deleted leaves the row: what the store has not can come again.
         if n_bytes is not None and self.blobs.size(f"sha256:{sha256}") == n_bytes:
             return Received(n_bytes, is_complete=True)
-        file = self._file(device_id, sha256)
-        return Received(file.stat().st_size if file.exists() else 0, is_complete=False)
+        return Received(_length(self._file(device_id, sha256)), is_complete=False)
 
     async def receive(
         self, device_id: str, sha256: str, offset: int, total: int, body: AsyncIterator[bytes]
@@ -182,8 +181,7 @@ class Uploads:
         """Store a file that came at once; raises as ``receive`` does."""
         if await run_in_threadpool(_sha256, file) != sha256:
             raise _mismatch()
-        begun = self._file(device_id, sha256)
-        offset = file.seek(begun.stat().st_size if begun.exists() else 0)
+        offset = file.seek(_length(self._file(device_id, sha256)))
         await self.receive(device_id, sha256, offset, total, _pieces(file))
 
     def _store(self, device_id: str, sha256: str, file: Path) -> None:
@@ -199,11 +197,19 @@ class Uploads:
 
     def _check_room(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if sum(file.stat().st_size for file in folder.iterdir()) > MAX_UNFINISHED_BYTES:
+        if sum(_length(file) for file in folder.iterdir()) > MAX_UNFINISHED_BYTES:
             raise Refused(429, "too_much", "too many files were begun and not finished")
 
     def _file(self, device_id: str, sha256: str) -> Path:
         return self.folder / device_id / sha256
+
+
+def _length(file: Path) -> int:
+    """Of what has come; nothing where there is none, or another request has just finished it."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def note(connection: Connection, device_id: str, sha256: str, n_bytes: int) -> None:

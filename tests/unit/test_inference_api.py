@@ -134,6 +134,16 @@ def test_a_file_that_was_begun_in_pieces_may_come_whole_with_its_request(phone: 
     asked(phone, content)
 
 
+def test_a_file_that_another_request_has_just_finished_stops_no_other(
+    ward: Collection, phone: Phone
+) -> None:
+    content = audio()
+    phone.put(content, n_bytes=1000)
+    (begun,) = (ward.folder / "unfinished").glob(f"*/{sha(content)}")
+    (begun.parent / "finished").symlink_to(begun.parent / "gone")  # listed, and not there
+    assert phone.put(content, offset=1000).json()["complete"] is True
+
+
 @pytest.mark.parametrize(
     "files",
     [
