@@ -874,6 +874,21 @@ def replay(
     print(f"{n} are tried again")
 
 
+@waiting.command("discard")
+def discard(
+    inference: Annotated[list[str], typer.Argument(help="As `queue show` names it.")],
+) -> None:
+    """End what no try will answer, such as a damaged recording: it is shown and tried no more.
+
+    Example:  python -m spira_services queue discard 7c9e6679-7425-40de-944b-e07fc1f90ae7
+    """
+    from spira_services.serving.queue import open_queue
+
+    with opened() as engine, closing(open_queue(engine)) as queue:
+        n = queue.discard(inference)
+    print(f"{n} of {len(inference)} ended without an answer")
+
+
 @waiting.command("refill")
 def refill() -> None:
     """Put all that has no answer on the queue, as after one whose disk was lost.

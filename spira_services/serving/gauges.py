@@ -83,11 +83,15 @@ def of_answers(engine: Engine) -> Source:
     )
     actions = Counter("spira_actions", "What people did with answers.", ["action"], registry=None)
 
+    is_answered = select(of.number).where(of.inference_id == FAILURES.c.inference_id, of.shown)
+
     def ask() -> Iterator[Metric]:
         with reading(engine) as connection:
             rows, acts = new.rows(connection), done.rows(connection)
             failed = connection.execute(
-                select(FAILURES.c.reason, func.count()).group_by(FAILURES.c.reason)
+                select(FAILURES.c.reason, func.count())
+                .where(~is_answered.exists())
+                .group_by(FAILURES.c.reason)
             ).all()
             unsent = select(func.count(), func.min(OUTBOX.c.stored_at))
             route = open_route(connection)

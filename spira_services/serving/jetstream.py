@@ -205,16 +205,30 @@ class JetStreamQueue:
 
     def replay(self, ids: Sequence[str] | None) -> int:
         async def replayed(session: Session) -> int:
-            letters = {_letter(one).id: one for one in await self._letters(session)}
-            if ids is not None:
-                letters = {one: raw for one, raw in letters.items() if one in ids}
+            letters = await self._named(session, ids)
             # Another name than at first, by which the server would know what was put lately.
             await self._put({one: f"{one}.{raw.seq}" for one, raw in letters.items()}, session.js)
-            for raw in letters.values():
-                await session.js.delete_msg(self._dead, raw.seq or 0)
-            return len(letters)
+            return await self._remove(session, letters)
 
         return self._call(replayed)
+
+    def discard(self, ids: Sequence[str]) -> int:
+        async def discarded(session: Session) -> int:
+            return await self._remove(session, await self._named(session, ids))
+
+        return self._call(discarded)
+
+    async def _named(
+        self, session: Session, ids: Sequence[str] | None
+    ) -> dict[str, api.RawStreamMsg]:
+        """The dead letters of these ids, of all for None."""
+        letters = {_letter(raw).id: raw for raw in await self._letters(session)}
+        return {id_: raw for id_, raw in letters.items() if ids is None or id_ in ids}
+
+    async def _remove(self, session: Session, letters: dict[str, api.RawStreamMsg]) -> int:
+        for raw in letters.values():
+            await session.js.delete_msg(self._dead, raw.seq or 0)
+        return len(letters)
 
     def depth(self) -> Depth:
         async def measure(session: Session) -> Depth:

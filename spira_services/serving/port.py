@@ -93,6 +93,9 @@ class Queue(Protocol):
             How many there were.
         """
 
+    def discard(self, ids: Sequence[str]) -> int:
+        """Remove dead letters for good; return how many there were."""
+
     def depth(self) -> Depth:
         """How full the queue is."""
 

@@ -188,6 +188,11 @@ class SqlQueue:
             row = {"put_at": moment, "ready_at": moment, "lease": None, "n_tries": 0}
             return connection.execute(waits.values(**row, ended_at=None, reason=None)).rowcount
 
+    def discard(self, ids: Sequence[str]) -> int:
+        with self._transaction() as (connection, moment):
+            ended = update(QUEUE).where(IS_DEAD, QUEUE.c.id.in_(ids))
+            return connection.execute(ended.values(ended_at=moment, reason=None)).rowcount
+
     def depth(self) -> Depth:
         is_taken = QUEUE.c.n_tries > 0
         with self._transaction() as (connection, moment):

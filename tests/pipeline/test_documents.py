@@ -67,6 +67,7 @@ ELSEWHERE = {
     SERVICES + "queue show": ("tests/pipeline/test_serving.py", 'main(["queue", "show"])'),
     SERVICES + "queue replay": ("tests/pipeline/test_serving.py", 'main(["queue", "replay"])'),
     SERVICES + "queue refill": ("tests/pipeline/test_serving.py", 'main(["queue", "refill"])'),
+    SERVICES + "queue discard": ("tests/unit/test_services_cli.py", 'main(["queue", "discard"'),
     SERVICES + "serve": ("scripts/up.py", '"-m", "spira_services", "serve"'),
     SERVICES + "devices end": ("tests/unit/test_services_cli.py", 'main(["devices", "end"'),
     SERVICES + "import dc2": ("tests/unit/test_importers.py", 'main(["import", kind, '),

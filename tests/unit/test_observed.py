@@ -193,6 +193,9 @@ def test_answers_are_counted_by_model_and_decision_and_what_waits_is_seen(tmp_pa
             answered(compute_seconds=0.1, decision=decision)
         answered(version="4", arm="shadow", shown=False, decision="negative")
         ward.fail(ward.ask(device).inference_id, "no_audio")
+        replayed = ward.ask(device).inference_id
+        ward.fail(replayed, "crashed")
+        ward.answer(replayed, version="5", compute_seconds=0.1, waited_seconds=0.02)
         with ward.engine.begin() as connection:
             router.start(connection, "shadow", "4", 0.5, by="cli:test", why="a new version")
         for _ in range(2):  # a row is counted once
@@ -207,13 +210,15 @@ def test_answers_are_counted_by_model_and_decision_and_what_waits_is_seen(tmp_pa
             ("3", "champion", "negative"): 1,
             ("3", "champion", "record_again"): 1,
             ("4", "shadow", "negative"): 1,
+            ("5", "champion", "positive"): 1,
         }
-        assert metrics["spira_answer_seconds_count",] == 4
+        assert metrics["spira_answer_seconds_count",] == 5
         assert metrics["spira_answer_seconds_bucket", "0.1"] == 0  # each took 0.12 s
-        assert metrics["spira_answer_seconds_bucket", "0.25"] == 4
+        assert metrics["spira_answer_seconds_bucket", "0.25"] == 5
         assert metrics["spira_route_share", "shadow", "4"] == 0.5
         assert metrics["spira_inferences_failed", "no_audio"] == 1
-        assert metrics["spira_outbox_unsent",] == 7
+        assert ("spira_inferences_failed", "crashed") not in metrics
+        assert metrics["spira_outbox_unsent",] == 8
         assert metrics["spira_prediction_last_timestamp_seconds", "4", "shadow"] > 1.7e9
 
 

@@ -235,6 +235,19 @@ def test_dead_letters_are_replayed_by_name_or_all(place: Place) -> None:
     assert queue.replay(None) == 0
 
 
+def test_a_dead_letter_that_is_discarded_is_gone_and_the_others_are_not(place: Place) -> None:
+    queue = place.open()
+    queue.put(["a", "b", "c"])
+    for message in drained(queue):
+        queue.bury(message, "unreadable_audio")
+    assert queue.discard(["a", "b", "unknown"]) == 2
+    assert queue.discard(["a"]) == 0
+    assert [one.id for one in queue.dead()] == ["c"]
+    assert queue.replay(["a"]) == 0
+    queue.put(["a"])  # done lately
+    assert drained(queue) == []
+
+
 def test_the_depth_says_what_waits_is_in_work_and_is_dead(place: Place) -> None:
     queue = place.open()
     assert queue.depth() == Depth(0, 0, 0, None)

@@ -12,6 +12,7 @@ from spira_services.__main__ import main
 from spira_services.database import open_engine
 from spira_services.devices import DEVICES
 from spira_services.people import sign_in, who
+from spira_services.serving.queue import SqlQueue
 from spira_tasks.contract.exits import EXIT_CONFIG
 
 
@@ -94,6 +95,21 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert "Traceback" not in said
     assert said.count("error: ") == 7
     assert main(["serve", "--port", "99999"]) == 2  # it would listen on another port
+
+
+def test_what_no_try_will_answer_is_ended_by_its_id(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["queue", "show"]) == 0  # which makes the tables
+    engine = open_engine(database)
+    queue = SqlQueue(engine)
+    queue.put(["damaged", "good"])
+    for message in queue.take(2, 0):
+        queue.bury(message, "crashed")
+    assert main(["queue", "discard", "damaged", "unknown"]) == 0
+    assert "1 of 2 ended" in capsys.readouterr().out
+    assert [letter.id for letter in queue.dead()] == ["good"]
+    engine.dispose()
 
 
 def test_a_site_has_one_writing(database: str, capsys: pytest.CaptureFixture[str]) -> None:
