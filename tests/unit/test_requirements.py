@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
+import yaml
 
 from expectations import requirements
 from expectations.words import Language, texts, verdicts, words_of
 from spira_tasks.costs import Costs
+from spira_tasks.provenance import ROOT
 
 REQUIRED = requirements.read()
 CHEAP = Costs(cpu_seconds=0.01, n=10, resident_mib=400.0, package_mib=4.0)
@@ -34,6 +36,14 @@ def test_a_limit_itself_is_accepted_and_any_more_is_not() -> None:
     at = Costs(REQUIRED["cpu_seconds"].limit, 10, REQUIRED["resident"].limit, 4.0)
     assert blocking(at) == []
     assert blocking(replace(at, resident_mib=at.resident_mib + 0.1)) == ["serving_memory"]
+
+
+def test_a_worker_in_production_has_room_for_four_models_that_are_at_the_limit() -> None:
+    worker = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]["worker"]
+    (files,) = worker["tmpfs"]  # which count as memory
+    own = 400  # MiB; 290 were measured
+    needed = 4 * REQUIRED["resident"].limit + int(files.rpartition("=")[2].removesuffix("m")) + own
+    assert needed <= 1024 * int(worker["mem_limit"].removesuffix("g"))
 
 
 def test_a_model_that_answers_nothing_is_not_taken_for_a_fast_one() -> None:
