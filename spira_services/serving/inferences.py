@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel, StrictBool
+from pydantic import BaseModel, Field, StrictBool
 from sqlalchemy import Connection, Engine, Select, delete, func, select, update
 from sqlalchemy.engine import Row
 
@@ -49,6 +49,10 @@ State = Literal["queued", "answered", "failed", "deleted"]
 Action = Literal["seen", "recorded_again", "agreed", "disagreed"]
 
 
+# It is exported for ever: no room for a name or a sentence.
+AppVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+_-]{0,40}$")]
+
+
 class Agreed(Sent):
     """What the person agreed to, beside the answer, and by which version of the text."""
 
@@ -66,7 +70,7 @@ class SentInference(Sent):
     patient_rgh: Text = ""  # replaced by a pseudonym before anything is kept
     agreed: Agreed = Agreed()
     capture: SentCapture = SentCapture()
-    app_version: Text = ""
+    app_version: AppVersion = ""
 
 
 class Inference(BaseModel):

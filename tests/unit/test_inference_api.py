@@ -162,6 +162,13 @@ def test_a_request_of_another_form_is_refused_and_quotes_no_value(phone: Phone, 
     assert "now" not in refused.text
 
 
+def test_the_version_of_an_app_is_no_free_text(phone: Phone) -> None:
+    asked(phone, app_version="1.4.2-beta+8ac3e8943458")
+    refused = phone.ask(audio(), app_version="Maria da Silva")
+    assert refused.status_code == 422
+    assert refused.json()["problems"][0]["field"] == "app_version"
+
+
 def test_a_key_and_an_enrolled_device_are_needed(ward: Collection, phone: Phone) -> None:
     files: Any = {"audio": ("a", b"x"), "request": (None, "{}")}
     nameless = phone.client.post("/v1/inferences", files=files, headers=phone.headers)
