@@ -18,13 +18,17 @@ from alembic.config import Config
 from sqlalchemy import JSON, Connection, DateTime, Dialect, Engine, MetaData, create_engine, event
 from sqlalchemy import text as sql
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.types import TypeDecorator
 
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 VARIABLE = "SPIRA_SERVICES_DATABASE"
 BUSY_SECONDS = 30  # a writer of SQLite waits this long for another
+CONNECT_SECONDS = 10  # so long a server of Postgres may be silent
+# That the database does not answer; the last is of the pool, whose connections all wait for it.
+AWAY = OperationalError, InterfaceError, NoConnection
 MIGRATION_LOCK = 5_271_901  # any number that no other program of the server locks
 
 metadata = MetaData(
@@ -115,7 +119,9 @@ def open_engine(url: str | None = None) -> Engine:
             Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    elif engine.dialect.name != "postgresql":
+    elif engine.dialect.name == "postgresql":
+        event.listen(engine, "do_connect", _prepare_postgres)
+    else:
         raise ConfigError(f"{VARIABLE} names neither SQLite nor Postgres")
     return engine
 
@@ -129,6 +135,10 @@ def opened() -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def _prepare_postgres(_: object, __: object, ___: object, arguments: dict[str, Any]) -> None:
+    arguments.setdefault("connect_timeout", CONNECT_SECONDS)  # by default none, for ever
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -19,13 +19,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spira_services import devices, logs, people, tracing
-from spira_services.database import reading
+from spira_services.database import AWAY, reading
 from spira_services.devices import Device
 from spira_services.metrics import Metrics, may_read, of_events
 from spira_services.people import Person
@@ -279,12 +278,14 @@ def create_app(
         log.error("%s: %s", request.method, error)
         return refused(request, Refused(503, "try_again", "the store does not answer; try again"))
 
-    @app.exception_handler(OperationalError)
-    def database_away(request: Request, error: OperationalError) -> Response:
-        log.error("the database does not answer (%s)", type(error.orig).__name__)
+    def database_away(request: Request, error: Exception) -> Response:
+        log.error("the database does not answer (%s)", type(error).__name__)
         return refused(
             request, Refused(503, "try_again", "the database does not answer; try again")
         )
+
+    for kind in AWAY:
+        app.add_exception_handler(kind, database_away)
 
     @app.exception_handler(Exception)
     def mistake(request: Request, error: Exception) -> Response:

@@ -29,9 +29,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import InterfaceError, OperationalError
 
-from spira_services.database import Instant, metadata, now
+from spira_services.database import AWAY, Instant, metadata, now
 from spira_services.serving.port import (
     LEASE_SECONDS,
     REMEMBERED_SECONDS,
@@ -221,9 +220,9 @@ class SqlQueue:
                 else:
                     moment = now()
                 yield connection, moment
-        except (OperationalError, InterfaceError) as error:
+        except AWAY as error:
             raise ServiceUnavailable(
-                f"the table of the queue does not answer ({type(error.orig).__name__}); see that "
+                f"the table of the queue does not answer ({type(error).__name__}); see that "
                 "the services' database is up, may be reached from here and has room on its disk"
             ) from None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,17 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from collecting import Collection, Phone, Session, session, sha
-from sqlalchemy import select
+from collecting import Collection, Phone, Session, served, session, sha
+from sqlalchemy import create_engine, select
+from sqlalchemy.exc import OperationalError
 
 from benchmarks.uploads import Server, device
+from spira_services import database
 from spira_services.collection.documents import RECORDINGS, REVISIONS
 from spira_services.database import migrate, open_engine
+from spira_services.serving.queue import SqlQueue
+from spira_services.web import create_app
+from spira_tasks.errors import ServiceUnavailable
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,31 @@ def test_on_a_full_disk_what_has_come_stays_and_the_file_goes_on_there(
     assert phone.put(content, offset=offset).json()["complete"] is True
     assert phone.send(sent).status_code == 201
     assert stored_once(server, sent)
+
+
+def test_a_server_of_a_database_that_is_silent_is_waited_for_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 2)  # the least that there is
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        closing = threading.Timer(60, silent.close)  # else the test would not end
+        closing.start()
+        engine = open_engine(f"postgresql+psycopg2://x@127.0.0.1:{silent.getsockname()[1]}/x")
+        with pytest.raises(OperationalError, match="timeout expired"):
+            engine.connect()
+        closing.cancel()
+
+
+def test_a_database_whose_connections_all_wait_is_one_that_is_away(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/services.db"
+    engine = create_engine(address, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    app = create_app("SPIRA", engine)
+    with served(app) as url, engine.connect():
+        refused = httpx.get(f"{url}/health")
+        assert (refused.status_code, refused.json()["error"]) == (503, "try_again")
+        with pytest.raises(ServiceUnavailable):
+            SqlQueue(engine).depth()
+    engine.dispose()
 
 
 def test_a_store_without_room_takes_the_file_later(server: Server, phone: Phone) -> None:
