@@ -151,7 +151,7 @@ class Backlog:
             .where(is_waiting())
             .group_by(INFERENCES.c.device_id)
         )
-        if self._oldest is not None:
+        if self._oldest is not None and self._oldest < begun:  # else the clock was set back
             asked = asked.where(INFERENCES.c.received_at >= self._oldest)
         with reading(self._engine) as connection:
             rows = connection.execute(asked).all()

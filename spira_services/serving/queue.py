@@ -55,6 +55,7 @@ __all__ = [
 VARIABLE = "SPIRA_QUEUE"
 CREDENTIALS = "SPIRA_QUEUE_CREDENTIALS"
 POLL_SECONDS = 0.05
+LATER_SECONDS = 60.0  # the longest wait of a message that was given back
 
 # Open while ``ended_at`` is empty; then dead with a reason, done without.
 QUEUE = Table(
@@ -107,6 +108,7 @@ class SqlQueue:
     def __init__(self, engine: Engine, lease_seconds: float = LEASE_SECONDS) -> None:
         self._engine = engine
         self._lease = timedelta(seconds=lease_seconds)
+        self._longest = max(self._lease, timedelta(seconds=LATER_SECONDS))
 
     def put(self, ids: Sequence[str]) -> None:
         if not ids:
@@ -133,10 +135,12 @@ class SqlQueue:
 
     def _take(self, n: int) -> list[Message]:
         with self._transaction() as (connection, moment):
+            # What is later than any wait was put before the clock was set back.
+            of_another_time = QUEUE.c.ready_at > moment + self._longest
             # A CTE runs once; Postgres may run a subquery anew for each row, and lease more.
             ready = (
                 select(QUEUE.c.id)
-                .where(IS_OPEN, QUEUE.c.ready_at <= moment)
+                .where(IS_OPEN, (QUEUE.c.ready_at <= moment) | of_another_time)
                 .order_by(QUEUE.c.ready_at)
                 .limit(n)
                 .with_for_update(skip_locked=True)  # SQLite has one writer, and leaves it out
@@ -165,9 +169,8 @@ class SqlQueue:
     def later(self, message: Message, seconds: float) -> None:
         with self._transaction() as (connection, moment):
             given_back = update(QUEUE).where(*_held(message))
-            connection.execute(
-                given_back.values(ready_at=moment + timedelta(seconds=seconds), lease=None)
-            )
+            ready_at = moment + timedelta(seconds=min(seconds, LATER_SECONDS))
+            connection.execute(given_back.values(ready_at=ready_at, lease=None))
 
     def bury(self, message: Message, reason: str) -> None:
         with self._transaction() as (connection, moment):
@@ -202,7 +205,7 @@ class SqlQueue:
                 func.min(QUEUE.c.put_at).filter(IS_OPEN),
             )
             n_waiting, n_leased, n_dead, oldest = connection.execute(counts).one()
-            age = (moment - oldest).total_seconds() if oldest else None
+            age = max((moment - oldest).total_seconds(), 0) if oldest else None
             return Depth(n_waiting, n_leased, n_dead, age)
 
     def close(self) -> None:

@@ -200,6 +200,17 @@ def test_an_old_one_that_waits_is_counted_when_newer_ones_are_answered(ward: War
         assert backlog.room(device.device_id) == 0
 
 
+def test_what_waits_is_counted_also_after_the_clock_was_set_back(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = ward.device()
+    backlog = Backlog(ward.engine, most_of_device=1, every_seconds=0)
+    assert backlog.room(device.device_id) == 1
+    monkeypatch.setattr(inferences, "now", lambda: now() - timedelta(hours=1))
+    ward.ask(device)
+    assert backlog.room(device.device_id) == 0
+
+
 def test_deleting_takes_the_audio_away_unless_another_inference_needs_it(ward: Ward) -> None:
     device = ward.device()
     sha256 = ward.upload(device)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +19,8 @@ import pytest
 from databases import BACKENDS, migrated, server
 from nats_servers import NatsServer, nats_of_production, nats_server
 
-from spira_services.database import open_engine
+from spira_services.database import now, open_engine
+from spira_services.serving import queue as queues
 from spira_services.serving.jetstream import JetStreamQueue
 from spira_services.serving.queue import (
     LEASE_SECONDS,
@@ -185,6 +187,21 @@ def test_a_lease_that_is_extended_does_not_end(place: Place) -> None:
     assert ids_of(again) == ["left"]
     queue.done(kept)
     assert queue.depth().n_leased == 1
+
+
+def test_a_clock_that_is_set_back_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with migrated("", tmp_path) as engine:
+        queue = SqlQueue(engine)
+        with monkeypatch.context() as before:
+            before.setattr(queues, "now", lambda: now() + timedelta(hours=1))
+            queue.put(["taken", "waits"])
+            (message,) = queue.take(1, 0)
+        assert queue.depth().oldest_seconds == 0
+        assert ids_of(drained(queue)) == ["taken", "waits"]
+        queue.extend(message)
+        assert drained(queue) == []
 
 
 def test_what_is_given_back_comes_later_and_stops_nobody(place: Place) -> None:
