@@ -234,6 +234,23 @@ def test_a_model_that_does_not_run_by_itself_is_no_cheap_one(
         costs.measure(tmp_path / "broken")
 
 
+def test_a_model_that_hangs_is_not_measured_for_ever(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = (registered / "mlflow/artifacts").rglob("MLmodel")
+    monkeypatch.setattr(costs, "MOST_SECONDS", 0.1)
+    with pytest.raises(RuntimeError, match=r"has not answered its golden clips in 0\.1 s"):
+        costs.measure(file.parent)
+
+
+def test_one_slow_answer_of_a_measurement_blocks_no_model(registered: Path) -> None:
+    (file,) = (registered / "mlflow/artifacts").rglob("MLmodel")
+    n_answering = sum(not clip.answer["record_again"] for clip in package.golden(file.parent).clips)
+    fast = [0.01] * (n_answering * costs.N_RUNS - 1)
+    assert costs.percentile_95([*fast, 9.0]) == 0.01
+    assert costs.percentile_95([]) is None
+
+
 def test_a_model_without_clips_is_refused(registered: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no golden clips"):
         package.golden(tmp_path)
