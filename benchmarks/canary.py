@@ -1,4 +1,4 @@
-"""How soon a bad canary is taken back, and how often a good one: simulated people and models.
+"""How soon a bad canary is stopped, and how often a good one: simulated people and models.
 
 python benchmarks/canary.py [--routes 2000] [--seed 1]
 
@@ -6,7 +6,7 @@ Scores are logistic of a normal variable, in a population with 10, 30 or 50 % po
 crashes, is slow, answers the same always, or moves the scores.  Every route is a sequence of
 people, each of whom falls to the canary with the share of the route.  The limits are those of
 expectations/canary.toml.  Prints, for bad canaries, how many of its own requests a canary had when
-it was taken back, and which part of the routes ended within 50; for good ones, which part of the
+it was stopped, and which part of the routes ended within 50; for good ones, which part of the
 routes ended within 1,000 requests, and within 1,000 of the canary's own.
 """
 
@@ -84,9 +84,9 @@ def ended(
         for name, side in sequential.MEASURES.items():
             before, during = found[name][:, :N_BEFORE], found[name][:, N_BEFORE:]
             known = ((~np.isnan(before)).sum(axis=1), np.nansum(before, axis=1))
-            money = sequential.log_evidence(canary, during, share, side, known)
+            evidence = sequential.log_evidence(canary, during, share, side, known)
             gap = sequential.differs(canary, during, side, rules.tolerated[name])
-            stops = (money >= needed) & gap
+            stops = (evidence >= needed) & gap
             first = np.minimum(first, np.where(stops.any(1), stops.argmax(1), np.inf))
         own = np.cumsum(canary, axis=1)
         at = np.where(np.isinf(first), 0, first).astype(int)

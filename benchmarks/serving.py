@@ -207,10 +207,10 @@ def main() -> None:
         servers["mlflow, file"] = (by_mlflow(client, ["audio"], lambda one: [encoded(one)]), [pid])
         for rival in READY if arguments.rivals else ():
             port = free_port()
-            told = {"RIVAL": rival, "RIVAL_FOLDER": str(model), "RIVAL_PORT": str(port)}
+            variables = {"RIVAL": rival, "RIVAL_FOLDER": str(model), "RIVAL_PORT": str(port)}
             command = [rivals_python(), str(ROOT / "benchmarks" / "rivals.py")]
             client, pid = stack.enter_context(
-                served(command, port, READY[rival], **package.ENVIRONMENT, **told)
+                served(command, port, READY[rival], **package.ENVIRONMENT, **variables)
             )
             servers[rival] = (by_rival(client, rival), [pid])
         compare(servers, files, arguments.turns)

@@ -551,7 +551,7 @@ def shadow(version: Tried, why: WhyRoute, share: Share = 1.0) -> None:
 
 @route.command()
 def canary(version: Tried, why: WhyRoute, share: Share = 0.1) -> None:
-    """Let a version answer a share of people; a sequential test takes it back when it does worse.
+    """Let a version answer a share of people; a sequential test stops it when it does worse.
 
     Example:  python -m spira_services route canary 4 --share 0.1 --why "a week as shadow was fine"
     """

@@ -1,4 +1,4 @@
-"""Who a request is about: a pseudonym from the door on, and whether the person was erased."""
+"""Who a request is about: a pseudonym from its arrival on, and whether the person was erased."""
 
 from __future__ import annotations
 

@@ -203,8 +203,10 @@ def golden(folder: Path) -> Golden:
         raise Refused(f"the model in {folder} {NO_GOLDEN}")
     found = json.loads((place / GOLDEN_FILE).read_text())
     clips = tuple(
-        Clip(one["name"], (place / one["name"]).read_bytes(), one["audio_seconds"], one["answer"])
-        for one in found["clips"]
+        Clip(
+            clip["name"], (place / clip["name"]).read_bytes(), clip["audio_seconds"], clip["answer"]
+        )
+        for clip in found["clips"]
     )
     return Golden(clips, found["limits"])
 

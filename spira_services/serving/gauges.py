@@ -120,6 +120,6 @@ def of_answers(engine: Engine) -> Source:
         age = (now() - oldest).total_seconds() if oldest else 0
         yield GaugeMetricFamily("spira_outbox_oldest_seconds", "Age of the oldest.", value=age)
         counted = (answers, last, waited, computed, actions)
-        yield from chain.from_iterable(one.collect() for one in counted)
+        yield from chain.from_iterable(metric.collect() for metric in counted)
 
     return ask

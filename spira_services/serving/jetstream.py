@@ -108,24 +108,24 @@ class JetStreamQueue:
         self._thread.start()
 
     def put(self, ids: Sequence[str]) -> None:
-        if wrong := [one for one in ids if not ID.fullmatch(one)]:
+        if wrong := [id_ for id_ in ids if not ID.fullmatch(id_)]:
             raise ValueError(f"{len(wrong)} ids have characters beside letters, digits, - and _")
-        self._call(lambda session: self._put({one: one for one in ids}, session.js))
+        self._call(lambda session: self._put({id_: id_ for id_ in ids}, session.js))
 
     async def _put(self, ids: dict[str, str], js: JetStreamContext) -> None:
         """Publish ids, each under the name by which the server knows it again."""
         gate = asyncio.Semaphore(N_AT_ONCE)
 
-        async def put_one(one: str, known_by: str) -> None:
+        async def put_one(id_: str, known_by: str) -> None:
             async with gate:
                 headers = {str(api.Header.MSG_ID.value): known_by}
                 try:
-                    await js.publish(f"{self._work}.{one}", one.encode(), headers=headers)
+                    await js.publish(f"{self._work}.{id_}", id_.encode(), headers=headers)
                 except APIError as error:
                     if error.err_code != STORE_REFUSED:
                         raise
                     # Its number is also that of a full disk: see whether the id is there.
-                    await js.get_last_msg(self._work, f"{self._work}.{one}")
+                    await js.get_last_msg(self._work, f"{self._work}.{id_}")
 
         await asyncio.gather(*(put_one(*item) for item in ids.items()))
 
@@ -142,17 +142,19 @@ class JetStreamQueue:
             # The server says when there are no more.  ``fetch`` of nats-py goes by a clock of its
             # own, and leaves leased what comes a moment later.
             while len(found) < n:
-                one = await answers.next_msg(wait_seconds + CALL_SECONDS)
-                status = (one.headers or {}).get(api.Header.STATUS.value)
+                answer = await answers.next_msg(wait_seconds + CALL_SECONDS)
+                status = (answer.headers or {}).get(api.Header.STATUS.value)
                 if status is not None:
                     if status not in NO_MORE:
                         raise nats.errors.Error(f"the server ends a request with {status}")
                     break
-                found.append(one)
+                found.append(answer)
             await answers.unsubscribe()
             return [
-                Message(one.data.decode(), one.metadata.num_delivered, (session, one.reply))
-                for one in found
+                Message(
+                    answer.data.decode(), answer.metadata.num_delivered, (session, answer.reply)
+                )
+                for answer in found
             ]
 
         return self._call(fetch)
@@ -189,7 +191,7 @@ class JetStreamQueue:
         self._call(move)
 
     def dead(self) -> list[DeadLetter]:
-        return [_letter(one) for one in self._call(self._letters)]
+        return [_letter(raw) for raw in self._call(self._letters)]
 
     async def _letters(self, session: Session) -> list[api.RawStreamMsg]:
         found: list[api.RawStreamMsg] = []
@@ -197,17 +199,17 @@ class JetStreamQueue:
         while True:
             try:
                 subject = f"{self._dead}.*"
-                one = await session.js.get_msg(self._dead, number, subject=subject, next=True)
+                raw = await session.js.get_msg(self._dead, number, subject=subject, next=True)
             except NotFoundError:
                 return found
-            found.append(one)
-            number = (one.seq or number) + 1
+            found.append(raw)
+            number = (raw.seq or number) + 1
 
     def replay(self, ids: Sequence[str] | None) -> int:
         async def replayed(session: Session) -> int:
             letters = await self._named(session, ids)
             # Another name than at first, by which the server would know what was put lately.
-            await self._put({one: f"{one}.{raw.seq}" for one, raw in letters.items()}, session.js)
+            await self._put({id_: f"{id_}.{raw.seq}" for id_, raw in letters.items()}, session.js)
             return await self._remove(session, letters)
 
         return self._call(replayed)
@@ -394,7 +396,7 @@ def _parsed(address: str, credentials: Path | None) -> tuple[str, dict[str, Any]
     return host, options | ({"user": user, "password": password} if user else {})
 
 
-def _letter(one: api.RawStreamMsg) -> DeadLetter:
-    headers = one.headers or {}
-    at = one.time or datetime.now(UTC)
-    return DeadLetter((one.data or b"").decode(), headers[REASON], int(headers[TRIES]), at)
+def _letter(raw: api.RawStreamMsg) -> DeadLetter:
+    headers = raw.headers or {}
+    at = raw.time or datetime.now(UTC)
+    return DeadLetter((raw.data or b"").decode(), headers[REASON], int(headers[TRIES]), at)

@@ -121,7 +121,7 @@ class SqlQueue:
             # Sorted: two that put the same ids wait for one another in one order.
             connection.execute(
                 dialect.insert(QUEUE).on_conflict_do_nothing(),
-                [{"id": one, **row} for one in sorted(ids)],
+                [{"id": id_, **row} for id_ in sorted(ids)],
             )
 
     def take(self, n: int, wait_seconds: float) -> list[Message]:

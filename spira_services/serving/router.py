@@ -1,4 +1,4 @@
-"""Which version answers whom: shadow, canary and A/B as rows, and when a canary is taken back.
+"""Which version answers whom: shadow, canary and A/B as rows, and when a canary is stopped.
 
 A route is a row that starts it and, later, a row that stops it; no row is changed.  Rows alternate
 and are counted, so at most one route is open, and of two who act at once only the first succeeds.
@@ -96,7 +96,7 @@ class Comparison:
 
 
 class Limits(StageConfig):
-    """When a canary is taken back; ``expectations/canary.toml`` says what and why."""
+    """When a canary is stopped; ``expectations/canary.toml`` says what and why."""
 
     owner: str
     alpha: Annotated[float, Field(gt=0, lt=1)]
@@ -216,7 +216,7 @@ def wanted(file: Path) -> Wanted | None:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
     except ValidationError as error:
-        keys = sorted({str(one["loc"][-1]) for one in error.errors() if one["loc"]})
+        keys = sorted({str(problem["loc"][-1]) for problem in error.errors() if problem["loc"]})
         raise ConfigError(
             f"{file}: wrong in [route]: {', '.join(keys)}; write mode, version (a text), share, why"
         ) from None
@@ -247,7 +247,9 @@ def judge(connection: Connection, route: Route, rules: Limits | None = None) -> 
     However often it is asked, a version as good as the champion is stopped with a probability of
     at most ``alpha``.
     """
-    failed = next((one for one in compare(connection, route, rules) if one.aborts), None)
+    failed = next(
+        (comparison for comparison in compare(connection, route, rules) if comparison.aborts), None
+    )
     if failed is None or open_route(connection) != route:
         return None
     found = asdict(failed)
@@ -284,17 +286,17 @@ def compare(
             mine: (int((~np.isnan(outcome[of])).sum()), int(np.nansum(outcome[of])))
             for mine, of in (("tried", is_tried), ("champion", ~is_tried))
         }
-        evidence, aborts = None, False
+        most, aborts = None, False
         if route.mode != "shadow" and len(pairs):
-            money = sequential.log_evidence(is_tried, outcome, route.share, side, earlier)
+            evidence = sequential.log_evidence(is_tried, outcome, route.share, side, earlier)
             gap = sequential.differs(is_tried, outcome, side, rules.tolerated[name])
-            evidence, aborts = float(money.max()), bool(((money >= needed) & gap).any())
+            most, aborts = float(evidence.max()), bool(((evidence >= needed) & gap).any())
         found.append(
             Comparison(
                 name,
                 *counts["tried"],
                 *counts["champion"],
-                evidence,
+                most,
                 None if route.mode == "shadow" else needed,
                 aborts,
             )
@@ -340,7 +342,7 @@ def _seen(connection: Connection, route: Route) -> list[tuple[bool, Row[Any] | N
         elif first.failed_at is not None:
             found.append((first.failed_at, is_tried, None))
         # else it waits, or was answered by a worker that did not know the route yet
-    found.sort(key=lambda one: one[0])
+    found.sort(key=lambda row: row[0])
     return [(is_tried, answer) for _, is_tried, answer in found]
 
 
@@ -394,14 +396,14 @@ def _measure(
         }
 
     failed = dict.fromkeys(MEASURES, np.nan) | {"errors": 1.0}
-    outcomes = [failed if one is None else of(one, n) for n, one in enumerate(answers)]
-    earlier = [of(one, begin) for one in before]
+    outcomes = [failed if answer is None else of(answer, n) for n, answer in enumerate(answers)]
+    earlier = [of(answer, begin) for answer in before]
     return {
         name: (
-            np.array([one[name] for one in outcomes], dtype=float),
+            np.array([values[name] for values in outcomes], dtype=float),
             (
-                sum(not np.isnan(one[name]) for one in earlier),
-                int(np.nansum([one[name] for one in earlier])),
+                sum(not np.isnan(values[name]) for values in earlier),
+                int(np.nansum([values[name] for values in earlier])),
             ),
         )
         for name in failed

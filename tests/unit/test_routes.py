@@ -1,4 +1,4 @@
-"""Which version answers whom, and a canary that does worse is taken back by a sequential test."""
+"""Which version answers whom, and a sequential test stops a canary that does worse."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Ward:
         return arms
 
     def judged(self, route: Route, canary: Answers | None, n: int) -> tuple[int, Comparison | None]:
-        """How many requests the canary had when it was taken back, of at most ``n`` in all."""
+        """How many requests the canary had when it was stopped, of at most ``n`` in all."""
         n_canary = 0
         for _ in range(0, n, 5):
             arms = self.ask(5, route, canary)
