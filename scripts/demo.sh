@@ -57,7 +57,7 @@ if python -m spira_tasks model list --json | grep champion >/dev/null; then
   echo "  python -m spira_services ask ${recording#"$PWD/"}"
   python -m spira_services work 2>>"$log" >&2 & worker=$!
   trap 'kill $worker 2>/dev/null || true' EXIT
-  python -m spira_services ask "$recording" 2>>"$log" || [ $? -eq 65 ] || { tail -n 5 "$log"; exit 75; }
+  python -m spira_services ask "$recording" 2>>"$log" || [ $? -eq 65 ] || { tail -n 5 "$log"; exit 1; }
   kill $worker; wait $worker
 fi
 cat <<NEXT
