@@ -51,7 +51,7 @@ if [ -n "$version" ]; then
 fi
 
 if python -m spira_tasks model list --json | grep champion >/dev/null; then
-  recording=$(find "$cohort" -name '*SENTENCE*' -type f | sort | head -n 1)
+  recording=$(find "$cohort" -name '*-sentence.wav' | sort | sed -n 1p)
   say "5. The model in use is asked about a recording, as from a ward"
   echo "  python -m spira_services work &"
   echo "  python -m spira_services ask ${recording#"$PWD/"}"
