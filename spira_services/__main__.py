@@ -222,6 +222,8 @@ def _answer_in_words(found: Inference) -> str:
     return (
         f"{found.decision}: probability {found.probability:.2f}, positive from "
         f"{found.operating_point:.2f} on{unusual}   ({by})"
+        + "\nThe model learned from voices that a computer made: this says nothing of a person."
+        * ("synthetic_cohort" in found.meaning)
     )
 
 

@@ -328,6 +328,7 @@ def test_the_command_line_asks_as_a_telephone_does(
         refused = capsys.readouterr().out
     assert said.startswith(f"{answer['decision']}: probability {answer['probability']:.2f}")
     assert "version 1 of the model" in said
+    assert "says nothing of a person" in said  # its version does not say that it heard people
     assert refused.startswith("record again: clipping_fraction_high")
 
 
