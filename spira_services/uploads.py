@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Text,
     column,
     delete,
+    func,
     select,
     table,
     union,
@@ -34,7 +36,7 @@ from sqlalchemy import (
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from spira_services.database import Instant, insert_once, metadata, now, reading
+from spira_services.database import Instant, Json, insert_once, metadata, now, reading
 from spira_services.web import Asker, Refused, may_answer
 from spira_tasks.artifacts.backends import FULL
 from spira_tasks.artifacts.blobs import Blobs, digest_of_file
@@ -57,6 +59,7 @@ BLOBS = Table(
 
 # What names audio that is in use.  By name: none of these subsystems imports another.
 RECORDINGS = table("collection_recordings", column("sha256"))
+REVISIONS = table("collection_revisions", column("document", Json))
 INFERENCES = table("serving_inferences", column("sha256"), column("deleted_at"))
 
 
@@ -221,7 +224,9 @@ def note(connection: Connection, device_id: str, sha256: str, n_bytes: int) -> N
 def drop(connection: Connection, blobs: Blobs, digests: Collection[str]) -> int:
     """Delete audio that nothing names any more; return how many files."""
     sent = select(BLOBS.c.sha256).where(BLOBS.c.sha256.in_(digests))
-    connection.execute(sent.with_for_update())  # who is about to name it comes before or after
+    connection.execute(
+        sent.order_by(BLOBS.c.sha256).with_for_update()
+    )  # who is about to name it comes before or after
     named = union(
         select(RECORDINGS.c.sha256).where(RECORDINGS.c.sha256.in_(digests)),
         select(INFERENCES.c.sha256).where(
@@ -233,6 +238,27 @@ def drop(connection: Connection, blobs: Blobs, digests: Collection[str]) -> int:
         blobs.delete(f"sha256:{digest}")
     connection.execute(delete(BLOBS).where(BLOBS.c.sha256.in_(free)))
     return len(free)
+
+
+def drop_unnamed(connection: Connection, blobs: Blobs, before: datetime, most: int) -> int:
+    """Delete audio that came before a time and that nothing came to name; return how many files.
+
+    Its device was lost, or what it asked was refused.  A device that is back sends it again.
+    """
+    named = select(RECORDINGS.c.sha256).where(RECORDINGS.c.sha256 == BLOBS.c.sha256)
+    asked = select(INFERENCES.c.sha256).where(
+        INFERENCES.c.sha256 == BLOBS.c.sha256, INFERENCES.c.deleted_at.is_(None)
+    )
+    consents = REVISIONS.c.document["consent_sha256"].as_string()  # that were spoken
+    old = (
+        select(BLOBS.c.sha256)
+        .where(~named.exists(), ~asked.exists())
+        .where(BLOBS.c.sha256.not_in(select(consents).where(consents.is_not(None))))
+        .group_by(BLOBS.c.sha256)
+        .having(func.max(BLOBS.c.stored_at) < before)
+        .limit(most)
+    )
+    return drop(connection, blobs, connection.execute(old).scalars().all())
 
 
 def disk_full() -> Refused:

@@ -210,6 +210,8 @@ class Sessions:
             raise _missing_blobs(missing)
         measured = {file.sha256: self._measured(file) for file in manifest.files}
         with self.engine.begin() as connection:
+            if missing := _missing(connection, device, manifest):  # deleted meanwhile
+                raise _missing_blobs(missing)
             return self.store(connection, device, session_id, sent, measured)
 
     def store(
@@ -455,10 +457,14 @@ def _own(connection: Connection, device: Device, session_id: str) -> None:
 
 
 def _missing(connection: Connection, device: Device, manifest: Manifest) -> list[str]:
-    """Digests of files that this device has not sent, or sent with another length."""
+    """Digests of files that this device has not sent, or sent with another length.
+
+    The others stay until the transaction ends.
+    """
     sent = select(BLOBS.c.sha256, BLOBS.c.n_bytes).where(BLOBS.c.device_id == device.device_id)
     wanted = [file.sha256 for file in manifest.files]
-    there = {tuple(row) for row in connection.execute(sent.where(BLOBS.c.sha256.in_(wanted)))}
+    held = sent.where(BLOBS.c.sha256.in_(wanted)).order_by(BLOBS.c.sha256).with_for_update()
+    there = {tuple(row) for row in connection.execute(held)}
     return [f.sha256 for f in manifest.files if (f.sha256, f.n_bytes) not in there]
 
 

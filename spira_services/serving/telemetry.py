@@ -21,8 +21,9 @@ from sqlalchemy import Connection, Engine, Table, func, select
 
 from spira_services import events
 from spira_services.events import EVENTS
-from spira_services.serving import inferences
+from spira_services.serving.inferences import expire, remove
 from spira_services.serving.tables import ACTIONS, FAILURES, INFERENCES, PREDICTIONS
+from spira_services.uploads import drop_unnamed
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.config import StageConfig
@@ -230,22 +231,29 @@ def retain(engine: Engine, blobs: Blobs, kept: Rule, moment: datetime) -> dict[s
     -------
     dict
         ``n_expired``: inferences whose audio and person went; ``n_removed``: those whose rows went,
-        of days that were exported.
+        of days that were exported; ``n_unnamed``: files that nothing came to name.
     """
-    n_expired, n_removed = 0, 0
+    n_removed = 0
     before = moment - timedelta(days=kept.audio_days)
-    while True:
-        with engine.begin() as connection:
-            n = inferences.expire(connection, blobs, before, AT_ONCE)
-        n_expired += n
-        if n < AT_ONCE:
-            break
+    n_expired = _all(engine, lambda connection: expire(connection, blobs, before, AT_ONCE))
+    n_unnamed = _all(engine, lambda connection: drop_unnamed(connection, blobs, before, AT_ONCE))
     last = moment - timedelta(days=kept.row_days)
     with engine.connect() as connection:
         days = days_of(connection, ACTION) - days_of(connection, REMOVED)
     for day in sorted(day for day in days if _moments(day)[1] < last):
         with engine.begin() as connection:
-            n_removed += inferences.remove(connection, blobs, *_moments(day))
+            n_removed += remove(connection, blobs, *_moments(day))
             about = {"day": str(day)}
             events.record(connection, "telemetry", REMOVED, f"{REMOVED}:{day}", about)
-    return {"n_expired": n_expired, "n_removed": n_removed}
+    return {"n_expired": n_expired, "n_removed": n_removed, "n_unnamed": n_unnamed}
+
+
+def _all(engine: Engine, delete: Callable[[Connection], int]) -> int:
+    """Delete AT_ONCE in a transaction until none is left; how many."""
+    n_deleted = 0
+    while True:
+        with engine.begin() as connection:
+            n = delete(connection)
+        n_deleted += n
+        if n < AT_ONCE:
+            return n_deleted

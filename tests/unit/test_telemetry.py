@@ -19,6 +19,7 @@ from sqlalchemy import select, update
 
 from spira_services import devices, feedback
 from spira_services.__main__ import main
+from spira_services.collection.documents import REVISIONS, SESSIONS
 from spira_services.database import now
 from spira_services.devices import Device
 from spira_services.events import EVENTS
@@ -30,6 +31,7 @@ from spira_services.serving import telemetry
 from spira_services.serving.inferences import Backlog, Inferences, note_action
 from spira_services.serving.tables import ACTIONS, INFERENCES, PREDICTIONS
 from spira_services.serving.telemetry import Rule, export, retain, rule
+from spira_services.uploads import BLOBS
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
@@ -137,10 +139,10 @@ def test_audio_without_consent_goes_first_and_rows_only_of_days_that_were_export
     with ward.engine.connect() as connection:
         named = select(INFERENCES.c.inference_id, INFERENCES.c.sha256)
         audio = {row.inference_id: row.sha256 for row in connection.execute(named)}
-    assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 2, "n_removed": 0}
+    assert retain(ward.engine, ward.blobs, kept, moment) == counts(n_expired=2)
     [*export(ward.engine, str(tmp_path / "telemetry"), moment)]
-    assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 0, "n_removed": 1}
-    assert retain(ward.engine, ward.blobs, kept, moment) == {"n_expired": 0, "n_removed": 0}
+    assert retain(ward.engine, ward.blobs, kept, moment) == counts(n_removed=1)
+    assert retain(ward.engine, ward.blobs, kept, moment) == counts()
     with ward.engine.connect() as connection:
         rows = {row.inference_id: row for row in connection.execute(select(INFERENCES))}
         answers = set(connection.execute(select(PREDICTIONS.c.inference_id)).scalars())
@@ -150,6 +152,30 @@ def test_audio_without_consent_goes_first_and_rows_only_of_days_that_were_export
     assert there == {old: False, agreed: True, new: True}
     assert rows[old].subject_id is None
     assert rows[agreed].subject_id is not None
+
+
+def counts(**some: int) -> dict[str, int]:
+    return dict.fromkeys(("n_expired", "n_removed", "n_unnamed"), 0) | some
+
+
+def test_audio_that_nothing_came_to_name_goes_when_it_is_old(ward: Ward) -> None:
+    device, other = ward.device(), ward.device()
+    files = [ward.upload(device, bytes([n]) * 9) for n in range(5)]
+    of_inference, _, of_two, new, spoken = files
+    ward.ask(device, sha256=of_inference, agreed=LABELS)
+    with ward.engine.begin() as connection:
+        old = update(BLOBS).where(BLOBS.c.sha256 != new)
+        connection.execute(old.values(stored_at=DAY))
+        of_it = {"session_id": "a", "received_at": DAY}
+        who = {"device_id": device.device_id, "hospital_id": device.hospital_id}
+        connection.execute(SESSIONS.insert().values(**of_it, **who))
+        about = {"revision": 1, "status": "accepted", "digest": "", "schema": "", "problems": []}
+        spoken_in = {"document": {"consent_sha256": spoken}}
+        connection.execute(REVISIONS.insert().values(**of_it, **about, **spoken_in))
+    assert ward.upload(other, bytes([2]) * 9) == of_two  # the same bytes, lately
+    assert retain(ward.engine, ward.blobs, rule(), now()) == counts(n_unnamed=1)
+    there = [ward.blobs.exists(f"sha256:{one}") for one in files]
+    assert there == [True, False, True, True, True]
 
 
 def chosen(ward: Ward, wanted: Rule) -> tuple[dict[str, int], set[str]]:
