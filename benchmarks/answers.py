@@ -98,11 +98,13 @@ def load(stand: Stand, key: str, rate: float, seconds: float) -> np.ndarray:
     generator, begun = np.random.default_rng(1), time.time()
     gaps = generator.exponential(1 / rate, int(rate * seconds))
     with stand.client(key) as client, ThreadPoolExecutor(8) as pool:
-        due = time.monotonic()
+        due, sent = time.monotonic(), []
         for gap in gaps:
             due += gap
             time.sleep(max(0.0, due - time.monotonic()))
-            pool.submit(lambda: ask(client, AUDIO).raise_for_status())
+            sent.append(pool.submit(lambda: ask(client, AUDIO).raise_for_status()))
+    for one in sent:
+        one.result()
     wait(stand)
     with stand.engine().connect() as connection:
         rows = connection.execute(

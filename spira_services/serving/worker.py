@@ -32,6 +32,7 @@ from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable,
 log = logging.getLogger("spira.services")
 
 MAX_TRIES = 5  # of a recording that a sound model fails on
+N_SHADOWS, SHADOW_SECONDS = 50, 0.02  # that are written at once; between two looks
 MAX_LOOKS = 20  # for audio that is not there
 BACK_OFF_SECONDS = (1, 2, 5, 10, 30)
 WAIT_SECONDS = 0.5
@@ -54,6 +55,7 @@ class Worker:
     route: Route | None = None  # that is open
     _hidden: deque[tuple[str, str, Route]] = field(default_factory=lambda: deque(maxlen=N_HIDDEN))
     _judged_until: float = 0.0
+    _is_working: bool = False  # on what is shown
     _n_tries: int = 0  # of the message in work
     _said: str = ""
 
@@ -78,12 +80,15 @@ class Worker:
             try:
                 messages = self.queue.take(1, WAIT_SECONDS)
                 for message in messages:
+                    self._is_working = True
                     n_answered += self._work(message)
+                self._is_working = False
                 if until_empty and not messages:
                     depth = self.queue.depth()
                     if not depth.n_waiting + depth.n_leased:
                         break
             except AWAY as error:
+                self._is_working = False
                 self._wait(error)
         return n_answered
 
@@ -160,10 +165,12 @@ class Worker:
             self.models.drop(version, str(error))
             raise ModelFailed("model_broken") from None
         took = time.monotonic() - begun
-        return self._write(message.id, version, answer, arm=arm, waited=waited, took=took)
+        made = self._made(message.id, version, answer, arm=arm, waited=waited, took=took)
+        with self.engine.begin() as connection:
+            return insert_once(connection, PREDICTIONS, made)
 
-    def _write(
-        self,
+    @staticmethod
+    def _made(
         inference_id: str,
         version: Version,
         answer: dict[str, Any],
@@ -171,8 +178,9 @@ class Worker:
         arm: str,
         waited: float,
         took: float,
-    ) -> bool:
-        made = {
+    ) -> dict[str, Any]:
+        """The row of a prediction."""
+        return {
             "inference_id": inference_id,
             "version": version.number,
             "classifier": answer["version"],
@@ -186,8 +194,6 @@ class Worker:
             "compute_seconds": took,
             "at": now(),
         }
-        with self.engine.begin() as connection:
-            return insert_once(connection, PREDICTIONS, made)
 
     def look(self) -> tuple[str, int] | None:
         """Read the open route, and take back a version that does worse; what it needs ready.
@@ -232,9 +238,13 @@ class Worker:
 
         What it does not get to is left out: nobody waits for it.
         """
+        made: list[dict[str, Any]] = []
         while not self.stopping.is_set():
-            if not self._hidden:
-                self.stopping.wait(WAIT_SECONDS)
+            if made and (len(made) >= N_SHADOWS or not self._hidden):
+                self._write_shadows(made)
+                made = []
+            if not self._hidden or self._is_working:
+                self.stopping.wait(SHADOW_SECONDS)
                 continue
             inference_id, sha256, route = self._hidden.popleft()
             version = self.models.get(route.version)
@@ -244,11 +254,22 @@ class Worker:
                 begun = time.monotonic()
                 answer = version.answer(self.blobs.read(f"sha256:{sha256}"))
                 took = time.monotonic() - begun
-                self._write(inference_id, version, answer, arm="shadow", waited=0.0, took=took)
+                made.append(
+                    self._made(inference_id, version, answer, arm="shadow", waited=0.0, took=took)
+                )
             except VersionBroken as error:
                 self.models.drop(version, str(error))
-            except (ModelFailed, SpiraError, DBAPIError, OSError) as error:
+            except (ModelFailed, SpiraError, OSError) as error:
                 log.warning("the shadow did not answer (%s)", type(error).__name__)
+
+    def _write_shadows(self, made: list[dict[str, Any]]) -> None:
+        """Many in one transaction: each waits for a disk, and on SQLite lets all others wait."""
+        try:
+            with self.engine.begin() as connection:
+                for row in made:
+                    insert_once(connection, PREDICTIONS, row)
+        except DBAPIError as error:
+            log.warning("shadows were not written (%s)", type(error).__name__)
 
     def _heartbeat(self, message: Message) -> Callable[[], None]:
         """Keep the lease while a long recording is worked on."""
