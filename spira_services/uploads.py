@@ -10,8 +10,9 @@ import fcntl
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -42,6 +43,7 @@ from spira_tasks.artifacts.backends import FULL
 from spira_tasks.artifacts.blobs import Blobs, digest_of_file
 
 MAX_BYTES = 64 << 20  # of a file: five minutes of stereo at 48 kHz and 16 bits are 58 MB
+UNFINISHED_DAYS = 30  # then what a device has not finished goes
 MAX_UNFINISHED_BYTES = 2 << 30  # of a device: a key that was stolen does not fill the disk
 PIECE_BYTES = 1 << 16
 
@@ -154,6 +156,8 @@ class Uploads:
             raise wrong_offset(there.offset)
         file = self._file(device_id, sha256)
         try:
+            if not offset:
+                await run_in_threadpool(self._drop_old)
             await run_in_threadpool(self._check_room, file.parent)
             with file.open("ab") as opened:
                 try:
@@ -202,6 +206,23 @@ class Uploads:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if sum(_length(file) for file in folder.iterdir()) > MAX_UNFINISHED_BYTES:
             raise Refused(429, "too_much", "too many files were begun and not finished")
+
+    def _drop_old(self) -> None:
+        """Delete what was begun long ago, by devices that did not come back."""
+        before = now() - timedelta(days=UNFINISHED_DAYS)
+        for file in self.folder.glob("*/*"):
+            # Another request may just have finished it, or be at work on it.
+            with suppress(FileNotFoundError, BlockingIOError), file.open("rb") as opened:
+                if file.stat().st_mtime >= before.timestamp():
+                    continue
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with self.engine.begin() as connection:
+                    came = select(BLOBS.c.sha256).where(BLOBS.c.sha256 == file.name)
+                    if (
+                        connection.execute(came).first() is None
+                    ):  # a kill may have left it in the store
+                        drop(connection, self.blobs, [file.name])
+                file.unlink()
 
     def _file(self, device_id: str, sha256: str) -> Path:
         return self.folder / device_id / sha256

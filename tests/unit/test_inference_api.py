@@ -134,6 +134,20 @@ def test_a_file_that_was_begun_in_pieces_may_come_whole_with_its_request(phone: 
     asked(phone, content)
 
 
+def test_what_a_lost_device_began_long_ago_goes(ward: Collection, phone: Phone) -> None:
+    lost, away = audio(), audio()
+    lost_device = ward.device()
+    for content in (lost, away):
+        lost_device.put(content, n_bytes=1000)
+    ward.blobs.put(lost)  # as a kill leaves it before a row names its device
+    (old,) = (ward.folder / "unfinished").glob(f"*/{sha(lost)}")
+    os.utime(old, (0, 0))
+    phone.put(audio(), n_bytes=1000)
+    assert lost_device.head(sha(lost)) == (0, "?0")
+    assert lost_device.head(sha(away)) == (1000, "?0")
+    assert not ward.blobs.exists(f"sha256:{sha(lost)}")
+
+
 def test_a_file_that_another_request_has_just_finished_stops_no_other(
     ward: Collection, phone: Phone
 ) -> None:
