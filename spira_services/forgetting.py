@@ -16,7 +16,7 @@ from spira_services.labels import store as labels
 from spira_services.labels.store import ITEMS
 from spira_services.serving import inferences
 from spira_services.serving.tables import INFERENCES
-from spira_services.subjects import note_erasure, of_tag
+from spira_services.subjects import begin_erasure, note_erasure, of_tag
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import NEWEST, open_backend
 from spira_tasks.errors import ConfigError
@@ -53,6 +53,7 @@ def forget(engine: Engine, blobs: Blobs, snapshots: str, tag: str, actor: str) -
     counts = {"n_snapshots": 0, "n_facts": 0, "n_label_events": 0}
     with engine.begin() as connection:
         labels.serialise(connection)  # a sync of a hospital comes before or after
+        begin_erasure(connection, tag)
         # The sessions go first: what is left of them would be lent to the labels again.
         subjects = {one for column in NAMED_IN for one in of_tag(connection, tag, column)}
         counts["n_inferences"] = inferences.forget(connection, blobs, tag)

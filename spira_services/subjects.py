@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from spira_services import events
 from spira_services.events import EVENTS
@@ -28,10 +28,21 @@ def of_tag(connection: Connection, tag: str, column: Any) -> list[str]:
 
 
 def is_erased(connection: Connection, subject: str) -> bool:
-    """Whether a person had all recordings erased."""
+    """Whether a person had all recordings erased; no erasure begins until the transaction ends."""
+    _hold(connection, tombstone_tag(subject), func.pg_advisory_xact_lock_shared)
     key = f"{ACTION}:{tombstone_tag(subject)}"
     asked = select(EVENTS.c.number).where(EVENTS.c.unique_key == key)
     return connection.execute(asked).first() is not None
+
+
+def begin_erasure(connection: Connection, tag: str) -> None:
+    """Wait for transactions that may still write of a person; later ones wait for this."""
+    _hold(connection, tag, func.pg_advisory_xact_lock)
+
+
+def _hold(connection: Connection, tag: str, lock: Any) -> None:
+    if connection.dialect.name == "postgresql":  # SQLite has one writer
+        connection.execute(select(lock(int(tag[:15], 16))))
 
 
 def note_erasure(connection: Connection, tag: str, actor: str) -> None:

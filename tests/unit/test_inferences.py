@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 from asking import RECORDED_AT, Ward, request
-from databases import BACKENDS, server
-from sqlalchemy import delete, select, update
+from databases import BACKENDS, HAS_POSTGRES, server
+from sqlalchemy import delete, select, text, update
 
 from spira_services import forgetting
 from spira_services.database import now
@@ -23,6 +23,7 @@ from spira_services.serving.port import Message
 from spira_services.serving.queue import QUEUE, SqlQueue
 from spira_services.serving.relay import Relay, relay_once
 from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX, PREDICTIONS
+from spira_services.subjects import subject_of
 from spira_services.trace import trace
 from spira_services.uploads import BLOBS
 from spira_services.web import Refused
@@ -307,6 +308,29 @@ def test_an_erased_person_leaves_no_audio_and_no_pseudonym_and_is_taken_no_more(
         ward.ask(device, sha256=sha256, patient_rgh="66321987C")
     assert code(refused) == (410, "erased")
     assert not ward.blobs.exists(f"sha256:{sha256}")
+
+
+@pytest.mark.skipif(not HAS_POSTGRES, reason="SQLite has one writer")
+@pytest.mark.parametrize("ward", ["postgresql"], indirect=True)
+def test_who_is_erased_while_a_request_is_stored_leaves_nothing_of_it(
+    ward: Ward, tmp_path: Any
+) -> None:
+    device, number = ward.device(), "88321987E"
+    subject = subject_of(device.hospital_id, number)
+    assert subject is not None
+    sent = request(sha256=ward.upload(device), patient_rgh=number)
+    waits = text("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with ThreadPoolExecutor(1) as pool:
+        with ward.engine.begin() as connection:
+            asked = ward.inferences._stored(connection, device, "a", sent, True)
+            tag = tombstone_tag(subject)
+            erasing = pool.submit(
+                forgetting.forget, ward.engine, ward.blobs, str(tmp_path), tag, "cli:test"
+            )
+            while not erasing.done() and connection.execute(waits).first() is None:
+                pass
+        assert erasing.result()["n_inferences"] == 1
+    assert row(ward, asked).subject_id is None
 
 
 def drained(queue: SqlQueue) -> list[Message]:
