@@ -209,20 +209,21 @@ class Uploads:
 
     def _drop_old(self) -> None:
         """Delete what was begun long ago, by devices that did not come back."""
-        before = now() - timedelta(days=UNFINISHED_DAYS)
+        before = (now() - timedelta(days=UNFINISHED_DAYS)).timestamp()
         for file in self.folder.glob("*/*"):
             # Another request may just have finished it, or be at work on it.
-            with suppress(FileNotFoundError, BlockingIOError), file.open("rb") as opened:
-                if file.stat().st_mtime >= before.timestamp():
-                    continue
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with self.engine.begin() as connection:
-                    came = select(BLOBS.c.sha256).where(BLOBS.c.sha256 == file.name)
-                    if (
-                        connection.execute(came).first() is None
-                    ):  # a kill may have left it in the store
-                        drop(connection, self.blobs, [file.name])
-                file.unlink()
+            with suppress(FileNotFoundError, BlockingIOError):
+                if file.stat().st_mtime < before:
+                    self._drop_part(file)
+
+    def _drop_part(self, file: Path) -> None:
+        with file.open("rb") as opened, self.engine.begin() as connection:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            came = select(BLOBS.c.sha256).where(BLOBS.c.sha256 == file.name)
+            # A kill may have left it in the store before a row said so.
+            if connection.execute(came).first() is None:
+                drop(connection, self.blobs, [file.name])
+            file.unlink()
 
     def _file(self, device_id: str, sha256: str) -> Path:
         return self.folder / device_id / sha256
@@ -244,10 +245,8 @@ def note(connection: Connection, device_id: str, sha256: str, n_bytes: int) -> N
 
 def drop(connection: Connection, blobs: Blobs, digests: Collection[str]) -> int:
     """Delete audio that nothing names any more; return how many files."""
-    sent = select(BLOBS.c.sha256).where(BLOBS.c.sha256.in_(digests))
-    connection.execute(
-        sent.order_by(BLOBS.c.sha256).with_for_update()
-    )  # who is about to name it comes before or after
+    sent = select(BLOBS.c.sha256).where(BLOBS.c.sha256.in_(digests)).order_by(BLOBS.c.sha256)
+    connection.execute(sent.with_for_update())  # who is about to name it comes before or after
     named = union(
         select(RECORDINGS.c.sha256).where(RECORDINGS.c.sha256.in_(digests)),
         select(INFERENCES.c.sha256).where(

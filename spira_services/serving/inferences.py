@@ -47,8 +47,6 @@ RETRY_AFTER_SECONDS = 10
 Task = Literal["AMBIENT", "VOWEL", "RHYME", "SENTENCE"]
 State = Literal["queued", "answered", "failed", "deleted"]
 Action = Literal["seen", "recorded_again", "agreed", "disagreed"]
-
-
 # It is exported for ever: no room for a name or a sentence.
 AppVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+_-]{0,40}$")]
 
