@@ -961,7 +961,8 @@ def retain_telemetry() -> None:
         counts = retain(engine, server.audio(), rule(), now())
     print(
         f"{few_or(counts['n_expired'])} inferences without their audio and person, "
-        f"{few_or(counts['n_removed'])} removed"
+        f"{few_or(counts['n_removed'])} removed, {few_or(counts['n_unnamed'])} files that "
+        "nothing names deleted"
     )
 
 

@@ -25,12 +25,12 @@ from spira_services.serving import inferences
 from spira_services.serving.events import Watch
 from spira_services.serving.inferences import (
     Action,
+    AnsweringVersion,
     Backlog,
     Inference,
     Inferences,
     SentInference,
     State,
-    Version,
 )
 from spira_services.serving.relay import Relay
 from spira_services.uploads import MAX_BYTES, Uploads, disk_full
@@ -82,8 +82,8 @@ class Listed(BaseModel):
     next: str | None
 
 
-class Models(BaseModel):
-    models: list[Version]
+class ListedModels(BaseModel):
+    models: list[AnsweringVersion]
 
 
 class Hospital(BaseModel):
@@ -271,10 +271,10 @@ def _add_answers(router: APIRouter, engine: Engine, delete: Delete) -> None:
 
 def _add_facts(router: APIRouter, engine: Engine) -> None:
     @router.get("/models", responses=may_answer(401))
-    def models(device: Asker) -> Models:
+    def models(device: Asker) -> ListedModels:
         """The versions behind the newest answers, the last to answer first."""
         with reading(engine) as connection:
-            return Models(models=inferences.answering(connection))
+            return ListedModels(models=inferences.answering(connection))
 
     @router.get("/hospitals", responses=may_answer(401))
     def hospitals(device: Asker) -> Hospitals:

@@ -1,4 +1,4 @@
-"""Server-sent events: open streams are told of a change, by one query for all of them."""
+"""Server-sent events: one query finds what changed for all open streams."""
 
 from __future__ import annotations
 

@@ -329,18 +329,6 @@ def state(connection: Connection, inference_id: str) -> Inference | None:
     return None if row is None else _as_seen(row)
 
 
-def answered(engine: Engine, inference_id: str, every_seconds: float = 0.2) -> Inference:
-    """Wait until an inference is answered or failed, and return it."""
-    while True:
-        with reading(engine) as connection:
-            found = state(connection, inference_id)
-        if found is None:
-            raise LookupError(inference_id)
-        if found.state != "queued":
-            return found
-        time.sleep(every_seconds)
-
-
 def states(connection: Connection, inference_ids: Sequence[str]) -> list[Inference]:
     """Those of the names that are there, in no order."""
     asked = _seen().where(INFERENCES.c.inference_id.in_(inference_ids))
@@ -509,7 +497,7 @@ def note_action(connection: Connection, device_id: str, inference_id: str, actio
     insert_once(connection, ACTIONS, row)
 
 
-class Version(BaseModel):
+class AnsweringVersion(BaseModel):
     """A version of the model that gave answers, and when it gave the last."""
 
     version: str
@@ -523,7 +511,7 @@ class Version(BaseModel):
 N_NEWEST = 200  # answers in which the versions are looked for
 
 
-def answering(connection: Connection) -> list[Version]:
+def answering(connection: Connection) -> list[AnsweringVersion]:
     """The versions behind the newest answers, the last to answer first; none before any answer."""
     newest = (
         select(PREDICTIONS)
@@ -536,4 +524,4 @@ def answering(connection: Connection) -> list[Version]:
     which = [newest.c[name] for name in named]
     last = func.max(newest.c.at).label("answered_at")
     rows = connection.execute(select(*which, last).group_by(*which).order_by(last.desc()))
-    return [Version(**row._mapping) for row in rows]
+    return [AnsweringVersion(**row._mapping) for row in rows]

@@ -68,8 +68,8 @@ class ModelProcess:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 cwd=folder,
-                # Ctrl-C is for the worker, which finishes what is begun.  A session of its own would
-                # get as much of a core as the worker's, whatever its niceness.
+                # Ctrl-C is for the worker, which finishes what is begun.  A session of its own
+                # would get as much of a core as the worker, whatever its niceness.
                 process_group=0,
                 # No key of the worker: the model needs none.
                 env={"PATH": os.environ.get("PATH", ""), **package.ENVIRONMENT},

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, exists, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from spira_services import events, logs, tracing
 from spira_services.database import insert_once, now, reading
@@ -196,7 +196,7 @@ class Worker:
         }
 
     def look(self) -> tuple[str, int] | None:
-        """Read the open route, and take back a version that does worse; what it needs ready.
+        """Read the open route, and stop one whose version does worse; what it needs ready.
 
         Called by the thread that follows the registry.  The test reads all that the route has
         answered, so it takes at most a twentieth of the time.
@@ -219,7 +219,7 @@ class Worker:
         except ConfigError as error:  # another worker was first
             log.info("%s", error)
             route = self.route = None
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             log.error("the route is not followed (%s)", type(error).__name__)
             route = self.route
         return None if route is None else (route.version, 19 if route.mode == "shadow" else 0)
@@ -268,7 +268,7 @@ class Worker:
             with self.engine.begin() as connection:
                 for row in made:
                     insert_once(connection, PREDICTIONS, row)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             log.warning("shadows were not written (%s)", type(error).__name__)
 
     def _heartbeat(self, message: Message) -> Callable[[], None]:

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { errorOf, startAsk } from "./ask.js";
 import { ask, el, replaceIn, say } from "./dom.js";
 import { message } from "./session.js";
-import { change, deleteSession, fact, onChange, session, sessions } from "./store.js";
+import { change, deleteSession, onChange, session, sessions } from "./store.js";
 import { inWords } from "./time.js";
 import { line, sendAll } from "./upload.js";
 import { has, languageNow, t } from "./words.js";
