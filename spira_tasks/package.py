@@ -35,6 +35,8 @@ GOLDEN, GOLDEN_FILE = "golden", "golden.json"  # folder beside the classifier, a
 # more processes use more cores better.  Freed memory is used again: by default glibc returns every
 # large tensor to the kernel and faults its pages in anew, which takes 1.2 times as much CPU.
 ENVIRONMENT = {
+    # A compiled file beside the registered ones would be one that somebody added.
+    "PYTHONDONTWRITEBYTECODE": "1",
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),

@@ -99,6 +99,8 @@ def test_a_server_of_a_database_that_is_silent_is_waited_for_so_long(
 
 def test_a_database_whose_connections_all_wait_is_one_that_is_away(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/services.db"
+    migrate(first := open_engine(address))
+    first.dispose()
     engine = create_engine(address, pool_size=1, max_overflow=0, pool_timeout=0.01)
     app = create_app("SPIRA", engine)
     with served(app) as url, engine.connect():

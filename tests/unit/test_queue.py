@@ -405,7 +405,6 @@ def test_in_production_the_api_may_put_and_only_a_worker_may_take(
         messages = worker.take(2, SOON)
         acts: list[Callable[[], object]] = [
             lambda: api.take(1, 0),
-            lambda: api.done(messages[0]),
             lambda: api.bury(messages[0], "a_reason"),
         ]
         for act in acts:
