@@ -151,6 +151,7 @@ class Keeper:
         store = Path(os.environ["SPIRA_STORE"]).resolve()
         store.mkdir(mode=0o700, parents=True, exist_ok=True)  # recordings are in it
         (store / "mlflow").mkdir(exist_ok=True)
+        self._make_registry(store / "mlflow" / "mlflow.db", environment)
         mlflow = [
             *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
             *("--backend-store-uri", f"sqlite:///{store / 'mlflow' / 'mlflow.db'}"),
@@ -254,6 +255,25 @@ class Keeper:
         if process.returncode != 0:
             raise CannotStart(f"Airflow's database could not be made; see {log}:\n{_tail(log)}")
         done.touch()
+
+    def _make_registry(self, file: Path, environment: dict[str, str]) -> None:
+        """Make MLflow's database, once: its server and the worker would both migrate a new one."""
+        if file.exists():
+            return
+        self._say("preparing MLflow's database")
+        log = self.state / "registry.log"
+        make = "import sys; from spira_tasks.tracking import Tracker; Tracker(sys.argv[1])"
+        with log.open("wb") as opened:
+            process = subprocess.run(
+                [sys.executable, "-c", make, f"sqlite:///{file}"],
+                check=False,
+                env=environment,
+                cwd=ROOT,
+                stdout=opened,
+                stderr=subprocess.STDOUT,
+            )
+        if process.returncode != 0:
+            raise CannotStart(f"MLflow's database could not be made; see {log}:\n{_tail(log)}")
 
     def _wait_until_ready(self) -> None:
         waiting = {
