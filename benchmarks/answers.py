@@ -54,10 +54,7 @@ def main() -> None:
         if arguments.queue == "nats":
             (folder / "nats").mkdir()
             broker = stack.enter_context(nats_server(folder / "nats"))
-            variables = {
-                "SPIRA_QUEUE": broker.address,
-                "SPIRA_QUEUE_CREDENTIALS": str(broker.credentials),
-            }
+            variables = broker.variables
         stand, key = stack.enter_context(standing(folder, arguments.workers, variables))
         can = capacity(stand, key)
         print(f"{arguments.workers} workers, queue {arguments.queue}: {can:.1f} answers/s at most")

@@ -61,10 +61,7 @@ def main() -> int:
         if arguments.queue == "nats":
             (folder / "nats").mkdir()
             broker = stack.enter_context(nats_server(folder / "nats"))
-            variables = {
-                "SPIRA_QUEUE": broker.address,
-                "SPIRA_QUEUE_CREDENTIALS": str(broker.credentials),
-            }
+            variables = broker.variables
             starts["broker"], ends["broker"] = broker.start, broker.kill
         stand, key = stack.enter_context(standing(folder, 2, variables, poisonous))
         for name in list(stand.processes):

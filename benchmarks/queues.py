@@ -2,8 +2,8 @@
 
 python benchmarks/queues.py [--kills 12] [--pairs 4] [--seconds 1]
 
-The speeds come in pairs, one adapter right after the other, and so do their ratios.  Then whoever
-puts, the worker and, where there is one, the server are killed by SIGKILL in turn, and started
+The speeds come in pairs, one adapter right after the other, and so do their ratios.  Then the
+putter, the worker and, where there is one, the server are killed by SIGKILL in turn, and started
 again.  Each notes in a file what was acknowledged, or done, as the API and the worker do.
 """
 
@@ -39,7 +39,7 @@ from spira_tasks.errors import ServiceUnavailable  # noqa: E402
 
 LEASE_SECONDS = 1.0
 BATCHES = (1, 32)  # ids that are put at once
-N_AHEAD = 500  # whoever puts waits while so many do
+N_AHEAD = 500  # the putter waits while so many do
 Answer = TypeVar("Answer")
 
 

@@ -1,6 +1,6 @@
 """The model behind LitServe or mosec, for ``benchmarks/serving.py``, which starts this file.
 
-Both start processes that import this module again, so it is told by the environment what to serve.
+Both start processes that import this module again, so what it serves is named in the environment.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
 
 
 def dashboard() -> str:
-    """The dashboard as JSON; whoever imports it names the data source."""
+    """The dashboard as JSON; its data source is named at the import."""
     source = DataSourceRef(type_val="prometheus", uid="${source}")
     made = (
         Dashboard("SPIRA services")

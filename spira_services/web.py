@@ -291,7 +291,7 @@ def create_app(
     def mistake(request: Request, error: Exception) -> Response:
         # The server logs where it was, and not what was sent.
         request_id = logs.REQUEST_ID.get()
-        said = f"a mistake of this program; whoever keeps the server finds it by {request_id}"
+        said = f"a mistake of this program; its administrator finds it in the log by {request_id}"
         answer = refused(request, Refused(500, "mistake", said))
         answer.headers[REQUEST_ID] = request_id
         return answer

@@ -1,4 +1,4 @@
-"""A registered model as an ONNX graph, for whoever serves it by Triton, KServe or ONNX Runtime.
+"""A registered model as an ONNX graph, to serve it by Triton, KServe or ONNX Runtime.
 
 The graph maps windows of a waveform to their probabilities.  Features are in it; reading audio, the
 limits beyond which there is no answer and the inconclusive band are not.

@@ -37,6 +37,11 @@ class NatsServer:
     def credentials(self) -> Path:
         return self.folder / "credentials"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the environment of a process that uses this queue."""
+        return {"SPIRA_QUEUE": self.address, "SPIRA_QUEUE_CREDENTIALS": str(self.credentials)}
+
     def start(self) -> None:
         self.credentials.write_text(f"tests:{self.password}\n")
         (self.folder / "nats.conf").write_text(

@@ -185,7 +185,7 @@ class JetStreamQueue:
             headers = {REASON: reason, TRIES: str(message.n_tries)}
             subject = f"{self._dead}.{message.id}"
             await session.js.publish(subject, message.id.encode(), headers=headers)
-            # Only now: a crash in between leaves it in both, and whoever takes it buries it again.
+            # Only now: a crash in between leaves it in both, and its next worker buries it again.
             await _settle(session, message, "+TERM")
 
         self._call(move)

@@ -1,6 +1,6 @@
 """The queue as those see it who put ids on it and those who work on them.
 
-At least once, in no promised order: whoever works must find that something is done already.
+At least once, in no promised order: a worker must find that something is done already.
 Max tries and back-off are the worker's policy.  A message is an id, never what it stands for.
 """
 

@@ -162,7 +162,7 @@ class SqlQueue:
 
     def done(self, message: Message) -> None:
         with self._transaction() as (connection, moment):
-            # Whoever has the lease now: the work is done.
+            # Also where another worker has the lease now: the work is done.
             is_it = QUEUE.c.id == message.id
             connection.execute(update(QUEUE).where(is_it, IS_OPEN).values(ended_at=moment))
 
@@ -209,7 +209,7 @@ class SqlQueue:
             return Depth(n_waiting, n_leased, n_dead, age)
 
     def close(self) -> None:
-        """Leave the engine to whoever opened it."""
+        """Leave the engine open: its owner closes it."""
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, datetime]]:

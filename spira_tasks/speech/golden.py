@@ -1,4 +1,4 @@
-"""Clips that travel with every registered model: whoever serves it sees that it answers as before.
+"""Clips that travel with every registered model: a server sees by them that it answers as before.
 
 Two synthetic voices, so no patient's audio; the same bytes on every machine with the same packages.
 """
