@@ -41,8 +41,9 @@ checks = [check for step in run["steps"] if step["name"] == "promote" for check 
 missing = {check["name"] for check in checks if check["verdict"] == "warn"}
 if missing & {"approved_by_a_person", "better_than_champion"} == {"approved_by_a_person"}:
     print(run["model"]["version"])')
+number=4
 if [ -n "$version" ]; then
-  say "4. The model is provisional, so a person decides. In your place the demo types:"
+  say "$((number++)). The model is provisional, so a person decides. In your place the demo types:"
   why="demo: synthetic people, no patient"
   echo "  python -m spira_tasks model approve $version --why \"$why\""
   echo "  python -m spira_tasks quarantine rerun latest"
@@ -52,7 +53,7 @@ fi
 
 if python -m spira_tasks model list --json | grep champion >/dev/null; then
   recording=$(find "$cohort" -name '*-sentence.wav' | sort | sed -n 1p)
-  say "5. The model in use is asked about a recording, as from a ward"
+  say "$number. The model in use is asked about a recording, as from a ward"
   echo "  python -m spira_services work &"
   echo "  python -m spira_services ask ${recording#"$PWD/"}"
   python -m spira_services work 2>>"$log" >&2 & worker=$!
