@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from spira_tasks.registry import Registry
 
 Seconds = Annotated[float, Field(gt=0)]
 SampleRateHz = Annotated[int, Field(ge=8_000, le=192_000)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def registered(registry: Registry[Any]) -> AfterValidator:
+    """For ``Annotated[str, registered(NETWORKS)]``: the name of a thing of a registry."""
+    return AfterValidator(registry.check)
+
+
+def implementation_of(registry: Registry[Any], field: str) -> Any:
+    """The default of a setting that holds which package's code an earlier field names.
+
+    It is in the key of the result, as our own source is; empty for what is ours.
+    """
+
+    def find(data: dict[str, Any]) -> str:
+        return registry.implementation(data[field]) if field in data else ""
+
+    return Field(default_factory=find)
 
 
 class StageConfig(BaseModel):

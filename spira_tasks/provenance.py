@@ -40,6 +40,7 @@ DISTRIBUTIONS = {
 OPTIONAL = {"pandas": ("pyarrow",)}  # Parquet files, and columns of text
 
 PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
+PLACE = re.compile(rf"((?:{'|'.join(PROJECT_PACKAGES)})[.\w]*):\w+")  # in a registry
 VIA = re.compile(r"    #(?: via)? +([A-Za-z0-9][A-Za-z0-9._-]*)$")
 
 
@@ -177,7 +178,10 @@ def _read(path: Path) -> _Module:
 
 
 def _imports(node: ast.AST) -> Iterator[str]:
-    """Modules that are imported anywhere below ``node``, and names imported from them."""
+    """Modules that are imported anywhere below ``node``, and names imported from them.
+
+    The text ``"module:attribute"`` is an import too: a registry makes it when it is asked.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             continue
@@ -186,6 +190,8 @@ def _imports(node: ast.AST) -> Iterator[str]:
         elif isinstance(child, ast.ImportFrom) and child.module:
             yield child.module
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif isinstance(child, ast.Constant) and (place := PLACE.fullmatch(str(child.value))):
+            yield place[1]
         yield from _imports(child)
 
 

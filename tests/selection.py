@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from spira_tasks.provenance import PLACE
+
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = (ROOT, ROOT / "plugins", ROOT / "tests", ROOT / "tests" / "unit")
 PRODUCT = ("spira_tasks/", "expectations/", "plugins/", "dags/", "scripts/", "docker/")
@@ -65,6 +67,8 @@ def imports(file: Path) -> tuple[list[Path], set[str]]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and (place := PLACE.fullmatch(str(node.value))):
+            names.add(place[1])
     found = {name: located(name) for name in names}
     ours = [path for paths in found.values() for path in paths]
     return ours, {name.partition(".")[0] for name, paths in found.items() if not paths}
