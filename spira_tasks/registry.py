@@ -49,14 +49,22 @@ class Registry(Generic[T]):
         """Every name: ours first, then those of packages in alphabetical order."""
         return [*self.ours, *sorted(self._added())]
 
-    def find(self, name: str) -> T:
+    def find(self, name: str, implementation: str | None = None) -> T:
         """Import what a name stands for.
+
+        Parameters
+        ----------
+        implementation : str, optional
+            What ``implementation`` has to say of it, where something was made with it before.
 
         Raises
         ------
         ConfigError
-            When nothing has this name, or the package that has it cannot be imported.
+            When nothing has this name, the package that has it cannot be imported, or its code is
+            not that of ``implementation``.
         """
+        if implementation is not None:
+            self._compare(name, implementation)
         if name in self.ours:
             return cast(T, EntryPoint(name, self.ours[name], self.group).load())
         point = self._point(name)
@@ -86,6 +94,18 @@ class Registry(Generic[T]):
         if name not in self.names():
             raise ValueError(self._unknown(name))
         return name
+
+    def _compare(self, name: str, expected: str) -> None:
+        is_known = name in self.ours or name in self._added()
+        found = "not installed" if expected and not is_known else self.implementation(name)
+        if found != expected:
+            package, version, *_ = [*expected.split(" "), ""]
+            need = f"`pip install {package}=={version}`" if expected else "remove that package"
+            raise ConfigError(
+                f"{name!r} of {self.group} is {found or 'that of SPIRA itself'} here, and what was "
+                f"made with {expected or 'that of SPIRA itself'} is to be read: {need}, or run the "
+                "step again that made it"
+            )
 
     def _point(self, name: str) -> EntryPoint:
         found = self._added().get(name)

@@ -518,14 +518,14 @@ def write_model(folder: Path, classifier: Path, source: Path, example: bytes) ->
     """Write a classifier in the form that MLflow loads.
 
     ``classifier`` holds weights.safetensors, classifier.json, policy.json and VERSION, ``source``
-    is the Python package that loading needs, with the module ``pyfunc``, and ``example`` an audio
-    file.
+    is the Python package that loading needs, with the module ``speech.pyfunc``, and ``example`` an
+    audio file.
     """
     import pandas as pd
 
     mlflow.pyfunc.save_model(
         path=str(folder),
-        loader_module=f"{source.name}.pyfunc",
+        loader_module=f"{source.name}.speech.pyfunc",
         data_path=str(classifier),
         code_paths=[str(source)],
         signature=_signature(),

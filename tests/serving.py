@@ -74,7 +74,7 @@ def publish(
     torch.manual_seed(seed)
     made = folder / f"made-{uuid4().hex}"
     (made / "parts").mkdir(parents=True)
-    spec = ClassifierSpec() if n_hidden is None else ClassifierSpec(n_hidden=n_hidden)
+    spec = ClassifierSpec() if n_hidden is None else ClassifierSpec(options={"n_hidden": n_hidden})
     Classifier(spec).save(made / "parts")
     evaluate.policy("SENTENCE", None).save(made / "parts")
     classifier = store.put_directory(made / "parts")
@@ -88,7 +88,7 @@ def publish(
 
 def code_of(model: Path) -> Path:
     """The module of a model's files that answers."""
-    (file,) = model.glob("code/*/pyfunc.py")
+    (file,) = model.glob("code/*/speech/pyfunc.py")
     return file
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
-from spira_tasks.speech.model import ModelName, SpiraConv, Standardize
+from spira_tasks.speech.model import Standardize
+from spira_tasks.speech.networks import build
 
 WEIGHTS, SPECIFICATION = "weights.safetensors", "classifier.json"
 
@@ -27,9 +30,9 @@ class ClassifierSpec:
 
     task: str = "SENTENCE"  # the only one whose recordings the classifier scores
     features: FeatureSpec = field(default_factory=FeatureSpec)
-    model: ModelName = "spiraconv_v2"
-    dropout: float = 0.7
-    n_hidden: int = 100
+    model: str = "spiraconv_v2"  # of spira_tasks.speech.networks
+    implementation: str = ""  # of the package that the network is of
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network, JSON values
     # Probability from which a recording is called positive, chosen on the validation subjects.
     operating_point: float = 0.5
 
@@ -39,11 +42,15 @@ class ClassifierSpec:
     @classmethod
     def from_json(cls, text: str) -> ClassifierSpec:
         fields = json.loads(text)
-        return cls(**{**fields, "features": FeatureSpec(**fields["features"])})
+        # a classifier of version 0.2 has what a SPIRAConv may be given beside its name
+        old = {name: fields.pop(name) for name in ("dropout", "n_hidden") if name in fields}
+        options = {**old, **fields.get("options", {})}
+        features = FeatureSpec(**fields["features"])
+        return cls(**{**fields, "features": features, "options": options})
 
 
 class Classifier(nn.Module):
-    """A SPIRAConv between the windows of a waveform and the mean of their scores."""
+    """A network between the windows of a waveform and the mean of their scores."""
 
     def __init__(self, spec: ClassifierSpec) -> None:
         super().__init__()
@@ -51,8 +58,8 @@ class Classifier(nn.Module):
         self.extractor = FeatureExtractor(spec.features)
         self.standardize = Standardize(spec.features.n_bins)
         n_frames, n_bins = spec.features.n_frames, spec.features.n_bins
-        self.convolutional = SpiraConv(n_frames, n_bins, spec.model, spec.dropout, spec.n_hidden)
-        self.network = nn.Sequential(self.standardize, self.convolutional)
+        self.scorer = build(spec.model, n_frames, n_bins, spec.options, spec.implementation)
+        self.network = nn.Sequential(self.standardize, self.scorer)
 
     @torch.inference_mode()
     def probability(self, waveform: Tensor) -> float:
@@ -68,7 +75,8 @@ class Classifier(nn.Module):
     def window_scores(self, features: Tensor) -> Tensor:
         """Probability of each window, a (window,) tensor, given (window, frame, bin) features."""
         self.eval()
-        return torch.sigmoid(self.convolutional.infer(self.standardize(features)))
+        infer = getattr(self.scorer, "infer", self.scorer)
+        return torch.sigmoid(infer(self.standardize(features)))
 
     def save(self, folder: Path) -> None:
         """Write the weights and the specification; the same classifier gives the same bytes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -135,3 +136,7 @@ def mish(x: Tensor) -> Tensor:
     denominator = (x * LOG2_E).exp2_().add_(1)
     denominator.square_().add_(1)
     return torch.addcdiv(x, x, denominator, value=-2, out=denominator)
+
+
+spiraconv_v1 = partial(SpiraConv, version="spiraconv_v1")
+spiraconv_v2 = partial(SpiraConv, version="spiraconv_v2")

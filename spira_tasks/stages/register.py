@@ -160,7 +160,7 @@ def example() -> bytes:
 
 
 def copy_source(folder: Path) -> Path:
-    """Write the package that loads a classifier: this one's ``speech``, cut down and renamed.
+    """Write the package that loads a classifier: ``spira_tasks``, cut down and renamed.
 
     Its name holds the digest of its content.  So a model always runs the code it was trained with,
     even beside another version of it, or inside this project.
@@ -169,11 +169,13 @@ def copy_source(folder: Path) -> Path:
 
     loader = "spira_tasks.speech.pyfunc"
     package = folder / f"spira_classifier_{code_digest(loader)[:12]}"
-    package.mkdir()
-    for module, source in project_sources(loader).items():
-        name = module.removeprefix("spira_tasks.speech").removeprefix(".") or "__init__"
-        renamed = source.replace(b"spira_tasks.speech", package.name.encode())
-        (package / f"{name}.py").write_bytes(renamed)
+    sources = project_sources(loader)
+    for module, source in {"spira_tasks": b"", **sources}.items():
+        place = folder.joinpath(package.name, *module.split(".")[1:])
+        is_package = any(name.startswith(f"{module}.") for name in sources)
+        file = place / "__init__.py" if is_package else place.with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(source.replace(b"spira_tasks", package.name.encode()))
     return package
 
 

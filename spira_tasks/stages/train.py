@@ -128,7 +128,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         task=config.task,
         features=FeatureSpec.from_json(inputs.features.path("features.json").read_text()),
         model=config.model,
-        dropout=config.dropout,
+        options={"dropout": config.dropout},
     )
     classifier = Classifier(spec)
     if config.standardize:

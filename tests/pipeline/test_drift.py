@@ -251,7 +251,7 @@ def with_features(store: Store, table: Table, shift: float, seed: int) -> Table:
 def answering_champion(store: Store, tmp_path: Path) -> Table:
     """A champion with a network that knows its features, and that called half of 60 positive."""
     torch.manual_seed(1)
-    classifier = Classifier(ClassifierSpec(features=SPEC, n_hidden=4, dropout=0.1))
+    classifier = Classifier(ClassifierSpec(features=SPEC, options={"n_hidden": 4, "dropout": 0.1}))
     table = split(recordings(2 * N_PEOPLE)).drop(columns="erased")
     known = with_features(store, table.head(40), shift=0, seed=1)["features"]
     matrices = [torch.from_numpy(np.load(io.BytesIO(store.blobs.read(d)))) for d in known]

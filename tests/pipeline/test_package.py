@@ -34,7 +34,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("package") / "store"
     store, made = Store(str(place)), place.parent / "made"
     (made / "classifier").mkdir(parents=True)
-    Classifier(ClassifierSpec(n_hidden=2)).save(made / "classifier")
+    Classifier(ClassifierSpec(options={"n_hidden": 2})).save(made / "classifier")
     evaluate.policy("SENTENCE", None).save(made / "classifier")
     classifier = store.put_directory(made / "classifier")
     shutil.rmtree(made / "classifier")
@@ -204,7 +204,7 @@ def test_other_weights_are_found_and_the_last_digits_of_another_machine_are_not(
     for answer in close:
         answer["probability"] = answer["probability"] and answer["probability"] - 0.95e-4
     assert golden.differences(close) == []
-    Classifier(ClassifierSpec(n_hidden=2)).save(tmp_path / "other" / package.DATA)
+    Classifier(ClassifierSpec(options={"n_hidden": 2})).save(tmp_path / "other" / package.DATA)
     model = pyfunc.load(tmp_path / "other" / package.DATA)
     differing = golden.differences(answers_of(model, golden))
     assert ("calm.wav", "probability") in differing
@@ -285,7 +285,9 @@ def test_a_model_that_is_evaluated_in_another_way_is_registered_as_another_versi
     tracker, clean = Tracker(attacked.tracking_uri), {"auc": {"value": 1, "low": 1, "high": 1}}
     for point in (0.4, 0.6):
         (tmp_path / "classifier").mkdir(exist_ok=True)
-        Classifier(ClassifierSpec(n_hidden=2, operating_point=point)).save(tmp_path / "classifier")
+        Classifier(ClassifierSpec(options={"n_hidden": 2}, operating_point=point)).save(
+            tmp_path / "classifier"
+        )
         evaluate.policy("SENTENCE", None).save(tmp_path / "classifier")
         evaluation = {"operating_point": point, "synthetic": True, "conditions": {"clean": clean}}
         inputs = register.Inputs(
@@ -328,7 +330,7 @@ def test_an_export_gives_the_probabilities_of_the_model_or_is_not_written(
         assert known["spira.version"] == answers_of(model, golden)[0]["version"]
         assert json.loads(known["spira.features"])["step_seconds"] == 1.0
 
-        Classifier(ClassifierSpec(n_hidden=2)).save(tmp_path / "loaded" / package.DATA)
+        Classifier(ClassifierSpec(options={"n_hidden": 2})).save(tmp_path / "loaded" / package.DATA)
         with pytest.raises(SpiraError, match="gives other probabilities than the model"):
             onnx_export.export(tmp_path / "loaded", tmp_path / "other.onnx")
         assert not (tmp_path / "other.onnx").exists()

@@ -51,7 +51,7 @@ def test_a_measure_outside_is_named_with_its_side_and_what_is_not_measured_is_no
 
 
 def test_an_unusual_recording_is_answered_with_a_flag() -> None:
-    classifier = Classifier(ClassifierSpec(n_hidden=2))
+    classifier = Classifier(ClassifierSpec(options={"n_hidden": 2}))
     pcm16 = audio.read_pcm16(register.example())
     quiet = audio.encode_wav(np.rint(pcm16 * 0.05).astype(np.int16))
     policy = evaluate.policy("SENTENCE", None)
@@ -62,7 +62,7 @@ def test_an_unusual_recording_is_answered_with_a_flag() -> None:
 
 
 def test_damaged_weights_give_an_error_and_no_decision() -> None:
-    classifier = Classifier(ClassifierSpec(n_hidden=2))
+    classifier = Classifier(ClassifierSpec(options={"n_hidden": 2}))
     with torch.no_grad():
         next(classifier.network.parameters()).fill_(float("nan"))
     with pytest.raises(ArithmeticError, match="no number"):
