@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from spira_tasks.speech.torchaudio_import import transforms
+from spira_tasks.errors import ConfigError
+from spira_tasks.speech.spectral import Spectral
+from spira_tasks.speech.strategies import STRATEGIES
 
-FeatureName = Literal["mfcc", "log_mel", "spectrogram"]
 Tail = Literal["keep", "drop"]
+Temporal = Literal["windows", "padding", "whole"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,20 @@ class FeatureSpec:
     """Everything that determines a feature matrix, and nothing else.
 
     ``mfcc`` is SPIRA v1's feature; ``log_mel`` and ``spectrogram`` are in dB, 80 dB below the
-    loudest value of the window and no less.  With tail ``keep`` the last window ends where the
-    recording ends, so no speech is lost; ``drop`` is SPIRA v1's rule: windows end strictly before
-    the recording does.  In both, a recording shorter than a window is padded with zeros to one.
+    loudest value of the window and no less; ``mel``, and ``spectrogram`` without ``decibels``, are
+    the powers that v1 took.
+
+    ``temporal`` says what of a recording is described.
+
+    * ``windows``: one after another.  With tail ``keep`` the last window ends where the recording
+      ends, so no speech is lost; ``drop`` is SPIRA v1's rule: windows end strictly before the
+      recording does.  In both, a recording shorter than a window is padded with zeros to one.
+    * ``padding``: the recording, cut to ``window_seconds``.  Frames of zeros follow until the
+      features have the shape of a window's (v1's ``padding_with_max_lenght``).
+    * ``whole``: the recording, by one frame; for features that have one, such as ``markers``.
     """
 
-    name: FeatureName = "mfcc"
+    name: str = "mfcc"  # of spira_tasks.speech.strategies
     sample_rate_hz: int = 16_000
     n_fft: int = 1200  # samples, as the next two
     win_length: int = 400
@@ -41,6 +52,13 @@ class FeatureSpec:
     window_seconds: float = 4.0
     step_seconds: float = 1.0  # between the starts of two windows
     tail: Tail = "keep"
+    temporal: Temporal = "windows"
+    log_mels: bool = False  # of mfcc: natural logarithms of mel bands in place of dB
+    decibels: bool = True  # of spectrogram: dB, or powers
+    mel_fmin_hz: float = 0.0
+    mel_fmax_hz: float | None = None  # None: half the sample rate
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of a package's strategy
+    implementation: str = ""  # of the package that the strategy is of
 
     @property
     def n_window_samples(self) -> int:
@@ -52,12 +70,11 @@ class FeatureSpec:
 
     @property
     def n_frames(self) -> int:
-        return 1 + self.n_window_samples // self.hop_length
+        return STRATEGIES.find(self.name).n_frames(self)
 
     @property
     def n_bins(self) -> int:
-        bins = {"mfcc": self.n_mfcc, "log_mel": self.n_mels, "spectrogram": self.n_fft // 2 + 1}
-        return bins[self.name]
+        return STRATEGIES.find(self.name).n_bins(self)
 
     @property
     def schema(self) -> str:
@@ -93,7 +110,14 @@ def window_starts(n_samples: int, spec: FeatureSpec) -> list[int]:
 
 
 def windows(waveform: Tensor, spec: FeatureSpec) -> Tensor:
-    """Cut a (time,) waveform into its (window, time) windows."""
+    """Cut a (time,) waveform into its (window, time) windows, or take all of it as one.
+
+    Of a spec whose ``temporal`` is not ``windows``, the one window is as long as the recording is.
+    """
+    if spec.temporal != "windows":
+        end = spec.n_window_samples if spec.temporal == "padding" else None
+        missing = max(spec.n_fft - waveform.shape[0], 0)  # at least one frame
+        return nn.functional.pad(waveform, (0, missing))[None, :end]
     missing = spec.n_window_samples - waveform.shape[0]
     if missing > 0:
         waveform = nn.functional.pad(waveform, (0, missing))
@@ -102,46 +126,49 @@ def windows(waveform: Tensor, spec: FeatureSpec) -> Tensor:
 
 
 class FeatureExtractor(nn.Module):
-    """Features of windows, on whichever device the module is moved to.
+    """Features of windows, by whichever strategy; ``spectral`` where it is one of those.
 
-    Each window is transformed by itself, whatever the level of the others in its batch.
-    (torchaudio limits the dynamic range per item of the *leading* axes only; a plain (batch, time)
-    tensor would share one limit.)
+    Raises
+    ------
+    ConfigError
+        When the strategy, or the package that it was of, is not here, or it does not take these
+        parameters.
     """
-
-    dct: Tensor | None
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        stft = {"n_fft": spec.n_fft, "win_length": spec.win_length, "hop_length": spec.hop_length}
-        self.transform: nn.Module
-        self.decibel = transforms.AmplitudeToDB("power", top_db=80)
-        self.scale: nn.Module | None = None  # from bins to mel bands
-        if spec.name == "mfcc":
-            mfcc = transforms.MFCC(
-                spec.sample_rate_hz, spec.n_mfcc, melkwargs={**stft, "n_mels": spec.n_mels}
-            )
-            self.transform, self.scale = mfcc, mfcc.MelSpectrogram.mel_scale
-        elif spec.name == "log_mel":
-            mel = transforms.MelSpectrogram(spec.sample_rate_hz, n_mels=spec.n_mels, **stft)
-            self.transform = nn.Sequential(mel, self.decibel)
-            self.scale = mel.mel_scale
-        else:
-            self.transform = nn.Sequential(transforms.Spectrogram(**stft), self.decibel)
-        # from mel bands to coefficients
-        self.register_buffer("dct", getattr(self.transform, "dct_mat", None), persistent=False)
+        strategy = STRATEGIES.find(spec.name, spec.implementation)
+        try:
+            self.strategy = strategy.extractor(spec)
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"the feature {spec.name} cannot be computed with these settings of materialize: "
+                f"{error}"
+            ) from error
+        self.shape = (spec.n_frames, spec.n_bins)
+
+    @property
+    def spectral(self) -> Spectral | None:
+        return self.strategy if isinstance(self.strategy, Spectral) else None
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map (batch, time) windows in [-1, 1] to (batch, frame, bin) features."""
-        features: Tensor = self.transform(windows.unsqueeze(1))  # (batch, 1, bin, frame)
-        return features.squeeze(1).transpose(1, 2)
+        features: Tensor = self.strategy(windows)
+        if self.spec.temporal == "padding":
+            features = nn.functional.pad(features, (0, 0, 0, self.shape[0] - features.shape[1]))
+        if features.shape[1:] != self.shape:
+            raise ConfigError(
+                f"the feature {self.spec.name} made windows of shape {tuple(features.shape[1:])} "
+                f"and announces {self.shape} (frame, bin): mend its package"
+            )
+        return features
 
     def of_recording(self, waveform: Tensor) -> Tensor:
-        """As ``self(windows(waveform, self.spec))`` to the last digits, in a third of the time.
+        """As ``self(windows(waveform, self.spec))``; to the last digits, if that is faster.
 
-        A frame that several windows have is transformed once, but for those at the ends of a
-        window, where the signal is mirrored.  See docs/adr/0029.
+        A spectral frame that several windows have is transformed once, but for those at the ends
+        of a window, where the signal is mirrored: a third of the time.  See docs/adr/0029.
 
         Parameters
         ----------
@@ -152,17 +179,20 @@ class FeatureExtractor(nn.Module):
         -------
         (window, frame, bin) tensor
         """
-        spec, cut = self.spec, windows(waveform, self.spec)
+        spec, cut, spectral = self.spec, windows(waveform, self.spec), self.spectral
+        if spectral is None or spec.temporal != "windows":
+            result: Tensor = self(cut)
+            return result
         hop = spec.hop_length
         n_end = -(-(spec.n_fft // 2) // hop)  # frames that reach over an end of a window
         n_samples = 2 * n_end * hop  # that these frames need
         starts = window_starts(max(waveform.shape[0], spec.n_window_samples), spec)
         shared = [start % hop == 0 for start in starts]
         if sum(shared) < 2 or spec.n_window_samples % hop or spec.n_frames < 2 * n_end:
-            return self._levels(self._bands(cut))
-        whole = self._bands(waveform[None])[0]  # (bin, frame)
-        heads = self._bands(cut[:, :n_samples])[..., :n_end]
-        tails = self._bands(cut[:, -n_samples:])[..., -n_end:]
+            return spectral.levels(spectral.bands(cut))
+        whole = spectral.bands(waveform[None])[0]  # (bin, frame)
+        heads = spectral.bands(cut[:, :n_samples])[..., :n_end]
+        tails = spectral.bands(cut[:, -n_samples:])[..., -n_end:]
         bands = []
         for number, start in enumerate(starts):
             if shared[number]:
@@ -170,25 +200,5 @@ class FeatureExtractor(nn.Module):
                 middle = whole[:, first:last]
                 bands.append(torch.cat([heads[number], middle, tails[number]], dim=1))
             else:
-                bands.append(self._bands(cut[number : number + 1])[0])
-        return self._levels(torch.stack(bands))
-
-    def _bands(self, waveform: Tensor) -> Tensor:
-        """Power of (batch, time) signals in the bins or mel bands: (batch, bin, frame)."""
-        spec = self.spec
-        spectrum = torch.stft(
-            waveform,
-            spec.n_fft,
-            spec.hop_length,
-            spec.win_length,
-            torch.hann_window(spec.win_length, device=waveform.device, dtype=waveform.dtype),
-            return_complex=True,
-        )
-        # torchaudio takes the square root of this and squares it again
-        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-        return power if self.scale is None else self.scale(power)
-
-    def _levels(self, bands: Tensor) -> Tensor:
-        """Features of (window, bin, frame) powers: (window, frame, bin)."""
-        levels: Tensor = self.decibel(bands.unsqueeze(1)).squeeze(1).transpose(1, 2)
-        return levels if self.dct is None else levels @ self.dct
+                bands.append(spectral.bands(cut[number : number + 1])[0])
+        return spectral.levels(torch.stack(bands))

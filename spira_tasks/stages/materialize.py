@@ -7,13 +7,14 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from spira_tasks.config import SampleRateHz, Seconds, StageConfig
+from spira_tasks.config import SampleRateHz, Seconds, StageConfig, implementation_of, registered
 from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import GateRejected
+from spira_tasks.speech.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
@@ -32,19 +33,39 @@ class Outputs:
 
 
 class Config(StageConfig):
-    """``feature`` and its parameters; the defaults are those of SPIRA v1's published models."""
+    """``feature`` and its parameters; the defaults are those of SPIRA v1's published models.
+
+    ``feature_code``: of the package that the feature is of; there is no reason to set it.
+    ``window_seconds``: with ``temporal`` padding it may be null: as long as the longest recording
+    that is trained on.
+    """
 
     tasks: tuple[Literal["AMBIENT", "VOWEL", "RHYME", "SENTENCE"], ...] = ("SENTENCE",)
-    feature: Literal["mfcc", "log_mel", "spectrogram"] = "mfcc"
+    feature: Annotated[str, registered(STRATEGIES)] = "mfcc"
+    feature_code: str = implementation_of(STRATEGIES, "feature")
     sample_rate_hz: SampleRateHz = 16_000
     n_fft: PositiveInt = 1200
     win_length: PositiveInt = 400
     hop_length: PositiveInt = 160
     n_mels: PositiveInt = 40
     n_mfcc: PositiveInt = 40
-    window_seconds: Seconds = 4.0
+    log_mels: bool = False
+    decibels: bool = True
+    mel_fmin_hz: NonNegativeFloat = 0.0
+    mel_fmax_hz: PositiveFloat | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    temporal: Literal["windows", "padding", "whole"] = "windows"
+    window_seconds: Seconds | None = 4.0
     step_seconds: Seconds = 1.0
     tail: Literal["keep", "drop"] = "keep"
+
+    @model_validator(mode="after")
+    def windows_have_a_length(self) -> Self:
+        if self.window_seconds is None and self.temporal != "padding":
+            raise ValueError(
+                f"temporal {self.temporal} needs window_seconds: give a number, or choose padding"
+            )
+        return self
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
@@ -55,8 +76,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 
     cpu.prepare(n_threads=1)  # one recording a thread; the pool below uses the cores
-    settings = config.model_dump(exclude={"tasks", "feature"})
-    extractor = FeatureExtractor(FeatureSpec(name=config.feature, **settings)).eval()
+    settings = config.model_dump(exclude={"tasks", "feature", "feature_code"})
+    spec = FeatureSpec(name=config.feature, implementation=config.feature_code, **settings)
+    extractor = FeatureExtractor(spec).eval()
 
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     table = table[table["task"].isin(config.tasks)]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, window_starts, windows
+from spira_tasks.errors import ConfigError
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, Tail, window_starts, windows
 from spira_tasks.speech.torchaudio_import import transforms
 
 V1 = FeatureSpec()
@@ -42,14 +45,77 @@ def test_mfcc_are_those_of_torchaudio_with_version_1_parameters() -> None:
     assert torch.equal(ours, V1_MFCC(waveform).T)
 
 
-@pytest.mark.parametrize("name", ["mfcc", "log_mel", "spectrogram"])
+# The mel spectrogram of v1b's CNN14, and v1's spectrogram.
+V1B = {"n_fft": 1024, "win_length": 1024, "hop_length": 320, "n_mels": 64}
+STFT = {"n_fft": 1200, "win_length": 400, "hop_length": 160}
+MFCC_OF_LOGARITHMS = transforms.MFCC(
+    16_000, 13, log_mels=True, melkwargs={**V1B, "f_min": 50.0, "f_max": 7_000.0}
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "transform"),
+    [
+        ({"name": "mel", **V1B}, transforms.MelSpectrogram(16_000, **V1B)),
+        (
+            {"name": "mel", **V1B, "mel_fmin_hz": 50.0, "mel_fmax_hz": 7_000.0},
+            transforms.MelSpectrogram(16_000, **V1B, f_min=50.0, f_max=7_000.0),
+        ),
+        ({"name": "spectrogram", "decibels": False}, transforms.Spectrogram(**STFT)),
+        (
+            {"n_mfcc": 13, "log_mels": True, **V1B, "mel_fmin_hz": 50.0, "mel_fmax_hz": 7_000.0},
+            MFCC_OF_LOGARITHMS,
+        ),
+    ],
+)
+def test_every_parameter_of_versions_1_and_1b_has_the_effect_it_has_in_torchaudio(
+    settings: dict[str, Any], transform: nn.Module
+) -> None:
+    spec, waveform = FeatureSpec(**settings), speech_like(64_000)
+    extractor = FeatureExtractor(spec)
+    ours = extractor(waveform.unsqueeze(0))[0]
+    assert ours.shape == (spec.n_frames, spec.n_bins)
+    assert torch.equal(ours, transform(waveform).T)
+    torch.testing.assert_close(extractor.of_recording(waveform)[0], ours, rtol=1e-5, atol=2e-4)
+
+
+def test_a_padded_recording_is_its_own_features_and_then_zeros() -> None:
+    spec = FeatureSpec(temporal="padding", window_seconds=3.0)
+    short, extractor = speech_like(32_000), FeatureExtractor(spec)
+    features = extractor(windows(short, spec))
+    assert features.shape == (1, 301, 40)
+    assert torch.equal(features[0, :201], V1_MFCC(short).T)
+    assert not features[0, 201:].any()
+    assert torch.equal(extractor.of_recording(short), features)
+    long = speech_like(64_000)
+    assert torch.equal(extractor.of_recording(long)[0], V1_MFCC(long[:48_000]).T)
+    assert torch.isfinite(extractor.of_recording(speech_like(10))).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temporal": "whole"}, "mfcc cannot .*: of a whole recording it has as many frames as"),
+        ({"parameters": {"depth": 1}}, "it has no parameters depth"),
+        ({"n_mfcc": 41}, "Cannot select more MFCC coefficients than # mel bins"),
+        ({"name": "wavelet"}, "no 'wavelet' among the features. Known are: mfcc, log_mel, mel, "),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_with_the_reason(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FeatureExtractor(FeatureSpec(**settings))
+
+
+@pytest.mark.parametrize("name", ["mfcc", "log_mel", "mel", "spectrogram"])
 @pytest.mark.parametrize("tail", ["keep", "drop"])
 @pytest.mark.parametrize("n_samples", [30_000, 64_000, 64_001, 96_000, 144_123])
 def test_frames_that_windows_share_are_those_of_each_window_by_itself(
-    name: str, tail: str, n_samples: int
+    name: str, tail: Tail, n_samples: int
 ) -> None:
     """Quiet and loud by turns, so that the 80 dB of one window are not those of another."""
-    spec = FeatureSpec(name=name, tail=tail)  # type: ignore[arg-type]
+    spec = FeatureSpec(name=name, tail=tail)
     waveform = speech_like(n_samples) * (torch.arange(n_samples) // 20_000 % 2 * 0.99 + 0.01)
     waveform[:5000] = 0
     extractor = FeatureExtractor(spec)
@@ -73,7 +139,7 @@ def test_a_loud_neighbour_in_the_batch_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("name", "n_bins"), [("mfcc", 40), ("log_mel", 40), ("spectrogram", 601)])
 def test_every_feature_is_finite_even_in_digital_silence(name: str, n_bins: int) -> None:
-    spec = FeatureSpec(name=name)  # type: ignore[arg-type]
+    spec = FeatureSpec(name=name)
     features = FeatureExtractor(spec)(windows(torch.zeros(64_000), spec))
     assert features.shape == (1, 401, n_bins)
     assert torch.isfinite(features).all()
