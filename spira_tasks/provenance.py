@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,7 +40,8 @@ DISTRIBUTIONS = {
 OPTIONAL = {"pandas": ("pyarrow",)}  # Parquet files, and columns of text
 
 PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
-PLACE = re.compile(rf"((?:{'|'.join(PROJECT_PACKAGES)})[.\w]*):\w+")  # in a registry
+PLACE = re.compile(rf'"((?:{"|".join(PROJECT_PACKAGES)})[.\w]*):\w+"')  # in a registry
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # statements in a statement
 VIA = re.compile(r"    #(?: via)? +([A-Za-z0-9][A-Za-z0-9._-]*)$")
 
 
@@ -171,28 +172,29 @@ def _closure(module: str) -> dict[str, _Module]:
 @cache
 def _read(path: Path) -> _Module:
     source = path.read_bytes()
-    imported = {name: name.split(".")[0] for name in _imports(ast.parse(source))}
+    # What a registry names as "module:attribute" it imports when it is asked.
+    names = [*_imports(ast.parse(source).body), *PLACE.findall(source.decode())]
+    imported = {name: name.split(".")[0] for name in names}
     own = {name for name, package in imported.items() if package in PROJECT_PACKAGES}
     others = {package for name, package in imported.items() if name not in own}
     return _Module(source, frozenset(own), frozenset(others - sys.stdlib_module_names))
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
-    """Modules that are imported anywhere below ``node``, and names imported from them.
+def _imports(statements: Iterable[ast.AST]) -> Iterator[str]:
+    """Modules that are imported anywhere in the statements, and names imported from them.
 
-    The text ``"module:attribute"`` is an import too: a registry makes it when it is asked.
+    Only statements hold statements: to look into expressions too takes ten times as long.
     """
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+    for statement in statements:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
             continue
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom) and child.module:
-            yield child.module
-            yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif isinstance(child, ast.Constant) and (place := PLACE.fullmatch(str(child.value))):
-            yield place[1]
-        yield from _imports(child)
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            yield statement.module
+            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
+        for block in BLOCKS:
+            yield from _imports(getattr(statement, block, ()))
 
 
 def _source_path(module: str) -> Path | None:
