@@ -5,15 +5,22 @@ python benchmarks/kills.py [--kills 1000] [--every 3] [--away 60] [--queue nats]
 Server, workers and broker are killed by SIGKILL at random times and started again, while telephones
 ask, and ask again under the same key until they have a receipt.  Some recordings are such that the
 model raises an error on them.  Meanwhile the broker and the store of the audio are each away for a
-while.  In the end every inference with a receipt has one answer, or is a dead letter with a reason.
+while, and the disk on which all of them write is full for as long.  In the end every inference with
+a receipt has one answer, or is a dead letter with a reason.
+
+The disk is a tmpfs of its own, for which the program runs in a namespace of mounts (unshare).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import io
+import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +32,7 @@ from uuid import uuid4
 
 import httpx
 import numpy as np
+import soundfile
 from sqlalchemy import func, select
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,9 +46,12 @@ from spira_services.serving.inferences import is_waiting  # noqa: E402
 from spira_services.serving.tables import FAILURES, INFERENCES, PREDICTIONS  # noqa: E402
 from spira_tasks.speech import golden  # noqa: E402
 
-AUDIO, POISON = golden.clips()[0].content, b"error"
+VOICE, POISON = golden.clips()[0].content, b"error"
 ONE_IN = 20  # recordings that the model fails on
 SETTLE_SECONDS = 900.0
+DISK = "2g"  # of memory, as it is used
+OUTAGES = ("broker", "store", "room")
+statuses: Counter[int] = Counter()  # of requests that have to come again
 
 
 def main() -> int:
@@ -52,9 +63,19 @@ def main() -> int:
     parser.add_argument("--away", type=float, default=60.0, help="seconds of each outage")
     parser.add_argument("--queue", choices=("sql", "nats"), default="nats")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--logs", type=Path, help="a folder for the logs of all processes")
     arguments = parser.parse_args()
+    if "SPIRA_KILLS_DISK" not in os.environ:
+        with tempfile.TemporaryDirectory() as folder:
+            own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+            return subprocess.run(
+                [*own, sys.executable, *sys.argv],
+                env=os.environ | {"SPIRA_KILLS_DISK": folder},
+                check=False,
+            ).returncode
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(os.environ["SPIRA_KILLS_DISK"])
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=True)
         starts: dict[str, Callable[[], None]] = {}
         ends: dict[str, Callable[[], None]] = {}
         variables = {}
@@ -74,7 +95,7 @@ def main() -> int:
         for one in telephones:
             one.start()
         generator, kills = np.random.default_rng(arguments.seed), Counter[str]()
-        outages = {arguments.kills // 3: "broker", 2 * arguments.kills // 3: "store"}
+        outages = dict(zip(np.arange(1, 4) * arguments.kills // 4, OUTAGES, strict=True))
         for n in range(arguments.kills):
             time.sleep(generator.exponential(arguments.every))
             name = str(generator.choice(sorted(starts)))
@@ -89,10 +110,16 @@ def main() -> int:
                 shutil.move(folder / "audio", folder / "unplugged")
                 time.sleep(arguments.away)
                 merge(folder / "unplugged", folder / "audio")
+            elif outages.get(n) == "room":
+                fill(folder / "filler", arguments.away)
         over.set()
         for one in telephones:
             one.join()
-        return judged(stand, kills)
+        found = judged(stand, kills)
+        for log in stand.folder.glob("**/*.log") if arguments.logs else ():
+            arguments.logs.mkdir(exist_ok=True)
+            shutil.copy(log, arguments.logs)
+        return found
 
 
 def telephone(stand: Stand, key: str, seed: int, over: threading.Event) -> None:
@@ -101,19 +128,42 @@ def telephone(stand: Stand, key: str, seed: int, over: threading.Event) -> None:
     with stand.client(key) as client, (stand.folder / f"receipts-{seed}").open("w") as receipts:
         while not over.is_set():
             n += 1
-            audio, name = POISON if n % ONE_IN == 0 else AUDIO, str(uuid4())
+            audio, name = POISON if n % ONE_IN == 0 else recording(), str(uuid4())
             while True:
                 try:
                     answer = ask(client, audio, name)
                     if answer.status_code == 202:
                         break
-                    # 409: the other telephone, which has the same key, sends the same file
-                    assert answer.status_code in (409, 429, 503), answer.text
+                    # 409: the other telephone, which has the same key, sends the same poison
+                    statuses[answer.status_code] += 1
                 except httpx.TransportError:
                     pass  # cut off: whether it was stored is not known
                 time.sleep(0.2)
             receipts.write(f"{answer.json()['inference_id']}\n")
             time.sleep(generator.exponential(0.5))
+
+
+def recording() -> bytes:
+    """Four seconds of a voice, each a file of its own, so that the disk has to take it."""
+    samples, rate_hz = soundfile.read(io.BytesIO(VOICE), dtype="int16")
+    samples[:8] = np.frombuffer(uuid4().bytes, "int16") // 256  # which nobody hears
+    file = io.BytesIO()
+    soundfile.write(file, samples[: 4 * rate_hz], rate_hz, format="WAV")
+    return file.getvalue()
+
+
+def fill(file: Path, seconds: float) -> None:
+    """Leave no room on the disk for a while, also where something is deleted meanwhile."""
+    until = time.monotonic() + seconds
+    with file.open("wb", buffering=0) as filler:
+        while time.monotonic() < until:
+            try:
+                filler.write(bytes(2**16))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                time.sleep(0.05)
+    file.unlink()
 
 
 def merge(unplugged: Path, mounted: Path) -> None:
@@ -141,11 +191,13 @@ def judged(stand: Stand, kills: Counter[str]) -> int:
     lost = [one for one in receipts if answers[one] == 0 and one not in failed]
     doubled = [one for one, n in answers.items() if n > 1]
     print(f"kills: {dict(kills)}, {kills.total()} together")
+    print(f"to be sent again {dict(statuses)}")
     print(f"receipts {len(receipts)}, twice {len(receipts) - len(set(receipts))}")
     why = dict(Counter(failed.values()))
     print(f"stored {len(stored)}, answered {len(answers)}, without an answer {why}")
     print(f"lost {len(lost)}, doubled {len(doubled)}, still waiting {n_waiting}")
-    return int(bool(lost or doubled or n_waiting or set(receipts) - stored))
+    unexpected = statuses.keys() - {409, 429, 503, 507}
+    return int(bool(lost or doubled or n_waiting or set(receipts) - stored or unexpected))
 
 
 if __name__ == "__main__":

@@ -193,6 +193,10 @@ class Folder:
                     f"cannot write to the store {self.root} ({error.strerror}); make it writable "
                     "for this user, or choose another folder by SPIRA_STORE"
                 ) from error
+            if isinstance(error, FileNotFoundError) and not temporary.parent.is_dir():
+                raise ServiceUnavailable(
+                    f"the folder of the store {self.root} has gone; mount its disk again"
+                ) from error
             raise
         finally:
             # What cannot be removed now, _prepare removes later; the error above counts.

@@ -153,6 +153,19 @@ def test_a_store_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
         assert phone.send(sent).status_code == 201
 
 
+def test_a_store_whose_disk_is_taken_away_is_tried_again(tmp_path: Path) -> None:
+    with Collection.at(tmp_path) as running:
+        phone, first, second = running.device(), session(46), session(47)
+        assert phone.put(first.takes["VOWEL"]).status_code == 200
+        kept = (tmp_path / "audio").rename(tmp_path / "unplugged")
+        refused = phone.put(second.takes["VOWEL"])
+        assert (refused.status_code, refused.json()["error"]) == (503, "try_again")
+        assert not (tmp_path / "audio").exists()  # what is written there, the disk would hide
+        kept.rename(tmp_path / "audio")
+        content = second.takes["VOWEL"]
+        assert phone.put(content, offset=len(content)).json()["complete"] is True
+
+
 def test_a_manifest_whose_audio_the_store_has_lost_asks_for_it_again(tmp_path: Path) -> None:
     with Collection.at(tmp_path) as running:
         phone, sent = running.device(), session(44)
