@@ -15,6 +15,7 @@ from spira_tasks.commands import (
     data,
     erase,
     expectations,
+    experiment,
     model,
     predict,
     pseudonyms,
@@ -48,7 +49,7 @@ TITLES = {"GateRejected": "refused", "ConfigError": "error"}
 app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
 for module in (
     *(data, runs, report, quarantine, waive, model, predict, expectations),
-    *(trace, audit, erase, pseudonyms, retention),
+    *(trace, audit, erase, pseudonyms, retention, experiment),
 ):
     app.add_typer(module.app)
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
             # before there was anything to give verdicts on
             if isinstance(error, errors.GateRejected):
                 refused = {"run": run_id, "step": step.name, "state": "refused"}
-                known["audit"] = audit.record(store, _spec(step.stage).audit or "gate", refused)
+                known["audit"] = audit.record(store, spec_of(step.stage).audit or "gate", refused)
             stopped = isinstance(error, SystemExit | KeyboardInterrupt)
             kind = "Stopped" if stopped else type(error).__name__
             close("failed", error=kind, message=message)
@@ -86,7 +87,7 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
             log.warning("%s: its record could not be written: %s", step.name, lost)
         raise error
     state: State = "blocked" if result.stopping else "done"
-    if action := _spec(step.stage).audit:
+    if action := spec_of(step.stage).audit:
         event = _event(run_id, step.name, state, found, result)
         known["audit"] = audit.record(store, action, event)
     close(
@@ -96,6 +97,8 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
         metrics=result.metrics,
         verdicts=result.verdicts,
         seconds_computing=result.seconds,
+        cpu_seconds=result.cpu_seconds,
+        gpu_seconds=result.gpu_seconds,
         provenance=result.provenance,
     )
     if result.stopping:
@@ -168,7 +171,7 @@ def _forget(run_id: str, store: Store) -> None:
 def _find_or_compute(
     step: Step, run_id: str, store: Store, known: dict[str, Any]
 ) -> tuple[Result, bool]:
-    stage, spec = load(step.stage), _spec(step.stage)
+    stage, spec = load(step.stage), spec_of(step.stage)
     config = _configure(stage, step)
     known["config"] = config.model_dump(mode="json")
     inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
@@ -195,16 +198,19 @@ def _find_or_compute(
         return result, True
 
     log.info("%s: computing %s", step.name, key[:12])
-    started = time.monotonic()
+    started, cpu_started = time.monotonic(), _cpu_seconds()
     work = _work(step, run_id, store, key, code + packages)
     outcome, outputs = _execute(stage, inputs, config, work, store)
+    seconds = round(time.monotonic() - started, 3)
     result = Result(
         stage=step.stage,
         key=key,
         outputs=outputs,
         metrics=dict(outcome.metrics),
         verdicts=outcome.verdicts,
-        seconds=round(time.monotonic() - started, 3),
+        seconds=seconds,
+        cpu_seconds=round(_cpu_seconds() - cpu_started, 3),
+        gpu_seconds=seconds if _used_gpu() else 0.0,
         provenance={
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "code": code,
@@ -224,6 +230,22 @@ def _find_or_compute(
     work.track.finish(outputs)
     log.info("%s: done in %.1f s", step.name, result.seconds)
     return result, not outcome.changed
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def _used_gpu() -> bool:
+    """Whether this process has had memory of a GPU since it was last asked."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    used: bool = torch.cuda.max_memory_allocated() > 0
+    torch.cuda.reset_peak_memory_stats()
+    return used
 
 
 def _delete(checkpoint: Checkpoint, step: Step) -> None:
@@ -258,7 +280,7 @@ def _work(step: Step, run_id: str, store: Store, key: str, runs: str) -> Work:
 
     track = LiveMetrics(store.tracking_uri, key, f"{run_id}/{step.name}")
     common = (key, store.blobs, remember, store.checkpoint(key), track)
-    if _spec(step.stage).outside:
+    if spec_of(step.stage).outside:
         return PlatformWork(*common, run_id=run_id, store=store)
     return Work(*common)
 
@@ -282,7 +304,7 @@ def load(stage: str) -> Stage:
     raise errors.ConfigError(f"there is no stage {stage!r}")
 
 
-def _spec(stage: str) -> StageSpec:
+def spec_of(stage: str) -> StageSpec:
     spec: StageSpec = getattr(load(stage), "SPEC", StageSpec())
     return spec
 

@@ -11,6 +11,7 @@ import errno
 import functools
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,31 @@ class Tracker:
         for file in files:
             self.client.log_artifact(run_id, str(file), "report")
         self.client.set_terminated(run_id)
+
+    @translated
+    def log_experiment(
+        self, name: str, *, metrics: Mapping[str, float], tags: Mapping[str, str], files: list[Path]
+    ) -> str:
+        """Log the comparison of an experiment; return its run, the parent of its trials' runs."""
+        _, run_id = self._run(name, "spira.experiment", name)
+        shown = {re.sub(r"[^\w. /-]", " ", metric): value for metric, value in metrics.items()}
+        self.describe(run_id, params={}, metrics=shown, tags=tags, history=[], files=files)
+        return run_id
+
+    @translated
+    def log_trial(
+        self,
+        parent: str,
+        key: str,
+        name: str,
+        *,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Put the run of the training with this key below its experiment, with what it came to."""
+        _, run_id = self._run(name, "spira.key", key)
+        tags = {"mlflow.parentRunId": parent, **tags}
+        self.describe(run_id, params={}, metrics=metrics, tags=tags, history=[], files=[])
 
     @translated
     def find_version(self, classifier: str) -> Registered | None:

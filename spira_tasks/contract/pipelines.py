@@ -306,6 +306,38 @@ TELEMETRY = Pipeline(
     options={"telemetry": "close_days.under"},
 )
 
+# One trial of an experiment.  Every step after ``fold`` reads only the recordings that it hands on:
+# none of the sealed test set.  ``score`` measures on the fold that takes the place of that set.
+BEFORE_FOLDS = ("ingest", "check_recordings", "check_ward_noise", "split", "check_training_set")
+TRIAL = Pipeline(
+    "trial",
+    (
+        *(TRAINING.step(name) for name in BEFORE_FOLDS),
+        Step("fold", "fold", inputs={"recordings": "check_training_set.table"}),
+        replace(TRAINING.step("materialize"), inputs={"recordings": "fold.development"}),
+        replace(
+            TRAINING.step("check_features"),
+            inputs={"table": "materialize.features", "source": "fold.development"},
+        ),
+        replace(
+            TRAINING.step("train"),
+            inputs={**TRAINING.step("train").inputs, "recordings": "fold.recordings"},
+        ),
+        Step(
+            "score",
+            "evaluate",
+            inputs={
+                "recordings": "fold.recordings",
+                "features": "check_features.table",
+                "ward_noise": "check_ward_noise.table",
+                "model": "train.model",
+            },
+        ),
+    ),
+    followed_by=TRAINING.followed_by,
+    entry="ingest.data",
+)
+
 PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (

@@ -35,6 +35,8 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     seconds: float = 0.0  # how long the computation took, the first time
+    cpu_seconds: float = 0.0  # what it took of the cores, its child processes included
+    gpu_seconds: float = 0.0  # ``seconds``, where it used a GPU
     # Time (UTC), digests of code, packages and lock file, git revision, image, host.
     provenance: Mapping[str, str] = field(default_factory=dict)
 

@@ -43,6 +43,8 @@ class StepRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     seconds_computing: float = 0.0  # how long the computation took, the first time
+    cpu_seconds: float = 0.0  # as the result has them
+    gpu_seconds: float = 0.0
     provenance: Mapping[str, str] = field(default_factory=dict)
     error: str = ""  # of a failed step: the kind of the error,
     message: str = ""  # and its message where it is meant for a reader

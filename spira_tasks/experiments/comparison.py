@@ -1,0 +1,374 @@
+"""Compare arms on the same people: intervals, paired tests, costs, and the seed to ship.
+
+Every arm answers about the same recordings, each by a model that was trained without their person.
+Operating points differ from model to model, so scores are log-odds above the operating point of
+their own model: they are positive where the model calls a patient.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.place import COMMAND
+from spira_tasks.contract.run import Run, StepRecord
+from spira_tasks.contract.verdict import MIN_CELL, is_small, shown_metrics
+from spira_tasks.errors import ConfigError
+from spira_tasks.governance.inventory import read_columns, read_file
+from spira_tasks.speech import metrics
+
+if TYPE_CHECKING:
+    from spira_tasks.experiments.trials import Runs
+    from spira_tasks.speech.metrics import Array
+
+N_RESAMPLES = 2000
+CONDITIONS = {"clean": "as recorded", "noise": "ward noise"}
+COLUMNS = ("record_id", "subject_id", "split", "label", *CONDITIONS)
+STEPS = {"score": "evaluate"}  # step of a trial to that of a training with the same stage
+MEASURES = ("auc", "balanced_accuracy", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: a name, its settings, and its answers by seed.
+
+    ``answers`` has a table a seed, with the columns of ``COLUMNS`` but ``split``, and margins in
+    place of probabilities.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    answers: Mapping[int, pd.DataFrame]
+    n_trials: int = 1
+    n_failed: int = 0
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+def margins(store: Store, record: StepRecord) -> pd.DataFrame:
+    """What a run answered about its test recordings, as log-odds above its operating point.
+
+    Raises
+    ------
+    ConfigError
+        When its predictions are past their retention.
+    """
+    digest = record.outputs["report"]
+    found = read_columns(read_file(store, digest, "predictions.parquet"), COLUMNS)
+    found = found[found["split"] == "test"].drop(columns="split")
+    threshold = json.loads(read_file(store, digest, "evaluation.json"))["operating_point"]
+    for condition in CONDITIONS:
+        scores = found[condition].astype(float)
+        found[condition] = _log_odds(scores) - _log_odds(threshold)
+    return found
+
+
+def compare(arms: Sequence[Arm], metric: str = "auc") -> dict[str, Any]:
+    """Measure the arms on the recordings that all of them answer about, and test the differences.
+
+    The first arm is the reference that the others are tested against.
+
+    Returns
+    -------
+    dict
+        JSON without small counts: ``n_subjects``, ``n_patients``, ``n_controls``, ``arms`` and
+        ``pairs``.  An arm without a seed that has answers on every fold is listed, and not
+        measured.  Where a class has few people, nothing is measured.
+    """
+    measured = [arm for arm in arms if arm.answers]
+    tables = [table for arm in measured for table in arm.answers.values()]
+    shared = set.intersection(*(set(table["record_id"]) for table in tables)) if tables else set()
+    first = _ordered(tables[0], shared) if tables else pd.DataFrame(columns=list(COLUMNS))
+    people = first.drop_duplicates("subject_id")["label"]
+    n_patients, n_controls = int((people == 1).sum()), int((people == 0).sum())
+    found: dict[str, Any] = {
+        "metric": metric,
+        "n_recordings": _shown(len(first)),
+        "n_subjects": _shown(len(people)),
+        "n_patients": _shown(n_patients),
+        "n_controls": _shown(n_controls),
+        "arms": [_described(arm) for arm in arms],
+        "pairs": [],
+    }
+    if min(n_patients, n_controls) < MIN_CELL:
+        return found
+    labels = first["label"].to_numpy(float)
+    weights = metrics.subject_resamples(first["subject_id"].to_numpy(str), N_RESAMPLES, 0)
+    samples: dict[str, dict[str, Array]] = {}
+    for arm, described in zip(arms, found["arms"], strict=True):
+        if not arm.answers:
+            continue
+        by_seed = {seed: _ordered(table, shared) for seed, table in arm.answers.items()}
+        of_seeds = {s: _measure(labels, t["clean"], weights) for s, t in by_seed.items()}
+        values = {seed: float(one[metric][0]) for seed, one in of_seeds.items()}
+        samples[arm.name] = {
+            name: np.mean([one[name] for one in of_seeds.values()], axis=0) for name in MEASURES
+        }
+        described["seeds"] = {str(seed): value for seed, value in values.items()}
+        described["spread"] = stdev(values.values()) if len(values) > 1 else None
+        described["median_seed"] = median_seed(values)
+        described["conditions"] = {"clean": _estimates(samples[arm.name], n_patients, n_controls)}
+        noisy = [table["noise"] for table in by_seed.values()]
+        if not any(one.isna().any() for one in noisy):
+            each = [_measure(labels, one, weights) for one in noisy]
+            both = {name: np.mean([one[name] for one in each], axis=0) for name in MEASURES}
+            described["conditions"]["noise"] = _estimates(both, n_patients, n_controls)
+    reference, *others = measured
+    right = {
+        arm.name: _right(_ordered(arm.answers[one["median_seed"]], shared))
+        for arm, one in zip(arms, found["arms"], strict=True)
+        if arm.answers
+    }
+    for other in others:
+        n_only = [
+            int((right[a.name] & ~right[b.name]).sum())
+            for a, b in ((reference, other), (other, reference))
+        ]
+        found["pairs"].append(
+            {
+                "first": reference.name,
+                "second": other.name,
+                "differences": {
+                    name: asdict(
+                        metrics.estimate(samples[other.name][name] - samples[reference.name][name])
+                    )
+                    for name in MEASURES
+                },
+                "n_only_first_right": _shown(n_only[0]),
+                "n_only_second_right": _shown(n_only[1]),
+                "p": mcnemar(*n_only),
+            }
+        )
+    adjusted = holm([pair["p"] for pair in found["pairs"]])
+    for pair, p in zip(found["pairs"], adjusted, strict=True):
+        pair["p_holm"] = p
+    return found
+
+
+def mcnemar(n_first: int, n_second: int) -> float:
+    """Exact two-sided p-value of McNemar's test.
+
+    Parameters
+    ----------
+    n_first, n_second : int
+        People about whom only the first, or only the second, is right.  Under the hypothesis each
+        is as likely: a binomial with one half (McNemar, Psychometrika 1947).
+
+    Examples
+    --------
+    >>> mcnemar(0, 5)
+    0.0625
+    """
+    n = n_first + n_second
+    n_as_far = sum(math.comb(n, k) for k in range(min(n_first, n_second) + 1))
+    return float(min(1.0, 2 * n_as_far / 2**n))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number (Holm, Scandinavian Journal of Statistics 1979).
+
+    Examples
+    --------
+    >>> holm([0.5, 0.25, 0.0625])
+    [0.5, 0.5, 0.1875]
+    """
+    adjusted, highest = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda one: values[one])):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def median_seed(values: Mapping[int, float]) -> int:
+    """The seed in the middle; of an even number the lower one, so that it is never the best."""
+    ordered = sorted(values, key=lambda seed: (values[seed], seed))
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def of_experiment(runs: Runs) -> dict[str, Any]:
+    """The comparison of an experiment of which no trial is missing."""
+    from spira_tasks.experiments.trials import CHOSEN
+
+    one, store = runs.experiment, runs.store
+    arms, synthetic = [], False
+    for name, group in itertools.groupby(runs.measured(), key=lambda trial: trial.arm):
+        trials = list(group)
+        done = [(trial, runs.record(trial)) for trial in trials]
+        answers: dict[int, list[pd.DataFrame]] = {seed: [] for seed in one.seeds}
+        for trial, record in done:
+            if record is not None and record.state == "done":
+                answers[trial.seed].append(margins(store, record))
+                synthetic = synthetic or _is_synthetic(store, record)
+        arms.append(
+            Arm(
+                name,
+                runs.chosen(0) if one.search and name == CHOSEN else trials[0].settings,
+                {s: pd.concat(found) for s, found in answers.items() if len(found) == one.n_folds},
+                n_trials=len(trials),
+                n_failed=len(trials) - sum(map(len, answers.values())),
+                costs=_costs(store, [runs.id_of(trial) for trial in trials]),
+            )
+        )
+    found = compare(arms, one.metric)
+    for arm in found["arms"]:
+        if "median_seed" in arm:
+            settings = {**one.fixed, **arm["settings"], "train.seed": arm["median_seed"]}
+            arm["command"] = training_command(runs.data, settings)
+    about = one.model_dump(mode="json", include={"name", "owner", "ends", "question", "n_folds"})
+    searched = runs.searched()
+    return {
+        **about,
+        "synthetic": synthetic,
+        "n_points": len(searched) // one.search.n_inner_folds if one.search else 0,
+        "search_costs": _costs(store, [runs.id_of(trial) for trial in searched]),
+        **found,
+    }
+
+
+def publish(runs: Runs) -> dict[str, Any]:
+    """Compare; keep the comparison in the store, its plot beside it, and show both in MLflow."""
+    from spira_tasks import scratch
+    from spira_tasks.experiments import plots
+    from spira_tasks.experiments.trials import FOLDER
+    from spira_tasks.tracking import Tracker
+
+    found = of_experiment(runs)
+    name, store = runs.experiment.name, runs.store
+    store.documents.write(f"{FOLDER}/{name}/comparison.json", found)
+    with scratch.folder() as folder:
+        files = plots.comparison(found, folder)
+        tracker = Tracker(store.tracking_uri)
+        parent = tracker.log_experiment(
+            name,
+            metrics={
+                f"{arm['name']}: {measure}": one["value"]
+                for arm in found["arms"]
+                for measure, one in arm.get("conditions", {}).get("clean", {}).items()
+            },
+            tags={key: str(found[key]) for key in ("question", "owner", "ends", "synthetic")},
+            files=files,
+        )
+        for trial in (*runs.searched(), *runs.measured()):
+            run_id = runs.id_of(trial)
+            train = store.runs.step(run_id, "train")
+            record = runs.record(trial)
+            if train is None or record is None or record.state != "done":
+                continue
+            measured = shown_metrics(record.metrics)
+            tracker.log_trial(
+                parent,
+                train.key,
+                f"{run_id}/train",
+                metrics={k: v for k, v in measured.items() if v is not None},
+                tags={"spira.trial": trial.where} | {k: str(v) for k, v in trial.settings.items()},
+            )
+        for file in files:
+            place = store.folder / "reports" / runs.run_id / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+    return found
+
+
+def of_runs(store: Store, run_ids: Sequence[str]) -> dict[str, Any]:
+    """Compare runs of the training pipeline, or trials, on the recordings that all have tested.
+
+    Raises
+    ------
+    ConfigError
+        When a run has not measured a model.
+    """
+    arms = []
+    runs = [store.runs.read(run_id) for run_id in run_ids]
+    for run in runs:
+        record = run.steps.get("evaluate") or run.steps.get("score")
+        if record is None or "report" not in record.outputs:
+            raise ConfigError(
+                f"run {run.run_id} has measured no model: name runs that came to evaluate "
+                f"(`{COMMAND} show {run.run_id}` says how far it came)"
+            )
+        seed = int(run.config("train").get("seed", 0))
+        arms.append(
+            Arm(run.run_id, {}, {seed: margins(store, record)}, costs=_costs(store, [run.run_id]))
+        )
+    return {**compare(arms), "settings": differences(runs)}
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Settings in which runs differ: ``"<step>.<key>"`` to the value in each, None without one."""
+    names = {f"{step}.{key}" for run in runs for step in run.steps for key in run.config(step)}
+    values = {
+        name: [run.config(step).get(key) for run in runs]
+        for name in sorted(names)
+        for step, _, key in [name.partition(".")]
+    }
+    return {name: each for name, each in values.items() if any(v != each[0] for v in each)}
+
+
+def training_command(data: str, settings: Mapping[str, Any]) -> str:
+    """The command that trains with the settings of a trial on the whole training set."""
+    words = []
+    for target, value in settings.items():
+        step, _, key = target.partition(".")
+        text = value if isinstance(value, str) else json.dumps(value)
+        words.append(f"--set {shlex.quote(f'{STEPS.get(step, step)}.{key}={text}')}")
+    return f"{COMMAND} pipeline training --data {shlex.quote(data)} {' '.join(words)}"
+
+
+def _costs(store: Store, run_ids: Sequence[str]) -> dict[str, float]:
+    """What the results of some runs took when they were computed, each result once."""
+    records = {
+        record.key: record
+        for run_id in run_ids
+        for record in store.runs.read(run_id).steps.values()
+        if record.key
+    }
+    names = ("seconds_computing", "cpu_seconds", "gpu_seconds")
+    return {n: round(sum(getattr(one, n) for one in records.values()), 1) for n in names}
+
+
+def _is_synthetic(store: Store, record: StepRecord) -> bool:
+    report = read_file(store, record.outputs["report"], "evaluation.json")
+    return bool(json.loads(report)["synthetic"])
+
+
+def _described(arm: Arm) -> dict[str, Any]:
+    names = ("name", "settings", "n_trials", "n_failed", "costs")
+    return {name: getattr(arm, name) for name in names}
+
+
+def _ordered(table: pd.DataFrame, shared: set[str]) -> pd.DataFrame:
+    return table[table["record_id"].isin(shared)].sort_values("record_id", ignore_index=True)
+
+
+def _measure(labels: Array, scores: pd.Series, weights: Array) -> dict[str, Array]:
+    return metrics.measure(labels, scores.to_numpy(float), 0.0, weights)
+
+
+def _estimates(samples: dict[str, Array], n_patients: int, n_controls: int) -> dict[str, Any]:
+    found = metrics.estimates(samples, n_patients, n_controls)
+    return {name: asdict(one) for name, one in found.items()}
+
+
+def _right(table: pd.DataFrame) -> pd.Series:
+    """Whether the mean answer about each person is right, by subject."""
+    people = table.groupby("subject_id")[["clean", "label"]].mean()
+    return (people["clean"] >= 0) == (people["label"] == 1)
+
+
+def _shown(n: int) -> int | None:
+    return None if is_small(n) else n
+
+
+def _log_odds(probability: Any) -> Any:
+    within = np.clip(probability, 1e-12, 1 - 1e-12)
+    return np.log(within / (1 - within))

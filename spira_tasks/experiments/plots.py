@@ -1,0 +1,57 @@
+"""Plots of a comparison; equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spira_tasks.plots import BLUE, GREY, ORANGE, SYNTHETIC, canvas
+
+
+def comparison(found: dict[str, Any], folder: Path) -> list[Path]:
+    """Write comparison.png and costs.png of what ``comparison.of_experiment`` returns."""
+    arms = [arm for arm in found["arms"] if "conditions" in arm][::-1]
+    metric = found["metric"]
+    figures = {"comparison": canvas(f"{metric.replace('_', ' ')} of each arm")}
+    for shift, (condition, name, colour) in zip(
+        (0.12, -0.12),
+        (("clean", "as recorded", BLUE), ("noise", "ward noise", ORANGE)),
+        strict=True,
+    ):
+        estimates = [arm["conditions"].get(condition, {}).get(metric) for arm in arms]
+        rows = [(place, one) for place, one in enumerate(estimates) if one]
+        values = np.array([one["value"] for _, one in rows])
+        ends = np.array([[one["low"], one["high"]] for _, one in rows]).reshape(-1, 2).T
+        figures["comparison"][1].errorbar(
+            values,
+            [place + shift for place, _ in rows],
+            xerr=np.abs(ends - values),
+            fmt="o",
+            color=colour,
+            capsize=3,
+            label=name,
+        )
+    axes = figures["comparison"][1]
+    for place, arm in enumerate(arms):
+        seeds = list(arm["seeds"].values())
+        axes.plot(seeds, [place] * len(seeds), "|", color=GREY)
+    axes.set(xlabel="with 95 % interval; | each seed", xlim=(0, 1.02))
+    axes.legend(loc="lower left", fontsize=8, frameon=False)
+    figures["costs"] = canvas("Cost of each arm")
+    axes = figures["costs"][1]
+    for shift, name, colour in ((0.2, "cpu_seconds", BLUE), (-0.2, "gpu_seconds", ORANGE)):
+        hours = [arm["costs"][name] / 3600 for arm in arms]
+        places = np.arange(len(arms)) + shift
+        axes.barh(places, hours, height=0.4, color=colour, label=name[:3].upper())
+    axes.set(xlabel="hours")
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    files = []
+    for name, (figure, axes) in figures.items():
+        axes.set(yticks=range(len(arms)), yticklabels=[arm["name"] for arm in arms])
+        if found["synthetic"]:
+            figure.text(0.5, 0.01, SYNTHETIC, ha="center", fontsize=7, color=GREY)
+        files.append(folder / f"{name}.png")
+        figure.savefig(files[-1], dpi=120, metadata={"Software": None})
+    return files

@@ -1,0 +1,1 @@
+"""The parts of an experiment as stages, for Airflow."""

@@ -1,0 +1,298 @@
+"""The trials of an experiment: which are missing, and how each comes to its result.
+
+A trial is an ordinary run of the pipeline ``TRIAL`` whose id is a hash of its steps, of what they
+read and of the code that they run.  So nobody keeps a list of trials: the same experiment asks for
+the same ids, and what has a result is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from statistics import mean
+from typing import Any, Literal
+
+from spira_tasks import provenance
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.step import Step
+from spira_tasks.errors import ConfigError, GateRejected
+from spira_tasks.experiments import search
+from spira_tasks.experiments.declaration import Experiment, Search
+from spira_tasks.experiments.search import Point
+from spira_tasks.governance import decisions
+from spira_tasks.runner import check, load, run_step, spec_of
+
+log = logging.getLogger(__name__)
+
+FOLDER = "experiments"  # of documents in the store
+LAST = "score"
+OWN_STEPS = tuple(step.name for step in TRIAL if step.name not in BEFORE_FOLDS)
+FINAL = (GateRejected, ConfigError)  # errors that another try of the same trial does not mend
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: what is varied, and where it is measured."""
+
+    arm: str  # empty for a point of a search
+    settings: Mapping[str, Any]
+    seed: int
+    fold: int | None  # of the outer folds; None: they do not matter
+    inner_fold: int | None = None
+    point: tuple[int, int] | None = None  # which search, and which of its points
+
+    @property
+    def where(self) -> str:
+        inner = "" if self.inner_fold is None else f" inner fold {self.inner_fold + 1}"
+        outer = "" if self.fold is None else f" fold {self.fold + 1}"
+        point = f"search {self.point[0] + 1} point {self.point[1] + 1}" if self.point else self.arm
+        return f"{point}, seed {self.seed}{outer}{inner}"
+
+
+@dataclass(frozen=True)
+class Round:
+    """Trials that can run at the same time, and how many are to come at most."""
+
+    trials: Sequence[Trial]
+    n_later: int
+
+
+State = Literal["done", "failed", "missing"]
+
+
+class Runs:
+    """The trials of one experiment in one store.
+
+    Parameters
+    ----------
+    since : str
+        UTC, ISO 8601: a trial that failed before is tried again.
+    """
+
+    def __init__(self, experiment: Experiment, data: str, store: Store, since: str = "") -> None:
+        self.experiment, self.store, self.since = experiment, store, since
+        self.data = data or experiment.data
+        if not self.data:
+            raise ConfigError(
+                f"experiment {experiment.name} names no data: give --data, or add data = … to it"
+            )
+        self.study: dict[int, list[Point]] = {}  # points by search, as far as they are known
+        self._records: dict[str, StepRecord] = {}  # of finished trials, by id
+
+    @property
+    def run_id(self) -> str:
+        """Of the steps that all trials share."""
+        return f"experiment-{self.experiment.name}"
+
+    @cached_property
+    def shared(self) -> dict[str, str]:
+        """Outputs of the steps before the folds, ``"<step>.<output>"`` to digest; made if need be.
+
+        Raises GateRejected when a gate refuses the recordings.
+        """
+        pipeline = TRIAL.configure(data=self.data, settings=self.experiment.fixed)
+        for step in pipeline:
+            check(step)
+        found: dict[str, str] = {}
+        for step in pipeline:
+            if step.name in BEFORE_FOLDS:
+                result = run_step(step, self.run_id, self.store)
+                found |= {f"{step.name}.{output}": d for output, d in result.outputs.items()}
+        return found
+
+    def bind(self, digests: Mapping[str, str]) -> None:
+        """Take the outputs of the shared steps as they were found elsewhere."""
+        self.__dict__["shared"] = dict(digests)
+
+    def steps(self, trial: Trial) -> list[Step]:
+        """The steps of a trial; what comes before the folds is named by its digest."""
+        one = self.experiment
+        settings = {
+            **one.fixed,
+            **trial.settings,
+            "train.seed": trial.seed,
+            "fold.n_folds": one.n_folds,
+            "fold.fold": trial.fold,
+        }
+        if trial.inner_fold is not None and one.search is not None:
+            settings["fold.n_inner_folds"] = one.search.n_inner_folds
+            settings["fold.inner_fold"] = trial.inner_fold
+        pipeline = TRIAL.configure(settings=settings)
+        return [
+            replace(step, inputs={n: self.shared.get(r, r) for n, r in step.inputs.items()})
+            for step in pipeline
+            if step.name in OWN_STEPS
+        ]
+
+    def id_of(self, trial: Trial) -> str:
+        parts = [
+            [step.to_json(), *_what_runs(step.stage), *self._decisions(step.stage)]
+            for step in self.steps(trial)
+        ]
+        return "trial-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+    def _decisions(self, stage: str) -> list[str]:
+        return [self._in_force[kind] for kind in spec_of(stage).decisions]
+
+    @cached_property
+    def _in_force(self) -> dict[str, str]:
+        kinds = {kind for step in TRIAL for kind in spec_of(step.stage).decisions}
+        return {kind: decisions.in_force(self.store, kind).digest for kind in kinds}
+
+    def record(self, trial: Trial) -> StepRecord | None:
+        """The last step of a trial that is done and whole; or the step that failed for good."""
+        run_id = self.id_of(trial)
+        if run_id in self._records:
+            return self._records[run_id]
+        found = self.store.runs.step(run_id, LAST)
+        if found is None:
+            steps = self.store.runs.read(run_id).steps.values()
+            found = next((one for one in steps if one.state != "done"), None)
+        if found is not None and found.state != "done":
+            known = found.refused or found.error == "ConfigError"
+            found = found if known and found.finished_at >= self.since else None
+        elif found is not None and self.store.find_result(found.key) is None:
+            found = None  # past its retention
+        if found is not None:
+            self._records[run_id] = found
+        return found
+
+    def value(self, trial: Trial) -> float | None:
+        """What a finished trial came to; None where it failed."""
+        record = self.record(trial)
+        metric = self.experiment.metric
+        return record.metrics[metric] if record and record.state == "done" else None
+
+    def run(self, trial: Trial) -> None:
+        """Bring a trial to its result; one that fails for good leaves a record that says why."""
+        run_id = self.id_of(trial)
+        self._records.pop(run_id, None)
+        try:
+            for step in self.steps(trial):
+                run_step(step, run_id, self.store)
+        except FINAL as error:
+            log.warning("%s failed: %s", trial.where, error)
+
+    def next_round(self) -> Round:
+        """The trials that can run now and have no result; none where the experiment is over."""
+        if self.experiment.search is not None:
+            missing, n_later = self._search(self.experiment.search)
+            if missing:
+                return Round(missing, n_later)
+        trials = [trial for trial in self.measured() if self.record(trial) is None]
+        return Round(trials, 0)
+
+    def _search(self, wanted: Search) -> tuple[list[Trial], int]:
+        """Go through every search as far as its results are known."""
+        missing: list[Trial] = []
+        n_later = 2 * self.experiment.n_folds * len(self.experiment.seeds)
+        for number, fold in enumerate((None, *range(self.experiment.n_folds))):
+            points = self.study.setdefault(number, [])  # of rounds that are over
+            while proposed := search.propose(wanted, points, number):
+                trials = [
+                    self.of_point(number, fold, len(points) + n, settings)
+                    for n, settings in enumerate(proposed)
+                ]
+                here = [t for of_one in trials for t in of_one if self.record(t) is None]
+                if here:
+                    missing += here
+                    n_left = wanted.budget - len(points) - len(proposed)
+                    n_later += n_left * wanted.n_inner_folds
+                    break
+                points += [
+                    Point(settings, _mean([self.value(trial) for trial in of_one]))
+                    for settings, of_one in zip(proposed, trials, strict=True)
+                ]
+        return missing, n_later
+
+    def of_point(
+        self, number: int, fold: int | None, place: int, settings: Mapping[str, Any]
+    ) -> list[Trial]:
+        """The trials of one point: every inner fold measures it."""
+        assert self.experiment.search is not None  # noqa: S101
+        seed = self.experiment.seeds[0]
+        n_inner = self.experiment.search.n_inner_folds
+        return [Trial("", settings, seed, fold, inner, (number, place)) for inner in range(n_inner)]
+
+    def measured(self) -> Iterator[Trial]:
+        """The trials that are compared.  Of a search, what it chose without the fold it is for.
+
+        Raises GateRejected where all points of a search failed.
+        """
+        one = self.experiment
+        arms: list[tuple[str, Sequence[Mapping[str, Any]]]]
+        if one.search is None:
+            arms = [(name_of(cell), [cell] * one.n_folds) for cell in one.cells()]
+        else:
+            chosen = [self.chosen(number + 1) for number in range(one.n_folds)]
+            arms = [(AS_THEY_STAND, [{}] * one.n_folds), (CHOSEN, chosen)]
+        for arm, by_fold in arms:
+            for seed in one.seeds:
+                for fold, settings in enumerate(by_fold):
+                    yield Trial(arm, settings, seed, fold)
+
+    def searched(self) -> list[Trial]:
+        """The trials of all known points of the searches."""
+        return [
+            trial
+            for number, points in self.study.items()
+            for place, point in enumerate(points)
+            for trial in self.of_point(
+                number, number - 1 if number else None, place, point.settings
+            )
+        ]
+
+    def chosen(self, number: int) -> Mapping[str, Any]:
+        """The best settings of a finished search; number 0 is the one over all folds."""
+        found = search.best(self.study[number])
+        if found is None:
+            raise GateRejected(
+                f"experiment {self.experiment.name}: every point of search {number + 1} failed; "
+                "their runs say why"
+            )
+        return found.settings
+
+    def write_study(self) -> None:
+        """Keep the points of the searches where people find them; no program reads the file."""
+        if self.experiment.search is None:
+            return
+        content = {
+            str(number): [
+                {
+                    "settings": dict(point.settings),
+                    "value": point.value,
+                    "state": "failed" if point.value is None else "complete",
+                }
+                for point in points
+            ]
+            for number, points in self.study.items()
+        }
+        self.store.documents.write(f"{FOLDER}/{self.experiment.name}/study.json", content)
+
+
+AS_THEY_STAND, CHOSEN = "settings as they stand", "settings that the search chose"
+
+
+def name_of(settings: Mapping[str, Any]) -> str:
+    """Name of an arm: its values, with their keys where these say more."""
+    short = ("train.model", "materialize.feature", "train.preset")
+    parts = [str(v) if k in short else f"{k.partition('.')[2]}={v}" for k, v in settings.items()]
+    return ", ".join(parts)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one is missing."""
+    found = [value for value in values if value is not None]
+    return mean(found) if len(found) == len(values) else None
+
+
+@cache
+def _what_runs(stage: str) -> tuple[str, str]:
+    module = load(stage).__name__
+    return provenance.code_digest(module), provenance.packages_digest(module)
