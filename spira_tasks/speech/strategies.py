@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class Strategy(Protocol):
     """How one feature is computed."""
 
-    def n_frames(self, spec: FeatureSpec) -> int: ...
+    def n_frames(self, spec: FeatureSpec, /) -> int: ...
 
-    def n_bins(self, spec: FeatureSpec) -> int: ...
+    def n_bins(self, spec: FeatureSpec, /) -> int: ...
 
-    def extractor(self, spec: FeatureSpec) -> nn.Module: ...
+    def extractor(self, spec: FeatureSpec, /) -> nn.Module: ...
 
 
 STRATEGIES: Registry[Strategy] = Registry(
@@ -39,5 +39,6 @@ STRATEGIES: Registry[Strategy] = Registry(
         "log_mel": "spira_tasks.speech.spectral:LOG_MEL",
         "mel": "spira_tasks.speech.spectral:MEL",
         "spectrogram": "spira_tasks.speech.spectral:SPECTROGRAM",
+        "markers": "spira_tasks.speech.markers:MARKERS",
     },
 )
