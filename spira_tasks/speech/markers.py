@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,9 +19,7 @@ from torch import Tensor, nn
 
 from spira_tasks.speech.audio import SAMPLE_RATE_HZ
 from spira_tasks.speech.probe import active_frames, frame_means, rounded
-
-if TYPE_CHECKING:
-    from spira_tasks.speech.features import FeatureSpec
+from spira_tasks.speech.strategies import FeatureSpec
 
 Waveform = NDArray[np.float64]
 

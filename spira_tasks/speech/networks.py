@@ -29,6 +29,13 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
 )
 
 
+def options_of(name: str, implementation: str = "") -> list[str]:
+    """What may be set of a network, in the order of its parameters."""
+    make = NETWORKS.find(name, implementation)
+    fixed = getattr(make, "keywords", {})  # of a partial
+    return [key for key in [*inspect.signature(make).parameters][2:] if key not in fixed]
+
+
 def build(
     name: str, n_frames: int, n_bins: int, options: Mapping[str, Any], implementation: str = ""
 ) -> nn.Module:
@@ -47,9 +54,7 @@ def build(
         When nothing has this name, the package is another, an option is unknown or wrong, or the
         network cannot be made for features of this shape.
     """
-    make = NETWORKS.find(name, implementation)
-    fixed = getattr(make, "keywords", {})  # of a partial
-    known = [key for key in [*inspect.signature(make).parameters][2:] if key not in fixed]
+    make, known = NETWORKS.find(name, implementation), options_of(name, implementation)
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(
             f"the network {name} has no option {', '.join(unknown)}. Its options are: "

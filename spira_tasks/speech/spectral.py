@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from spira_tasks.speech.strategies import FeatureSpec
 from spira_tasks.speech.torchaudio_import import transforms
-
-if TYPE_CHECKING:
-    from spira_tasks.speech.features import FeatureSpec
 
 
 class Spectral(nn.Module):
