@@ -74,11 +74,13 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         place: Place,
         store: str,
         network: str,
+        number: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(docker_url=place.url, auto_remove="never", mount_tmp_dir=False, **kwargs)
         self.place = place
         self.pipeline = pipeline
+        self.number = number
         self.limits = limits
         self.store = store
         self.network = network
@@ -89,7 +91,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self._actor = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = outcome.configured_step(self.task_id, self.pipeline, context)
+        step = outcome.configured_step(self.task_id, self.pipeline, context, self.number)
         self._secrets = secrets_of(self.limits)
         self._actor = outcome.actor(context)
         try:

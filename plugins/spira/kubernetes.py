@@ -74,7 +74,15 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
     operator_extra_links = LINKS
     ui_color = "#dcd7f4"
 
-    def __init__(self, *, pipeline: Pipeline, limits: Resources, store: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        limits: Resources,
+        store: str,
+        number: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         n_gpus = 0 if limits.gpu_optional else limits.n_gpus
         super().__init__(
             name=f"spira-{kwargs['task_id']}".replace("_", "-"),
@@ -103,6 +111,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             **kwargs,
         )
         self.pipeline = pipeline
+        self.number = number
         self.limits = limits
         self.store = store
         self.n_gpus = n_gpus
@@ -131,13 +140,14 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             raise AirflowException(f"the Kubernetes API does not answer: {error}") from error
         if not self._succeeded:
             raise AirflowException("the step was stopped")
-        record = outcome.result_of(self.store, context["run_id"], self.task_id, self._secrets)
+        name = outcome.record_of(self.task_id, self.number)
+        record = outcome.result_of(self.store, context["run_id"], name, self._secrets)
         # With do_xcom_push False, which avoids the provider's sidecar, Airflow pushes nothing.
         context["ti"].xcom_push(key="return_value", value=record)
         return record
 
     def build_pod_request_obj(self, context: Context, *, dry_run: bool = False) -> k8s.V1Pod:
-        step = outcome.configured_step(self.task_id, self.pipeline, context)
+        step = outcome.configured_step(self.task_id, self.pipeline, context, self.number)
         if any(reference.startswith("folder:") for reference in step.inputs.values()):
             raise AirflowFailException(
                 f"step {step.name!r} reads a folder, and a pod sees none: put the recordings into "
@@ -200,7 +210,8 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     def _failure(self, pod: k8s.V1Pod, context: Context) -> AirflowException:
         """The exception for a failed pod, by the states of pod and container."""
-        name, status = self.task_id, get_container_status(pod, self.base_container_name)
+        name = outcome.record_of(self.task_id, self.number)
+        status = get_container_status(pod, self.base_container_name)
         ended = status.state.terminated if status else None
         if pod.status.reason or ended is None:  # evicted, past its deadline, lost with its node
             why = pod.status.reason or "no reason given"

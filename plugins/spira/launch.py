@@ -70,7 +70,21 @@ def cron(expression: str) -> CronTriggerTimetable | None:
 
 
 def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOperator:
-    """The operator that runs ``step`` of ``pipeline``, by default under ``SPIRA_RUNTIME``.
+    """The operator that runs ``step`` of ``pipeline``; raises as ``operator_of``."""
+    operator, settings = operator_of(step, pipeline, runtime)
+    return operator(**settings)
+
+
+def mapped_step(step: Step, pipeline: Pipeline, numbers: Any) -> Any:
+    """The operator that runs ``step`` once for each number that an earlier task returns."""
+    operator, settings = operator_of(step, pipeline)
+    return operator.partial(**settings).expand(number=numbers)
+
+
+def operator_of(
+    step: Step, pipeline: Pipeline, runtime: str = ""
+) -> tuple[type[BaseOperator], dict[str, Any]]:
+    """The operator class that runs ``step``, by default under ``SPIRA_RUNTIME``; its arguments.
 
     Raises
     ------
@@ -84,7 +98,7 @@ def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOper
     if resources.queue:
         common["queue"] = resources.queue
     if runtime == "process":
-        return ProcessStepOperator(**common)
+        return ProcessStepOperator, common
     if runtime not in RUNTIMES:
         raise ValueError(f"SPIRA_RUNTIME is {runtime!r}; it must be one of {', '.join(RUNTIMES)}")
     common |= {
@@ -96,18 +110,18 @@ def step_operator(step: Step, pipeline: Pipeline, runtime: str = "") -> BaseOper
     if runtime == "kubernetes":
         from spira.kubernetes import StepPodOperator
 
-        return StepPodOperator(**common)
+        return StepPodOperator, common
     from spira.docker import StepDockerOperator
 
     n_lent = number_of("SPIRA_GPUS", 0, "GPUs")
     if resources.n_gpus and (n_lent or not resources.gpu_optional):
         common |= {"pool": GPU_POOL, "pool_slots": resources.n_gpus}
-    return StepDockerOperator(
-        place=site.place(resources),
-        network=network_of(resources.access),
-        user=os.environ.get("SPIRA_CONTAINER_USER", "10001:10001"),
-        **common,
-    )
+    common |= {
+        "place": site.place(resources),
+        "network": network_of(resources.access),
+        "user": os.environ.get("SPIRA_CONTAINER_USER", "10001:10001"),
+    }
+    return StepDockerOperator, common
 
 
 def add_steps(pipeline: Pipeline) -> None:
@@ -149,13 +163,14 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
     operator_extra_links = LINKS
     ui_color = "#d7e8f4"
 
-    def __init__(self, *, pipeline: Pipeline, **kwargs: Any) -> None:
+    def __init__(self, *, pipeline: Pipeline, number: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
+        self.number = number
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = configured_step(self.task_id, self.pipeline, context)
+        step = configured_step(self.task_id, self.pipeline, context, self.number)
         python = os.environ.get("SPIRA_PYTHON", sys.executable)
         last_lines: deque[str] = deque(maxlen=N_LAST_LINES)
         self.process = subprocess.Popen(

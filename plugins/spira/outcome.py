@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
@@ -30,10 +31,13 @@ TRANSIENT = {
 log = logging.getLogger("spira.step")
 
 
-def configured_step(name: str, pipeline: Pipeline, context: Mapping[str, Any]) -> Step:
+def configured_step(
+    name: str, pipeline: Pipeline, context: Mapping[str, Any], number: int | None = None
+) -> Step:
     """The step of this name as the parameters of the DAG run configure it.
 
-    A run that an event woke reads the recordings that the event names.
+    A run that an event woke reads the recordings that the event names.  Each ``number`` of a mapped
+    step leaves a record of its own.
 
     Raises
     ------
@@ -44,9 +48,18 @@ def configured_step(name: str, pipeline: Pipeline, context: Mapping[str, Any]) -
     if pipeline.entry and (event := waking_event(context)):
         params["data"] = event["data"]
     try:
-        return pipeline.from_params(params).step(name)
+        step = pipeline.from_params(params).step(name)
     except ValueError as error:
         raise AirflowFailException(str(error)) from None
+    if number is None:
+        return step
+    config = {**step.config, "number": number}
+    return replace(step, name=record_of(name, number), config=config)
+
+
+def record_of(step: str, number: int | None) -> str:
+    """Name of the record that a step leaves, or one number of a mapped step."""
+    return step if number is None else f"{step}-{number}"
 
 
 def command_line(python: str, step: Step, run_id: str) -> list[str]:

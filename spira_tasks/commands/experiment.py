@@ -33,7 +33,7 @@ def experiment(
     store: OpenStore,
     file: Annotated[Path, Argument(help="TOML file that declares the experiment")],
     data: Annotated[
-        str, Option(help="folder or s3://bucket/prefix, in place of that of the file")
+        str, Option(help="folder or s3://bucket/prefix, for a file that names none")
     ] = "",
     n_trials: Annotated[
         int | None,
@@ -48,11 +48,7 @@ def experiment(
     from spira_tasks.experiments.trials import Runs
 
     one = declaration.read(file)
-    if one.has_ended(datetime.now(UTC).date()) and not expired:
-        raise ConfigError(
-            f"experiment {one.name} ended on {one.ends}: ask its owner, {one.owner}, to move the "
-            "end or to remove the file; --expired runs it all the same"
-        )
+    declaration.refuse_ended(one, may_be_over=expired)
     since = datetime.now(UTC).isoformat(timespec="seconds") if again else ""
     runs = Runs(one, data, store, since)
     if not _run(runs, n_trials):
@@ -93,6 +89,10 @@ def _print(found: dict[str, Any]) -> None:
         print(f"{found['name']}: {question}")
     if found.get("synthetic"):
         print("synthetic cohort: it shows that the platform works, and says nothing of medicine")
+    if found.get("optimistic"):
+        print(
+            "the search chose its settings on the people it is measured on: its numbers flatter it"
+        )
     counts = [words.count(found[name]) for name in ("n_subjects", "n_patients", "n_controls")]
     print("measured on {} people, {} patients and {} controls".format(*counts))
     if settings := found.get("settings"):

@@ -279,6 +279,24 @@ ROLLBACK = Pipeline(
     options={"to": "rollback.to", "reason": "rollback.reason"},
 )
 
+# The step ``trial`` is mapped: each number is one trial of the plan, a ``TRIAL`` in one process.
+EXPERIMENT = Pipeline(
+    "experiment",
+    (
+        Step("plan", "plan", resources=TRAINING.step("ingest").resources),
+        Step(
+            "trial",
+            "trial",
+            inputs={"plan": "plan.plan"},
+            resources=TRAINING.step("train").resources,
+        ),
+        Step(
+            "compare", "compare", inputs={"plan": "plan.plan"}, resources=Resources(access="models")
+        ),
+    ),
+    options={"experiment": "plan.experiment", "data": "plan.data", "expired": "plan.expired"},
+)
+
 # Of the services: what collection and labels hold becomes recordings that a training reads.
 SNAPSHOT = Pipeline(
     "snapshot",
@@ -341,7 +359,7 @@ TRIAL = Pipeline(
 PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (
-        *(TRAINING, ERASURE, REPORT, RETENTION, ROLLBACK),
+        *(TRAINING, EXPERIMENT, ERASURE, REPORT, RETENTION, ROLLBACK),
         *(SNAPSHOT, HOSPITAL_SYNC, TELEMETRY),
     )
 }

@@ -12,6 +12,9 @@ from spira_tasks.contract.record import verdicts_of
 from spira_tasks.contract.typed import typed
 from spira_tasks.contract.verdict import Verdict
 
+# Runs with these names are parts of experiments: their steps are called as those of a training.
+EXPERIMENT, TRIAL = "experiment@", "trial@"
+
 State = Literal["done", "blocked", "failed"]
 RunOutcome = Literal["promoted", "kept", "blocked", "failed", "running"]
 
@@ -99,7 +102,12 @@ class Run:
 
     @property
     def training(self) -> Run:
-        """The run without steps that are not of the training pipeline, such as the report."""
+        """The run without steps that are not of the training pipeline, such as the report.
+
+        Nothing is left of a part of an experiment.
+        """
+        if self.run_id.startswith((EXPERIMENT, TRIAL)):
+            return Run(self.run_id, {})
         names = {step.name for step in TRAINING}
         return Run(self.run_id, {name: one for name, one in self.steps.items() if name in names})
 

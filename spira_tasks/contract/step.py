@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-STAGES = ("spira_tasks.stages", "spira_services.stages")
-"""Packages whose modules are stages.  The second are those that act on the services."""
+STAGES = ("spira_tasks.stages", "spira_services.stages", "spira_tasks.experiments.stages")
+"""Packages whose modules are stages.
+
+The second are those that act on the services, the third those that run other steps.
+"""
 
 
 @dataclass(frozen=True)

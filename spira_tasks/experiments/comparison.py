@@ -229,6 +229,8 @@ def of_experiment(runs: Runs) -> dict[str, Any]:
     return {
         **about,
         "synthetic": synthetic,
+        # whether the settings that a search chose are measured on what it chose them by
+        "optimistic": one.search is not None and not one.search.nested,
         "n_points": len(searched) // one.search.n_inner_folds if one.search else 0,
         "search_costs": _costs(store, [runs.id_of(trial) for trial in searched]),
         **found,

@@ -8,7 +8,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -54,6 +54,9 @@ class Search(_Strict):
     parallel: PositiveInt = 4  # points that are proposed at once, from the same knowledge
     n_inner_folds: NumberOfFolds = 3
     seed: Annotated[int, Field(ge=0)] = 0
+    # Whether each fold is measured with settings that a search of its own chose without it.  If
+    # not, one search chooses for all, and its choice looks better than it is elsewhere.
+    nested: bool = True
     space: dict[str, Choices | Range] = Field(min_length=1)
 
 
@@ -148,10 +151,28 @@ def parse(text: str, where: str) -> Experiment:
 
 def read(file: Path) -> Experiment:
     """Read a file; raises as ``parse``."""
+    return parse(content(file), str(file))
+
+
+def content(file: Path) -> str:
+    """The text of a file; ConfigError where it cannot be read."""
     try:
-        return parse(file.read_text("utf-8"), str(file))
+        return file.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}): name a TOML file") from None
+        raise ConfigError(
+            f"{file} cannot be read ({error.strerror}): name a TOML file; a container sees no file "
+            "of the host, and is given the text"
+        ) from None
+
+
+def refuse_ended(experiment: Experiment, *, may_be_over: bool) -> None:
+    """Raise ConfigError for an experiment whose end has passed, unless it may have."""
+    if experiment.has_ended(datetime.now(UTC).date()) and not may_be_over:
+        raise ConfigError(
+            f"experiment {experiment.name} ended on {experiment.ends}: ask its owner, "
+            f"{experiment.owner}, to move the end or to remove the file; --expired, or the field "
+            "of the form, runs it all the same"
+        )
 
 
 def ended(folder: Path, day: date) -> list[tuple[Path, Experiment]]:
@@ -177,4 +198,6 @@ def check(folder: Path, day: date) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(check(FOLDER, date.fromisoformat(sys.argv[1]) if sys.argv[1:] else date.today()))  # noqa: DTZ011
+    sys.exit(
+        check(FOLDER, date.fromisoformat(sys.argv[1]) if sys.argv[1:] else datetime.now(UTC).date())
+    )

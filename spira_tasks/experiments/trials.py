@@ -11,19 +11,20 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 from spira_tasks import provenance
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
-from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.run import EXPERIMENT, StepRecord
+from spira_tasks.contract.run import TRIAL as TRIAL_RUN
 from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.experiments import search
-from spira_tasks.experiments.declaration import Experiment, Search
+from spira_tasks.experiments.declaration import Experiment, Search, parse
 from spira_tasks.experiments.search import Point
 from spira_tasks.governance import decisions
 from spira_tasks.runner import check, load, run_step, spec_of
@@ -47,12 +48,22 @@ class Trial:
     inner_fold: int | None = None
     point: tuple[int, int] | None = None  # which search, and which of its points
 
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
     @property
     def where(self) -> str:
+        """The trial in words."""
         inner = "" if self.inner_fold is None else f" inner fold {self.inner_fold + 1}"
         outer = "" if self.fold is None else f" fold {self.fold + 1}"
         point = f"search {self.point[0] + 1} point {self.point[1] + 1}" if self.point else self.arm
         return f"{point}, seed {self.seed}{outer}{inner}"
+
+
+def trials_of(content: bytes) -> list[Trial]:
+    """The trials of a ``plan.json``."""
+    rows = json.loads(content)["trials"]
+    return [Trial(**row | {"point": row["point"] and tuple(row["point"])}) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -61,9 +72,6 @@ class Round:
 
     trials: Sequence[Trial]
     n_later: int
-
-
-State = Literal["done", "failed", "missing"]
 
 
 class Runs:
@@ -77,10 +85,11 @@ class Runs:
 
     def __init__(self, experiment: Experiment, data: str, store: Store, since: str = "") -> None:
         self.experiment, self.store, self.since = experiment, store, since
-        self.data = data or experiment.data
+        self.data = experiment.data or data
         if not self.data:
             raise ConfigError(
-                f"experiment {experiment.name} names no data: give --data, or add data = … to it"
+                f"experiment {experiment.name} names no data: give it at the start, or add "
+                'data = "…" to the file'
             )
         self.study: dict[int, list[Point]] = {}  # points by search, as far as they are known
         self._records: dict[str, StepRecord] = {}  # of finished trials, by id
@@ -88,7 +97,7 @@ class Runs:
     @property
     def run_id(self) -> str:
         """Of the steps that all trials share."""
-        return f"experiment-{self.experiment.name}"
+        return f"{EXPERIMENT}{self.experiment.name}"
 
     @cached_property
     def shared(self) -> dict[str, str]:
@@ -106,9 +115,13 @@ class Runs:
                 found |= {f"{step.name}.{output}": d for output, d in result.outputs.items()}
         return found
 
-    def bind(self, digests: Mapping[str, str]) -> None:
-        """Take the outputs of the shared steps as they were found elsewhere."""
-        self.__dict__["shared"] = dict(digests)
+    @classmethod
+    def of_plan(cls, content: bytes, store: Store) -> Runs:
+        """The trials of an experiment whose shared steps ran elsewhere, by ``plan.json``."""
+        plan = json.loads(content)
+        runs = cls(parse(plan["experiment"], "the plan"), plan["data"], store)
+        runs.shared = plan["shared"]
+        return runs
 
     def steps(self, trial: Trial) -> list[Step]:
         """The steps of a trial; what comes before the folds is named by its digest."""
@@ -135,7 +148,7 @@ class Runs:
             [step.to_json(), *_what_runs(step.stage), *self._decisions(step.stage)]
             for step in self.steps(trial)
         ]
-        return "trial-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+        return TRIAL_RUN + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
     def _decisions(self, stage: str) -> list[str]:
         return [self._in_force[kind] for kind in spec_of(stage).decisions]
@@ -192,7 +205,8 @@ class Runs:
         """Go through every search as far as its results are known."""
         missing: list[Trial] = []
         n_later = 2 * self.experiment.n_folds * len(self.experiment.seeds)
-        for number, fold in enumerate((None, *range(self.experiment.n_folds))):
+        folds = range(self.experiment.n_folds) if wanted.nested else ()
+        for number, fold in enumerate((None, *folds)):
             points = self.study.setdefault(number, [])  # of rounds that are over
             while proposed := search.propose(wanted, points, number):
                 trials = [
@@ -230,7 +244,8 @@ class Runs:
         if one.search is None:
             arms = [(name_of(cell), [cell] * one.n_folds) for cell in one.cells()]
         else:
-            chosen = [self.chosen(number + 1) for number in range(one.n_folds)]
+            numbers = [fold + 1 if one.search.nested else 0 for fold in range(one.n_folds)]
+            chosen = [self.chosen(number) for number in numbers]
             arms = [(AS_THEY_STAND, [{}] * one.n_folds), (CHOSEN, chosen)]
         for arm, by_fold in arms:
             for seed in one.seeds:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import in_threads
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.run import Run
+from spira_tasks.contract.run import EXPERIMENT, TRIAL, Run
 from spira_tasks.contract.verdict import MIN_CELL, suppress
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions
@@ -152,7 +152,8 @@ def gather(store: Store, run_id: str) -> RunFacts:
 
 def history(store: Store) -> list[RunSummary]:
     """The newest MAX_RUNS training runs, the oldest first."""
-    runs = in_threads(lambda run_id: store.runs.read(run_id).training, store.runs.ids()[-MAX_RUNS:])
+    ids = [one for one in store.runs.ids() if not one.startswith((EXPERIMENT, TRIAL))]
+    runs = in_threads(lambda run_id: store.runs.read(run_id).training, ids[-MAX_RUNS:])
     summaries = in_threads(partial(_summary, store), [run for run in runs if run.steps])
     return sorted(summaries, key=lambda run: (run.finished_at, run.run_id))
 
@@ -169,7 +170,7 @@ def compare(store: Store, run_id: str, runs: Sequence[RunSummary]) -> Since | No
 def latest_run(store: Store) -> str:
     """The training run that last wrote a record; ConfigError when there is none."""
     for run_id in reversed(store.runs.ids()):
-        if store.runs.read(run_id).training.steps:
+        if not run_id.startswith((EXPERIMENT, TRIAL)) and store.runs.read(run_id).training.steps:
             return run_id
     raise ConfigError(f"store {store.url} has no training run yet; there is nothing to report on")
 

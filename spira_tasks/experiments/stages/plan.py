@@ -1,0 +1,67 @@
+"""Say which trials of an experiment can run now and have no result.
+
+The steps that all trials share run here, so that a trial needs no key to the recordings.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.contract.record import Outcome
+
+if TYPE_CHECKING:
+    from spira_tasks.work import PlatformWork
+
+SPEC = StageSpec(outside=True)  # it runs other steps
+
+
+@dataclass(frozen=True)
+class Inputs:
+    pass
+
+
+@dataclass(frozen=True)
+class Outputs:
+    plan: Path  # plan.json
+
+
+class Config(StageConfig):
+    """``experiment``: the text of the file that declares it, or its path where this runs.
+
+    ``data``: folder or s3://bucket/prefix, for a file that names none.  ``expired``: whether to run
+    it after its end.
+    """
+
+    experiment: Annotated[str, Field(min_length=1)]
+    data: str = ""
+    expired: bool = False
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
+    from spira_tasks.experiments import declaration
+    from spira_tasks.experiments.trials import Runs
+
+    text = config.experiment
+    if "\n" not in text:
+        text = declaration.content(Path(text))
+    one = declaration.parse(text, "the experiment")
+    declaration.refuse_ended(one, may_be_over=config.expired)
+    runs = Runs(one, config.data, work.store)
+    shared = runs.shared
+    waiting = runs.next_round()
+    runs.write_study()
+    plan = {
+        "experiment": text,
+        "data": runs.data,
+        "shared": shared,
+        "trials": [trial.to_json() for trial in waiting.trials],
+    }
+    (outputs.plan / "plan.json").write_text(json.dumps(plan, indent=1, sort_keys=True))
+    n = len(waiting.trials)
+    return Outcome({"n_trials": float(n), "n_later": float(waiting.n_later)}, changed=n > 0)
