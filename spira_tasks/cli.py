@@ -6,26 +6,11 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 from typer.main import get_command
 
-from spira_tasks.commands import (
-    Commands,
-    audit,
-    data,
-    erase,
-    expectations,
-    experiment,
-    model,
-    predict,
-    pseudonyms,
-    quarantine,
-    report,
-    retention,
-    runs,
-    trace,
-    waive,
-)
+from spira_tasks.commands import Commands, runs
 from spira_tasks.contract.exits import EXIT_BUG
 from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import SpiraError
@@ -46,12 +31,33 @@ exit status:
 INTERRUPTED = 130
 TITLES = {"GateRejected": "refused", "ConfigError": "error"}
 
-app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
-for module in (
-    *(data, runs, report, quarantine, waive, model, predict, expectations),
-    *(trace, audit, erase, pseudonyms, retention, experiment),
-):
-    app.add_typer(module.app)
+
+@cache
+def whole() -> Commands:
+    """Every command."""
+    from spira_tasks.commands import (
+        audit,
+        data,
+        erase,
+        expectations,
+        experiment,
+        model,
+        predict,
+        pseudonyms,
+        quarantine,
+        report,
+        retention,
+        trace,
+        waive,
+    )
+
+    app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
+    for module in (
+        *(data, runs, report, quarantine, waive, model, predict, expectations),
+        *(trace, audit, erase, pseudonyms, retention, experiment),
+    ):
+        app.add_typer(module.app)
+    return app
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.captureWarnings(capture=True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # of libraries: not for our users
     signal.signal(signal.SIGTERM, _stop)
-    if arguments[:1] != ["run"]:
+    is_step = arguments[:1] == ["run"]
+    if not is_step:
         forget_airflow()
+    # What the other commands import takes as long as all that a found step does.
+    app = runs.app if is_step else whole()
     try:
         get_command(app)(arguments, prog_name=COMMAND)
     except SpiraError as error:
