@@ -63,7 +63,8 @@ def describe(run_id: str, store: Store) -> dict[str, Any]:
 def export_reports(run_id: str, store: Store, folder: Path) -> list[Path]:
     """Copy every report of a run to ``folder/<run>/<step>/``; return the files.
 
-    Tables stay: they have a row for every recording, and no erasure would reach the copy.
+    ``folder/<run>/run.json`` is the description of the run.  Tables stay: they have a row for every
+    recording, and no erasure would reach the copy.
     """
     files = []
     for record in _run(run_id, store).steps.values():
@@ -75,6 +76,9 @@ def export_reports(run_id: str, store: Store, folder: Path) -> list[Path]:
                 if not name.endswith(".parquet"):
                     shutil.copyfile(directory.path(name), target / name)
                     files.append(target / name)
+    (folder / run_id).mkdir(parents=True, exist_ok=True)
+    files.append(folder / run_id / "run.json")
+    files[-1].write_text(json.dumps(describe(run_id, store), indent=1))
     audit.record(store, "report", {"run": run_id, "files": [file.name for file in files]})
     return files
 
