@@ -49,7 +49,8 @@ def features_of(
     order = np.empty((len(rows), spec.n_frames), dtype=np.int64)
     order[:, inside] = which.reshape(len(rows), -1)
     order[:, ~inside] = len(distinct) + np.arange(len(rows) * len(over)).reshape(len(rows), -1)
-    return extractor._levels(bands[torch.from_numpy(order).to(device)].transpose(1, 2))
+    features: Tensor = extractor._levels(bands[torch.from_numpy(order).to(device)].transpose(1, 2))
+    return features
 
 
 def _bands(extractor: FeatureExtractor, frames: Tensor) -> Tensor:
@@ -57,4 +58,4 @@ def _bands(extractor: FeatureExtractor, frames: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(frames, n=extractor.spec.n_fft)
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     bank: Tensor | None = getattr(extractor.scale, "fb", None)
-    return power if bank is None else power @ bank
+    return power if bank is None else torch.matmul(power, bank)

@@ -7,19 +7,22 @@ Portuguese Speech", Findings of ACL-IJCNLP 2021.  Every published experiment use
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-ModelName = Literal["spiraconv_v1", "spiraconv_v2"]
+from spira_tasks.speech import fused
+
+ModelName = Literal["spiraconv_v1", "spiraconv_v2", "spiraconv_v4"]
 
 LOG2_E = 1 / math.log(2)
 
-# out channels, kernel (frames), dilation (frames), groups of version 2's normalisation, pooled
-CONVOLUTIONS = ((32, 7, 2, 16, True), (16, 5, 2, 8, True), (8, 3, 2, 4, True), (4, 2, 1, 2, False))
+KERNELS, DILATIONS = (7, 5, 3, 2), (2, 2, 2, 1)  # frames, as published
+# out channels, groups of the normalisation, pooled
+LAYERS = ((32, 16, True), (16, 8, True), (8, 4, True), (4, 2, False))
 
 
 class Standardize(nn.Module):
@@ -59,18 +62,28 @@ class SpiraConv(nn.Module):
     ----------
     n_frames, n_bins : int
         Shape of one window's features; the first dense layer is made for it.
-    version : {"spiraconv_v1", "spiraconv_v2"}
-        Version 1 normalises by batch, version 2 by group.
+    version : {"spiraconv_v1", "spiraconv_v2", "spiraconv_v4"}
+        Version 1 normalises by batch, versions 2 and 4 by group.  Version 4 is the name that
+        SPIRA-ComParE2021 gave version 2 with other kernels, dilations and dropout.
     dropout : float
         After every layer but the last.  Published: 0.7.
     n_hidden : int
         Width of the first dense layer.  Published: 100.
+    kernels, dilations : four ints each
+        Of the convolutions, in frames.
+    pooling : {"flatten", "average"}
+        What the dense layers see: all frames, as published, or their mean.
 
     Notes
     -----
     With 4 s windows of 40 MFCC it has 691,613 parameters, 99.5 % of them in the first dense layer.
-    Version 1 as published ignored the setting for windows and scored every time step; here both
+    Version 1 as published ignored the setting for windows and scored every time step; here all
     versions score the window.
+
+    Raises
+    ------
+    ValueError
+        When there are not four kernels and dilations, or they need more frames than there are.
     """
 
     def __init__(
@@ -80,11 +93,22 @@ class SpiraConv(nn.Module):
         version: ModelName = "spiraconv_v2",
         dropout: float = 0.7,
         n_hidden: int = 100,
+        *,
+        kernels: Sequence[int] = KERNELS,
+        dilations: Sequence[int] = DILATIONS,
+        pooling: Literal["flatten", "average"] = "flatten",
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        n_in = 1
-        for n_out, kernel, dilation, groups, pooled in CONVOLUTIONS:
+        n_in, n_left = 1, n_frames
+        if not len(kernels) == len(dilations) == len(LAYERS):
+            raise ValueError(
+                f"{len(kernels)} kernels and {len(dilations)} dilations: SPIRAConv has "
+                f"{len(LAYERS)} convolutions, give as many of each"
+            )
+        for (n_out, groups, pooled), kernel, dilation in zip(
+            LAYERS, kernels, dilations, strict=True
+        ):
             batch_norm = version == "spiraconv_v1"
             layers += [
                 nn.Conv2d(n_in, n_out, kernel_size=(kernel, 1), dilation=(dilation, 1)),
@@ -93,20 +117,45 @@ class SpiraConv(nn.Module):
                 *([nn.MaxPool2d(kernel_size=(2, 1))] if pooled else []),
                 nn.Dropout(dropout),
             ]
-            n_in = n_out
+            n_in, n_left = n_out, (n_left - dilation * (kernel - 1)) // (2 if pooled else 1)
+        if n_left < 1:
+            raise ValueError(
+                f"windows of {n_frames} frames are too short for kernels {tuple(kernels)} with "
+                f"dilations {tuple(dilations)}: make them or the dilations smaller, or windows "
+                "longer"
+            )
+        self.pooling = pooling
         self.convolutions = nn.Sequential(*layers)
-        with torch.no_grad():
-            n_flat = self.convolutions.eval()(torch.zeros(1, 1, n_frames, n_bins)).numel()
-        self.convolutions.train()
+        n_flat = n_in * n_bins * (n_left if pooling == "flatten" else 1)
         self.dense = nn.Sequential(
             nn.Linear(n_flat, n_hidden), nn.Mish(), nn.Dropout(dropout), nn.Linear(n_hidden, 1)
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (batch, frame, bin) features to (batch,) logits of respiratory insufficiency."""
-        hidden = self.convolutions(features.unsqueeze(1))  # (batch, channel, frame, bin)
-        logits: Tensor = self.dense(hidden.flatten(start_dim=1))
-        return logits.squeeze(1)
+        """Map (batch, frame, bin) features to (batch,) logits of respiratory insufficiency.
+
+        Where it can, the layers that follow a convolution are one pass over memory
+        (docs/adr/0036); ``plain`` is the same network in torch's own layers.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return self.plain(features)
+        hidden = features.unsqueeze(1)  # (batch, channel, frame, bin)
+        layers = iter(self.convolutions)
+        for convolution, norm in zip(layers, layers, strict=False):
+            hidden, following = convolution(hidden), [next(layers), next(layers)]
+            if pooled := isinstance(following[-1], nn.MaxPool2d):
+                following.append(next(layers))
+            dropout: nn.Dropout = following[-1]  # type: ignore[assignment]
+            if isinstance(norm, nn.GroupNorm) and fused.can(hidden, dropout.p):
+                hidden = fused.normalised_mish(hidden, norm, pooled, dropout.p)
+            else:
+                for layer in (norm, *following):
+                    hidden = layer(hidden)
+        return self._scores(hidden)
+
+    def plain(self, features: Tensor) -> Tensor:
+        """As ``forward``, by torch's own layers."""
+        return self._scores(self.convolutions(features.unsqueeze(1)))
 
     def infer(self, features: Tensor) -> Tensor:
         """As ``forward`` of a network that is not being trained, in a third of the time.
@@ -122,6 +171,12 @@ class SpiraConv(nn.Module):
                 hidden = torch.maximum(hidden[:, :, :n_even:2], hidden[:, :, 1:n_even:2])
             elif not isinstance(layer, nn.Dropout):
                 hidden = layer(hidden)
+        return self._scores(hidden)
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """Logits of (batch, channel, frame, bin) outputs of the convolutions."""
+        if self.pooling == "average":
+            hidden = hidden.mean(dim=2)
         logits: Tensor = self.dense(hidden.flatten(start_dim=1))
         return logits.squeeze(1)
 
