@@ -200,7 +200,10 @@ def _find_or_compute(
     log.info("%s: computing %s", step.name, key[:12])
     started, cpu_started = time.monotonic(), _cpu_seconds()
     work = _work(step, run_id, store, key, code + packages)
-    outcome, outputs = _execute(stage, inputs, config, work, store)
+    try:
+        outcome, outputs = _execute(stage, inputs, config, work, store)
+    finally:  # what is finished is kept, whatever stopped the rest
+        store.blobs.flush()
     seconds = round(time.monotonic() - started, 3)
     result = Result(
         stage=step.stage,

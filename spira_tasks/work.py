@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spira_tasks.artifacts import Blobs, Checkpoint, Store
+from spira_tasks.artifacts import Checkpoint, Packs, Store
 from spira_tasks.errors import SpiraError
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ class Work:
     """What every stage has: big things, earlier work, and progress."""
 
     key: str  # of the result being computed
-    blobs: Blobs  # waveforms and feature matrices, by digest: written and read one by one
+    blobs: Packs  # waveforms and feature matrices, by digest: added and read one by one
     # ``remember(parts, make)`` returns the JSON record that ``make()`` returned the first time it
     # was called with these parts by this code, so that one recording is never worked on twice.
-    # Parts and records are plain JSON; a record keeps the blobs that it names alive.
+    # Parts and records are plain JSON, and name nobody; they go with the blobs that they mention.
     remember: Callable[[Mapping[str, Any], Callable[[], Record]], Record]
     # Where a stage may keep its state, for a retry to go on from.  It is deleted once the result is
     # stored; the result must not depend on it.

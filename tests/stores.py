@@ -50,6 +50,12 @@ def step_record(step: str = "train", **fields: Any) -> StepRecord:
     return StepRecord(step, **known | fields)
 
 
+def remembered(store: Store) -> set[str]:
+    """The keys of all work that a store remembers."""
+    documents = (store.documents.read(name) for name in store.documents.names("memo"))
+    return {key for document in documents if document for key in document["records"]}
+
+
 def blob_name(digest: str) -> str:
     sha256 = digest.removeprefix("sha256:")
     return f"blobs/{sha256[:2]}/{sha256}"

@@ -2,10 +2,10 @@
 
 Layout, the same in a folder and in a bucket::
 
-    blobs/ab/<sha256>               one file's content, stored once
+    blobs/ab/<sha256>               one file's content, stored once; or a pack of many contents
     trees/<sha256>.json             one artifact: [[relative path, sha256, size], ...]
     results/<key>.json              the Result of a key; written last, so it is the commit
-    memo/ab/<key>.json              a small record of work done for one recording
+    memo/<sha256>.json              index of a pack: where each content is, and what was done
     runs/<run_id>/<name>.json       what happened in a run
     checkpoints/<key>.safetensors   the state of unfinished work on the result of a key, sealed
     decisions/<kind>/<id>.json      what people decided: releases, waivers, erasures
@@ -37,7 +37,6 @@ from typing import Any
 from spira_tasks.artifacts import sealed
 from spira_tasks.artifacts.backends import Entry, Folder, checked
 from spira_tasks.artifacts.blobs import (
-    DIGEST,
     Blobs,
     canonical_json,
     digest_of,
@@ -46,6 +45,7 @@ from spira_tasks.artifacts.blobs import (
     set_aside,
 )
 from spira_tasks.artifacts.documents import Checkpoint, Documents, Runs
+from spira_tasks.artifacts.packs import Packs
 from spira_tasks.artifacts.sources import Directory, open_backend, open_source, put_source
 from spira_tasks.contract.record import Result
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
@@ -55,6 +55,7 @@ __all__ = [
     "Checkpoint",
     "Directory",
     "Documents",
+    "Packs",
     "Store",
     "open_source",
     "put_source",
@@ -73,7 +74,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._backend = open_backend(url)
         self.url = self._backend.url
-        self.blobs = Blobs(self._backend)
+        self.blobs = Packs(self._backend)
         self.documents = Documents(self._backend)
         self.runs = Runs(self._backend)
 
@@ -147,25 +148,12 @@ class Store:
         return Checkpoint(self._backend, checked(key))
 
     def recall(self, key: str) -> dict[str, Any] | None:
-        """Return what was memorized under ``key``, or None when there is nothing to rely on.
-
-        A record whose blobs are no longer whole is forgotten, so that they are made again.
-        """
-        memo = sealed.read(self._backend, _memo(key), json.loads)
-        if memo is None:
-            return None
-        if any(self.blobs.size(digest) != size for digest, size in memo["blobs"].items()):
-            return None
-        return dict(memo["record"])
+        """What was memorized under ``key``; see ``Packs.recall``."""
+        return self.blobs.recall(key)
 
     def memorize(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep a small JSON record, and which blobs it mentions by digest."""
-        content = canonical_json(record)
-        mentioned = sorted({found[0] for found in DIGEST.finditer(content.decode())})
-        sizes = {digest: self.blobs.size(digest) for digest in mentioned}
-        blobs = {digest: size for digest, size in sizes.items() if size is not None}
-        memo = {"record": record, "blobs": blobs}
-        self._backend.write(_memo(key), sealed.sealed(_memo(key), memo))
+        """Keep a small JSON record; see ``Packs.memorize``."""
+        self.blobs.memorize(key, record)
 
     def files(self, digest: str) -> dict[str, str]:
         """The files of an artifact: name to digest, whether their content is still there or not."""
@@ -214,7 +202,3 @@ def _tree_name(digest: str) -> str:
 
 def _result(key: str) -> str:
     return f"results/{checked(key)}.json"
-
-
-def _memo(key: str) -> str:
-    return f"memo/{checked(key)[:2]}/{key}.json"

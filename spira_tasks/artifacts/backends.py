@@ -50,6 +50,12 @@ class Backend(Protocol):
     def read(self, name: str, version: str | None = None) -> bytes | None:
         """Return the content; None when there is no such file or it is no longer ``version``."""
 
+    def read_range(self, name: str, offset: int, size: int, *, keep: bool = False) -> bytes | None:
+        """Return ``size`` bytes of a file; None when there is no such file or it is shorter.
+
+        ``keep``: they will be read again, so a copy may stay on this machine while it has room.
+        """
+
     def local(self, name: str, version: str | None = None) -> Path | None:
         """Return a file on this machine to read; None when gone or no longer ``version``."""
 
@@ -92,6 +98,17 @@ class Folder:
             return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def read_range(self, name: str, offset: int, size: int, *, keep: bool = False) -> bytes | None:  # noqa: ARG002
+        try:
+            descriptor = os.open(self.root / name, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            content = os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+        return content if len(content) == size else None
 
     def local(self, name: str, version: str | None = None) -> Path | None:
         entry = self.find(name)

@@ -50,10 +50,8 @@ class Blobs:
         name = name_of(digest)
         content = self._backend.read(name)
         if content is None:
-            raise _missing(self._backend, name)
-        if digest_of(content) != digest:
-            raise set_aside(self._backend, name)
-        return content
+            raise missing(self._backend, name)
+        return self._verified(digest, content)
 
     def path(self, digest: str) -> Path:
         """Return a local file with the content of ``digest``, to read and never to write.
@@ -64,7 +62,7 @@ class Blobs:
         name = name_of(digest)
         path = self._backend.local(name)
         if path is None:
-            raise _missing(self._backend, name)
+            raise missing(self._backend, name)
         if digest_of_file(path) != digest:
             raise set_aside(self._backend, name)
         return path
@@ -75,16 +73,24 @@ class Blobs:
 
     def size(self, digest: str) -> int | None:
         """Return the stored size in bytes, or None when the content is not there."""
-        entry = self._backend.find(name_of(digest))
-        return None if entry is None else entry.size
+        return self._file_size(digest)
 
     def delete(self, digest: str) -> None:
         """Remove a content for good; do nothing when it is gone."""
         self._backend.delete(name_of(digest))
 
     def _put(self, digest: str, size: int, content: bytes | Path, *, durable: bool = False) -> None:
-        if self.size(digest) != size:  # absent, or cut short by a power loss
+        if self._file_size(digest) != size:  # absent, or cut short by a power loss
             self._backend.write(name_of(digest), content, durable=durable)
+
+    def _file_size(self, digest: str) -> int | None:
+        entry = self._backend.find(name_of(digest))
+        return None if entry is None else entry.size
+
+    def _verified(self, digest: str, content: bytes) -> bytes:
+        if digest_of(content) != digest:
+            raise set_aside(self._backend, name_of(digest))
+        return content
 
 
 def digest_of(content: bytes) -> str:
@@ -129,7 +135,8 @@ def set_aside(backend: Backend, name: str) -> ArtifactCorrupt:
     )
 
 
-def _missing(backend: Backend, name: str) -> ArtifactCorrupt:
+def missing(backend: Backend, name: str) -> ArtifactCorrupt:
+    """The error to raise where a content is not there."""
     return ArtifactCorrupt(
         f"{name} is missing in {backend.url}. "
         "Run it again: the step that made it will be computed again"

@@ -29,6 +29,7 @@ from spira_tasks.artifacts.backends import CHUNK_BYTES, Entry
 from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
 from spira_tasks.s3_client import Service
 
+KEPT_FREE_BYTES = 256 << 20  # of the disk for temporary files: copies of what was read leave it
 BUSY_STATUS = (408, 409, 429)
 KEY_CODES = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId")
 
@@ -58,6 +59,25 @@ class Bucket:
         content = BytesIO()
         found = self._download(name, content)
         return None if found is None or version not in (None, found) else content.getvalue()
+
+    def read_range(self, name: str, offset: int, size: int, *, keep: bool = False) -> bytes | None:
+        if size == 0:  # the service would send the whole object
+            return None if self.find(name) is None else b""
+        kept = self._place(f"{name}\n{offset}\n{size}", None)
+        if keep and kept.exists():
+            return kept.read_bytes()
+        with self._client() as client, _without("NoSuchKey"), _without("InvalidRange"):
+            name = self.prefix + name
+            with client.get_object(self.bucket, name, offset=offset, length=size) as response:
+                content = bytes(response.read())
+            if len(content) != size:
+                return None
+            if keep and shutil.disk_usage(kept.parent).free > KEPT_FREE_BYTES:
+                temporary = kept.with_name(f"{uuid4().hex}.part")
+                temporary.write_bytes(content)
+                temporary.replace(kept)
+            return content
+        return None
 
     def local(self, name: str, version: str | None = None) -> Path | None:
         fetched = self._place(name, version)

@@ -24,7 +24,6 @@ from typing import Any
 
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
-from spira_tasks.artifacts.blobs import in_threads, name_of
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions, inventory, retention, signing
 from spira_tasks.governance.decisions import History
@@ -308,19 +307,19 @@ def _certify(
 
 
 def _debris(store: Store) -> tuple[list[str], list[str]]:
-    """Entries, and blobs, of which nothing says whose they are; waits for writers."""
+    """Entries, and digests, of which nothing says whose they are; waits for writers."""
     abandoned = _abandoned(store)
     orphans = Survey(store).orphans()
-    names = [entry.name for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
-    entries = [*names, *abandoned, *inventory.memos(store, orphans)]
-    return entries, [name_of(digest) for digest in sorted(orphans)]
+    left = [entry for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
+    names = [entry.name for entry in [*left, *store.blobs.old_memory()]]
+    return [*names, *abandoned], sorted(orphans)
 
 
 def _clear_debris(store: Store) -> None:
     entries, blobs = _debris(store)
     for name in entries:  # what points goes before what is pointed at
         store.delete(name)
-    in_threads(store.delete, blobs)
+    store.blobs.delete_all(blobs)
     n_left = scratch.sweep()
     if n_left:
         log.info("removed %d temporary files that killed steps left", n_left)

@@ -2,8 +2,8 @@
 
 A person is known by the column ``subject_id``, a recording by columns that begin with ``record``.
 Waveforms and feature matrices are *loose* blobs: they are no file of an artifact, and only rows of
-tables name them.  An erasure replaces a table by a copy without the person's rows; ``newest``
-follows it.
+tables name them; they lie in packs.  An erasure writes a pack anew without those of the person, and
+replaces a table by a copy without the person's rows; ``newest`` follows it.
 
 Texts are searched for a long name with a letter in it.  Any other name, such as a session called
 ``3`` or ``2026-03-04``, counts only in a field that names a session or a recording.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REDACTIONS = "redactions"
-DELETABLE = ("decisions/releases", "memo")  # documents that may quote a recording, and may go
+DELETABLE = ("decisions/releases",)  # documents that may quote a recording, and may go
 NOT_TEXT = (".parquet", ".safetensors", ".png")
 # Texts about a model name no recording, and later steps need them.
 NAMELESS = {
@@ -166,7 +166,7 @@ class Survey:
 
     def orphans(self) -> set[str]:
         """Loose blobs that no row of any table names: of refused recordings, unfinished work."""
-        stored = {digest_of_entry(entry.name) for entry in self.store.entries("blobs")}
+        stored = {digest_of_entry(entry.name) for entry in self.store.blobs.entries()}
         named = (mentioned(table) for _, table in self.read_tables())
         return stored.difference(self._files(), *named)
 
@@ -263,18 +263,8 @@ def strike(store: Store, held: Holding) -> None:
         own = _rows_of(table, held)
         if own.any():
             _redact(store, digest, table, own)
-    for name in memos(store, held.blobs):
-        store.delete(name)
-    in_threads(store.blobs.delete, sorted(held.blobs | held.texts | again))
+    store.blobs.delete_all(held.blobs | held.texts | again)
     in_threads(store.delete, sorted(held.documents))
-
-
-def memos(store: Store, blobs: set[str]) -> list[str]:
-    """Names of the small records that mention one of some blobs."""
-    names = store.documents.names("memo")
-    contents = in_threads(store.documents.read, names)
-    pairs = zip(names, contents, strict=True)
-    return [name for name, found in pairs if found and blobs & set(found.get("blobs", ()))]
 
 
 def quoted_in(store: Store, folders: Iterable[str], names: set[str]) -> list[str]:

@@ -33,7 +33,7 @@ ADOPTED = decisions.POLICY
 PACKAGED = Path(__file__).with_name("retention.toml")
 DAY = 86_400.0
 YOUNG_SECONDS = 2 * DAY  # the longest step takes one day
-ORDER = ("results", "runs", "trees", "redactions", "blobs", "checkpoints", "corrupt", "tmp")
+ORDER = ("results", "runs", "trees", "redactions", "blobs", "checkpoints", "corrupt", "tmp", "memo")
 GARBAGE = "GARBAGE"  # the class of what nothing refers to
 
 
@@ -205,6 +205,7 @@ def plan(store: Store, policy: Policy, now: float | None = None) -> Plan:
             for entry in store.entries(folder)
             if policy.is_over(rule, now - entry.modified)
         ]
+    items += [Item(GARBAGE, *_of(entry)) for entry in store.blobs.old_memory()]
     names = _expired(survey, kept, held, policy, day(now))
     expired = survey.find(Holding(records=names)) if names else Holding()
     expired.documents = {name for name in expired.documents if not name.startswith("decisions/")}
@@ -221,8 +222,9 @@ def apply(store: Store, made: Plan, policy: Policy) -> None:
     for folder in ORDER:
         names = [item.name for item in made.items if item.name.startswith(f"{folder}/")]
         if folder == "blobs":
-            in_threads(store.delete, inventory.memos(store, set(map(digest_of_entry, names))))
-        in_threads(store.delete, names)
+            store.blobs.delete_all(set(map(digest_of_entry, names)))
+        else:
+            in_threads(store.delete, names)
     inventory.strike(store, made.expired)
 
 
@@ -311,7 +313,7 @@ def _unnamed_blobs(
     kinds = {
         digest: item.kind for tree, item in going.items() for digest in survey.trees[tree].values()
     }
-    blobs = {digest_of_entry(entry.name): entry for entry in survey.store.entries("blobs")}
+    blobs = {digest_of_entry(entry.name): entry for entry in survey.store.blobs.entries()}
     items = {
         digest: Item(kinds.get(digest, GARBAGE), *_of(entry))
         for digest, entry in blobs.items()

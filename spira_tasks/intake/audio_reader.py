@@ -20,7 +20,7 @@ from spira_tasks.speech.containers import UnusableAudio
 from spira_tasks.speech.probe import Probe, probe
 
 if TYPE_CHECKING:
-    from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.artifacts import Directory, Packs
     from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Record, Work
 
@@ -121,14 +121,14 @@ class AudioReader:
         return {"audio_sha256": sha256, **made}
 
 
-def convert(content: bytes, max_seconds: float, blobs: Blobs | None = None) -> Record:
+def convert(content: bytes, max_seconds: float, blobs: Packs | None = None) -> Record:
     """The measurements of a file, or why it cannot be used; with ``blobs``, its stored waveform."""
     try:
         sound = audio.decode(content, max_seconds)
         pcm16 = audio.to_pcm16(sound)
     except UnusableAudio as error:
         return {"reason": error.reason, "detail": str(error)}
-    stored = {"waveform": blobs.put(audio.encode_wav(pcm16))} if blobs else {}
+    stored = {"waveform": blobs.add(audio.encode_wav(pcm16))} if blobs else {}
     return stored | asdict(probe(sound, pcm16))
 
 

@@ -119,7 +119,7 @@ def compute(waveform: str, extractor: FeatureExtractor, work: Work) -> Record:
     np.save(content, matrix, allow_pickle=False)
     n_windows, n_frames, n_bins = matrix.shape
     return {
-        "features": work.blobs.put(content.getvalue()),
+        "features": work.blobs.add(content.getvalue()),
         "n_windows": n_windows,
         "n_frames": n_frames,
         "n_bins": n_bins,

@@ -95,8 +95,9 @@ def test_what_a_step_that_was_killed_meanwhile_left_goes_and_is_reported(
 ) -> None:
     """An ingest stores a waveform and remembers it long before there is a table that names it."""
     first, _ = erase(store, subject)
-    waveform = store.blobs.put(b"RIFF: what the ingest had heard of the person")
-    store.memorize("ab" * 32, {"waveform": waveform, "record": "recording-1"})
+    waveform = store.blobs.add(b"RIFF: what the ingest had heard of the person")
+    store.memorize("ab" * 32, {"waveform": waveform})
+    store.blobs.flush()
     place = Path(tempfile.gettempdir()) / "spira-abcd1234"  # nobody holds it
     place.mkdir()
     (place / "waveform.wav").write_bytes(b"RIFF: half of it")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from conftest import Run, linked_copy
 from small_run import COHORT, SETTINGS
+from stores import remembered
 
 from expectations import requirements
 from spira_tasks import package, show
@@ -214,17 +215,16 @@ def test_one_more_subject_materializes_that_subject_only(
     folder = tmp_path / "c"
     more = {**COHORT, "subjects": COHORT["subjects"] + 2}
     write_cohort(folder, **more, faults=["truncated", "zero_len"])  # type: ignore[arg-type]
-    memory = Path(changed.url) / "memo"
-    before = {path.name for path in memory.rglob("*.json")}
+    before = remembered(changed)
     found = run(changed, "grown", folder, until="materialize")
-    after = {path.name for path in memory.rglob("*.json")}
     assert not any(found.values())
     record = changed.runs.step("grown", "materialize")
     assert record is not None
     n_sentences = record.metrics["n_recordings"]
     n_new = n_sentences - finished.results["materialize"].metrics["n_recordings"]
     assert 1 <= n_new <= 2
-    assert len(after - before) == 2 * 3 + n_new  # two people's recordings, and their sentences
+    n_recordings = 2 * 3  # of two people
+    assert len(remembered(changed) - before) == n_recordings + n_new
 
 
 @pytest.mark.slow

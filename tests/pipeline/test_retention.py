@@ -139,8 +139,9 @@ def test_what_a_run_used_lately_stays(store: Store, tmp_path: Path) -> None:
 
 def test_leftovers_go(store: Store, tmp_path: Path) -> None:
     policy = write_policy(tmp_path / "p")
-    loose = store.blobs.put(b"a waveform that no table came to name")
+    loose = store.blobs.add(b"a waveform that no table came to name")
     store.memorize("ab" * 32, {"waveform": loose})
+    store.blobs.flush()
     store.checkpoint("cd" * 32).save(b"state")
     damaged = Path(store.url) / "corrupt/blobs/x"
     damaged.parent.mkdir(parents=True)

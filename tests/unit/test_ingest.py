@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from folders import Cohort, Ingested, Row, cohort, store, voice
+from stores import remembered
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.verdict import Verdict
@@ -401,14 +402,14 @@ def test_a_step_never_runs_with_another_decoder_than_it_names(cohort: Cohort, st
         Ingested(cohort.write(), store, decoder="18.0.0")
 
 
-def test_only_new_recordings_are_decoded(cohort: Cohort, tmp_path: Path, store: Store) -> None:
+def test_only_new_recordings_are_decoded(cohort: Cohort, store: Store) -> None:
     Ingested(cohort.write(), store)
-    memories = set((tmp_path / "store/memo").rglob("*.json"))
+    memories = remembered(store)
     assert len(memories) == 12
     cohort.add(70)
     second = Ingested(cohort.write(), store, run_id="r2")
     assert second.metrics["n_recordings"] == 13
-    assert len(set((tmp_path / "store/memo").rglob("*.json")) - memories) == 1
+    assert len(remembered(store) - memories) == 1
 
 
 def test_the_order_of_rows_and_the_run_change_no_byte(

@@ -1,0 +1,321 @@
+"""Packs: the contents and the memory of many recordings in two files.
+
+A pack is a blob: contents one after the other.  Its *index*, ``memo/<sha256>.json``, says where
+each content lies, and has the records of the work that was done.  A content keeps its own digest:
+that is its name in every table, and what is read is verified by it, so a wrong index is found like
+any other damage.  The index is written last, so it is the commit.  See docs/adr/0037.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from spira_tasks.artifacts import sealed
+from spira_tasks.artifacts.backends import Backend, Entry, checked
+from spira_tasks.artifacts.blobs import (
+    DIGEST,
+    N_THREADS,
+    Blobs,
+    canonical_json,
+    digest_of,
+    hex_of,
+    in_threads,
+    missing,
+    name_of,
+)
+from spira_tasks.errors import ArtifactCorrupt, ConfigError
+
+PACK_BYTES = 32 << 20  # what a pack holds at most, but for its last content
+PACK_SECONDS = 30.0  # what a kill without warning costs at most
+FOLDER = "memo"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Index:
+    """What one index says; ``pack`` is empty where it has records alone."""
+
+    pack: str = ""  # digest of the blob with the contents
+    contents: dict[str, tuple[int, int]] = field(default_factory=dict)  # digest: offset, size
+    # Key to a record of work, and the contents that it needs.
+    records: dict[str, tuple[Mapping[str, Any], list[str]]] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Index:
+        """Read an index; ValueError where it is none."""
+        fields = json.loads(content)
+        try:
+            contents = {digest: (int(at), int(n)) for digest, (at, n) in fields["contents"].items()}
+            records = {key: (record, needs) for key, (record, needs) in fields["records"].items()}
+            return cls(str(fields["pack"]), contents, records)
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError("it is no index of a pack") from None
+
+
+class Packs(Blobs):
+    """Contents by digest, each a file of its own or in a pack.  Safe to use from many threads.
+
+    ``put`` and ``put_file`` store a file, which ``path`` lends; ``add`` adds a content to the pack
+    that is being made, which ``flush`` stores.  Other objects see it from then on.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self._lock = threading.RLock()
+        self._indexes: dict[str, str] = {}  # name of every index that was read, to its pack
+        self._places: dict[str, tuple[str, int, int]] = {}  # digest: pack, offset, size
+        self._records: dict[str, tuple[bytes, list[str]]] | None = None  # None: not asked for yet
+        self._sizes: dict[str, int] = {}  # of packs
+        self._has_looked = False
+        self._new: dict[str, bytes] = {}  # contents of the pack that is being made,
+        self._remembered: dict[str, tuple[Mapping[str, Any], list[str]]] = {}  # its records,
+        self._n_bytes, self._since = 0, 0.0  # its size, and when it was begun
+
+    def __reduce__(self) -> tuple[type[Packs], tuple[Backend]]:
+        return Packs, (self._backend,)  # another process makes packs of its own
+
+    def add(self, content: bytes) -> str:
+        """Add a content to the pack that is being made; return its digest."""
+        digest = digest_of(content)
+        with self._lock:
+            if digest not in self._new and not self._is_packed(digest):
+                self._begin()
+                self._new[digest] = content
+                self._n_bytes += len(content)
+        return digest
+
+    def memorize(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a small JSON record beside the contents that it mentions by digest."""
+        mentioned = {found[0] for found in DIGEST.finditer(canonical_json(record).decode())}
+        needs = sorted(digest for digest in mentioned if self.exists(digest))
+        with self._lock:
+            self._begin()
+            self._remembered[checked(key)] = (record, needs)
+            if self._n_bytes >= PACK_BYTES or time.monotonic() - self._since > PACK_SECONDS:
+                self.flush()
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """Return what was memorized under ``key``, or None when there is nothing to rely on.
+
+        What others have memorized since this object first looked is not seen.  A record whose
+        contents are no longer whole does not count, so that they are made again.
+        """
+        checked(key)
+        with self._lock:
+            if key in self._remembered:
+                return dict(self._remembered[key][0])
+            if self._records is None:
+                self._records, self._indexes = {}, {}  # which were read without their records
+                self._refresh()
+            found = self._records.get(key)
+        if found is None or not all(map(self.exists, found[1])):
+            return None
+        return dict(json.loads(found[0]))
+
+    def flush(self) -> None:
+        """Store the pack that is being made."""
+        with self._lock:
+            if not (self._new or self._remembered):
+                return
+            self._write(self._new, self._remembered)
+            self._new, self._remembered, self._n_bytes, self._since = {}, {}, 0, 0.0
+
+    def read(self, digest: str, *, again: bool = False) -> bytes:
+        """As ``Blobs.read``; ``again``: this process will, so a copy may be kept on its disk."""
+        hex_of(digest)
+        for _ in range(2):
+            with self._lock:
+                if digest in self._new:
+                    return self._new[digest]
+                place = self._places.get(digest)
+            if place is not None:
+                content = self._backend.read_range(*_file(place), keep=again)
+                if content is not None and digest_of(content) == digest:
+                    return content
+            elif (content := self._backend.read(name_of(digest))) is not None:
+                return self._verified(digest, content)
+            with self._lock:  # another process may have written the pack, or written it anew
+                self._refresh()
+                moved = self._places.get(digest)
+            if place is not None and moved == place:
+                raise self._damaged(digest)
+        raise missing(self._backend, name_of(digest))
+
+    def size(self, digest: str) -> int | None:
+        """Return the stored size in bytes, or None when the content is not there."""
+        hex_of(digest)
+        with self._lock:
+            if digest in self._new:
+                return len(self._new[digest])
+            if not self._is_packed(digest) and digest not in self._places:
+                found = self._file_size(digest)
+                if found is not None:
+                    return found
+                self._refresh()
+            return self._places[digest][2] if self._is_packed(digest) else None
+
+    def delete(self, digest: str) -> None:
+        """Remove a content for good; do nothing when it is gone."""
+        self.delete_all({digest})
+
+    def delete_all(self, digests: Collection[str]) -> None:
+        """Remove contents for good: files, and packs, which are written anew without them.
+
+        Records that mention them go too.  It may be called again after it was killed.
+        """
+        gone = set(digests)
+        if not gone:
+            return
+        with self._lock:
+            self.flush()
+            for name, index in self._read_all(self._names()):
+                needed = {digest for _, needs in index.records.values() for digest in needs}
+                if not gone.isdisjoint(index.contents.keys() | needed):
+                    self._rewrite(name, index, gone)
+            in_threads(super().delete, sorted(gone))
+            self._reset()
+
+    def entries(self) -> list[Entry]:
+        """Every content, under the name that it would have as a file of its own.
+
+        A file that no index knows as its pack counts as a content: who made it was killed.
+        """
+        with self._lock:
+            self._reset()
+            self._refresh()
+            packs = set(self._indexes.values())
+            places = dict(self._places)
+        files = {entry.name: entry for entry in self._backend.entries("blobs")}
+        loose = [entry for entry in files.values() if _digest(entry.name) not in packs]
+        packed = [
+            Entry(name_of(digest), size, file.modified, file.version)
+            for digest, (pack, _, size) in places.items()
+            if (file := files.get(name_of(pack)))
+        ]
+        return sorted([*loose, *packed], key=lambda entry: entry.name)
+
+    def old_memory(self) -> list[Entry]:
+        """Records of one recording each, as versions before 0.3 wrote them: nothing reads them."""
+        return [one for one in self._backend.entries(FOLDER) if one.name.count("/") > 1]
+
+    def _begin(self) -> None:
+        self._since = self._since or time.monotonic()
+
+    def _is_packed(self, digest: str) -> bool:
+        """Whether an index has the content, and its pack is as long as that says."""
+        with self._lock:
+            if not self._has_looked:
+                self._refresh()
+            place = self._places.get(digest)
+            if place is None:
+                return False
+            pack, offset, size = place
+            if pack not in self._sizes:
+                self._sizes[pack] = self._file_size(pack) or 0
+            return offset + size <= self._sizes[pack]
+
+    def _names(self) -> list[str]:
+        return [one.name for one in self._backend.entries(FOLDER) if one.name.count("/") == 1]
+
+    def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Index]]:
+        """Read indexes, several at a time; one that was changed is set aside."""
+
+        def read(name: str) -> tuple[str, Index | None]:
+            return name, sealed.read(self._backend, name, Index.from_json)
+
+        pending = iter(names)
+        while some := list(islice(pending, N_THREADS)):
+            yield from ((name, index) for name, index in in_threads(read, some) if index)
+
+    def _reset(self) -> None:
+        self._indexes, self._places, self._sizes = {}, {}, {}
+        self._records = None if self._records is None else {}
+        self._has_looked = False
+
+    def _refresh(self) -> None:
+        """Look at the indexes that came since, or at all of them where one has gone."""
+        names = self._names()
+        if not self._indexes.keys() <= set(names):
+            self._reset()
+        self._has_looked = True
+        for name, index in self._read_all([name for name in names if name not in self._indexes]):
+            self._know(name, index)
+
+    def _know(self, name: str, index: Index) -> None:
+        self._indexes[name] = index.pack
+        for digest, (offset, size) in index.contents.items():
+            self._places[digest] = (index.pack, offset, size)
+        if self._records is not None:
+            for key, (record, needs) in index.records.items():
+                self._records[key] = (canonical_json(record), needs)
+
+    def _write(
+        self,
+        contents: Mapping[str, bytes],
+        records: Mapping[str, tuple[Mapping[str, Any], list[str]]],
+    ) -> str:
+        """Store a pack and its index; return the digest of the pack, empty where there is none."""
+        index, offset = Index(records=dict(records)), 0
+        for digest, content in contents.items():
+            index.contents[digest] = (offset, len(content))
+            offset += len(content)
+        if contents:
+            index.pack = self.put(b"".join(contents.values()))
+        fields = {"pack": index.pack, "contents": index.contents, "records": index.records}
+        name = f"{FOLDER}/{hex_of(digest_of(canonical_json(fields)))}.json"
+        self._backend.write(name, sealed.sealed(name, fields))
+        self._know(name, index)
+        return index.pack
+
+    def _rewrite(self, name: str, index: Index, gone: Collection[str]) -> None:
+        """Replace a pack by one without some contents; what is damaged in it goes too."""
+        contents = {}
+        for digest, (offset, size) in index.contents.items():
+            if digest not in gone:
+                place = (index.pack, offset, size)
+                content = self._backend.read_range(*_file(place))
+                if content is not None and digest_of(content) == digest:
+                    contents[digest] = content
+        lost = (index.contents.keys() - contents.keys()) | set(gone)
+        records = {key: one for key, one in index.records.items() if lost.isdisjoint(one[1])}
+        pack = self._write(contents, records) if contents or records else ""
+        if len(records) < len(index.records) or len(contents) < len(index.contents):
+            self._backend.delete(name)
+        if index.pack and pack != index.pack:
+            self._backend.delete(name_of(index.pack))
+
+    def _damaged(self, digest: str) -> ArtifactCorrupt:
+        """Keep the damaged pack to look at, and its whole contents in use; the error to raise."""
+        pack, *_ = self._places[digest]
+        try:
+            file = self._backend.local(name_of(pack))
+            if file is not None:
+                self._backend.write(f"corrupt/{name_of(pack)}", file)
+            for name, index in list(self._read_all([*self._indexes])):
+                if index.pack == pack:
+                    self._rewrite(name, index, ())
+            self._reset()
+        except ConfigError as error:  # who reads here may not write
+            return ArtifactCorrupt(f"{digest} does not have the content it promises; {error}")
+        return ArtifactCorrupt(
+            f"{digest} in the pack {name_of(pack)} of {self._backend.url} is gone or did not have "
+            f"the content that it promises; what was there is in corrupt/{name_of(pack)}. Run it "
+            "again: the step that made it will be computed again"
+        )
+
+
+def _file(place: tuple[str, int, int]) -> tuple[str, int, int]:
+    pack, offset, size = place
+    return name_of(pack), offset, size
+
+
+def _digest(name: str) -> str:
+    return f"sha256:{name.rpartition('/')[2]}"

@@ -1,0 +1,142 @@
+"""Packs: many contents in one file, read by their own digests, and erased for good."""
+
+from __future__ import annotations
+
+import pytest
+from stores import backend, remembered, store
+
+from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.backends import Backend
+from spira_tasks.errors import ArtifactCorrupt
+
+__all__ = ["backend", "store"]  # fixtures
+
+CONTENTS = [f"RIFF: recording {number} ".encode() * 10 * number for number in range(1, 8)]
+
+
+@pytest.fixture
+def digests(store: Store) -> list[str]:
+    """Seven contents in one pack, each remembered under a key of its own."""
+    found = [store.blobs.add(content) for content in CONTENTS]
+    for number, digest in enumerate(found):
+        store.memorize(f"key{number}", {"waveform": digest, "n": number})
+    store.blobs.flush()
+    return found
+
+
+def test_many_contents_are_two_files_and_each_is_read_by_its_digest(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    assert len(backend.entries("")) == 2
+    for other in (store, Store(store.url)):
+        assert [other.blobs.read(digest) for digest in digests] == CONTENTS
+        assert [other.blobs.size(digest) for digest in digests] == list(map(len, CONTENTS))
+        assert other.recall("key3") == {"waveform": digests[3], "n": 3}
+    listed = {entry.name[-64:]: entry.size for entry in store.blobs.entries()}
+    assert listed == {d[-64:]: len(c) for d, c in zip(digests, CONTENTS, strict=True)}
+
+
+def test_a_content_can_be_read_before_its_pack_is_stored(store: Store) -> None:
+    digest = store.blobs.add(b"not stored yet")
+    store.memorize("abcd", {"features": digest})
+    assert store.blobs.read(digest) == b"not stored yet"
+    assert store.recall("abcd") == {"features": digest}
+    assert not Store(store.url).blobs.exists(digest)
+
+
+def test_what_another_process_packs_is_found(store: Store, digests: list[str]) -> None:
+    other = Store(store.url)
+    assert other.blobs.read(digests[0]) == CONTENTS[0]
+    late = store.blobs.add(b"late")
+    store.blobs.flush()
+    assert other.blobs.read(late) == b"late"
+    store.blobs.delete(digests[0])  # the others are in a new pack now
+    assert other.blobs.read(digests[1]) == CONTENTS[1]
+    with pytest.raises(ArtifactCorrupt, match="is missing"):
+        other.blobs.read(digests[0])
+
+
+def test_what_is_in_a_pack_is_not_packed_again(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    other = Store(store.url)
+    assert [other.blobs.add(content) for content in CONTENTS] == digests
+    other.blobs.flush()
+    assert len(backend.entries("")) == 2
+
+
+def test_a_content_that_is_deleted_leaves_no_byte_and_the_others_stay(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    store.blobs.delete_all({digests[2], digests[5]})
+    everything = b"".join(backend.read(entry.name) or b"" for entry in backend.entries(""))
+    assert CONTENTS[2] not in everything
+    assert digests[2].encode() not in everything
+    assert CONTENTS[3] in everything
+    for other in (store, Store(store.url)):
+        assert not other.blobs.exists(digests[5])
+        assert other.recall("key5") is None
+        assert other.recall("key6") is not None
+        assert other.blobs.read(digests[6]) == CONTENTS[6]
+    store.blobs.delete_all(set(digests))
+    assert backend.entries("") == []
+
+
+def test_damage_costs_the_damaged_content_alone(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    (pack,) = backend.entries("blobs")
+    content = backend.read(pack.name)
+    assert content is not None
+    at = content.index(CONTENTS[4]) + 5
+    backend.write(pack.name, content[:at] + b"X" + content[at + 1 :])
+    reader = Store(store.url)
+    assert reader.blobs.read(digests[3]) == CONTENTS[3]
+    with pytest.raises(ArtifactCorrupt, match="computed again"):
+        reader.blobs.read(digests[4])
+    assert backend.read(f"corrupt/{pack.name}") is not None
+    assert reader.recall("key4") is None
+    whole = [0, 1, 2, 3, 5, 6]
+    new = Store(store.url)
+    assert [new.blobs.read(digests[n]) for n in whole] == [CONTENTS[n] for n in whole]
+    assert remembered(new) == {f"key{n}" for n in whole}
+    assert new.blobs.add(CONTENTS[4]) == digests[4]
+    assert new.blobs.read(digests[4]) == CONTENTS[4]
+
+
+def test_a_pack_that_was_cut_short_is_computed_again(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    (pack,) = backend.entries("blobs")
+    backend.write(pack.name, b"".join(CONTENTS)[: len(CONTENTS[0]) + 3])
+    reader = Store(store.url)
+    assert reader.recall("key0") is not None
+    assert reader.recall("key1") is None
+    assert reader.blobs.add(CONTENTS[1]) == digests[1]
+    reader.blobs.flush()
+    assert Store(store.url).blobs.read(digests[1]) == CONTENTS[1]
+
+
+def test_a_killed_deletion_leaves_what_the_next_one_removes(
+    store: Store, backend: Backend, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts: list[str] = []
+    real = type(backend).delete
+
+    def dying(self: Backend, name: str) -> None:
+        acts.append(name)
+        if len(acts) == 2:  # the index is gone, the pack is not
+            raise KeyboardInterrupt
+        real(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(backend), "delete", dying)
+        with pytest.raises(KeyboardInterrupt):
+            store.blobs.delete_all({digests[2]})
+    left = Store(store.url).blobs.entries()
+    orphans = {f"sha256:{entry.name[-64:]}" for entry in left} - set(digests)
+    assert len(orphans) == 1  # the old pack: nothing names it
+    Store(store.url).blobs.delete_all(orphans)
+    everything = b"".join(backend.read(entry.name) or b"" for entry in backend.entries(""))
+    assert CONTENTS[2] not in everything
+    assert Store(store.url).blobs.read(digests[6]) == CONTENTS[6]
