@@ -109,6 +109,26 @@ def test_how_openmp_waits_changes_no_bit_of_the_weights() -> None:
     assert process.stdout.strip() == digest(train(1, n_epochs=1)[0])
 
 
+def test_a_step_waits_passively_even_where_nobody_set_it() -> None:
+    """``python -m spira_tasks`` is what a process, a container and a pod start."""
+    program = (
+        "import contextlib, runpy, sys; sys.argv = ['spira_tasks', '--help']\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    runpy.run_module('spira_tasks', run_name='__main__')\n"
+        "assert 'torch' not in sys.modules\n"
+        "import torch"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {"OMP_DISPLAY_ENV": "TRUE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in process.stderr
+
+
 def test_another_seed_gives_other_weights(trained: tuple[nn.Module, list[Epoch]]) -> None:
     other, _ = train(seed=2, n_epochs=1)
     assert not torch.equal(next(other.parameters()), next(trained[0].parameters()))
