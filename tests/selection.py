@@ -61,14 +61,13 @@ def closure(module: Path) -> tuple[set[str], set[str]]:
 @cache
 def imports(file: Path) -> tuple[list[Path], set[str]]:
     """Files of ours and packages of others that one file imports."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    text = file.read_text()
+    names = set(PLACE.findall(text))  # what a registry imports when it is asked
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and (place := PLACE.fullmatch(str(node.value))):
-            names.add(place[1])
     found = {name: located(name) for name in names}
     ours = [path for paths in found.values() for path in paths]
     return ours, {name.partition(".")[0] for name, paths in found.items() if not paths}

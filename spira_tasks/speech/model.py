@@ -195,3 +195,4 @@ def mish(x: Tensor) -> Tensor:
 
 spiraconv_v1 = partial(SpiraConv, version="spiraconv_v1")
 spiraconv_v2 = partial(SpiraConv, version="spiraconv_v2")
+spiraconv_v4 = partial(SpiraConv, version="spiraconv_v4")

@@ -22,6 +22,7 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
     {
         "spiraconv_v1": "spira_tasks.speech.model:spiraconv_v1",
         "spiraconv_v2": "spira_tasks.speech.model:spiraconv_v2",
+        "spiraconv_v4": "spira_tasks.speech.model:spiraconv_v4",
         "cnn14": "spira_tasks.speech.cnn14:Cnn14",
         "mfcc_gram_transformer": "spira_tasks.speech.transformer:MfccGramTransformer",
         "logistic": "spira_tasks.speech.logistic:Logistic",

@@ -21,6 +21,7 @@ from spira_tasks.speech.transformer import MfccGramTransformer
 SMALL: dict[str, dict[str, Any]] = {
     "spiraconv_v1": {"n_hidden": 8, "dropout": 0.1},
     "spiraconv_v2": {"n_hidden": 8, "dropout": 0.1},
+    "spiraconv_v4": {"n_hidden": 8, "dropout": 0.1, "pooling": "average"},
     "cnn14": {"channels": [4, 8], "dropout": 0.1},
     "mfcc_gram_transformer": {"n_channels": 16, "n_layers": 1},
     "logistic": {},
