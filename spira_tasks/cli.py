@@ -43,6 +43,7 @@ def whole() -> Commands:
         experiment,
         model,
         predict,
+        presets,
         pseudonyms,
         quarantine,
         report,
@@ -53,7 +54,7 @@ def whole() -> Commands:
 
     app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
     for module in (
-        *(data, runs, report, quarantine, waive, model, predict, expectations),
+        *(data, runs, presets, report, quarantine, waive, model, predict, expectations),
         *(trace, audit, erase, pseudonyms, retention, experiment),
     ):
         app.add_typer(module.app)

@@ -12,8 +12,8 @@ import torch
 from spira_tasks.speech import cpu
 from spira_tasks.speech.audio import read_pcm16
 from spira_tasks.speech.augmentation import to_float
+from spira_tasks.speech.examples import Example
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
-from spira_tasks.speech.training import Example
 
 if TYPE_CHECKING:
     from torch import Tensor

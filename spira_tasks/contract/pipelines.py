@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from spira_tasks.contract import presets
 from spira_tasks.contract.step import Resources, Step
 
 HANDED_ON = {"validate": "table", "drift": "recordings"}
@@ -81,19 +82,21 @@ class Pipeline:
         data : str, optional
             Where the recordings are: a folder, or ``s3://bucket/prefix``.
         settings : mapping of str to JSON value, optional
-            ``"<step>.<key>"`` to the value that this key of the step's configuration takes.
+            ``"<step>.<key>"`` to the value that this key of the step's configuration takes.  Those
+            of a preset (``train.preset``) lie under them.
 
         Raises
         ------
         ValueError
-            When a setting does not name a step of the pipeline, or would make another gate of one.
+            When a setting does not name a step of the pipeline, or would make another gate of one,
+            or there is no such preset.
         """
         by_name = {step.name: step for step in self.all_steps}
         if data is not None and self.entry:
             name, _, key = self.entry.partition(".")
             place = data if data.startswith(("s3://", "folder:")) else f"folder:{data}"
             by_name[name] = replace(by_name[name], inputs={**by_name[name].inputs, key: place})
-        given = settings or {}
+        given = presets.laid_under(settings or {}, by_name)
         implied = {
             other: [given[target]]
             for target, others in self.followed_by.items()
@@ -124,7 +127,8 @@ class Pipeline:
         """The pipeline as the parameters of a DAG run want it.
 
         ``params`` holds ``data`` where data enters, any of ``options``, and ``settings`` as in
-        ``configure``; one that is None leaves the stage's own default.
+        ``configure``; one that is None leaves the stage's own default.  A form shows a value for
+        every option, so an option lies under a preset that the settings name.
 
         Raises
         ------
@@ -137,10 +141,15 @@ class Pipeline:
                 f"unknown parameters {', '.join(unknown)}; the DAG takes {', '.join(names)}"
             )
         short = {target: params.get(name) for name, target in self.options.items()}
-        settings = {target: value for target, value in short.items() if value is not None}
-        return self.configure(
-            data=params.get("data"), settings={**settings, **(params.get("settings") or {})}
-        )
+        explicit = params.get("settings") or {}
+        name = explicit.get(presets.SETTING)
+        taken = presets.find(name).settings if name else {}
+        chosen = {
+            target: value
+            for target, value in short.items()
+            if value is not None and target not in taken
+        }
+        return self.configure(data=params.get("data"), settings={**chosen, **explicit})
 
 
 # Reports on a run whatever became of it, so it reads no output and waits for none.

@@ -19,11 +19,11 @@ from spira_tasks.speech.augmentation import (
     recording_rng,
     to_float,
 )
-from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, window_starts
+from spira_tasks.speech.features import FeatureSpec, window_starts, windows
 from spira_tasks.speech.frames import features_of
 
 if TYPE_CHECKING:
-    from spira_tasks.speech.training import Example
+    from spira_tasks.speech.examples import Example
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,32 @@ class Batches:
         chosen = [self.examples[index] for index in indices]
         spec: FeatureSpec = self.extractor.spec  # type: ignore[assignment]
         signals = self._noisy(chosen, draw, spec.n_window_samples)
+        if spec.temporal != "windows":
+            return self._whole(chosen, signals, spec)
         starts = [self._starts(example, draw, spec) for example in chosen]
         n_windows = [len(of_one) for of_one in starts]
         rows = np.repeat(np.arange(len(chosen)), n_windows)
         firsts = np.concatenate(starts).astype(np.int64)
-        if isinstance(self.extractor, FeatureExtractor):
-            features = features_of(self.extractor, signals, rows, firsts)
+        spectral = getattr(self.extractor, "spectral", None)
+        if spectral is not None:
+            features = features_of(spectral, signals, rows, firsts)
         else:
             cuts = signals.unfold(1, spec.n_window_samples, 1)
             features = self.extractor(cuts[torch.from_numpy(rows), torch.from_numpy(firsts)])
         labels = torch.tensor([example.label for example in chosen])
         recordings = torch.from_numpy(rows)
         return Batch(features, labels[recordings].to(signals.device), recordings)
+
+    def _whole(self, chosen: Sequence[Example], signals: Tensor, spec: FeatureSpec) -> Batch:
+        """A batch of one matrix a recording, computed by itself: they differ in length."""
+        features = torch.cat(
+            [
+                self.extractor(windows(signal[: len(example.pcm16)], spec))
+                for example, signal in zip(chosen, signals, strict=True)
+            ]
+        )
+        labels = torch.tensor([example.label for example in chosen])
+        return Batch(features, labels.to(signals.device), torch.arange(len(chosen)))
 
     def _starts(self, example: Example, draw: int, spec: FeatureSpec) -> list[int]:
         n_samples = len(example.pcm16)

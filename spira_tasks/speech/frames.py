@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spira_tasks.speech.features import FeatureExtractor
+from spira_tasks.speech.spectral import Spectral
 
 
 def features_of(
-    extractor: FeatureExtractor, signals: Tensor, rows: np.ndarray, starts: np.ndarray
+    extractor: Spectral, signals: Tensor, rows: np.ndarray, starts: np.ndarray
 ) -> Tensor:
     """As ``extractor`` of the windows, to the last digits, in a fraction of the time.
 
@@ -21,7 +21,7 @@ def features_of(
 
     Parameters
     ----------
-    extractor : FeatureExtractor
+    extractor : Spectral
     signals : (row, time) float Tensor
         In [-1, 1]; at least as long as a window.
     rows, starts : (window,) int array
@@ -49,11 +49,10 @@ def features_of(
     order = np.empty((len(rows), spec.n_frames), dtype=np.int64)
     order[:, inside] = which.reshape(len(rows), -1)
     order[:, ~inside] = len(distinct) + np.arange(len(rows) * len(over)).reshape(len(rows), -1)
-    features: Tensor = extractor._levels(bands[torch.from_numpy(order).to(device)].transpose(1, 2))
-    return features
+    return extractor.levels(bands[torch.from_numpy(order).to(device)].transpose(1, 2))
 
 
-def _bands(extractor: FeatureExtractor, frames: Tensor) -> Tensor:
+def _bands(extractor: Spectral, frames: Tensor) -> Tensor:
     """Power of (frame, time) tapered frames in the bins or mel bands: (frame, bin)."""
     spectrum = torch.fft.rfft(frames, n=extractor.spec.n_fft)
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)

@@ -1,4 +1,4 @@
-"""The training loop of SPIRA v1, and the checkpoint that resumes it."""
+"""The training loop, and the checkpoint that resumes it."""
 
 from __future__ import annotations
 
@@ -6,58 +6,69 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+from torch.optim import Optimizer
 
-from spira_tasks.speech.augmentation import NoisePolicy, insert_ward_noise, recording_rng, to_float
-from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
+from spira_tasks.errors import ConfigError
+from spira_tasks.speech.losses import mean_by_recording
+from spira_tasks.speech.recipes import LOSSES, OPTIMISERS, SCHEDULES
+from spira_tasks.speech.spec_augment import Stripes, hide, mix
+
+if TYPE_CHECKING:
+    from spira_tasks.speech.batches import Batch, Batches
 
 VALIDATION_DRAW = 2**32 - 1  # in place of an epoch's number: validation noise never changes
-CHECKPOINT_VERSION = "1"
+CHECKPOINT_VERSION = "2"
+HELD_BYTES = 256 * 2**20  # validation features that are kept from epoch to epoch, at most
 
 
 @dataclass(frozen=True)
-class Example:
-    """One recording: (time,) int16 samples on the training device, and its label in [0, 1].
+class Recipe:
+    """How a network is trained; the defaults are those of SPIRA v1's experiments.
 
-    A label between 0 and 1 is the probability of label 1.
+    ``loss``, ``optimiser`` and ``schedule`` are names of ``speech.recipes``.
     """
-
-    record_id: str
-    pcm16: Tensor
-    label: float
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Hyperparameters of a training; the defaults are those of SPIRA v1's experiments."""
 
     n_epochs: int
     batch_size: int = 5  # recordings per step; all of their windows are in the batch
-    learning_rate: float = 1e-3  # peak of Noam's schedule,
+    loss: str = "bce"
+    optimiser: str = "adam"
+    learning_rate: float = 1e-3  # the highest of the schedule,
+    schedule: str = "noam"
     warmup_steps: int = 1000  # and the step that reaches it
-    weight_decay: float = 0.01  # Adam's L2 penalty
-    # ``all`` windows of a recording, or one that starts at a ``random`` sample in each epoch, which
-    # is a fraction of the work.
-    windows: str = "all"
+    weight_decay: float = 0.01
+    clip_norm: float = 0.0  # the largest norm of all gradients together; 0: any
+    # ``plain``: every recording once an epoch.  ``balanced``: as many, drawn with replacement so
+    # that both classes are as likely.
+    sampler: Literal["plain", "balanced"] = "plain"
+    drop_last: bool = False  # leave out the last batch of an epoch where it is not full
+    mixup: float = 0.0  # a of Beta(a, a), from which shares of mixed windows are drawn; 0: none
+    stripes: Stripes = field(default_factory=Stripes)
     # Decay of the moving average of the weights that is validated and kept.  On a few hundred
     # recordings it smooths a validation loss that jumps from epoch to epoch.  0, as published: the
     # weights themselves.
     averaging: float = 0.0
+    # What the validation loss, of which the lowest decides, weighs the same: recordings, windows
+    # (v1), or the classes, by the mean score of each recording (v1b).
+    validation: Literal["recordings", "windows", "classes"] = "recordings"
+    # Whether validation noise is drawn anew in each epoch, as published.
+    new_validation_noise: bool = False
 
 
 @dataclass(frozen=True)
 class Epoch:
     number: int  # from 1
-    train_loss: float  # mean binary cross-entropy of a window, nats
-    val_loss: float  # mean over recordings of the mean over their windows, nats
+    train_loss: float  # mean of the loss over windows, nats
+    val_loss: float  # by ``Recipe.validation``, nats
     learning_rate: float  # of the epoch's last step
 
 
@@ -65,20 +76,13 @@ class Learner:
     """The state of a training that one epoch leaves to the next.
 
     The optimizer updates the weights of ``network``; ``average``, their moving average, is
-    validated (``Schedule.averaging``).  ``n_steps`` sets the learning rate of the next step.
+    validated (``Recipe.averaging``).  ``n_steps`` sets the learning rate of the next step.
     """
 
-    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        self.recipe = recipe
         self.network, self.average = copy.deepcopy(model), copy.deepcopy(model)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-        )
-        for weight in self.network.parameters():  # as Adam would at its first step
-            self.optimizer.state[weight] = {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(weight),
-                "exp_avg_sq": torch.zeros_like(weight),
-            }
+        self.optimizer = self._optimizer_of(self.network)
         self.n_steps = 0
         self.history: list[Epoch] = []
 
@@ -87,68 +91,188 @@ class Learner:
         named = {f"network.{name}": w for name, w in self.network.state_dict().items()}
         named |= {f"average.{name}": w for name, w in self.average.state_dict().items()}
         for name, weight in self.network.named_parameters():
-            moments = self.optimizer.state[weight]
-            named |= {f"adam.{name}.{moment}": value for moment, value in moments.items()}
+            for moment, value in self.optimizer.state[weight].items():
+                if not isinstance(value, Tensor):
+                    raise ConfigError(
+                        f"the optimiser {type(self.optimizer).__name__} keeps {moment!r} not as a "
+                        "tensor, so a training that stops could not go on: choose another "
+                        "train.optimiser"
+                    )
+                named[f"optimizer.{name}.{moment}"] = value
         return named
+
+    def make_moments(self) -> None:
+        """Make the tensors that the optimizer makes in its first step, for ``restore`` to fill."""
+        other = copy.deepcopy(self.network)
+        for weight in other.parameters():
+            weight.grad = torch.zeros_like(weight)
+        trial = self._optimizer_of(other)
+        trial.step()
+        for weight, twin in zip(self.network.parameters(), other.parameters(), strict=True):
+            self.optimizer.state[weight] = trial.state[twin]
+
+    def _optimizer_of(self, network: nn.Module) -> Optimizer:
+        make, recipe = OPTIMISERS.find(self.recipe.optimiser), self.recipe
+        optimizer: Optimizer = make(network.parameters(), recipe.learning_rate, recipe.weight_decay)
+        return optimizer
 
 
 def fit(
     learner: Learner,
-    extractor: FeatureExtractor,
-    train: Sequence[Example],
-    val: Sequence[Example],
+    train: Batches,
+    val: Batches,
     *,
-    schedule: Schedule,
-    bank: Sequence[Tensor],
-    noise: NoisePolicy,
+    labels: Sequence[float],
     seed: int,
+    fill: Tensor | None = None,
 ) -> Iterator[Epoch]:
     """Train, yielding after every epoch with its weights in ``learner.average``.
 
     Logging, the choice of weights and early stopping are the caller's, who stops by no longer
-    iterating.  Everything must be on one device already.  Order, crops and noise depend on
-    ``seed``, the epoch and the recording; dropout depends on ``seed`` and the epoch: so a learner
-    with a history continues as if it had never stopped.
-    """
-    network, average, optimizer = learner.network, learner.average, learner.optimizer
-    val_features = [
-        extractor(windows(noisy(example, bank, noise, seed, VALIDATION_DRAW), extractor.spec))
-        for example in val
-    ]
+    iterating.  Everything must be on one device already.  Order, crops, noise, stripes and mixing
+    depend on ``seed``, the epoch and the recording; dropout depends on ``seed`` and the epoch: so a
+    learner with a history continues as if it had never stopped.
 
-    for number in range(len(learner.history) + 1, schedule.n_epochs + 1):
+    Parameters
+    ----------
+    labels : sequence of float
+        Of the training recordings, for the sampler.
+    fill : (bin,) tensor, optional
+        What stripes put in place of features (``spec_augment.hide``); 0 without it.
+    """
+    recipe, network, average = learner.recipe, learner.network, learner.average
+    optimizer = learner.optimizer
+    loss_of, factor = LOSSES.find(recipe.loss), SCHEDULES.find(recipe.schedule)
+    n_batches = _n_batches(len(labels), recipe)
+    validation = Validation(val, recipe)
+
+    for number in range(len(learner.history) + 1, recipe.n_epochs + 1):
         torch.manual_seed(int(np.random.default_rng([seed, number]).integers(2**63)))
-        order = np.random.default_rng([seed, number, 1]).permutation(len(train))
+        order = sample(labels, recipe.sampler, np.random.default_rng([seed, number, 1]))
+        mixing = np.random.default_rng([seed, number, 2])
         network.train()
-        total, n_windows = 0.0, 0
-        for start in range(0, len(train), schedule.batch_size):
-            batch = [train[i] for i in order[start : start + schedule.batch_size]]
-            cuts = [
-                cut(
-                    noisy(example, bank, noise, seed, number),
-                    extractor.spec,
-                    schedule.windows,
-                    recording_rng(seed, example.record_id, number, 1),
-                )
-                for example in batch
-            ]
-            n_views = torch.tensor([len(views) for views in cuts])
-            labels = torch.tensor([example.label for example in batch]).repeat_interleave(n_views)
-            labels = labels.to(cuts[0].device)
-            rate = schedule.learning_rate * noam(learner.n_steps, schedule.warmup_steps)
-            optimizer.param_groups[0]["lr"] = rate
-            loss = cross_entropy(network(extractor(torch.cat(cuts))), labels)
+        total, n_windows = torch.zeros((), dtype=torch.float64), 0
+        for start in range(0, n_batches * recipe.batch_size, recipe.batch_size):
+            indices = order[start : start + recipe.batch_size].tolist()
+            batch = train.make(indices, number)
+            features, targets = batch.features, batch.labels
+            recordings = batch.recordings.to(targets.device)
+            if recipe.stripes:
+                features = _striped(batch, indices, recipe.stripes, [seed, number, 3], fill)
+            if recipe.mixup:
+                shares = mixing.beta(recipe.mixup, recipe.mixup, size=len(targets) // 2)
+                features, targets = mix(features, targets, torch.from_numpy(shares).to(targets))
+                recordings = torch.arange(len(targets), device=targets.device)
+            rate = recipe.learning_rate * factor(
+                learner.n_steps, recipe.warmup_steps, recipe.n_epochs * n_batches
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = loss_of(network(features), targets, recordings)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
+            if recipe.clip_norm:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimizer.step()
             learner.n_steps += 1
-            decay = min(schedule.averaging, learner.n_steps / (10 + learner.n_steps))
+            decay = min(recipe.averaging, learner.n_steps / (10 + learner.n_steps))
             update_average(average, network, decay)
-            total += loss.item() * len(labels)
-            n_windows += len(labels)
-        val_loss = recording_loss(average, val_features, [example.label for example in val])
-        learner.history.append(Epoch(number, total / n_windows, val_loss, rate))
+            total = total + loss.detach().double() * len(targets)
+            n_windows += len(targets)
+        val_loss = validation.loss(average, number)
+        learner.history.append(Epoch(number, float(total) / n_windows, val_loss, rate))
         yield learner.history[-1]
+
+
+def _n_batches(n_recordings: int, recipe: Recipe) -> int:
+    """Steps of an epoch, at least 1."""
+    full, rest = divmod(n_recordings, recipe.batch_size)
+    return full if full and (recipe.drop_last or not rest) else full + 1
+
+
+def sample(
+    labels: Sequence[float], sampler: str, rng: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The recordings of an epoch, in order, by their index."""
+    if sampler == "plain":
+        return rng.permutation(len(labels))
+    is_patient = np.asarray(labels) >= 0.5
+    n_of_class = np.where(is_patient, is_patient.sum(), (~is_patient).sum())
+    weights = 1 / n_of_class
+    return rng.choice(len(labels), size=len(labels), p=weights / weights.sum())
+
+
+def _striped(
+    batch: Batch, indices: Sequence[int], stripes: Stripes, key: Sequence[int], fill: Tensor | None
+) -> Tensor:
+    """The features of a batch with stripes that depend on the epoch and the recording."""
+    features = batch.features
+    shape = (features.shape[1], features.shape[2])
+    n_windows = torch.bincount(batch.recordings, minlength=len(indices)).tolist()
+    drawn = [
+        stripes.draw(shape, np.random.default_rng([*key, index]), n)
+        for index, n in zip(indices, n_windows, strict=True)
+    ]
+    bounds = [
+        torch.from_numpy(np.concatenate(one)).to(features.device)
+        for one in zip(*drawn, strict=True)
+    ]
+    return hide(features, bounds, features.new_zeros(()) if fill is None else fill)
+
+
+class Validation:
+    """Features of the validation recordings, and the loss of a network on them.
+
+    They are kept from epoch to epoch up to ``HELD_BYTES``; the others are computed anew.
+    """
+
+    def __init__(self, batches: Batches, recipe: Recipe) -> None:
+        self.batches, self.recipe = batches, recipe
+        n = len(batches.examples)
+        self.parts = [
+            range(i, min(i + recipe.batch_size, n)) for i in range(0, n, recipe.batch_size)
+        ]
+        self.kept: dict[int, Batch] = {}
+        self.n_bytes = 0
+
+    @torch.inference_mode()
+    def loss(self, model: nn.Module, epoch: int) -> float:
+        """The loss by ``Recipe.validation``, in nats.
+
+        Of ``recordings`` it is their mean, of ``classes`` the mean of the two classes' means; of
+        ``windows`` it is, as published, the sum over windows by the number of recordings.
+        """
+        model.eval()
+        losses, classes = [], []
+        for number in range(len(self.parts)):
+            batch = self._batch(number, epoch)
+            logits = model(batch.features)
+            recordings = batch.recordings.to(logits.device)
+            labels = mean_by_recording(batch.labels, recordings)
+            if self.recipe.validation == "classes":
+                scores = mean_by_recording(torch.sigmoid(logits), recordings)
+                losses.append(binary_cross_entropy(scores, labels, reduction="none"))
+            else:
+                each = cross_entropy(logits, batch.labels, reduction="none")
+                mean = mean_by_recording(each, recordings)
+                n_windows = torch.bincount(recordings)
+                losses.append(mean * n_windows if self.recipe.validation == "windows" else mean)
+            classes.append(labels)
+        every, is_patient = torch.cat(losses).double(), torch.cat(classes) >= 0.5
+        if self.recipe.validation == "classes":
+            return float((every[is_patient].mean() + every[~is_patient].mean()) / 2)
+        return float(every.mean())
+
+    def _batch(self, number: int, epoch: int) -> Batch:
+        if number in self.kept:
+            return self.kept[number]
+        draw = VALIDATION_DRAW - epoch * self.recipe.new_validation_noise
+        batch = self.batches.make(self.parts[number], draw)
+        size = batch.features.numel() * batch.features.element_size()
+        if not self.recipe.new_validation_noise and self.n_bytes + size <= HELD_BYTES:
+            self.kept[number] = batch
+            self.n_bytes += size
+        return batch
 
 
 @torch.no_grad()
@@ -158,49 +282,6 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         mean.lerp_(weight, 1 - decay)
     for buffer, current in zip(average.buffers(), network.buffers(), strict=True):
         buffer.copy_(current)
-
-
-def noam(n_steps_done: int, warmup: int) -> float:
-    """Factor on the learning rate: linear warm-up to 1, then falling as one over a square root.
-
-    ``warmup**0.5 * min(step * warmup**-1.5, step**-0.5)``: Vaswani et al., "Attention is all you
-    need", 2017, equation 3, scaled to peak at 1 as SPIRA v1 does.
-
-    Examples
-    --------
-    >>> [round(noam(n, 1000), 3) for n in (0, 499, 999, 3999)]  # steps 1, 500, 1000, 4000
-    [0.001, 0.5, 1.0, 0.5]
-    """
-    step = n_steps_done + 1
-    return float(warmup**0.5 * min(step * warmup**-1.5, step**-0.5))
-
-
-def noisy(
-    example: Example, bank: Sequence[Tensor], noise: NoisePolicy, seed: int, *draw: int
-) -> Tensor:
-    """Return the (time,) float waveform of an example with the ward noise of one draw."""
-    waveform, rng = to_float(example.pcm16), recording_rng(seed, example.record_id, *draw)
-    return insert_ward_noise(waveform, bank, noise, rng) if bank else waveform
-
-
-def cut(waveform: Tensor, spec: FeatureSpec, which: str, rng: np.random.Generator) -> Tensor:
-    """Return the (window, time) windows of a waveform that one epoch uses."""
-    if which == "random":
-        spare = max(waveform.shape[0] - spec.n_window_samples, 0)
-        start = int(rng.integers(spare, endpoint=True))
-        waveform = waveform[start : start + spec.n_window_samples]
-    return windows(waveform, spec)
-
-
-@torch.inference_mode()
-def recording_loss(model: nn.Module, features: Sequence[Tensor], labels: Sequence[float]) -> float:
-    """Mean over recordings of the mean cross-entropy of their windows, in nats."""
-    model.eval()
-    losses = []
-    for matrix, label in zip(features, labels, strict=True):
-        scores = model(matrix)
-        losses.append(cross_entropy(scores, torch.full_like(scores, label)).item())
-    return sum(losses) / len(losses)
 
 
 @torch.no_grad()

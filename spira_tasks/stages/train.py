@@ -1,4 +1,4 @@
-"""Fit SPIRAConv; keep the weights of the epoch with the lowest validation loss."""
+"""Fit a network; keep the weights of the epoch with the lowest validation loss."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from spira_tasks.config import Fraction, StageConfig
+from spira_tasks.config import Fraction, StageConfig, implementation_of, registered
+from spira_tasks.contract import presets
 from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError, GateRejected, SpiraError
+from spira_tasks.speech.networks import NETWORKS
+from spira_tasks.speech.recipes import LOSSES, OPTIMISERS, SCHEDULES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from spira_tasks.artifacts import Directory
     from spira_tasks.speech.classifier import Classifier
-    from spira_tasks.speech.training import Epoch, Learner
+    from spira_tasks.speech.training import Epoch, Learner, Recipe
     from spira_tasks.work import Work
 
 log = logging.getLogger(__name__)
@@ -47,26 +50,52 @@ class Outputs:
 
 
 class Config(StageConfig):
-    """The published network on a shorter leash (docs/adr/0006-training-recipe.md).
+    """The published network on a shorter leash (docs/training.md).
 
     Everything that changes the weights is here, the seed and the number of threads with it.
     """
 
+    # A published experiment, whose settings lie under those of the run; and which of them the run
+    # set to something else.  The pipeline fills in both (``contract.presets``).
+    preset: str = ""
+    departures: tuple[str, ...] = ()
     task: Literal["VOWEL", "RHYME", "SENTENCE"] = "SENTENCE"
     seed: NonNegativeInt = 42
-    model: Literal["spiraconv_v1", "spiraconv_v2"] = "spiraconv_v2"
+    model: Annotated[str, registered(NETWORKS)] = "spiraconv_v2"
+    model_code: str = implementation_of(NETWORKS, "model")
     dropout: Fraction = 0.3
+    options: dict[str, Any] = Field(default_factory=dict)  # of the network, by its name
     epochs: PositiveInt = 100
     patience_epochs: PositiveInt = 40
     batch_size: PositiveInt = 5
+    loss: Annotated[str, registered(LOSSES)] = "bce"
+    loss_code: str = implementation_of(LOSSES, "loss")
+    optimiser: Annotated[str, registered(OPTIMISERS)] = "adam"
+    optimiser_code: str = implementation_of(OPTIMISERS, "optimiser")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    schedule: Annotated[str, registered(SCHEDULES)] = "noam"
+    schedule_code: str = implementation_of(SCHEDULES, "schedule")
     warmup_steps: PositiveInt = 150
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    sampler: Literal["plain", "balanced"] = "plain"
+    last_batch: Literal["keep", "drop"] = "keep"
     windows: Literal["all", "random"] = "random"
     standardize: bool = True
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    validation: Literal["recordings", "windows", "classes"] = "recordings"
+    validation_noise: Literal["once", "each_epoch"] = "once"
     min_noises: NonNegativeInt = 0
     max_noises: NonNegativeInt = 2
+    # Fewest and most noises of a patient, where the two above are for controls only.  A model of
+    # such a training is never promoted.
+    patient_noises: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    noise_peak: Literal["absolute", "signed"] = "absolute"
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    time_stripes: NonNegativeInt = 0
+    time_stripe_frames: PositiveInt = 64
+    frequency_stripes: NonNegativeInt = 0
+    frequency_stripe_bins: PositiveInt = 8
     # Whose labels are learned as probabilities, by their confidence: a loss that is expected over
     # what the label may be.  None: every label as it is.
     soft_labels: Literal["weak", "all"] | None = None
@@ -74,53 +103,47 @@ class Config(StageConfig):
     n_threads: PositiveInt = 2
 
     @model_validator(mode="after")
+    def preset_is_kept(self) -> Self:
+        """A step that is run by hand may name a preset without its settings."""
+        if self.preset:
+            kept = self.model_dump(mode="json")
+            for target, value in presets.find(self.preset).settings.items():
+                step, _, key = target.partition(".")
+                if step == "train" and kept[key] != value and target not in self.departures:
+                    raise ValueError(
+                        f"{key} is {kept[key]}, and {value} in the preset {self.preset}: run the "
+                        f"pipeline with train.preset, or name {target} in departures"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def noises_make_a_range(self) -> Self:
         if self.min_noises > self.max_noises:
             raise ValueError(f"min_noises {self.min_noises} exceeds max_noises {self.max_noises}")
+        if self.patient_noises and self.patient_noises[0] > self.patient_noises[1]:
+            raise ValueError("patient_noises are the fewest and the most, in that order")
         return self
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
-    import pandas as pd
     import torch
 
     from spira_tasks.corpus import examples, load_features, noise_bank
     from spira_tasks.speech import cpu
     from spira_tasks.speech.augmentation import NoisePolicy
+    from spira_tasks.speech.batches import Batches
     from spira_tasks.speech.classifier import Classifier, ClassifierSpec
     from spira_tasks.speech.features import FeatureSpec
-    from spira_tasks.speech.training import Learner, Schedule, fit
+    from spira_tasks.speech.training import Learner, fit
 
     cpu.prepare(config.n_threads)
     device = choose_device(config.device)
-    table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
-    table = table[(table["task"] == config.task) & table["label"].notna()]
-    features = pd.read_parquet(inputs.features.path("features.parquet"))
-    table = table[table["record_id"].isin(features["record_id"])]  # others are in quarantine
-    if table.empty:
-        raise ConfigError(
-            f"no recording of task {config.task} has features: set train.task to a task of "
-            "materialize.tasks, or add it there"
-        )
-    missing = [
-        f"{who} to {use}"
-        for split, use in (("train", "train on"), ("validation", "validate on"))
-        for label, who in ((1, "patient"), (0, "control"))
-        if not ((table["split"] == split) & (table["label"] == label)).any()
-    ]
-    if missing:  # a model of one class would call everybody the same
-        raise GateRejected(
-            f"among the recordings of task {config.task} there is no {' and no '.join(missing)}: "
-            "ingest more subjects, or choose another train.task"
-        )
-    train = examples(
-        with_expected_labels(table[table["split"] == "train"], config.soft_labels),
-        work.blobs,
-        device,
-    )
+    table, features = chosen(inputs, config)
+    training = with_expected_labels(table[table["split"] == "train"], config.soft_labels)
+    train = examples(training, work.blobs, device)
     val = examples(table[table["split"] == "validation"], work.blobs, device)
     bank = noise_bank(inputs.ward_noise, "train", work.blobs, device)
-    if config.max_noises and not bank:
+    if (config.max_noises or config.patient_noises) and not bank:
         log.warning("no ward noise came with the data: training without ward-noise insertion")
 
     torch.manual_seed(config.seed)  # the initial weights; everything later has its own generator
@@ -128,33 +151,27 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         task=config.task,
         features=FeatureSpec.from_json(inputs.features.path("features.json").read_text()),
         model=config.model,
-        options={"dropout": config.dropout},
+        implementation=config.model_code,
+        options=network_options(config),
     )
     classifier = Classifier(spec)
     if config.standardize:
         stored = features.set_index("record_id")["features"]
-        digests = stored.loc[[example.record_id for example in train]]
+        digests = stored.loc[training["record_id"]]
         classifier.standardize.fit(load_features(digest, work.blobs) for digest in digests)
     classifier.to(device)
-    schedule = Schedule(
-        n_epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        windows=config.windows,
-        averaging=config.averaging,
+    learner = Learner(classifier.network, recipe(config))
+    noise = NoisePolicy(
+        config.min_noises, config.max_noises, config.patient_noises, config.noise_peak
     )
-    learner = Learner(classifier.network, schedule)
+    extractor = classifier.extractor
     epochs = fit(
         learner,
-        classifier.extractor,
-        train,
-        val,
-        schedule=schedule,
-        bank=bank,
-        noise=NoisePolicy(config.min_noises, config.max_noises),
+        Batches(train, extractor, bank, noise, windows=config.windows, seed=config.seed),
+        Batches(val, extractor, bank, noise, windows="all", seed=config.seed),
+        labels=training["label"].astype(float).tolist(),
         seed=config.seed,
+        fill=classifier.standardize.mean,
     )
     progress = Progress(learner, classifier, config, work)
     progress.resume()
@@ -190,6 +207,75 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             "val_loss": best.val_loss,
             "n_parameters": sum(weight.numel() for weight in classifier.network.parameters()),
         }
+    )
+
+
+def chosen(inputs: Inputs, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The recordings to learn from and to validate on, and the table of all features."""
+    import pandas as pd
+
+    table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
+    table = table[(table["task"] == config.task) & table["label"].notna()]
+    features = pd.read_parquet(inputs.features.path("features.parquet"))
+    table = table[table["record_id"].isin(features["record_id"])]  # others are in quarantine
+    if table.empty:
+        raise ConfigError(
+            f"no recording of task {config.task} has features: set train.task to a task of "
+            "materialize.tasks, or add it there"
+        )
+    missing = [
+        f"{who} to {use}"
+        for split, use in (("train", "train on"), ("validation", "validate on"))
+        for label, who in ((1, "patient"), (0, "control"))
+        if not ((table["split"] == split) & (table["label"] == label)).any()
+    ]
+    if missing:  # a model of one class would call everybody the same
+        raise GateRejected(
+            f"among the recordings of task {config.task} there is no {' and no '.join(missing)}: "
+            "ingest more subjects, or choose another train.task"
+        )
+    return table, features
+
+
+def network_options(config: Config) -> dict[str, Any]:
+    """``options``, and the dropout where the network has one."""
+    from spira_tasks.speech.networks import options_of
+
+    known = options_of(config.model, config.model_code)
+    dropout = {"dropout": config.dropout} if "dropout" in known else {}
+    return dropout | config.options
+
+
+def recipe(config: Config) -> Recipe:
+    """What of the configuration the loop needs; its losses and such are of the named packages."""
+    from spira_tasks.speech.spec_augment import Stripes
+    from spira_tasks.speech.training import Recipe
+
+    LOSSES.find(config.loss, config.loss_code)
+    OPTIMISERS.find(config.optimiser, config.optimiser_code)
+    SCHEDULES.find(config.schedule, config.schedule_code)
+    return Recipe(
+        n_epochs=config.epochs,
+        batch_size=config.batch_size,
+        loss=config.loss,
+        optimiser=config.optimiser,
+        learning_rate=config.learning_rate,
+        schedule=config.schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        sampler=config.sampler,
+        drop_last=config.last_batch == "drop",
+        mixup=config.mixup,
+        stripes=Stripes(
+            config.time_stripes,
+            config.frequency_stripes,
+            config.time_stripe_frames,
+            config.frequency_stripe_bins,
+        ),
+        averaging=config.averaging,
+        validation=config.validation,
+        new_validation_noise=config.validation_noise == "each_epoch",
     )
 
 
@@ -243,8 +329,10 @@ class Progress:
             tensors, facts = unpack(content)
             history, n_steps, at = facts["history"], facts["n_steps"], facts["at"]
             epochs = [Epoch(**row) for row in history]
+            self.learner.make_moments()
             restore(self._tensors(), tensors)
         except (ValueError, KeyError, TypeError) as error:
+            self.learner.optimizer.state.clear()
             log.warning("the checkpoint is set aside, for %s: training from the start", error)
             self.work.checkpoint.set_aside()
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from spira_tasks.speech.augmentation import NoisePolicy, insert_ward_noise, recording_rng, to_float
 from spira_tasks.speech.batches import Batches
+from spira_tasks.speech.examples import Example, cut
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
-from spira_tasks.speech.training import Example, cut
 
 SPEC = FeatureSpec(window_seconds=1.0, step_seconds=0.25, n_mels=20, n_mfcc=20)
 SECONDS = (2.63, 0.4, 1.0, 1.9)  # longer, shorter and just as long as a window
@@ -43,7 +43,7 @@ def one_by_one(
             label=example.label,
         )
         cuts.append(cut(noisy, spec, which, recording_rng(9, example.record_id, draw, 1)))
-    return extractor(torch.cat(cuts)), [len(views) for views in cuts]
+    return torch.cat([extractor(views) for views in cuts]), [len(views) for views in cuts]
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,16 @@ def test_only_a_policy_that_counts_by_label_looks_at_it() -> None:
     assert not torch.equal(signals(EXAMPLES, published), signals(turned, published))
     with pytest.raises(ValueError, match="needs the label"):
         published.counts(None)
+
+
+@pytest.mark.parametrize("changes", [{"temporal": "padding", "window_seconds": 2.0}])
+def test_a_batch_of_padded_recordings_has_one_matrix_for_each(changes: dict[str, Any]) -> None:
+    spec = replace(SPEC, **changes)
+    extractor, noise = FeatureExtractor(spec), NoisePolicy(1, 1)
+    batches = Batches(EXAMPLES, extractor, BANK, noise, windows="all", seed=9)
+    batch = batches.make(range(len(EXAMPLES)), 3)
+    assert batch.recordings.tolist() == list(range(len(EXAMPLES)))
+    assert batch.features.shape == (len(EXAMPLES), spec.n_frames, spec.n_bins)
+    expected, _ = one_by_one(extractor, noise, "all", spec, 3)
+    torch.testing.assert_close(batch.features, expected, rtol=1e-4, atol=1e-3)
+    assert not batch.features[1, 1 + int(0.4 * 100) :].any()  # 0.4 s, then zeros

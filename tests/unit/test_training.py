@@ -6,16 +6,18 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from spira_tasks.speech import cpu
+from spira_tasks.speech import cpu, training
 from spira_tasks.speech.augmentation import (
     MAX_NOISE_PEAK,
     MIN_NOISE_PEAK,
@@ -23,9 +25,20 @@ from spira_tasks.speech.augmentation import (
     insert_ward_noise,
     recording_rng,
 )
+from spira_tasks.speech.batches import Batch, Batches
+from spira_tasks.speech.examples import Example
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.speech.model import SpiraConv
-from spira_tasks.speech.training import Epoch, Example, Learner, Schedule, fit, noam
+from spira_tasks.speech.spec_augment import Stripes
+from spira_tasks.speech.training import (
+    VALIDATION_DRAW,
+    Epoch,
+    Learner,
+    Recipe,
+    Validation,
+    fit,
+    sample,
+)
 from spira_tasks.stages.train import with_expected_labels
 
 SPEC = FeatureSpec(window_seconds=1.0, step_seconds=1.0, n_mels=20, n_mfcc=20)
@@ -44,23 +57,25 @@ VAL = [breathy(f"v{number}", patient=bool(number % 2)) for number in range(8)]
 BANK = [torch.from_numpy(np.random.default_rng(5).normal(0, 0.05, 48_000)).float()]
 
 
+LABELS = [example.label for example in TRAIN]
+
+
+def batches(examples: list[Example], seed: int) -> Batches:
+    noise = NoisePolicy(0, 1)
+    return Batches(examples, FeatureExtractor(SPEC), BANK, noise, windows="all", seed=seed)
+
+
+def loop(learner: Learner, seed: int) -> Iterator[Epoch]:
+    train, val = batches(TRAIN, seed), batches(VAL, seed)
+    return fit(learner, train, val, labels=LABELS, seed=seed)
+
+
 def train(seed: int, n_epochs: int = 6) -> tuple[nn.Module, list[Epoch]]:
     cpu.prepare(n_threads=2)
     torch.manual_seed(seed)
     model = SpiraConv(SPEC.n_frames, SPEC.n_bins, dropout=0.2)
-    schedule = Schedule(n_epochs, warmup_steps=10)
-    learner = Learner(model, schedule)
-    epochs = fit(
-        learner,
-        FeatureExtractor(SPEC),
-        TRAIN,
-        VAL,
-        schedule=schedule,
-        bank=BANK,
-        noise=NoisePolicy(0, 1),
-        seed=seed,
-    )
-    return learner.average, list(epochs)
+    learner = Learner(model, Recipe(n_epochs, warmup_steps=10))
+    return learner.average, list(loop(learner, seed))
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +155,126 @@ def test_stopping_early_is_no_longer_iterating() -> None:
     assert three[:1] == one
 
 
-def test_learning_rates_are_those_of_noam_at_given_steps() -> None:
-    """SPIRA v1: warm-up 1000, base 1e-3, so it peaks at 1e-3 at step 1000."""
-    rates = {step: 1e-3 * noam(step - 1, 1000) for step in (1, 100, 1000, 4000, 16_000)}
-    assert rates == pytest.approx({1: 1e-6, 100: 1e-4, 1000: 1e-3, 4000: 5e-4, 16_000: 2.5e-4})
+def test_a_balanced_sampler_draws_both_classes_as_often_and_a_plain_one_everybody_once() -> None:
+    labels = [1.0] * 5 + [0.0] * 45
+    assert sorted(sample(labels, "plain", np.random.default_rng(1))) == list(range(50))
+    drawn = [sample(labels, "balanced", np.random.default_rng(seed)) for seed in range(100)]
+    assert {len(one) for one in drawn} == {50}
+    assert np.mean([(one < 5).mean() for one in drawn]) == pytest.approx(0.5, abs=0.02)
+    assert {*np.concatenate(drawn)} == set(range(50))
+
+
+class Line(nn.Module):
+    """Its logit is ``slope`` times the mean of the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(1.0))
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.seen.append(tuple(features.shape))
+        return self.slope * features.mean(dim=(1, 2))
+
+
+class Fixed(Batches):
+    """Recordings of given labels, of one window each or of ``n_windows``; every feature is 2."""
+
+    def __init__(self, labels: list[float], n_windows: list[int] | None = None) -> None:
+        pcm16 = torch.zeros(1, dtype=torch.int16)
+        examples = [Example(str(n), pcm16, label) for n, label in enumerate(labels)]
+        super().__init__(examples, nn.Identity(), [], NoisePolicy(), windows="all", seed=1)
+        self.counts = torch.tensor(n_windows or [1] * len(labels))
+        self.draws: list[int] = []
+
+    def make(self, indices: Sequence[int], draw: int) -> Batch:
+        self.draws.append(draw)
+        labels = torch.tensor([float(self.examples[index].label) for index in indices])
+        recordings = torch.arange(len(indices)).repeat_interleave(self.counts[list(indices)])
+        features = torch.full((len(recordings), 3, 2), 2.0)
+        return Batch(features, labels[recordings], recordings)
+
+
+def lines(labels: list[float], **settings: Any) -> tuple[Line, list[Epoch]]:
+    recipe: Any = {"schedule": "none", "weight_decay": 0.0, "batch_size": 2} | settings
+    learner = Learner(Line(), Recipe(1, **recipe))
+    epochs = list(fit(learner, Fixed(labels), Fixed([0, 1]), labels=labels, seed=1))
+    assert isinstance(learner.network, Line)
+    return learner.network, epochs
+
+
+def test_the_last_batch_is_kept_or_left_out_and_a_small_cohort_is_one_batch() -> None:
+    assert [shape[0] for shape in lines([0, 1, 0])[0].seen] == [2, 1]
+    assert [shape[0] for shape in lines([0, 1, 0], drop_last=True)[0].seen] == [2]
+    assert [shape[0] for shape in lines([1], drop_last=True)[0].seen] == [1]
+
+
+def test_the_norm_of_the_gradients_is_clipped() -> None:
+    """The gradient of the slope is 2 * (sigmoid(2) - 0) for a control: RAdam steps along it."""
+    gradient = 2 / (1 + np.exp(-2))
+    for clip, length in ((0.0, gradient), (0.5, 0.5)):
+        line, _ = lines([0.0], optimiser="radam", learning_rate=0.1, clip_norm=clip)
+        assert float(line.slope.detach()) == pytest.approx(1 - 0.1 * length, rel=1e-5)
+
+
+def test_mixed_windows_are_half_as_many_with_labels_in_between() -> None:
+    line, epochs = lines([0.0, 1.0], mixup=1.0, loss="clip_bce", learning_rate=1e-9)
+    assert line.seen == [(1, 3, 2)]
+    share = np.random.default_rng([1, 1, 2]).beta(1.0, 1.0)
+    share = share if np.random.default_rng([1, 1, 1]).permutation(2)[0] == 1 else 1 - share
+    right, wrong = np.log(1 + np.exp(-2)), np.log(1 + np.exp(2))
+    assert epochs[0].train_loss == pytest.approx(share * right + (1 - share) * wrong, rel=1e-5)
+
+
+def test_stripes_are_drawn_by_seed_epoch_and_recording() -> None:
+    seen: list[Tensor] = []
+
+    class Looking(Line):
+        def forward(self, features: Tensor) -> Tensor:
+            if self.training:
+                seen.append(features)
+            return super().forward(features)
+
+    recipe = Recipe(2, batch_size=2, stripes=Stripes(n_time=1, frames=3), schedule="none")
+    labels, fill = [0.0, 1.0], torch.tensor([9.0, 8.0])
+    for _ in range(2):
+        learner = Learner(Looking(), recipe)
+        list(fit(learner, Fixed(labels), Fixed(labels), labels=labels, seed=1, fill=fill))
+    first, second, *again = seen
+    assert torch.equal(torch.stack(again), torch.stack([first, second]))
+    assert not torch.equal(first, second)
+    hidden = {tuple(frame.tolist()) for frame in torch.cat(seen).flatten(end_dim=1)}
+    assert hidden == {(2.0, 2.0), (9.0, 8.0)}
+
+
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [
+        # one control of three windows, two patients of one window: log(1 + exp(±2)) each
+        ("recordings", (np.log(1 + np.exp(2)) + 2 * np.log(1 + np.exp(-2))) / 3),
+        ("windows", (3 * np.log(1 + np.exp(2)) + 2 * np.log(1 + np.exp(-2))) / 3),
+        ("classes", (np.log(1 + np.exp(2)) + np.log(1 + np.exp(-2))) / 2),
+    ],
+)
+def test_the_validation_loss_weighs_what_the_recipe_says(validation: Any, expected: float) -> None:
+    fixed = Fixed([0.0, 1.0, 1.0], n_windows=[3, 1, 1])
+    found = Validation(fixed, Recipe(1, batch_size=2, validation=validation)).loss(Line(), 1)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_validation_features_are_kept_as_far_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses(fixed: Fixed, **recipe: Any) -> list[float]:
+        validation = Validation(fixed, Recipe(1, batch_size=2, **recipe))
+        return [validation.loss(Line(), epoch) for epoch in (1, 2, 3)]
+
+    kept, anew, drawn = (Fixed([0.0, 1.0, 1.0]) for _ in range(3))
+    expected = losses(kept)
+    assert kept.draws == [VALIDATION_DRAW] * 2
+    monkeypatch.setattr(training, "HELD_BYTES", 50)  # of 48 of the first batch and 24 of the second
+    assert losses(anew) == expected
+    assert anew.draws == [VALIDATION_DRAW] * 4
+    losses(drawn, new_validation_noise=True)
+    assert drawn.draws == [VALIDATION_DRAW - epoch for epoch in (1, 1, 2, 2, 3, 3)]
 
 
 def test_ward_noise_depends_on_the_recording_and_never_on_its_label() -> None:
