@@ -13,7 +13,7 @@ machinery that made the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -169,6 +169,20 @@ def behind_its_gates(missed: Sequence[str]) -> Verdict:
         observed=Number(len(missed), "items"),
         threshold=0.0,
         names={"gates": tuple(missed)},
+        severity="critical",
+    )
+
+
+def label_blind_augmentation(label_was_seen: bool, presets: Collection[str]) -> Verdict:
+    """Was ward noise inserted without looking at the label?
+
+    Where patients get another number of noises than controls, a network learns the class from the
+    noise.  Published experiments did so, and presets repeat them, to be compared and never used.
+    """
+    return Verdict(
+        "label_blind_augmentation",
+        "block" if label_was_seen else "pass",
+        names={"presets": tuple(sorted(presets))},
         severity="critical",
     )
 

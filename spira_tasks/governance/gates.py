@@ -1,4 +1,4 @@
-"""Which gates a model did not come through, by the records of the steps that made it.
+"""How a model was made, by the records of its steps: which gates it missed, and how it was trained.
 
 A step that is run by hand takes any artifact as its input, so a model may come from recordings that
 no gate has checked.  It does not matter in which run a gate handed an artifact on.
@@ -23,10 +23,9 @@ def missed_by(store: Store, classifier: str) -> list[str]:
     That is a gate that did not hand on what the training or the evaluation read; and every gate
     where no record says what the model was made of.
     """
-    made = [(one, run.inputs(one.step)) for run in store.runs for one in run.steps.values()]
+    made = _made(store)
     evaluations = [inputs for one, inputs in made if one.outputs.get("classifier") == classifier]
-    models = {inputs.get("model") for inputs in evaluations} - {None, ""}
-    trainings = [inputs for one, inputs in made if one.outputs.get("model") in models]
+    trainings = [inputs for _, inputs in _trainings(made, classifier)]
     inputs_of = [TRAINING.step(step).inputs for step in READERS]
     references = {name: reference for inputs in inputs_of for name, reference in inputs.items()}
     asked: set[str] = set()  # each gate of the first input that it stands behind: recordings
@@ -39,6 +38,37 @@ def missed_by(store: Store, classifier: str) -> list[str]:
             missed_by_each = [_missed(made, chain, inputs.get(name, "")) for inputs in readers]
             missed |= every_gate.intersection(*missed_by_each)
     return [gate.name for gate in TRAINING.gates if gate.name in missed]
+
+
+def label_in_noise(store: Store, classifier: str) -> tuple[bool, set[str]]:
+    """Whether ward noise differed by label in a training of a classifier, by its digest.
+
+    Returns
+    -------
+    bool, set of str
+        The second holds the presets that such a training had.
+    """
+    configs = [one.config for one, _ in _trainings(_made(store), classifier)]
+    seen = [
+        config
+        for config in configs
+        if config.get("patient_noises")
+        not in (None, [config.get("min_noises"), config.get("max_noises")])
+    ]
+    return bool(seen), {config["preset"] for config in seen if config.get("preset")}
+
+
+def _made(store: Store) -> list[Made]:
+    return [(one, run.inputs(one.step)) for run in store.runs for one in run.steps.values()]
+
+
+def _trainings(made: Sequence[Made], classifier: str) -> list[Made]:
+    models = {
+        inputs.get("model") for one, inputs in made if one.outputs.get("classifier") == classifier
+    }
+    return [
+        (one, inputs) for one, inputs in made if one.outputs.get("model") in models - {None, ""}
+    ]
 
 
 def _missed(made: Sequence[Made], chain: Sequence[tuple[Step, str]], digest: str) -> set[str]:

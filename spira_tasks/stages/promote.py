@@ -47,7 +47,13 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from expectations.promotion import OWNER, behind_its_gates, needs_approval, nobody_erased
+    from expectations.promotion import (
+        OWNER,
+        behind_its_gates,
+        label_blind_augmentation,
+        needs_approval,
+        nobody_erased,
+    )
     from expectations.promotion import verdicts as sound
     from spira_tasks import package
     from spira_tasks.governance import applied, gates
@@ -61,6 +67,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     verdicts = sound(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
     verdicts.append(behind_its_gates(gates.missed_by(work.store, challenger.classifier)))
+    seen = gates.label_in_noise(work.store, challenger.classifier)
+    verdicts.append(label_blind_augmentation(*seen))
     refusal = applied.on_classifier(challenger.classifier, applied.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))

@@ -90,7 +90,9 @@ class Registry:
         self.store.runs.write(f"run-{n}", record)
         self.make(n, digest)
 
-    def make(self, n: int, classifier: str, but: str = "", state: State = "done") -> None:
+    def make(
+        self, n: int, classifier: str, but: str = "", state: State = "done", **training: Any
+    ) -> None:
         """Record the steps that made a classifier; a gate that is left out did not see its data."""
         read = {name: f"sha256:{digit * 64}" for name, digit in zip(READ, "abc", strict=True)}
         model = f"sha256:{n:063x}f"
@@ -112,7 +114,7 @@ class Registry:
         steps += [("check_recordings", "validate", {}, {"table": checked}, suite)]
         steps += [
             ("check_drift", "drift", recordings, recordings, {}),
-            ("train", "train", read, {"model": model}, {}),
+            ("train", "train", read, {"model": model}, training),
             ("evaluate", "evaluate", {**read, "model": model}, {"classifier": classifier}, {}),
         ]
         for name, stage, inputs, outputs, config in steps:
@@ -564,6 +566,38 @@ def test_a_model_of_data_that_a_gate_did_not_hand_on_is_not_promoted(
     assert registry.champion() is None
     registry.make(1, f"sha256:{1:064x}")  # the same data came through it after all
     assert registry.promote(1).metrics["promoted"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "blocked"),
+    [
+        ({"patient_noises": [0, 0]}, True),
+        ({"patient_noises": [0, 0], "preset": "acl2021-2.3"}, True),
+        ({"patient_noises": [1, 1], "preset": "acl2021-3.1"}, False),
+        ({"patient_noises": None}, False),
+    ],
+)
+def test_a_model_whose_training_noise_tells_the_label_is_not_promoted_whoever_approves_it(
+    registry: Registry, settings: dict[str, Any], blocked: bool
+) -> None:
+    registry.add(1)
+    shutil.rmtree(registry.place / "store/runs/made-1")
+    registry.make(1, f"sha256:{1:064x}", min_noises=1, max_noises=1, **settings)
+    assert registry.model("approve", "1", "--why", WHY) == 0
+    if not blocked:
+        assert registry.promote(1).metrics["promoted"]
+        return
+    reason = r"label_blind_augmentation: .*got another number of ward noises"
+    with pytest.raises(GateRejected, match=reason):
+        registry.promote(1)
+    record = registry.store.runs.step("run-1", "promote")
+    assert record is not None
+    (verdict,) = record.stopping
+    assert verdict.severity == "critical"
+    presets = {"preset": settings["preset"]} if "preset" in settings else {}
+    assert dict(verdict.names) == {"presets": tuple(presets.values())}
+    assert all(name in sentence(verdict, "pt") for name in presets.values())
+    assert registry.champion() is None
 
 
 def test_a_model_that_nobody_knows_the_making_of_is_not_promoted(registry: Registry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from spira_tasks.runner import run_step
 def test_a_model_that_the_pipeline_made_came_through_every_gate(finished: Run) -> None:
     classifier = finished.results["evaluate"].outputs["classifier"]
     assert gates.missed_by(finished.store, classifier) == []
+    assert gates.label_in_noise(finished.store, classifier) == (False, set())
     assert "behind_its_gates" not in finished.refusal
 
 
@@ -35,7 +37,8 @@ def test_a_model_trained_by_hand_on_what_no_gate_handed_on_is_known(
     rows.drop(learned[:1]).to_parquet(tmp_path / "own/recordings.parquet")
     own = store.put_directory(tmp_path / "own")
     made = {name: result.outputs for name, result in finished.results.items()}
-    for step in TRAINING.configure(settings=SETTINGS):
+    settings = {"train.patient_noises": [0, 0], "evaluate.averaged_stripes": 2}
+    for step in TRAINING.configure(settings=SETTINGS | settings):
         if step.name in {"train", "evaluate"}:
             references = {name: ref.split(".") for name, ref in step.inputs.items()}
             inputs = {name: made[of][output] for name, (of, output) in references.items()}
@@ -43,3 +46,15 @@ def test_a_model_trained_by_hand_on_what_no_gate_handed_on_is_known(
             made[step.name] = run_step(by_hand, "by-hand", store).outputs
     missed = gates.missed_by(store, made["evaluate"]["classifier"])
     assert missed == ["check_recordings", "check_training_set", "check_drift"]
+    # and its ward noise was for controls only
+    assert gates.label_in_noise(store, made["evaluate"]["classifier"]) == (True, set())
+    # the mean over copies behind stripes is a condition of its own, which no check looks at
+    report = json.loads(store.directory(made["evaluate"]["report"]).read("evaluation.json"))
+    assert set(report["conditions"]) - set(report["drop_in_balanced_accuracy"]) == {
+        "clean",
+        "averaged",
+    }
+    predictions = pd.read_parquet(
+        store.directory(made["evaluate"]["report"]).path("predictions.parquet")
+    )
+    assert 0 < (predictions["averaged"] - predictions["clean"]).abs().max() < 0.5

@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 from run_facts import facts, rows, verdict, waived
 
-from expectations.promotion import behind_its_gates, compare, nobody_erased
+from expectations.promotion import (
+    behind_its_gates,
+    compare,
+    label_blind_augmentation,
+    nobody_erased,
+)
 from expectations.promotion import verdicts as promotion_verdicts
 from expectations.words import LANGUAGES, Language, Words
 from expectations.words import verdicts as words
@@ -273,6 +278,7 @@ def test_every_rule_of_a_gate_has_its_sentence(
         ),
         nobody_erased(n_refused),
         behind_its_gates(["check_features"][:n_refused]),
+        label_blind_augmentation(n_refused > 0, ["acl2021-2.1"][:n_refused]),
         Verdict("better_than_champion", "pass"),
         Verdict("better_than_champion", "warn", names={"was_champion": ("3",)}),
         Verdict("serving_parity", "block", observed=Number(2e-7), threshold=1e-5, n=3,
