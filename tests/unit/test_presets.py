@@ -13,6 +13,7 @@ from spira_tasks.contract.pipelines import TRAINING, Pipeline
 from spira_tasks.contract.presets import every, find
 from spira_tasks.errors import ConfigError
 from spira_tasks.runner import check
+from spira_tasks.speech.networks import build
 from spira_tasks.stages import evaluate, materialize, train
 
 # What a run may choose beside a preset; the rest of both steps a preset sets.
@@ -27,10 +28,10 @@ def configured(name: str, **settings: Any) -> Pipeline:
     return TRAINING.configure(settings={"train.preset": name, **changed})
 
 
-def test_the_eighteen_published_experiments_and_one_of_the_challenge_are_there() -> None:
+def test_the_eighteen_published_experiments_and_two_of_the_challenge_are_there() -> None:
     counts = {"1": 3, "2": 3, "3": 12}
     names = [f"acl2021-{a}.{b}" for a, n in counts.items() for b in range(1, n + 1)]
-    assert list(every()) == [*names, "compare2021-speech-2"]
+    assert list(every()) == [*names, "compare2021-speech-1", "compare2021-speech-2"]
     assert {name for name, one in every().items() if one.looks_at_labels} == {
         f"acl2021-{number}"
         for number in ("2.1", "2.2", "2.3", *(f"3.{n}" for n in range(2, 13, 2)))
@@ -44,6 +45,8 @@ def test_a_preset_sets_everything_that_decides_what_is_trained_and_its_stages_ta
     steps = configured(name)
     for step in ("materialize", "train", "evaluate"):
         check(steps.step(step))
+    config = train.Config.model_validate_json(json.dumps(dict(steps.step("train").config)))
+    build(config.model, 301, 64, train.network_options(config))  # it knows these options
     decide = {
         f"{step}.{key}"
         for step, stage in (("materialize", materialize), ("train", train))
