@@ -51,16 +51,20 @@ with DAG(
         "model": Param(
             "spiraconv_v2",
             type="string",
-            enum=["spiraconv_v1", "spiraconv_v2"],
+            examples=[
+                *("spiraconv_v1", "spiraconv_v2", "spiraconv_v4"),
+                *("cnn14", "mfcc_gram_transformer", "logistic"),
+            ],
             title="Network",
-            description="Neural network to train",
+            description="Network to train; installed packages may add others",
         ),
         "feature": Param(
             "mfcc",
             type="string",
-            enum=["mfcc", "log_mel", "spectrogram"],
+            examples=["mfcc", "log_mel", "mel", "spectrogram", "markers"],
             title="Feature",
-            description="Feature that is computed from each window",
+            description="Feature that is computed from each window; installed packages may add "
+            "others",
         ),
         "sites": Param(
             os.environ.get("SPIRA_SITES", "").replace(",", " ").split(),

@@ -22,14 +22,18 @@ from spira_tasks.artifacts.blobs import digest_of_file
 from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.seal import Finding
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.speech.networks import NETWORKS
+from spira_tasks.speech.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spira_tasks.registry import Registry
     from spira_tasks.tracking import Registered, Tracker
 
 PACKAGE, SEAL = "spira.package", "spira.package_seal"  # tags of a version
 DATA = Path("data", "classifier")  # where a package has the files of its classifier
+CLASSIFIER_FILE = "classifier.json"  # among those files
 GOLDEN, GOLDEN_FILE = "golden", "golden.json"  # folder beside the classifier, and its index
 # Variables of the environment of a process in which a model answers.  It answers in one thread:
 # more processes use more cores better.  Freed memory is used again: by default glibc returns every
@@ -118,13 +122,43 @@ def fetch(version: Registered, tracker: Tracker, store: Store, folder: Path) -> 
     Raises
     ------
     ConfigError
-        As ``check`` does, or when the store's copy is damaged.
+        As ``check`` does, when the store's copy is damaged, or when a package that its network or
+        its feature is of is not installed.
     """
     check(version, tracker, store)
     try:
         store.directory(version.tags[PACKAGE]).copy_to(folder)
     except ArtifactCorrupt as error:  # no step makes these files again
         raise _refused(version, f"its files in the store are damaged: {error}") from error
+    if (file := folder / DATA / CLASSIFIER_FILE).is_file():  # older ones are of us alone
+        try:
+            for registry, name, implementation in _parts(json.loads(file.read_text())):
+                registry.require(name, implementation)
+        except ConfigError as error:
+            number = version.version
+            raise Refused(f"version {number} of the model is not loaded: {error}") from error
+
+
+def requirements(classifier: Path) -> list[str]:
+    """``name==version`` of each package that the network or the feature of a classifier is of.
+
+    Parameters
+    ----------
+    classifier : Path
+        Folder with ``classifier.json``.
+    """
+    parts = _parts(json.loads((classifier / CLASSIFIER_FILE).read_text()))
+    named = {tuple(implementation.split(" ")[:2]) for *_, implementation in parts if implementation}
+    return sorted("==".join(one) for one in named)
+
+
+def _parts(spec: Mapping[str, Any]) -> list[tuple[Registry[Any], str, str]]:
+    """Registry, name and implementation of what a classifier is made of."""
+    features = spec["features"]
+    return [
+        (NETWORKS, spec["model"], spec.get("implementation", "")),
+        (STRATEGIES, features["name"], features.get("implementation", "")),
+    ]
 
 
 def load_alone(folder: Path) -> Any:

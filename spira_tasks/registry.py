@@ -64,7 +64,7 @@ class Registry(Generic[T]):
             not that of ``implementation``.
         """
         if implementation is not None:
-            self._compare(name, implementation)
+            self.require(name, implementation)
         if name in self.ours:
             return cast(T, EntryPoint(name, self.ours[name], self.group).load())
         point = self._point(name)
@@ -95,7 +95,14 @@ class Registry(Generic[T]):
             raise ValueError(self._unknown(name))
         return name
 
-    def _compare(self, name: str, expected: str) -> None:
+    def require(self, name: str, expected: str) -> None:
+        """Refuse a name whose code is not what ``implementation`` said of it; import nothing.
+
+        Raises
+        ------
+        ConfigError
+            When the package is not installed, or is another.
+        """
         is_known = name in self.ours or name in self._added()
         found = "not installed" if expected and not is_known else self.implementation(name)
         if found != expected:

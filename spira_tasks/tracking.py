@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -540,12 +540,14 @@ def versions(uri: str) -> list[tuple[Registered, dict[str, str]]]:
     return [(version, tracker.artifacts_of(version)) for version in tracker.versions()]
 
 
-def write_model(folder: Path, classifier: Path, source: Path, example: bytes) -> None:
+def write_model(
+    folder: Path, classifier: Path, source: Path, example: bytes, requirements: Sequence[str] = ()
+) -> None:
     """Write a classifier in the form that MLflow loads.
 
     ``classifier`` holds weights.safetensors, classifier.json, policy.json and VERSION, ``source``
     is the Python package that loading needs, with the module ``speech.pyfunc``, and ``example`` an
-    audio file.
+    audio file.  ``requirements``: of the packages that it needs beside those of all models.
     """
     import pandas as pd
 
@@ -556,7 +558,7 @@ def write_model(folder: Path, classifier: Path, source: Path, example: bytes) ->
         code_paths=[str(source)],
         signature=_signature(),
         input_example=pd.DataFrame({"audio": [example]}),
-        pip_requirements=_requirements(),
+        pip_requirements=[*_requirements(), *requirements],
     )
 
 

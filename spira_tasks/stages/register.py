@@ -121,7 +121,8 @@ def write_package(folder: Path, classifier: Directory) -> None:
     classifier.copy_to(data)
     (data / VERSION).write_text(classifier.digest)
     write_golden(data)
-    tracking.write_model(folder / "model", data, copy_source(folder), example())
+    source, more = copy_source(folder), package.requirements(data)
+    tracking.write_model(folder / "model", data, source, example(), more)
 
 
 def write_golden(data: Path) -> None:

@@ -19,6 +19,8 @@ from spira.outcome import actor, configured_step
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.provenance import ROOT
+from spira_tasks.speech.networks import NETWORKS
+from spira_tasks.speech.strategies import STRATEGIES
 
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
@@ -188,6 +190,15 @@ def test_every_field_of_a_form_has_a_title_and_words_and_shows_the_default_of_it
         step, _, key = target.partition(".")
         stage = importlib.import_module(f"spira_tasks.stages.{TRAINING.step(step).stage}")
         assert shown[name]["value"] == stage.Config().model_dump(mode="json")[key], name
+
+
+def test_a_form_suggests_what_is_built_in_and_takes_what_a_package_adds(
+    parsed: dict[str, Any],
+) -> None:
+    form = parsed["forms"]["spira_continuous_training"]
+    for name, registry in (("model", NETWORKS), ("feature", STRATEGIES)):
+        assert form[name]["schema"]["examples"] == [*registry.ours]
+        assert "enum" not in form[name]["schema"]
 
 
 def test_a_run_that_new_recordings_woke_reads_the_newest_and_says_so() -> None:
