@@ -34,7 +34,8 @@ def export(folder: Path, file: Path) -> float:
     Raises
     ------
     ConfigError
-        When the packages of ``REQUIREMENTS`` are not installed, or the model has no golden clips.
+        When the packages of ``REQUIREMENTS`` are not installed, the model has no golden clips, or
+        ``graph`` refuses it.
     SpiraError
         When an answer differs by more than ``package.TOLERANCE``; nothing is written then.
     """
@@ -63,11 +64,24 @@ def export(folder: Path, file: Path) -> float:
 
 
 def graph(model: Any) -> bytes:
-    """The ONNX graph of a loaded model, with what its user has to know as its metadata."""
+    """The ONNX graph of a loaded model, with what its user has to know as its metadata.
+
+    Raises
+    ------
+    ConfigError
+        When its feature is not computed by tensors of one shape, or its network cannot be traced.
+    """
     import torch
     from torch import Tensor, nn
 
     classifier = model.classifier
+    features = classifier.spec.features
+    if classifier.extractor.spectral is None or features.temporal != "windows":
+        raise ConfigError(
+            f"a model of the feature {features.name} with temporal {features.temporal} has no ONNX "
+            "graph, which maps windows of one length and computes spectra alone: serve the "
+            "registered model, or train one of mfcc, log_mel, mel or spectrogram of windows"
+        )
 
     class Windows(nn.Module):
         def __init__(self) -> None:
@@ -84,15 +98,21 @@ def graph(model: Any) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it looks for torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, about itself
-        program = torch.onnx.export(
-            Windows().eval(),
-            (torch.zeros(2, spec.features.n_window_samples),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("window", min=1)},),
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                Windows().eval(),
+                (torch.zeros(2, spec.features.n_window_samples),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("window", min=1)},),
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ConfigError(
+                f"the network {spec.model} has no ONNX graph: torch cannot trace it "
+                f"({type(error.__cause__ or error).__name__}). Serve the registered model itself"
+            ) from error
     proto: Any = program.model_proto  # type: ignore[union-attr]
     for name, value in {
         "spira.version": model.version,

@@ -61,7 +61,8 @@ class MfccGramTransformer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, frame, bin) features to (batch,) logits."""
         whole = features[:, : self.n_tokens * self.n_grouped]
-        tokens = self.token(whole.reshape(len(features), self.n_tokens, -1)) + self.positions
+        grouped = whole.unflatten(1, (self.n_tokens, self.n_grouped)).flatten(start_dim=2)
+        tokens = self.token(grouped) + self.positions
         hidden = self.normalize(self.encoder(self.dropout(tokens)))
         logits: Tensor = self.output(hidden.mean(dim=1))
         return logits.squeeze(1)

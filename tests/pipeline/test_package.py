@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from spira_tasks.errors import ConfigError, SpiraError
 from spira_tasks.governance import sealing
 from spira_tasks.speech import pyfunc
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
+from spira_tasks.speech.features import FeatureSpec
 from spira_tasks.stages import evaluate, register
 from spira_tasks.tracking import Registered, Tracker
 
@@ -334,3 +336,53 @@ def test_an_export_gives_the_probabilities_of_the_model_or_is_not_written(
         with pytest.raises(SpiraError, match="gives other probabilities than the model"):
             onnx_export.export(tmp_path / "loaded", tmp_path / "other.onnx")
         assert not (tmp_path / "other.onnx").exists()
+
+
+SMALL = FeatureSpec(window_seconds=1.0, n_mels=16, n_mfcc=16)
+NETWORK_OPTIONS: dict[str, dict[str, Any]] = {
+    "cnn14": {"channels": [4, 8]},
+    "mfcc_gram_transformer": {"n_channels": 16, "n_layers": 1},
+    "logistic": {},
+}
+
+
+class Untraceable(torch.nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        mean = features.mean(dim=(1, 2))
+        return mean if float(mean[0]) > 0 else -mean
+
+
+@pytest.mark.slow
+def test_each_network_has_a_graph_of_the_same_probabilities_or_says_that_it_has_none() -> None:
+    noise = 0.1 * torch.randn(3, 16_000, generator=torch.Generator().manual_seed(1))
+    with optional.installed(onnx_export.REQUIREMENTS):
+        import onnxruntime
+
+        for name, options in NETWORK_OPTIONS.items():
+            torch.manual_seed(1)
+            spec = ClassifierSpec(features=SMALL, model=name, options=options)
+            model = SimpleNamespace(classifier=Classifier(spec).eval(), version="1")
+            session = onnxruntime.InferenceSession(onnx_export.graph(model))
+            expected = model.classifier.window_scores(model.classifier.extractor(noise)).numpy()
+            for n in (1, 3):
+                (given,) = session.run(None, {"windows": noise[:n].numpy()})
+                assert np.abs(given - expected[:n]).max() < 1e-6, name
+        model.classifier.network[1] = Untraceable()
+        with pytest.raises(
+            ConfigError, match=r"the network logistic has no ONNX graph: .* \(\w+\)\."
+        ):
+            onnx_export.graph(model)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        FeatureSpec(name="markers", temporal="whole"),
+        FeatureSpec(name="markers"),
+        FeatureSpec(temporal="padding"),
+    ],
+)
+def test_a_feature_that_is_no_spectrum_of_windows_is_not_exported(features: FeatureSpec) -> None:
+    classifier = Classifier(ClassifierSpec(features=features, model="logistic"))
+    with pytest.raises(ConfigError, match=f"{features.name} with temporal .* has no ONNX graph"):
+        onnx_export.graph(SimpleNamespace(classifier=classifier, version="1"))
