@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from spira_tasks import errors, provenance, scratch
 from spira_tasks.artifacts import Checkpoint, Directory, Store, open_source
+from spira_tasks.artifacts.blobs import canonical_json
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome, Result
 from spira_tasks.contract.run import State, StepRecord
@@ -57,7 +58,7 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
 
     def close(state: State, **fields: Any) -> None:
         record = StepRecord(
-            step=step.name,
+            step=step.record,
             stage=step.stage,
             state=state,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,6 +71,9 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
 
     try:
         result, found = _find_or_compute(step, run_id, store, known)
+        if step.shard:
+            close("done", metrics=result.metrics, seconds_computing=result.seconds)
+            return result
     except BaseException as error:
         if isinstance(error, errors.ArtifactCorrupt):
             _forget(run_id, store)
@@ -188,6 +192,9 @@ def _find_or_compute(
 
     code = provenance.code_digest(stage.__name__)
     packages = provenance.packages_digest(stage.__name__)
+    if step.shard:
+        work = _work(step, run_id, store, step.record, code + packages)
+        return _work_ahead(step, stage, inputs, config, work), False
     digests = {name: directory.digest for name, directory in inputs.items()}
     key = provenance.result_key(step.stage, code, packages, digests, known["config"])
     known["key"] = key
@@ -251,6 +258,40 @@ def _used_gpu() -> bool:
     return used
 
 
+def shards(step: Step, run_id: str, store: Store) -> list[Step]:
+    """The shards that work ahead of a step in this run; none where it has few rows.
+
+    Raises as ``resolve`` and ``open_source`` do.
+    """
+    if not step.resources.rows_per_shard:
+        return []
+    reference = next(iter(step.inputs.values()))
+    if step.upstream:
+        resolve(reference, run_id, store)
+        record = store.runs.step(run_id, reference.partition(".")[0])
+        n_rows = int(record.metrics.get("n_rows", 0)) if record else 0
+    else:
+        n_rows = len(open_source(reference).names)
+    return step.shards(step.resources.n_shards(n_rows))
+
+
+def _work_ahead(
+    step: Step, stage: Stage, inputs: Mapping[str, Directory], config: StageConfig, work: Work
+) -> Result:
+    """Do a shard's part of the work of a step: what it leaves is remembered, and no output."""
+    run_shard = getattr(stage, "run_shard", None)
+    if run_shard is None:
+        raise errors.ConfigError(f"stage {step.stage!r} does not work in shards")
+    log.info("%s: working ahead", step.record)
+    started = time.monotonic()
+    try:
+        outcome = run_shard(stage.Inputs(**inputs), config, work, step.shard)
+    finally:
+        work.blobs.flush()
+    seconds = round(time.monotonic() - started, 3)
+    return Result(step.stage, "", {}, metrics=dict(outcome.metrics), seconds=seconds)
+
+
 def _delete(checkpoint: Checkpoint, step: Step) -> None:
     try:
         checkpoint.delete()
@@ -277,7 +318,7 @@ def _work(step: Step, run_id: str, store: Store, key: str, runs: str) -> Work:
         memo = sha256(b"spira.memo/2\0" + content).hexdigest()
         record = store.recall(memo)
         if record is None:
-            record = make()
+            record = json.loads(canonical_json(make()))  # as it is recalled: a table has its order
             store.memorize(memo, record)
         return record
 

@@ -50,6 +50,7 @@ def describe(run_id: str, store: Store) -> dict[str, Any]:
                 "stage": record.stage,
                 "key": record.key or None,
                 "found": record.found,
+                "n_shards": len(run.shards.get(record.step, ())),
                 "seconds": record.seconds,
                 "outputs": dict(record.outputs),
                 "metrics": shown_metrics(record.metrics),
@@ -127,8 +128,9 @@ def render(run_id: str, store: Store, reports: list[Path]) -> None:
 
 def _run(run_id: str, store: Store) -> Run:
     """Read a run, without the step that writes its report."""
-    steps = store.runs.read(run_id).steps.items()
-    return Run(run_id, {name: record for name, record in steps if record.stage != "report"})
+    run = store.runs.read(run_id)
+    steps = {name: record for name, record in run.steps.items() if record.stage != "report"}
+    return Run(run_id, steps, run.shards)
 
 
 def _data(run: Run) -> str | None:
@@ -199,6 +201,8 @@ def _steps_table(run: Run) -> Table:
         statuses = [verdict.status for verdict in record.verdicts]
         counts = [f"{statuses.count(s)} {mark}" for s, mark in MARKS.items() if s in statuses]
         found = "found" if record.found else "computed"
+        if shards := run.shards.get(record.step):
+            found += f" in {len(shards)} shards"
         table.add_row(
             record.step, record.key[:12], found, f"{record.seconds:.1f}", ", ".join(counts)
         )

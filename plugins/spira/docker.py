@@ -75,9 +75,12 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         store: str,
         network: str,
         number: int | None = None,
+        step_name: str = "",
+        shard: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(docker_url=place.url, auto_remove="never", mount_tmp_dir=False, **kwargs)
+        self.step_name, self.shard = step_name or self.task_id, shard
         self.place = place
         self.pipeline = pipeline
         self.number = number
@@ -91,7 +94,9 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         self._actor = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = outcome.configured_step(self.task_id, self.pipeline, context, self.number)
+        step = outcome.configured_step(
+            self.step_name, self.pipeline, context, number=self.number, shard=self.shard
+        )
         self._secrets = secrets_of(self.limits)
         self._actor = outcome.actor(context)
         try:
@@ -148,7 +153,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         ending = engine.ending(container)
         if ending.status == 0:
             engine.remove(container)
-            record = outcome.result_of(self.store, context["run_id"], step.name, self._secrets)
+            record = outcome.result_of(self.store, context["run_id"], step.record, self._secrets)
             return record | {"peak_memory_mib": peak_mib}
         # The container stays for a person to look at; spira_maintenance removes it later.
         if ending.out_of_memory:
@@ -157,7 +162,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
             raise outcome.out_of_memory(step.name, self.limits.memory_mib, n_times + 1, seen)
         reason = ""
         if ending.status in outcome.FINAL:
-            reason = outcome.reason_of(self.store, context["run_id"], step.name, self._secrets)
+            reason = outcome.reason_of(self.store, context["run_id"], step.record, self._secrets)
         last_lines = [ending.error, *last_lines] if ending.error else last_lines
         raise outcome.failure(step.name, ending.status, reason or "\n".join(last_lines))
 

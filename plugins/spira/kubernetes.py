@@ -29,7 +29,7 @@ from spira.access import hidden, secrets_of
 from spira.links import LINKS
 from spira_tasks.contract.access import REQUIRED, STEP_ACCESS
 from spira_tasks.contract.pipelines import Pipeline
-from spira_tasks.contract.step import Resources
+from spira_tasks.contract.step import Resources, Step
 
 USER = 10001  # the image's own
 START_SECONDS = 15 * 60  # from scheduling to the first line, with the pull of the image
@@ -81,6 +81,8 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         limits: Resources,
         store: str,
         number: int | None = None,
+        step_name: str = "",
+        shard: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         n_gpus = 0 if limits.gpu_optional else limits.n_gpus
@@ -110,6 +112,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             do_xcom_push=False,  # no sidecar: the result is in the store
             **kwargs,
         )
+        self.step_name, self.shard = step_name or self.task_id, shard
         self.pipeline = pipeline
         self.number = number
         self.limits = limits
@@ -140,14 +143,15 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
             raise AirflowException(f"the Kubernetes API does not answer: {error}") from error
         if not self._succeeded:
             raise AirflowException("the step was stopped")
-        name = outcome.record_of(self.task_id, self.number)
-        record = outcome.result_of(self.store, context["run_id"], name, self._secrets)
+        record = outcome.result_of(
+            self.store, context["run_id"], self._step(context).record, self._secrets
+        )
         # With do_xcom_push False, which avoids the provider's sidecar, Airflow pushes nothing.
         context["ti"].xcom_push(key="return_value", value=record)
         return record
 
     def build_pod_request_obj(self, context: Context, *, dry_run: bool = False) -> k8s.V1Pod:
-        step = outcome.configured_step(self.task_id, self.pipeline, context, self.number)
+        step = self._step(context)
         if any(reference.startswith("folder:") for reference in step.inputs.values()):
             raise AirflowFailException(
                 f"step {step.name!r} reads a folder, and a pod sees none: put the recordings into "
@@ -166,6 +170,11 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         # A Service of this namespace called spira-s3 would set SPIRA_S3_PORT.
         pod.spec.enable_service_links = False
         return pod
+
+    def _step(self, context: Context) -> Step:
+        return outcome.configured_step(
+            self.step_name, self.pipeline, context, number=self.number, shard=self.shard
+        )
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
         pod = super().get_or_create_pod(pod_request_obj, context)
@@ -210,7 +219,7 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
 
     def _failure(self, pod: k8s.V1Pod, context: Context) -> AirflowException:
         """The exception for a failed pod, by the states of pod and container."""
-        name = outcome.record_of(self.task_id, self.number)
+        name = self._step(context).record
         status = get_container_status(pod, self.base_container_name)
         ended = status.state.terminated if status else None
         if pod.status.reason or ended is None:  # evicted, past its deadline, lost with its node

@@ -12,16 +12,18 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, BaseOperator, Context, CronTriggerTimetable
+from airflow.sdk.exceptions import AirflowException
 
 from spira import notify
+from spira.access import secrets_of
 from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
 from spira.site import Site, network_of, number_of
-from spira.store import LAPTOP_STORE
+from spira.store import LAPTOP_STORE, n_files, own_store
 from spira.waking import NEW_RECORDINGS
 from spira_tasks.contract.pipelines import Pipeline
-from spira_tasks.contract.step import Step
+from spira_tasks.contract.step import Resources, Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
 GPU_POOL = "spira_gpu"  # a slot is a GPU: a step waits for as many as it asks for
@@ -81,6 +83,26 @@ def mapped_step(step: Step, pipeline: Pipeline, numbers: Any) -> Any:
     return operator.partial(**settings).expand(number=numbers)
 
 
+def shard_operators(step: Step, pipeline: Pipeline) -> tuple[BaseOperator, Any]:
+    """The task that says how many shards work ahead of a step, and the task mapped over them.
+
+    Raises as ``operator_of``.
+    """
+    kind, arguments = operator_of(step, pipeline)
+    limits = Site.from_environment().resources(step)
+    counted = ShardsOperator(
+        task_id=f"{step.name}_shards",
+        pipeline=pipeline,
+        step_name=step.name,
+        limits=limits,
+        execution_timeout=timedelta(minutes=10),
+    )
+    arguments |= {"task_id": f"{step.name}_shard", "step_name": step.name}
+    shown = "shard {{ task.shard['number'] }} of {{ task.shard['of'] }}"
+    shards = kind.partial(**arguments, map_index_template=shown).expand(shard=counted.output)
+    return counted, shards
+
+
 def operator_of(
     step: Step, pipeline: Pipeline, runtime: str = ""
 ) -> tuple[type[BaseOperator], dict[str, Any]]:
@@ -127,6 +149,9 @@ def operator_of(
 def add_steps(pipeline: Pipeline) -> None:
     """Make the steps of a pipeline the tasks of the DAG that is being defined, in their order.
 
+    Where a step may have shards, a task counts them, and another, mapped, works ahead of the step;
+    with few rows there is none, and Airflow skips the mapped task.
+
     A teardown runs after all others, also after a failure, and does not change the state of the
     run: a refused run stays failed, and a failed report does not make a run fail.
     """
@@ -134,6 +159,11 @@ def add_steps(pipeline: Pipeline) -> None:
     for step in pipeline:
         for upstream in step.upstream:
             tasks[upstream] >> tasks[step.name]
+        if Site.from_environment().resources(step).rows_per_shard:
+            counted, shards = shard_operators(step, pipeline)
+            [tasks[upstream] for upstream in step.upstream] >> counted
+            shards >> tasks[step.name]
+            tasks[step.name].trigger_rule = "none_failed"  # shards may be skipped
     if pipeline.teardown:
         (last,) = (tasks[step.name] for step in pipeline.teardown)
         [tasks[step.name] for step in pipeline] >> last.as_teardown(on_failure_fail_dagrun=False)
@@ -157,20 +187,63 @@ def _bucket() -> str:
     return store
 
 
+class ShardsOperator(BaseOperator):  # type: ignore[misc]
+    """Say which shards work ahead of a step: a short list, empty where the step does all alone.
+
+    Rows are counted by the record of the step before; files, where data enters.  A folder that only
+    a container sees counts as empty.
+    """
+
+    ui_color = "#e6e6e6"
+
+    def __init__(
+        self, *, pipeline: Pipeline, step_name: str, limits: Resources, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pipeline, self.step_name, self.limits = pipeline, step_name, limits
+
+    def execute(self, context: Context) -> list[dict[str, int]]:
+        step = configured_step(self.step_name, self.pipeline, context)
+        reference = next(iter(step.inputs.values()))
+        try:
+            if ":" not in reference:
+                before = reference.partition(".")[0]
+                record = own_store(LAPTOP_STORE).record(context["run_id"], before)
+                n_rows = int(record.metrics.get("n_rows", 0)) if record else 0
+            else:
+                keys = secrets_of(self.limits) if reference.startswith("s3://") else {}
+                n_rows = n_files(reference, {**os.environ, **keys})
+        except OSError as error:
+            raise AirflowException(f"the rows cannot be counted: {error}") from None
+        n = self.limits.n_shards(n_rows)
+        log.info("%s: %s", step.name, f"{n} shards work ahead" if n else "no shards")
+        return [{"number": number, "of": n} for number in range(1, n + 1)]
+
+
 class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
     """Run a step as a process of this machine: no container, no service."""
 
     operator_extra_links = LINKS
     ui_color = "#d7e8f4"
 
-    def __init__(self, *, pipeline: Pipeline, number: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        step_name: str = "",
+        number: int | None = None,
+        shard: dict[str, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
-        self.number = number
+        self.step_name, self.number, self.shard = step_name or self.task_id, number, shard
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        step = configured_step(self.task_id, self.pipeline, context, self.number)
+        step = configured_step(
+            self.step_name, self.pipeline, context, number=self.number, shard=self.shard
+        )
         python = os.environ.get("SPIRA_PYTHON", sys.executable)
         last_lines: deque[str] = deque(maxlen=N_LAST_LINES)
         self.process = subprocess.Popen(
@@ -186,9 +259,9 @@ class ProcessStepOperator(BaseOperator):  # type: ignore[misc]
             log.info("%s", line.rstrip())
             last_lines.append(line)
         if status := self.process.wait():
-            raise failure(step.name, status, "".join(last_lines))
+            raise failure(step.record, status, "".join(last_lines))
         store = os.environ.get("SPIRA_STORE") or LAPTOP_STORE
-        return result_of(store, context["run_id"], step.name, os.environ)
+        return result_of(store, context["run_id"], step.record, os.environ)
 
     def on_kill(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -13,7 +13,7 @@ from spira.store import StoreReader, explanation, shown
 from spira.waking import waking_event
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.contract.pipelines import Pipeline
-from spira_tasks.contract.step import Step
+from spira_tasks.contract.step import Shard, Step
 
 N_LAST_LINES = 12  # of a failed step's log in the message
 STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
@@ -32,12 +32,16 @@ log = logging.getLogger("spira.step")
 
 
 def configured_step(
-    name: str, pipeline: Pipeline, context: Mapping[str, Any], number: int | None = None
+    name: str,
+    pipeline: Pipeline,
+    context: Mapping[str, Any],
+    number: int | None = None,
+    shard: Mapping[str, int] | None = None,
 ) -> Step:
-    """The step of this name as the parameters of the DAG run configure it.
+    """The step of this name, or a part of it, as the parameters of the DAG run configure it.
 
-    A run that an event woke reads the recordings that the event names.  Each ``number`` of a mapped
-    step leaves a record of its own.
+    A run that an event woke reads the recordings that the event names.  Each ``number`` or
+    ``shard`` of a mapped step leaves a record of its own.
 
     Raises
     ------
@@ -51,15 +55,9 @@ def configured_step(
         step = pipeline.from_params(params).step(name)
     except ValueError as error:
         raise AirflowFailException(str(error)) from None
-    if number is None:
-        return step
-    config = {**step.config, "number": number}
-    return replace(step, name=record_of(name, number), config=config)
-
-
-def record_of(step: str, number: int | None) -> str:
-    """Name of the record that a step leaves, or one number of a mapped step."""
-    return step if number is None else f"{step}-{number}"
+    if number is not None:
+        step = replace(step, name=f"{name}-{number}", config={**step.config, "number": number})
+    return replace(step, shard=Shard(**shard)) if shard else step
 
 
 def command_line(python: str, step: Step, run_id: str) -> list[str]:

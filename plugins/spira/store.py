@@ -136,6 +136,29 @@ class StoreReader:
             raise OSError(str(error)) from None
 
 
+def n_files(reference: str, environment: Mapping[str, str]) -> int:
+    """How many files there are where data enters; 0 for a folder that this machine does not have.
+
+    Raises OSError when the bucket does not answer.
+    """
+    if not reference.startswith("s3://"):
+        return sum(len(files) for *_, files in os.walk(reference.removeprefix("folder:")))
+    from minio.error import MinioException
+    from urllib3.exceptions import HTTPError
+
+    from spira_tasks.s3_client import Service
+
+    place = urlsplit(reference)
+    prefix = f"{place.path.strip('/')}/".lstrip("/")
+    try:
+        client = Service.from_environment(environment).client(n_retries=5, backoff_seconds=0.5)
+        return sum(1 for _ in client.list_objects(place.netloc, prefix=prefix, recursive=True))
+    except (MinioException, HTTPError) as error:
+        raise OSError(f"S3 does not list {reference}: {type(error).__name__}") from None
+    except ValueError as error:  # of the environment
+        raise OSError(str(error)) from None
+
+
 def own_store(default: str = "") -> StoreReader:
     """The store of SPIRA_STORE, or ``default``; a bucket's keys come from Airflow's connections.
 

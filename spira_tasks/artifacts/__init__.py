@@ -110,11 +110,12 @@ class Store:
             raise ConfigError(f"there is no artifact {digest} in {self.url}; check the digest")
         digests = {name: f"sha256:{sha256}" for name, sha256, _ in tree}
         return Directory(
-            digest,
+            lambda: digest,
             digests,
             lambda name: self.blobs.path(digests[name]),
             lambda name: self.blobs.read(digests[name]),
-            f"artifact {digest}, which holds {sorted(digests)[:10]}",
+            identify=lambda name: digests[name],
+            where=f"artifact {digest}, which holds {sorted(digests)[:10]}",
         )
 
     def find_result(self, key: str) -> Result | None:

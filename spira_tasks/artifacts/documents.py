@@ -115,11 +115,12 @@ class Documents:
         }
         digest = digest_of(canonical_json({n: digest_of(c) for n, c in contents.items()}))
         return Directory(
-            digest,
+            lambda: digest,
             contents,
             lambda name: _no_file(folder, name),
             lambda name: contents[name],
-            f"{folder} of {self._backend.url}",
+            identify=lambda name: digest_of(contents[name]),
+            where=f"{folder} of {self._backend.url}",
         )
 
 

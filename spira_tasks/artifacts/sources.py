@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -23,24 +24,37 @@ NEWEST = "newest.json"  # in a folder of snapshots: which one is to be read
 class Directory:
     """Read-only files by relative name; immutable.
 
-    ``digest`` is the ``"sha256:<hex>"`` of all names and contents; ``names`` are posix relative
-    paths, sorted.
+    ``names`` are posix relative paths, sorted.  ``identify`` says what a file's content is known
+    by, without fetching it: its digest, or what its service calls that version of it.
     """
 
     def __init__(
         self,
-        digest: str,
+        digest: Callable[[], str],
         names: Iterable[str],
         lend: Callable[[str], Path],
         read: Callable[[str], bytes],
+        *,
+        identify: Callable[[str], str],
         where: str,
     ) -> None:
-        self.digest = digest
+        self._digest = digest
+        self._identify = identify
         self.names = tuple(sorted(names))
         self._known = frozenset(self.names)
         self._lend = lend
         self._read = read
         self._where = where
+
+    @cached_property
+    def digest(self) -> str:
+        """The ``"sha256:<hex>"`` of all names and contents; of a folder, all of it is read."""
+        return self._digest()
+
+    def identity(self, name: str) -> str:
+        """What the content of a file is known by: ``"sha256:<hex>"``, or a version of S3."""
+        self._check(name)
+        return self._identify(name)
 
     def path(self, name: str) -> Path:
         """Return a local file to read, never to write.
@@ -121,18 +135,25 @@ def open_source(reference: str) -> Directory:
         found = [entry for entry in backend.entries("") if not _is_hidden(entry.name)]
         if not found:
             raise ConfigError(f"there are no files in {reference}; check that the data have come")
-        if isinstance(backend, Folder):
-            root = backend.root
-            identity = in_threads(
-                lambda entry: (entry.name, digest_of_file(root / entry.name)), found
-            )
-        else:  # the service says when content changes: nothing has to be fetched to know it
-            identity = [(entry.name, f"{entry.version} {entry.size}") for entry in found]
     except PermissionError as error:
-        raise ConfigError(
-            f"{reference} may not be read by this user; give it permission to read all of it"
-        ) from error
+        raise _not_readable(reference) from error
     versions = {entry.name: entry.version for entry in found}
+    sizes = {entry.name: entry.size for entry in found}
+
+    @cache
+    def identify(name: str) -> str:
+        if not isinstance(backend, Folder):  # the service says when content changes
+            return f"{versions[name]} {sizes[name]}"
+        try:
+            return digest_of_file(backend.root / name)
+        except PermissionError as error:
+            raise _not_readable(reference) from error
+        except FileNotFoundError:
+            return unchanged(None)
+
+    def digest() -> str:
+        identities = zip(versions, in_threads(identify, versions), strict=True)
+        return digest_of(canonical_json([*identities]))
 
     def unchanged(content: T | None) -> T:
         if content is None:
@@ -143,11 +164,12 @@ def open_source(reference: str) -> Directory:
         return content
 
     return Directory(
-        digest_of(canonical_json(identity)),
+        digest,
         versions,
         lambda name: unchanged(backend.local(name, versions[name])),
         lambda name: unchanged(backend.read(name, versions[name])),
-        reference,
+        identify=identify,
+        where=reference,
     )
 
 
@@ -194,6 +216,12 @@ def put_source(source: Directory, url: str, last: Iterable[str], *, replace: boo
     for name in progress(ordered, "putting", len(ordered)):
         backend.write(name, source.path(name))
     return len(new)
+
+
+def _not_readable(reference: str) -> ConfigError:
+    return ConfigError(
+        f"{reference} may not be read by this user; give it permission to read all of it"
+    )
 
 
 def _snapshot(newest: bytes, reference: str) -> str:

@@ -145,7 +145,7 @@ def run_steps(
     steps: Pipeline, store: Store, run_id: str | None, *, as_json: bool, reports: Path | None = None
 ) -> int:
     """Run the steps one after the other, then print the run; return the exit status."""
-    from spira_tasks.runner import check, run_step
+    from spira_tasks.runner import check, run_step, shards
 
     for step in steps:
         check(step)
@@ -154,7 +154,8 @@ def run_steps(
     status = 0
     for step in steps:
         try:
-            run_step(step, run_id, store)
+            for part in (*shards(step, run_id, store), step):
+                run_step(part, run_id, store)
         except GateRejected as refusal:  # an outcome, printed with the rest of the run
             status = refusal.exit_status
             break

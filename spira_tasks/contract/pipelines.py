@@ -164,7 +164,9 @@ TRAINING = Pipeline(
             "ingest",
             "ingest",
             inputs={"data": "folder:."},
-            resources=Resources(access="data", scratch_mib=2048, memory_mib=(4096,)),
+            resources=Resources(
+                access="data", scratch_mib=2048, memory_mib=(4096,), rows_per_shard=2000
+            ),
         ),
         Step(
             "check_recordings",
@@ -185,7 +187,12 @@ TRAINING = Pipeline(
             inputs={"table": "split.recordings", "source": "check_recordings.table"},
             config={"gate": "training_set"},
         ),
-        Step("materialize", "materialize", inputs={"recordings": "check_training_set.table"}),
+        Step(
+            "materialize",
+            "materialize",
+            inputs={"recordings": "check_training_set.table"},
+            resources=Resources(rows_per_shard=2000),
+        ),
         Step(
             "check_features",
             "validate",

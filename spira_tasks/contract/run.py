@@ -92,13 +92,20 @@ class Run:
     run_id: str
     # In the order of the training pipeline; steps of another pipeline come last.
     steps: Mapping[str, StepRecord]
+    # Step to the records of the shards that worked ahead of it.
+    shards: Mapping[str, tuple[StepRecord, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run_id: str, records: Mapping[str, StepRecord]) -> Run:
         ordered = sorted(
             records.items(), key=lambda item: (TRAINING.order(item[0]), item[1].finished_at)
         )
-        return cls(run_id, dict(ordered))
+        shards: dict[str, tuple[StepRecord, ...]] = {}
+        for name, record in sorted(records.items(), key=lambda item: (len(item[0]), item[0])):
+            if "." in name:
+                step = name.partition(".")[0]
+                shards[step] = (*shards.get(step, ()), record)
+        return cls(run_id, {name: one for name, one in ordered if "." not in name}, shards)
 
     @property
     def training(self) -> Run:
@@ -109,11 +116,15 @@ class Run:
         if self.run_id.startswith((EXPERIMENT, TRIAL)):
             return Run(self.run_id, {})
         names = {step.name for step in TRAINING}
-        return Run(self.run_id, {name: one for name, one in self.steps.items() if name in names})
+        steps = {name: one for name, one in self.steps.items() if name in names}
+        return Run(self.run_id, steps, self.shards)
 
     @property
     def outcome(self) -> RunOutcome:
         states = {record.state for record in self.steps.values()}
+        for step, records in self.shards.items():
+            if step not in self.steps:
+                states |= {record.state for record in records}
         if "blocked" in states:
             return "blocked"
         if "failed" in states:

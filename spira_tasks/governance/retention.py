@@ -255,6 +255,8 @@ def _made(run: Run) -> list[tuple[str, set[str]]]:
     return [
         (f"runs/{run.run_id}/{step}.json", set(record.outputs.values()))
         for step, record in run.steps.items()
+    ] + [
+        (f"runs/{run.run_id}/{one.step}.json", set()) for own in run.shards.values() for one in own
     ]
 
 

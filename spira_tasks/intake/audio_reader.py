@@ -6,12 +6,15 @@ import hashlib
 import os
 import posixpath
 import unicodedata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from spira_tasks.artifacts.blobs import DIGEST
 from spira_tasks.intake.releases import Released, nothing_released
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
@@ -21,6 +24,7 @@ from spira_tasks.speech.probe import Probe, probe
 
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory, Packs
+    from spira_tasks.contract.step import Shard
     from spira_tasks.intake.record_contract import Faults
     from spira_tasks.work import Record, Work
 
@@ -92,8 +96,15 @@ class AudioReader:
 
     def sha256(self, paths: pd.Series) -> pd.Series:
         """SHA-256 of the files at ``paths``, without converting them; NaN where there is none."""
-        names = self._names(paths).dropna()
-        return names.map(lambda name: hashlib.sha256(self.data.read(name)).hexdigest())
+        return self._names(paths).dropna().map(self._sha256)
+
+    def work_ahead(self, paths: pd.Series, shard: Shard, label: str) -> int:
+        """Convert the files at ``paths`` that are in a shard; return how many they are."""
+        files = sorted({name for name in self._names(paths).dropna() if shard.has(name)})
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in progress(pool.map(self._remembered, files), label, total=len(files)):
+                pass
+        return len(files)
 
     def _names(self, paths: pd.Series) -> pd.Series:
         """The file of each path, as the folder names it; NaN where there is none."""
@@ -111,13 +122,21 @@ class AudioReader:
 
         return paths.map(found, na_action="ignore").astype("str")
 
+    def _sha256(self, name: str, read: Callable[[], bytes] | None = None) -> str:
+        """The SHA-256 of a file, which is read where nothing that is known of it says that."""
+        identity = self.data.identity(name)
+        if digest := DIGEST.fullmatch(identity):
+            return digest[1]
+        content = read or partial(self.data.read, name)
+        parts = {"version": identity}
+        made = self.work.remember(parts, lambda: {"sha256": hashlib.sha256(content()).hexdigest()})
+        return str(made["sha256"])
+
     def _remembered(self, name: str) -> Record:
-        content = self.data.read(name)
-        sha256 = hashlib.sha256(content).hexdigest()
+        read = cache(partial(self.data.read, name))
+        sha256 = self._sha256(name, read)
         parts = {"sha256": sha256, "max_seconds": self.max_seconds, "decoder": decoder()}
-        made = self.work.remember(
-            parts, lambda: convert(content, self.max_seconds, self.work.blobs)
-        )
+        made = self.work.remember(parts, lambda: convert(read(), self.max_seconds, self.work.blobs))
         return {"audio_sha256": sha256, **made}
 
 

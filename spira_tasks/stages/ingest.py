@@ -12,6 +12,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spira_tasks.artifacts import Directory
+    from spira_tasks.contract.step import Shard
     from spira_tasks.intake.audio_reader import AudioReader
     from spira_tasks.intake.layouts import Incoming
     from spira_tasks.intake.record_contract import Faults
+    from spira_tasks.intake.releases import Released
     from spira_tasks.work import Work
 
 log = logging.getLogger(__name__)
@@ -87,7 +90,22 @@ class Config(StageConfig):
     decoder: str = Field(default_factory=decoder)
 
 
-def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+@dataclass(frozen=True)
+class Read:
+    """What the table that came says, before any recording is listened to."""
+
+    incoming: Incoming
+    rows: pd.DataFrame  # as they came, without trials of the app
+    table: pd.DataFrame  # typed, of the rows without a fault
+    subjects: pd.Series  # pseudonym by row
+    faults: Faults
+    reader: AudioReader
+    is_released: Released
+    secret: bytes
+
+
+def read(inputs: Inputs, config: Config, work: Work) -> Read:
+    """Read the table, and find the rows that are refused by what it says alone."""
     from spira_tasks.governance import applied
     from spira_tasks.intake import audio_reader, layouts, record_contract
     from spira_tasks.intake.releases import released
@@ -101,12 +119,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     is_released = released(rows["record_id"], pairs)
     erased = {one.about["tag"] for one in applied.read(inputs.erasures)}
     faults: Faults = {}
-
-    def refuse(wrong: Faults) -> None:
-        """Put rows into quarantine; the first fault of a row counts."""
-        for row, fault in wrong.items():
-            faults.setdefault(row, fault)
-
+    refuse = partial(put_aside, faults)
     reader = audio_reader.AudioReader(
         inputs.data, work, config.min_duration_seconds, config.max_duration_seconds, is_released
     )
@@ -122,19 +135,36 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         refuse(without_subject(table))
     refuse(not_permitted(table, config.as_of))
     table = table.drop(index=list(faults))
+    return Read(incoming, rows, table, subjects, faults, reader, is_released, secret)
+
+
+def run_shard(inputs: Inputs, config: Config, work: Work, shard: Shard) -> Outcome:
+    """Listen to the recordings of a shard; they are in packs, and remembered, from then on."""
+    listed = read(inputs, config, work)
+    n = listed.reader.work_ahead(listed.table["audio_uri"], shard, "ingest")
+    return Outcome({"n_recordings": n})
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
+    from spira_tasks.intake import audio_reader
+
+    listed = read(inputs, config, work)
+    incoming, rows, table, reader = listed.incoming, listed.rows, listed.table, listed.reader
+    faults, is_released = listed.faults, listed.is_released
+    refuse = partial(put_aside, faults)
 
     measured, wrong = reader.read_audio(table["audio_uri"], "ingest")
     refuse(wrong)
     table = table.join(measured, how="inner")
     if incoming.layout == "published":  # one file, one subject, unless its name said otherwise
-        voices = table["audio_sha256"].map(lambda sha256: pseudonym(secret, "audio", sha256))
+        voices = table["audio_sha256"].map(lambda one: pseudonym(listed.secret, "audio", one))
         table["subject_id"] = table["subject_id"].fillna(voices)
     for wrong in (other_bytes(table), contradictions(table)):
         refuse({row: fault for row, fault in wrong.items() if not is_released(row, fault[0])})
     refuse(duplicates(table.drop(index=table.index.intersection(list(faults)))))
     table = finished(table.drop(index=table.index.intersection(list(faults))))
     refusals = {row: refusal(*faults[row]) for row in sorted(faults)}
-    about = rows.loc[list(refusals)].assign(subject_id=subjects.loc[list(refusals)])
+    about = rows.loc[list(refusals)].assign(subject_id=listed.subjects.loc[list(refusals)])
     about["hospital_id"] = names_of_sites(about, {*config.sites, *table["hospital_id"].dropna()})
     refused = quarantine.table(about, refusals)
     bank, refused_noises = audio_reader.ward_noises(
@@ -160,6 +190,12 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     for reason, n in report["n_by_reason"].items():
         log.warning("ingest: %s recordings in quarantine: %s", few_or(n), reason)
     return Outcome(metrics, verdicts(table, refused, refused_noises, config))
+
+
+def put_aside(faults: Faults, wrong: Faults) -> None:
+    """Put rows into quarantine; the first fault of a row counts."""
+    for row, fault in wrong.items():
+        faults.setdefault(row, fault)
 
 
 def check_surroundings(config: Config) -> None:

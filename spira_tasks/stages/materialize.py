@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from spira_tasks.errors import GateRejected
 from spira_tasks.speech.strategies import STRATEGIES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from spira_tasks.artifacts import Directory
+    from spira_tasks.contract.step import Shard
     from spira_tasks.speech.features import FeatureExtractor
     from spira_tasks.work import Record, Work
 
@@ -71,15 +75,30 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
     import pandas as pd
 
-    from spira_tasks.progress import progress
+    table, extractor = read(inputs, config)
+    rows = remembered_all(table["waveform"], extractor, work)
+    features = pd.DataFrame(rows, index=table.index)
+    features.insert(0, "record_id", table["record_id"])
+    features.to_parquet(outputs.features / "features.parquet", index=False)
+    (outputs.features / "features.json").write_text(extractor.spec.to_json())
+    return Outcome({"n_recordings": len(rows), "n_windows": int(features["n_windows"].sum())})
+
+
+def run_shard(inputs: Inputs, config: Config, work: Work, shard: Shard) -> Outcome:
+    """Compute the features of a shard; they are in packs, and remembered, from then on."""
+    table, extractor = read(inputs, config)
+    rows = remembered_all(table["waveform"][table["record_id"].map(shard.has)], extractor, work)
+    return Outcome({"n_recordings": len(rows), "n_windows": sum(row["n_windows"] for row in rows)})
+
+
+def read(inputs: Inputs, config: Config) -> tuple[pd.DataFrame, FeatureExtractor]:
+    """The recordings that features are computed of, and what computes them."""
+    import pandas as pd
+
     from spira_tasks.speech import cpu
     from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 
-    cpu.prepare(n_threads=1)  # one recording a thread; the pool below uses the cores
-    settings = config.model_dump(exclude={"tasks", "feature", "feature_code"})
-    spec = FeatureSpec(name=config.feature, implementation=config.feature_code, **settings)
-    extractor = FeatureExtractor(spec).eval()
-
+    cpu.prepare(n_threads=1)  # one recording a thread; ``remembered_all`` uses the cores
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
     table = table[table["task"].isin(config.tasks)]
     if table.empty:
@@ -87,14 +106,29 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             f"no recording is of a task that features are computed of ({', '.join(config.tasks)}): "
             "ingest such recordings, or choose other materialize.tasks"
         )
+    settings = config.model_dump(exclude={"tasks", "feature", "feature_code"})
+    if config.window_seconds is None:
+        settings["window_seconds"] = longest(table)
+    spec = FeatureSpec(name=config.feature, implementation=config.feature_code, **settings)
+    return table, FeatureExtractor(spec).eval()
+
+
+def longest(table: pd.DataFrame) -> float:
+    """Seconds of the longest recording that is trained on, or of all where none is."""
+    trained_on = table[table["split"] == "train"]
+    return float((table if trained_on.empty else trained_on)["duration_seconds"].max())
+
+
+def remembered_all(
+    waveforms: Iterable[str], extractor: FeatureExtractor, work: Work
+) -> list[Record]:
+    """The rows of some recordings."""
+    from spira_tasks.progress import progress
+
+    digests = list(waveforms)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        records = pool.map(lambda digest: remembered(digest, extractor, work), table["waveform"])
-        rows = list(progress(records, "materialize", total=len(table)))
-    features = pd.DataFrame(rows, index=table.index)
-    features.insert(0, "record_id", table["record_id"])
-    features.to_parquet(outputs.features / "features.parquet", index=False)
-    (outputs.features / "features.json").write_text(extractor.spec.to_json())
-    return Outcome({"n_recordings": len(rows), "n_windows": int(features["n_windows"].sum())})
+        records = pool.map(lambda digest: remembered(digest, extractor, work), digests)
+        return list(progress(records, "materialize", total=len(digests)))
 
 
 def remembered(waveform: str, extractor: FeatureExtractor, work: Work) -> Record:

@@ -76,7 +76,7 @@ from pathlib import Path
 dags = {file.stem: __import__(file.stem).dag for file in Path("dags").glob("spira_*.py")}
 training = dags["spira_continuous_training"]
 last = {task.task_id: task.on_failure_fail_dagrun for task in training.tasks if task.is_teardown}
-steps = {task.task_id for task in training.tasks} - set(last)
+steps = {task.task_id for task in training.tasks if "shard" not in task.task_id} - set(last)
 print(json.dumps({
     "ours": sorted(name for name in sys.modules if name.split(".")[0] == "spira_tasks"),
     "heavy": sorted({"torch", "pandas", "numpy", "great_expectations", "mlflow"} & {*sys.modules}),
@@ -109,11 +109,13 @@ tasks = spira_continuous_training.dag.tasks
 assert all(task.execution_timeout for task in tasks), tasks
 heavy = {"torch", "pandas", "numpy", "great_expectations", "mlflow"} & set(sys.modules)
 cron = getattr(spira_maintenance.dag.schedule, "expression", None)
-print(*sorted({type(task).__name__ for task in tasks}), cron, "|", *heavy)
+mapped = [task.operator_class for task in tasks if task.is_mapped]
+names = {kind.__name__ for kind in [*mapped, *(type(t) for t in tasks if not t.is_mapped)]}
+print(*sorted(names), cron, "|", *heavy)
 """
     last = last_line(script, home, SPIRA_RUNTIME=runtime, SPIRA_STORE="s3://bucket/prefix")
     expected = {"docker": "StepDockerOperator 17 * * * *", "kubernetes": "StepPodOperator None"}
-    assert last == f"OutcomeOperator {expected[runtime]} |"
+    assert last == f"OutcomeOperator ShardsOperator {expected[runtime]} |"
 
 
 def test_the_first_run_of_a_schedule_is_the_next_one_and_never_one_that_has_passed(

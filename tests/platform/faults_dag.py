@@ -39,7 +39,8 @@ def source(reference: str) -> str:
 
 def step(name: str) -> Step:
     whole = TRAINING.step(name)
-    return replace(whole, inputs={key: source(ref) for key, ref in whole.inputs.items()})
+    inputs = {key: source(ref) for key, ref in whole.inputs.items()}
+    return replace(whole, inputs=inputs, resources=replace(whole.resources, rows_per_shard=0))
 
 
 FAULTS = Pipeline("faults", tuple(step(name) for name in NAMES))
