@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,23 +15,36 @@ from spira_tasks.speech.audio import read_pcm16
 from spira_tasks.speech.augmentation import to_float
 from spira_tasks.speech.examples import Example
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
+from spira_tasks.speech.held import HELD_BYTES, Held
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.artifacts import Blobs, Directory, Packs
 
 
-def examples(table: pd.DataFrame, blobs: Blobs, device: str) -> list[Example]:
-    """Load the recordings of a table as int16 samples on the device."""
-    return [
-        Example(
-            record_id=row.record_id,
-            pcm16=torch.from_numpy(read_pcm16(blobs.read(row.waveform))).to(device),
-            label=float(row.label),
-        )
-        for row in table.itertuples()
-    ]
+def examples(
+    table: pd.DataFrame, blobs: Packs, device: str, most_bytes: int | None = None
+) -> Sequence[Example]:
+    """The recordings of a table as int16 samples on the device, loaded when they are asked for.
+
+    Parameters
+    ----------
+    most_bytes : int, optional
+        What is kept of them; by default ``HELD_BYTES``, and on a GPU a quarter of what is free.
+    """
+    records, waveforms = table["record_id"].tolist(), table["waveform"].tolist()
+    labels = table["label"].astype(float).tolist()
+
+    def load(index: int, is_kept: bool) -> Example:
+        content = blobs.read(waveforms[index], again=not is_kept)
+        pcm16 = torch.from_numpy(read_pcm16(content)).to(device)
+        return Example(record_id=records[index], pcm16=pcm16, label=labels[index])
+
+    if most_bytes is None:
+        is_gpu = torch.device(device).type == "cuda"
+        most_bytes = torch.cuda.mem_get_info(device)[0] // 4 if is_gpu else HELD_BYTES
+    return Held(len(table), load, lambda example: example.pcm16.nbytes, most_bytes)
 
 
 def noise_bank(ward_noise: Directory, pool: str, blobs: Blobs, device: str) -> list[Tensor]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from spira_tasks.artifacts import Blobs, Directory
+    from spira_tasks.artifacts import Directory, Packs
     from spira_tasks.speech.answers import Policy
     from spira_tasks.speech.classifier import Classifier
     from spira_tasks.speech.metrics import Array
@@ -125,7 +125,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 
 def score_with_noise(
-    classifier: Classifier, table: pd.DataFrame, bank: list[Tensor], config: Config, blobs: Blobs
+    classifier: Classifier, table: pd.DataFrame, bank: list[Tensor], config: Config, blobs: Packs
 ) -> list[float | None]:
     """Probability of each recording with ward noise of the evaluation pool summed onto it.
 
@@ -139,7 +139,7 @@ def score_with_noise(
     if not bank:
         return [None] * len(table)
     policy = NoisePolicy(config.n_noises, config.n_noises)
-    recordings = examples(table, blobs, "cpu")
+    recordings = examples(table, blobs, "cpu", most_bytes=0)  # each is scored once
     return [
         classifier.probability(noisy(example, bank, policy, config.seed))
         for example in progress(recordings, "score with ward noise", total=len(recordings))
