@@ -360,6 +360,7 @@ TRIAL = Pipeline(
         Step(
             "score",
             "evaluate",
+            config={"plots": False},
             inputs={
                 "recordings": "fold.recordings",
                 "features": "check_features.table",

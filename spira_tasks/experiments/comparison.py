@@ -302,7 +302,13 @@ def of_runs(store: Store, run_ids: Sequence[str]) -> dict[str, Any]:
         arms.append(
             Arm(run.run_id, {}, {seed: margins(store, record)}, costs=_costs(store, [run.run_id]))
         )
-    return {**compare(arms), "settings": differences(runs)}
+    found = compare(arms)
+    if found["n_recordings"] == 0:
+        raise ConfigError(
+            f"no recording is in the test sets of all of {', '.join(run_ids)}: compare runs of the "
+            "same data and split"
+        )
+    return {**found, "settings": differences(runs)}
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:

@@ -61,6 +61,7 @@ class Config(StageConfig):
     averaged_stripes: NonNegativeInt = 0
     n_resamples: Annotated[int, Field(ge=200)] = 2000
     seed: NonNegativeInt = 0
+    plots: bool = True  # of a trial nobody looks at them
     n_threads: PositiveInt = 2
 
     @model_validator(mode="after")
@@ -120,7 +121,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     policy(classifier.spec.task, band).save(outputs.classifier)
     predictions.to_parquet(outputs.report / "predictions.parquet", index=False)
     (outputs.report / "evaluation.json").write_text(json.dumps(report, indent=1, sort_keys=True))
-    plots.evaluation(test, report, outputs.report)
+    if config.plots:
+        plots.evaluation(test, report, outputs.report)
     return Outcome(flat(report))
 
 

@@ -1,0 +1,246 @@
+"""A small search from its declaration to its comparison, on real trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import Run, linked_copy
+from small_run import SETTINGS
+from test_dags import airflow
+
+from spira_tasks.artifacts import Store
+from spira_tasks.artifacts.blobs import name_of
+from spira_tasks.cli import main
+from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
+from spira_tasks.experiments import comparison
+from spira_tasks.experiments.declaration import parse
+from spira_tasks.experiments.trials import AS_THEY_STAND, CHOSEN, Runs
+from spira_tasks.reports.gather import history
+from spira_tasks.tracking import Tracker
+
+FIXED = {
+    "ingest.as_of": SETTINGS["ingest.as_of"],
+    "train.epochs": 1,
+    "train.n_threads": 1,
+    "score.n_resamples": 200,
+    "score.n_threads": 1,
+}
+HEAD = """
+name = "small"
+owner = "speech group"
+ends = 2099-12-31
+question = "Does another dropout serve better?"
+n_folds = 3
+seeds = [1]
+"""
+LINES = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in FIXED.items())
+SEARCH = f"""{HEAD}
+[settings]
+{LINES}
+[search]
+budget = 1
+nested = false
+[search.space]
+"train.dropout" = {{ low = 0.0, high = 0.5 }}
+"""
+MATRIX = f"""{HEAD.replace("small", "cells")}
+[settings]
+{LINES}
+[matrix]
+"train.dropout" = [0.3]
+"""
+
+
+def run_all(runs: Runs) -> int:
+    """Run what is missing; return how many trials."""
+    n = 0
+    while waiting := runs.next_round().trials:
+        for trial in waiting:
+            runs.run(trial)
+            n += 1
+    runs.write_study()
+    return n
+
+
+@dataclass(frozen=True)
+class Searched:
+    store: Store
+    cohort: Path
+    found: dict[str, Any]
+    n_run: int
+    sealed: frozenset[str]  # digests of what was removed before the first trial
+
+    def runs(self, text: str = SEARCH) -> Runs:
+        return Runs(parse(text, "small"), str(self.cohort), self.store)
+
+
+@pytest.fixture(scope="module")
+def searched(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """A search in a store that has lost every waveform and feature of the test subjects."""
+    store = linked_copy(finished.store, tmp_path_factory.mktemp("searched") / "store")
+    runs = Runs(parse(SEARCH, "small"), str(finished.cohort), store)
+    sealed = set()
+    for digest, column in (
+        (runs.shared["check_training_set.table"], "waveform"),
+        (finished.results["materialize"].outputs["features"], "features"),
+    ):
+        directory = store.directory(digest)
+        (name,) = (one for one in directory.names if one.endswith(".parquet"))
+        table = pd.read_parquet(directory.path(name))
+        split = store.directory(runs.shared["split.recordings"]).path("recordings.parquet")
+        sides = pd.read_parquet(split).set_index("record_id")["split"]
+        sealed |= set(table[table["record_id"].map(sides) == "test"][column])
+    for blob in sealed:
+        store.delete(name_of(blob))
+    n_run = run_all(runs)
+    return Searched(store, finished.cohort, comparison.publish(runs), n_run, frozenset(sealed))
+
+
+def test_no_trial_reads_a_recording_of_the_sealed_test_set(searched: Searched) -> None:
+    """The store has lost them all, and no trial has missed one."""
+    assert len(searched.sealed) > 10
+    assert not any(searched.store.blobs.size(blob) for blob in searched.sealed)
+    assert [arm["n_failed"] for arm in searched.found["arms"]] == [0, 0]
+    runs = searched.runs()
+    split = searched.store.directory(runs.shared["split.recordings"]).path("recordings.parquet")
+    table = pd.read_parquet(split)
+    people = set(table[table["split"] == "test"]["subject_id"])
+    run_all(runs)
+    for trial in (*runs.searched(), *runs.measured()):
+        fold = searched.store.runs.read(runs.id_of(trial)).digest("fold.recordings")
+        rows = pd.read_parquet(searched.store.directory(fold).path("recordings.parquet"))
+        assert not people & set(rows["subject_id"])
+
+
+def test_after_the_folds_a_trial_reads_only_what_they_hand_on() -> None:
+    of_recordings = {"split.recordings", "check_training_set.table", "check_recordings.table"}
+    for step in TRIAL:
+        if step.name not in (*BEFORE_FOLDS, "fold"):
+            assert not of_recordings & set(step.inputs.values()), step.name
+
+
+def test_a_second_start_finds_every_trial_and_the_same_study(searched: Searched) -> None:
+    assert searched.n_run == 9  # three inner folds of the point, and three folds of two arms
+    place = "experiments/small/study.json"
+    study = searched.store.documents.read(place)
+    searched.store.documents.delete(place)
+    assert run_all(searched.runs()) == 0
+    assert searched.store.documents.read(place) == study
+    assert study is not None
+    assert [point["state"] for point in study["0"]] == ["complete"]
+
+
+def test_a_search_is_compared_with_the_settings_as_they_stand(searched: Searched) -> None:
+    found = searched.found
+    assert [arm["name"] for arm in found["arms"]] == [AS_THEY_STAND, CHOSEN]
+    assert found["synthetic"]
+    assert found["optimistic"]
+    assert found["search_costs"]["cpu_seconds"] > 0
+    assert all(arm["costs"]["cpu_seconds"] > arm["costs"]["gpu_seconds"] for arm in found["arms"])
+    assert len(found["pairs"]) == 1
+    (dropout,) = found["arms"][1]["settings"].values()
+    assert f"--set train.dropout={dropout} --set train.seed=1" in found["arms"][1]["command"]
+    assert "--set evaluate.n_resamples=200" in found["arms"][1]["command"]
+
+
+def test_people_see_the_trials_below_their_experiment_in_mlflow(searched: Searched) -> None:
+    client = Tracker(searched.store.tracking_uri).client
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (parent,) = client.search_runs(experiments, "tags.`spira.experiment` = 'small'")
+    children = client.search_runs(
+        experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    assert len(children) == 9
+    assert all("spira.trial" in child.data.tags for child in children)
+
+
+def test_trials_are_no_trainings(searched: Searched, finished: Run) -> None:
+    assert [run.run_id for run in history(searched.store)] == [finished.run_id]
+
+
+def test_runs_are_compared_on_the_terminal(
+    searched: Searched, finished: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [searched.runs().id_of(trial) for trial in searched_trials(searched)[:2]]
+    assert main(["compare", *trials, "--store", searched.store.url]) == 0
+    printed = capsys.readouterr().out
+    assert "train.dropout" in printed
+    assert main(["compare", finished.run_id, trials[0], "--store", searched.store.url]) == 78
+    assert "no recording" in capsys.readouterr().err
+
+
+def searched_trials(searched: Searched) -> list[Any]:
+    """The first fold of both arms."""
+    runs = searched.runs()
+    run_all(runs)
+    return [trial for trial in runs.measured() if trial.fold == 0]
+
+
+def test_a_trial_that_fails_for_good_is_told_of_and_tried_again_only_on_demand(
+    searched: Searched,
+) -> None:
+    """A fold of a twentieth has nobody of one class to validate on."""
+    text = MATRIX.replace("n_folds = 3", "n_folds = 20")
+    runs = searched.runs(text)
+    trial = next(trial for trial in runs.measured() if trial.fold == 0)
+    runs.run(trial)
+    assert runs.value(trial) is None
+    assert trial not in searched.runs(text).next_round().trials
+    later = Runs(runs.experiment, runs.data, searched.store, since="2999-01-01T00:00:00+00:00")
+    assert trial in later.next_round().trials
+
+
+@pytest.mark.slow
+def test_the_dag_runs_a_trial_in_each_mapped_task_and_then_compares(
+    searched: Searched, tmp_path: Path
+) -> None:
+    assert airflow("db", "migrate", home=tmp_path).returncode == 0
+    conf = {"experiment": MATRIX, "data": str(searched.cohort)}
+    process = airflow(
+        *("dags", "test", "spira_experiments", "-c", json.dumps(conf)),
+        home=tmp_path,
+        SPIRA_STORE=searched.store.url,
+    )
+    assert process.returncode == 0, process.stdout[-2000:]
+    (run_id,) = (one for one in searched.store.runs.ids() if one.startswith("manual"))
+    records = searched.store.runs.read(run_id).steps
+    assert set(records) == {"plan", "trial-0", "trial-1", "trial-2", "compare"}
+    assert records["compare"].metrics == {"n_missing": 0.0, "n_failed": 0.0}
+    found = searched.store.documents.read("experiments/cells/comparison.json")
+    assert found is not None
+    assert [arm["name"] for arm in found["arms"]] == ["dropout=0.3"]
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_computes_nothing_again_and_ends_in_the_same_point(
+    searched: Searched, tmp_path: Path
+) -> None:
+    store = linked_copy(searched.store, tmp_path / "s")
+    text = SEARCH.replace("[1]", "[2]").replace('"small"', '"killed"')
+    (tmp_path / "killed.toml").write_text(text)
+    command = [sys.executable, "-m", "spira_tasks", "experiment", str(tmp_path / "killed.toml")]
+    process = subprocess.Popen(
+        [*command, "--data", str(searched.cohort), "--store", store.url],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    runs = Runs(parse(text, "killed"), str(searched.cohort), store)
+    first, second, _ = runs.next_round().trials
+    while runs.record(first) is None or not store.runs.read(runs.id_of(second)).steps:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)  # in the middle of the second trial
+    process.wait()
+    before = {entry.name: entry.modified for entry in store.entries("results")}
+    assert run_all(Runs(parse(text, "killed"), str(searched.cohort), store)) == 8
+    after = {entry.name: entry.modified for entry in store.entries("results")}
+    assert before == {name: after[name] for name in before}

@@ -1,0 +1,176 @@
+"""Experiments: what a file declares, what a search proposes, and how arms are compared."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spira_tasks.errors import ConfigError
+from spira_tasks.experiments import declaration
+from spira_tasks.experiments.comparison import Arm, compare, holm, mcnemar, median_seed
+from spira_tasks.experiments.declaration import Search, parse
+from spira_tasks.experiments.search import Point, best, propose
+
+HEAD = """
+name = "one"
+owner = "speech group"
+ends = 2027-01-31
+question = "Which of the two networks answers better?"
+"""
+MATRIX = f"""{HEAD}
+seeds = [1, 2]
+[matrix]
+models = ["spiraconv_v1", "spiraconv_v2"]
+"train.dropout" = [0.0, 0.3]
+"""
+SEARCH = Search.model_validate(
+    {
+        "budget": 14,
+        "parallel": 4,
+        "space": {
+            "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+            "train.batch_size": {"low": 2, "high": 8},
+            "train.standardize": {"choices": [True, False]},
+        },
+    }
+)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "one.toml")
+    return str(caught.value)
+
+
+def test_the_arms_are_the_cells_of_the_matrix() -> None:
+    cells = list(parse(MATRIX, "one.toml").cells())
+    assert len(cells) == 4
+    assert cells[1] == {"train.model": "spiraconv_v1", "train.dropout": 0.3}
+
+
+def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
+    said = refusal(f"{HEAD}seed = 1\n[matrix]\nmodels = ['a']")
+    assert "seed: Extra inputs are not permitted" in said
+    assert "Its keys are: name, owner, ends, question, data" in said
+
+
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        ("", "either [matrix] or [search]"),
+        ("[matrix]\n'trains.model' = ['a']", "setting 'trains.model'"),
+        ("[matrix]\n'train.seed' = [1, 2]", "train.seed is set by the experiment itself"),
+        ("[settings]\n'train.model' = 'a'\n[matrix]\nmodels = ['b']", "both a fixed setting"),
+        ("[matrix]\nmodels = []", "leaves no arm"),
+        ("[search]\nbudget = 5\n[search.space]\n'train.dropout' = {low = 1, high = 0}", "low must"),
+    ],
+)
+def test_what_does_not_hang_together_is_refused(rest: str, why: str) -> None:
+    assert why in refusal(HEAD + rest)
+
+
+def test_an_experiment_runs_on_its_last_day_and_is_dead_after_it(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text(MATRIX)
+    assert declaration.ended(tmp_path, date(2027, 1, 31)) == []
+    assert [one.name for _, one in declaration.ended(tmp_path, date(2027, 2, 1))] == ["one"]
+    assert declaration.check(tmp_path, date(2027, 1, 31)) == 0
+
+
+def test_a_dead_experiment_is_named_with_its_owner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.toml").write_text(MATRIX)
+    assert declaration.check(tmp_path, date(2027, 2, 1)) == 1
+    assert "one.toml: the experiment ended on 2027-01-31: speech group" in capsys.readouterr().err
+
+
+def test_the_experiments_of_the_repository_are_experiments() -> None:
+    assert [declaration.read(file).name for file in sorted(declaration.FOLDER.glob("*.toml"))]
+
+
+def value_of(settings: dict[str, float]) -> float | None:
+    """An objective with one region where it fails."""
+    if settings["train.batch_size"] == 5:
+        return None
+    return -abs(float(np.log10(settings["train.learning_rate"])) + 3)
+
+
+def searched(known: list[Point]) -> list[Point]:
+    """Go on after the known points until the budget is spent."""
+    points = list(known)
+    while proposed := propose(SEARCH, points):
+        points += [Point(one, value_of(one)) for one in proposed]
+    return points
+
+
+def test_a_search_goes_on_after_any_round_as_if_it_had_never_stopped() -> None:
+    whole = searched([])
+    assert len(whole) == SEARCH.budget
+    for n in range(0, SEARCH.budget, SEARCH.parallel):
+        assert searched(whole[:n]) == whole
+    assert best(whole) == max(
+        (point for point in whole if point.value is not None), key=lambda one: one.value or 0
+    )
+
+
+def test_a_search_depends_on_what_earlier_points_came_to() -> None:
+    whole = searched([])
+    other = [Point(one.settings, -(one.value or 0.0)) for one in whole[:12]]
+    assert propose(SEARCH, other) != [point.settings for point in whole[12:]]
+    assert propose(SEARCH, [], number=1) != propose(SEARCH, [], number=0)
+
+
+def test_p_values_are_those_of_the_textbook() -> None:
+    assert mcnemar(0, 0) == mcnemar(5, 5) == 1.0
+    assert mcnemar(1, 9) == mcnemar(9, 1) == pytest.approx(22 / 1024)
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_the_seed_to_ship_is_in_the_middle_and_never_the_best() -> None:
+    assert median_seed({1: 0.9, 2: 0.7, 3: 0.8}) == 3
+    assert median_seed({1: 0.9, 2: 0.7}) == 2
+
+
+def answers(right: float, n: int = 40, seed: int = 0) -> pd.DataFrame:
+    """Margins of ``n`` people, of which this share is on the right side."""
+    labels = np.arange(n) % 2
+    is_right = np.random.default_rng(seed).permutation(np.arange(n) < right * n)
+    margin = np.where(is_right, 1.0, -1.0) * np.where(labels == 1, 1.0, -1.0)
+    names = [f"{number:02}" for number in range(n)]
+    return pd.DataFrame(
+        {"record_id": names, "subject_id": names, "label": labels}
+        | {"clean": margin, "noise": margin}
+    )
+
+
+def test_arms_are_compared_on_the_people_that_all_of_them_answer_about() -> None:
+    better, worse = answers(0.9), answers(0.6, seed=1)[5:]
+    found = compare([Arm("a", {}, {1: worse, 2: worse}), Arm("b", {}, {1: better})])
+    assert found["n_subjects"] == 35
+    (pair,) = found["pairs"]
+    difference = pair["differences"]["balanced_accuracy"]
+    assert difference["low"] < difference["value"] < difference["high"]
+    values = [arm["conditions"]["clean"]["balanced_accuracy"]["value"] for arm in found["arms"]]
+    assert difference["value"] == pytest.approx(values[1] - values[0])
+    assert pair["p"] == pair["p_holm"] < 0.1
+    assert found["arms"][0]["spread"] == 0.0
+
+
+def test_an_arm_without_answers_is_listed_and_not_measured() -> None:
+    found = compare([Arm("a", {}, {1: answers(0.9)}), Arm("b", {}, {}, n_trials=3, n_failed=3)])
+    assert [arm["name"] for arm in found["arms"]] == ["a", "b"]
+    assert "conditions" not in found["arms"][1]
+    assert found["pairs"] == []
+    assert compare([])["arms"] == []
+
+
+def test_few_people_are_neither_counted_nor_measured() -> None:
+    found = compare([Arm("a", {}, {1: answers(0.9, n=8)}), Arm("b", {}, {1: answers(0.5, n=8)})])
+    assert found["n_patients"] is None
+    assert "conditions" not in found["arms"][0]
+    assert found["pairs"] == []
