@@ -53,6 +53,46 @@ SPLIT = Counts(
 )
 
 
+_ESTIMATE = {"value": 0.7, "low": 0.6, "high": 0.8}
+_MEASURES = dict.fromkeys(("auc", "balanced_accuracy", "sensitivity", "specificity"), _ESTIMATE)
+_COSTS = {"seconds_computing": 90.0, "cpu_seconds": 120.0, "gpu_seconds": 0.0}
+EXPERIMENT: dict[str, Any] = {
+    "name": "small",
+    "question": "Does another dropout serve better?",
+    "owner": "speech group",
+    "ends": "2026-12-31",
+    "synthetic": True,
+    "optimistic": False,
+    "metric": "auc",
+    "n_subjects": 40,
+    "n_patients": 20,
+    "n_controls": 20,
+    "arms": [
+        {
+            "name": name,
+            "n_failed": 0,
+            "costs": _COSTS,
+            "seeds": {"1": 0.71, "2": 0.69},
+            "spread": 0.014,
+            "median_seed": 2,
+            "conditions": {"clean": _MEASURES, "noise": _MEASURES},
+        }
+        for name in ("as_they_stand", "chosen")
+    ],
+    "pairs": [
+        {
+            "first": "as_they_stand",
+            "second": "chosen",
+            "differences": _MEASURES,
+            "n_only_first_right": None,
+            "n_only_second_right": 7,
+            "p": 0.21,
+            "p_holm": 0.21,
+        }
+    ],
+}
+
+
 def verdict(id: str, status: Status = "pass", **fields: Any) -> Verdict:
     """A verdict; a number for ``observed`` is taken for a share."""
     observed = fields.pop("observed", None)
@@ -128,6 +168,7 @@ def facts(**changes: Any) -> RunFacts:
             "git": "8ed9ac387f4c", "lock": "c8" * 32, "python": "3.11.7", "image": ""
         },
         anchor=Anchor(10, "2d" * 32),
+        experiments=(EXPERIMENT,),
         releases=(Release("too_short", "heard it: usable", "cli:ana", AT),),
         n_erasures=None,
         intake=Intake(

@@ -25,7 +25,7 @@ Language = Literal["pt", "en"]
 LANGUAGES: tuple[Language, ...] = ("pt", "en")
 LOCALES = {"pt": "pt_BR", "en": "en_GB"}
 HERE = Path(__file__).parent
-SUBJECTS = ("pages", "airflow", "documents", "gates", "expectations")
+SUBJECTS = ("pages", "airflow", "documents", "gates", "expectations", "experiments")
 UNKNOWN = "–"
 Catalogue = Mapping[str, Mapping[str, str]]  # key to language to text
 

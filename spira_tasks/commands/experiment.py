@@ -102,7 +102,7 @@ def _print(found: dict[str, Any]) -> None:
     metric = found["metric"]
     for condition, title in CONDITIONS.items():
         rows = [
-            [arm["name"], *(_interval(measured[name]) for name in MEASURES)]
+            [words.name("arm", arm["name"]), *(_interval(measured[name]) for name in MEASURES)]
             for arm in found["arms"]
             if (measured := arm.get("conditions", {}).get(condition))
         ]
@@ -112,7 +112,7 @@ def _print(found: dict[str, Any]) -> None:
         print("too few people of a class to show measures of them, or no arm has all of its folds")
     rows = [
         [
-            arm["name"],
+            words.name("arm", arm["name"]),
             " ".join(f"{seed}: {value:.3f}" for seed, value in arm.get("seeds", {}).items()),
             "" if arm.get("spread") is None else f"{arm['spread']:.3f}",
             str(arm.get("median_seed", "")),
@@ -126,7 +126,7 @@ def _print(found: dict[str, Any]) -> None:
     print_table("\nseeds and cost", columns, rows)
     rows = [
         [
-            f"{pair['second']} − {pair['first']}",
+            f"{words.name('arm', pair['second'])} − {words.name('arm', pair['first'])}",
             *(_interval(pair["differences"][name], sign="+") for name in MEASURES[:2]),
             words.count(pair["n_only_second_right"]),
             words.count(pair["n_only_first_right"]),
@@ -141,7 +141,8 @@ def _print(found: dict[str, Any]) -> None:
         print_table("\ndifferences on the same people", columns, rows)
     for arm in found["arms"]:
         if command := arm.get("command"):
-            print(f"\ntrain {arm['name']}, with the seed in the middle:\n  {command}")
+            name = words.name("arm", arm["name"])
+            print(f"\ntrain {name}, with the seed in the middle:\n  {command}")
 
 
 def _interval(one: dict[str, float], sign: str = "") -> str:

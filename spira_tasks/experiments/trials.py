@@ -291,7 +291,7 @@ class Runs:
         self.store.documents.write(f"{FOLDER}/{self.experiment.name}/study.json", content)
 
 
-AS_THEY_STAND, CHOSEN = "settings as they stand", "settings that the search chose"
+AS_THEY_STAND, CHOSEN = "as_they_stand", "chosen"  # arms of a search; their words are elsewhere
 
 
 def name_of(settings: Mapping[str, Any]) -> str:

@@ -218,6 +218,7 @@ class RunFacts:
     model: ModelFacts | None = None
     champion: str | None = ""  # version in use when the facts were read; None: not known
     since: Since | None = None
+    experiments: tuple[Mapping[str, Any], ...] = ()  # comparisons, as they were stored
     missing: tuple[str, ...] = ()  # "<step>.<output>" that is gone, or "registry"
 
     @property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -93,6 +94,30 @@ def of_evaluation(t: Words, evaluation: Evaluation) -> list[Figure]:
         heading = Heading(name, title, t("figure.intervals"))
         chart = charts.intervals(heading, rows, _ticks(t, 0, 1, 4, 2), chance)
         figures.append(Figure(name, title, t(f"metric.{metric}.note"), chart, (), ()))
+    return figures
+
+
+def of_experiment(t: Words, found: Mapping[str, Any]) -> list[Figure]:
+    """What the arms of an experiment come to, as recorded and in ward noise."""
+    measured = [arm for arm in found["arms"] if "conditions" in arm]
+    figures, names = [], (found["metric"], *(one for one in METRICS if one != found["metric"]))
+    for metric in names if measured else ():
+        rows = [
+            charts.Row(
+                f"{t.name('arm', arm['name'])}: {t(f'condition.{words}').lower()}",
+                one.value, _interval(t, one), one.low, one.high, tone,
+            )
+            for arm in measured
+            for name, words, tone in (("clean", "clean", "c1"), ("noise", "noise_all", "c2"))
+            if name in arm["conditions"]
+            for one in (Interval(**arm["conditions"][name][metric]),)
+        ]  # fmt: skip
+        name, title = f"experiment-{found['name']}-{metric}", t(f"metric.{metric}")
+        heading = Heading(name, title, t("experiments.figure"))
+        chart = charts.intervals(heading, rows, _ticks(t, 0, 1, 4, 2))
+        columns = (t("experiments.column.arm"), title)
+        lines = tuple((row.label, row.text) for row in rows)
+        figures.append(Figure(name, title, t.first(f"metric.{metric}.note"), chart, columns, lines))
     return figures
 
 

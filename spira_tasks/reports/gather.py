@@ -146,8 +146,16 @@ def gather(store: Store, run_id: str) -> RunFacts:
         thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
         model=_model(reader, versions),
         champion=None if versions is None else champion,
+        experiments=tuple(_experiments(store)),
         missing=tuple(sorted(reader.missing)),
     )
+
+
+def _experiments(store: Store) -> Iterator[Mapping[str, Any]]:
+    """The comparisons of experiments, by name; small counts were never stored."""
+    for name in store.documents.names("experiments"):
+        if name.endswith("/comparison.json") and (found := store.documents.read(name)):
+            yield found
 
 
 def history(store: Store) -> list[RunSummary]:

@@ -34,7 +34,7 @@ from spira_tasks.reports.facts import (
 )
 from spira_tasks.reports.tables import BANDS, MIN_SLICE
 
-PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance")
+PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance", "experiments")
 INDEX = "index.html"  # the overview in Portuguese
 N_COMPARED = 6  # runs side by side in the table of suites
 HERE = Path(__file__).parent
@@ -82,6 +82,7 @@ def render(
         "datasheet": lambda t: _datasheet(t, facts),
         "model-card": lambda t: _model_card(t, facts),
         "provenance": lambda t: _provenance(t, facts),
+        "experiments": lambda t: {"experiments": [_experiment(t, e) for e in facts.experiments]},
     }
     names = []
     for language in LANGUAGES:
@@ -382,6 +383,49 @@ def _provenance(t: Words, facts: RunFacts) -> Context:
         "digests": digests,
         "settings": settings,
         "since": [_change(t, one) for one in facts.since.changes] if facts.since else [],
+    }
+
+
+def _experiment(t: Words, found: Mapping[str, Any]) -> Context:
+    metric = found["metric"]
+    people = (found[name] for name in ("n_subjects", "n_patients", "n_controls"))
+    arms = {arm["name"]: t.name("arm", arm["name"]) for arm in found["arms"]}
+    return {
+        "name": found["name"],
+        "question": found["question"],
+        "synthetic": found["synthetic"],
+        "optimistic": found["optimistic"],
+        "about": [
+            (t("experiments.owner"), found["owner"]),
+            (t("experiments.ends"), t.day(found["ends"])),
+            (t("experiments.people"), "; ".join(map(t.count, people))),
+        ],
+        "figures": figures.of_experiment(t, found),
+        "costs": [
+            (
+                arms[arm["name"]],
+                "; ".join(f"{s}: {t.number(v, 3)}" for s, v in arm.get("seeds", {}).items()),
+                UNKNOWN if arm.get("spread") is None else t.number(arm["spread"], 3),
+                str(arm.get("median_seed", UNKNOWN)),
+                arm.get("published") or UNKNOWN,
+                t.duration(arm["costs"]["cpu_seconds"]),
+                t.duration(arm["costs"]["gpu_seconds"]),
+                t.number(arm["n_failed"], 0),
+            )
+            for arm in found["arms"]
+        ],
+        "pairs": [
+            (
+                f"{arms[pair['second']]} − {arms[pair['first']]}",
+                t.interval(*(pair["differences"][metric][end] for end in ("value", "low", "high"))),
+                t.count(pair["n_only_second_right"]),
+                t.count(pair["n_only_first_right"]),
+                t.digits(pair["p"], 2),
+                t.digits(pair["p_holm"], 2),
+            )
+            for pair in found["pairs"]
+        ],
+        "metric": t(f"metric.{metric}"),
     }
 
 

@@ -399,7 +399,8 @@ def test_a_synthetic_cohort_says_so_on_every_page_and_a_real_one_does_not(
     said = "says nothing of medicine"
     assert all(said in words(site, f"{page}.en.html") for page in pages.PAGES)
     render(tmp_path, facts(synthetic=False))
-    assert not any(said in words(tmp_path, f"{page}.en.html") for page in pages.PAGES)
+    told = [page for page in pages.PAGES if said in words(tmp_path, f"{page}.en.html")]
+    assert told == ["experiments"]  # one of which was on invented people
 
 
 def test_every_page_says_that_nobody_signed_the_thresholds_and_what_it_was_made_of(
@@ -437,3 +438,15 @@ def contrast(one: str, other: str) -> float:
 
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_an_experiment_shows_intervals_tests_and_cost_and_no_count_of_few(site: Path) -> None:
+    text = words(site, "experiments.en.html")
+    for shown in ("Settings that the search chose", "0.70 (0.60–0.80)", "<5", "2 min 0 s"):
+        assert shown in text
+    assert "Ajustes que a busca escolheu" in words(site, "experiments.pt.html")
+
+
+def test_without_an_experiment_the_page_says_so(tmp_path: Path) -> None:
+    render(tmp_path, facts(experiments=()))
+    assert "No experiment of this store" in words(tmp_path, "experiments.en.html")

@@ -151,6 +151,7 @@ def test_only_stages_that_act_outside_are_given_the_run_and_the_store() -> None:
         "forget",
         "hospital_sync",
         "telemetry",
+        *("plan", "trial", "compare"),
     }
     assert {field.name for field in dataclasses.fields(Work)} == {
         *("key", "blobs", "remember", "checkpoint", "track")
