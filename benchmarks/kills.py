@@ -66,16 +66,18 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="a folder for the logs of all processes")
     arguments = parser.parse_args()
     if "SPIRA_KILLS_DISK" not in os.environ:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as disk:
             own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
             return subprocess.run(
                 [*own, sys.executable, *sys.argv],
-                env=os.environ | {"SPIRA_KILLS_DISK": folder},
+                env=os.environ | {"SPIRA_KILLS_DISK": disk},
                 check=False,
             ).returncode
     with contextlib.ExitStack() as stack:
         folder = Path(os.environ["SPIRA_KILLS_DISK"])
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=True
+        )
         starts: dict[str, Callable[[], None]] = {}
         ends: dict[str, Callable[[], None]] = {}
         variables = {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,12 @@ from spira_services.serving import api as serving
 from spira_services.serving.gauges import of_answers, of_models, of_queue
 from spira_services.serving.queue import open_queue
 from spira_services.serving.relay import Relay
-from spira_services.web import create_app
+from spira_services.serving.worker import Worker
+from spira_services.web import Refused, create_app
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
+
+log = logging.getLogger("spira.services")
 
 AUDIO_VARIABLE = "SPIRA_COLLECTION_AUDIO"  # store A: a folder, or s3://bucket/prefix
 FOLDER_VARIABLE = "SPIRA_SERVICES_FOLDER"  # of what is not whole yet, and of SQLite
@@ -40,15 +44,19 @@ def audio() -> Blobs:
 
 
 @contextmanager
-def watched(
-    engine: Engine, ready: Callable[[], Mapping[str, str]], host: str, port: int
-) -> Iterator[None]:
+def watched(engine: Engine, worker: Worker, host: str, port: int) -> Iterator[None]:
     """Serve the metrics and the health of a worker until the block ends; not at all for port 0."""
     if not port:
         yield
         return
-    app = create_app("SPIRA worker", engine, has_people=False)
-    app.state.metrics.add("models", of_models(ready))
+
+    def check() -> None:
+        if worker.hangs:
+            log.error("the loop of this worker hangs: start it again")
+            raise Refused(503, "hangs", "the loop of this worker hangs: start it again")
+
+    app = create_app("SPIRA worker", engine, has_people=False, check=check)
+    app.state.metrics.add("models", of_models(worker.models.ready))
     config = uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, server_header=False
     )

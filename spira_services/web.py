@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -235,12 +235,18 @@ class _Observed:
 
 
 def create_app(
-    title: str, engine: Engine, larger: Mapping[str, int] | None = None, *, has_people: bool = True
+    title: str,
+    engine: Engine,
+    larger: Mapping[str, int] | None = None,
+    *,
+    has_people: bool = True,
+    check: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """An application without pages of other hosts, whose errors quote no value of a request.
 
     ``larger``: paths, or how they begin where they end in ``/``, whose bodies may have more bytes
-    than others, and how many.  ``has_people``: whether somebody signs in.
+    than others, and how many.  ``has_people``: whether somebody signs in.  ``check``: refuses where
+    the process is not well, beside its database.
     """
     # FastAPI's own pages of the interface load their scripts from another host.
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
@@ -304,6 +310,7 @@ def create_app(
 
     @app.get("/health", status_code=204, include_in_schema=False)
     def health(request: Request) -> None:
+        check()
         with reading(engine_of(request)) as connection:
             connection.execute(select(1))
 

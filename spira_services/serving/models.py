@@ -35,6 +35,7 @@ log = logging.getLogger("spira.services")
 PROCESS = Path(__file__).parent / "model_process.py"
 LOAD_SECONDS = 120.0
 ANSWER_SECONDS = 30.0  # of the longest recording on a slow machine; then it hangs
+TRIED_SECONDS = 10.0  # of a version that is tried: then the champion answers
 BEAT_SECONDS = 1.0
 POLL_SECONDS = 2.0
 STOP_SECONDS = 10.0
@@ -80,11 +81,13 @@ class ModelProcess:
         self._connection = Connection(ours.detach())
         self._turn, self._n = threading.Lock(), 0
 
-    def load(self) -> None:
-        """Wait until it can answer; raises ModelFailed."""
-        self._received(LOAD_SECONDS, lambda: None)
+    def load(self, beat: Callable[[], None]) -> None:
+        """Wait until it can answer; raises ModelFailed.  ``beat`` as in ``answer``."""
+        self._received(LOAD_SECONDS, beat)
 
-    def answer(self, audio: bytes, beat: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    def answer(
+        self, audio: bytes, beat: Callable[[], None] = lambda: None, seconds: float = ANSWER_SECONDS
+    ) -> dict[str, Any]:
         """What the model says of the bytes of an audio file; ``beat`` is called while it works.
 
         ``cpu_seconds`` is added: what the process has used of processors for it.
@@ -102,7 +105,7 @@ class ModelProcess:
             except OSError:
                 self.close()
                 raise ModelFailed("crashed") from None
-            answer = self._received(ANSWER_SECONDS, beat)
+            answer = self._received(seconds, beat)
         if "error" in answer:
             raise ModelFailed(answer["error"], is_end=False)
         return answer
@@ -146,6 +149,8 @@ class Version:
         self.registered, self.folder, self.nice = registered, folder, nice
         self.feature_schema = ""  # digest of how its features are described
         self._process: ModelProcess | None = None
+        self._restarting = threading.Thread()  # of a version that is tried
+        self._broken: VersionBroken | None = None  # found by that thread
         self._is_closed = False
 
     @property
@@ -176,28 +181,56 @@ class Version:
         """
         process = self._process
         if process is None or process.is_closed:
-            process = self._started()
+            process = self._started(beat)
         try:
             return process.answer(audio, beat)
         except ModelFailed as failed:
-            self._checked(self._started() if failed.is_end else process)
+            self._checked(self._started(beat) if failed.is_end else process, beat)
             raise
 
-    def _started(self) -> ModelProcess:
+    def attempt(self, audio: bytes, beat: Callable[[], None]) -> dict[str, Any]:
+        """As ``answer``, of a version that is tried: nobody waits for its new process.
+
+        Until that is ready it raises ModelFailed.
+        """
+        if self._restarting.is_alive():
+            raise ModelFailed("restarting")
+        if self._broken is not None:
+            raise self._broken
+        process = self._process
+        try:
+            if process is None or process.is_closed:
+                raise ModelFailed("crashed")
+            return process.answer(audio, beat, TRIED_SECONDS)
+        except ModelFailed as failed:
+            if not failed.is_end and process is not None:
+                self._checked(process, beat)
+            else:
+                self._restarting = threading.Thread(target=self._restart, daemon=True)
+                self._restarting.start()
+            raise
+
+    def _restart(self) -> None:
+        try:
+            self._checked(self._started())
+        except VersionBroken as error:
+            self._broken = error
+
+    def _started(self, beat: Callable[[], None] = lambda: None) -> ModelProcess:
         process = self._process = ModelProcess(self.folder, self.nice)
         try:
             if self._is_closed:  # by another thread
                 raise ModelFailed("closed")
-            process.load()
+            process.load(beat)
         except ModelFailed as failed:
             process.close()
             raise _broken(self.number, f"does not start ({failed.reason})") from None
         return process
 
-    def _checked(self, process: ModelProcess) -> None:
+    def _checked(self, process: ModelProcess, beat: Callable[[], None] = lambda: None) -> None:
         """Answer the golden clips as when it was registered, within the limit of time."""
         try:
-            answers = [process.answer(clip.content) for clip in self._golden.clips]
+            answers = [process.answer(clip.content, beat) for clip in self._golden.clips]
         except ModelFailed as failed:
             raise _broken(self.number, f"fails a golden clip ({failed.reason})") from None
         if differing := self._golden.differences(answers):

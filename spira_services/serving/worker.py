@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exists, select, update
+from sqlalchemy import Engine, exists, func, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,7 +24,7 @@ from spira_services.database import insert_once, now, reading
 from spira_services.serving import router
 from spira_services.serving.models import ModelFailed, Models, Version, VersionBroken
 from spira_services.serving.queue import LEASE_SECONDS, Message, Queue
-from spira_services.serving.router import Route, Turn
+from spira_services.serving.router import ROUTES, Route, Turn
 from spira_services.serving.tables import FAILURES, INFERENCES, OUTBOX, PREDICTIONS
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable, SpiraError
@@ -37,6 +37,7 @@ MAX_LOOKS = 20  # for audio that is not there
 BACK_OFF_SECONDS = (1, 2, 5, 10, 30)
 WAIT_SECONDS = 0.5
 N_HIDDEN = 100  # that wait for the shadow; older ones are left out
+HANGS_SECONDS = 3 * LEASE_SECONDS  # without a turn: a statement may take one, another a second
 AWAY_SECONDS = 2.0  # between two tries of a store or database that is away
 NOWHERE = f"sha256:{'0' * 64}"  # a digest that the store is asked for
 # What a worker waits for; of a key that was changed, or a right that lacks, a ConfigError says so.
@@ -54,10 +55,15 @@ class Worker:
     stopping: threading.Event = field(default_factory=threading.Event)
     route: Route | None = None  # that is open
     _hidden: deque[tuple[str, str, Route]] = field(default_factory=lambda: deque(maxlen=N_HIDDEN))
-    _judged_until: float = 0.0
+    _is_compared: threading.Event = field(default_factory=threading.Event)  # an answer of a route
     _is_working: bool = False  # on what is shown
-    _n_tries: int = 0  # of the message in work
+    _turned: float = field(default_factory=time.monotonic)
     _said: str = ""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the loop has not turned for longer than anything that it does may take."""
+        return time.monotonic() - self._turned > HANGS_SECONDS
 
     def run(self, *, until_empty: bool = False) -> int:
         """Work until ``stopping``, or until no message is left; return how many were answered.
@@ -65,9 +71,10 @@ class Worker:
         A message that is being worked on is finished first.
         """
         n_answered = 0
-        shadow = threading.Thread(target=self.shadow, name="shadow", daemon=True)
-        shadow.start()
+        for beside in (self.shadow, self.judge):
+            threading.Thread(target=beside, name=beside.__name__, daemon=True).start()
         while not self.stopping.is_set():
+            self._turned = time.monotonic()
             self.models.settle()
             if self.models.serving is None:
                 if until_empty and self.models.is_followed:
@@ -95,14 +102,28 @@ class Worker:
     def _work(self, message: Message) -> bool:
         """Answer a message, or give it back; whether there is a new answer."""
         logs.begin()  # by which the lines of one message are found
+        n_tries = 0  # that are counted
         try:
-            return self._answer(message)
+            row = self._row(message.id)
+            if row is None or row.is_answered or row.deleted_at is not None:
+                self.queue.done(message)
+                return False
+            audio = self._audio(row.sha256)
+            if message.n_tries > 1:
+                # A file that kills its worker leaves no other trace than this number.
+                n_tries = self._tried(message)
+                if n_tries > MAX_TRIES:
+                    self._bury(message, "too_many_tries", n_tries)
+                    return False
+            return self._answer(message, row, audio)
         except ModelFailed as failed:
-            n_tries = message.n_tries
-            if failed.reason != "audio_lost":
-                n_tries = self._tried(message) if n_tries == 1 else self._n_tries
-            # Audio that is not there may be on a disk that is not mounted: it is waited for longer.
-            if n_tries >= (MAX_LOOKS if failed.reason == "audio_lost" else MAX_TRIES):
+            most = MAX_TRIES
+            if failed.reason == "audio_lost":
+                # It may be on a disk that is not mounted: it is waited for longer.
+                n_tries, most = message.n_tries, MAX_LOOKS
+            elif not n_tries:
+                n_tries = self._tried(message)
+            if n_tries >= most:
                 self._bury(message, failed.reason, n_tries)
             else:
                 log.warning("a try of an inference failed: %s", failed.reason)
@@ -112,28 +133,30 @@ class Worker:
             self._wait(error)
         return False
 
-    def _answer(self, message: Message) -> bool:
-        row = self._row(message.id)
-        if row is None or row.is_answered or row.deleted_at is not None:
-            self.queue.done(message)
-            return False
+    def _audio(self, sha256: str) -> bytes:
         try:
-            audio = self.blobs.read(f"sha256:{row.sha256}")
+            return self.blobs.read(f"sha256:{sha256}")
         except ArtifactCorrupt:
             raise ModelFailed("audio_lost") from None
-        if message.n_tries > 1:
-            # A file that kills its worker leaves no other trace than this number.
-            self._n_tries = self._tried(message)
-            if self._n_tries > MAX_TRIES:
-                self._bury(message, "too_many_tries", self._n_tries)
-                return False
-        route, agreed = self.route, bool(row.agreed.get("ab"))
+
+    def _answer(self, message: Message, row: Row[Any], audio: bytes) -> bool:
+        route, agreed = self._route(row.route_row), bool(row.agreed.get("ab"))
         turn = router.arms_of(route, router.key_of(message.id, row.subject_id), agreed=agreed)
         is_new = self._shown(message, row, audio, turn, route)
         self.queue.done(message)
         if route is not None and turn.hidden:
             self._hidden.append((message.id, row.sha256, route))
+        elif route is not None:
+            self._is_compared.set()
         return is_new
+
+    def _route(self, newest: int | None) -> Route | None:
+        """The open route, by the newest row: another worker may just have stopped it."""
+        known = self.route
+        if known is not None and known.number != newest:
+            with reading(self.engine) as connection:
+                known = self.route = router.open_route(connection)
+        return known
 
     def _shown(
         self, message: Message, row: Row[Any], audio: bytes, turn: Turn, route: Route | None
@@ -160,7 +183,10 @@ class Worker:
         waited, begun = (now() - row.stored_at).total_seconds(), time.monotonic()
         try:
             with tracing.span("prediction", version=version.number, arm=arm):
-                answer = version.answer(audio, self._heartbeat(message))
+                is_tried = arm in ("canary", "b")
+                answer = (version.attempt if is_tried else version.answer)(
+                    audio, self._heartbeat(message)
+                )
         except VersionBroken as error:
             self.models.drop(version, str(error))
             raise ModelFailed("model_broken") from None
@@ -196,25 +222,16 @@ class Worker:
         }
 
     def look(self) -> tuple[str, int] | None:
-        """Read the open route, and stop one whose version does worse; what it needs ready.
-
-        Called by the thread that follows the registry.  The test reads all that the route has
-        answered, so it takes at most a twentieth of the time.
-        """
+        """Read the open route; what it needs ready.  Called by the thread that follows."""
         try:
             with reading(self.engine) as connection:
                 route = router.open_route(connection)
-                does_worse = route is not None and self._does_worse(connection, route)
             tried = self.models.get(route.version) if route else None
             if tried and self.models.is_champion(tried):
                 # else it would still be tried after a rollback from it
                 with self.engine.begin() as connection:
                     router.stop(connection, by="worker", why="its version is the champion")
                 route = None
-            elif route is not None and does_worse:
-                with self.engine.begin() as connection:
-                    if router.judge(connection, route):
-                        route = None
             self.route = route
         except ConfigError as error:  # another worker was first
             log.info("%s", error)
@@ -224,14 +241,29 @@ class Worker:
             route = self.route
         return None if route is None else (route.version, 19 if route.mode == "shadow" else 0)
 
-    def _does_worse(self, connection: Connection, route: Route) -> bool:
-        """Whether the test would end the route.  A shadow is not tested."""
-        if route.mode == "shadow" or time.monotonic() < self._judged_until:
-            return False
-        begun = time.monotonic()
-        found = any(one.aborts for one in router.compare(connection, route))
-        self._judged_until = time.monotonic() + 20 * (time.monotonic() - begun)
-        return found
+    def judge(self) -> None:
+        """Stop a route whose version does worse, in a thread of its own, until ``stopping``.
+
+        It looks after every answer that is compared, or a version would give many in between.  The
+        test reads all that the route has answered, so it takes at most a twentieth of the time.
+        """
+        while not self.stopping.is_set():
+            route = self.route
+            if not self._is_compared.wait(WAIT_SECONDS) or route is None:
+                continue
+            self._is_compared.clear()
+            begun = time.thread_time()
+            try:
+                with reading(self.engine) as connection:
+                    does_worse = any(one.aborts for one in router.compare(connection, route))
+                if does_worse:
+                    with self.engine.begin() as connection:
+                        router.judge(connection, route)
+            except ConfigError as error:  # another worker was first
+                log.info("%s", error)
+            except SQLAlchemyError as error:
+                log.error("the route is not judged (%s)", type(error).__name__)
+            self.stopping.wait(20 * (time.thread_time() - begun))
 
     def shadow(self) -> None:
         """Answer what was shown again by the shadow, in a thread of its own, until ``stopping``.
@@ -277,6 +309,7 @@ class Worker:
 
         def beat() -> None:
             nonlocal extended
+            self._turned = time.monotonic()
             if time.monotonic() - extended > LEASE_SECONDS / 3:
                 try:
                     self.queue.extend(message)
@@ -290,7 +323,13 @@ class Worker:
         is_answered = exists().where(
             PREDICTIONS.c.inference_id == INFERENCES.c.inference_id, PREDICTIONS.c.shown
         )
-        asked = select(INFERENCES, OUTBOX.c.stored_at, is_answered.label("is_answered"))
+        newest = select(func.max(ROUTES.c.number)).scalar_subquery()
+        asked = select(
+            INFERENCES,
+            OUTBOX.c.stored_at,
+            is_answered.label("is_answered"),
+            newest.label("route_row"),
+        )
         asked = asked.join(OUTBOX).where(INFERENCES.c.inference_id == inference_id)
         with reading(self.engine) as connection:
             return connection.execute(asked).first()
@@ -316,6 +355,7 @@ class Worker:
     def _wait(self, error: Exception) -> None:
         """Wait until database and store answer: no message is taken meanwhile."""
         while not self.stopping.wait(AWAY_SECONDS):
+            self._turned = time.monotonic()
             said = str(error) if isinstance(error, SpiraError) else type(error).__name__
             if said != self._said:
                 self._said = said

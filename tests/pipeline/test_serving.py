@@ -12,7 +12,21 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import REASONS, Asker, code_of, poisonous, publish, until, working
+from serving import (
+    BAD,
+    GOOD,
+    REASONS,
+    Asker,
+    code_of,
+    misbehaving,
+    poisonous,
+    publish,
+    spread,
+    tried,
+    until,
+    voices,
+    working,
+)
 from sqlalchemy import Engine, func, select, update
 from started import free_port
 
@@ -252,6 +266,38 @@ def test_a_canary_answers_its_share_and_where_it_fails_or_is_refused_the_champio
         asked = [asker.ask(CALM) for _ in range(4)]
         until(lambda: all(asker.answer(one).state == "answered" for one in asked))
         assert {asker.answer(one).version for one in asked} == {"1"}
+
+
+@pytest.mark.slow
+def test_a_bad_canary_is_stopped_soon_a_good_one_is_not_and_all_are_answered_once(
+    engine: Engine, asker: Asker, tmp_path: Path
+) -> None:
+    store, recordings = Store(str(tmp_path / "store")), voices(24)
+    publish(store, tmp_path, 1, tune=spread(recordings, 1))
+    Tracker(store.tracking_uri).promote("1")
+    how = tmp_path / "how"  # one version for all kinds: to start each costs seconds
+    edit = misbehaving(f"eval(open({str(how)!r}).read())")
+    publish(store, tmp_path, 2, edit, tune=spread(recordings, 2))
+    with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
+        before = [asker.ask(one) for one in recordings]
+        until(lambda: all(asker.answer(one).state == "answered" for one in before))
+        found = {}
+        for kind, expression in {**BAD, "good": GOOD}.items():
+            how.write_text(expression)
+            found[kind] = tried(
+                *(engine, asker, recordings, "2"),
+                lambda: worker.route and worker.models.get("2"),
+                most=80 if kind in BAD else 40,
+            )
+    assert {kind: one.measure for kind, one in found.items()} == {
+        "crash": "errors",
+        "slow": "slow",
+        "constant": "positives",
+        "shifted": "positives",
+        "good": None,
+    }
+    assert all(one.n_own <= 50 and not one.n_twice for one in found.values())
+    assert found["crash"].arms["canary"] == 0  # the champion answered its people
 
 
 def test_a_shadow_answers_too_and_nobody_sees_it(
