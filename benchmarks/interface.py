@@ -47,6 +47,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--examples", type=int, default=50, help="of each path and phase")
+    parser.add_argument("--seconds", type=int, help="go on with the last phase so long in all")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     program = installed()
@@ -76,6 +77,7 @@ def main() -> int:
                 *("--max-examples", str(arguments.examples), "--seed", str(arguments.seed)),
                 *("--phases", "examples,coverage,fuzzing", "--warnings", "off"),
                 *("--checks", ",".join(CHECKS), "--continue-on-failure"),
+                *(("--max-time", str(arguments.seconds)) if arguments.seconds else ()),
             ]
             done = subprocess.run(command, check=False, cwd=folder)
         engine.dispose()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
@@ -23,6 +24,7 @@ from spira_tasks.speech.containers import COMPRESSED, Contained, UnusableAudio, 
 SAMPLE_RATE_HZ = 16_000  # of every stored waveform
 FULL_SCALE = 32_768  # a 16-bit sample of this value would be 1.0
 
+Number = TypeVar("Number", bound=np.floating[Any])
 HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")  # of a PCM WAV file, 44 bytes
 
 
@@ -71,17 +73,24 @@ def decode(content: bytes, max_seconds: float) -> Sound:
         raise UnusableAudio("empty", "the file has no samples")
     if not np.isfinite(samples).all():
         raise UnusableAudio("not_finite", "there are NaN or infinite samples")
-    mono = samples.mean(axis=1)
-    levels = samples.std(axis=0, dtype=np.float64)
-    if levels.max() > 0 and mono.std(dtype=np.float64) < levels.max() * 10 ** (
-        -MAX_CANCELLED_DB / 20
-    ):
-        raise UnusableAudio(
-            "channels_cancel", "the channels cancel: one is inverted; send one of them"
-        )
+    sound = Sound(np.ascontiguousarray(samples.T), rate_hz, found.container, codec)
+    mono = mean_channel(sound.waveform, np.float32)
+    if len(sound.waveform) > 1:
+        loudest = samples.std(axis=0, dtype=np.float64).max()
+        if loudest > 0 and mono.std(dtype=np.float64) < loudest * 10 ** (-MAX_CANCELLED_DB / 20):
+            raise UnusableAudio(
+                "channels_cancel", "the channels cancel: one is inverted; send one of them"
+            )
     if mono.min() == mono.max():
         raise UnusableAudio("constant", "all samples are equal: silence, or a dead input")
-    return Sound(np.ascontiguousarray(samples.T), rate_hz, found.container, codec)
+    return sound
+
+
+def mean_channel(waveform: NDArray[np.float32], dtype: type[Number]) -> NDArray[Number]:
+    """The (time,) mean of the channels.  A single one is itself; numpy's mean of it is slow."""
+    if len(waveform) == 1:
+        return np.asarray(waveform[0], dtype)
+    return np.asarray(waveform.mean(axis=0, dtype=dtype), dtype)
 
 
 def _with_libsndfile(found: Contained, max_seconds: float) -> tuple[NDArray[np.float32], int, str]:
@@ -131,7 +140,7 @@ def to_pcm16(sound: Sound) -> NDArray[np.int16]:
     UnusableAudio
         With reason ``constant``, when no sample reaches one step of 16 bits.
     """
-    mono = sound.waveform.mean(axis=0, dtype=np.float32)
+    mono = mean_channel(sound.waveform, np.float32)
     if sound.sample_rate_hz != SAMPLE_RATE_HZ:
         mono = soxr.resample(mono, sound.sample_rate_hz, SAMPLE_RATE_HZ, quality="HQ")
     scaled = np.rint(np.asarray(mono, dtype=np.float32) * FULL_SCALE)

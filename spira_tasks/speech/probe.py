@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from spira_tasks.speech.audio import FULL_SCALE, SAMPLE_RATE_HZ, Sound
+from spira_tasks.speech.audio import FULL_SCALE, SAMPLE_RATE_HZ, Sound, mean_channel
 
 CLIPPED = 0.985  # of full scale; converters saturate a little below 1.0
 
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010  # of the frames whose level is measured
+N_WINDOW = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)  # samples
 DROPOUT_SECONDS = 0.002  # the shortest gap that counts; a lost packet leaves 20 ms or more
 LOUD_EDGE = 0.25  # of the root mean square: a gap that begins or ends above it cuts through sound
 FLOOR_DB = -120.0  # level of digital silence; 16 bits reach down to about -98
@@ -85,13 +86,15 @@ def quality(sound: Sound, pcm16: NDArray[np.int16]) -> Quality:
     """As ``probe``, in half of the time."""
     n_channels, n_samples = sound.waveform.shape
     magnitude = np.abs(sound.waveform)
-    mono = sound.waveform.mean(axis=0, dtype=np.float64)
-    first, last = zero_runs(mono)
+    mono = mean_channel(sound.waveform, np.float64)
+    runs = first, last = zero_runs(mono)
     longest_gap = int((last - first + 1).max(initial=0))
     stored = without_offset(pcm16)
     levels_db = _db(np.maximum(frame_means(stored**2), 0.0))  # rounding may fall below zero
     active = active_frames(levels_db)
-    gated = frame_means(pcm16 == 0) > 0.5
+    starts, ends = frame_edges(pcm16.size)
+    zeros = np.flatnonzero(pcm16 == 0)
+    gated = np.searchsorted(zeros, ends) - np.searchsorted(zeros, starts) > N_WINDOW / 2
     return Quality(
         native_sample_rate_hz=sound.sample_rate_hz,
         n_channels=n_channels,
@@ -100,13 +103,13 @@ def quality(sound: Sound, pcm16: NDArray[np.int16]) -> Quality:
         duration_seconds=n_samples / sound.sample_rate_hz,
         level_dbfs=rounded(_db(np.var(mono))),
         peak=float(magnitude.max()),
-        clipping_fraction=float((magnitude > CLIPPED).mean()),
+        clipping_fraction=float(np.count_nonzero(magnitude > CLIPPED) / magnitude.size),
         dc_offset=rounded(mono.mean()),
         snr_db=None if (snr := snr_db(levels_db, active, gated)) is None else rounded(snr),
         bandwidth_hz=bandwidth_hz(stored),
         speech_fraction=float(active.mean()),
         longest_digital_silence_seconds=longest_gap / sound.sample_rate_hz,
-        dropouts_per_second=n_dropouts(mono, sound.sample_rate_hz)
+        dropouts_per_second=_n_dropouts(mono, sound.sample_rate_hz, *runs)
         * (sound.sample_rate_hz / n_samples),
     )
 
@@ -135,19 +138,30 @@ def n_dropouts(mono: NDArray[np.float64], sample_rate_hz: int) -> int:
     A lost packet that was not concealed leaves such a run.  Runs that a noise gate leaves begin and
     end where the signal is quiet, and are not counted.
     """
-    first, last = zero_runs(mono)
+    return _n_dropouts(mono, sample_rate_hz, *zero_runs(mono))
+
+
+def _n_dropouts(
+    mono: NDArray[np.float64], sample_rate_hz: int, first: NDArray[np.int_], last: NDArray[np.int_]
+) -> int:
     is_gap = last - first + 2 > DROPOUT_SECONDS * sample_rate_hz
+    if not is_gap.any():
+        return 0
     edges = np.maximum(np.abs(mono[first[is_gap] - 1]), np.abs(mono[last[is_gap] + 1]))
     return int((edges > LOUD_EDGE * np.sqrt(np.mean(mono**2))).sum())
 
 
-def frame_means(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean of a (time,) array at 16 kHz over every frame: 25 ms, one every 10 ms."""
-    window, hop = round(WINDOW_SECONDS * SAMPLE_RATE_HZ), round(HOP_SECONDS * SAMPLE_RATE_HZ)
+def frame_edges(n_samples: int) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """First sample of every frame at 16 kHz, and the first after it: 25 ms, one every 10 ms."""
+    starts = np.arange(0, max(n_samples - N_WINDOW, 0) + 1, round(HOP_SECONDS * SAMPLE_RATE_HZ))
+    return starts, np.minimum(starts + N_WINDOW, n_samples)
+
+
+def frame_means(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mean of a (time,) array at 16 kHz over every frame."""
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    starts = np.arange(0, max(values.size - window, 0) + 1, hop)
-    ends = np.minimum(starts + window, values.size)
-    return np.asarray((sums[ends] - sums[starts]) / window)
+    starts, ends = frame_edges(values.size)
+    return np.asarray((sums[ends] - sums[starts]) / N_WINDOW)
 
 
 def active_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
