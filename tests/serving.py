@@ -197,7 +197,7 @@ def spread(recordings: Sequence[bytes], number: int) -> Callable[[Classifier], N
         classifier.network.load_state_dict(Classifier(classifier.spec).network.state_dict())
         scores = [classifier.probability(waveform_of(one)) for one in recordings]
         logits = np.log(scores) - np.log1p(-np.array(scores))
-        last = classifier.convolutional.dense[-1]
+        *_, last = classifier.scorer.modules()  # in the order in which they are run
         assert isinstance(last, torch.nn.Linear)
         with torch.no_grad():
             times = 1.5 / logits.std()

@@ -149,7 +149,7 @@ def score_with_noise(
 
 
 def score_averaged(
-    classifier: Classifier, table: pd.DataFrame, bank: list[Tensor], config: Config, blobs: Blobs
+    classifier: Classifier, table: pd.DataFrame, bank: list[Tensor], config: Config, blobs: Packs
 ) -> list[float]:
     """Mean probability of each recording as it is, with ward noise, and behind stripes.
 
