@@ -9,6 +9,7 @@ same: its path through the candidates of pitch is not followed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 
@@ -37,6 +38,7 @@ MAX_PITCH_RATIO = 1.6  # beyond it from the median a frame is an octave error, n
 MAX_PERIOD_RATIO = 1.3  # of two periods that are compared (Praat: maximum period factor)
 
 N_FFT = 1024  # of the cepstrum: 64 ms
+MOST_KNOWN = 20_000  # windows whose markers are kept: some megabytes
 BLOCK = 256  # frames at a time: memory does not grow with the recording
 
 
@@ -253,13 +255,27 @@ def _perturbation(cycles: list[NDArray[np.float64]], column: int) -> float:
 
 
 class MarkerExtractor(nn.Module):
-    """One frame of markers for each window; computed on the CPU, wherever the windows are."""
+    """One frame of markers for each window; computed on the CPU, wherever the windows are.
+
+    A window that comes again, as in each epoch of a training without noise, is not measured again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[bytes, tuple[float, ...]] = {}  # by digest
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map (batch, time) windows in [-1, 1] to (batch, 1, marker)."""
-        signals = windows.detach().cpu().double().numpy()
-        rows = [astuple(markers(signal)) for signal in signals]
+        rows = [self._measured(window) for window in windows.detach().cpu().numpy()]
         return torch.tensor(rows, dtype=torch.float32, device=windows.device).unsqueeze(1)
+
+    def _measured(self, window: NDArray[np.float32]) -> tuple[float, ...]:
+        digest = hashlib.sha256(window.tobytes()).digest()
+        if digest not in self.known:
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
+            self.known[digest] = astuple(markers(window.astype(np.float64)))
+        return self.known[digest]
 
 
 class MarkerStrategy:

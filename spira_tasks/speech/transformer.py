@@ -61,7 +61,7 @@ class MfccGramTransformer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, frame, bin) features to (batch,) logits."""
         whole = features[:, : self.n_tokens * self.n_grouped]
-        grouped = whole.reshape(len(whole), self.n_tokens, -1)
+        grouped = whole.reshape(-1, self.n_tokens, self.n_grouped * features.shape[2])
         tokens = self.token(grouped) + self.positions
         hidden = self.normalize(self.encoder(self.dropout(tokens)))
         logits: Tensor = self.output(hidden.mean(dim=1))

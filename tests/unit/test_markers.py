@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from spira_tasks.speech import markers as markers_module
 from spira_tasks.speech.classifier import Classifier, ClassifierSpec
 from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
-from spira_tasks.speech.markers import NAMES, cepstral_peak_prominence, markers
+from spira_tasks.speech.markers import NAMES, MarkerExtractor, cepstral_peak_prominence, markers
 from spira_tasks.speech.synthesis import draw_voice, hold_vowel
 
 Waveform = NDArray[np.float64]
@@ -143,3 +144,10 @@ def test_markers_are_one_frame_of_a_window_or_of_a_whole_recording() -> None:
     assert extractor(windows(sound, by_window)).shape == (2, 1, len(NAMES))
     classifier = Classifier(ClassifierSpec(features=whole, model="logistic"))
     assert classifier.probability(sound) == 0.5
+
+
+def test_a_window_that_comes_again_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor, noise = MarkerExtractor(), torch.randn(2, 8_000, generator=torch.manual_seed(1))
+    first = extractor(noise)
+    monkeypatch.setattr(markers_module, "markers", None)  # calling it is an error
+    assert torch.equal(extractor(noise.flip(0)), first.flip(0))
