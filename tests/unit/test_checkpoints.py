@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_training import SPEC, loop
+from packages import install
+from test_training import SPEC, Fixed, Line, loop
 from torch import Tensor
 
-from spira_tasks.speech import cpu
+from spira_tasks.errors import ConfigError
+from spira_tasks.speech import cpu, training
 from spira_tasks.speech.model import ModelName, SpiraConv
 from spira_tasks.speech.spec_augment import PUBLISHED
-from spira_tasks.speech.training import Epoch, Learner, Recipe, pack, restore, unpack
+from spira_tasks.speech.training import Epoch, Learner, Recipe, fit, pack, restore, unpack
+from spira_tasks.stages.train import Config
 
 # The loop
 
@@ -77,6 +81,68 @@ def test_a_learner_that_was_saved_and_restored_goes_on_bit_for_bit(name: str) ->
     assert same(resumed.tensors(), undisturbed.tensors())
 
 
+PACKAGE = """
+import torch
+
+def hinge(logits, labels, recordings):
+    return torch.relu(1 - logits * (2 * labels - 1)).mean()
+
+def momentum(weights, learning_rate, weight_decay):
+    return torch.optim.SGD(weights, learning_rate, momentum=0.9, weight_decay=weight_decay)
+
+class Counting(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        for weight in self.param_groups[0]["params"]:
+            self.state[weight]["count"] = self.state[weight].get("count", 0) + 1
+
+def halving(n_steps_done, warmup_steps, n_steps):
+    return 0.5 ** n_steps_done
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"losses": "hinge", "optimisers": "momentum", "schedules": "halving"}
+    points = {f"spira.{kind}": {name: f"spira_own:{name}"} for kind, name in names.items()}
+    points["spira.optimisers"]["counting"] = "spira_own:Counting"
+    install(tmp_path, "spira_own", {"__init__.py": PACKAGE}, points)
+
+
+def own_epochs(learner: Learner, n_epochs: int) -> list[Epoch]:
+    labels = [0.0, 1.0, 1.0]
+    epochs = fit(learner, Fixed(labels), Fixed([0.0, 1.0]), labels=labels, seed=3)
+    return [next(epochs) for _ in range(n_epochs)]
+
+
+@pytest.mark.usefixtures("package")
+def test_what_a_package_adds_trains_and_resumes_as_ours_does() -> None:
+    recipe = Recipe(4, batch_size=1, loss="hinge", optimiser="momentum", schedule="halving")
+    config = Config(loss="hinge", optimiser="momentum", schedule="halving")
+    codes = {config.loss_code, config.optimiser_code, config.schedule_code}
+    (code,) = codes
+    assert code.startswith("spira_own 1.0 ")
+    undisturbed, stopped, resumed = (Learner(Line(), recipe) for _ in range(3))
+    losses = own_epochs(undisturbed, 4)
+    assert [epoch.learning_rate for epoch in losses[:2]] == [1e-3 * 0.5**2, 1e-3 * 0.5**5]
+
+    first = own_epochs(stopped, 2)
+    resumed.make_moments()
+    restore(resumed.tensors(), unpack(pack(stopped.tensors(), {}))[0])
+    resumed.n_steps, resumed.history = stopped.n_steps, first
+    assert own_epochs(resumed, 2) == losses[2:]
+    assert same(resumed.tensors(), undisturbed.tensors())
+
+
+@pytest.mark.usefixtures("package")
+def test_an_optimiser_whose_state_cannot_be_saved_is_refused() -> None:
+    learner = Learner(Line(), Recipe(1, optimiser="counting"))
+    own_epochs(learner, 1)
+    with pytest.raises(ConfigError, match="Counting keeps 'count' not as a tensor"):
+        learner.tensors()
+
+
 def same(these: Mapping[str, Tensor], those: Mapping[str, Tensor]) -> bool:
     return list(these) == list(those) and all(
         torch.equal(tensor, those[name]) for name, tensor in these.items()
@@ -116,6 +182,14 @@ def test_no_damage_to_a_checkpoint_goes_unnoticed() -> None:
     for size in range(0, len(content), 7):
         with pytest.raises(ValueError, match="damaged"):
             unpack(content[:size])
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_VERSION", "1")
+        content = pack({"w": torch.zeros(1)}, {})
+    with pytest.raises(ValueError, match="version 1, not 2"):
+        unpack(content)
 
 
 def test_a_checkpoint_of_another_network_changes_nothing() -> None:
