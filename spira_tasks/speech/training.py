@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from torch.optim import Optimizer
 
 from spira_tasks.errors import ConfigError
+from spira_tasks.speech.held import Held
 from spira_tasks.speech.losses import mean_by_recording
 from spira_tasks.speech.recipes import LOSSES, OPTIMISERS, SCHEDULES
 from spira_tasks.speech.spec_augment import Stripes, hide, mix
@@ -221,19 +222,18 @@ def _striped(
 
 
 class Validation:
-    """Features of the validation recordings, and the loss of a network on them.
-
-    They are kept from epoch to epoch up to ``HELD_BYTES``; the others are computed anew.
-    """
+    """Batches of the validation recordings, and the loss of a network on them."""
 
     def __init__(self, batches: Batches, recipe: Recipe) -> None:
-        self.batches, self.recipe = batches, recipe
-        n = len(batches.examples)
-        self.parts = [
-            range(i, min(i + recipe.batch_size, n)) for i in range(0, n, recipe.batch_size)
-        ]
-        self.kept: dict[int, Batch] = {}
-        self.n_bytes = 0
+        self.recipe, self.batches = recipe, batches
+        n, size = len(batches.examples), recipe.batch_size
+        self.parts = [range(start, min(start + size, n)) for start in range(0, n, size)]
+        self.held = Held(
+            len(self.parts),
+            lambda number, _: batches.make(self.parts[number], VALIDATION_DRAW),
+            lambda batch: batch.features.nbytes,
+            HELD_BYTES,
+        )
 
     @torch.inference_mode()
     def loss(self, model: nn.Module, epoch: int) -> float:
@@ -264,15 +264,9 @@ class Validation:
         return float(every.mean())
 
     def _batch(self, number: int, epoch: int) -> Batch:
-        if number in self.kept:
-            return self.kept[number]
-        draw = VALIDATION_DRAW - epoch * self.recipe.new_validation_noise
-        batch = self.batches.make(self.parts[number], draw)
-        size = batch.features.numel() * batch.features.element_size()
-        if not self.recipe.new_validation_noise and self.n_bytes + size <= HELD_BYTES:
-            self.kept[number] = batch
-            self.n_bytes += size
-        return batch
+        if self.recipe.new_validation_noise:
+            return self.batches.make(self.parts[number], VALIDATION_DRAW - epoch)
+        return self.held[number]
 
 
 @torch.no_grad()
