@@ -137,8 +137,8 @@ class SpiraConv(nn.Module):
         Where it can, the layers that follow a convolution are one pass over memory
         (docs/adr/0036); ``plain`` is the same network in torch's own layers.
         """
-        if not (self.training and torch.is_grad_enabled()):
-            return self.plain(features)
+        if not self.training:
+            return self.plain(features) if torch.is_grad_enabled() else self.infer(features)
         hidden = features.unsqueeze(1)  # (batch, channel, frame, bin)
         layers = iter(self.convolutions)
         for convolution, norm in zip(layers, layers, strict=False):
