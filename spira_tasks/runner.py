@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from hashlib import sha256
 from tempfile import gettempdir
@@ -208,7 +209,8 @@ def _find_or_compute(
     started, cpu_started = time.monotonic(), _cpu_seconds()
     work = _work(step, run_id, store, key, code + packages)
     try:
-        outcome, outputs = _execute(stage, inputs, config, work, store)
+        with _assistants(config, step, run_id, store, key):
+            outcome, outputs = _execute(stage, inputs, config, work, store)
     finally:  # what is finished is kept, whatever stopped the rest
         store.blobs.flush()
     seconds = round(time.monotonic() - started, 3)
@@ -290,6 +292,41 @@ def _work_ahead(
         work.blobs.flush()
     seconds = round(time.monotonic() - started, 3)
     return Result(step.stage, "", {}, metrics=dict(outcome.metrics), seconds=seconds)
+
+
+def _assistants(
+    config: StageConfig, step: Step, run_id: str, store: Store, key: str
+) -> AbstractContextManager[None]:
+    """The other processes that compute with this one, where the configuration has several."""
+    n_processes = getattr(config, "n_processes", 1)
+    if n_processes == 1:
+        return nullcontext()
+    from spira_tasks.speech import parallel
+
+    command = [sys.executable, "-m", "spira_tasks", "run", "--assist", key, "--store", store.url]
+    return parallel.assistants([*command, "--run-id", run_id, step.to_json()], n_processes)
+
+
+def assist(step: Step, run_id: str, store: Store, key: str) -> None:
+    """Compute with the process that computes the result ``key``; only that one writes."""
+    from spira_tasks.speech import parallel
+
+    log.setLevel(logging.WARNING)  # the first process says how far it is
+    logging.getLogger("spira_tasks.stages").setLevel(logging.WARNING)
+    stage = load(step.stage)
+    config = _configure(stage, step)
+    inputs = {name: _open(ref, run_id, store) for name, ref in step.inputs.items()}
+    work = dataclasses.replace(
+        _work(step, run_id, store, key, ""),
+        checkpoint=store.checkpoint(key, read_only=True),
+        track=LiveMetrics("", key, step.name, is_off=True),
+    )
+    parallel.join()
+    with scratch.folder() as place:
+        folders = {field.name: place / field.name for field in dataclasses.fields(stage.Outputs)}
+        for folder in folders.values():
+            folder.mkdir()
+        stage.run(stage.Inputs(**inputs), config, stage.Outputs(**folders), work)
 
 
 def _delete(checkpoint: Checkpoint, step: Step) -> None:

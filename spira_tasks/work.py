@@ -26,11 +26,11 @@ class LiveMetrics:
     is the ``"<experiment>/<run>"`` that shows the metrics; empty before the first.
     """
 
-    def __init__(self, uri: str, key: str, name: str) -> None:
+    def __init__(self, uri: str, key: str, name: str, *, is_off: bool = False) -> None:
         self.uri, self.key, self.name = uri, key, name
         self.mlflow_run = ""
         self._tracker: Tracker | None = None
-        self._is_off = False
+        self._is_off = is_off
 
     def __call__(self, number: int, metrics: Mapping[str, float]) -> None:
         def log_epoch(tracker: Tracker) -> None:

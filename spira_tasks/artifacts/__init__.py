@@ -144,9 +144,9 @@ class Store:
         """Set a result aside, so that it is computed again."""
         self._backend.set_aside(_result(key))
 
-    def checkpoint(self, key: str) -> Checkpoint:
+    def checkpoint(self, key: str, *, read_only: bool = False) -> Checkpoint:
         """Where work on the result of ``key`` keeps its state until it is finished."""
-        return Checkpoint(self._backend, checked(key))
+        return Checkpoint(self._backend, checked(key), read_only=read_only)
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """What was memorized under ``key``; see ``Packs.recall``."""

@@ -25,8 +25,8 @@ class Checkpoint:
     by the same work.  Its seal is the first line of the file, before the state.
     """
 
-    def __init__(self, backend: Backend, key: str) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, key: str, *, read_only: bool = False) -> None:
+        self._backend, self._read_only = backend, read_only
         self._name = f"checkpoints/{key}.safetensors"
 
     def load(self) -> bytes | None:
@@ -44,12 +44,15 @@ class Checkpoint:
 
     def save(self, content: bytes) -> None:
         """Replace what was saved, whole or not at all."""
+        if self._read_only:
+            return
         given = sealed.seal_of(self._name, content).encode()
         self._backend.write(self._name, given + b"\n" + content)
 
     def set_aside(self) -> None:
         """Move what cannot be used out of the way."""
-        self._backend.set_aside(self._name)
+        if not self._read_only:
+            self._backend.set_aside(self._name)
 
     def delete(self) -> None:
         """Remove it: the work is finished."""

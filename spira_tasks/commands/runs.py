@@ -68,11 +68,15 @@ def run(
         Step, Argument(parser=_step, help="name, stage, inputs and config, as one JSON object")
     ],
     run_id: commands.RunId = None,
+    assist: Annotated[str, Option(hidden=True, help="compute with the process of this key")] = "",
 ) -> None:
     """Run one step, given as JSON, and print its result, the only line on stdout."""
-    from spira_tasks.runner import run_step
+    from spira_tasks import runner
 
-    print(run_step(step, run_id or "local", store).to_json())
+    if assist:
+        runner.assist(step, run_id or "local", store, assist)
+        return
+    print(runner.run_step(step, run_id or "local", store).to_json())
 
 
 @app.command("cohort", cls=CohortCommand)
