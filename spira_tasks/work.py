@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import resource
+import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +22,34 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]  # plain JSON
 
 
+class Use:
+    """What this process uses of the machine, by names that MLflow shows as system metrics."""
+
+    def __init__(self) -> None:
+        self._at = self._times()
+
+    def since(self) -> dict[str, float]:
+        """Per cent of a core since the last call, and the most memory until now."""
+        (wall, cpu), before = self._times(), self._at
+        self._at = wall, cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
+        use = {
+            "system/process_cpu_percentage": 100 * (cpu - before[1]) / max(wall - before[0], 1e-3),
+            "system/process_memory_megabytes": peak
+            / (1e6 if sys.platform == "darwin" else 976.5625),
+        }
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            use["system/gpu_memory_megabytes"] = torch.cuda.max_memory_reserved() / 1e6
+            if importlib.util.find_spec("pynvml"):  # by which torch asks
+                use["system/gpu_utilization_percentage"] = torch.cuda.utilization()
+        return use
+
+    @staticmethod
+    def _times() -> tuple[float, float]:
+        return time.monotonic(), time.process_time()
+
+
 class LiveMetrics:
     """Log the metrics of a training to MLflow while it runs; no error of MLflow stops it.
 
@@ -29,12 +61,14 @@ class LiveMetrics:
     def __init__(self, uri: str, key: str, name: str, *, is_off: bool = False) -> None:
         self.uri, self.key, self.name = uri, key, name
         self.mlflow_run = ""
+        self._use = Use()
         self._tracker: Tracker | None = None
         self._is_off = is_off
 
     def __call__(self, number: int, metrics: Mapping[str, float]) -> None:
         def log_epoch(tracker: Tracker) -> None:
-            self.mlflow_run = tracker.log_epoch(self.key, self.name, number, metrics)
+            use = self._use.since()
+            self.mlflow_run = tracker.log_epoch(self.key, self.name, number, {**metrics, **use})
 
         self._try(log_epoch)
 

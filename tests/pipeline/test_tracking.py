@@ -224,6 +224,19 @@ def test_no_error_of_mlflow_stops_a_training_and_it_is_said_once(
     assert why in line
 
 
+def test_the_epochs_of_a_training_show_what_it_uses_of_the_machine(folder: Path) -> None:
+    track = LiveMetrics(Store(str(folder)).tracking_uri, "0" * 64, "first/train")
+    for number in (1, 2):
+        assert sum(range(2_000_000)) > 0  # something to do
+        track(number, {"val_loss": 0.5})
+    client = Tracker(Store(str(folder)).tracking_uri).client
+    run = track.mlflow_run.rpartition("/")[2]
+    for name, least, most in (("cpu_percentage", 1, 10_000), ("memory_megabytes", 20, 100_000)):
+        history = client.get_metric_history(run, f"system/process_{name}")
+        assert [metric.step for metric in history] == [1, 2]
+        assert all(least < metric.value < most for metric in history)
+
+
 def test_an_error_that_nobody_foresaw_does_not_stop_a_training_either(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
