@@ -54,6 +54,7 @@ check: setup  ## style, types, and the rules of the design
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 	@. ./env.sh; lint-imports
+	@. ./env.sh; python -m spira_tasks.experiments.declaration
 
 document: setup  ## write again what the docs say of the expectations, and the dashboard
 	@. ./env.sh; set -e; python -m spira_tasks expectations list --json >.spira/catalogue.json; \

@@ -44,8 +44,8 @@ n_folds = 3
 [settings]
 "train.epochs" = 1
 "train.n_threads" = 1
-"score.n_resamples" = 200
-"score.n_threads" = 1
+"evaluate.n_resamples" = 200
+"evaluate.n_threads" = 1
 [search]
 budget = {points}
 parallel = 4
@@ -135,7 +135,9 @@ def killed(file: Path, store: Store, wanted: Runs, arguments: argparse.Namespace
 def n_done(store: Store) -> int:
     """How many trials have come to their last step."""
     names = [entry.name for entry in store.entries("runs")]
-    return sum(name.startswith(f"runs/{TRIAL}") and name.endswith("/score.json") for name in names)
+    return sum(
+        name.startswith(f"runs/{TRIAL}") and name.endswith("/evaluate.json") for name in names
+    )
 
 
 def twice(logs: list[Path]) -> list[str]:

@@ -341,7 +341,7 @@ TELEMETRY = Pipeline(
 )
 
 # One trial of an experiment.  Every step after ``fold`` reads only the recordings that it hands on:
-# none of the sealed test set.  ``score`` measures on the fold that takes the place of that set.
+# none of the sealed test set, in place of which ``evaluate`` measures on a fold.
 BEFORE_FOLDS = ("ingest", "check_recordings", "check_ward_noise", "split", "check_training_set")
 TRIAL = Pipeline(
     "trial",
@@ -357,16 +357,10 @@ TRIAL = Pipeline(
             TRAINING.step("train"),
             inputs={**TRAINING.step("train").inputs, "recordings": "fold.recordings"},
         ),
-        Step(
-            "score",
-            "evaluate",
+        replace(
+            TRAINING.step("evaluate"),
+            inputs={**TRAINING.step("evaluate").inputs, "recordings": "fold.recordings"},
             config={"plots": False},
-            inputs={
-                "recordings": "fold.recordings",
-                "features": "check_features.table",
-                "ward_noise": "check_ward_noise.table",
-                "model": "train.model",
-            },
         ),
     ),
     followed_by=TRAINING.followed_by,

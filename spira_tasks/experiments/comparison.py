@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 N_RESAMPLES = 2000
 CONDITIONS = {"clean": "as recorded", "noise": "ward noise"}
 COLUMNS = ("record_id", "subject_id", "split", "label", *CONDITIONS)
-STEPS = {"score": "evaluate"}  # step of a trial to that of a training with the same stage
 MEASURES = ("auc", "balanced_accuracy", "sensitivity", "specificity")
 
 
@@ -292,7 +291,7 @@ def of_runs(store: Store, run_ids: Sequence[str]) -> dict[str, Any]:
     arms = []
     runs = [store.runs.read(run_id) for run_id in run_ids]
     for run in runs:
-        record = run.steps.get("evaluate") or run.steps.get("score")
+        record = run.steps.get("evaluate")
         if record is None or "report" not in record.outputs:
             raise ConfigError(
                 f"run {run.run_id} has measured no model: name runs that came to evaluate "
@@ -326,9 +325,8 @@ def training_command(data: str, settings: Mapping[str, Any]) -> str:
     """The command that trains with the settings of a trial on the whole training set."""
     words = []
     for target, value in settings.items():
-        step, _, key = target.partition(".")
         text = value if isinstance(value, str) else json.dumps(value)
-        words.append(f"--set {shlex.quote(f'{STEPS.get(step, step)}.{key}={text}')}")
+        words.append(f"--set {shlex.quote(f'{target}={text}')}")
     return f"{COMMAND} pipeline training --data {shlex.quote(data)} {' '.join(words)}"
 
 

@@ -20,7 +20,7 @@ from spira_tasks.errors import ConfigError
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"  # those of this repository
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 SHORT = {"models": "train.model", "features": "materialize.feature", "presets": "train.preset"}
-OURS = ("fold.", "train.seed", "train.task", "score.seed")  # what the experiment sets by itself
+OURS = ("fold.", "train.seed", "train.task")  # what the experiment sets by itself
 MAX_TRIALS = 10_000  # more is a mistake in the file
 NumberOfFolds = Annotated[int, Field(ge=3, le=20)]  # as of the stage ``fold``
 

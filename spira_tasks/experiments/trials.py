@@ -32,7 +32,7 @@ from spira_tasks.runner import check, load, run_step, spec_of
 log = logging.getLogger(__name__)
 
 FOLDER = "experiments"  # of documents in the store
-LAST = "score"
+LAST = "evaluate"
 OWN_STEPS = tuple(step.name for step in TRIAL if step.name not in BEFORE_FOLDS)
 FINAL = (GateRejected, ConfigError)  # errors that another try of the same trial does not mend
 

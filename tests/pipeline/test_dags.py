@@ -181,7 +181,7 @@ def test_every_field_of_a_form_has_a_title_and_words_and_shows_the_default_of_it
     parsed: dict[str, Any],
 ) -> None:
     forms = parsed["forms"]
-    assert len(forms) == 9
+    assert len(forms) == 10
     fields = [field for form in forms.values() for field in form.values()]
     for field in fields:
         assert field["schema"]["title"], field

@@ -31,6 +31,10 @@ NO_CLUSTER = ("docs/kubernetes.md", "has never run on a cluster")
 
 # What the test below does not run: how a command begins, where it is run, and a piece of the line.
 ELSEWHERE = {
+    OURS + "experiment": (
+        "tests/pipeline/test_experiments.py",
+        '"-m", "spira_tasks", "experiment"',
+    ),
     OURS + "pipeline training": (
         "tests/pipeline/test_cli.py",
         '"pipeline", "training", "--data", finished.cohort',

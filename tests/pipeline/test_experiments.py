@@ -32,8 +32,8 @@ FIXED = {
     "ingest.as_of": SETTINGS["ingest.as_of"],
     "train.epochs": 1,
     "train.n_threads": 1,
-    "score.n_resamples": 200,
-    "score.n_threads": 1,
+    "evaluate.n_resamples": 200,
+    "evaluate.n_threads": 1,
 }
 HEAD = """
 name = "small"

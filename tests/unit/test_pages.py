@@ -442,7 +442,7 @@ def contrast(one: str, other: str) -> float:
 
 def test_an_experiment_shows_intervals_tests_and_cost_and_no_count_of_few(site: Path) -> None:
     text = words(site, "experiments.en.html")
-    for shown in ("Settings that the search chose", "0.70 (0.60–0.80)", "<5", "2 min 0 s"):
+    for shown in ("Settings that the search chose", "0.70 (0.60–0.80)", "<5", "2\xa0min\xa00\xa0s"):
         assert shown in text
     assert "Ajustes que a busca escolheu" in words(site, "experiments.pt.html")
 
