@@ -72,6 +72,7 @@ EXPERIMENT: dict[str, Any] = {
             "name": name,
             "n_failed": 0,
             "costs": _COSTS,
+            "published": {"accuracy": 0.9167, "f1": 0.912},
             "seeds": {"1": 0.71, "2": 0.69},
             "spread": 0.014,
             "median_seed": 2,

@@ -119,10 +119,20 @@ def _print(found: dict[str, Any]) -> None:
             f"{arm['costs']['cpu_seconds']:.0f} s",
             f"{arm['costs']['gpu_seconds']:.0f} s",
             str(arm["n_failed"] or ""),
+            ", ".join(f"{name} {value:.3f}" for name, value in arm.get("published", {}).items()),
         ]
         for arm in found["arms"]
     ]
-    columns = ["", f"{metric} by seed", "spread", "seed to ship", "CPU", "GPU", "failed"]
+    columns = [
+        "",
+        f"{metric} by seed",
+        "spread",
+        "seed to ship",
+        "CPU",
+        "GPU",
+        "failed",
+        "published",
+    ]
     print_table("\nseeds and cost", columns, rows)
     rows = [
         [

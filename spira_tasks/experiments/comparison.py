@@ -14,13 +14,14 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import stdev
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spira_tasks.artifacts import Store
+from spira_tasks.contract import presets
 from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.contract.verdict import MIN_CELL, is_small, shown_metrics
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 N_RESAMPLES = 2000
 CONDITIONS = {"clean": "as recorded", "noise": "ward noise"}
 COLUMNS = ("record_id", "subject_id", "split", "label", *CONDITIONS)
-MEASURES = ("auc", "balanced_accuracy", "sensitivity", "specificity")
+MEASURES = ("auc", "balanced_accuracy", "accuracy", "f1", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ def of_experiment(runs: Runs) -> dict[str, Any]:
         if "median_seed" in arm:
             settings = {**one.fixed, **arm["settings"], "train.seed": arm["median_seed"]}
             arm["command"] = training_command(runs.data, settings)
+        arm["published"] = published({**one.fixed, **arm["settings"]})
     about = one.model_dump(mode="json", include={"name", "owner", "ends", "question", "n_folds"})
     searched = runs.searched()
     return {
@@ -328,6 +330,20 @@ def training_command(data: str, settings: Mapping[str, Any]) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
         words.append(f"--set {shlex.quote(f'{target}={text}')}")
     return f"{COMMAND} pipeline training --data {shlex.quote(data)} {' '.join(words)}"
+
+
+def published(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Means of what was published, as recorded, where the settings name a preset."""
+    name = settings.get(presets.SETTING)
+    rates = presets.find(name).rates() if name else {}
+    names = {
+        "accuracy": ("test_clean_accuracy",),
+        "balanced_accuracy": ("balanced_accuracy",),
+        "f1": ("test_clean_f1", "f1"),
+    }
+    return {
+        measure: mean(rates[one]) for measure, ones in names.items() for one in ones if one in rates
+    }
 
 
 def _costs(store: Store, run_ids: Sequence[str]) -> dict[str, float]:

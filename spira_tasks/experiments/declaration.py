@@ -93,13 +93,15 @@ class Experiment(_Strict):
         for target in (*self.settings, *self._varied):
             if target.startswith(OURS):
                 raise ValueError(f"{target} is set by the experiment itself; leave it out")
-            TRIAL.configure(settings={target: None})  # raises for an unknown step
+            TRIAL.configure(settings={target: None})  # raises for an unknown step,
         if twice := sorted({*self.settings} & {*self._varied}):
             raise ValueError(f"{', '.join(twice)} is both a fixed setting and a varied one")
         if any(not values for values in self.matrix.values()):
             raise ValueError("matrix: a list without a value leaves no arm")
-        n_arms = len(list(self.cells())) if self.matrix else 2
-        if n_arms * len(self.seeds) * self.n_folds > MAX_TRIALS:
+        arms = list(self.cells()) if self.matrix else [{}, {}]
+        for arm in arms:
+            TRIAL.configure(settings={**self.fixed, **arm})  # and for an unknown preset
+        if len(arms) * len(self.seeds) * self.n_folds > MAX_TRIALS:
             raise ValueError(f"more than {MAX_TRIALS} trials: divide the matrix")
         return self
 

@@ -297,7 +297,10 @@ AS_THEY_STAND, CHOSEN = "as_they_stand", "chosen"  # arms of a search; their wor
 def name_of(settings: Mapping[str, Any]) -> str:
     """Name of an arm: its values, with their keys where these say more."""
     short = ("train.model", "materialize.feature", "train.preset")
-    parts = [str(v) if k in short else f"{k.partition('.')[2]}={v}" for k, v in settings.items()]
+    parts = [
+        (str(value) or "default") if key in short else f"{key.partition('.')[2]}={value}"
+        for key, value in settings.items()
+    ]
     return ", ".join(parts)
 
 

@@ -103,12 +103,11 @@ def of_experiment(t: Words, found: Mapping[str, Any]) -> list[Figure]:
     figures, names = [], (found["metric"], *(one for one in METRICS if one != found["metric"]))
     for metric in names if measured else ():
         rows = [
-            charts.Row(
-                f"{t.name('arm', arm['name'])}: {t(f'condition.{words}').lower()}",
-                one.value, _interval(t, one), one.low, one.high, tone,
-            )
+            charts.Row(label, one.value, _interval(t, one), one.low, one.high, tone)
             for arm in measured
-            for name, words, tone in (("clean", "clean", "c1"), ("noise", "noise_all", "c2"))
+            for name, label, tone in (
+                ("clean", t.name("arm", arm["name"]), "c1"), ("noise", t("condition.noise_all"), "c2"),
+            )
             if name in arm["conditions"]
             for one in (Interval(**arm["conditions"][name][metric]),)
         ]  # fmt: skip

@@ -407,7 +407,11 @@ def _experiment(t: Words, found: Mapping[str, Any]) -> Context:
                 "; ".join(f"{s}: {t.number(v, 3)}" for s, v in arm.get("seeds", {}).items()),
                 UNKNOWN if arm.get("spread") is None else t.number(arm["spread"], 3),
                 str(arm.get("median_seed", UNKNOWN)),
-                arm.get("published") or UNKNOWN,
+                "; ".join(
+                    f"{t(f'metric.{name}')} {t.number(value, 2)}"
+                    for name, value in arm["published"].items()
+                )
+                or UNKNOWN,
                 t.duration(arm["costs"]["cpu_seconds"]),
                 t.duration(arm["costs"]["gpu_seconds"]),
                 t.number(arm["n_failed"], 0),

@@ -11,7 +11,7 @@ import pytest
 
 from spira_tasks.errors import ConfigError
 from spira_tasks.experiments import declaration
-from spira_tasks.experiments.comparison import Arm, compare, holm, mcnemar, median_seed
+from spira_tasks.experiments.comparison import Arm, compare, holm, mcnemar, median_seed, published
 from spira_tasks.experiments.declaration import Search, parse
 from spira_tasks.experiments.search import Point, best, propose
 
@@ -66,6 +66,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ("[matrix]\n'train.seed' = [1, 2]", "train.seed is set by the experiment itself"),
         ("[settings]\n'train.model' = 'a'\n[matrix]\nmodels = ['b']", "both a fixed setting"),
         ("[matrix]\nmodels = []", "leaves no arm"),
+        ("[matrix]\npresets = ['acl2021-9.9']", "there is no preset 'acl2021-9.9'"),
         ("[search]\nbudget = 5\n[search.space]\n'train.dropout' = {low = 1, high = 0}", "low must"),
     ],
 )
@@ -129,6 +130,11 @@ def test_p_values_are_those_of_the_textbook() -> None:
     assert mcnemar(1, 9) == mcnemar(9, 1) == pytest.approx(22 / 1024)
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+def test_published_numbers_stand_beside_those_of_a_preset() -> None:
+    assert published({"train.preset": "acl2021-1.1"}).keys() == {"accuracy", "f1"}
+    assert published({"train.model": "spiraconv_v2"}) == {}
 
 
 def test_the_seed_to_ship_is_in_the_middle_and_never_the_best() -> None:

@@ -442,9 +442,15 @@ def contrast(one: str, other: str) -> float:
 
 def test_an_experiment_shows_intervals_tests_and_cost_and_no_count_of_few(site: Path) -> None:
     text = words(site, "experiments.en.html")
-    for shown in ("Settings that the search chose", "0.70 (0.60–0.80)", "<5", "2\xa0min\xa00\xa0s"):
+    for shown in (
+        "Chosen by the search",
+        "0.70 (0.60–0.80)",
+        "<5",
+        "2\xa0min 0\xa0s",
+        "Accuracy 0.92; F1 0.91",
+    ):
         assert shown in text
-    assert "Ajustes que a busca escolheu" in words(site, "experiments.pt.html")
+    assert "Escolhidos pela busca" in words(site, "experiments.pt.html")
 
 
 def test_without_an_experiment_the_page_says_so(tmp_path: Path) -> None:
