@@ -14,14 +14,14 @@ import pandas as pd
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
-from spira_tasks import package  # noqa: E402
+from spira_tasks import model_process  # noqa: E402
 
 FOLDER = Path(os.environ["RIVAL_FOLDER"])
 
 
 class Model:
     def __init__(self) -> None:
-        self.model = package.load_alone(FOLDER)
+        self.model = model_process.load(FOLDER)
 
     def probability(self, content: bytes) -> dict[str, float]:
         answered = self.model.predict(pd.DataFrame({"audio": [content]}))

@@ -10,12 +10,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, Connection, DateTime, Dialect, Engine, MetaData, create_engine, event
+from sqlalchemy import (
+    JSON,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Insert,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+)
 from sqlalchemy import text as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
@@ -27,6 +39,7 @@ from spira_tasks.errors import ConfigError, ServiceUnavailable
 VARIABLE = "SPIRA_SERVICES_DATABASE"
 BUSY_SECONDS = 30  # a writer of SQLite waits this long for another
 CONNECT_SECONDS = 10  # so long a server of Postgres may be silent
+STATEMENT_SECONDS = 60  # and so long work on a statement, or wait for a lock
 # That the database does not answer; the last is of the pool, whose connections all wait for it.
 AWAY = OperationalError, InterfaceError, NoConnection
 MIGRATION_LOCK = 5_271_901  # any number that no other program of the server locks
@@ -75,11 +88,16 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def insert_once(connection: Connection, table: Any, row: dict[str, Any]) -> bool:
+def insert_once(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Insert a row unless one with the same unique key is there; say whether it is new."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    done = connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
-    return bool(done.rowcount)
+    return bool(connection.execute(_once(table, connection.dialect.name), row).rowcount)
+
+
+@cache
+def _once(table: Table, dialect: str) -> Insert:
+    """Built once: to build and to recognise it takes most of its time."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 def is_there() -> bool:
@@ -138,7 +156,10 @@ def opened() -> Iterator[Engine]:
 
 
 def _prepare_postgres(_: object, __: object, ___: object, arguments: dict[str, Any]) -> None:
-    arguments.setdefault("connect_timeout", CONNECT_SECONDS)  # by default none, for ever
+    # By default neither has an end.
+    arguments.setdefault("connect_timeout", CONNECT_SECONDS)
+    limit = f"-c statement_timeout={STATEMENT_SECONDS * 1000}"
+    arguments["options"] = f"{limit} {arguments.get('options', '')}".strip()
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
@@ -172,6 +193,7 @@ def migrate(engine: Engine) -> None:
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
+                connection.execute(sql("SET LOCAL statement_timeout = 0"))
                 connection.execute(sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

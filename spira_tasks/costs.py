@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 
-from spira_tasks import package
+from spira_tasks import model_process, package
 from spira_tasks.provenance import ROOT
 
 # Of every clip that the model answers.  There are two: of 20 answers the 95th percentile is the
@@ -67,7 +67,7 @@ def measured(folder: Path) -> Costs:
     """As ``measure``, in this process."""
     import pandas as pd
 
-    model, seconds = package.load_alone(folder), []
+    model, seconds = model_process.load(folder), []
     for clip in package.golden(folder).clips:
         row = pd.DataFrame({"audio": [clip.content]})
         if model.predict(row)["probability"].iloc[0] is None:  # the first is slower, and not timed

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spira_tasks import package
+from spira_tasks import model_process, package
 from spira_tasks.errors import ConfigError, SpiraError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def export(folder: Path, file: Path) -> float:
             f"{error.name} is not installed, which an export needs: pip install -r {REQUIREMENTS}"
         ) from error
 
-    golden, model = package.golden(folder), package.load_alone(folder)
+    golden, model = package.golden(folder), model_process.load(folder)
     content = graph(model)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = max(

@@ -8,9 +8,8 @@ is known to be the same, file by file (ADR 23).
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 
     from spira_tasks.registry import Registry
     from spira_tasks.tracking import Registered, Tracker
+
+log = logging.getLogger(__name__)
 
 PACKAGE, SEAL = "spira.package", "spira.package_seal"  # tags of a version
 DATA = Path("data", "classifier")  # where a package has the files of its classifier
@@ -77,7 +78,7 @@ def check(version: Registered, tracker: Tracker, store: Store) -> None:
     if not known:
         raise _refused(version, f"its files, {package}, are not in the store {store.url}")
     with scratch.folder() as folder:
-        found = files_of(tracker.download(version, folder))
+        found = files_of(_downloaded(version, tracker, folder))
     for name in sorted({*known, *found}):
         if name not in found:
             raise _refused(version, f"MLflow has lost its file {name}")
@@ -85,6 +86,26 @@ def check(version: Registered, tracker: Tracker, store: Store) -> None:
             raise _refused(version, f"MLflow has a file that was not registered: {name}")
         if found[name] != known[name]:
             raise _refused(version, f"MLflow's {name} is not the file that was registered")
+
+
+def _downloaded(version: Registered, tracker: Tracker, folder: Path) -> Path:
+    """MLflow's files of a version, without what Python compiled when they were loaded there.
+
+    Nobody here runs what was compiled: the store's copy, which is what is loaded, has none.
+    """
+    files, n_compiled = tracker.download(version, folder), 0
+    for compiled in files.rglob("__pycache__/*.pyc"):
+        if (compiled.parent.parent / f"{compiled.name.partition('.')[0]}.py").is_file():
+            compiled.unlink()
+            n_compiled += 1
+    if n_compiled:
+        log.warning(
+            "MLflow has %d compiled files beside the code of version %s, which are not compared; "
+            "delete them: whoever loads the model from MLflow itself runs them",
+            n_compiled,
+            version.version,
+        )
+    return files
 
 
 def is_sealed(version: Registered) -> bool:
@@ -98,7 +119,7 @@ def adopt(version: Registered, tracker: Tracker, store: Store) -> bool:
     The code beside the classifier is taken as it is: a person says that it may be.
     """
     with scratch.folder() as folder:
-        files = tracker.download(version, folder)
+        files = _downloaded(version, tracker, folder)
         known = store.files(version.classifier)
         if not known or not set(known.values()) <= set(files_of(files).values()):
             return False
@@ -159,19 +180,6 @@ def _parts(spec: Mapping[str, Any]) -> list[tuple[Registry[Any], str, str]]:
         (NETWORKS, spec["model"], spec.get("implementation", "")),
         (STRATEGIES, features["name"], features.get("implementation", "")),
     ]
-
-
-def load_alone(folder: Path) -> Any:
-    """Load the files of a package without MLflow, whose time and memory are not the model's.
-
-    Returns the model itself, with ``predict`` and ``classifier``.
-    """
-    import yaml
-
-    described = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
-    sys.path.insert(0, str(folder / described["code"]))
-    loader = importlib.import_module(described["loader_module"])
-    return loader._load_pyfunc(str(folder / described["data"]))
 
 
 def takes_audio(model: Any) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from spira_tasks import package, scratch
+from spira_tasks import model_process, package, scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import canonical_json, digest_of
 from spira_tasks.errors import ConfigError, SpiraError
@@ -32,7 +32,7 @@ from spira_tasks.tracking import CHAMPION, PREVIOUS, Registered, Tracker
 
 log = logging.getLogger("spira.services")
 
-PROCESS = Path(__file__).parent / "model_process.py"
+PROCESS = Path(model_process.__file__)
 LOAD_SECONDS = 120.0
 ANSWER_SECONDS = 30.0  # of the longest recording on a slow machine; then it hangs
 TRIED_SECONDS = 10.0  # of a version that is tried: then the champion answers

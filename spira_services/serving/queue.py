@@ -23,6 +23,7 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
+    bindparam,
     delete,
     func,
     select,
@@ -72,6 +73,31 @@ QUEUE = Table(
 )
 IS_OPEN = QUEUE.c.ended_at.is_(None)
 IS_DEAD = QUEUE.c.reason.is_not(None)
+# Built once, as DONE is: to build and to recognise it takes most of its time.  A CTE runs once;
+# Postgres may run a subquery anew for each row, and lease more.
+_READY = (
+    select(QUEUE.c.id)
+    .where(
+        IS_OPEN,
+        (QUEUE.c.ready_at <= bindparam("moment"))
+        # What is later than any wait was put before the clock was set back.
+        | (QUEUE.c.ready_at > bindparam("latest")),
+    )
+    .order_by(QUEUE.c.ready_at)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)  # SQLite has one writer, and leaves it out
+    .cte("ready")
+)
+TAKE = (
+    update(QUEUE)
+    .where(QUEUE.c.id.in_(select(_READY.c.id)))
+    .values(lease=bindparam("token"), ready_at=bindparam("until"), n_tries=QUEUE.c.n_tries + 1)
+    .returning(QUEUE.c.id, QUEUE.c.n_tries)
+)
+# Also where another worker has the lease now: the work is done.
+DONE = (
+    update(QUEUE).where(QUEUE.c.id == bindparam("done"), IS_OPEN).values(ended_at=bindparam("at"))
+)
 
 
 def open_queue(engine: Engine) -> Queue:
@@ -135,23 +161,16 @@ class SqlQueue:
 
     def _take(self, n: int) -> list[Message]:
         with self._transaction() as (connection, moment):
-            # What is later than any wait was put before the clock was set back.
-            of_another_time = QUEUE.c.ready_at > moment + self._longest
-            # A CTE runs once; Postgres may run a subquery anew for each row, and lease more.
-            ready = (
-                select(QUEUE.c.id)
-                .where(IS_OPEN, (QUEUE.c.ready_at <= moment) | of_another_time)
-                .order_by(QUEUE.c.ready_at)
-                .limit(n)
-                .with_for_update(skip_locked=True)  # SQLite has one writer, and leaves it out
-                .cte("ready")
-            )
             token = uuid4().hex
             taken = connection.execute(
-                update(QUEUE)
-                .where(QUEUE.c.id.in_(select(ready.c.id)))
-                .values(lease=token, ready_at=moment + self._lease, n_tries=QUEUE.c.n_tries + 1)
-                .returning(QUEUE.c.id, QUEUE.c.n_tries)
+                TAKE,
+                {
+                    "moment": moment,
+                    "latest": moment + self._longest,
+                    "until": moment + self._lease,
+                    "token": token,
+                    "most": n,
+                },
             )
             return [Message(row.id, row.n_tries, token) for row in taken]
 
@@ -162,9 +181,7 @@ class SqlQueue:
 
     def done(self, message: Message) -> None:
         with self._transaction() as (connection, moment):
-            # Also where another worker has the lease now: the work is done.
-            is_it = QUEUE.c.id == message.id
-            connection.execute(update(QUEUE).where(is_it, IS_OPEN).values(ended_at=moment))
+            connection.execute(DONE, {"done": message.id, "at": moment})
 
     def later(self, message: Message, seconds: float) -> None:
         with self._transaction() as (connection, moment):

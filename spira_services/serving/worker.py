@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, exists, func, select, update
+from sqlalchemy import Engine, bindparam, exists, func, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -39,6 +39,20 @@ WAIT_SECONDS = 0.5
 N_HIDDEN = 100  # that wait for the shadow; older ones are left out
 HANGS_SECONDS = 3 * LEASE_SECONDS  # without a turn: a statement may take one, another a second
 AWAY_SECONDS = 2.0  # between two tries of a store or database that is away
+# What is known of an inference, and the newest row of the routes.  Built once: to build and to
+# recognise it takes most of its time.
+ASKED = (
+    select(
+        INFERENCES,
+        OUTBOX.c.stored_at,
+        exists()
+        .where(PREDICTIONS.c.inference_id == INFERENCES.c.inference_id, PREDICTIONS.c.shown)
+        .label("is_answered"),
+        select(func.max(ROUTES.c.number)).scalar_subquery().label("route_row"),
+    )
+    .join(OUTBOX)
+    .where(INFERENCES.c.inference_id == bindparam("of_message"))
+)
 NOWHERE = f"sha256:{'0' * 64}"  # a digest that the store is asked for
 # What a worker waits for; of a key that was changed, or a right that lacks, a ConfigError says so.
 AWAY = (ServiceUnavailable, ConfigError, SQLAlchemyError, OSError)
@@ -320,19 +334,8 @@ class Worker:
         return beat
 
     def _row(self, inference_id: str) -> Row[Any] | None:
-        is_answered = exists().where(
-            PREDICTIONS.c.inference_id == INFERENCES.c.inference_id, PREDICTIONS.c.shown
-        )
-        newest = select(func.max(ROUTES.c.number)).scalar_subquery()
-        asked = select(
-            INFERENCES,
-            OUTBOX.c.stored_at,
-            is_answered.label("is_answered"),
-            newest.label("route_row"),
-        )
-        asked = asked.join(OUTBOX).where(INFERENCES.c.inference_id == inference_id)
         with reading(self.engine) as connection:
-            return connection.execute(asked).first()
+            return connection.execute(ASKED, {"of_message": inference_id}).first()
 
     def _tried(self, message: Message) -> int:
         """Count a try of a message; return how many there were."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pickle
+import py_compile
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -137,6 +139,29 @@ def test_what_is_loaded_is_the_copy_of_the_store(attacked: Store, tmp_path: Path
     assert hasattr(package.load(version, tracker, attacked, tmp_path / "loaded"), "predict")
     for name in attacked.files(version.tags[package.PACKAGE]):
         assert (tmp_path / "loaded" / name).is_file()
+
+
+def test_what_python_compiled_beside_the_code_refuses_no_model_and_is_not_run(
+    attacked: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    version, tracker = the_version(attacked)
+    trace, code = tmp_path / "executed", one(attacked, "pyfunc.py")
+    (tmp_path / "planted.py").write_text(f"open({str(trace)!r}, 'w').close()")
+    compiled = Path(importlib.util.cache_from_source(str(code)))
+    always = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(tmp_path / "planted.py"), str(compiled), invalidation_mode=always)
+    assert hasattr(package.load(version, tracker, attacked, tmp_path / "loaded"), "predict")
+    assert not trace.exists()
+    assert "1 compiled files beside the code of version 1" in caplog.text
+    assert package.adopt(version, tracker, attacked)
+    assert not [
+        name
+        for name in attacked.files(the_version(attacked)[0].tags[package.PACKAGE])
+        if name.endswith(".pyc")
+    ]
+    compiled.rename(compiled.with_name(f"other.{compiled.name.partition('.')[2]}"))
+    with pytest.raises(ConfigError, match="a file that was not registered"):
+        package.check(version, tracker, attacked)
 
 
 def loaded(store: Store, folder: Path) -> Any:

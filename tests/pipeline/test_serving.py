@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -33,9 +34,10 @@ from started import free_port
 from spira_services.__main__ import main
 from spira_services.database import migrate, now, open_engine
 from spira_services.events import EVENTS
+from spira_services.server import watched
 from spira_services.serving import router
 from spira_services.serving import worker as rules
-from spira_services.serving.models import Version
+from spira_services.serving.models import Models, Version
 from spira_services.serving.queue import QUEUE, SqlQueue
 from spira_services.serving.tables import INFERENCES, PREDICTIONS
 from spira_tasks import package
@@ -408,6 +410,22 @@ def started(tmp_path: Path, store: Store, *arguments: str) -> subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_worker_whose_loop_hangs_is_not_well(
+    store: Store, engine: Engine, asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "HANGS_SECONDS", 3.0)
+    models = Models(store, lambda *_: None)
+    worker, port = rules.Worker(engine, asker.blobs, SqlQueue(engine), models), free_port()
+    with watched(engine, worker, "127.0.0.1", port), ThreadPoolExecutor() as threads:
+        address = f"http://127.0.0.1:{port}/health"
+        until(lambda: httpx.get(address).status_code == 503)  # as of a loop that does not turn
+        assert httpx.get(address).json()["error"] == "hangs"
+        threads.submit(worker.run)
+        until(lambda: httpx.get(address).status_code == 204)
+        worker.stopping.set()
+    models.close()
 
 
 @pytest.mark.slow

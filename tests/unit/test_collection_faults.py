@@ -13,7 +13,8 @@ from uuid import uuid4
 import httpx
 import pytest
 from collecting import Collection, Phone, Session, served, session, sha
-from sqlalchemy import create_engine, select
+from databases import HAS_POSTGRES, postgres
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.uploads import Server, device
@@ -95,6 +96,19 @@ def test_a_server_of_a_database_that_is_silent_is_waited_for_so_long(
         with pytest.raises(OperationalError, match="timeout expired"):
             engine.connect()
         closing.cancel()
+
+
+@pytest.mark.skipif(not HAS_POSTGRES, reason="Postgres is not installed")
+def test_a_statement_of_postgres_that_does_not_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 1)
+    with postgres() as address:
+        engine = open_engine(address)
+        migrate(engine)
+        with pytest.raises(OperationalError, match="statement timeout"), engine.begin() as one:
+            one.execute(text("SELECT pg_sleep(60)"))
+        engine.dispose()
 
 
 def test_a_database_whose_connections_all_wait_is_one_that_is_away(tmp_path: Path) -> None:

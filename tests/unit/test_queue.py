@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from asking import Ward
 from databases import BACKENDS, migrated, server
 from nats_servers import NatsServer, nats_of_production, nats_server
 
+from spira_services.__main__ import main
 from spira_services.database import now, open_engine
 from spira_services.serving import queue as queues
 from spira_services.serving.jetstream import JetStreamQueue
@@ -31,6 +34,7 @@ from spira_services.serving.queue import (
     SqlQueue,
     open_queue,
 )
+from spira_services.serving.relay import relay_once
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 Says = Callable[[], object]
@@ -346,6 +350,27 @@ def test_what_was_taken_before_a_kill_of_the_server_can_be_ended_after_it(tmp_pa
         while not taken >= {"b", "c"}:
             taken |= {one.id for one in queue.take(4, SOON)}
         place.close()
+
+
+def test_a_queue_that_lost_its_disk_is_filled_again_from_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nats").mkdir()
+    with Ward.at("", tmp_path) as ward, nats_server(tmp_path / "nats") as server:
+        variables = {"SPIRA_SERVICES_DATABASE": str(ward.engine.url), **server.variables}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        device = ward.device()
+        asked = [ward.ask(device).inference_id for _ in range(2)]
+        with closing(open_queue(ward.engine)) as queue:
+            assert relay_once(ward.engine, queue) == 2
+            server.kill()
+            shutil.rmtree(server.folder / "data")
+            server.start()
+            assert queue.depth().n_waiting == 0
+            assert main(["queue", "refill"]) == 0
+            assert {one.id for one in queue.take(2, SOON)} == set(asked)
+    assert capsys.readouterr().out == "2 wait for an answer, and are on the queue\n"
 
 
 def test_a_refused_user_is_a_matter_of_configuration_and_no_password_is_shown(
