@@ -2,11 +2,11 @@
 
 python benchmarks/kills.py [--kills 1000] [--every 3] [--away 60] [--queue nats]
 
-Server, workers and broker are killed by SIGKILL at random times and started again, while telephones
-ask, and ask again under the same key until they have a receipt.  Some recordings are such that the
-model raises an error on them.  Meanwhile the broker and the store of the audio are each away for a
-while, and the disk on which all of them write is full for as long.  In the end every inference with
-a receipt has one answer, or is a dead letter with a reason.
+Server, workers and broker are killed by SIGKILL at random times, each while it is at work, and
+started again.  Telephones ask, and ask again under the same key until they have a receipt.  Some
+recordings are such that the model raises an error on them.  Meanwhile the broker and the store of
+the audio are each away for a while, and the disk on which all of them write is full for as long.
+In the end every inference with a receipt has one answer, or is a dead letter with a reason.
 
 The disk is a tmpfs of its own, for which the program runs in a namespace of mounts (unshare).
 """
@@ -66,13 +66,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="a folder for the logs of all processes")
     arguments = parser.parse_args()
     if "SPIRA_KILLS_DISK" not in os.environ:
-        with tempfile.TemporaryDirectory() as disk:
-            own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-            return subprocess.run(
-                [*own, sys.executable, *sys.argv],
-                env=os.environ | {"SPIRA_KILLS_DISK": disk},
-                check=False,
-            ).returncode
+        return with_a_disk()
     with contextlib.ExitStack() as stack:
         folder = Path(os.environ["SPIRA_KILLS_DISK"])
         subprocess.run(
@@ -101,6 +95,8 @@ def main() -> int:
         for n in range(arguments.kills):
             time.sleep(generator.exponential(arguments.every))
             name = str(generator.choice(sorted(starts)))
+            while not is_up(stand, name):  # on a busy machine most kills would be of a start
+                time.sleep(0.2)
             ends[name]()
             kills[name] += 1
             starts[name]()
@@ -122,6 +118,25 @@ def main() -> int:
             arguments.logs.mkdir(exist_ok=True)
             shutil.copy(log, arguments.logs)
         return found
+
+
+def with_a_disk() -> int:
+    """Run this again where a folder can be a disk of its own, that ends with the program."""
+    with tempfile.TemporaryDirectory() as disk:
+        own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+        variables = os.environ | {"SPIRA_KILLS_DISK": disk}
+        return subprocess.run(
+            [*own, sys.executable, *sys.argv], env=variables, check=False
+        ).returncode
+
+
+def is_up(stand: Stand, name: str) -> bool:
+    """Whether a process is at work; the broker is once it was started."""
+    port = stand.port if name == "server" else stand.ports.get(name)
+    try:
+        return port is None or httpx.get(f"http://127.0.0.1:{port}/health").is_success
+    except httpx.TransportError:
+        return False
 
 
 def telephone(stand: Stand, key: str, seed: int, over: threading.Event) -> None:
