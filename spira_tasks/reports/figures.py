@@ -106,7 +106,8 @@ def of_experiment(t: Words, found: Mapping[str, Any]) -> list[Figure]:
             charts.Row(label, one.value, _interval(t, one), one.low, one.high, tone)
             for arm in measured
             for name, label, tone in (
-                ("clean", t.name("arm", arm["name"]), "c1"), ("noise", t("condition.noise_all"), "c2"),
+                ("clean", t.name("arm", arm["name"]), "c1"),
+                ("noise", t("condition.noise_all"), "c2"),
             )
             if name in arm["conditions"]
             for one in (Interval(**arm["conditions"][name][metric]),)

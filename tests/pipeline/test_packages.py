@@ -14,7 +14,7 @@ from conftest import Run, linked_copy
 from packages import install
 from small_run import SETTINGS
 
-from spira_tasks import package, registry
+from spira_tasks import model_process, package, registry
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.step import Step
@@ -159,7 +159,7 @@ def test_a_registered_model_names_the_package_that_it_needs_and_is_refused_witho
     package.fetch(version, tracker, store, tmp_path / "fetched")
     golden = package.golden(tmp_path / "fetched")
     clips = pd.DataFrame({"audio": [clip.content for clip in golden.clips]})
-    answers = package.load_alone(tmp_path / "fetched").predict(clips).to_dict("records")
+    answers = model_process.load(tmp_path / "fetched").predict(clips).to_dict("records")
     assert golden.differences(answers) == []
 
     gone(site)
