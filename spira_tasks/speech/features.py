@@ -83,8 +83,12 @@ class FeatureExtractor(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """Map (batch, time) windows in [-1, 1] to (batch, frame, bin) features."""
         features: Tensor = self.strategy(windows)
-        if self.spec.temporal == "padding":
-            features = nn.functional.pad(features, (0, 0, 0, self.shape[0] - features.shape[1]))
+        if self.spec.temporal == "padding" and features.shape[1] < self.shape[0]:
+            spectral = self.spectral
+            silent = features.new_zeros(1) if spectral is None else spectral.silence(features)
+            n_missing = self.shape[0] - features.shape[1]
+            frames = silent.expand(len(features), n_missing, features.shape[2])
+            features = torch.cat([features, frames], dim=1)
         if features.shape[1:] != self.shape:
             raise ConfigError(
                 f"the feature {self.spec.name} made windows of shape {tuple(features.shape[1:])} "

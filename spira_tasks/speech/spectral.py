@@ -5,6 +5,7 @@ v1 is Casanova et al., ACL-IJCNLP Findings 2021; v1b its successor for the ComPa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,6 +80,24 @@ class Spectral(nn.Module):
         else:
             levels = self.decibel(bands.unsqueeze(1)).squeeze(1).transpose(1, 2)
         return levels if self.dct is None else levels @ self.dct
+
+    def silence(self, features: Tensor) -> Tensor:
+        """What follows a recording that is padded, for its (batch, frame, bin) features.
+
+        Zeros, as v1 has it: of coefficients, and of powers.  A feature in dB gets the level of no
+        power, because 0 dB would be as loud as speech; v1b pads powers and takes dB afterwards.
+
+        Returns
+        -------
+        (batch, 1, 1) tensor
+        """
+        spec = self.spec
+        if spec.name == "log_mel" or (spec.name == "spectrogram" and spec.decibels):
+            lowest = 10 * math.log10(self.decibel.amin)
+            loudest = features.amax(dim=(1, 2), keepdim=True)
+            floor: Tensor = (loudest - self.decibel.top_db).clamp(min=lowest)
+            return floor
+        return features.new_zeros(len(features), 1, 1)
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ class FeatureSpec:
     * ``windows``: one after another.  With tail ``keep`` the last window ends where the recording
       ends, so no speech is lost; ``drop`` is SPIRA v1's rule: windows end strictly before the
       recording does.  In both, a recording shorter than a window is padded with zeros to one.
-    * ``padding``: the recording, cut to ``window_seconds``.  Frames of zeros follow until the
-      features have the shape of a window's (v1's ``padding_with_max_lenght``).
+    * ``padding``: the recording, cut to ``window_seconds``.  Frames of zeros, or of silence in dB,
+      follow until the features have the shape of a window's (v1's ``padding_with_max_lenght``).
     * ``whole``: the recording, by one frame; for features that have one, such as ``markers``.
     """
 

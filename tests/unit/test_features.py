@@ -93,6 +93,28 @@ def test_a_padded_recording_is_its_own_features_and_then_zeros() -> None:
 
 
 @pytest.mark.parametrize(
+    ("in_db", "powers"),
+    [
+        ({"name": "log_mel"}, {"name": "mel"}),
+        ({"name": "spectrogram"}, {"name": "spectrogram", "decibels": False}),
+    ],
+)
+def test_what_follows_a_padded_recording_is_silence_in_db_too(
+    in_db: dict[str, Any], powers: dict[str, Any]
+) -> None:
+    """As if the powers had been padded, as v1b does."""
+    padding: dict[str, Any] = {"temporal": "padding", "window_seconds": 3.0}
+    for level in (0.1, 1e-4):
+        short = speech_like(32_000, level=level)
+        found = FeatureExtractor(FeatureSpec(**in_db, **padding)).of_recording(short)
+        padded = FeatureExtractor(FeatureSpec(**powers, **padding)).of_recording(short)
+        assert not padded[0, 201:].any()
+        expected = transforms.AmplitudeToDB("power", top_db=80)(padded.unsqueeze(1)).squeeze(1)
+        torch.testing.assert_close(found, expected)
+        assert found[0, 201:].max() < found[0, :201].max() - 30
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"temporal": "whole"}, "mfcc cannot .*: of a whole recording it has as many frames as"),
