@@ -106,8 +106,11 @@ def _ended(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def share(indices: Sequence[int]) -> Sequence[int]:
-    """The part of the recordings of a step that is for this process; it may be empty."""
-    return indices[rank() :: n_processes()]
+    """The part of the recordings of a step that is for this process.
+
+    A step of fewer recordings than processes is for each of them, whose mean is then the same.
+    """
+    return indices[rank() :: n_processes()] if len(indices) >= n_processes() else indices
 
 
 def average_gradients(network: nn.Module, n_windows: int) -> None:
@@ -116,16 +119,13 @@ def average_gradients(network: nn.Module, n_windows: int) -> None:
     Parameters
     ----------
     network : nn.Module
-        Its gradients are those of the mean loss over this process's ``n_windows``; none if zero.
+        Its gradients are those of the mean loss over this process's ``n_windows``.
     """
     if n_processes() == 1:
         return
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    sums = torch.zeros(sum(w.numel() for w in weights) + 1, device=weights[0].device)
-    if n_windows:
-        mine = torch.cat([w.grad.flatten() for w in weights if w.grad is not None])
-        sums[:-1] = mine * n_windows
-        sums[-1] = n_windows
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    sums = torch.cat([*(one.flatten() for one in gradients), weights[0].new_ones(1)]) * n_windows
     dist.all_reduce(sums)
     sums = sums[:-1] / sums[-1]
     means = torch.split(sums, [weight.numel() for weight in weights])

@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from torch.optim import Optimizer
 
 from spira_tasks.errors import ConfigError
+from spira_tasks.speech import parallel
 from spira_tasks.speech.held import Held
 from spira_tasks.speech.losses import mean_by_recording
 from spira_tasks.speech.recipes import LOSSES, OPTIMISERS, SCHEDULES
@@ -148,13 +149,14 @@ def fit(
     validation = Validation(val, recipe)
 
     for number in range(len(learner.history) + 1, recipe.n_epochs + 1):
-        torch.manual_seed(int(np.random.default_rng([seed, number]).integers(2**63)))
+        others = [4, parallel.rank()] if parallel.rank() else []  # drop other values than the first
+        torch.manual_seed(int(np.random.default_rng([seed, number, *others]).integers(2**63)))
         order = sample(labels, recipe.sampler, np.random.default_rng([seed, number, 1]))
         mixing = np.random.default_rng([seed, number, 2])
         network.train()
         total, n_windows = torch.zeros((), dtype=torch.float64), 0
         for start in range(0, n_batches * recipe.batch_size, recipe.batch_size):
-            indices = order[start : start + recipe.batch_size].tolist()
+            indices = parallel.share(order[start : start + recipe.batch_size].tolist())
             batch = train.make(indices, number)
             features, targets = batch.features, batch.labels
             recordings = batch.recordings.to(targets.device)
@@ -172,6 +174,7 @@ def fit(
             loss = loss_of(network(features), targets, recordings)
             optimizer.zero_grad()
             loss.backward()
+            parallel.average_gradients(network, len(targets))
             if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimizer.step()
@@ -181,7 +184,8 @@ def fit(
             total = total + loss.detach().double() * len(targets)
             n_windows += len(targets)
         val_loss = validation.loss(average, number)
-        learner.history.append(Epoch(number, float(total) / n_windows, val_loss, rate))
+        loss_of_all, n_of_all = parallel.summed(float(total), n_windows)
+        learner.history.append(Epoch(number, loss_of_all / n_of_all, val_loss, rate))
         yield learner.history[-1]
 
 

@@ -101,6 +101,9 @@ class Config(StageConfig):
     soft_labels: Literal["weak", "all"] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     n_threads: PositiveInt = 2
+    # Each with as many threads, a GPU each where there are some.  As another number of threads,
+    # another number of processes changes the last digits of the weights.
+    n_processes: PositiveInt = 1
 
     @model_validator(mode="after")
     def preset_is_kept(self) -> Self:
@@ -129,7 +132,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     import torch
 
     from spira_tasks.corpus import examples, load_features, noise_bank
-    from spira_tasks.speech import cpu
+    from spira_tasks.speech import cpu, memory
     from spira_tasks.speech.augmentation import NoisePolicy
     from spira_tasks.speech.batches import Batches
     from spira_tasks.speech.classifier import Classifier, ClassifierSpec
@@ -160,6 +163,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         digests = stored.loc[training["record_id"]]
         classifier.standardize.fit(load_features(digest, work.blobs) for digest in digests)
     classifier.to(device)
+    memory.check(needed(classifier, config, training, features), device)
     learner = Learner(classifier.network, recipe(config))
     noise = NoisePolicy(
         config.min_noises, config.max_noises, config.patient_noises, config.noise_peak
@@ -207,6 +211,29 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             "val_loss": best.val_loss,
             "n_parameters": sum(weight.numel() for weight in classifier.network.parameters()),
         }
+    )
+
+
+def needed(
+    classifier: Classifier, config: Config, training: pd.DataFrame, features: pd.DataFrame
+) -> dict[str, int]:
+    """Estimate the bytes that a training needs, by what they are for."""
+    from spira_tasks.speech import held, memory
+    from spira_tasks.speech import training as loop
+
+    spec = classifier.spec.features
+    n_windows = features.loc[features["record_id"].isin(training["record_id"]), "n_windows"]
+    largest = n_windows.nlargest(config.batch_size).sum()
+    all_features = 4 * int(features["n_windows"].sum()) * spec.n_frames * spec.n_bins
+    seconds = training["duration_seconds"]
+    return memory.needed(
+        classifier.network,
+        spec,
+        n_windows=int(largest) if config.windows == "all" else config.batch_size,
+        n_samples=config.batch_size * int(seconds.max() * spec.sample_rate_hz),
+        n_noises=max(config.max_noises, *(config.patient_noises or (0,))),
+        held=min(2 * int(seconds.sum() * spec.sample_rate_hz), held.HELD_BYTES)
+        + min(all_features, loop.HELD_BYTES),
     )
 
 

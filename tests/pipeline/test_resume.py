@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Run, linked_copy
+from safetensors.torch import load_file
 from small_run import SETTINGS
 
 from spira_tasks.artifacts import Checkpoint, Store
@@ -313,3 +314,25 @@ def test_a_checkpoint_that_cannot_be_deleted_does_not_fail_the_step(
     monkeypatch.setattr(Checkpoint, "delete", delete)
     result = run_step(training(epochs=1), "first", store)
     assert store.find_result(result.key) == result
+
+
+def test_two_processes_train_what_one_does_and_the_first_alone_writes(store: Store) -> None:
+    def written() -> list[str]:
+        folders = ("results", "runs", "checkpoints", "artifacts")
+        return [str(p) for f in folders for p in Path(store.url, f).rglob("*") if p.is_file()]
+
+    def trained(n: int) -> tuple[Result, dict[str, torch.Tensor], int]:
+        n_before = len(written())
+        result = run_step(training(dropout=0.0, epochs=2, n_processes=n), "first", store)
+        weights = store.directory(result.outputs["model"]).path("weights.safetensors")
+        return result, load_file(weights), len(written()) - n_before
+
+    (one, weights, n_files), (two, others, n_of_two) = trained(1), trained(2)
+    assert one.key != two.key  # the last digits differ, as by the number of threads
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-6)
+    for name in ("train_loss", "val_loss"):
+        assert two.metrics[name] == pytest.approx(one.metrics[name], abs=1e-6)
+    assert n_of_two == n_files > 0
+    client, run = Tracker(store.tracking_uri).client, mlflow_run(store, two)
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]

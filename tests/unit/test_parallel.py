@@ -31,10 +31,9 @@ def trained() -> list[float]:
         for step in ([3, 1, 4, 0, 5], [9, 2, 6, 7], [8]):
             mine = parallel.share(step)
             optimizer.zero_grad()
-            if mine:
-                features = torch.cat([FEATURES[i, : N_WINDOWS[i]] for i in mine])
-                labels = torch.cat([torch.full((N_WINDOWS[i],), i % 2.0) for i in mine])
-                cross_entropy(network(features), labels).backward()  # type: ignore[no-untyped-call]
+            features = torch.cat([FEATURES[i, : N_WINDOWS[i]] for i in mine])
+            labels = torch.cat([torch.full((N_WINDOWS[i],), i % 2.0) for i in mine])
+            cross_entropy(network(features), labels).backward()  # type: ignore[no-untyped-call]
             parallel.average_gradients(network, sum(N_WINDOWS[i] for i in mine))
             optimizer.step()
     return nn.utils.parameters_to_vector(network.parameters()).tolist()
