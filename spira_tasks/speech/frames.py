@@ -10,9 +10,9 @@ from spira_tasks.speech.spectral import Spectral
 
 
 def features_of(
-    extractor: Spectral, signals: Tensor, rows: np.ndarray, starts: np.ndarray
+    spectral: Spectral, signals: Tensor, rows: np.ndarray, starts: np.ndarray
 ) -> Tensor:
-    """As ``extractor`` of the windows, to the last digits, in a fraction of the time.
+    """As ``spectral`` of the windows, to the last digits, in a fraction of the time.
 
     A frame of the short-time Fourier transform sees ``win_length`` samples, whatever ``n_fft`` is.
     Only frames that reach over an end of their window see it mirrored, so windows that overlap by
@@ -21,7 +21,7 @@ def features_of(
 
     Parameters
     ----------
-    extractor : Spectral
+    spectral : Spectral
     signals : (row, time) float Tensor
         In [-1, 1]; at least as long as a window.
     rows, starts : (window,) int array
@@ -31,9 +31,10 @@ def features_of(
     -------
     (window, frame, bin) float Tensor
     """
-    spec, n_samples = extractor.spec, extractor.spec.n_window_samples
+    spec, n_samples = spectral.spec, spectral.spec.n_window_samples
+    n_frames = 1 + n_samples // spec.hop_length
     origin = spec.n_fft // 2 - (spec.n_fft - spec.win_length) // 2
-    firsts = np.arange(spec.n_frames) * spec.hop_length - origin  # first sample of each frame
+    firsts = np.arange(n_frames) * spec.hop_length - origin  # first sample of each frame
     inside = (firsts >= 0) & (firsts + spec.win_length <= n_samples)
     places = (rows * signals.shape[1] + starts)[:, None]
 
@@ -42,19 +43,23 @@ def features_of(
     over = np.where(over < n_samples, over, 2 * (n_samples - 1) - over)  # and at the end
     flat, device = signals.flatten(), signals.device
     taper = torch.hann_window(spec.win_length, device=device, dtype=signals.dtype)
-    shared = flat.unfold(0, spec.win_length, 1)[torch.from_numpy(distinct).to(device)] * taper
-    mirrored = flat[torch.from_numpy(places[:, :, None] + over).to(device)] * taper
+    # six times as fast as an index in brackets
+    shared = flat.unfold(0, spec.win_length, 1).index_select(
+        0, torch.from_numpy(distinct).to(device)
+    )
+    mirrored = flat[torch.from_numpy(places[:, :, None] + over).to(device)]
 
-    bands = _bands(extractor, torch.cat([shared, mirrored.flatten(end_dim=1)]))
-    order = np.empty((len(rows), spec.n_frames), dtype=np.int64)
+    bands = _bands(spectral, torch.cat([shared, mirrored.flatten(end_dim=1)]) * taper)
+    order = np.empty((len(rows), n_frames), dtype=np.int64)
     order[:, inside] = which.reshape(len(rows), -1)
     order[:, ~inside] = len(distinct) + np.arange(len(rows) * len(over)).reshape(len(rows), -1)
-    return extractor.levels(bands[torch.from_numpy(order).to(device)].transpose(1, 2))
+    return spectral.levels(bands[torch.from_numpy(order).to(device)].transpose(1, 2))
 
 
-def _bands(extractor: Spectral, frames: Tensor) -> Tensor:
+def _bands(spectral: Spectral, frames: Tensor) -> Tensor:
     """Power of (frame, time) tapered frames in the bins or mel bands: (frame, bin)."""
-    spectrum = torch.fft.rfft(frames, n=extractor.spec.n_fft)
-    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    bank: Tensor | None = getattr(extractor.scale, "fb", None)
+    spectrum = torch.fft.rfft(frames, n=spectral.spec.n_fft)
+    squares = torch.view_as_real(spectrum).square()
+    power = squares[..., 0] + squares[..., 1]
+    bank: Tensor | None = getattr(spectral.scale, "fb", None)
     return power if bank is None else torch.matmul(power, bank)

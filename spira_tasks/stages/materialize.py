@@ -144,11 +144,10 @@ def compute(waveform: str, extractor: FeatureExtractor, work: Work) -> Record:
 
     from spira_tasks.speech.audio import read_pcm16
     from spira_tasks.speech.augmentation import to_float
-    from spira_tasks.speech.features import windows
 
     pcm16 = torch.from_numpy(read_pcm16(work.blobs.read(waveform)))
     with torch.inference_mode():
-        matrix = extractor(windows(to_float(pcm16), extractor.spec)).contiguous().numpy()
+        matrix = extractor.of_recording(to_float(pcm16)).contiguous().numpy()
     content = io.BytesIO()
     np.save(content, matrix, allow_pickle=False)
     n_windows, n_frames, n_bins = matrix.shape

@@ -225,7 +225,7 @@ def needed(
     n_windows = features.loc[features["record_id"].isin(training["record_id"]), "n_windows"]
     largest = n_windows.nlargest(config.batch_size).sum()
     all_features = 4 * int(features["n_windows"].sum()) * spec.n_frames * spec.n_bins
-    seconds = training["duration_seconds"]
+    seconds = spec.window_seconds + (n_windows - 1) * spec.step_seconds
     return memory.needed(
         classifier.network,
         spec,
