@@ -41,6 +41,7 @@ def whole() -> Commands:
         erase,
         expectations,
         experiment,
+        features,
         model,
         predict,
         presets,
@@ -55,7 +56,7 @@ def whole() -> Commands:
     app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
     for module in (
         *(data, runs, presets, report, quarantine, waive, model, predict, expectations),
-        *(trace, audit, erase, pseudonyms, retention, experiment),
+        *(trace, audit, erase, pseudonyms, retention, experiment, features),
     ):
         app.add_typer(module.app)
     return app

@@ -202,6 +202,13 @@ class Packs(Blobs):
         ]
         return sorted([*loose, *packed], key=lambda entry: entry.name)
 
+    def mentioned_as(self, field_name: str) -> Iterator[str]:
+        """What the records of all work have in a field: such as the digests of ``"features"``."""
+        for _, index in self._read_all(self._names()):
+            for record, _ in index.records.values():
+                if field_name in record:
+                    yield record[field_name]
+
     def old_memory(self) -> list[Entry]:
         """Records of one recording each, as versions before 0.3 wrote them: nothing reads them."""
         return [one for one in self._backend.entries(FOLDER) if one.name.count("/") > 1]
