@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from http import HTTPStatus
@@ -60,6 +60,7 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
 
     ``limits`` is what the step may use here, ``place`` its engine, ``store`` the URL of the store
     as the step sees it, and ``network`` a Docker network that reaches no more than the step needs.
+    A ``shard`` runs on that of ``places`` whose turn it is.
     """
 
     template_fields = ()  # a step is data, not a template
@@ -77,8 +78,11 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         number: int | None = None,
         step_name: str = "",
         shard: dict[str, int] | None = None,
+        places: Sequence[Place] = (),
         **kwargs: Any,
     ) -> None:
+        if shard and places:
+            place = places[(shard["number"] - 1) % len(places)]
         super().__init__(docker_url=place.url, auto_remove="never", mount_tmp_dir=False, **kwargs)
         self.step_name, self.shard = step_name or self.task_id, shard
         self.place = place

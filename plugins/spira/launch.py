@@ -20,7 +20,7 @@ from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
 from spira.site import Site, network_of, number_of
-from spira.store import LAPTOP_STORE, n_files, own_store
+from spira.store import LAPTOP_STORE, StoreReader, n_files
 from spira.waking import NEW_RECORDINGS
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Resources, Step
@@ -89,7 +89,10 @@ def shard_operators(step: Step, pipeline: Pipeline) -> tuple[BaseOperator, Any]:
     Raises as ``operator_of``.
     """
     kind, arguments = operator_of(step, pipeline)
-    limits = Site.from_environment().resources(step)
+    site = Site.from_environment()
+    limits = site.resources(step)
+    if "place" in arguments:  # of an engine
+        arguments["places"] = site.places(limits)
     counted = ShardsOperator(
         task_id=f"{step.name}_shards",
         pipeline=pipeline,
@@ -205,14 +208,15 @@ class ShardsOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Context) -> list[dict[str, int]]:
         step = configured_step(self.step_name, self.pipeline, context)
         reference = next(iter(step.inputs.values()))
+        is_process = os.environ.get("SPIRA_RUNTIME", "process") == "process"
+        keys = os.environ if is_process else secrets_of(self.limits)  # as the step has them
         try:
             if ":" not in reference:
-                before = reference.partition(".")[0]
-                record = own_store(LAPTOP_STORE).record(context["run_id"], before)
+                store = StoreReader(os.environ.get("SPIRA_STORE") or LAPTOP_STORE, keys)
+                record = store.record(context["run_id"], reference.partition(".")[0])
                 n_rows = int(record.metrics.get("n_rows", 0)) if record else 0
             else:
-                keys = secrets_of(self.limits) if reference.startswith("s3://") else {}
-                n_rows = n_files(reference, {**os.environ, **keys})
+                n_rows = n_files(reference, keys)
         except OSError as error:
             raise AirflowException(f"the rows cannot be counted: {error}") from None
         n = self.limits.n_shards(n_rows)

@@ -87,9 +87,9 @@ class Site:
         for name, fields in steps.items():
             _known(fields, names, f"{file}, steps.{name}")
             _typed(fields, f"{file}, steps.{name}")
-            engine = fields.get("engine", "")
-            if engine not in engines:
-                raise ValueError(f"{file}, steps.{name}: there is no [engines.{engine}]")
+            for engine in fields.get("engine", "").split():
+                if engine not in engines:
+                    raise ValueError(f"{file}, steps.{name}: there is no [engines.{engine}]")
         _known(
             steps,
             [step.name for pipeline in PIPELINES.values() for step in pipeline.all_steps],
@@ -106,7 +106,11 @@ class Site:
         return dataclasses.replace(step.resources, **changes)
 
     def place(self, resources: Resources) -> Place:
-        return self.engines[resources.engine]
+        return self.places(resources)[0]
+
+    def places(self, resources: Resources) -> list[Place]:
+        """The engines that the shards of a step take turns on; the step itself has the first."""
+        return [self.engines[name] for name in resources.engine.split() or [""]]
 
 
 def network_of(access: str) -> str:

@@ -51,7 +51,9 @@ class Resources:
     # What its keys open: the store; the recordings too; the model registry too; the registry, and
     # the key that signs; the database and the audio of the services.
     access: Literal["store", "data", "models", "governance", "services"] = "store"
-    engine: str = ""  # name of a Docker engine in the site file; empty: that of SPIRA_DOCKER_URL
+    # Name of a Docker engine in the site file; empty: that of SPIRA_DOCKER_URL.  With several, and
+    # spaces between, shards take turns on them and the step itself has the first.
+    engine: str = ""
     queue: str = ""  # Airflow queue whose workers take the step; empty: the default one
     # Of its first input: with more rows, or files, shards work ahead of the step.  0: never.
     rows_per_shard: int = 0

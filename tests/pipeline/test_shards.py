@@ -12,7 +12,8 @@ import pytest
 from stores import remembered
 from test_dags import airflow, home
 
-from spira_tasks.artifacts import Store
+from spira.store import n_files
+from spira_tasks.artifacts import Store, open_source, put_source
 from spira_tasks.cohort import write_cohort
 from spira_tasks.commands.runs import run_steps
 from spira_tasks.contract.pipelines import TRAINING, Pipeline
@@ -122,6 +123,12 @@ def test_a_stage_that_has_no_shards_says_so(tmp_path: Path, data: Path) -> None:
     split = Step("split", "split", {"recordings": f"folder:{data}"}, shard=Shard(1, 2))
     with pytest.raises(ConfigError, match="does not work in shards"):
         run_step(split, "r", Store(str(tmp_path / "s")))
+
+
+def test_the_files_of_a_source_are_counted(bucket: str, data: Path, tmp_path: Path) -> None:
+    n = put_source(open_source(f"folder:{data}"), bucket, [], replace=False)
+    assert n_files(bucket, os.environ) == n_files(f"folder:{data}", {}) == n
+    assert n_files(f"folder:{tmp_path}/not-here", {}) == 0
 
 
 FAILING_ONCE = """#!/bin/sh

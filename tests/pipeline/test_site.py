@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from spira.access import hidden, secrets_of
 from spira.docker import StepDockerOperator
-from spira.launch import GPU_POOL, ProcessStepOperator, step_operator
+from spira.launch import GPU_POOL, ProcessStepOperator, operator_of, step_operator
 from spira.outcome import failure, memory_limit, out_of_memory, reason_of, result_of
 from spira.site import LOCAL_ENGINE, Place, Site, number_of
 from spira.store import StoreReader, explanation, shown
@@ -160,6 +160,26 @@ queue = "gpu"
     assert operator.image == "registry.example.org/spira-tasks:7"
     assert operator.user == "10001:10001"
     assert operator.store == "s3://spira-store/v1"
+
+
+def test_shards_take_turns_on_the_engines_of_their_step(file: Path) -> None:
+    file.write_text("""
+[engines.one]
+url = "tcp://one:2376"
+[engines.two]
+url = "tcp://two:2376"
+[steps.materialize]
+engine = "one two"
+rows_per_shard = 100
+""")
+    step = TRAINING.step("materialize")
+    kind, arguments = operator_of(step, TRAINING, "docker")
+    places = Site.from_environment().places(Site.from_environment().resources(step))
+    taken = [
+        kind(**arguments, places=places, shard={"number": n, "of": 3}).docker_url for n in (1, 2, 3)
+    ]
+    assert taken == ["tcp://one:2376", "tcp://two:2376", "tcp://one:2376"]
+    assert kind(**arguments).docker_url == "tcp://one:2376"
 
 
 @pytest.mark.parametrize(("n_gpus", "optional"), [(1, "true"), (0, "false")])
