@@ -113,10 +113,9 @@ def render(run_id: str, store: Store, reports: list[Path]) -> None:
                 text = f"{verdict.id}: {sentence(verdict, 'en')}"
                 table.add_row(MARKS[verdict.status], escape(text))
             console.print(f"\n[bold]{record.step}[/]\n", table, sep="")
-    for record in run.steps.values():
-        if record.state == "failed":
-            text = escape(f"{record.error} {record.message}")
-            console.print(f"\n[red]{record.step} failed[/]: {text}")
+    for record in run.failed:
+        text = escape(f"{record.error} {record.message}")
+        console.print(f"\n[red]{record.step} failed[/]: {text}")
     if model := _model(run, store):
         aliases = ", ".join(model["aliases"]) or "no alias"
         console.print(f"\n[bold]model[/]  {model['name']} version {model['version']} ({aliases})")

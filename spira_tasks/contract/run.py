@@ -122,16 +122,22 @@ class Run:
     @property
     def outcome(self) -> RunOutcome:
         states = {record.state for record in self.steps.values()}
-        for step, records in self.shards.items():
-            if step not in self.steps:
-                states |= {record.state for record in records}
         if "blocked" in states:
             return "blocked"
-        if "failed" in states:
+        if self.failed:
             return "failed"
         if "promote" not in self.steps:
             return "running"
         return "promoted" if self.steps["promote"].metrics["promoted"] else "kept"
+
+    @property
+    def failed(self) -> list[StepRecord]:
+        """The steps that failed, and shards that failed where their step never came."""
+        of_steps = [one for one in self.steps.values() if one.state == "failed"]
+        waiting = [
+            one for step, own in self.shards.items() if step not in self.steps for one in own
+        ]
+        return [*of_steps, *(one for one in waiting if one.state == "failed")]
 
     @property
     def finished_at(self) -> str:

@@ -215,6 +215,17 @@ def _steps(run: Run) -> Iterator[StepFacts]:
             what = (one.step, one.state, one.seconds, one.found, one.key, one.finished_at)
             code = one.provenance.get("code", "")
             yield StepFacts(*what, one.error, one.message, one.outputs, code)
+        elif failed := [one for one in run.failed if one.step.partition(".")[0] == step.name]:
+            shard = failed[0]
+            message = f"{shard.step}: {shard.message}"
+            yield StepFacts(
+                step.name,
+                "failed",
+                shard.seconds,
+                finished_at=shard.finished_at,
+                error=shard.error,
+                message=message,
+            )
         elif "promote" not in run.steps:
             yield StepFacts(step.name, "waiting")
 

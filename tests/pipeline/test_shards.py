@@ -13,6 +13,7 @@ from stores import remembered
 from test_dags import airflow, home
 
 from spira.store import n_files
+from spira_tasks import show
 from spira_tasks.artifacts import Store, open_source, put_source
 from spira_tasks.cohort import write_cohort
 from spira_tasks.commands.runs import run_steps
@@ -21,6 +22,7 @@ from spira_tasks.contract.record import Result
 from spira_tasks.contract.step import MAX_SHARDS, Resources, Shard, Step
 from spira_tasks.errors import ConfigError
 from spira_tasks.provenance import ROOT
+from spira_tasks.reports import gather
 from spira_tasks.runner import run_step, shards
 
 __all__ = ["home"]  # a fixture
@@ -107,7 +109,7 @@ def test_with_shards_the_results_are_the_same_and_nothing_is_left_to_do(
 
 
 def test_a_shard_that_fails_fails_the_run_until_its_step_is_done(
-    data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(str(tmp_path / "store"))
     ingest, _ = sharded(data, 8)
@@ -115,6 +117,11 @@ def test_a_shard_that_fails_fails_the_run_until_its_step_is_done(
     with pytest.raises(ConfigError):
         run_step(replace(first, config={"min_duration_seconds": -1}), "r", store)
     assert store.runs.read("r").outcome == "failed"
+    show.render("r", store, [])
+    assert "ingest.1-of-2 failed: ConfigError step 'ingest'" in capsys.readouterr().out
+    (first_step, *_) = gather._steps(store.runs.read("r"))
+    assert (first_step.name, first_step.state) == ("ingest", "failed")
+    assert first_step.message.startswith("ingest.1-of-2: ")
     run_step(ingest, "r", store)
     assert store.runs.read("r").outcome == "running"
 
