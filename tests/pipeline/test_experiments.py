@@ -19,7 +19,6 @@ from small_run import SETTINGS
 from test_dags import airflow
 
 from spira_tasks.artifacts import Store
-from spira_tasks.artifacts.blobs import name_of
 from spira_tasks.cli import main
 from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
 from spira_tasks.experiments import comparison
@@ -100,8 +99,7 @@ def searched(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Searche
         split = store.directory(runs.shared["split.recordings"]).path("recordings.parquet")
         sides = pd.read_parquet(split).set_index("record_id")["split"]
         sealed |= set(table[table["record_id"].map(sides) == "test"][column])
-    for blob in sealed:
-        store.delete(name_of(blob))
+    store.blobs.delete_all(sealed)
     n_run = run_all(runs)
     return Searched(store, finished.cohort, comparison.publish(runs), n_run, frozenset(sealed))
 
@@ -151,6 +149,24 @@ def test_a_search_is_compared_with_the_settings_as_they_stand(searched: Searched
     (dropout,) = found["arms"][1]["settings"].values()
     assert f"--set train.dropout={dropout} --set train.seed=1" in found["arms"][1]["command"]
     assert "--set evaluate.n_resamples=200" in found["arms"][1]["command"]
+
+
+def test_the_command_ends_with_the_comparison_and_says_how_to_go_on(
+    searched: Searched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.toml"
+    given = ("--data", str(searched.cohort), "--store", searched.store.url)
+    file.write_text(SEARCH)
+    assert main(["experiment", str(file), *given]) == 0
+    printed = capsys.readouterr().out
+    for shown in ("synthetic cohort", "As they stand", "Chosen by the search", "pipeline training"):
+        assert shown in printed
+    file.write_text(SEARCH.replace("n_folds = 3", "n_folds = 4"))
+    assert main(["experiment", str(file), *given, "--trials", "0"]) == 0
+    assert "trials are missing" in capsys.readouterr().err
+    file.write_text(SEARCH.replace("2099-12-31", "2020-12-31"))
+    assert main(["experiment", str(file), *given]) == 78
+    assert "ended on 2020-12-31: ask its owner, speech group" in capsys.readouterr().err
 
 
 def test_people_see_the_trials_below_their_experiment_in_mlflow(searched: Searched) -> None:
