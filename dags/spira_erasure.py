@@ -11,7 +11,7 @@ import os
 
 from airflow.sdk import DAG, Param
 
-from spira.launch import COMMON, add_steps
+from spira.launch import COMMON, add_steps, reason
 from spira_tasks.contract.pipelines import ERASURE
 from spira_tasks.contract.place import COMMAND
 
@@ -34,13 +34,7 @@ with DAG(
             title="Snapshots",
             description="Folder, or s3://bucket/prefix, that holds the snapshots",
         ),
-        "reason": Param(
-            type="string",
-            minLength=10,
-            maxLength=500,
-            title="Reason",
-            description="Kept for ever: write no name, number or address of a person",
-        ),
+        "reason": reason(),
     },
     **COMMON,
 ) as dag:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from spira.launch import COMMON, add_steps
+from spira.launch import COMMON, add_steps, reason
 from spira_tasks.contract.pipelines import ROLLBACK
 
 with DAG(
@@ -24,13 +24,7 @@ with DAG(
             title="Version",
             description="Number of the version that is to serve; empty for the one before",
         ),
-        "reason": Param(
-            type="string",
-            minLength=10,
-            maxLength=500,
-            title="Reason",
-            description="Kept for ever: write no name, number or address of a person",
-        ),
+        "reason": reason(),
     },
     **COMMON,
 ) as dag:

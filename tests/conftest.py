@@ -14,7 +14,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from browser import Page
+from collecting import Collection
 from faults import FAULTY, Reference, looked_at, outputs
+from on_phone import enrol, phone
 from planted import TOLERANT, plant
 from production import Production, production, why_not
 from production import Run as DagRun
@@ -206,6 +209,29 @@ def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     results = {name: Result.from_json(text) for name, text in written.items()}
     store = linked_copy(Store(str(folder / "store")), tmp_path_factory.mktemp("copy") / "store")
     return Run("first", store, cohort, results, refusal)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
+    """A server of collection, with a site whose numbers end in a check letter."""
+    with Collection.at(tmp_path_factory.mktemp("collection"), check_letter=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that a test writes, and a browser hears."""
+    return tmp_path_factory.mktemp("microphone") / "voice.wav"
+
+
+@pytest.fixture(scope="module")
+def page(
+    collection: Collection, microphone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
+    """A phone that is enrolled."""
+    with phone(tmp_path_factory.mktemp("profile"), microphone) as page:
+        enrol(page, collection)
+        yield page
 
 
 @pytest.fixture(scope="session")

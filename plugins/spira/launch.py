@@ -11,7 +11,14 @@ from collections import deque
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, AssetOrTimeSchedule, BaseOperator, Context, CronTriggerTimetable
+from airflow.sdk import (
+    Asset,
+    AssetOrTimeSchedule,
+    BaseOperator,
+    Context,
+    CronTriggerTimetable,
+    Param,
+)
 from airflow.sdk.exceptions import AirflowException
 
 from spira import notify
@@ -171,6 +178,17 @@ def add_steps(pipeline: Pipeline) -> None:
         (last,) = (tasks[step.name] for step in pipeline.teardown)
         [tasks[step.name] for step in pipeline] >> last.as_teardown(on_failure_fail_dagrun=False)
         add_outcome(pipeline, last)
+
+
+def reason() -> Param:
+    """Of a form by which a person decides something."""
+    return Param(
+        type="string",
+        minLength=10,
+        maxLength=500,
+        title="Reason",
+        description="Kept for ever: write no name, number or address of a person",
+    )
 
 
 def add_outcome(pipeline: Pipeline, last: BaseOperator) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CHROMIUM, Page
 from collecting import Collection
-from on_phone import NARROW, address, enrol, kept, network, phone, record, voice, wav
+from on_phone import NARROW, address, kept, network, record, voice, wav
 from serving import publish, working
 from sqlalchemy import select, update
 
@@ -35,26 +34,6 @@ ALL_KEPT = """Promise.all((await indexedDB.databases()).map(({name}) => new Prom
 
 
 @pytest.fixture(scope="module")
-def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
-    with Collection.at(tmp_path_factory.mktemp("ward"), check_letter=True) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("microphone") / "voice.wav"
-
-
-@pytest.fixture(scope="module")
-def page(
-    ward: Collection, microphone: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Page]:
-    with phone(tmp_path_factory.mktemp("profile"), microphone) as page:
-        enrol(page, ward)
-        yield page
-
-
-@pytest.fixture(scope="module")
 def champion(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A registry whose model may serve."""
     folder = tmp_path_factory.mktemp("registry")
@@ -64,15 +43,15 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def rows(ward: Collection, table: Any) -> list[Any]:
-    with ward.engine.connect() as connection:
+def rows(collection: Collection, table: Any) -> list[Any]:
+    with collection.engine.connect() as connection:
         return [*connection.execute(select(table))]
 
 
 def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_in_plain_words(
-    ward: Collection, page: Page, microphone: Path, champion: Store
+    collection: Collection, page: Page, microphone: Path, champion: Store
 ) -> None:
-    page.open(address(ward))
+    page.open(address(collection))
     network(page, there=False)
     page.click("#ask", "Ask the model")
     record(page, microphone, "SENTENCE")
@@ -81,19 +60,19 @@ def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_i
     page.click("#send-ask")
     page.read("On this phone, to be sent")
     page.read("No network. Sends by itself when there is a network.")
-    assert rows(ward, INFERENCES) == []
+    assert rows(collection, INFERENCES) == []
     network(page, there=True)
     page.wait("document.querySelector('.answer h2').innerText == 'Waiting for the answer'")
-    (asked,) = rows(ward, INFERENCES)
+    (asked,) = rows(collection, INFERENCES)
     assert (asked.agreed["labels"], asked.agreed["ab"]) == (True, False)
     assert (asked.about["agc"], asked.task) == (False, "SENTENCE")
     assert asked.subject_id is not None
-    assert ward.blobs.exists(f"sha256:{asked.sha256}")
+    assert collection.blobs.exists(f"sha256:{asked.sha256}")
     assert kept(page, "store.bytesOf((await store.sessions())[0].takes.SENTENCE)") is None
 
-    with working(ward.engine, ward.blobs, SqlQueue(ward.engine), champion):
+    with working(collection.engine, collection.blobs, SqlQueue(collection.engine), champion):
         shown = page.read("This is not a diagnosis.")
-    (answered,) = rows(ward, PREDICTIONS)
+    (answered,) = rows(collection, PREDICTIONS)
     assert HEADS[answered.decision] in shown
     assert f"{answered.probability:.0%}" in shown
     assert "a computer made" in shown  # the model learned from nothing
@@ -101,7 +80,7 @@ def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_i
     page.read(f"{len(answered.window_scores)} of 4 s")
     page.click("#agreed")
     page.read("Noted.")
-    assert {row.action for row in rows(ward, ACTIONS)} == {"seen", "agreed"}
+    assert {row.action for row in rows(collection, ACTIONS)} == {"seen", "agreed"}
     left = page.run(f"(async () => {ALL_KEPT})()")
     assert asked.inference_id in left
     for gone in (NUMBER, answered.decision, "probability", "window_scores"):
@@ -138,12 +117,12 @@ def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_i
     ids=["inconclusive", "negative", "again"],
 )
 def test_every_answer_says_what_it_means_in_words(
-    ward: Collection, page: Page, changes: dict[str, Any], words: list[str]
+    collection: Collection, page: Page, changes: dict[str, Any], words: list[str]
 ) -> None:
     """On the recording of the test before, as if another model had answered."""
-    with ward.engine.begin() as connection:
+    with collection.engine.begin() as connection:
         connection.execute(update(PREDICTIONS).values(**changes))
-    page.open(address(ward))
+    page.open(address(collection))
     page.click("#answers")
     page.click("a.button", "Look")
     shown = page.read(words[-1])
@@ -154,26 +133,26 @@ def test_every_answer_says_what_it_means_in_words(
 
 
 def test_what_is_deleted_on_the_phone_is_deleted_on_the_server(
-    ward: Collection, page: Page
+    collection: Collection, page: Page
 ) -> None:
-    (asked,) = rows(ward, INFERENCES)
+    (asked,) = rows(collection, INFERENCES)
     network(page, there=False)
     page.click("#delete")
     page.click("#yes")
     page.read("To be deleted on the server")
     network(page, there=True)
     page.read("Nothing was asked yet.")
-    (gone,) = rows(ward, INFERENCES)
+    (gone,) = rows(collection, INFERENCES)
     assert gone.deleted_at is not None
     assert gone.subject_id is None
-    assert not ward.blobs.exists(f"sha256:{asked.sha256}")
+    assert not collection.blobs.exists(f"sha256:{asked.sha256}")
 
 
 def test_a_take_that_is_no_good_is_never_sent(
-    ward: Collection, page: Page, microphone: Path
+    collection: Collection, page: Page, microphone: Path
 ) -> None:
-    n_before = len(rows(ward, INFERENCES))
-    page.open(address(ward))
+    n_before = len(rows(collection, INFERENCES))
+    page.open(address(collection))
     page.click("#ask", "Ask the model")
     microphone.write_bytes(wav(voice(8, gain=4)))
     page.click("#record", "Record")
@@ -181,4 +160,4 @@ def test_a_take_that_is_no_good_is_never_sent(
     page.click("#record", "Stop")
     page.read("It has to be recorded again")
     assert page.run("document.querySelector('#next')") is None
-    assert len(rows(ward, INFERENCES)) == n_before
+    assert len(rows(collection, INFERENCES)) == n_before

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,27 +43,6 @@ PART_AHEAD = """(async () => {
     await api.sendPart(device.key, take.sha256, 0, take.n_bytes, bytes.slice(0, 1000)); })()"""
 NOTE_OFFSETS = """self.offsets = []; self.ask = self.fetch; self.fetch = (url, options) => {
     self.offsets.push(options.headers['Upload-Offset']); return self.ask(url, options); }; 0"""
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
-    with Collection.at(tmp_path_factory.mktemp("collection"), check_letter=True) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("microphone") / "voice.wav"
-
-
-@pytest.fixture(scope="module")
-def page(
-    collection: Collection, microphone: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Page]:
-    """A phone that is enrolled."""
-    with phone(tmp_path_factory.mktemp("profile"), microphone) as page:
-        enrol(page, collection)
-        yield page
 
 
 def consent(page: Page, answer: str = "Agrees") -> None:
