@@ -188,6 +188,7 @@ def main() -> None:
         before = {one.pid for one in psutil.Process().children()}
         process = ModelProcess(model)
         stack.callback(process.close)
+        process.load(lambda: None)
         (alone,) = {one.pid for one in psutil.Process().children()} - before
         worker, server = (stand.processes[name].pid for name in ("worker-0", "server"))
         of_service = by_service(stand, key)
