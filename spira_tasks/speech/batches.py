@@ -68,17 +68,22 @@ class Batches:
         self.lengths = [len(ward) for ward in bank]
         self.bank = pad_sequence(list(bank), batch_first=True) if bank else None
 
-    def make(self, indices: Sequence[int], draw: int) -> Batch:
+    def make(self, indices: Sequence[int], draws: int | Sequence[int]) -> Batch:
         """The batch of the examples at ``indices``.
 
-        ``draw`` is the number of the epoch, or another number for a draw that never changes.
+        ``draws`` is the number of the epoch, or another number for a draw that never changes; or
+        such a number for each example.
         """
+        if isinstance(draws, int):
+            draws = [draws] * len(indices)
         chosen = [self.examples[index] for index in indices]
         spec: FeatureSpec = self.extractor.spec  # type: ignore[assignment]
-        signals = self._noisy(chosen, draw, spec.n_window_samples)
+        signals = self._noisy(chosen, draws, spec.n_window_samples)
         if spec.temporal != "windows":
             return self._whole(chosen, signals, spec)
-        starts = [self._starts(example, draw, spec) for example in chosen]
+        starts = [
+            self._starts(example, draw, spec) for example, draw in zip(chosen, draws, strict=True)
+        ]
         n_windows = [len(of_one) for of_one in starts]
         rows = np.repeat(np.arange(len(chosen)), n_windows)
         firsts = np.concatenate(starts).astype(np.int64)
@@ -111,7 +116,7 @@ class Batches:
         rng = recording_rng(self.seed, example.record_id, draw, 1)
         return [int(rng.integers(spare, endpoint=True))]
 
-    def _noisy(self, chosen: Sequence[Example], draw: int, n_least: int) -> Tensor:
+    def _noisy(self, chosen: Sequence[Example], draws: Sequence[int], n_least: int) -> Tensor:
         """Waveforms with ward noise, (recording, time), zeros behind the shorter ones."""
         device = chosen[0].pcm16.device
         waveforms = to_float(pad_sequence([example.pcm16 for example in chosen], batch_first=True))
@@ -127,7 +132,7 @@ class Batches:
                 recording_rng(self.seed, example.record_id, draw),
                 label=example.label,
             )
-            for example in chosen
+            for example, draw in zip(chosen, draws, strict=True)
         ]
         n_most = max(map(len, drawn))
         if not n_most:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 VALIDATION_DRAW = 2**32 - 1  # in place of an epoch's number: validation noise never changes
 CHECKPOINT_VERSION = "2"
+AGAIN = 2**20  # added to the draw of a recording for each time that its epoch had it before
 HELD_BYTES = 256 * 2**20  # validation features that are kept from epoch to epoch, at most
 
 
@@ -152,16 +154,17 @@ def fit(
         others = [4, parallel.rank()] if parallel.rank() else []  # drop other values than the first
         torch.manual_seed(int(np.random.default_rng([seed, number, *others]).integers(2**63)))
         order = sample(labels, recipe.sampler, np.random.default_rng([seed, number, 1]))
+        drawn = with_draws(order.tolist(), number)
         mixing = np.random.default_rng([seed, number, 2])
         network.train()
         total, n_windows = torch.zeros((), dtype=torch.float64), 0
         for start in range(0, n_batches * recipe.batch_size, recipe.batch_size):
-            indices = parallel.share(order[start : start + recipe.batch_size].tolist())
-            batch = train.make(indices, number)
+            part = parallel.share(drawn[start : start + recipe.batch_size])
+            batch = train.make([index for index, _ in part], [draw for _, draw in part])
             features, targets = batch.features, batch.labels
             recordings = batch.recordings.to(targets.device)
             if recipe.stripes:
-                features = _striped(batch, indices, recipe.stripes, [seed, number, 3], fill)
+                features = _striped(batch, part, recipe.stripes, seed, fill)
             if recipe.mixup:
                 shares = mixing.beta(recipe.mixup, recipe.mixup, size=len(targets) // 2)
                 features, targets = mix(features, targets, torch.from_numpy(shares).to(targets))
@@ -201,22 +204,38 @@ def sample(
     """The recordings of an epoch, in order, by their index."""
     if sampler == "plain":
         return rng.permutation(len(labels))
-    is_patient = np.asarray(labels) >= 0.5
+    is_patient = np.asarray(labels) > 0.5
     n_of_class = np.where(is_patient, is_patient.sum(), (~is_patient).sum())
     weights = 1 / n_of_class
     return rng.choice(len(labels), size=len(labels), p=weights / weights.sum())
 
 
+def with_draws(order: Sequence[int], epoch: int) -> list[tuple[int, int]]:
+    """Each recording with its draw: one that an epoch has several times looks different each time.
+
+    Examples
+    --------
+    >>> [(index, draw - 7) for index, draw in with_draws([4, 2, 4, 4], epoch=7)]
+    [(4, 0), (2, 0), (4, 1048576), (4, 2097152)]
+    """
+    n_before: Counter[int] = Counter()
+    drawn = []
+    for index in order:
+        drawn.append((index, epoch + AGAIN * n_before[index]))
+        n_before[index] += 1
+    return drawn
+
+
 def _striped(
-    batch: Batch, indices: Sequence[int], stripes: Stripes, key: Sequence[int], fill: Tensor | None
+    batch: Batch, part: Sequence[tuple[int, int]], stripes: Stripes, seed: int, fill: Tensor | None
 ) -> Tensor:
-    """The features of a batch with stripes that depend on the epoch and the recording."""
+    """The features of a batch with stripes that depend on the recording and its draw."""
     features = batch.features
     shape = (features.shape[1], features.shape[2])
-    n_windows = torch.bincount(batch.recordings, minlength=len(indices)).tolist()
+    n_windows = torch.bincount(batch.recordings, minlength=len(part)).tolist()
     drawn = [
-        stripes.draw(shape, np.random.default_rng([*key, index]), n)
-        for index, n in zip(indices, n_windows, strict=True)
+        stripes.draw(shape, np.random.default_rng([seed, draw, 3, index]), n)
+        for (index, draw), n in zip(part, n_windows, strict=True)
     ]
     bounds = [
         torch.from_numpy(np.concatenate(one)).to(features.device)
@@ -262,7 +281,7 @@ class Validation:
                 n_windows = torch.bincount(recordings)
                 losses.append(mean * n_windows if self.recipe.validation == "windows" else mean)
             classes.append(labels)
-        every, is_patient = torch.cat(losses).double(), torch.cat(classes) >= 0.5
+        every, is_patient = torch.cat(losses).double(), torch.cat(classes) > 0.5
         if self.recipe.validation == "classes":
             return float((every[is_patient].mean() + every[~is_patient].mean()) / 2)
         return float(every.mean())

@@ -31,6 +31,7 @@ from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
 from spira_tasks.speech.model import SpiraConv
 from spira_tasks.speech.spec_augment import Stripes
 from spira_tasks.speech.training import (
+    AGAIN,
     VALIDATION_DRAW,
     Epoch,
     Learner,
@@ -164,6 +165,19 @@ def test_a_balanced_sampler_draws_both_classes_as_often_and_a_plain_one_everybod
     assert {*np.concatenate(drawn)} == set(range(50))
 
 
+def test_a_recording_that_an_epoch_has_twice_looks_different_the_second_time() -> None:
+    labels = [1.0] + [0.0] * 7
+    learner = Learner(Line(), Recipe(1, sampler="balanced", schedule="none"))
+    train = Fixed(labels)
+    list(fit(learner, train, Fixed([0.0, 1.0]), labels=labels, seed=1))
+    assert len(train.draws) == 8
+    assert set(train.draws) == {1, 1 + AGAIN}
+
+    made = batches(TRAIN[:1], 1).make([0, 0, 0], [1, 1 + AGAIN, 1]).features
+    assert torch.equal(made[0], made[2])
+    assert not torch.equal(made[0], made[1])
+
+
 class Line(nn.Module):
     """Its logit is ``slope`` times the mean of the features."""
 
@@ -187,8 +201,8 @@ class Fixed(Batches):
         self.counts = torch.tensor(n_windows or [1] * len(labels))
         self.draws: list[int] = []
 
-    def make(self, indices: Sequence[int], draw: int) -> Batch:
-        self.draws.append(draw)
+    def make(self, indices: Sequence[int], draws: int | Sequence[int]) -> Batch:
+        self.draws += [draws] if isinstance(draws, int) else draws
         labels = torch.tensor([float(self.examples[index].label) for index in indices])
         recordings = torch.arange(len(indices)).repeat_interleave(self.counts[list(indices)])
         features = torch.full((len(recordings), 3, 2), 2.0)
