@@ -1,7 +1,7 @@
 """How many recordings are best kept in few files: ``python -m benchmarks.packs``.
 
 The same contents (waveforms of 5 s, MFCC of 2 windows) are written as one file each, and in packs
-of 32 MiB in four formats; each is written, opened, read in random order with every content checked
+of 16 MiB in four formats; each is written, opened, read in random order with every content checked
 by its digest, and written anew without one content, which is what an erasure needs.  The formats
 take turns; the output is the median, and its ratio to plain packs of the same turn.
 """
@@ -25,7 +25,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import safetensors.numpy
 
-PACK_BYTES = 32 << 20
+PACK_BYTES = 16 << 20
 
 
 class Format(Protocol):

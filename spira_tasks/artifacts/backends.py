@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeAlias
 from uuid import uuid4
 
 from spira_tasks.errors import ConfigError, ServiceUnavailable
@@ -28,6 +28,8 @@ CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # or a limit of files is reached
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")
+
+Content: TypeAlias = bytes | memoryview | Path  # what is written: it, or a local file that has it
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Backend(Protocol):
     def entries(self, prefix: str) -> list[Entry]:
         """List all files below the folder ``prefix`` (``""`` for all), sorted by name."""
 
-    def write(self, name: str, content: bytes | Path, *, durable: bool = False) -> None:
+    def write(self, name: str, content: Content, *, durable: bool = False) -> None:
         """Write bytes, or the content of a local file, over whatever is there.
 
         ``durable``: not only the end of this process, but a power loss too leaves the file whole.
@@ -155,7 +157,7 @@ class Folder:
             )
         return sorted(found, key=lambda entry: entry.name)
 
-    def write(self, name: str, content: bytes | Path, *, durable: bool = False) -> None:
+    def write(self, name: str, content: Content, *, durable: bool = False) -> None:
         target = self.root / name
         with self._whole_file(content, durable=durable) as temporary:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,17 +186,17 @@ class Folder:
         (self.root / name).unlink(missing_ok=True)
 
     @contextmanager
-    def _whole_file(self, content: bytes | Path, *, durable: bool = False) -> Iterator[Path]:
+    def _whole_file(self, content: Content, *, durable: bool = False) -> Iterator[Path]:
         """Lend a complete read-only file under ``tmp/``, to be moved to its name."""
         temporary = self.root / "tmp" / uuid4().hex
         try:
             self._prepare()
             with temporary.open("xb") as file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                else:
+                if isinstance(content, Path):
                     with content.open("rb") as source:
                         shutil.copyfileobj(source, file, CHUNK_BYTES)
+                else:
+                    file.write(content)
                 os.fchmod(file.fileno(), 0o444)
                 if durable:
                     file.flush()

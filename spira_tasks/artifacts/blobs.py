@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spira_tasks.artifacts.backends import Backend
+from spira_tasks.artifacts.backends import Backend, Content
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -79,7 +79,7 @@ class Blobs:
         """Remove a content for good; do nothing when it is gone."""
         self._backend.delete(name_of(digest))
 
-    def _put(self, digest: str, size: int, content: bytes | Path, *, durable: bool = False) -> None:
+    def _put(self, digest: str, size: int, content: Content, *, durable: bool = False) -> None:
         if self._file_size(digest) != size:  # absent, or cut short by a power loss
             self._backend.write(name_of(digest), content, durable=durable)
 
@@ -93,7 +93,7 @@ class Blobs:
         return content
 
 
-def digest_of(content: bytes) -> str:
+def digest_of(content: bytes | memoryview) -> str:
     """Return the digest of ``content``, ``"sha256:<hex>"``."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 

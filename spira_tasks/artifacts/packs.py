@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -32,7 +33,7 @@ from spira_tasks.artifacts.blobs import (
 )
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
-PACK_BYTES = 32 << 20  # what a pack holds at most, but for its last content
+PACK_BYTES = 16 << 20  # what a pack holds at most, but for its last content
 PACK_SECONDS = 30.0  # what a kill without warning costs at most
 FOLDER = "memo"
 
@@ -75,7 +76,10 @@ class Packs(Blobs):
         self._records: dict[str, tuple[bytes, list[str]]] | None = None  # None: not asked for yet
         self._sizes: dict[str, int] = {}  # of packs
         self._has_looked = False
-        self._new: dict[str, bytes] = {}  # contents of the pack that is being made,
+        # The pack that is being made.  Its buffer is apart from the heap, where contents that stay
+        # a while between others that do not would leave gaps, and make the process grow.
+        self._buffer: mmap.mmap | None = None
+        self._new: dict[str, tuple[int, int]] = {}  # its contents: offset, size
         self._remembered: dict[str, tuple[Mapping[str, Any], list[str]]] = {}  # its records,
         self._n_bytes, self._since = 0, 0.0  # its size, and when it was begun
 
@@ -88,8 +92,14 @@ class Packs(Blobs):
         with self._lock:
             if digest not in self._new and not self._is_packed(digest):
                 self._begin()
-                self._new[digest] = content
+                if self._buffer and self._n_bytes + len(content) > len(self._buffer):
+                    self.flush()
+                if self._buffer is None:
+                    n_bytes = max(PACK_BYTES, len(content))
+                    self._buffer = mmap.mmap(-1, n_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                self._new[digest] = (self._n_bytes, len(content))
                 self._n_bytes += len(content)
+                self._buffer[self._n_bytes - len(content) : self._n_bytes] = content
         return digest
 
     def memorize(self, key: str, record: Mapping[str, Any]) -> None:
@@ -99,7 +109,7 @@ class Packs(Blobs):
         with self._lock:
             self._begin()
             self._remembered[checked(key)] = (record, needs)
-            if self._n_bytes >= PACK_BYTES or time.monotonic() - self._since > PACK_SECONDS:
+            if time.monotonic() - self._since > PACK_SECONDS:
                 self.flush()
 
     def recall(self, key: str) -> dict[str, Any] | None:
@@ -125,7 +135,11 @@ class Packs(Blobs):
         with self._lock:
             if not (self._new or self._remembered):
                 return
-            self._write(self._new, self._remembered)
+            with memoryview(self._buffer or b"") as whole, whole[: self._n_bytes] as pack:
+                self._write(pack, self._new, self._remembered)
+            if self._buffer:
+                self._buffer.close()
+            self._buffer = None
             self._new, self._remembered, self._n_bytes, self._since = {}, {}, 0, 0.0
 
     def read(self, digest: str, *, again: bool = False) -> bytes:
@@ -133,8 +147,9 @@ class Packs(Blobs):
         hex_of(digest)
         for _ in range(2):
             with self._lock:
-                if digest in self._new:
-                    return self._new[digest]
+                if self._buffer and digest in self._new:
+                    offset, size = self._new[digest]
+                    return self._buffer[offset : offset + size]
                 place = self._places.get(digest)
             if place is not None:
                 content = self._backend.read_range(*_file(place), keep=again)
@@ -154,7 +169,7 @@ class Packs(Blobs):
         hex_of(digest)
         with self._lock:
             if digest in self._new:
-                return len(self._new[digest])
+                return self._new[digest][1]
             if not self._is_packed(digest) and digest not in self._places:
                 found = self._file_size(digest)
                 if found is not None:
@@ -266,16 +281,15 @@ class Packs(Blobs):
 
     def _write(
         self,
-        contents: Mapping[str, bytes],
+        pack: bytes | memoryview,
+        contents: Mapping[str, tuple[int, int]],
         records: Mapping[str, tuple[Mapping[str, Any], list[str]]],
     ) -> str:
         """Store a pack and its index; return the digest of the pack, empty where there is none."""
-        index, offset = Index(records=dict(records)), 0
-        for digest, content in contents.items():
-            index.contents[digest] = (offset, len(content))
-            offset += len(content)
+        index = Index("", dict(contents), dict(records))
         if contents:
-            index.pack = self.put(b"".join(contents.values()))
+            index.pack = digest_of(pack)
+            self._put(index.pack, len(pack), pack)
         fields = {"pack": index.pack, "contents": index.contents, "records": index.records}
         name = f"{FOLDER}/{hex_of(digest_of(canonical_json(fields)))}.json"
         self._backend.write(name, sealed.sealed(name, fields))
@@ -284,16 +298,20 @@ class Packs(Blobs):
 
     def _rewrite(self, name: str, index: Index, gone: Collection[str]) -> None:
         """Replace a pack by one without some contents; what is damaged in it goes too."""
-        contents = {}
+        contents: dict[str, tuple[int, int]] = {}
+        whole = bytearray()
         for digest, (offset, size) in index.contents.items():
             if digest not in gone:
                 place = (index.pack, offset, size)
                 content = self._backend.read_range(*_file(place))
                 if content is not None and digest_of(content) == digest:
-                    contents[digest] = content
+                    contents[digest] = (len(whole), size)
+                    whole += content
         lost = (index.contents.keys() - contents.keys()) | set(gone)
         records = {key: one for key, one in index.records.items() if lost.isdisjoint(one[1])}
-        pack = self._write(contents, records) if contents or records else ""
+        pack = ""
+        if contents or records:
+            pack = self._write(memoryview(whole), contents, records)
         if len(records) < len(index.records) or len(contents) < len(index.contents):
             self._backend.delete(name)
         if index.pack and pack != index.pack:

@@ -25,7 +25,7 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from spira_tasks import scratch
-from spira_tasks.artifacts.backends import CHUNK_BYTES, Entry
+from spira_tasks.artifacts.backends import CHUNK_BYTES, Content, Entry
 from spira_tasks.errors import ConfigError, ServiceUnavailable, SpiraError
 from spira_tasks.s3_client import Service
 
@@ -111,7 +111,7 @@ class Bucket:
         return sorted(found, key=lambda entry: entry.name)
 
     # S3 answers when it is durable.
-    def write(self, name: str, content: bytes | Path, *, durable: bool = False) -> None:  # noqa: ARG002
+    def write(self, name: str, content: Content, *, durable: bool = False) -> None:  # noqa: ARG002
         with self._client() as client:
             if isinstance(content, Path):  # in parts, so that memory does not grow with the file
                 client.fput_object(self.bucket, self.prefix + name, str(content))
