@@ -247,7 +247,7 @@ def test_a_search_that_is_killed_computes_nothing_again_and_ends_in_the_same_poi
     command = [sys.executable, "-m", "spira_tasks", "experiment", str(tmp_path / "killed.toml")]
     process = subprocess.Popen(
         [*command, "--data", str(searched.cohort), "--store", store.url],
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     runs = Runs(parse(text, "killed"), str(searched.cohort), store)
