@@ -17,13 +17,17 @@ READERS = ("train", "evaluate")
 Made = tuple[StepRecord, Mapping[str, str]]  # a record, and its inputs by digest
 
 
-def missed_by(store: Store, classifier: str) -> list[str]:
+def made_by(store: Store) -> list[Made]:
+    """Every step that was recorded, with its inputs by digest; over a network it takes a while."""
+    return [(one, run.inputs(one.step)) for run in store.runs for one in run.steps.values()]
+
+
+def missed_by(made: Sequence[Made], classifier: str) -> list[str]:
     """Names of the gates that a classifier, by its digest, is not known to have come through.
 
     That is a gate that did not hand on what the training or the evaluation read; and every gate
     where no record says what the model was made of.
     """
-    made = _made(store)
     evaluations = [inputs for one, inputs in made if one.outputs.get("classifier") == classifier]
     trainings = [inputs for _, inputs in _trainings(made, classifier)]
     inputs_of = [TRAINING.step(step).inputs for step in READERS]
@@ -40,7 +44,7 @@ def missed_by(store: Store, classifier: str) -> list[str]:
     return [gate.name for gate in TRAINING.gates if gate.name in missed]
 
 
-def label_in_noise(store: Store, classifier: str) -> tuple[bool, set[str]]:
+def label_in_noise(made: Sequence[Made], classifier: str) -> tuple[bool, set[str]]:
     """Whether ward noise differed by label in a training of a classifier, by its digest.
 
     Returns
@@ -48,7 +52,7 @@ def label_in_noise(store: Store, classifier: str) -> tuple[bool, set[str]]:
     bool, set of str
         The second holds the presets that such a training had.
     """
-    configs = [one.config for one, _ in _trainings(_made(store), classifier)]
+    configs = [one.config for one, _ in _trainings(made, classifier)]
     seen = [
         config
         for config in configs
@@ -56,10 +60,6 @@ def label_in_noise(store: Store, classifier: str) -> tuple[bool, set[str]]:
         not in (None, [config.get("min_noises"), config.get("max_noises")])
     ]
     return bool(seen), {config["preset"] for config in seen if config.get("preset")}
-
-
-def _made(store: Store) -> list[Made]:
-    return [(one, run.inputs(one.step)) for run in store.runs for one in run.steps.values()]
 
 
 def _trainings(made: Sequence[Made], classifier: str) -> list[Made]:

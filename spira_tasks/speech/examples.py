@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from spira_tasks.speech.augmentation import NoisePolicy, insert_ward_noise, recording_rng, to_float
-from spira_tasks.speech.features import FeatureSpec, windows
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,3 @@ def noisy(
     """Return the (time,) float waveform of an example with the ward noise of one draw."""
     waveform, rng = to_float(example.pcm16), recording_rng(seed, example.record_id, *draw)
     return insert_ward_noise(waveform, bank, noise, rng) if bank else waveform
-
-
-def cut(waveform: Tensor, spec: FeatureSpec, which: str, rng: np.random.Generator) -> Tensor:
-    """Return the (window, time) windows of a waveform that one epoch uses."""
-    if which == "random":
-        spare = max(waveform.shape[0] - spec.n_window_samples, 0)
-        start = int(rng.integers(spare, endpoint=True))
-        waveform = waveform[start : start + spec.n_window_samples]
-    return windows(waveform, spec)

@@ -11,12 +11,15 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from spira_tasks.errors import ServiceUnavailable
+
+T = TypeVar("T")
 
 # A process waits so long for the others: for the first epoch's data, or a slow validation.
 PATIENCE = timedelta(minutes=10)
@@ -105,7 +108,7 @@ def _ended(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def share(indices: Sequence[int]) -> Sequence[int]:
+def share(indices: Sequence[T]) -> Sequence[T]:
     """The part of the recordings of a step that is for this process.
 
     A step of fewer recordings than processes is for each of them, whose mean is then the same.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,11 @@ def fit(
         Of the training recordings, for the sampler.
     fill : (bin,) tensor, optional
         What stripes put in place of features (``spec_augment.hide``); 0 without it.
+
+    Raises
+    ------
+    ConfigError
+        When a loss is no number any more: no later epoch would mend that.
     """
     recipe, network, average = learner.recipe, learner.network, learner.average
     optimizer = learner.optimizer
@@ -188,7 +194,13 @@ def fit(
             n_windows += len(targets)
         val_loss = validation.loss(average, number)
         loss_of_all, n_of_all = parallel.summed(float(total), n_windows)
-        learner.history.append(Epoch(number, loss_of_all / n_of_all, val_loss, rate))
+        train_loss = loss_of_all / n_of_all
+        if not math.isfinite(train_loss + val_loss):
+            raise ConfigError(
+                f"the training diverged: in epoch {number} the loss is {train_loss}, that of "
+                f"validation {val_loss}. Set a lower train.learning_rate, or train.clip_norm"
+            )
+        learner.history.append(Epoch(number, train_loss, val_loss, rate))
         yield learner.history[-1]
 
 

@@ -66,9 +66,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         raise ConfigError(f"MLflow no longer has version {registration['version']}; {GONE}")
     verdicts = sound(json.loads(inputs.report.path("evaluation.json").read_text()))
     verdicts.append(nobody_erased(n_erased(challenger, inputs)))
-    verdicts.append(behind_its_gates(gates.missed_by(work.store, challenger.classifier)))
-    seen = gates.label_in_noise(work.store, challenger.classifier)
-    verdicts.append(label_blind_augmentation(*seen))
+    made = gates.made_by(work.store)
+    verdicts.append(behind_its_gates(gates.missed_by(made, challenger.classifier)))
+    verdicts.append(label_blind_augmentation(*gates.label_in_noise(made, challenger.classifier)))
     refusal = applied.on_classifier(challenger.classifier, applied.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))

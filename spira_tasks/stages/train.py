@@ -157,6 +157,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         implementation=config.model_code,
         options=network_options(config),
     )
+    if config.windows == "random" and spec.features.temporal != "windows":
+        raise ConfigError(
+            f"train.windows is random, and materialize.temporal is {spec.features.temporal}: a "
+            "recording is one matrix there; set train.windows to all"
+        )
     classifier = Classifier(spec)
     if config.standardize:
         stored = features.set_index("record_id")["features"]

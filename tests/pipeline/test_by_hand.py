@@ -20,8 +20,9 @@ from spira_tasks.runner import run_step
 
 def test_a_model_that_the_pipeline_made_came_through_every_gate(finished: Run) -> None:
     classifier = finished.results["evaluate"].outputs["classifier"]
-    assert gates.missed_by(finished.store, classifier) == []
-    assert gates.label_in_noise(finished.store, classifier) == (False, set())
+    records = gates.made_by(finished.store)
+    assert gates.missed_by(records, classifier) == []
+    assert gates.label_in_noise(records, classifier) == (False, set())
     assert "behind_its_gates" not in finished.refusal
 
 
@@ -44,10 +45,11 @@ def test_a_model_trained_by_hand_on_what_no_gate_handed_on_is_known(
             inputs = {name: made[of][output] for name, (of, output) in references.items()}
             by_hand = replace(step, inputs=inputs | {"recordings": own})
             made[step.name] = run_step(by_hand, "by-hand", store).outputs
-    missed = gates.missed_by(store, made["evaluate"]["classifier"])
+    records, classifier = gates.made_by(store), made["evaluate"]["classifier"]
+    missed = gates.missed_by(records, classifier)
     assert missed == ["check_recordings", "check_training_set", "check_drift"]
     # and its ward noise was for controls only
-    assert gates.label_in_noise(store, made["evaluate"]["classifier"]) == (True, set())
+    assert gates.label_in_noise(records, classifier) == (True, set())
     # the mean over copies behind stripes is a condition of its own, which no check looks at
     report = json.loads(store.directory(made["evaluate"]["report"]).read("evaluation.json"))
     assert set(report["conditions"]) - set(report["drop_in_balanced_accuracy"]) == {

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from spira_tasks.speech.augmentation import NoisePolicy, insert_ward_noise, recording_rng, to_float
 from spira_tasks.speech.batches import Batches
-from spira_tasks.speech.examples import Example, cut
-from spira_tasks.speech.features import FeatureExtractor, FeatureSpec
+from spira_tasks.speech.examples import Example
+from spira_tasks.speech.features import FeatureExtractor, FeatureSpec, windows
 
 SPEC = FeatureSpec(window_seconds=1.0, step_seconds=0.25, n_mels=20, n_mfcc=20)
 SECONDS = (2.63, 0.4, 1.0, 1.9)  # longer, shorter and just as long as a window
@@ -28,6 +28,15 @@ def sound(number: int, seconds: float) -> Tensor:
 EXAMPLES = [Example(f"r{n}", sound(n, s), float(n % 2)) for n, s in enumerate(SECONDS)]
 # one repeats, one is silent
 BANK = [sound(11, 1.5), sound(12, 4.0), torch.zeros(70_000, dtype=torch.int16), sound(13, 5.0)]
+
+
+def cut(waveform: Tensor, spec: FeatureSpec, which: str, rng: np.random.Generator) -> Tensor:
+    """The (window, time) windows of a waveform that one epoch uses."""
+    if which == "random":
+        spare = max(waveform.shape[0] - spec.n_window_samples, 0)
+        start = int(rng.integers(spare, endpoint=True))
+        waveform = waveform[start : start + spec.n_window_samples]
+    return windows(waveform, spec)
 
 
 def one_by_one(

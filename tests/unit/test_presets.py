@@ -19,7 +19,7 @@ from spira_tasks.stages import evaluate, materialize, train
 # What a run may choose beside a preset; the rest of both steps a preset sets.
 FREE = {
     *("train.preset", "train.departures", "train.task", "train.seed", "train.device"),
-    *("train.n_threads", "materialize.tasks", "materialize.parameters"),
+    *("train.n_threads", "train.n_processes", "materialize.tasks", "materialize.parameters"),
 }
 
 

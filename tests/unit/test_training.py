@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
+from spira_tasks.errors import ConfigError
 from spira_tasks.speech import cpu, training
 from spira_tasks.speech.augmentation import (
     MAX_NOISE_PEAK,
@@ -229,6 +230,11 @@ def test_the_norm_of_the_gradients_is_clipped() -> None:
     for clip, length in ((0.0, gradient), (0.5, 0.5)):
         line, _ = lines([0.0], optimiser="radam", learning_rate=0.1, clip_norm=clip)
         assert float(line.slope.detach()) == pytest.approx(1 - 0.1 * length, rel=1e-5)
+
+
+def test_a_training_that_diverges_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"diverged: in epoch 1 .*lower train\.learning_rate"):
+        lines([0.0, 1.0], learning_rate=float("inf"))
 
 
 def test_mixed_windows_are_half_as_many_with_labels_in_between() -> None:
