@@ -62,7 +62,8 @@ def _bands(spectral: Spectral, frames: Tensor) -> Tensor:
     """Power of (frame, time) tapered frames in the bins or mel bands: (frame, bin)."""
     bank: Tensor | None = getattr(spectral.scale, "fb", None)
     bands = []
-    for some in frames.split(CHUNK if frames.device.type == "cpu" else len(frames)):
+    size = CHUNK if frames.device.type == "cpu" else len(frames)
+    for some in torch.split(frames, size):
         squares = torch.view_as_real(torch.fft.rfft(some, n=spectral.spec.n_fft)).square_()
         power = squares[..., 0] + squares[..., 1]
         bands.append(power if bank is None else torch.matmul(power, bank))

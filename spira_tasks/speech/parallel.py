@@ -108,12 +108,12 @@ def _ended(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def share(indices: Sequence[T]) -> Sequence[T]:
+def share(drawn: Sequence[T]) -> Sequence[T]:
     """The part of the recordings of a step that is for this process.
 
     A step of fewer recordings than processes is for each of them, whose mean is then the same.
     """
-    return indices[rank() :: n_processes()] if len(indices) >= n_processes() else indices
+    return drawn[rank() :: n_processes()] if len(drawn) >= n_processes() else drawn
 
 
 def average_gradients(network: nn.Module, n_windows: int) -> None:
