@@ -73,7 +73,7 @@ def run_step(step: Step, run_id: str, store: Store) -> Result:
     try:
         result, found = _find_or_compute(step, run_id, store, known)
         if step.shard:
-            close("done", metrics=result.metrics, seconds_computing=result.seconds)
+            close("done", found=found, metrics={} if found else result.metrics)
             return result
     except BaseException as error:
         if isinstance(error, errors.ArtifactCorrupt):
@@ -193,7 +193,8 @@ def _find_or_compute(
 
     code = provenance.code_digest(stage.__name__)
     packages = provenance.packages_digest(stage.__name__)
-    if step.shard:
+    if step.shard and any(ref.startswith("folder:") for ref in step.inputs.values()):
+        # the key needs all of the folder read, and a shard reads its own part
         work = _work(step, run_id, store, step.record, code + packages)
         return _work_ahead(step, stage, inputs, config, work), False
     digests = {name: directory.digest for name, directory in inputs.items()}
@@ -205,6 +206,9 @@ def _find_or_compute(
         log.info("%s: found %s", step.name, key[:12])
         return result, True
 
+    if step.shard:
+        work = _work(step, run_id, store, step.record, code + packages)
+        return _work_ahead(step, stage, inputs, config, work), False
     log.info("%s: computing %s", step.name, key[:12])
     started, cpu_started = time.monotonic(), _cpu_seconds()
     work = _work(step, run_id, store, key, code + packages)
@@ -258,23 +262,6 @@ def _used_gpu() -> bool:
     used: bool = torch.cuda.max_memory_allocated() > 0
     torch.cuda.reset_peak_memory_stats()
     return used
-
-
-def shards(step: Step, run_id: str, store: Store) -> list[Step]:
-    """The shards that work ahead of a step in this run; none where it has few rows.
-
-    Raises as ``resolve`` and ``open_source`` do.
-    """
-    if not step.resources.rows_per_shard:
-        return []
-    reference = next(iter(step.inputs.values()))
-    if step.upstream:
-        resolve(reference, run_id, store)
-        record = store.runs.step(run_id, reference.partition(".")[0])
-        n_rows = int(record.metrics.get("n_rows", 0)) if record else 0
-    else:
-        n_rows = len(open_source(reference).names)
-    return step.shards(step.resources.n_shards(n_rows))
 
 
 def _work_ahead(

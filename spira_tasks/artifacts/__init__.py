@@ -6,6 +6,7 @@ Layout, the same in a folder and in a bucket::
     trees/<sha256>.json             one artifact: [[relative path, sha256, size], ...]
     results/<key>.json              the Result of a key; written last, so it is the commit
     memo/<sha256>.json              index of a pack: where each content is, and what was done
+    locks/packs.json                who writes packs anew, while it does
     runs/<run_id>/<name>.json       what happened in a run
     checkpoints/<key>.safetensors   the state of unfinished work on the result of a key, sealed
     decisions/<kind>/<id>.json      what people decided: releases, waivers, erasures

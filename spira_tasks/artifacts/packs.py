@@ -11,11 +11,15 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import os
+import platform
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from spira_tasks.artifacts import sealed
@@ -31,11 +35,13 @@ from spira_tasks.artifacts.blobs import (
     missing,
     name_of,
 )
-from spira_tasks.errors import ArtifactCorrupt, ConfigError
+from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
 
 PACK_BYTES = 16 << 20  # what a pack holds at most, but for its last content
 PACK_SECONDS = 30.0  # what a kill without warning costs at most
 FOLDER = "memo"
+LOCK = "locks/packs.json"  # who writes packs anew: no other may, or it would bring back what went
+LOCK_SECONDS = 120.0  # without a sign of life of its holder, who has been killed
 
 log = logging.getLogger(__name__)
 
@@ -152,9 +158,10 @@ class Packs(Blobs):
                     return self._buffer[offset : offset + size]
                 place = self._places.get(digest)
             if place is not None:
-                content = self._backend.read_range(*_file(place), keep=again)
-                if content is not None and digest_of(content) == digest:
-                    return content
+                for keep in {again, False}:  # a copy on this machine may be what is damaged
+                    content = self._backend.read_range(*_file(place), keep=keep)
+                    if content is not None and digest_of(content) == digest:
+                        return content
             elif (content := self._backend.read(name_of(digest))) is not None:
                 return self._verified(digest, content)
             with self._lock:  # another process may have written the pack, or written it anew
@@ -191,12 +198,16 @@ class Packs(Blobs):
             return
         with self._lock:
             self.flush()
-            for name, index in self._read_all(self._names()):
-                needed = {digest for _, needs in index.records.values() for digest in needs}
-                if not gone.isdisjoint(index.contents.keys() | needed):
-                    self._rewrite(name, index, gone)
-            in_threads(super().delete, sorted(gone))
-            self._reset()
+            with self._alone() as alive:
+                old = set()
+                for name, index in self._read_all(self._names()):
+                    needed = {digest for _, needs in index.records.values() for digest in needs}
+                    if not gone.isdisjoint(index.contents.keys() | needed):
+                        alive()
+                        self._rewrite(name, index, gone)
+                        old.add(index.pack)
+                self._delete_packs(old)
+                in_threads(super().delete, sorted(gone))
 
     def entries(self) -> list[Entry]:
         """Every content, under the name that it would have as a file of its own.
@@ -309,31 +320,86 @@ class Packs(Blobs):
                     whole += content
         lost = (index.contents.keys() - contents.keys()) | set(gone)
         records = {key: one for key, one in index.records.items() if lost.isdisjoint(one[1])}
-        pack = ""
         if contents or records:
-            pack = self._write(memoryview(whole), contents, records)
+            self._write(memoryview(whole), contents, records)
         if len(records) < len(index.records) or len(contents) < len(index.contents):
             self._backend.delete(name)
-        if index.pack and pack != index.pack:
-            self._backend.delete(name_of(index.pack))
+
+    def _delete_packs(self, old: Collection[str]) -> None:
+        """Remove the packs among some that no index needs any more, and look at all anew."""
+        self._reset()
+        self._refresh()
+        for pack in set(old) - {"", *self._indexes.values()}:
+            self._backend.delete(name_of(pack))
+        self._sizes = {}
+
+    @contextmanager
+    def _alone(self) -> Iterator[Callable[[], None]]:
+        """Wait until no other process writes packs anew; yields a sign of life to give.
+
+        Raises
+        ------
+        ServiceUnavailable
+            When another one has not ended in ten minutes.
+        """
+        me = {"host": platform.node(), "process": os.getpid(), "at": time.time()}
+        content = canonical_json(me)
+        until = time.monotonic() + 600
+        while not self._backend.write_once(LOCK, content):
+            if time.monotonic() > until:
+                raise ServiceUnavailable(
+                    f"another process writes packs of {self._backend.url} anew; try again later"
+                )
+            left = self._left()
+            if left is not None and self._backend.read(LOCK) == left:
+                self._backend.delete(LOCK)
+            else:
+                time.sleep(0.2)
+
+        def alive() -> None:
+            if self._backend.read(LOCK) != content:
+                raise ServiceUnavailable(
+                    f"another process took over the packs of {self._backend.url}; try again later"
+                )
+            self._backend.write(LOCK, content)
+
+        try:
+            yield alive
+        finally:
+            if self._backend.read(LOCK) == content:
+                self._backend.delete(LOCK)
+
+    def _left(self) -> bytes | None:
+        """The content of the lock where a process that was killed has left it."""
+        entry, content = self._backend.find(LOCK), self._backend.read(LOCK)
+        if entry is None or content is None:
+            return None
+        holder, processes = json.loads(content), Path("/proc")
+        is_here = holder["host"] == platform.node() and (processes / "self").exists()
+        if is_here and not (processes / str(holder["process"])).exists():
+            return content
+        return content if time.time() - entry.modified > LOCK_SECONDS else None
 
     def _damaged(self, digest: str) -> ArtifactCorrupt:
         """Keep the damaged pack to look at, and its whole contents in use; the error to raise."""
-        pack, *_ = self._places[digest]
         try:
-            file = self._backend.local(name_of(pack))
-            if file is not None:
-                self._backend.write(f"corrupt/{name_of(pack)}", file)
-            for name, index in list(self._read_all([*self._indexes])):
-                if index.pack == pack:
-                    self._rewrite(name, index, ())
-            self._reset()
+            with self._lock, self._alone() as alive:
+                self._refresh()
+                pack = self._places.get(digest, ("", 0, 0))[0]
+                file = self._backend.local(name_of(pack)) if pack else None
+                if file is not None:
+                    self._backend.write(f"corrupt/{name_of(pack)}", file)
+                for name, index in list(self._read_all([*self._indexes])):
+                    if pack and index.pack == pack:
+                        alive()
+                        self._rewrite(name, index, ())
+                self._delete_packs([pack])
         except ConfigError as error:  # who reads here may not write
             return ArtifactCorrupt(f"{digest} does not have the content it promises; {error}")
         return ArtifactCorrupt(
-            f"{digest} in the pack {name_of(pack)} of {self._backend.url} is gone or did not have "
-            f"the content that it promises; what was there is in corrupt/{name_of(pack)}. Run it "
-            "again: the step that made it will be computed again"
+            f"{digest} in a pack of {self._backend.url} is gone or did not have the content that "
+            "it promises; what was there is in corrupt/. Run it again: the step that made it will "
+            "be computed again"
         )
 
 

@@ -9,7 +9,7 @@ from typer import Argument, Option
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table
 from spira_tasks.contract.exits import EXIT_REJECTED
 from spira_tasks.contract.place import COMMAND
-from spira_tasks.contract.verdict import MIN_CELL, few_or
+from spira_tasks.contract.verdict import MIN_CELL, few_or, is_small
 
 EXAMPLES = """\
 examples:
@@ -97,8 +97,8 @@ def verify(
         print_json({"n": len(differences), "n_differing": n_differing, "largest": largest})
     else:
         print(
-            f"{len(differences)} of {len(features)} recordings computed again, {n_differing} "
-            f"differ by more than {MAX_PARITY_DIFFERENCE:g} standard deviations "
+            f"{len(differences)} of {few_or(len(features))} recordings computed again, "
+            f"{n_differing} differ by more than {MAX_PARITY_DIFFERENCE:g} standard deviations "
             f"(largest {largest:.2g})"
         )
         if n_differing:
@@ -143,7 +143,7 @@ def _described(found: Any) -> dict[str, Any]:
         "owner": found.owner,
         "newest": found.newest,
         "made_at": newest.finished_at,
-        "n_recordings": len(found.matrices),
+        "n_recordings": None if is_small(len(found.matrices)) else len(found.matrices),
         "n_bytes": found.n_bytes,
         "n_runs": len(found.runs),
         "models": sorted(found.models, key=int),
@@ -155,6 +155,8 @@ def _described(found: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return few_or(1)
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

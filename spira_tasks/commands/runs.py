@@ -149,7 +149,7 @@ def run_steps(
     steps: Pipeline, store: Store, run_id: str | None, *, as_json: bool, reports: Path | None = None
 ) -> int:
     """Run the steps one after the other, then print the run; return the exit status."""
-    from spira_tasks.runner import check, run_step, shards
+    from spira_tasks.runner import check, run_step
 
     for step in steps:
         check(step)
@@ -158,8 +158,7 @@ def run_steps(
     status = 0
     for step in steps:
         try:
-            for part in (*shards(step, run_id, store), step):
-                run_step(part, run_id, store)
+            run_step(step, run_id, store)
         except GateRejected as refusal:  # an outcome, printed with the rest of the run
             status = refusal.exit_status
             break

@@ -9,12 +9,10 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spira_tasks.artifacts.blobs import DIGEST
 from spira_tasks.intake.releases import Released, nothing_released
 from spira_tasks.progress import progress
 from spira_tasks.speech import audio
@@ -122,22 +120,31 @@ class AudioReader:
 
         return paths.map(found, na_action="ignore").astype("str")
 
-    def _sha256(self, name: str, read: Callable[[], bytes] | None = None) -> str:
-        """The SHA-256 of a file, which is read where nothing that is known of it says that."""
-        identity = self.data.identity(name)
-        if digest := DIGEST.fullmatch(identity):
-            return digest[1]
-        content = read or partial(self.data.read, name)
-        parts = {"version": identity}
-        made = self.work.remember(parts, lambda: {"sha256": hashlib.sha256(content()).hexdigest()})
-        return str(made["sha256"])
+    def _sha256(self, name: str) -> str:
+        """The SHA-256 of a file, in hex; it is read where its source does not say it."""
+        kind, _, digest = self.data.identity(name).partition(":")
+        return digest if kind == "sha256" else hashlib.sha256(self.data.read(name)).hexdigest()
 
     def _remembered(self, name: str) -> Record:
-        read = cache(partial(self.data.read, name))
-        sha256 = self._sha256(name, read)
-        parts = {"sha256": sha256, "max_seconds": self.max_seconds, "decoder": decoder()}
+        identity = self.data.identity(name)
+        if identity.startswith("sha256:"):
+            return self._of_content(identity.removeprefix("sha256:"), lambda: self.data.read(name))
+
+        def fetch() -> Record:
+            content = self.data.read(name)
+            return self._of_content(hashlib.sha256(content).hexdigest(), lambda: content)
+
+        return self.work.remember({"version": identity} | self._settings, fetch)
+
+    def _of_content(self, sha256: str, read: Callable[[], bytes]) -> Record:
+        """The record of a content, with its SHA-256 where there is a waveform to go with."""
+        parts = {"sha256": sha256} | self._settings
         made = self.work.remember(parts, lambda: convert(read(), self.max_seconds, self.work.blobs))
-        return {"audio_sha256": sha256, **made}
+        return made if "reason" in made else {"audio_sha256": sha256, **made}
+
+    @property
+    def _settings(self) -> Record:
+        return {"max_seconds": self.max_seconds, "decoder": decoder()}
 
 
 def convert(content: bytes, max_seconds: float, blobs: Packs | None = None) -> Record:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from threading import Thread
+from typing import Any
+
 import pytest
 from stores import backend, remembered, store
 
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.backends import Backend
+from spira_tasks.artifacts.packs import LOCK, Packs
 from spira_tasks.errors import ArtifactCorrupt
 
 __all__ = ["backend", "store"]  # fixtures
@@ -140,3 +151,62 @@ def test_a_killed_deletion_leaves_what_the_next_one_removes(
     everything = b"".join(backend.read(entry.name) or b"" for entry in backend.entries(""))
     assert CONTENTS[2] not in everything
     assert Store(store.url).blobs.read(digests[6]) == CONTENTS[6]
+
+
+def test_what_another_process_deletes_meanwhile_does_not_come_back(
+    store: Store, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them write a pack anew: retention, an erasure, or a reader that mends damage."""
+    erasure = Thread(target=Store(store.url).blobs.delete, args=(digests[1],))
+    write = Packs._write
+
+    def slowly(self: Packs, *arguments: Any) -> str:
+        if not erasure.ident:
+            erasure.start()  # after the pack was read, before it is written
+            erasure.join(1)
+        return write(self, *arguments)
+
+    monkeypatch.setattr(Packs, "_write", slowly)
+    store.blobs.delete(digests[4])
+    erasure.join()
+    there = [copy(store.blobs).exists(digest) for digest in digests]
+    assert there == [number not in (1, 4) for number in range(7)]
+    assert store.entries("locks") == []
+
+
+def test_a_lock_that_a_killed_process_left_stops_nobody(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    script = "import os, sys; sys.stdout.write(str(os.getpid()))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    holder = {"host": platform.node(), "process": int(ended.stdout), "at": time.time()}
+    backend.write(LOCK, json.dumps(holder).encode())
+    store.blobs.delete(digests[0])
+    assert not store.blobs.exists(digests[0])
+    assert backend.find(LOCK) is None
+
+
+def test_two_memories_of_the_same_contents_both_stay(store: Store, digests: list[str]) -> None:
+    other = copy(store.blobs)
+    with memoryview(b"".join(CONTENTS)) as pack:
+        places, at = {}, 0
+        for digest, content in zip(digests, CONTENTS, strict=True):
+            places[digest] = (at, len(content))
+            at += len(content)
+        records = {f"other{n}": ({"waveform": one}, [one]) for n, one in enumerate(digests)}
+        other._write(pack, places, records)
+    store.blobs.delete(digests[0])
+    assert remembered(store) == {f"{kind}{n}" for kind in ("key", "other") for n in range(1, 7)}
+
+
+def test_two_threads_that_find_one_damage_both_say_so(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    (pack,) = backend.entries("blobs")
+    backend.write(pack.name, b"".join(CONTENTS)[: len(CONTENTS[0])])
+    reader = copy(store.blobs)
+    with ThreadPoolExecutor(6) as pool:
+        said = [pool.submit(reader.read, digest) for digest in digests[1:]]
+    assert {type(one.exception()) for one in said} == {ArtifactCorrupt}
+    assert reader.read(digests[0]) == CONTENTS[0]
+    assert reader.recall("key0") is not None

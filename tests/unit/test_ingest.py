@@ -17,7 +17,7 @@ import soundfile
 from folders import Cohort, Ingested, Row, cohort, store, voice
 from stores import remembered
 
-from spira_tasks.artifacts import Store
+from spira_tasks.artifacts import Store, open_source, put_source
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.intake.record_contract import COLUMNS
@@ -410,6 +410,30 @@ def test_only_new_recordings_are_decoded(cohort: Cohort, store: Store) -> None:
     second = Ingested(cohort.write(), store, run_id="r2")
     assert second.metrics["n_recordings"] == 13
     assert len(remembered(store) - memories) == 1
+
+
+@pytest.mark.parametrize("source", ["folder", "s3"])
+def test_what_is_remembered_names_nobody_and_goes_with_the_waveform(
+    source: str, cohort: Cohort, store: Store, request: pytest.FixtureRequest
+) -> None:
+    """An erasure removes what mentions a waveform: a name, or a voice's SHA-256, would stay."""
+    (cohort.folder / cohort.rows[0]["audio_uri"]).write_bytes(b"no sound")
+    data = cohort.write()
+    if source == "s3":
+        place = request.getfixturevalue("bucket")
+        put_source(open_source(data), place, [], replace=False)
+        data = place
+    table = Ingested(data, store).table("recordings")
+    names = {text for column in ("record_id", "subject_id", "session_id") for text in table[column]}
+    documents = [store.documents.read(name) or {} for name in store.documents.names("memo")]
+    for record, needs in (one for found in documents for one in found["records"].values()):
+        texts = {value for value in record.values() if isinstance(value, str)}
+        assert names.isdisjoint(texts)
+        assert record.keys() == {"reason", "detail"} or needs == [record["waveform"]]
+    for waveform in table["waveform"]:
+        store.blobs.delete(waveform)
+    left = b"".join(store.read(entry.name) or b"" for entry in store.entries("memo"))
+    assert not any(sha256.encode() in left for sha256 in table["audio_sha256"])
 
 
 def test_the_order_of_rows_and_the_run_change_no_byte(
