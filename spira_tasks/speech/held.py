@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar, overload
 
-HELD_BYTES = 128 << 20  # by default, of one sequence
+HELD_BYTES = 64 << 20  # by default, of one sequence
 
 T = TypeVar("T")
 
