@@ -138,10 +138,10 @@ def _print(found: dict[str, Any]) -> None:
         [
             f"{words.name('arm', pair['second'])} − {words.name('arm', pair['first'])}",
             *(_interval(pair["differences"][name], sign="+") for name in MEASURES[:2]),
-            words.count(pair["n_only_second_right"]),
-            words.count(pair["n_only_first_right"]),
-            f"{pair['p']:.3g}",
-            f"{pair['p_holm']:.3g}",
+            words.digits(pair["n_only_second_right"]),
+            words.digits(pair["n_only_first_right"]),
+            words.digits(pair["p"]),
+            words.digits(pair["p_holm"]),
         ]
         for pair in found["pairs"]
     ]

@@ -144,15 +144,29 @@ def compare(arms: Sequence[Arm], metric: str = "auc") -> dict[str, Any]:
                     )
                     for name in MEASURES
                 },
-                "n_only_first_right": _shown(n_only[0]),
-                "n_only_second_right": _shown(n_only[1]),
-                "p": mcnemar(*n_only),
+                **_tested(*n_only),
             }
         )
-    adjusted = holm([pair["p"] for pair in found["pairs"]])
+    # a hidden value counts as 1, so that no other one says what it is
+    adjusted = holm([1.0 if pair["p"] is None else pair["p"] for pair in found["pairs"]])
     for pair, p in zip(found["pairs"], adjusted, strict=True):
-        pair["p_holm"] = p
+        pair["p_holm"] = None if pair["p"] is None else p
     return found
+
+
+def _tested(n_first: int, n_second: int) -> dict[str, float | None]:
+    """McNemar's test of two counts of people; nothing of it where either count is small.
+
+    A p-value gives a hidden count back, and so does the other count with the difference of the
+    accuracies.
+    """
+    if is_small(n_first) or is_small(n_second):
+        return dict.fromkeys(("n_only_first_right", "n_only_second_right", "p"))
+    return {
+        "n_only_first_right": n_first,
+        "n_only_second_right": n_second,
+        "p": mcnemar(n_first, n_second),
+    }
 
 
 def mcnemar(n_first: int, n_second: int) -> float:

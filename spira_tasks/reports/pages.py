@@ -422,8 +422,8 @@ def _experiment(t: Words, found: Mapping[str, Any]) -> Context:
             (
                 f"{arms[pair['second']]} − {arms[pair['first']]}",
                 t.interval(*(pair["differences"][metric][end] for end in ("value", "low", "high"))),
-                t.count(pair["n_only_second_right"]),
-                t.count(pair["n_only_first_right"]),
+                t.digits(pair["n_only_second_right"]),
+                t.digits(pair["n_only_first_right"]),
                 t.digits(pair["p"], 2),
                 t.digits(pair["p_holm"], 2),
             )

@@ -155,7 +155,7 @@ def answers(right: float, n: int = 40, seed: int = 0) -> pd.DataFrame:
 
 
 def test_arms_are_compared_on_the_people_that_all_of_them_answer_about() -> None:
-    better, worse = answers(0.9), answers(0.6, seed=1)[5:]
+    better, worse = answers(1.0), answers(0.6, seed=1)[5:]
     found = compare([Arm("a", {}, {1: worse, 2: worse}), Arm("b", {}, {1: better})])
     assert found["n_subjects"] == 35
     (pair,) = found["pairs"]
@@ -173,6 +173,22 @@ def test_an_arm_without_answers_is_listed_and_not_measured() -> None:
     assert "conditions" not in found["arms"][1]
     assert found["pairs"] == []
     assert compare([])["arms"] == []
+
+
+def test_no_value_gives_back_how_few_people_the_arms_differ_about() -> None:
+    """An exact p of 0.0625 is 0 and 5 people, 0.03125 is 0 and 6: a small count goes with it."""
+    base = answers(1.0, n=60)
+
+    def wrong(*people: int) -> pd.DataFrame:
+        return base.assign(clean=base["clean"].where(~base.index.isin(people), -base["clean"]))
+
+    few, many = wrong(*range(3)), wrong(*range(10, 30))
+    pairs = compare([Arm("a", {}, {1: base}), Arm("b", {}, {1: few}), Arm("c", {}, {1: many})])
+    hidden, shown = pairs["pairs"]
+    names = ("n_only_first_right", "n_only_second_right", "p", "p_holm")
+    assert [hidden[name] for name in names] == [None] * 4
+    assert [shown[name] for name in names[:3]] == [20, 0, mcnemar(20, 0)]
+    assert shown["p_holm"] == 2 * shown["p"]  # of two comparisons, whatever the other's is
 
 
 def test_few_people_are_neither_counted_nor_measured() -> None:

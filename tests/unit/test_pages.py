@@ -445,7 +445,7 @@ def test_an_experiment_shows_intervals_tests_and_cost_and_no_count_of_few(site: 
     for shown in (
         "Chosen by the search",
         "0.70 (0.60–0.80)",
-        "<5",
+        "0.70 (0.60–0.80) – – – –",
         "2\xa0min 0\xa0s",
         "Accuracy 0.92; F1 0.91",
     ):
