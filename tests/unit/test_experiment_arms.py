@@ -78,14 +78,15 @@ def test_an_experiment_runs_on_its_last_day_and_is_dead_after_it(tmp_path: Path)
     (tmp_path / "one.toml").write_text(MATRIX)
     assert declaration.ended(tmp_path, date(2027, 1, 31)) == []
     assert [one.name for _, one in declaration.ended(tmp_path, date(2027, 2, 1))] == ["one"]
-    assert declaration.check(tmp_path, date(2027, 1, 31)) == 0
 
 
 def test_a_dead_experiment_is_named_with_its_owner(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one.toml").write_text(MATRIX)
-    assert declaration.check(tmp_path, date(2027, 2, 1)) == 1
+    declaration.list_ended(tmp_path, date(2027, 1, 31))
+    assert capsys.readouterr().err == ""
+    declaration.list_ended(tmp_path, date(2027, 2, 1))
     assert "one.toml: the experiment ended on 2027-01-31: speech group" in capsys.readouterr().err
 
 
