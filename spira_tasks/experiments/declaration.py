@@ -9,12 +9,21 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
-from spira_tasks.contract.pipelines import TRIAL
+from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
 from spira_tasks.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"  # those of this repository
@@ -29,8 +38,21 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _in_full(varied: object) -> object:
+    """Settings in place of their short names, once for all readers."""
+    if not isinstance(varied, dict):
+        return varied
+    if twice := [name for name, full in SHORT.items() if {name, full} <= {*varied}]:
+        raise ValueError(f"{twice[0]} is {SHORT[twice[0]]}: leave one of the two out")
+    return {SHORT.get(name, name): value for name, value in varied.items()}
+
+
 class Choices(_Strict):
     choices: tuple[bool | int | float | str | None, ...] = Field(min_length=2)
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        return self.choices
 
 
 class Range(_Strict):
@@ -46,6 +68,10 @@ class Range(_Strict):
             raise ValueError("low must be below high, and above 0 where log = true")
         return self
 
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        return self.low, self.high
+
 
 class Search(_Strict):
     """A search for the settings with the best value of ``metric`` on inner folds."""
@@ -57,7 +83,7 @@ class Search(_Strict):
     # Whether each fold is measured with settings that a search of its own chose without it.  If
     # not, one search chooses for all, and its choice looks better than it is elsewhere.
     nested: bool = True
-    space: dict[str, Choices | Range] = Field(min_length=1)
+    space: Annotated[dict[str, Choices | Range], BeforeValidator(_in_full)] = Field(min_length=1)
 
 
 class Experiment(_Strict):
@@ -79,7 +105,7 @@ class Experiment(_Strict):
     n_folds: NumberOfFolds = 5
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(42,), min_length=1)
     settings: dict[str, Any] = {}  # ``"<step>.<key>"`` to the value that it has in every trial
-    matrix: dict[str, tuple[Any, ...]] = {}
+    matrix: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_in_full)] = {}
     search: Search | None = None
 
     @model_validator(mode="after")
@@ -90,26 +116,23 @@ class Experiment(_Strict):
             raise ValueError("give either [matrix] or [search]")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is there twice")
-        for target in (*self.settings, *self._varied):
+        varied = {*(self.search.space if self.search else self.matrix)}
+        for target in (*self.settings, *varied):
             if target.startswith(OURS):
                 raise ValueError(f"{target} is set by the experiment itself; leave it out")
             TRIAL.configure(settings={target: None})  # raises for an unknown step,
-        if twice := sorted({*self.settings} & {*self._varied}):
+            if target in varied and target.partition(".")[0] in BEFORE_FOLDS:
+                raise ValueError(f"{target} is of all trials at once: move it to [settings]")
+        if twice := sorted({*self.settings} & varied):
             raise ValueError(f"{', '.join(twice)} is both a fixed setting and a varied one")
         if any(not values for values in self.matrix.values()):
             raise ValueError("matrix: a list without a value leaves no arm")
-        arms = list(self.cells()) if self.matrix else [{}, {}]
-        for arm in arms:
-            TRIAL.configure(settings={**self.fixed, **arm})  # and for an unknown preset
-        if len(arms) * len(self.seeds) * self.n_folds > MAX_TRIALS:
+        n_arms = prod(map(len, self.matrix.values())) if self.matrix else 2
+        if n_arms * len(self.seeds) * self.n_folds > MAX_TRIALS:
             raise ValueError(f"more than {MAX_TRIALS} trials: divide the matrix")
+        for settings in self.samples():
+            TRIAL.configure(settings={**self.fixed, **settings})  # and for an unknown preset
         return self
-
-    @property
-    def _varied(self) -> list[str]:
-        return [
-            SHORT.get(name, name) for name in (self.search.space if self.search else self.matrix)
-        ]
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -118,9 +141,22 @@ class Experiment(_Strict):
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """The settings of each cell of the matrix, in the order of the file."""
-        names = [SHORT.get(name, name) for name in self.matrix]
         for values in itertools.product(*self.matrix.values()):
-            yield dict(zip(names, values, strict=True))
+            yield dict(zip(self.matrix, values, strict=True))
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Settings by which a mistake is found before a trial runs.
+
+        Those of every arm; of a search, the settings as they stand, and every choice and both ends
+        of every range beside the first ones of the others.
+        """
+        if self.search is None:
+            yield from self.cells()
+            return
+        yield {}
+        first = {name: one.ends[0] for name, one in self.search.space.items()}
+        for name, one in self.search.space.items():
+            yield from (first | {name: value} for value in one.ends)
 
     def has_ended(self, day: date) -> bool:
         return day > self.ends

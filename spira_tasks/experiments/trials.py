@@ -103,11 +103,14 @@ class Runs:
     def shared(self) -> dict[str, str]:
         """Outputs of the steps before the folds, ``"<step>.<output>"`` to digest; made if need be.
 
-        Raises GateRejected when a gate refuses the recordings.
+        Raises ConfigError when a setting of an arm is wrong, before anything runs, and GateRejected
+        when a gate refuses the recordings.
         """
-        pipeline = TRIAL.configure(data=self.data, settings=self.experiment.fixed)
-        for step in pipeline:
-            check(step)
+        one = self.experiment
+        for settings in one.samples():
+            for step in TRIAL.configure(settings={**one.fixed, **settings}):
+                check(step)
+        pipeline = TRIAL.configure(data=self.data, settings=one.fixed)
         found: dict[str, str] = {}
         for step in pipeline:
             if step.name in BEFORE_FOLDS:

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.experiments import declaration
 from spira_tasks.experiments.comparison import Arm, compare, holm, mcnemar, median_seed, published
 from spira_tasks.experiments.declaration import Search, parse
 from spira_tasks.experiments.search import Point, best, propose
+from spira_tasks.experiments.trials import Runs
 
 HEAD = """
 name = "one"
@@ -66,6 +68,9 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ("[matrix]\n'train.seed' = [1, 2]", "train.seed is set by the experiment itself"),
         ("[settings]\n'train.model' = 'a'\n[matrix]\nmodels = ['b']", "both a fixed setting"),
         ("[matrix]\nmodels = []", "leaves no arm"),
+        ("[matrix]\nmodels = ['a']\n'train.model' = ['b']", "leave one of the two out"),
+        ("[matrix]\n'split.salt' = ['a', 'b']", "move it to [settings]"),
+        ("[search]\nbudget = 5\n[search.space]\npresets = {choices = ['', 'x']}", "no preset 'x'"),
         ("[matrix]\npresets = ['acl2021-9.9']", "there is no preset 'acl2021-9.9'"),
         ("[search]\nbudget = 5\n[search.space]\n'train.dropout' = {low = 1, high = 0}", "low must"),
     ],
@@ -92,6 +97,30 @@ def test_a_dead_experiment_is_named_with_its_owner(
 
 def test_the_experiments_of_the_repository_are_experiments() -> None:
     assert [declaration.read(file).name for file in sorted(declaration.FOLDER.glob("*.toml"))]
+
+
+def test_short_names_are_settings_in_a_search_too() -> None:
+    text = f"{HEAD}[search]\nbudget = 5\n[search.space]\nmodels = {{choices = ['a', 'b']}}"
+    search = parse(text, "one.toml").search
+    assert search is not None
+    assert {*propose(search, [])[0]} == {"train.model"}
+
+
+@pytest.mark.parametrize(
+    ("varied", "why"),
+    [
+        ("[matrix]\n'train.droput' = [0.1]", "droput: Extra inputs"),
+        ("[matrix]\nmodels = ['spiraconv_v1', 'spiraconv_v9']", "spiraconv_v9"),
+        ("[search]\nbudget = 5\n[search.space]\n'train.dropout' = {low = 0, high = 7}", "dropout"),
+    ],
+)
+def test_a_wrong_setting_of_any_arm_is_found_before_anything_runs(
+    varied: str, why: str, tmp_path: Path
+) -> None:
+    runs = Runs(parse(HEAD + varied, "one.toml"), str(tmp_path / "nowhere"), Store(str(tmp_path)))
+    with pytest.raises(ConfigError, match=why):
+        runs.next_round()
+    assert list(runs.store.runs.ids()) == []
 
 
 def value_of(settings: dict[str, float]) -> float | None:
