@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -151,7 +152,7 @@ def glottal_source(
         pulses = signal.lfilter([1 - pole], [1, -pole], pulses)
     pulses = signal.lfilter([1, -0.98], [1], pulses)
     pulses /= np.sqrt(np.mean(pulses**2)) + 1e-12
-    high_pass = signal.butter(2, 1800, "high", fs=SAMPLE_RATE_HZ, output="sos")
+    high_pass = butterworth(2, 1800, "high")
     breath = signal.sosfilt(high_pass, rng.standard_normal(n_samples))
     breath = signal.lfilter([1], [1, -np.exp(-2 * np.pi * 2500 / SAMPLE_RATE_HZ)], breath)
     breath /= np.sqrt(np.mean(breath**2))
@@ -256,7 +257,7 @@ def _frication(
     total = np.zeros(len(voicing))
     for colour, band_hz in NOISE_BANDS_HZ.items():
         gains = np.repeat([s.noise if s.colour == colour else 0.0 for s in segments], lengths)
-        band = signal.butter(2, band_hz, "band", fs=SAMPLE_RATE_HZ, output="sos")
+        band = butterworth(2, band_hz, "band")
         noise = signal.sosfilt(band, rng.standard_normal(len(voicing)))
         total += _smooth(gains, 0.008) * noise / np.sqrt(np.mean(noise**2))
     return total
@@ -267,9 +268,15 @@ def _inhale(rng: np.random.Generator, pause: Waveform, effect: float) -> None:
     n_samples = int(0.7 * len(pause))
     noise = rng.standard_normal(n_samples)
     if rng.random() < 0.8:
-        band = signal.butter(2, (500, 4500), "band", fs=SAMPLE_RATE_HZ, output="sos")
+        band = butterworth(2, (500, 4500), "band")
         level = (0.03 + 0.05 * effect) * rng.lognormal(0, 0.4)
         pause[:n_samples] += level * signal.sosfilt(band, noise) * np.hanning(n_samples)
+
+
+@lru_cache
+def butterworth(order: int, hz: float | tuple[float, float], kind: str) -> Waveform:
+    """Second-order sections of a filter; to design one takes as long as to filter by it."""
+    return np.asarray(signal.butter(order, hz, kind, fs=SAMPLE_RATE_HZ, output="sos"))
 
 
 def _smooth(track: Waveform, seconds: float) -> Waveform:
