@@ -11,7 +11,7 @@ PYTEST := python -m pytest -q $(IN_PARALLEL) $(if $(SINCE),--since=$(SINCE))
 PIP := pip==26.3
 INSTALLED := .venv/installed-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo up unit test test-rest test-nightly test-all check document lock clean \
+.PHONY: help setup demo up unit test test-rest test-nightly test-all check bench document lock clean \
   images production-up production-down doctor backup restore
 
 help:  ## list the targets
@@ -55,6 +55,9 @@ check: setup  ## style, types, and the rules of the design
 	@.venv/bin/mypy
 	@. ./env.sh; lint-imports
 	@. ./env.sh; python -m spira_tasks.experiments.declaration
+
+bench: setup  ## measure what is to be reached:  make bench ROWS="materialize epoch"
+	@. ./env.sh; python -m benchmarks.bench $(ROWS) $(ARGUMENTS)
 
 document: setup  ## write again what the docs say of the expectations, and the dashboard
 	@. ./env.sh; set -e; python -m spira_tasks expectations list --json >.spira/catalogue.json; \

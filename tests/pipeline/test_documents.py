@@ -102,6 +102,7 @@ ELSEWHERE = {
     "curl": ("tests/unit/test_inference_api.py", "subprocess.run([*SHELL, command]"),
     "apt-get install": (".ci/run", "apt-get install"),
     "make demo": (".ci/run", "make demo"),
+    "make bench": ("tests/pipeline/test_bench.py", '"benchmarks.bench", "--small"'),
     "make setup": (".ci/run", "make setup"),
     "make document": ("tests/unit/test_catalogue.py", "make document"),
     "make images": ("tests/docker/images.sh", "\nscripts/images.sh"),
