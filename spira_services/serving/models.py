@@ -86,11 +86,12 @@ class ModelProcess:
         self._received(LOAD_SECONDS, beat)
 
     def answer(
-        self, audio: bytes, beat: Callable[[], None] = lambda: None, seconds: float = ANSWER_SECONDS
+        self, audio: bytes, beat: Callable[[], None] = lambda: None, seconds: float | None = None
     ) -> dict[str, Any]:
         """What the model says of the bytes of an audio file; ``beat`` is called while it works.
 
-        ``cpu_seconds`` is added: what the process has used of processors for it.
+        ``seconds`` is how long it may take, else ``ANSWER_SECONDS``.  ``cpu_seconds`` is added:
+        what the process has used of processors for it.
 
         Raises
         ------
@@ -105,7 +106,7 @@ class ModelProcess:
             except OSError:
                 self.close()
                 raise ModelFailed("crashed") from None
-            answer = self._received(seconds, beat)
+            answer = self._received(seconds or ANSWER_SECONDS, beat)
         if "error" in answer:
             raise ModelFailed(answer["error"], is_end=False)
         return answer
