@@ -44,6 +44,14 @@ with DAG(
             title="After its end",
             description="Run an experiment whose end has passed",
         ),
+        "retry": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="Try again",
+            description="Trials that failed before this time are tried again, for example after a "
+            "lack of memory, a package or a key was mended. Empty: none",
+        ),
     },
     **COMMON,
 ) as dag:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, find_run, print_json, print_table
-from spira_tasks.contract.exits import EXIT_REJECTED
+from spira_tasks.contract.exits import EXIT_BUG, EXIT_REJECTED
 from spira_tasks.errors import ConfigError
 
 EXAMPLES = """\
@@ -52,12 +52,14 @@ def experiment(
     since = datetime.now(UTC).isoformat(timespec="seconds") if again else ""
     runs = Runs(one, data, store, since)
     if not _run(runs, n_trials):
-        return 0
+        return EXIT_BUG if runs.has_bugs else 0
     found = comparison.publish(runs)
     if as_json:
         print_json(found)
     else:
         _print(found)
+    if runs.has_bugs:
+        return EXIT_BUG
     return EXIT_REJECTED if any(arm["n_failed"] for arm in found["arms"]) else 0
 
 

@@ -310,7 +310,7 @@ EXPERIMENT = Pipeline(
             "compare", "compare", inputs={"plan": "plan.plan"}, resources=Resources(access="models")
         ),
     ),
-    options={"experiment": "plan.experiment", "data": "plan.data", "expired": "plan.expired"},
+    options={name: f"plan.{name}" for name in ("experiment", "data", "expired", "retry")},
 )
 
 # Of the services: what collection and labels hold becomes recordings that a training reads.

@@ -22,7 +22,7 @@ from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
 from spira_tasks.contract.run import EXPERIMENT, StepRecord
 from spira_tasks.contract.run import TRIAL as TRIAL_RUN
 from spira_tasks.contract.step import Step
-from spira_tasks.errors import ConfigError, GateRejected
+from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected, ServiceUnavailable
 from spira_tasks.experiments import search
 from spira_tasks.experiments.declaration import Experiment, Search, parse
 from spira_tasks.experiments.search import Point
@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 FOLDER = "experiments"  # of documents in the store
 LAST = "evaluate"
 OWN_STEPS = tuple(step.name for step in TRIAL if step.name not in BEFORE_FOLDS)
-FINAL = (GateRejected, ConfigError)  # errors that another try of the same trial does not mend
+# Of failed steps: these say nothing of the trial, and it is tried again;
+PASSING = ("Stopped", ServiceUnavailable.__name__, ArtifactCorrupt.__name__)
+# of these a person reads the message.  Any other error is a bug, of ours or of a package.
+FORESEEN = (GateRejected.__name__, ConfigError.__name__)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Runs:
     def of_plan(cls, content: bytes, store: Store) -> Runs:
         """The trials of an experiment whose shared steps ran elsewhere, by ``plan.json``."""
         plan = json.loads(content)
-        runs = cls(parse(plan["experiment"], "the plan"), plan["data"], store)
+        runs = cls(parse(plan["experiment"], "the plan"), plan["data"], store, plan["since"])
         runs.shared = plan["shared"]
         return runs
 
@@ -162,17 +165,18 @@ class Runs:
         return {kind: decisions.in_force(self.store, kind).digest for kind in kinds}
 
     def record(self, trial: Trial) -> StepRecord | None:
-        """The last step of a trial that is done and whole; or the step that failed for good."""
+        """The last step of a trial that is done and whole; or the step that failed last."""
         run_id = self.id_of(trial)
         if run_id in self._records:
             return self._records[run_id]
         found = self.store.runs.step(run_id, LAST)
-        if found is None:
+        if found is None or found.state != "done":
             steps = self.store.runs.read(run_id).steps.values()
-            found = next((one for one in steps if one.state != "done"), None)
+            failed = (one for one in steps if one.state != "done")
+            found = max(failed, key=lambda one: one.finished_at, default=None)
         if found is not None and found.state != "done":
-            known = found.refused or found.error == "ConfigError"
-            found = found if known and found.finished_at >= self.since else None
+            is_outcome = found.error not in PASSING and found.finished_at >= self.since
+            found = found if is_outcome else None
         elif found is not None and self.store.find_result(found.key) is None:
             found = None  # past its retention
         if found is not None:
@@ -186,14 +190,29 @@ class Runs:
         return record.metrics[metric] if record and record.state == "done" else None
 
     def run(self, trial: Trial) -> None:
-        """Bring a trial to its result; one that fails for good leaves a record that says why."""
+        """Bring a trial to its result; one that fails leaves a record that says why.
+
+        Raises
+        ------
+        ServiceUnavailable, ArtifactCorrupt
+            What is no fault of the trial: started again, it goes on.
+        """
         run_id = self.id_of(trial)
         self._records.pop(run_id, None)
         try:
             for step in self.steps(trial):
                 run_step(step, run_id, self.store)
-        except FINAL as error:
+        except (ServiceUnavailable, ArtifactCorrupt):
+            raise
+        except (GateRejected, ConfigError) as error:
             log.warning("%s failed: %s", trial.where, error)
+        except Exception:  # the others go on; the record and the exit status say it
+            log.exception("%s failed", trial.where)
+
+    @property
+    def has_bugs(self) -> bool:
+        """Whether a trial that was looked at ended with an error that nobody foresaw."""
+        return any(one.error not in ("", *FORESEEN) for one in self._records.values())
 
     def next_round(self) -> Round:
         """The trials that can run now and have no result; none where the experiment is over."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from test_dags import airflow
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
+from spira_tasks.contract.pipelines import BEFORE_FOLDS, EXPERIMENT, TRIAL
 from spira_tasks.experiments import comparison
 from spira_tasks.experiments.declaration import parse
-from spira_tasks.experiments.trials import AS_THEY_STAND, CHOSEN, Runs
+from spira_tasks.experiments.trials import AS_THEY_STAND, CHOSEN, Runs, Trial, trials_of
 from spira_tasks.reports.gather import history
+from spira_tasks.runner import run_step
 from spira_tasks.tracking import Tracker
 
 FIXED = {
@@ -212,9 +213,38 @@ def test_a_trial_that_fails_for_good_is_told_of_and_tried_again_only_on_demand(
     trial = next(trial for trial in runs.measured() if trial.fold == 0)
     runs.run(trial)
     assert runs.value(trial) is None
-    assert trial not in searched.runs(text).next_round().trials
-    later = Runs(runs.experiment, runs.data, searched.store, since="2999-01-01T00:00:00+00:00")
-    assert trial in later.next_round().trials
+    assert trial not in planned(searched, experiment=text)
+    assert trial in planned(searched, experiment=text, retry="2999-01-01T00:00:00Z")
+
+
+def planned(searched: Searched, **config: str) -> list[Trial]:
+    """What a run of the DAG would map; its trials do the same with the plan."""
+    step = replace(EXPERIMENT.step("plan"), config={"data": str(searched.cohort), **config})
+    digest = run_step(step, "planned", searched.store).outputs["plan"]
+    content = searched.store.directory(digest).read("plan.json")
+    runs, trials = Runs.of_plan(content, searched.store), trials_of(content)
+    assert [trial for trial in trials if runs.record(trial) is None] == trials
+    return trials
+
+
+def test_an_unforeseen_error_of_a_trial_is_reported_and_the_others_go_on(
+    searched: Searched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number that no float holds passes every check before the training."""
+    arms = f'"train.warmup_steps" = [150, 1{"0" * 400}]'
+    text = MATRIX.replace('"train.learning_rate" = [0.01]', arms)
+    (tmp_path / "cells.toml").write_text(text)
+    command = ["experiment", str(tmp_path / "cells.toml"), "--data", str(searched.cohort)]
+    command += ["--store", searched.store.url, "--json"]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count(": failed") == 3
+    assert [arm["n_failed"] for arm in json.loads(printed.out)["arms"]] == [0, 3]
+    assert main(command) == 1  # found, and still no success
+    assert ": failed" not in capsys.readouterr().err
+    runs = searched.runs(text)
+    records = [runs.record(trial) for trial in runs.measured()]
+    assert [one.error for one in records if one] == ["", "", "", *["OverflowError"] * 3]
 
 
 @pytest.mark.slow

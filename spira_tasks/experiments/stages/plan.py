@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
@@ -35,12 +36,13 @@ class Config(StageConfig):
     """``experiment``: the text of the file that declares it, or its path where this runs.
 
     ``data``: folder or s3://bucket/prefix, for a file that names none.  ``expired``: whether to run
-    it after its end.
+    it after its end.  ``retry``: trials that failed before this time are tried again.
     """
 
     experiment: Annotated[str, Field(min_length=1)]
     data: str = ""
     expired: bool = False
+    retry: AwareDatetime | None = None
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
@@ -52,13 +54,15 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         text = declaration.content(Path(text))
     one = declaration.parse(text, "the experiment")
     declaration.refuse_ended(one, may_be_over=config.expired)
-    runs = Runs(one, config.data, work.store)
+    since = config.retry.astimezone(UTC).isoformat(timespec="seconds") if config.retry else ""
+    runs = Runs(one, config.data, work.store, since)
     shared = runs.shared
     waiting = runs.next_round()
     runs.write_study()
     plan = {
         "experiment": text,
         "data": runs.data,
+        "since": since,
         "shared": shared,
         "trials": [trial.to_json() for trial in waiting.trials],
     }

@@ -1,6 +1,6 @@
 """Bring one trial of a plan to its result: its steps run in this process.
 
-A trial that a gate refuses is an outcome of the experiment, and no failure of this step.
+A trial that fails is an outcome of the experiment, and no failure of this step: the others go on.
 """
 
 from __future__ import annotations
