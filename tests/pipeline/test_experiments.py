@@ -23,6 +23,7 @@ from spira_tasks.cli import main
 from spira_tasks.contract.pipelines import BEFORE_FOLDS, EXPERIMENT, TRIAL
 from spira_tasks.experiments import comparison
 from spira_tasks.experiments.declaration import parse
+from spira_tasks.experiments.stages import plan
 from spira_tasks.experiments.trials import AS_THEY_STAND, CHOSEN, Runs, Trial, trials_of
 from spira_tasks.reports.gather import history
 from spira_tasks.runner import run_step
@@ -245,6 +246,16 @@ def test_an_unforeseen_error_of_a_trial_is_reported_and_the_others_go_on(
     runs = searched.runs(text)
     records = [runs.record(trial) for trial in runs.measured()]
     assert [one.error for one in records if one] == ["", "", "", *["OverflowError"] * 3]
+
+
+def test_a_round_is_no_larger_than_airflow_maps(
+    searched: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "MAX_TRIALS", 2)
+    assert len(planned(searched, experiment=MATRIX.replace("seeds = [1]", "seeds = [9]"))) == 2
+    plan_record = searched.store.runs.step("planned", "plan")
+    assert plan_record is not None
+    assert plan_record.metrics == {"n_trials": 2.0, "n_later": 1.0}
 
 
 @pytest.mark.slow

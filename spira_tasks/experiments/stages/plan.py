@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spira_tasks.work import PlatformWork
 
 SPEC = StageSpec(outside=True)  # it runs other steps
+MAX_TRIALS = 500  # of a round; Airflow maps a task over 1024 at most
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,14 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     shared = runs.shared
     waiting = runs.next_round()
     runs.write_study()
+    trials = waiting.trials[:MAX_TRIALS]
     plan = {
         "experiment": text,
         "data": runs.data,
         "since": since,
         "shared": shared,
-        "trials": [trial.to_json() for trial in waiting.trials],
+        "trials": [trial.to_json() for trial in trials],
     }
     (outputs.plan / "plan.json").write_text(json.dumps(plan, indent=1, sort_keys=True))
-    n = len(waiting.trials)
-    return Outcome({"n_trials": float(n), "n_later": float(waiting.n_later)}, changed=n > 0)
+    n, n_later = len(trials), len(waiting.trials) - len(trials) + waiting.n_later
+    return Outcome({"n_trials": float(n), "n_later": float(n_later)}, changed=n > 0)
