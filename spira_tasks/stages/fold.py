@@ -80,10 +80,23 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     # a weak label may be learned; nothing is measured on it
     is_weak = table["label_source"].isin(WEAK_SOURCES) & ~table["split"].isin(WEAK_SIDES)
     table = table[~is_weak]
+    _refuse_one_class(table)
     table.to_parquet(outputs.recordings / "recordings.parquet", index=False)
     people = table.drop_duplicates("subject_id")["split"].value_counts()
     names = ("train", "validation", "test")
     return Outcome({f"n_subjects_{name}": float(people.get(name, 0)) for name in names})
+
+
+def _refuse_one_class(table: pd.DataFrame) -> None:
+    """Raise GateRejected where a side has nobody of a class: nothing can be measured then."""
+    for side in ("train", "validation", "test"):
+        labels = {*table.loc[table["split"] == side, "label"].dropna()}
+        missing = [who for label, who in ((1, "patient"), (0, "control")) if label not in labels]
+        if missing:
+            raise GateRejected(
+                f"on the side {side} of this fold there is no {' and no '.join(missing)}: folds do "
+                "not look at labels, so choose fewer n_folds, or ingest more subjects"
+            )
 
 
 def divided(table: pd.DataFrame, config: Config) -> pd.DataFrame:

@@ -208,12 +208,15 @@ def searched_trials(searched: Searched) -> list[Any]:
 def test_a_trial_that_fails_for_good_is_told_of_and_tried_again_only_on_demand(
     searched: Searched,
 ) -> None:
-    """A fold of a twentieth has nobody of one class to validate on."""
+    """A fold of a twentieth has nobody of one class."""
     text = MATRIX.replace("n_folds = 3", "n_folds = 20")
     runs = searched.runs(text)
     trial = next(trial for trial in runs.measured() if trial.fold == 0)
     runs.run(trial)
     assert runs.value(trial) is None
+    assert (
+        "choose fewer n_folds" in searched.store.runs.read(runs.id_of(trial)).steps["fold"].message
+    )
     assert trial not in planned(searched, experiment=text)
     assert trial in planned(searched, experiment=text, retry="2999-01-01T00:00:00Z")
 
