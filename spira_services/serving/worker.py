@@ -71,13 +71,18 @@ class Worker:
     _hidden: deque[tuple[str, str, Route]] = field(default_factory=lambda: deque(maxlen=N_HIDDEN))
     _is_compared: threading.Event = field(default_factory=threading.Event)  # an answer of a route
     _is_working: bool = False  # on what is shown
+    _beside: list[threading.Thread] = field(default_factory=list)  # that work beside the loop
     _turned: float = field(default_factory=time.monotonic)
     _said: str = ""
 
     @property
     def hangs(self) -> bool:
-        """Whether the loop has not turned for longer than anything that it does may take."""
-        return time.monotonic() - self._turned > HANGS_SECONDS
+        """Whether the loop has not turned for longer than anything that it does may take.
+
+        Or whether a thread beside it has ended, and nobody compares or shadows any more.
+        """
+        late = time.monotonic() - self._turned > HANGS_SECONDS
+        return late or not all(thread.is_alive() for thread in self._beside)
 
     def run(self, *, until_empty: bool = False) -> int:
         """Work until ``stopping``, or until no message is left; return how many were answered.
@@ -85,8 +90,11 @@ class Worker:
         A message that is being worked on is finished first.
         """
         n_answered = 0
-        for beside in (self.shadow, self.judge):
-            threading.Thread(target=beside, name=beside.__name__, daemon=True).start()
+        loops = (self.shadow, self.judge)
+        threads = [threading.Thread(target=one, name=one.__name__, daemon=True) for one in loops]
+        for thread in threads:
+            thread.start()
+        self._beside = threads
         while not self.stopping.is_set():
             self._turned = time.monotonic()
             self.models.settle()
@@ -262,10 +270,12 @@ class Worker:
         test reads all that the route has answered, so it takes at most a twentieth of the time.
         """
         while not self.stopping.is_set():
-            route = self.route
-            if not self._is_compared.wait(WAIT_SECONDS) or route is None:
+            if not self._is_compared.wait(WAIT_SECONDS):
                 continue
-            self._is_compared.clear()
+            self._is_compared.clear()  # also where the route has ended, or this would never wait
+            route = self.route
+            if route is None:
+                continue
             begun = time.thread_time()
             try:
                 with reading(self.engine) as connection:

@@ -412,6 +412,19 @@ def started(tmp_path: Path, store: Store, *arguments: str) -> subprocess.Popen[s
     )
 
 
+def test_answers_after_the_end_of_a_route_are_compared_with_nothing(
+    store: Store, engine: Engine, asker: Asker
+) -> None:
+    models = Models(store, lambda *_: None)
+    worker = rules.Worker(engine, asker.blobs, SqlQueue(engine), models)
+    worker._is_compared.set()  # by an answer of a route that another worker has just stopped
+    with ThreadPoolExecutor() as threads:
+        threads.submit(worker.judge)
+        until(lambda: not worker._is_compared.is_set())  # or it would turn without a pause
+        worker.stopping.set()
+    models.close()
+
+
 def test_a_worker_whose_loop_hangs_is_not_well(
     store: Store, engine: Engine, asker: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
