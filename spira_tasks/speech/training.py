@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 VALIDATION_DRAW = 2**32 - 1  # in place of an epoch's number: validation noise never changes
 CHECKPOINT_VERSION = "2"
 AGAIN = 2**20  # added to the draw of a recording for each time that its epoch had it before
-HELD_BYTES = 256 * 2**20  # validation features that are kept from epoch to epoch, at most
 
 
 @dataclass(frozen=True)
@@ -267,7 +266,6 @@ class Validation:
             len(self.parts),
             lambda number, _: batches.make(self.parts[number], VALIDATION_DRAW),
             lambda batch: batch.features.nbytes,
-            HELD_BYTES,
         )
 
     @torch.inference_mode()

@@ -223,8 +223,8 @@ def needed(
     classifier: Classifier, config: Config, training: pd.DataFrame, features: pd.DataFrame
 ) -> dict[str, int]:
     """Estimate the bytes that a training needs, by what they are for."""
-    from spira_tasks.speech import held, memory
-    from spira_tasks.speech import training as loop
+    from spira_tasks.speech import memory
+    from spira_tasks.speech.held import HELD_BYTES
 
     spec = classifier.spec.features
     n_windows = features.loc[features["record_id"].isin(training["record_id"]), "n_windows"]
@@ -237,8 +237,10 @@ def needed(
         n_windows=int(largest) if config.windows == "all" else config.batch_size,
         n_samples=config.batch_size * int(seconds.max() * spec.sample_rate_hz),
         n_noises=max(config.max_noises, *(config.patient_noises or (0,))),
-        held=min(2 * int(seconds.sum() * spec.sample_rate_hz), held.HELD_BYTES)
-        + min(all_features, loop.HELD_BYTES),
+        # waveforms to train on, those to validate on, and the features of the latter
+        held=min(2 * int(seconds.sum() * spec.sample_rate_hz), HELD_BYTES)
+        + HELD_BYTES
+        + min(all_features, HELD_BYTES),
     )
 
 
