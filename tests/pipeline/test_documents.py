@@ -35,6 +35,7 @@ ELSEWHERE = {
         "tests/pipeline/test_experiments.py",
         '"-m", "spira_tasks", "experiment"',
     ),
+    OURS + "compare": ("tests/pipeline/test_experiments.py", 'main(["compare", *trials'),
     OURS + "pipeline training": (
         "tests/pipeline/test_cli.py",
         '"pipeline", "training", "--data", finished.cohort',
