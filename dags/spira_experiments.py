@@ -45,12 +45,11 @@ with DAG(
             description="Run an experiment whose end has passed",
         ),
         "retry": Param(
-            None,
-            type=["null", "string"],
-            format="date-time",
+            "",
+            type="string",
             title="Try again",
-            description="Trials that failed before this time are tried again, for example after a "
-            "lack of memory, a package or a key was mended. Empty: none",
+            description="Trials that failed before this time, such as 2027-01-31T08:00Z, are tried "
+            "again, after a lack of memory, a package or a key was mended. Empty: none",
         ),
     },
     **COMMON,

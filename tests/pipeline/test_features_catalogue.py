@@ -81,13 +81,13 @@ def test_a_matrix_that_is_another_one_is_found(
         "largest": pytest.approx(0.0, abs=1e-3),
     }
     found = catalogue.find(store, "mfcc")
-    digest = sorted(found.matrices)[0]
+    table = read_table(store, found.newest, "features.parquet")
+    digest = table["features"].iloc[0]
     matrix = np.load(io.BytesIO(store.blobs.read(digest)))
     content = io.BytesIO()
     np.save(content, matrix + 1)
     other = store.blobs.add(content.getvalue())
     store.blobs.flush()
-    table = read_table(store, found.newest, "features.parquet")
     folder = Path(store.url).parent / "changed"
     folder.mkdir()
     table["features"] = table["features"].replace(digest, other)

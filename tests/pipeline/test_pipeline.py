@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_features_are_materialized_once_per_recording_as_version_1_made_them(fin
     spec = FeatureSpec.from_json(directory.path("features.json").read_text())
     assert len(features) == result.metrics["n_recordings"]
     row = features.iloc[0]
-    matrix = np.load(finished.store.blobs.path(row["features"]))
+    matrix = np.load(io.BytesIO(finished.store.blobs.read(row["features"])))
     assert matrix.shape == (row["n_windows"], 401, 40)
     assert matrix.dtype == np.float32
     assert spec == FeatureSpec() == FeatureExtractor(spec).spec
@@ -349,7 +350,8 @@ def test_the_description_of_a_run_is_what_its_documentation_promises(finished: R
     assert [step["name"] for step in description["steps"]] == NAMES
     for step in description["steps"]:
         assert set(step) == {
-            *("name", "stage", "key", "found", "seconds", "outputs", "metrics", "verdicts")
+            *("name", "stage", "key", "found", "seconds", "n_shards", "outputs", "metrics"),
+            "verdicts",
         }
         for verdict in step["verdicts"]:
             assert set(verdict) == {

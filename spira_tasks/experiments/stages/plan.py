@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -43,7 +43,7 @@ class Config(StageConfig):
     experiment: Annotated[str, Field(min_length=1)]
     data: str = ""
     expired: bool = False
-    retry: AwareDatetime | None = None
+    retry: AwareDatetime | Literal[""] = ""
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
