@@ -116,6 +116,11 @@ def share(drawn: Sequence[T]) -> Sequence[T]:
     return drawn[rank() :: n_processes()] if len(drawn) >= n_processes() else drawn
 
 
+def sees_its_batch(network: nn.Module) -> bool:
+    """Whether what the network makes of a window depends on the others of its batch."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+
+
 def average_gradients(network: nn.Module, n_windows: int) -> None:
     """Replace the gradients by those of the mean loss over the windows of all processes.
 

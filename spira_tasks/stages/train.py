@@ -127,12 +127,19 @@ class Config(StageConfig):
             raise ValueError("patient_noises are the fewest and the most, in that order")
         return self
 
+    @model_validator(mode="after")
+    def processes_have_one_loss(self) -> Self:
+        """Only of this loss is the mean over processes that of the whole batch."""
+        if self.n_processes > 1 and (self.loss != "bce" or self.mixup):
+            raise ValueError("n_processes above 1 needs the loss bce, without mixup")
+        return self
+
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome:
     import torch
 
     from spira_tasks.corpus import examples, load_features, noise_bank
-    from spira_tasks.speech import cpu, memory
+    from spira_tasks.speech import cpu, memory, parallel
     from spira_tasks.speech.augmentation import NoisePolicy
     from spira_tasks.speech.batches import Batches
     from spira_tasks.speech.classifier import Classifier, ClassifierSpec
@@ -163,6 +170,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             "recording is one matrix there; set train.windows to all"
         )
     classifier = Classifier(spec)
+    if config.n_processes > 1 and parallel.sees_its_batch(classifier.network):
+        raise ConfigError(
+            f"{config.model} normalises by its batch, of which each process would see a part: "
+            "set train.n_processes to 1, or choose another train.model"
+        )
     if config.standardize:
         stored = features.set_index("record_id")["features"]
         digests = stored.loc[training["record_id"]]

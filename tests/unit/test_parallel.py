@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.speech import cpu, parallel
 from spira_tasks.speech.model import SpiraConv
+from spira_tasks.stages import train
 
 FEATURES = torch.randn(10, 3, 61, 10, generator=torch.Generator().manual_seed(4))
 N_WINDOWS = (1, 3, 2, 1, 2, 3, 1, 1, 2, 3)  # the windows of each recording: never equal shares
@@ -79,3 +80,11 @@ def test_one_process_alone_keeps_its_gradients_and_all_recordings() -> None:
     assert [weight.grad for weight in network.parameters()] == before
     assert parallel.share([4, 2, 7]) == [4, 2, 7]
     assert parallel.summed(2.0, 3.0) == (2.0, 3.0)
+
+
+def test_what_looks_at_a_whole_batch_is_refused_in_several_processes() -> None:
+    for settings in ({"mixup": 1.0}, {"loss": "balanced_bce"}):
+        with pytest.raises(ValueError, match="n_processes above 1 needs the loss bce"):
+            train.Config(n_processes=2, **settings)
+    assert parallel.sees_its_batch(SpiraConv(61, 10, "spiraconv_v1"))
+    assert not parallel.sees_its_batch(SpiraConv(61, 10, "spiraconv_v2"))
