@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ./env.sh
-subjects=${SPIRA_DEMO_SUBJECTS:-400} epochs=${SPIRA_DEMO_EPOCHS:-20}
+subjects=${SPIRA_DEMO_SUBJECTS:-400} epochs=${SPIRA_DEMO_EPOCHS:-30}
 cohort=.spira/demo-cohort-$subjects log=.spira/demo.log
 mkdir -p .spira
 

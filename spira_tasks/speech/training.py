@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from spira_tasks.errors import ConfigError
 from spira_tasks.speech import parallel
-from spira_tasks.speech.held import Held
+from spira_tasks.speech.held import HELD_BYTES, Held
 from spira_tasks.speech.losses import mean_by_recording
 from spira_tasks.speech.recipes import LOSSES, OPTIMISERS, SCHEDULES
 from spira_tasks.speech.spec_augment import Stripes, hide, mix
@@ -258,7 +258,7 @@ def _striped(
 class Validation:
     """Batches of the validation recordings, and the loss of a network on them."""
 
-    def __init__(self, batches: Batches, recipe: Recipe) -> None:
+    def __init__(self, batches: Batches, recipe: Recipe, most_bytes: int = HELD_BYTES) -> None:
         self.recipe, self.batches = recipe, batches
         n, size = len(batches.examples), recipe.batch_size
         self.parts = [range(start, min(start + size, n)) for start in range(0, n, size)]
@@ -266,6 +266,7 @@ class Validation:
             len(self.parts),
             lambda number, _: batches.make(self.parts[number], VALIDATION_DRAW),
             lambda batch: batch.features.nbytes,
+            most_bytes,
         )
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from spira_tasks.errors import ConfigError
-from spira_tasks.speech import cpu, training
+from spira_tasks.speech import cpu
 from spira_tasks.speech.augmentation import (
     MAX_NOISE_PEAK,
     MIN_NOISE_PEAK,
@@ -282,16 +282,15 @@ def test_the_validation_loss_weighs_what_the_recipe_says(validation: Any, expect
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_validation_features_are_kept_as_far_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    def losses(fixed: Fixed, **recipe: Any) -> list[float]:
-        validation = Validation(fixed, Recipe(1, batch_size=2, **recipe))
+def test_validation_features_are_kept_as_far_as_they_fit() -> None:
+    def losses(fixed: Fixed, most_bytes: int = 72, **recipe: Any) -> list[float]:
+        validation = Validation(fixed, Recipe(1, batch_size=2, **recipe), most_bytes)
         return [validation.loss(Line(), epoch) for epoch in (1, 2, 3)]
 
     kept, anew, drawn = (Fixed([0.0, 1.0, 1.0]) for _ in range(3))
     expected = losses(kept)
     assert kept.draws == [VALIDATION_DRAW] * 2
-    monkeypatch.setattr(training, "HELD_BYTES", 50)  # of 48 of the first batch and 24 of the second
-    assert losses(anew) == expected
+    assert losses(anew, 50) == expected  # of 48 of the first batch and 24 of the second
     assert anew.draws == [VALIDATION_DRAW] * 4
     losses(drawn, new_validation_noise=True)
     assert drawn.draws == [VALIDATION_DRAW - epoch for epoch in (1, 1, 2, 2, 3, 3)]
