@@ -322,6 +322,13 @@ class Production:
             f"127.0.0.1:{PORTS['S3']}", admin["accessKey"], admin["secretKey"], secure=False
         )
 
+    def mentioning(self, prefix: str, words: bytes) -> list[str]:
+        """Names in the store under a prefix whose content has some words."""
+        found = self.s3.list_objects("spira-store", f"v1/{prefix}", recursive=True)
+        names = [o.object_name for o in found if o.object_name]
+        read = {name: self.s3.get_object("spira-store", name).read() for name in names}
+        return [name.removeprefix("v1/") for name, content in read.items() if words in content]
+
     def remove(self, *names: str) -> None:
         """Remove what is in the store under some names, or under prefixes that end with a slash."""
         for name in names:
