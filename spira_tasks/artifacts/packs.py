@@ -158,7 +158,8 @@ class Packs(Blobs):
                     return self._buffer[offset : offset + size]
                 place = self._places.get(digest)
             if place is not None:
-                for keep in {again, False}:  # a copy on this machine may be what is damaged
+                # a copy on this machine may be what is damaged
+                for keep in (True, False) if again else (False,):
                     content = self._backend.read_range(*_file(place), keep=keep)
                     if content is not None and digest_of(content) == digest:
                         return content

@@ -55,6 +55,26 @@ def test_a_content_can_be_read_before_its_pack_is_stored(store: Store) -> None:
     assert not Store(store.url).blobs.exists(digest)
 
 
+def test_what_is_read_again_is_looked_for_on_this_machine_first(
+    store: Store, backend: Backend, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every epoch would fetch the recordings that memory does not hold."""
+    asked: list[bool] = []
+    real = type(backend).read_range
+
+    def noted(
+        self: Backend, name: str, offset: int, size: int, *, keep: bool = False
+    ) -> bytes | None:
+        asked.append(keep)
+        return real(self, name, offset, size, keep=keep)
+
+    monkeypatch.setattr(type(backend), "read_range", noted)
+    reader = Store(store.url).blobs
+    assert reader.exists(digests[0])
+    assert reader.read(digests[0], again=True) == reader.read(digests[0]) == CONTENTS[0]
+    assert asked == [True, False]
+
+
 def test_what_another_process_packs_is_found(store: Store, digests: list[str]) -> None:
     other = Store(store.url)
     assert other.blobs.read(digests[0]) == CONTENTS[0]
