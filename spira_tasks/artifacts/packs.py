@@ -42,6 +42,7 @@ PACK_SECONDS = 30.0  # what a kill without warning costs at most
 FOLDER = "memo"
 LOCK = "locks/packs.json"  # who writes packs anew: no other may, or it would bring back what went
 LOCK_SECONDS = 120.0  # without a sign of life of its holder, who has been killed
+SETTLE_SECONDS = 1.0  # in which all who find the lock left behind have written it
 
 log = logging.getLogger(__name__)
 
@@ -204,9 +205,10 @@ class Packs(Blobs):
                 for name, index in self._read_all(self._names()):
                     needed = {digest for _, needs in index.records.values() for digest in needs}
                     if not gone.isdisjoint(index.contents.keys() | needed):
-                        alive()
-                        self._rewrite(name, index, gone)
+                        self._rewrite(name, index, gone, alive)
                         old.add(index.pack)
+                if old:
+                    alive()  # or another may have brought back what went
                 self._delete_packs(old)
                 in_threads(super().delete, sorted(gone))
 
@@ -308,8 +310,13 @@ class Packs(Blobs):
         self._know(name, index)
         return index.pack
 
-    def _rewrite(self, name: str, index: Index, gone: Collection[str]) -> None:
-        """Replace a pack by one without some contents; what is damaged in it goes too."""
+    def _rewrite(
+        self, name: str, index: Index, gone: Collection[str], alive: Callable[[], None]
+    ) -> None:
+        """Replace a pack by one without some contents; what is damaged in it goes too.
+
+        ``alive`` is what ``_alone`` yields, called between reading and writing.
+        """
         contents: dict[str, tuple[int, int]] = {}
         whole = bytearray()
         for digest, (offset, size) in index.contents.items():
@@ -321,6 +328,7 @@ class Packs(Blobs):
                     whole += content
         lost = (index.contents.keys() - contents.keys()) | set(gone)
         records = {key: one for key, one in index.records.items() if lost.isdisjoint(one[1])}
+        alive()
         if contents or records:
             self._write(memoryview(whole), contents, records)
         if len(records) < len(index.records) or len(contents) < len(index.contents):
@@ -351,9 +359,12 @@ class Packs(Blobs):
                 raise ServiceUnavailable(
                     f"another process writes packs of {self._backend.url} anew; try again later"
                 )
-            left = self._left()
-            if left is not None and self._backend.read(LOCK) == left:
-                self._backend.delete(LOCK)
+            if self._is_left():
+                # Others that wait for it may write it too: it is the last one's.
+                self._backend.write(LOCK, content)
+                time.sleep(SETTLE_SECONDS)
+                if self._backend.read(LOCK) == content:
+                    break
             else:
                 time.sleep(0.2)
 
@@ -370,16 +381,16 @@ class Packs(Blobs):
             if self._backend.read(LOCK) == content:
                 self._backend.delete(LOCK)
 
-    def _left(self) -> bytes | None:
-        """The content of the lock where a process that was killed has left it."""
+    def _is_left(self) -> bool:
+        """Whether the process that holds the lock was killed."""
         entry, content = self._backend.find(LOCK), self._backend.read(LOCK)
         if entry is None or content is None:
-            return None
+            return False
         holder, processes = json.loads(content), Path("/proc")
         is_here = holder["host"] == platform.node() and (processes / "self").exists()
         if is_here and not (processes / str(holder["process"])).exists():
-            return content
-        return content if time.time() - entry.modified > LOCK_SECONDS else None
+            return True
+        return time.time() - entry.modified > LOCK_SECONDS
 
     def _damaged(self, digest: str) -> ArtifactCorrupt:
         """Keep the damaged pack to look at, and its whole contents in use; the error to raise."""
@@ -392,8 +403,7 @@ class Packs(Blobs):
                     self._backend.write(f"corrupt/{name_of(pack)}", file)
                 for name, index in list(self._read_all([*self._indexes])):
                     if pack and index.pack == pack:
-                        alive()
-                        self._rewrite(name, index, ())
+                        self._rewrite(name, index, (), alive)
                 self._delete_packs([pack])
         except ConfigError as error:  # who reads here may not write
             return ArtifactCorrupt(f"{digest} does not have the content it promises; {error}")

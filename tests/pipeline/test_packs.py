@@ -9,16 +9,16 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
 from stores import backend, remembered, store
 
-from spira_tasks.artifacts import Store
+from spira_tasks.artifacts import Store, packs
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.packs import LOCK, Packs
-from spira_tasks.errors import ArtifactCorrupt
+from spira_tasks.errors import ArtifactCorrupt, ServiceUnavailable
 
 __all__ = ["backend", "store"]  # fixtures
 
@@ -194,16 +194,70 @@ def test_what_another_process_deletes_meanwhile_does_not_come_back(
     assert store.entries("locks") == []
 
 
-def test_a_lock_that_a_killed_process_left_stops_nobody(
-    store: Store, backend: Backend, digests: list[str]
-) -> None:
+@pytest.fixture
+def left(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of a process that was killed."""
     script = "import os, sys; sys.stdout.write(str(os.getpid()))"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     holder = {"host": platform.node(), "process": int(ended.stdout), "at": time.time()}
     backend.write(LOCK, json.dumps(holder).encode())
+    monkeypatch.setattr(packs, "SETTLE_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("left")
+def test_a_lock_that_a_killed_process_left_stops_nobody(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
     store.blobs.delete(digests[0])
     assert not store.blobs.exists(digests[0])
     assert backend.find(LOCK) is None
+
+
+@pytest.mark.usefixtures("left")
+def test_of_two_that_find_a_lock_left_behind_one_waits(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[Packs] = []
+    found_left: list[Packs] = []
+    both, is_left = Barrier(2), Packs._is_left
+
+    def at_once(self: Packs) -> bool:
+        found = is_left(self)
+        if self not in found_left:
+            found_left.append(self)
+            both.wait(10)
+        return found
+
+    def hold(_: int) -> int:
+        own = copy(store.blobs)
+        with own._alone():
+            inside.append(own)
+            time.sleep(0.4)
+            n_inside = len(inside)
+            inside.remove(own)
+        return n_inside
+
+    monkeypatch.setattr(Packs, "_is_left", at_once)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(hold, range(2))) == [1, 1]
+    assert len(found_left) == 2
+
+
+def test_a_deletion_that_lost_its_lock_is_no_success(
+    store: Store, backend: Backend, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took the lock may have read the pack before, and bring back what went."""
+    write = Packs._write
+
+    def robbed(self: Packs, *arguments: Any) -> str:
+        backend.write(LOCK, b'{"host": "another"}')
+        return write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packs, "_write", robbed)
+        with pytest.raises(ServiceUnavailable, match="took over"):
+            store.blobs.delete(digests[0])
+    assert backend.read(LOCK) == b'{"host": "another"}'
 
 
 def test_two_memories_of_the_same_contents_both_stay(store: Store, digests: list[str]) -> None:
