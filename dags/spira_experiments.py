@@ -48,8 +48,9 @@ with DAG(
             "",
             type="string",
             title="Try again",
-            description="Trials that failed before this time, such as 2027-01-31T08:00Z, are tried "
-            "again, after a lack of memory, a package or a key was mended. Empty: none",
+            description="Trials that failed before this time, which has passed, such as "
+            "2026-01-31T08:00Z, are tried again, after a lack of memory, a package or a key was "
+            "mended. Empty: none",
         ),
     },
     **COMMON,

@@ -21,6 +21,7 @@ from test_dags import airflow
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.pipelines import BEFORE_FOLDS, EXPERIMENT, TRIAL
+from spira_tasks.errors import ConfigError
 from spira_tasks.experiments import comparison
 from spira_tasks.experiments.declaration import parse
 from spira_tasks.experiments.stages import plan
@@ -218,7 +219,13 @@ def test_a_trial_that_fails_for_good_is_told_of_and_tried_again_only_on_demand(
         "choose fewer n_folds" in searched.store.runs.read(runs.id_of(trial)).steps["fold"].message
     )
     assert trial not in planned(searched, experiment=text)
-    assert trial in planned(searched, experiment=text, retry="2999-01-01T00:00:00Z")
+    failed = searched.store.runs.step(runs.id_of(trial), "fold")
+    assert failed is not None
+    long_ago = replace(failed, finished_at="2020-01-01T00:00:00+00:00")
+    searched.store.runs.write(runs.id_of(trial), long_ago)
+    assert trial in planned(searched, experiment=text, retry="2020-01-02T00:00:00Z")
+    with pytest.raises(ConfigError, match="a time to come"):  # it would be tried without an end
+        planned(searched, experiment=text, retry="2999-01-01T00:00:00Z")
 
 
 def planned(searched: Searched, **config: str) -> list[Trial]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, Field
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
+from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     from spira_tasks.work import PlatformWork
@@ -37,7 +38,8 @@ class Config(StageConfig):
     """``experiment``: the text of the file that declares it, or its path where this runs.
 
     ``data``: folder or s3://bucket/prefix, for a file that names none.  ``expired``: whether to run
-    it after its end.  ``retry``: trials that failed before this time are tried again.
+    it after its end.  ``retry``: trials that failed before this time, which has passed, are tried
+    again.
     """
 
     experiment: Annotated[str, Field(min_length=1)]
@@ -50,6 +52,11 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     from spira_tasks.experiments import declaration
     from spira_tasks.experiments.trials import Runs
 
+    if config.retry and config.retry > datetime.now(UTC):
+        raise ConfigError(
+            f"retry is {config.retry.isoformat()}, a time to come: a trial that fails would be "
+            "tried again until then. Give the present time or an earlier one, in UTC"
+        )
     text = config.experiment
     if "\n" not in text:
         text = declaration.content(Path(text))
