@@ -30,7 +30,7 @@ pytestmark = [
 ]
 DAG = "spira_continuous_training"
 RUN_SECONDS = 1800.0
-DEMO = (ROOT / ".spira" / "demo-cohort-400", 20)  # what `make demo` ingests, and its epochs
+DEMO = (ROOT / ".spira" / "demo-cohort-400", 30)  # what `make demo` ingests, and its epochs
 
 
 @dataclass(frozen=True)
