@@ -72,8 +72,9 @@ class Reference:
     def forget(self, *steps: str) -> None:
         """Let the next run compute some steps anew; it finds the others."""
         names = [f"results/{self.keys[step]}.json" for step in steps]
-        features = self.platform.mentioning("memo/", b'"features":"sha256:')  # not the waveforms
-        self.platform.remove(*names, *features, "checkpoints/")
+        if "materialize" in steps:  # its memory, and so the places of the features; no waveforms
+            names += self.platform.mentioning("memo/", b'"features":"sha256:')
+        self.platform.remove(*names, "checkpoints/")
 
 
 def nothing_left_running() -> None:
