@@ -285,6 +285,8 @@ class Validation:
             labels = mean_by_recording(batch.labels, recordings)
             if self.recipe.validation == "classes":
                 scores = mean_by_recording(torch.sigmoid(logits), recordings)
+                if scores.isnan().any():  # as in ``losses.clip_bce``
+                    return math.nan
                 losses.append(binary_cross_entropy(scores, labels, reduction="none"))
             else:
                 each = cross_entropy(logits, batch.labels, reduction="none")

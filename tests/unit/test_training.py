@@ -232,9 +232,10 @@ def test_the_norm_of_the_gradients_is_clipped() -> None:
         assert float(line.slope.detach()) == pytest.approx(1 - 0.1 * length, rel=1e-5)
 
 
-def test_a_training_that_diverges_is_refused_with_what_to_do() -> None:
+@pytest.mark.parametrize("recipe", [{}, {"validation": "classes"}, {"loss": "clip_bce"}])
+def test_a_training_that_diverges_is_refused_with_what_to_do(recipe: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"diverged: in epoch 1 .*lower train\.learning_rate"):
-        lines([0.0, 1.0], learning_rate=float("inf"))
+        lines([0.0, 1.0] * 2, learning_rate=float("inf"), **recipe)
 
 
 def test_mixed_windows_are_half_as_many_with_labels_in_between() -> None:
