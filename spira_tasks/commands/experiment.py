@@ -181,9 +181,9 @@ def _run(runs: Runs, n_trials: int | None) -> bool:
             begun = time.monotonic()
             runs.run(trial)
             n_run += 1
-            value = runs.value(trial)
-            metric = runs.experiment.metric
-            came_to = "failed" if value is None else f"{metric} {value:.3f}"
+            shown, metric = runs.shown(trial), runs.experiment.metric
+            came_to = "failed" if runs.value(trial) is None else "done"
+            came_to = came_to if shown is None else f"{metric} {shown:.3f}"
             seconds = (time.monotonic() - started) / n_run * (n_left - 1)
             print(
                 f"{trial.where}: {came_to}, {time.monotonic() - begun:.1f} s; {n_left - 1} to go, "

@@ -22,6 +22,7 @@ from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
 from spira_tasks.contract.run import EXPERIMENT, StepRecord
 from spira_tasks.contract.run import TRIAL as TRIAL_RUN
 from spira_tasks.contract.step import Step
+from spira_tasks.contract.verdict import shown_metrics
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected, ServiceUnavailable
 from spira_tasks.experiments import search
 from spira_tasks.experiments.declaration import Experiment, Search, parse
@@ -188,6 +189,13 @@ class Runs:
         record = self.record(trial)
         metric = self.experiment.metric
         return record.metrics[metric] if record and record.state == "done" else None
+
+    def shown(self, trial: Trial) -> float | None:
+        """As ``value``; None also where the fold has so few people that it tells of them."""
+        record = self.record(trial)
+        if record is None or record.state != "done":
+            return None
+        return shown_metrics(record.metrics)[self.experiment.metric]
 
     def run(self, trial: Trial) -> None:
         """Bring a trial to its result; one that fails leaves a record that says why.

@@ -20,6 +20,7 @@ from test_dags import airflow
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
+from spira_tasks.contract import verdict
 from spira_tasks.contract.pipelines import BEFORE_FOLDS, EXPERIMENT, TRIAL
 from spira_tasks.errors import ConfigError
 from spira_tasks.experiments import comparison
@@ -171,6 +172,23 @@ def test_the_command_ends_with_the_comparison_and_says_how_to_go_on(
     file.write_text(SEARCH.replace("2099-12-31", "2020-12-31"))
     assert main(["experiment", str(file), *given]) == 78
     assert "ended on 2020-12-31: ask its owner, speech group" in capsys.readouterr().err
+
+
+def test_what_a_fold_of_few_people_came_to_is_not_told(
+    searched: Searched,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "cells.toml"
+    file.write_text(MATRIX.replace("seeds = [1]", "seeds = [3]"))
+    command = ["experiment", str(file), "--data", str(searched.cohort)]
+    command += ["--store", searched.store.url, "--trials", "1"]
+    assert main(command) == 0
+    assert "fold 1: done" in capsys.readouterr().err
+    monkeypatch.setattr(verdict, "MIN_CELL", 1)
+    assert main(command) == 0
+    assert "fold 2: auc " in capsys.readouterr().err
 
 
 def test_people_see_the_trials_below_their_experiment_in_mlflow(searched: Searched) -> None:

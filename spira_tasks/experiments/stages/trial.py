@@ -42,8 +42,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     found = runs.record(trial) is not None
     if not found:
         runs.run(trial)
-    value = runs.value(trial)
-    metrics = {"failed": float(value is None)}
-    if value is not None:
-        metrics[runs.experiment.metric] = value
+    metrics = {"failed": float(runs.value(trial) is None)}
+    if (shown := runs.shown(trial)) is not None:
+        metrics[runs.experiment.metric] = shown
     return Outcome(metrics, changed=not found)
