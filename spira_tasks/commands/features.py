@@ -93,11 +93,13 @@ def verify(
     differences = corpus.parity(features, waveforms, spec, store.blobs, sample).dropna()
     n_differing = int((differences > MAX_PARITY_DIFFERENCE).sum())
     largest = float(differences.max()) if len(differences) else 0.0
+    n, n_again = len(features), len(differences)
     if as_json:
-        print_json({"n": len(differences), "n_differing": n_differing, "largest": largest})
+        shown = None if is_small(n) else n_again
+        print_json({"n": shown, "n_differing": n_differing, "largest": largest})
     else:
         print(
-            f"{len(differences)} of {few_or(len(features))} recordings computed again, "
+            f"{few_or(n) if is_small(n) else n_again} of {few_or(n)} recordings computed again, "
             f"{n_differing} differ by more than {MAX_PARITY_DIFFERENCE:g} standard deviations "
             f"(largest {largest:.2g})"
         )

@@ -103,6 +103,20 @@ def test_a_matrix_that_is_another_one_is_found(
     assert ", 1 differ by more" in capsys.readouterr().out
 
 
+def test_how_few_recordings_there_are_is_not_told(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = catalogue.pairs
+
+    def three(*arguments: Any) -> list[Any]:
+        return [one.head(3) for one in every(*arguments)]
+
+    monkeypatch.setattr(catalogue, "pairs", three)
+    assert said(capsys, "verify", "mfcc")["n"] is None
+    assert main(["features", "verify", "mfcc"]) == 0
+    assert "3" not in capsys.readouterr().out.partition(" recordings")[0]
+
+
 def test_only_features_that_nothing_needs_go_and_only_when_it_is_said(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
