@@ -164,6 +164,10 @@ def plot(stored: dict[str, Any]) -> None:
         axes.plot(shares[1], place, "o", color=colour)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [2.0**n for n in range(-8, 9) if low <= 2.0**n <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("times as good as the goal")
     axes.set_yticks(range(len(lines)), [line.measure for line in reversed(lines)])
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "spira"}):  # text as text

@@ -14,7 +14,8 @@ def comparison(found: dict[str, Any], folder: Path) -> list[Path]:
     """Write comparison.png and costs.png of what ``comparison.of_experiment`` returns."""
     arms = [arm for arm in found["arms"] if "conditions" in arm][::-1]
     metric = found["metric"]
-    figures = {"comparison": canvas(f"{metric.replace('_', ' ')} of each arm")}
+    title = metric.upper() if metric in {"auc", "f1"} else metric.replace("_", " ")
+    figures = {"comparison": canvas(f"{title} of each arm")}
     for shift, (condition, name, colour) in zip(
         (0.12, -0.12),
         (("clean", "as recorded", BLUE), ("noise", "ward noise", ORANGE)),
