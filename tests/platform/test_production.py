@@ -50,6 +50,8 @@ def test_a_refusal_is_reported_on_the_task_and_ends_the_run(undisturbed: DagRun)
     assert undisturbed.state == "failed"
     assert tasks.pop("promote") == ("failed", 1)  # such a little model is refused, for good
     assert tasks.pop("outcome") == ("skipped", 1)  # after a crash it is failed
+    mapped = [tasks.pop(f"{step}_shard")[0] for step in ("ingest", "materialize")]
+    assert mapped == ["skipped", "skipped"]  # over no shard: so few recordings need none
     assert {state for state, _ in tasks.values()} == {"success"}
     assert "enough_test_subjects" in undisturbed.log("promote")
 
