@@ -230,7 +230,7 @@ def test_a_gate_fails_its_task_for_good_with_the_reason(home: Path, tmp_path: Pa
     )
     assert process.returncode == 1
     assert "step 'ingest' ended with status 78" in process.stdout
-    assert process.stdout.count("end task task_id=ingest") == 1  # no second try
+    assert process.stdout.count("end task task_id=ingest map_index") == 1  # no second try
     assert "ingest failed; its log says why" in process.stdout
     store = Store(str(tmp_path / "s"))
     report = store.runs.step(store.runs.ids()[-1], "report")

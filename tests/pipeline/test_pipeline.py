@@ -331,10 +331,12 @@ def test_what_was_damaged_is_never_used_and_is_made_again(finished: Run, tmp_pat
         pd.read_parquet(recordings, columns=["record_id", "split"]), on="record_id"
     )
     digest = table[table["split"] == "test"]["features"].iloc[0]
-    blob = store.blobs.path(digest)
+    assert store.blobs.read(digest)
+    pack, offset, size = store.blobs._places[digest]
+    blob = store.blobs.path(pack)
     blob.chmod(0o644)
     content = bytearray(blob.read_bytes())
-    content[-1] ^= 1
+    content[offset + size - 1] ^= 1
     blob.write_bytes(content)
     with pytest.raises(ArtifactCorrupt):
         run(store, "r", finished.cohort)
