@@ -101,7 +101,7 @@ def _downloaded(version: Registered, tracker: Tracker, folder: Path) -> Path:
     if n_compiled:
         log.warning(
             "MLflow has %d compiled files beside the code of version %s, which are not compared; "
-            "delete them: whoever loads the model from MLflow itself runs them",
+            "delete them: a program that loads the model from MLflow itself runs them",
             n_compiled,
             version.version,
         )
