@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -48,7 +49,7 @@ class Loose:
         (folder / str(place)).unlink()
 
 
-class Packed:
+class Packed(ABC):
     """What the formats of packs share: ``n`` contents a file."""
 
     def write(self, folder: Path, contents: list[bytes]) -> None:
@@ -64,14 +65,14 @@ class Packed:
         self.write_one(file.with_suffix(".new"), rest)
         file.with_suffix(".new").replace(file)
 
-    def write_one(self, file: Path, contents: list[bytes]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def write_one(self, file: Path, contents: list[bytes]) -> None: ...
 
-    def open(self, folder: Path) -> Callable[[int], bytes]:
-        raise NotImplementedError
+    @abstractmethod
+    def open(self, folder: Path) -> Callable[[int], bytes]: ...
 
-    def n_in(self, file: Path) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def n_in(self, file: Path) -> int: ...
 
 
 class Plain(Packed):
