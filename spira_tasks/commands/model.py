@@ -20,7 +20,7 @@ examples:
 A refused version is not promoted; if it is the champion, the champion before it takes its place.
 An approval lifts a refusal. It overrides no gate: what a gate blocks, or what learned from a person
 who was erased, stays blocked. A provisional version, which too few people tested, is promoted only
-once it is approved (expectations/promotion.py).
+once it is approved (expectations/policy.yaml).
 
 A rollback puts the version before the champion back into use, or the one named by --to. What was
 rolled back is promoted by no run; only a rollback to it brings it back.

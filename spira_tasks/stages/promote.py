@@ -15,6 +15,7 @@ from spira_tasks.errors import ConfigError, ServiceUnavailable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from expectations.policy import BetterThanChampion
     from spira_tasks.artifacts import Directory
     from spira_tasks.governance.applied import Decision
     from spira_tasks.tracking import Registered, Tracker
@@ -43,18 +44,12 @@ class Outputs:
 
 
 class Config(StageConfig):
-    """No run may set anything: the rules are the policy, ``expectations.promotion``."""
+    """No run may set anything: the rules are the policy, ``expectations/policy.yaml``."""
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from expectations.promotion import (
-        OWNER,
-        behind_its_gates,
-        label_blind_augmentation,
-        needs_approval,
-        nobody_erased,
-    )
-    from expectations.promotion import verdicts as sound
+    from expectations import policy
+    from expectations.gates import decision, model, provenance
     from spira_tasks import package
     from spira_tasks.governance import applied, gates
     from spira_tasks.tracking import CHAMPION, GONE, Tracker
@@ -64,11 +59,15 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     challenger = tracker.find_version(registration["classifier"])
     if challenger is None:  # the step before registered it
         raise ConfigError(f"MLflow no longer has version {registration['version']}; {GONE}")
-    verdicts = sound(json.loads(inputs.report.path("evaluation.json").read_text()))
-    verdicts.append(nobody_erased(n_erased(challenger, inputs)))
+    rules = policy.read().rules
+    evaluation = json.loads(inputs.report.path("evaluation.json").read_text())
+    verdicts = model.verdicts(evaluation, rules)
+    verdicts.append(provenance.nobody_erased(n_erased(challenger, inputs)))
     made = gates.made_by(work.store)
-    verdicts.append(behind_its_gates(gates.missed_by(made, challenger.classifier)))
-    verdicts.append(label_blind_augmentation(*gates.label_in_noise(made, challenger.classifier)))
+    missed = gates.missed_by(made, challenger.classifier)
+    verdicts.append(provenance.behind_its_gates(missed))
+    seen = gates.label_in_noise(made, challenger.classifier)
+    verdicts.append(provenance.label_blind_augmentation(*seen))
     refusal = applied.on_classifier(challenger.classifier, applied.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))
@@ -84,7 +83,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
             if rollback
             else beats_champion(challenger, tracker, inputs, work)
         ]
-        if needs_approval(verdicts):
+        if decision.needs_approval(verdicts, rules):
             approval = applied.on_classifier(challenger.classifier, applied.read(inputs.approvals))
             last.append(approved(challenger, approval))
         verdicts += last
@@ -104,12 +103,13 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     if outcome == "promoted" and CHAMPION not in challenger.aliases:
         put_into_use(challenger, tracker)
         changed = True
-    decision = {
+    content = {
         "outcome": outcome,
-        "owner_of_thresholds": OWNER,
+        "policy": {"version": rules.version, "digest": policy.read().digest},
+        "owner_of_thresholds": policy.OWNER,
         "verdicts": [verdict.to_dict() for verdict in verdicts],
     }
-    (outputs.decision / "decision.json").write_text(json.dumps(decision, indent=1, sort_keys=True))
+    (outputs.decision / "decision.json").write_text(json.dumps(content, indent=1, sort_keys=True))
     return Outcome(
         {"promoted": outcome == "promoted", "kept": outcome == "kept"}, tuple(verdicts), changed
     )
@@ -189,7 +189,8 @@ def beats_champion(
     """Compare with the champion on the test subjects of today, one pair of scores a person."""
     import pandas as pd
 
-    from expectations.promotion import compare
+    from expectations import policy
+    from expectations.gates.champion import compare
     from spira_tasks.governance.applied import REFUSED
 
     champion = tracker.champion()
@@ -210,8 +211,9 @@ def beats_champion(
         .mean()
         .join(score(champion, tracker, recordings, work), how="inner")
     )
-    differences = measure(pairs, evaluation["operating_point"])
-    return compare({"champion": champion.version, **differences})
+    rule = policy.read().rules.better_than_champion
+    differences = measure(pairs, evaluation["operating_point"], rule)
+    return compare({"champion": champion.version, **differences}, rule)
 
 
 def score(
@@ -233,13 +235,14 @@ def score(
     return scored.groupby("subject_id")[["champion", "operating_point"]].mean()
 
 
-def measure(pairs: pd.DataFrame, operating_point: float) -> dict[str, Any]:
+def measure(
+    pairs: pd.DataFrame, operating_point: float, rule: BetterThanChampion
+) -> dict[str, Any]:
     """Differences of AUC and sensitivity, challenger minus champion, by paired resamples."""
-    from expectations.promotion import N_RESAMPLES, SEED
     from spira_tasks.speech import metrics
 
     labels = pairs["label"].to_numpy(float)
-    weights = metrics.subject_resamples(pairs.index.to_numpy(str), N_RESAMPLES, SEED)
+    weights = metrics.subject_resamples(pairs.index.to_numpy(str), rule.n_resamples, rule.seed)
     challenger = metrics.measure(
         labels, pairs["challenger"].to_numpy(float), operating_point, weights
     )

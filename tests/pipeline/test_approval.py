@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from policies import under
 from test_promotion import LABELS, evaluation, scores
 
-from expectations import promotion
 from expectations.words.verdicts import sentence
 from spira_tasks import package, show
 from spira_tasks.artifacts import Store
@@ -394,7 +394,7 @@ def test_the_step_of_the_dag_rolls_back_and_a_retry_of_it_no_further(served: Reg
 def test_a_version_for_which_the_policy_asks_a_person_is_promoted_once_one_approved(
     policy: str, report: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotion, "APPROVAL", policy)
+    under(monkeypatch, approval=policy)
     registry.add(1)
     waiting = registry.promote(1, report)
     assert waiting.metrics["kept"]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from policies import under
 from suites import WEAK
 
-from expectations import promotion
+from expectations.gates import decision
 from spira_tasks import show
 from spira_tasks.artifacts import Store
 from spira_tasks.cohort import write_cohort
@@ -119,9 +120,12 @@ def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_
     ward: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gates are what stands between; and a champion stays until somebody is better."""
-    monkeypatch.setattr(promotion, "MAX_NOISE_DROP", 1.0)
-    monkeypatch.setattr(promotion, "MIN_SUBJECTS_PER_CLASS", 5)
-    monkeypatch.setattr(promotion, "needs_approval", lambda _: False)  # so few are provisional
+    under(
+        monkeypatch,
+        ward_noise_counterfactual={"max_drop": 1.0},
+        enough_test_subjects={"min_per_class": 5},
+    )
+    monkeypatch.setattr(decision, "needs_approval", lambda *_: False)  # so few are provisional
     first = run(ward, "first", HEARS_THE_WARD)
     assert first["outcome"] == "promoted"
     assert first["model"] == {"name": "spira", "version": "1", "aliases": ["champion"]}

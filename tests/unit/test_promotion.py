@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expectations.promotion import compare
-from expectations.promotion import verdicts as judge
+from expectations import policy
+from expectations.gates import model
+from expectations.gates.champion import compare
 from expectations.words import LANGUAGES
 from expectations.words.verdicts import sentence
-from spira_tasks.contract.verdict import suppress
+from spira_tasks.contract.verdict import Verdict, suppress
 from spira_tasks.stages.evaluate import Config, measure_conditions
 
 
@@ -30,6 +31,13 @@ def evaluation(
         }
     )
     return measure_conditions(test, 0.5, Config(n_resamples=500))
+
+
+RULES = policy.read().rules
+
+
+def judge(report: dict[str, Any]) -> list[Verdict]:
+    return model.verdicts(report, RULES)
 
 
 def verdicts(report: dict[str, Any]) -> dict[str, str]:
@@ -113,7 +121,7 @@ def test_nothing_that_is_said_of_few_patients_reveals_their_number_or_their_answ
     found.append(compare({
         "champion": "3", "n": min(n_patients, n_controls), "gain": estimate,
         "confidence": 0.9, "sensitivity_loss": 0.25,
-    }))  # fmt: skip
+    }, RULES.better_than_champion))  # fmt: skip
     limits = {"0.1", "0.6", "5", "10", "50", "60", "75", "80", "90", "100", "3"}
     for verdict in found:
         shown = suppress(verdict)
@@ -140,5 +148,5 @@ def test_the_champion_stays_unless_the_challenger_is_better_and_misses_nobody(
         "sensitivity_loss": sensitivity_loss,
     }
     before = copy.deepcopy(comparison)
-    assert compare(comparison).status == verdict
+    assert compare(comparison, RULES.better_than_champion).status == verdict
     assert comparison == before

@@ -69,7 +69,7 @@ def test_the_code_digest_notices_every_edit_that_can_change_a_stage() -> None:
     assert "spira_tasks.speech.features" in project_sources("spira_tasks.stages.materialize")
     assert "spira_tasks.speech.training" in project_sources("spira_tasks.stages.train")
     assert "spira_tasks.speech.training" not in project_sources("spira_tasks.stages.split")
-    assert "expectations.promotion" in project_sources("spira_tasks.stages.promote")
+    assert "expectations.gates.model" in project_sources("spira_tasks.stages.promote")
     assert "expectations.suites.audio" in project_sources("spira_tasks.stages.validate")
 
 

@@ -10,13 +10,10 @@ import pandas as pd
 import pytest
 from run_facts import facts, rows, verdict, waived
 
-from expectations.promotion import (
-    behind_its_gates,
-    compare,
-    label_blind_augmentation,
-    nobody_erased,
-)
-from expectations.promotion import verdicts as promotion_verdicts
+from expectations import policy
+from expectations.gates import model
+from expectations.gates.champion import compare
+from expectations.gates.provenance import behind_its_gates, label_blind_augmentation, nobody_erased
 from expectations.words import LANGUAGES, Language, Words
 from expectations.words import verdicts as words
 from spira_tasks.contract.verdict import Number, Verdict
@@ -202,7 +199,9 @@ def test_every_gate_of_the_promotion_has_its_sentence(
     }  # fmt: skip
     against = {"champion": "1", "n": n, "gain": estimate(-0.1), "confidence": 0.1,
                "sensitivity_loss": 0.5}  # fmt: skip
-    for one in (*promotion_verdicts(evaluation), compare(against)):
+    rules = policy.read().rules
+    champion = compare(against, rules.better_than_champion)
+    for one in (*model.verdicts(evaluation, rules), champion):
         said = words.sentence(one, language)
         assert one.id not in said
         assert not {"{", "}", "–", "None", "  "} & {

@@ -1,0 +1,127 @@
+"""Is the model sound?  What was measured on the test subjects, against the policy.
+
+Each gate looks at intervals, not at point values: with a hundred test recordings an accuracy of
+0.88 is anything between 0.81 and 0.93.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from expectations.gates.bounds import number_of
+from expectations.policy import (
+    AucAboveChance,
+    Calibration,
+    EnoughTestSubjects,
+    Floor,
+    NotDegenerate,
+    Rules,
+    WardNoise,
+)
+from spira_tasks.contract.verdict import Number, Status, Verdict, is_small
+
+
+def verdicts(evaluation: Mapping[str, Any], rules: Rules) -> list[Verdict]:
+    """Is the model sound?  ``evaluation`` is the content of ``evaluation.json``."""
+    n_patients, n_controls = evaluation["n_patients"], evaluation["n_controls"]
+    return [
+        enough_subjects(evaluation, rules.enough_test_subjects),
+        above_chance(evaluation, rules.auc_above_chance),
+        ward_noise_counterfactual(evaluation, rules.ward_noise_counterfactual),
+        not_degenerate(evaluation, rules.not_degenerate),
+        floor(evaluation, "sensitivity", rules.sensitivity_floor, n_patients),
+        floor(evaluation, "specificity", rules.specificity_floor, n_controls),
+        calibrated(evaluation, rules.calibration),
+    ]
+
+
+def enough_subjects(evaluation: Mapping[str, Any], rule: EnoughTestSubjects) -> Verdict:
+    n = min(evaluation["n_patients"], evaluation["n_controls"])
+    return Verdict(
+        "enough_test_subjects",
+        "pass" if n >= rule.min_per_class else "insufficient",
+        observed=Number(n, "people"),
+        threshold=rule.min_per_class,
+        n=n,
+        n_unit="people",
+        numbers={name: Number(evaluation[name], "people") for name in ("n_patients", "n_controls")},
+        severity="critical",
+    )
+
+
+def above_chance(evaluation: Mapping[str, Any], rule: AucAboveChance) -> Verdict:
+    auc = evaluation["conditions"]["clean"]["auc"]
+    status: Status = "pass" if auc["low"] > rule.min_auc else "block"
+    return _verdict(evaluation, "auc_above_chance", status, number_of(auc), rule.min_auc)
+
+
+def ward_noise_counterfactual(evaluation: Mapping[str, Any], rule: WardNoise) -> Verdict:
+    """The decisive one: put ward noise on some people and see whether the answer follows it.
+
+    Without ward noise nobody knows whether the model hears the illness or the ward.
+    """
+    drops = evaluation["drop_in_balanced_accuracy"]
+    status: Status = "insufficient"
+    observed: Number | None = None
+    condition: tuple[str, ...] = ()
+    if drops:
+        name, worst = max(drops.items(), key=lambda item: (item[1]["low"], item[1]["value"]))
+        observed, condition = number_of(worst, "rate"), (name,)
+        status = "block" if worst["low"] > rule.max_drop else "pass"
+        if status == "pass" and max(drop["value"] for drop in drops.values()) > rule.max_drop:
+            status = "warn"
+    found = _verdict(evaluation, "ward_noise_counterfactual", status, observed, rule.max_drop)
+    return replace(found, names={"condition": condition}, severity="critical")
+
+
+def not_degenerate(evaluation: Mapping[str, Any], rule: NotDegenerate) -> Verdict:
+    """Whether the model answers both ways, and finds more than half of each class."""
+    counts, n = evaluation["confusion"], evaluation["n_recordings"]
+    rate = (counts["true_positives"] + counts["false_positives"]) / n
+    clean = evaluation["conditions"]["clean"]
+    worst = min(clean["sensitivity"]["value"], clean["specificity"]["value"])
+    status: Status = (
+        "pass"
+        if rule.min_positive <= rate <= rule.max_positive and worst > rule.min_found
+        else "block"
+    )
+    found = _verdict(evaluation, "not_degenerate", status, Number(worst, "rate"), rule.min_found)
+    return replace(found, numbers={"positive": Number(rate, "rate")})
+
+
+def floor(evaluation: Mapping[str, Any], metric: str, rule: Floor, n: int) -> Verdict:
+    """Whether the lower bound of a rate reaches its floor, where ``n`` people can show that.
+
+    No rate is shown of one class where the other one has too few people for that.
+    """
+    estimate = evaluation["conditions"]["clean"][metric]
+    status: Status = "insufficient"
+    if estimate["low"] >= rule.min_rate:
+        status = "pass"
+    elif n >= rule.min_people:
+        status = "block"
+    found = _verdict(
+        evaluation, f"{metric}_floor", status, number_of(estimate, "rate"), rule.min_rate
+    )
+    return replace(found, n=found.n if is_small(found.n) else n, severity="warning")
+
+
+def calibrated(evaluation: Mapping[str, Any], rule: Calibration) -> Verdict:
+    error, n = evaluation["expected_calibration_error"], evaluation["n_recordings"]
+    limit = rule.scale / n**0.5 + rule.margin
+    status: Status = "pass" if error <= limit else "warn"
+    return _verdict(evaluation, "calibration", status, Number(error), round(limit, 4))
+
+
+def _verdict(
+    evaluation: Mapping[str, Any],
+    id: str,
+    status: Status,
+    observed: Number | None,
+    threshold: float,
+) -> Verdict:
+    """A verdict on both classes: it rests on the smaller one, which decides what may be shown."""
+    n = min(evaluation["n_patients"], evaluation["n_controls"])
+    return Verdict(id, status, observed, threshold, n, "people")

@@ -1,0 +1,103 @@
+"""The policy of promotion, as ``policy.yaml`` beside this module has it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spira_tasks.errors import ConfigError
+
+FILE = Path(__file__).with_suffix(".yaml")
+OWNER = "clinical lead (not yet signed)"
+
+
+class Section(BaseModel):
+    """Limits of one verdict; a key that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class EnoughTestSubjects(Section):
+    min_per_class: int
+
+
+class AucAboveChance(Section):
+    min_auc: float
+
+
+class WardNoise(Section):
+    max_drop: float
+
+
+class NotDegenerate(Section):
+    min_positive: float
+    max_positive: float
+    min_found: float
+
+
+class Floor(Section):
+    min_rate: float
+    min_people: int
+
+
+class Calibration(Section):
+    scale: float
+    margin: float
+
+
+class BetterThanChampion(Section):
+    min_confidence: float
+    max_sensitivity_loss: float
+    n_resamples: int
+    seed: int
+
+
+class Rules(Section):
+    """The content of the file."""
+
+    version: int
+    approval: Literal["provisional", "always"]
+    enough_test_subjects: EnoughTestSubjects
+    auc_above_chance: AucAboveChance
+    ward_noise_counterfactual: WardNoise
+    not_degenerate: NotDegenerate
+    sensitivity_floor: Floor
+    specificity_floor: Floor
+    calibration: Calibration
+    better_than_champion: BetterThanChampion
+
+
+@dataclass(frozen=True)
+class Policy:
+    rules: Rules
+    digest: str  # SHA-256 of the file, in hexadecimal
+
+
+@cache
+def read(file: Path = FILE) -> Policy:
+    """Read the policy.
+
+    Raises
+    ------
+    ConfigError
+        When a key is unknown or missing, or a value has another type; names each of them.
+    """
+    import yaml
+
+    content = file.read_bytes()
+    try:
+        return Policy(
+            Rules.model_validate(yaml.safe_load(content)), hashlib.sha256(content).hexdigest()
+        )
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+        )
+        raise ConfigError(f"{file}: {problems}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is no YAML: {error}") from None

@@ -1,0 +1,58 @@
+"""The policy of promotion is data that is read strictly, and its limits bind by intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from expectations import policy
+from expectations.gates.bounds import at_least, at_most
+from spira_tasks.contract.verdict import Number
+from spira_tasks.errors import ConfigError
+
+
+def written(folder: Path, old: str, new: str) -> Path:
+    text = policy.FILE.read_text()
+    assert old in text
+    path = folder / "policy.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_an_unknown_key_of_the_policy_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "  max_drop: 0.05", "  max_drop: 0.05\n  max_dorp: 0.5")
+    with pytest.raises(ConfigError, match=r"ward_noise_counterfactual\.max_dorp"):
+        policy.read(path)
+
+
+def test_a_policy_that_lacks_a_limit_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "  max_drop: 0.05", "  {}")
+    with pytest.raises(ConfigError, match=r"ward_noise_counterfactual\.max_drop"):
+        policy.read(path)
+
+
+def test_another_limit_is_another_digest(tmp_path: Path) -> None:
+    path = written(tmp_path, "  max_drop: 0.05", "  max_drop: 0.06")
+    assert policy.read(path).digest != policy.read().digest
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "loss", "merit"),
+    [
+        (0.01, 0.04, "pass", "block"),
+        (0.01, 0.20, "insufficient", "insufficient"),
+        (0.06, 0.20, "block", "pass"),
+    ],
+)
+def test_only_a_whole_interval_on_one_side_of_a_limit_proves_anything(
+    low: float, high: float, loss: str, merit: str
+) -> None:
+    number = Number((low + high) / 2, "rate", low, high)
+    assert at_most(number, 0.05) == loss
+    assert at_least(number, 0.05) == merit
+
+
+def test_a_number_without_an_interval_proves_nothing() -> None:
+    with pytest.raises(ValueError, match="without an interval"):
+        at_most(Number(0.0, "rate"), 0.05)
