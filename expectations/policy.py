@@ -34,6 +34,14 @@ class WardNoise(Section):
     max_drop: float
 
 
+class WardNoiseFlips(Section):
+    max_flips: float
+
+
+class WardNoiseShift(Section):
+    max_shift: float
+
+
 class NotDegenerate(Section):
     min_positive: float
     max_positive: float
@@ -65,6 +73,8 @@ class Rules(Section):
     enough_test_subjects: EnoughTestSubjects
     auc_above_chance: AucAboveChance
     ward_noise_counterfactual: WardNoise
+    ward_noise_flips: WardNoiseFlips
+    ward_noise_shift: WardNoiseShift
     not_degenerate: NotDegenerate
     sensitivity_floor: Floor
     specificity_floor: Floor

@@ -24,6 +24,7 @@ CONDITION_NAMES = {
     "noise_all": "ward noise on everybody",
     "noise_controls": "… on controls only",
     "noise_patients": "… on patients only",
+    "noise_swapped": "rooms of the other class",
 }
 DOTTED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": ":"}
 SYNTHETIC = "synthetic cohort: shows that the platform works, says nothing of medicine"

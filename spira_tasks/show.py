@@ -25,6 +25,7 @@ CONDITIONS = {
     "_noise_all": "ward noise: all",
     "_noise_controls": "  controls only",
     "_noise_patients": "  patients only",
+    "_noise_swapped": "  other class's rooms",
     "_averaged": "averaged copies",
 }
 METRICS = ("auc", "accuracy", "sensitivity", "specificity")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from expectations.gates.bounds import number_of
+from expectations.gates.bounds import at_most, number_of
 from expectations.policy import (
     AucAboveChance,
     Calibration,
@@ -19,8 +19,12 @@ from expectations.policy import (
     NotDegenerate,
     Rules,
     WardNoise,
+    WardNoiseFlips,
+    WardNoiseShift,
 )
 from spira_tasks.contract.verdict import Number, Status, Verdict, is_small
+
+SEVERE: tuple[Status, ...] = ("pass", "insufficient", "block")
 
 
 def verdicts(evaluation: Mapping[str, Any], rules: Rules) -> list[Verdict]:
@@ -30,6 +34,8 @@ def verdicts(evaluation: Mapping[str, Any], rules: Rules) -> list[Verdict]:
         enough_subjects(evaluation, rules.enough_test_subjects),
         above_chance(evaluation, rules.auc_above_chance),
         ward_noise_counterfactual(evaluation, rules.ward_noise_counterfactual),
+        ward_noise_flips(evaluation, rules.ward_noise_flips),
+        ward_noise_shift(evaluation, rules.ward_noise_shift),
         not_degenerate(evaluation, rules.not_degenerate),
         floor(evaluation, "sensitivity", rules.sensitivity_floor, n_patients),
         floor(evaluation, "specificity", rules.specificity_floor, n_controls),
@@ -58,22 +64,52 @@ def above_chance(evaluation: Mapping[str, Any], rule: AucAboveChance) -> Verdict
 
 
 def ward_noise_counterfactual(evaluation: Mapping[str, Any], rule: WardNoise) -> Verdict:
-    """The decisive one: put ward noise on some people and see whether the answer follows it.
-
-    Without ward noise nobody knows whether the model hears the illness or the ward.
-    """
+    """The decisive one: put ward noise on some people and see whether the answer follows it."""
     drops = evaluation["drop_in_balanced_accuracy"]
-    status: Status = "insufficient"
-    observed: Number | None = None
-    condition: tuple[str, ...] = ()
-    if drops:
-        name, worst = max(drops.items(), key=lambda item: (item[1]["low"], item[1]["value"]))
-        observed, condition = number_of(worst, "rate"), (name,)
-        status = "block" if worst["low"] > rule.max_drop else "pass"
-        if status == "pass" and max(drop["value"] for drop in drops.values()) > rule.max_drop:
-            status = "warn"
-    found = _verdict(evaluation, "ward_noise_counterfactual", status, observed, rule.max_drop)
-    return replace(found, names={"condition": condition}, severity="critical")
+    found: dict[tuple[str, ...], Any] = {(cell,): drop for cell, drop in drops.items()}
+    return _under_noise(evaluation, "ward_noise_counterfactual", found, rule.max_drop)
+
+
+def ward_noise_flips(evaluation: Mapping[str, Any], rule: WardNoiseFlips) -> Verdict:
+    """How often ward noise changes the answer about somebody."""
+    return _under_noise(
+        evaluation, "ward_noise_flips", _by_cell(evaluation["flips"]), rule.max_flips
+    )
+
+
+def ward_noise_shift(evaluation: Mapping[str, Any], rule: WardNoiseShift) -> Verdict:
+    """How far ward noise moves a class towards the other one."""
+    found = _by_cell(evaluation["shifts"])
+    return _under_noise(evaluation, "ward_noise_shift", found, rule.max_shift)
+
+
+def _by_cell(found: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, ...], Any]:
+    return {(cell, who): one for cell, by in found.items() for who, one in by.items()}
+
+
+def _under_noise(
+    evaluation: Mapping[str, Any], id: str, found: Mapping[tuple[str, ...], Any], limit: float
+) -> Verdict:
+    """Whether every cell is below the limit; the worst is shown.
+
+    Without ward noise nobody knows whether the model hears the illness or the ward, and nobody can
+    approve that.  Where few people leave it open, a person may.
+    """
+    if not found:
+        verdict = _verdict(evaluation, id, "insufficient", None, limit)
+        return replace(verdict, severity="critical")
+    numbers = {where: number_of(one, "rate") for where, one in found.items()}
+    where, worst = max(
+        numbers.items(),
+        key=lambda one: (SEVERE.index(at_most(one[1], limit)), one[1].low, one[1].value),
+    )
+    status = at_most(worst, limit)
+    verdict = _verdict(evaluation, id, status, worst, limit)
+    return replace(
+        verdict,
+        names={name: (one,) for name, one in zip(("condition", "who"), where, strict=False)},
+        severity="critical" if status == "block" else "warning",
+    )
 
 
 def not_degenerate(evaluation: Mapping[str, Any], rule: NotDegenerate) -> Verdict:

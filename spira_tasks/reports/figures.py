@@ -17,7 +17,7 @@ from spira_tasks.reports.charts import Heading, Mark
 from spira_tasks.reports.facts import Count, Counts, Evaluation, Interval, RunSummary, SignalQuality
 from spira_tasks.reports.sentences import name_of
 
-CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients", "averaged")
+CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients", "noise_swapped", "averaged")
 METRICS = ("balanced_accuracy", "sensitivity", "specificity")
 ALL_METRICS = ("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "f1")
 HIDDEN = Interval(None, None, None)

@@ -32,8 +32,10 @@ def measure(
 
     Parameters
     ----------
-    labels, probabilities : (recording,) arrays
-        Labels in {0, 1}.
+    labels : (recording,) array
+        In {0, 1}.
+    probabilities : (recording,) or (draw, recording) array
+        Of several draws of the same recordings, rates and the AUC are means over the draws.
     threshold : float
         A recording is called positive from this probability on.
     weights : (resample, recording) array
@@ -45,11 +47,14 @@ def measure(
         NaN where a resample holds one class only.  The AUC is the Mann-Whitney statistic: the
         share of (patient, control) pairs in which the patient scores higher, ties counting half.
     """
-    positive, called = labels == 1, probabilities >= threshold
+    positive, draws = labels == 1, np.atleast_2d(probabilities)
+    called = (draws >= threshold).mean(axis=0)
     w_pos, w_neg = weights[:, positive], weights[:, ~positive]
     n_pos, n_neg = w_pos.sum(axis=1), w_neg.sum(axis=1)
-    difference = probabilities[positive][:, None] - probabilities[~positive][None, :]
-    wins = (difference > 0) + 0.5 * (difference == 0)
+    wins = np.zeros((w_pos.shape[1], w_neg.shape[1]))
+    for scores in draws:
+        wins += (np.sign(scores[positive][:, None] - scores[~positive][None, :]) + 1) / 2
+    wins /= len(draws)
 
     true_positives = w_pos @ called[positive]
     false_positives = w_neg @ called[~positive]
@@ -180,7 +185,7 @@ def abstention_band(
     tuple of float, or None
         Lowest and highest probability of the band, inclusive; None where no abstention pays.
     """
-    distance = np.abs(_log_odds(probabilities) - _log_odds(np.array(threshold)))
+    distance = np.abs(log_odds(probabilities) - log_odds(np.array(threshold)))
     order = np.argsort(distance, kind="stable")
     is_error = ((probabilities >= threshold) != (labels == 1))[order]
     n = np.arange(1, len(order) + 1)
@@ -194,7 +199,8 @@ def abstention_band(
     return min(float(inside.min()), threshold), max(float(inside.max()), threshold)
 
 
-def _log_odds(probabilities: Array) -> Array:
+def log_odds(probabilities: Array) -> Array:
+    """Log-odds of probabilities, of 0 and 1 too."""
     within = np.clip(probabilities, 1e-12, 1 - 1e-12)
     return np.asarray(np.log(within / (1 - within)))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from spira_tasks.artifacts import Directory, Packs
     from spira_tasks.speech.answers import Policy
+    from spira_tasks.speech.batches import Batches
     from spira_tasks.speech.classifier import Classifier
     from spira_tasks.speech.metrics import Array
     from spira_tasks.work import Work
@@ -56,7 +57,8 @@ class Config(StageConfig):
     target_sensitivity: Annotated[float, Field(gt=0, lt=1)] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_inconclusive: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    n_noises: PositiveInt = 1
+    n_noises: PositiveInt = 1  # summed onto a recording at once
+    n_draws: PositiveInt = 8  # of noise, for each recording of the test
     averaged_noises: NonNegativeInt = 0
     averaged_stripes: NonNegativeInt = 0
     n_resamples: Annotated[int, Field(ge=200)] = 2000
@@ -83,6 +85,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     cpu.prepare(config.n_threads)
     classifier = Classifier.load(inputs.model.path(WEIGHTS), inputs.model.path(SPECIFICATION))
     table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
+    tracks = table[(table["task"] == "AMBIENT") & (table["split"] == "test")]
     table = table[(table["task"] == classifier.spec.task) & table["label"].notna()]
     features = pd.read_parquet(inputs.features.path("features.parquet"))
     table = table.merge(features[["record_id", "features"]], on="record_id", validate="1:1")
@@ -91,7 +94,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     scored = table[table["split"].isin(["validation", "test"])]
     predictions = scored[["record_id", "subject_id", "split", "label"]].assign(
         clean=[classifier.score(load_features(one, work.blobs)) for one in scored["features"]],
-        noise=score_with_noise(classifier, scored, bank, config, work.blobs),
+        **score_with_noise(classifier, scored, bank, config, work.blobs),
+        **score_swapped(classifier, scored, tracks, config, work.blobs),
     )
     if config.averaged_noises or config.averaged_stripes:
         scored = scored.assign(clean=predictions["clean"])
@@ -128,24 +132,89 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 def score_with_noise(
     classifier: Classifier, table: pd.DataFrame, bank: list[Tensor], config: Config, blobs: Packs
-) -> list[float | None]:
+) -> dict[str, Array]:
     """Probability of each recording with ward noise of the evaluation pool summed onto it.
 
-    The noise belongs to the recording: the same in every evaluation, whatever its label.
+    The noise belongs to the recording: the same in every evaluation, whatever its label.  Test
+    recordings have several draws, ``noise``, ``noise_2``, …; those of validation the first one.
     """
+    import numpy as np
+
     from spira_tasks.corpus import examples
     from spira_tasks.progress import progress
     from spira_tasks.speech.augmentation import NoisePolicy
-    from spira_tasks.speech.examples import noisy
+    from spira_tasks.speech.batches import Batches
 
-    if not bank:
-        return [None] * len(table)
-    policy = NoisePolicy(config.n_noises, config.n_noises)
-    recordings = examples(table, blobs, "cpu", most_bytes=0)  # each is scored once
-    return [
-        classifier.probability(noisy(example, bank, policy, config.seed))
-        for example in progress(recordings, "score with ward noise", total=len(recordings))
-    ]
+    scores = np.full((config.n_draws, len(table)), np.nan)
+    if bank:
+        policy = NoisePolicy(config.n_noises, config.n_noises)
+        recordings = examples(table, blobs, "cpu")
+        batches = Batches(
+            recordings, classifier.extractor, bank, policy, windows="all", seed=config.seed
+        )
+        for place in progress(range(len(table)), "score with ward noise", total=len(table)):
+            n = config.n_draws if table["split"].iloc[place] == "test" else 1
+            scores[:n, place] = drawn(classifier, batches, [place] * n)
+    return named("noise", scores)
+
+
+def score_swapped(
+    classifier: Classifier, table: pd.DataFrame, tracks: pd.DataFrame, config: Config, blobs: Packs
+) -> dict[str, Array]:
+    """Probability of each test recording with the ambient noise of people of the other class.
+
+    ``tracks`` are the recordings of rooms that came with the test subjects, added as loud as they
+    are.  Where either class has none, nothing is scored.
+    """
+    import numpy as np
+
+    from spira_tasks.corpus import examples
+    from spira_tasks.progress import progress
+    from spira_tasks.speech.augmentation import NoisePolicy, recording_rng, to_float
+    from spira_tasks.speech.batches import Batches
+    from spira_tasks.speech.examples import Example
+
+    scores = np.full((config.n_draws, len(table)), np.nan)
+    rooms = {label: examples(one, blobs, "cpu") for label, one in tracks.groupby("label")}
+    if len(rooms) < 2:
+        return named("swapped", scores)
+    recordings = examples(table, blobs, "cpu", most_bytes=0)  # each is loaded once
+    places = np.flatnonzero(table["split"] == "test").tolist()
+    for place in progress(places, "score in other rooms", total=len(places)):
+        one = recordings[place]
+        voice, others, in_rooms = to_float(one.pcm16), rooms[1 - int(one.label)], []
+        for draw in range(config.n_draws):
+            rng = recording_rng(config.seed, one.record_id, 3, draw)
+            room = to_float(others[int(rng.integers(len(others)))].pcm16)
+            room = room.repeat(1 + -(-len(voice) // len(room)))
+            start = int(rng.integers(len(room) - len(voice), endpoint=True))
+            heard = voice + room[start : start + len(voice)]
+            in_rooms.append(Example(one.record_id, heard, one.label))
+        batches = Batches(
+            in_rooms, classifier.extractor, [], NoisePolicy(), windows="all", seed=config.seed
+        )
+        scores[:, place] = drawn(classifier, batches, list(range(config.n_draws)))
+    return named("swapped", scores)
+
+
+def drawn(classifier: Classifier, batches: Batches, places: list[int]) -> Array:
+    """Probabilities of recordings of one length; each is a draw of its own."""
+    batch = batches.make(places, range(len(places)))
+    return classifier.window_scores(batch.features).reshape(len(places), -1).mean(dim=1).numpy()
+
+
+def named(name: str, scores: Array) -> dict[str, Array]:
+    """(draw, recording) scores as columns: the first has the name, the others a number too."""
+    return {name if not n else f"{name}_{n + 1}": scores[n] for n in range(len(scores))}
+
+
+def draws_of(name: str, table: pd.DataFrame) -> Array | None:
+    """The (draw, recording) scores that ``named`` made columns; None where nothing was scored."""
+    import numpy as np
+
+    columns = [one for one in table if one == name or one.startswith(f"{name}_")]
+    scores = table[columns].to_numpy(float).T
+    return None if not columns or np.isnan(scores).any() else scores
 
 
 def score_averaged(
@@ -219,29 +288,24 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
     """Every metric with its interval, and what each way of adding noise takes away."""
     import numpy as np
 
+    from spira_tasks.evaluation import counterfactuals
     from spira_tasks.speech import metrics
 
     labels = test["label"].to_numpy(float)
     weights = metrics.subject_resamples(
         test["subject_id"].to_numpy(str), config.n_resamples, config.seed
     )
-    clean, noise = test["clean"].to_numpy(float), test["noise"].to_numpy(float)
-    patient = labels == 1
-    probabilities = {
-        "clean": clean,
-        "noise_all": noise,
-        "noise_controls": np.where(patient, clean, noise),
-        "noise_patients": np.where(patient, noise, clean),
-    }
-    if np.isnan(noise).any():
-        probabilities = {"clean": clean}
+    clean, patient = test["clean"].to_numpy(float), labels == 1
+    noise, swapped = draws_of("noise", test), draws_of("swapped", test)
+    cells = {} if noise is None else counterfactuals.cells(labels, clean, noise, swapped)
+    probabilities = {"clean": clean, **cells}
     if "averaged" in test:
         probabilities["averaged"] = test["averaged"].to_numpy(float)
     samples = {
         condition: metrics.measure(labels, scores, threshold, weights)
         for condition, scores in probabilities.items()
     }
-    called, as_recorded = clean >= threshold, samples["clean"]["balanced_accuracy"]
+    called = clean >= threshold
     n_patients = int(test[patient]["subject_id"].nunique())
     n_controls = int(test[~patient]["subject_id"].nunique())
     return {
@@ -265,11 +329,10 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
             }
             for condition, sample in samples.items()
         },
-        "drop_in_balanced_accuracy": {
-            condition: asdict(metrics.estimate(as_recorded - sample["balanced_accuracy"]))
-            for condition, sample in samples.items()
-            if condition.startswith("noise_")
-        },
+        "n_draws": config.n_draws,
+        **counterfactuals.measure(
+            labels, clean, cells, threshold, weights=weights, n_people=(n_controls, n_patients)
+        ),
     }
 
 

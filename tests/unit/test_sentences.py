@@ -194,7 +194,10 @@ def test_every_gate_of_the_promotion_has_its_sentence(
     evaluation = {
         "n_patients": n, "n_controls": n, "n_subjects": 2 * n, "n_recordings": 2 * n,
         "conditions": {"clean": {metric: estimate(quality) for metric in metrics}},
-        "drop_in_balanced_accuracy": drops, "expected_calibration_error": 1 - quality,
+        "drop_in_balanced_accuracy": drops,
+        **{name: {cell: {"controls": one} for cell, one in drops.items()}
+           for name in ("flips", "shifts")},
+        "expected_calibration_error": 1 - quality,
         "confusion": {"true_positives": n, "false_positives": 0},
     }  # fmt: skip
     against = {"champion": "1", "n": n, "gain": estimate(-0.1), "confidence": 0.1,

@@ -1,0 +1,86 @@
+"""What ward noise does to the answers, measured on scores whose fault is planted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spira_tasks.evaluation import counterfactuals
+from spira_tasks.speech import metrics
+
+N_DRAWS = 4
+
+
+def logistic(margins: Any) -> Any:
+    return 1 / (1 + np.exp(-margins))
+
+
+def measured(n: int, shift: float, *, clean_of: float = 2.0, seed: int = 0) -> dict[str, Any]:
+    """``n`` of each class; noise moves the log-odds of controls by ``shift``, and all at random."""
+    rng = np.random.default_rng([5, seed])
+    labels = np.repeat([0.0, 1.0], n)
+    margins = rng.normal(clean_of * (2 * labels - 1), 1.0)
+    noise = margins + shift * (labels == 0) + rng.normal(0, 0.2, (N_DRAWS, 2 * n))
+    clean = logistic(margins)
+    return counterfactuals.measure(
+        labels,
+        clean,
+        counterfactuals.cells(labels, clean, logistic(noise), None),
+        0.5,
+        weights=metrics.subject_resamples(np.arange(2 * n).astype(str), 500, seed),
+        n_people=(n, n),
+    )
+
+
+def test_a_cell_puts_noise_on_those_that_it_names() -> None:
+    found = measured(40, shift=4.0)
+    assert set(found["flips"]["noise_controls"]) == {"controls"}
+    assert set(found["flips"]["noise_patients"]) == {"patients"}
+    drops = found["drop_in_balanced_accuracy"]
+    assert drops["noise_controls"]["value"] == pytest.approx(0.48, abs=0.03)
+    assert abs(drops["noise_patients"]["value"]) < 0.03
+    both = drops["noise_controls"]["value"] + drops["noise_patients"]["value"]
+    assert drops["noise_all"]["value"] == pytest.approx(both)
+
+
+def test_the_loss_is_that_of_the_metrics_of_all_draws() -> None:
+    rng = np.random.default_rng(3)
+    labels, clean = np.repeat([0.0, 1.0], 20), rng.uniform(0, 1, 40)
+    noise, weights = rng.uniform(0, 1, (N_DRAWS, 40)), np.ones((3, 40))
+    cells = counterfactuals.cells(labels, clean, noise, noise[::-1])
+    found = counterfactuals.measure(labels, clean, cells, 0.5, weights=weights, n_people=(20, 20))
+    before = metrics.measure(labels, clean, 0.5, weights)["balanced_accuracy"][0]
+    for cell, draws in cells.items():
+        each = [metrics.measure(labels, one, 0.5, weights) for one in draws]
+        of_all = metrics.measure(labels, draws, 0.5, weights)
+        for name in ("auc", "sensitivity", "specificity", "balanced_accuracy"):
+            assert of_all[name][0] == pytest.approx(np.mean([one[name][0] for one in each]))
+        drop = before - of_all["balanced_accuracy"][0]
+        assert found["drop_in_balanced_accuracy"][cell]["value"] == pytest.approx(drop)
+
+
+def test_a_shift_is_a_share_of_the_distance_between_the_classes() -> None:
+    found = measured(100, shift=1.0)["shifts"]["noise_all"]
+    assert found["controls"]["value"] == pytest.approx(0.25, abs=0.02)
+    assert found["patients"]["low"] < 0 < found["patients"]["high"]
+
+
+def test_scores_show_a_fault_that_answers_of_so_few_people_do_not() -> None:
+    found = measured(30, shift=2.2, clean_of=3.0)
+    assert found["shifts"]["noise_controls"]["controls"]["low"] > 0.3
+    assert found["drop_in_balanced_accuracy"]["noise_controls"]["low"] < 0.05
+
+
+def test_answers_of_few_people_that_all_stay_prove_little() -> None:
+    for n, proves in ((10, False), (54, True)):
+        found = measured(n, shift=0.0, clean_of=6.0)["drop_in_balanced_accuracy"]
+        assert all(one["value"] == 0 for one in found.values())
+        assert (max(one["high"] for one in found.values()) <= 0.05) is proves
+
+
+def test_a_model_that_does_not_tell_the_classes_apart_has_no_distance_to_share() -> None:
+    found = measured(30, shift=0.5, clean_of=-1.0)
+    assert not found["shifts"]
+    assert found["log_odds_shifts"]["noise_all"]["controls"]["value"] == pytest.approx(0.5, abs=0.1)
