@@ -53,6 +53,19 @@ class Floor(Section):
     min_people: int
 
 
+class StratifiedAuc(Section):
+    min_auc: float
+    max_explained: float
+
+
+class SliceFloor(Section):
+    min_auc: float
+
+
+class SliceGap(Section):
+    max_gap: float
+
+
 class Calibration(Section):
     scale: float
     margin: float
@@ -78,6 +91,9 @@ class Rules(Section):
     not_degenerate: NotDegenerate
     sensitivity_floor: Floor
     specificity_floor: Floor
+    stratified_auc: StratifiedAuc
+    slice_floor: SliceFloor
+    slice_gap: SliceGap
     calibration: Calibration
     better_than_champion: BetterThanChampion
 

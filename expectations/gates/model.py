@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from expectations.gates.bounds import at_most, number_of
+from expectations.gates.bounds import at_least, at_most, number_of
 from expectations.policy import (
     AucAboveChance,
     Calibration,
@@ -18,6 +18,9 @@ from expectations.policy import (
     Floor,
     NotDegenerate,
     Rules,
+    SliceFloor,
+    SliceGap,
+    StratifiedAuc,
     WardNoise,
     WardNoiseFlips,
     WardNoiseShift,
@@ -39,6 +42,9 @@ def verdicts(evaluation: Mapping[str, Any], rules: Rules) -> list[Verdict]:
         not_degenerate(evaluation, rules.not_degenerate),
         floor(evaluation, "sensitivity", rules.sensitivity_floor, n_patients),
         floor(evaluation, "specificity", rules.specificity_floor, n_controls),
+        stratified_auc(evaluation, rules.stratified_auc),
+        slice_floor(evaluation, rules.slice_floor),
+        slice_gap(evaluation, rules.slice_gap),
         calibrated(evaluation, rules.calibration),
     ]
 
@@ -142,6 +148,86 @@ def floor(evaluation: Mapping[str, Any], metric: str, rule: Floor, n: int) -> Ve
         evaluation, f"{metric}_floor", status, number_of(estimate, "rate"), rule.min_rate
     )
     return replace(found, n=found.n if is_small(found.n) else n, severity="warning")
+
+
+def stratified_auc(evaluation: Mapping[str, Any], rule: StratifiedAuc) -> Verdict:
+    """Whether the model tells patients from controls of the same group, whatever the groups."""
+    found = {}
+    for way, one in evaluation["within"].items():
+        auc, explained = number_of(one["auc"]), number_of(one["explained"])
+        statuses = at_least(auc, rule.min_auc), at_most(explained, rule.max_explained)
+        worst = max(statuses, key=SEVERE.index)
+        found[way] = SEVERE.index(worst), explained.value, auc, explained, one["n"]
+    if not found:
+        return _open(evaluation, "stratified_auc", rule.min_auc)
+    way, (severe, _, auc, explained, n) = max(found.items(), key=lambda one: one[1][:2])
+    return Verdict(
+        "stratified_auc",
+        SEVERE[severe],
+        auc,
+        rule.min_auc,
+        n,
+        "people",
+        numbers={"explained": explained, "tolerated": Number(rule.max_explained)},
+        names={"by": (way,)},
+        severity="warning",
+    )
+
+
+def slice_floor(evaluation: Mapping[str, Any], rule: SliceFloor) -> Verdict:
+    """Whether the model tells patients from controls in the worst group with people enough."""
+    found = _slices(evaluation, "auc")
+    if not found:
+        return _open(evaluation, "slice_floor", rule.min_auc)
+    (way, group), (auc, n) = min(found.items(), key=lambda one: (one[1][0].low, one[0]))
+    names = {"by": (way,), "group": (group,)}
+    status = at_least(auc, rule.min_auc)
+    return Verdict(
+        "slice_floor", status, auc, rule.min_auc, n, "people", names=names, severity="warning"
+    )
+
+
+def slice_gap(evaluation: Mapping[str, Any], rule: SliceGap) -> Verdict:
+    """Whether any group is worse off than the others; a gap that may be chance blocks nothing."""
+    found = _slices(evaluation, "apart")
+    if not found:
+        return _open(evaluation, "slice_gap", rule.max_gap)
+    numbers = {
+        where: (SEVERE.index(_gap(apart, rule.max_gap)), apart, n)
+        for where, (apart, n) in found.items()
+    }
+    (way, group), (severe, apart, n) = max(
+        numbers.items(), key=lambda one: (one[1][0], one[1][1].value, one[0])
+    )
+    names = {"by": (way,), "group": (group,)}
+    return Verdict(
+        *("slice_gap", SEVERE[severe], apart, rule.max_gap, n, "people"),
+        names=names,
+        severity="warning",
+    )
+
+
+def _gap(apart: Number, limit: float) -> Status:
+    """A gap above the limit that is no chance blocks; the interval counts the groups."""
+    is_one = (apart.value or 0) > limit and (apart.low or 0) > 0
+    return "block" if is_one else at_most(apart, limit)
+
+
+def _slices(
+    evaluation: Mapping[str, Any], measure: str
+) -> dict[tuple[str, str], tuple[Number, int]]:
+    """A measure of each group with people enough, and the people of its smaller class."""
+    return {
+        (way, group): (number_of(one[measure]), min(one["n_patients"], one["n_controls"]))
+        for way, groups in evaluation["slices"].items()
+        for group, one in groups.items()
+        if measure in one
+    }
+
+
+def _open(evaluation: Mapping[str, Any], id: str, limit: float) -> Verdict:
+    """Too few people to look at: a person has to decide."""
+    return replace(_verdict(evaluation, id, "insufficient", None, limit), severity="warning")
 
 
 def calibrated(evaluation: Mapping[str, Any], rule: Calibration) -> Verdict:

@@ -24,12 +24,8 @@ from expectations.words import UNKNOWN, Language, Words, texts, words_of
 from expectations.words.suites import Description, describe, find, title_of_reason
 from spira_tasks.contract.verdict import COUNTS, MIN_CELL, Number, Unit, Verdict, suppress
 
-NAMES = {
-    "condition": "condition",
-    "gates": "step",
-    "task": "task",
-    "who": "who",
-}  # name to kind of category
+# Name to kind of category.
+NAMES = {"condition": "condition", "gates": "step", "task": "task", "who": "who", "by": "by"}
 
 
 def gates() -> list[str]:

@@ -84,9 +84,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
     cpu.prepare(config.n_threads)
     classifier = Classifier.load(inputs.model.path(WEIGHTS), inputs.model.path(SPECIFICATION))
-    table = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
-    tracks = table[(table["task"] == "AMBIENT") & (table["split"] == "test")]
-    table = table[(table["task"] == classifier.spec.task) & table["label"].notna()]
+    recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
+    tracks = recordings[(recordings["task"] == "AMBIENT") & (recordings["split"] == "test")]
+    table = recordings[recordings["task"] == classifier.spec.task]
+    table = table[table["label"].notna()]
     features = pd.read_parquet(inputs.features.path("features.parquet"))
     table = table.merge(features[["record_id", "features"]], on="record_id", validate="1:1")
     bank = noise_bank(inputs.ward_noise, "evaluation", work.blobs, "cpu")
@@ -112,6 +113,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     threshold = operating_point(labels, scores, config)
     band = abstention_band(labels, scores, threshold, config.max_inconclusive)
     report = measure_conditions(test, threshold, config)
+    report |= measure_slices(test, table, recordings, threshold, config)
     undecided = test["clean"].between(*band) if band else test["clean"].isna()
     wrong = (test["clean"] >= threshold) != (test["label"] == 1)
     report["inconclusive"] = {
@@ -334,6 +336,31 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
             labels, clean, cells, threshold, weights=weights, n_people=(n_controls, n_patients)
         ),
     }
+
+
+def measure_slices(
+    test: pd.DataFrame,
+    table: pd.DataFrame,
+    recordings: pd.DataFrame,
+    threshold: float,
+    config: Config,
+) -> dict[str, Any]:
+    """How well it does in groups of the test people; ``test`` has their scores as recorded."""
+    from spira_tasks.evaluation import slices
+    from spira_tasks.speech import metrics
+
+    described = table.set_index("record_id").loc[test["record_id"]].reset_index()
+    weights = metrics.subject_resamples(
+        test["subject_id"].to_numpy(str), config.n_resamples, config.seed
+    )
+    return slices.measure(
+        slices.categories(described, recordings),
+        test["subject_id"],
+        test["label"].to_numpy(float),
+        test["clean"].to_numpy(float),
+        threshold=threshold,
+        weights=weights,
+    )
 
 
 def flat(report: dict[str, Any]) -> dict[str, float]:

@@ -197,6 +197,9 @@ def test_every_gate_of_the_promotion_has_its_sentence(
         "drop_in_balanced_accuracy": drops,
         **{name: {cell: {"controls": one} for cell, one in drops.items()}
            for name in ("flips", "shifts")},
+        "within": {"sex": {"auc": estimate(quality), "explained": estimate(0.2), "n": n}},
+        "slices": {"sex": {group: {"n_patients": n, "n_controls": n, "auc": estimate(quality),
+                                   "apart": estimate(1 - quality)} for group in "FM"}},
         "expected_calibration_error": 1 - quality,
         "confusion": {"true_positives": n, "false_positives": 0},
     }  # fmt: skip
