@@ -71,6 +71,11 @@ class Calibration(Section):
     margin: float
 
 
+class CalibrationSlope(Section):
+    min_slope: float
+    max_slope: float
+
+
 class BetterThanChampion(Section):
     min_confidence: float
     max_sensitivity_loss: float
@@ -95,6 +100,7 @@ class Rules(Section):
     slice_floor: SliceFloor
     slice_gap: SliceGap
     calibration: Calibration
+    calibration_slope: CalibrationSlope
     better_than_champion: BetterThanChampion
 
 

@@ -92,7 +92,8 @@ def graph(model: Any) -> bytes:
             self.network = classifier.network
 
         def forward(self, windows: Tensor) -> Tensor:
-            return torch.sigmoid(self.network(self.extractor(windows.double()).float()))
+            logits = self.network(self.extractor(windows.double()).float())
+            return classifier.calibrated(logits)  # type: ignore[no-any-return]
 
     spec = classifier.spec
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it looks for torchvision

@@ -40,7 +40,7 @@ def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None
     noise = test["noise"].to_numpy(float) if "noise_all" in report["conditions"] else None
     figures = {
         "roc": roc(labels, clean, noise, report),
-        "calibration": calibration(labels, clean, report),
+        "calibration": calibration(report),
         "confusion": confusion(report),
         "ward_noise": ward_noise(report),
     }
@@ -76,23 +76,32 @@ def roc(labels: Array, clean: Array, noise: Array | None, report: dict[str, Any]
     return figure
 
 
-def calibration(labels: Array, clean: Array, report: dict[str, Any]) -> Figure:
+def calibration(report: dict[str, Any]) -> Figure:
     figure, axes = canvas("Calibration on the test subjects")
-    n_bins = max(2, min(10, len(labels) // 10))  # at least ten recordings a bin
-    groups = np.array_split(np.argsort(clean, kind="stable"), n_bins)
-    predicted = [clean[group].mean() for group in groups]
-    observed = np.array([labels[group].mean() for group in groups])
-    error = [np.sqrt(rate * (1 - rate) / len(g)) for rate, g in zip(observed, groups, strict=True)]
-    axes.errorbar(predicted, observed, yerr=error, fmt="o-", color=BLUE, capsize=3, linewidth=1)
+    found = report["calibration"]
+    groups = found["reliability"]
+    observed = np.array([[g["observed"][end] for end in ("value", "low", "high")] for g in groups])
+    value, low, high = observed.T
+    axes.errorbar(
+        [group["predicted"] for group in groups],
+        value,
+        yerr=np.clip([value - low, high - value], 0, None),
+        fmt="o-",
+        color=BLUE,
+        capsize=3,
+        linewidth=1,
+    )
     axes.plot([0, 1], [0, 1], **DOTTED)
     axes.set(
         xlabel="predicted probability", ylabel="share of patients", xlim=(0, 1), ylim=(-0.02, 1.02)
     )
+    recalibrated = found.get("recalibration", {}).get("applied", False)
     text = (
-        f"{n_bins} groups of equal size, ± 1 standard error\n"
-        f"expected calibration error {report['expected_calibration_error']:.3f}, n = {len(labels)}"
+        f"{len(groups)} groups of equal size, 95 % interval, n = {report['n_recordings']}\n"
+        f"slope {interval(found['slope'])}, intercept {interval(found['intercept'])}\n"
+        f"{'recalibrated' if recalibrated else 'not recalibrated'} on the validation subjects"
     )
-    axes.text(0.03, 0.92, text, fontsize=8, transform=axes.transAxes)
+    axes.text(0.03, 0.88, text, fontsize=8, transform=axes.transAxes)
     return figure
 
 

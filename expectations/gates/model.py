@@ -14,6 +14,7 @@ from expectations.gates.bounds import at_least, at_most, number_of
 from expectations.policy import (
     AucAboveChance,
     Calibration,
+    CalibrationSlope,
     EnoughTestSubjects,
     Floor,
     NotDegenerate,
@@ -46,6 +47,8 @@ def verdicts(evaluation: Mapping[str, Any], rules: Rules) -> list[Verdict]:
         slice_floor(evaluation, rules.slice_floor),
         slice_gap(evaluation, rules.slice_gap),
         calibrated(evaluation, rules.calibration),
+        calibration_slope(evaluation, rules.calibration_slope),
+        operating_point(evaluation),
     ]
 
 
@@ -237,12 +240,36 @@ def calibrated(evaluation: Mapping[str, Any], rule: Calibration) -> Verdict:
     return _verdict(evaluation, "calibration", status, Number(error), round(limit, 4))
 
 
+def calibration_slope(evaluation: Mapping[str, Any], rule: CalibrationSlope) -> Verdict:
+    """Whether the model is as sure as it may be: neither too much nor too little."""
+    slope = number_of(evaluation["calibration"]["slope"])
+    too_sure, too_unsure = at_least(slope, rule.min_slope), at_most(slope, rule.max_slope)
+    status = max(too_sure, too_unsure, key=SEVERE.index)
+    limit = rule.min_slope if too_sure == status else rule.max_slope
+    found = _verdict(evaluation, "calibration_slope", status, slope, limit)
+    limits = {"least": Number(rule.min_slope), "most": Number(rule.max_slope)}
+    return replace(found, numbers=limits, severity="warning")
+
+
+def operating_point(evaluation: Mapping[str, Any]) -> Verdict:
+    """Whether the threshold was chosen on other people than those whom the model is tested on.
+
+    One that somebody set may have been chosen by looking at the test.
+    """
+    status: Status = "insufficient"
+    if evaluation["operating_point_from"] == "validation":
+        status = "pass"
+    point = Number(evaluation["operating_point"])
+    found = _verdict(evaluation, "operating_point", status, point, None)
+    return replace(found, severity="warning")
+
+
 def _verdict(
     evaluation: Mapping[str, Any],
     id: str,
     status: Status,
     observed: Number | None,
-    threshold: float,
+    threshold: float | None,
 ) -> Verdict:
     """A verdict on both classes: it rests on the smaller one, which decides what may be shown."""
     n = min(evaluation["n_patients"], evaluation["n_controls"])

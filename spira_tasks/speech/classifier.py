@@ -35,6 +35,9 @@ class ClassifierSpec:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the network, JSON values
     # Probability from which a recording is called positive, chosen on the validation subjects.
     operating_point: float = 0.5
+    # Of the log-odds of each window, fitted on the validation subjects where that helps.
+    shift: float = 0.0
+    scale: float = 1.0
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -74,9 +77,19 @@ class Classifier(nn.Module):
     @torch.inference_mode()
     def window_scores(self, features: Tensor) -> Tensor:
         """Probability of each window, a (window,) tensor, given (window, frame, bin) features."""
+        return self.calibrated(self.window_logits(features))
+
+    @torch.inference_mode()
+    def window_logits(self, features: Tensor) -> Tensor:
+        """Log-odds of each window as the network gives them, before they are calibrated."""
         self.eval()
         infer = getattr(self.scorer, "infer", self.scorer)
-        return torch.sigmoid(infer(self.standardize(features)))
+        logits: Tensor = infer(self.standardize(features))
+        return logits
+
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Probabilities of log-odds that the network gives."""
+        return torch.sigmoid(self.spec.shift + self.spec.scale * logits)
 
     def save(self, folder: Path) -> None:
         """Write the weights and the specification; the same classifier gives the same bytes."""
@@ -93,6 +106,13 @@ class Classifier(nn.Module):
 
     def with_operating_point(self, threshold: float) -> Classifier:
         """Return the same weights with another operating point."""
-        other = Classifier(dataclasses.replace(self.spec, operating_point=threshold))
+        return self._with(dataclasses.replace(self.spec, operating_point=threshold))
+
+    def recalibrated(self, shift: float, scale: float) -> Classifier:
+        """Return the same weights with other probabilities."""
+        return self._with(dataclasses.replace(self.spec, shift=shift, scale=scale))
+
+    def _with(self, spec: ClassifierSpec) -> Classifier:
+        other = Classifier(spec)
         other.network.load_state_dict(self.network.state_dict())
         return other.eval()

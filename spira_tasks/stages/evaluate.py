@@ -92,6 +92,9 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     table = table.merge(features[["record_id", "features"]], on="record_id", validate="1:1")
     bank = noise_bank(inputs.ward_noise, "evaluation", work.blobs, "cpu")
 
+    calibrating = recalibration(classifier, table, config, work.blobs)
+    if calibrating["applied"]:
+        classifier = classifier.recalibrated(calibrating["shift"], calibrating["scale"])
     scored = table[table["split"].isin(["validation", "test"])]
     predictions = scored[["record_id", "subject_id", "split", "label"]].assign(
         clean=[classifier.score(load_features(one, work.blobs)) for one in scored["features"]],
@@ -113,6 +116,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     threshold = operating_point(labels, scores, config)
     band = abstention_band(labels, scores, threshold, config.max_inconclusive)
     report = measure_conditions(test, threshold, config)
+    report["calibration"]["recalibration"] = calibrating
+    report["operating_point_from"] = "a setting" if config.threshold is not None else "validation"
     report |= measure_slices(test, table, recordings, threshold, config)
     undecided = test["clean"].between(*band) if band else test["clean"].isna()
     wrong = (test["clean"] >= threshold) != (test["label"] == 1)
@@ -130,6 +135,31 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     if config.plots:
         plots.evaluation(test, report, outputs.report)
     return Outcome(flat(report))
+
+
+def recalibration(
+    classifier: Classifier, table: pd.DataFrame, config: Config, blobs: Packs
+) -> dict[str, Any]:
+    """What the log-odds of windows are to be shifted and scaled by, and whether that helps.
+
+    Where the threshold is fixed, as in published experiments, the scores stay as they are.
+    """
+    import numpy as np
+
+    from spira_tasks.corpus import load_features
+    from spira_tasks.evaluation import calibration
+    from spira_tasks.speech import metrics
+
+    table = table[table["split"] == "validation"]
+    labels, subjects = table["label"].to_numpy(float), table["subject_id"].to_numpy(str)
+    if config.threshold is not None or len(np.unique(labels)) < 2:
+        return {"applied": False}
+    logits = [
+        classifier.window_logits(load_features(digest, blobs)).numpy().astype(float)
+        for digest in table["features"]
+    ]
+    weights = metrics.subject_resamples(subjects, config.n_resamples, config.seed)
+    return calibration.recalibrate(logits, labels, subjects, weights)
 
 
 def score_with_noise(
@@ -290,13 +320,12 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
     """Every metric with its interval, and what each way of adding noise takes away."""
     import numpy as np
 
-    from spira_tasks.evaluation import counterfactuals
+    from spira_tasks.evaluation import calibration, counterfactuals
     from spira_tasks.speech import metrics
 
     labels = test["label"].to_numpy(float)
-    weights = metrics.subject_resamples(
-        test["subject_id"].to_numpy(str), config.n_resamples, config.seed
-    )
+    subjects = test["subject_id"].to_numpy(str)
+    weights = metrics.subject_resamples(subjects, config.n_resamples, config.seed)
     clean, patient = test["clean"].to_numpy(float), labels == 1
     noise, swapped = draws_of("noise", test), draws_of("swapped", test)
     cells = {} if noise is None else counterfactuals.cells(labels, clean, noise, swapped)
@@ -310,6 +339,13 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
     called = clean >= threshold
     n_patients = int(test[patient]["subject_id"].nunique())
     n_controls = int(test[~patient]["subject_id"].nunique())
+    conditions = {
+        condition: {
+            name: asdict(interval)
+            for name, interval in metrics.estimates(sample, n_patients, n_controls).items()
+        }
+        for condition, sample in samples.items()
+    }
     return {
         "n_recordings": len(test),
         "n_subjects": int(test["subject_id"].nunique()),
@@ -324,13 +360,12 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
         },
         "expected_calibration_error": metrics.expected_calibration_error(labels, clean),
         "brier_score": float(np.mean((clean - labels) ** 2)),
-        "conditions": {
-            condition: {
-                name: asdict(interval)
-                for name, interval in metrics.estimates(sample, n_patients, n_controls).items()
-            }
-            for condition, sample in samples.items()
-        },
+        "calibration": calibration.measure(labels, clean, subjects, weights),
+        "conditions": conditions,
+        "predictive_values": calibration.predictive_values(
+            conditions["clean"]["sensitivity"], conditions["clean"]["specificity"]
+        ),
+        "net_benefit": calibration.net_benefit(labels, clean, weights),
         "n_draws": config.n_draws,
         **counterfactuals.measure(
             labels, clean, cells, threshold, weights=weights, n_people=(n_controls, n_patients)

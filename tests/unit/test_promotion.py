@@ -30,7 +30,11 @@ def evaluation(
             "noise": np.full(len(labels), np.nan) if noise is None else noise,
         }
     )
-    return measure_conditions(test, 0.5, Config(n_resamples=500)) | {"slices": {}, "within": {}}
+    return measure_conditions(test, 0.5, Config(n_resamples=500)) | {
+        "slices": {},
+        "within": {},
+        "operating_point_from": "validation",
+    }
 
 
 RULES = policy.read().rules
