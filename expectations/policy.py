@@ -76,6 +76,10 @@ class CalibrationSlope(Section):
     max_slope: float
 
 
+class Behaviour(Section):
+    max_flips: float
+
+
 class BetterThanChampion(Section):
     min_confidence: float
     max_sensitivity_loss: float
@@ -101,6 +105,7 @@ class Rules(Section):
     slice_gap: SliceGap
     calibration: Calibration
     calibration_slope: CalibrationSlope
+    behaviour: Behaviour
     better_than_champion: BetterThanChampion
 
 

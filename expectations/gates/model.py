@@ -13,6 +13,7 @@ from typing import Any
 from expectations.gates.bounds import at_least, at_most, number_of
 from expectations.policy import (
     AucAboveChance,
+    Behaviour,
     Calibration,
     CalibrationSlope,
     EnoughTestSubjects,
@@ -49,6 +50,7 @@ def verdicts(evaluation: Mapping[str, Any], rules: Rules) -> list[Verdict]:
         calibrated(evaluation, rules.calibration),
         calibration_slope(evaluation, rules.calibration_slope),
         operating_point(evaluation),
+        behaviour(evaluation, rules.behaviour),
     ]
 
 
@@ -262,6 +264,18 @@ def operating_point(evaluation: Mapping[str, Any]) -> Verdict:
     point = Number(evaluation["operating_point"])
     found = _verdict(evaluation, "operating_point", status, point, None)
     return replace(found, severity="warning")
+
+
+def behaviour(evaluation: Mapping[str, Any], rule: Behaviour) -> Verdict:
+    """Whether the answer stays when the sound changes and the person does not."""
+    flips = {name: number_of(one["flips"], "rate") for name, one in evaluation["behaviour"].items()}
+    name, worst = max(
+        flips.items(),
+        key=lambda one: (SEVERE.index(at_most(one[1], rule.max_flips)), one[1].value, one[0]),
+    )
+    status = at_most(worst, rule.max_flips)
+    found = _verdict(evaluation, "behaviour", status, worst, rule.max_flips)
+    return replace(found, names={"change": (name,)}, severity="warning")
 
 
 def _verdict(

@@ -25,7 +25,14 @@ from expectations.words.suites import Description, describe, find, title_of_reas
 from spira_tasks.contract.verdict import COUNTS, MIN_CELL, Number, Unit, Verdict, suppress
 
 # Name to kind of category.
-NAMES = {"condition": "condition", "gates": "step", "task": "task", "who": "who", "by": "by"}
+NAMES = {
+    "condition": "condition",
+    "gates": "step",
+    "task": "task",
+    "who": "who",
+    "by": "by",
+    "change": "change",
+}
 
 
 def gates() -> list[str]:

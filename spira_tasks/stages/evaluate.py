@@ -8,6 +8,7 @@ same noise is put on everybody, on controls only, and on patients only, and noth
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -78,6 +79,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
     from spira_tasks import plots
     from spira_tasks.corpus import load_features, noise_bank
+    from spira_tasks.evaluation import slices
     from spira_tasks.speech import cpu
     from spira_tasks.speech.classifier import SPECIFICATION, WEIGHTS, Classifier
     from spira_tasks.speech.metrics import abstention_band
@@ -116,9 +118,13 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     threshold = operating_point(labels, scores, config)
     band = abstention_band(labels, scores, threshold, config.max_inconclusive)
     report = measure_conditions(test, threshold, config)
+    described = table.set_index("record_id").loc[test["record_id"]].reset_index()
+    changed = score_changed(classifier, described, config, work.blobs)
+    report["behaviour"] = measure_behaviour(test, changed, threshold, config)
     report["calibration"]["recalibration"] = calibrating
     report["operating_point_from"] = "a setting" if config.threshold is not None else "validation"
-    report |= measure_slices(test, table, recordings, threshold, config)
+    groups = slices.categories(described, recordings)
+    report |= measure_slices(test, groups, threshold, config)
     undecided = test["clean"].between(*band) if band else test["clean"].isna()
     wrong = (test["clean"] >= threshold) != (test["label"] == 1)
     report["inconclusive"] = {
@@ -229,10 +235,43 @@ def score_swapped(
     return named("swapped", scores)
 
 
+def score_changed(
+    classifier: Classifier, table: pd.DataFrame, config: Config, blobs: Packs
+) -> dict[str, Array]:
+    """Probability of each recording under changes that say nothing of the illness."""
+    import numpy as np
+    import torch
+
+    from spira_tasks.corpus import examples
+    from spira_tasks.evaluation.behaviour import TRANSFORMS
+    from spira_tasks.progress import progress
+    from spira_tasks.speech.augmentation import NoisePolicy, to_float
+    from spira_tasks.speech.batches import Batches
+    from spira_tasks.speech.examples import Example
+
+    recordings = examples(table, blobs, "cpu", most_bytes=0)  # each is loaded once
+    scores = np.empty((len(TRANSFORMS), len(table)))
+    for place, one in enumerate(progress(recordings, "score changed sound", total=len(table))):
+        waveform = to_float(one.pcm16).numpy()
+        changed = [
+            Example(one.record_id, torch.from_numpy(change(waveform)), one.label)
+            for change in TRANSFORMS.values()
+        ]
+        batches = Batches(
+            changed, classifier.extractor, [], NoisePolicy(), windows="all", seed=config.seed
+        )
+        scores[:, place] = drawn(classifier, batches, list(range(len(changed))))
+    return dict(zip(TRANSFORMS, scores, strict=True))
+
+
 def drawn(classifier: Classifier, batches: Batches, places: list[int]) -> Array:
-    """Probabilities of recordings of one length; each is a draw of its own."""
+    """Probability of each of some recordings; the same one twice is two draws of its noise."""
+    import numpy as np
+
     batch = batches.make(places, range(len(places)))
-    return classifier.window_scores(batch.features).reshape(len(places), -1).mean(dim=1).numpy()
+    scores = classifier.window_scores(batch.features).numpy().astype(float)
+    which = batch.recordings.numpy()
+    return np.bincount(which, scores) / np.bincount(which)
 
 
 def named(name: str, scores: Array) -> dict[str, Array]:
@@ -373,28 +412,38 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
     }
 
 
+def measure_behaviour(
+    test: pd.DataFrame, changed: Mapping[str, Array], threshold: float, config: Config
+) -> dict[str, Any]:
+    """How often the answers change with the sound."""
+    from spira_tasks.evaluation import behaviour
+    from spira_tasks.speech import metrics
+
+    subjects = test["subject_id"].to_numpy(str)
+    return behaviour.measure(
+        test["clean"].to_numpy(float),
+        changed,
+        threshold,
+        metrics.subject_resamples(subjects, config.n_resamples, config.seed),
+        test["subject_id"].nunique(),
+    )
+
+
 def measure_slices(
-    test: pd.DataFrame,
-    table: pd.DataFrame,
-    recordings: pd.DataFrame,
-    threshold: float,
-    config: Config,
+    test: pd.DataFrame, groups: pd.DataFrame, threshold: float, config: Config
 ) -> dict[str, Any]:
     """How well it does in groups of the test people; ``test`` has their scores as recorded."""
     from spira_tasks.evaluation import slices
     from spira_tasks.speech import metrics
 
-    described = table.set_index("record_id").loc[test["record_id"]].reset_index()
-    weights = metrics.subject_resamples(
-        test["subject_id"].to_numpy(str), config.n_resamples, config.seed
-    )
+    subjects = test["subject_id"]
     return slices.measure(
-        slices.categories(described, recordings),
-        test["subject_id"],
+        groups,
+        subjects,
         test["label"].to_numpy(float),
         test["clean"].to_numpy(float),
         threshold=threshold,
-        weights=weights,
+        weights=metrics.subject_resamples(subjects.to_numpy(str), config.n_resamples, config.seed),
     )
 
 

@@ -31,6 +31,7 @@ def evaluation(
         }
     )
     return measure_conditions(test, 0.5, Config(n_resamples=500)) | {
+        "behaviour": {"polarity": {"flips": {"value": 0.0, "low": 0.0, "high": 0.04}}},
         "slices": {},
         "within": {},
         "operating_point_from": "validation",
