@@ -243,10 +243,16 @@ def calibrated(evaluation: Mapping[str, Any], rule: Calibration) -> Verdict:
 
 
 def calibration_slope(evaluation: Mapping[str, Any], rule: CalibrationSlope) -> Verdict:
-    """Whether the model is as sure as it may be: neither too much nor too little."""
+    """Whether the model is as sure as it may be.
+
+    One that is too sure blocks.  One that is too unsure hides nothing: that is a warning, and so it
+    is where the classes are told apart without an error, of which no slope can be fitted.
+    """
     slope = number_of(evaluation["calibration"]["slope"])
     too_sure, too_unsure = at_least(slope, rule.min_slope), at_most(slope, rule.max_slope)
-    status = max(too_sure, too_unsure, key=SEVERE.index)
+    status: Status = (
+        "warn" if too_unsure == "block" else max(too_sure, too_unsure, key=SEVERE.index)
+    )
     limit = rule.min_slope if too_sure == status else rule.max_slope
     found = _verdict(evaluation, "calibration_slope", status, slope, limit)
     limits = {"least": Number(rule.min_slope), "most": Number(rule.max_slope)}

@@ -35,7 +35,7 @@ def cohort(n: int, women_ill: float, women_well: float) -> tuple[pd.DataFrame, n
             "hospital_id": "ward of São José",
             "device_model": None,
             "app_version": "3.2.0",
-            "ri_cause": np.where(labels == 1, "covid", None),
+            "ri_cause": ["covid" if label else None for label in labels],
             "snr_db": np.linspace(5, 40, 2 * n),
         }
     )
