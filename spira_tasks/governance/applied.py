@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
+from spira_tasks.contract.verdict import Verdict, Waiver
+
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
-    from spira_tasks.contract.verdict import Verdict
 
 Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals", "rollbacks"]
 # Names of the verdicts on a version that a person refused, or took out of use.
@@ -92,6 +93,15 @@ def excuses(about: Mapping[str, str], verdict: Verdict) -> bool:
         and observed is not None
         and _within(about, observed, verdict.threshold)
     )
+
+
+def waive(verdict: Verdict, waivers: Iterable[Decision]) -> Verdict:
+    """The verdict, or a warning in its place where a person took responsibility."""
+    decision = next((d for d in waivers if excuses(d.about, verdict)), None)
+    if not verdict.stops or decision is None or verdict.firm:
+        return verdict
+    waiver = Waiver(decision.by, decision.at, decision.why, decision.about["until"])
+    return replace(verdict, status="warn", waiver=waiver)
 
 
 def _observed(verdict: Verdict) -> float | None:

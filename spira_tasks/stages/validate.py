@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,6 @@ from pydantic import PositiveInt
 
 from spira_tasks.config import Fraction, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
-from spira_tasks.contract.verdict import Verdict, Waiver
 from spira_tasks.errors import ConfigError
 from spira_tasks.gating import quarantine, rules
 from spira_tasks.gating.kinds import KINDS, Gate, Given, suites
@@ -137,7 +136,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
             "version": report.version,
             "digest": report.digest,
             "n_rows": report.n_rows,
-            "verdicts": [waive(verdict, waivers) for verdict in report.verdicts],
+            "verdicts": [applied.waive(verdict, waivers) for verdict in report.verdicts],
         }
         for report in [*reports, quality.Report(suite, "", "", len(frame), own)]
     ]
@@ -186,12 +185,3 @@ def refuse(
             else:
                 freed.add(row)
     return {row: refusals[row] for row in sorted(refusals)}, len(freed - set(refusals))
-
-
-def waive(verdict: Verdict, waivers: Iterable[applied.Decision]) -> Verdict:
-    """The verdict, or a warning in its place where a person took responsibility."""
-    decision = next((d for d in waivers if applied.excuses(d.about, verdict)), None)
-    if not verdict.stops or decision is None or verdict.firm:
-        return verdict
-    waiver = Waiver(decision.by, decision.at, decision.why, decision.about["until"])
-    return replace(verdict, status="warn", waiver=waiver)
