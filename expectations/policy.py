@@ -87,6 +87,28 @@ class BetterThanChampion(Section):
     seed: int
 
 
+class Probes(Section):
+    n_permutations: int
+    n_resamples: int
+    max_people: int
+    seed: int
+
+
+class Probe(Section):
+    max_low: float
+    max_auc: float
+    max_by_chance: float
+    min_per_class: int
+
+
+class PermutedLabel(Section):
+    max_deviation: float
+
+
+class MetadataBaseline(Section):
+    min_gain: float
+
+
 class Rules(Section):
     """The content of the file."""
 
@@ -107,6 +129,12 @@ class Rules(Section):
     calibration_slope: CalibrationSlope
     behaviour: Behaviour
     better_than_champion: BetterThanChampion
+    probes: Probes
+    noise_only_control: Probe
+    channel_heard: Probe
+    metadata_alone: Probe
+    permuted_label: PermutedLabel
+    metadata_baseline: MetadataBaseline
 
 
 @dataclass(frozen=True)

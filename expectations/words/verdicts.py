@@ -32,6 +32,7 @@ NAMES = {
     "who": "who",
     "by": "by",
     "change": "change",
+    "heard_in": "heard",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from spira_tasks.contract import presets
 from spira_tasks.contract.step import Resources, Step
 
-HANDED_ON = {"validate": "table", "drift": "recordings"}
+HANDED_ON = {"validate": "table", "drift": "recordings", "confounds": "recordings"}
 """Stages that are gates: the input that a gate hands on, as its output of the same name."""
 
 FIXED = ("gate",)
@@ -206,10 +206,15 @@ TRAINING = Pipeline(
             resources=Resources(access="models"),  # the champion's training set is the reference
         ),
         Step(
+            "check_confounds",
+            "confounds",
+            inputs={"recordings": "check_drift.recordings", "features": "check_features.table"},
+        ),
+        Step(
             "train",
             "train",
             inputs={
-                "recordings": "check_drift.recordings",
+                "recordings": "check_confounds.recordings",
                 "features": "check_features.table",
                 "ward_noise": "check_ward_noise.table",
             },
@@ -226,7 +231,7 @@ TRAINING = Pipeline(
             "evaluate",
             "evaluate",
             inputs={
-                "recordings": "check_drift.recordings",
+                "recordings": "check_confounds.recordings",
                 "features": "check_features.table",
                 "ward_noise": "check_ward_noise.table",
                 "model": "train.model",
@@ -236,7 +241,7 @@ TRAINING = Pipeline(
             "register",
             "register",
             inputs={
-                "recordings": "check_drift.recordings",
+                "recordings": "check_confounds.recordings",
                 "model": "train.model",
                 "classifier": "evaluate.classifier",
                 "report": "evaluate.report",
@@ -247,7 +252,7 @@ TRAINING = Pipeline(
             "promote",
             "promote",
             inputs={
-                "recordings": "check_drift.recordings",
+                "recordings": "check_confounds.recordings",
                 "registration": "register.registration",
                 "report": "evaluate.report",
             },

@@ -114,6 +114,7 @@ class Registry:
         steps += [("check_recordings", "validate", {}, {"table": checked}, suite)]
         steps += [
             ("check_drift", "drift", recordings, recordings, {}),
+            ("check_confounds", "confounds", recordings, recordings, {}),
             ("train", "train", read, {"model": model}, training),
             ("evaluate", "evaluate", {**read, "model": model}, {"classifier": classifier}, {}),
         ]
@@ -549,7 +550,7 @@ def test_an_erasure_during_the_comparison_takes_the_promotion_back(
     assert registry.tracker.aliases() == {"champion": "1"}
 
 
-@pytest.mark.parametrize("gate", ["check_recordings", "check_drift", "check_features"])
+@pytest.mark.parametrize("gate", ["check_recordings", "check_confounds", "check_features"])
 @pytest.mark.parametrize("state", ["done", "blocked"])
 def test_a_model_of_data_that_a_gate_did_not_hand_on_is_not_promoted(
     registry: Registry, gate: str, state: State

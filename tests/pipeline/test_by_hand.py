@@ -47,7 +47,7 @@ def test_a_model_trained_by_hand_on_what_no_gate_handed_on_is_known(
             made[step.name] = run_step(by_hand, "by-hand", store).outputs
     records, classifier = gates.made_by(store), made["evaluate"]["classifier"]
     missed = gates.missed_by(records, classifier)
-    assert missed == ["check_recordings", "check_training_set", "check_drift"]
+    assert missed == [*("check_recordings", "check_training_set", "check_drift", "check_confounds")]
     # and its ward noise was for controls only
     assert gates.label_in_noise(records, classifier) == (True, set())
     # the mean over copies behind stripes is a condition of its own, which no check looks at

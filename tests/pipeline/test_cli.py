@@ -54,8 +54,8 @@ assert not heavy, heavy
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert process.returncode == 0, process.stderr
-    # register and check_drift ask the registry each time
-    assert process.stderr.count(": found") == len(steps) - 2
+    # register and check_drift ask the registry each time, check_confounds the policy
+    assert process.stderr.count(": found") == len(steps) - 3
 
 
 def test_stdout_carries_the_result_and_nothing_else(finished: Run) -> None:

@@ -34,7 +34,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def test_the_readers_that_the_pipelines_declare_are_those_behind_the_gate_too() -> None:
-    assert {"check_features", "check_drift", "train", "evaluate"} <= {*catalogue.steps_that_read()}
+    assert {"check_features", "check_drift", "check_confounds", "train", "evaluate"} <= {
+        *catalogue.steps_that_read()
+    }
     assert {"ingest", "split", "materialize", "register"}.isdisjoint(catalogue.steps_that_read())
 
 

@@ -23,7 +23,7 @@ NAMES = ("split", "materialize", "train", "evaluate", "register")
 # Between these steps stand gates, which are left out: what they would hand on is taken before them.
 INSTEAD = {
     "check_training_set.table": "split.recordings",
-    "check_drift.recordings": "split.recordings",
+    "check_confounds.recordings": "split.recordings",
     "check_features.table": "materialize.features",
 }
 NOTHING = f"sha256:{'0' * 64}"

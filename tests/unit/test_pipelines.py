@@ -57,7 +57,7 @@ def test_every_default_configuration_is_valid_and_every_option_exists() -> None:
 def test_gates_are_the_steps_whose_stage_hands_its_input_on() -> None:
     assert [step.name for step in TRAINING.gates] == [
         *("check_recordings", "check_ward_noise", "check_training_set"),
-        *("check_features", "check_drift"),
+        *("check_features", "check_drift", "check_confounds"),
     ]
     for gate in TRAINING.gates:
         stage = load(gate.stage)
@@ -71,6 +71,7 @@ def test_the_gates_behind_an_input_are_derived_from_the_wiring() -> None:
         return [(gate.name, link) for gate, link in gates]
 
     assert behind("train", "recordings") == [
+        ("check_confounds", "recordings"),
         ("check_drift", "recordings"),
         ("check_training_set", "source"),
         ("check_recordings", "table"),
@@ -141,6 +142,7 @@ def test_only_stages_that_act_outside_are_given_the_run_and_the_store() -> None:
             outside.add(step.stage)
     assert outside == {
         "drift",
+        "confounds",
         "register",
         "promote",
         "rollback",
