@@ -114,6 +114,8 @@ class Rules(Section):
 
     version: int
     approval: Literal["provisional", "always"]
+    second_person: Literal["production", "always", "never"]
+    firm: list[str]
     enough_test_subjects: EnoughTestSubjects
     auc_above_chance: AucAboveChance
     ward_noise_counterfactual: WardNoise

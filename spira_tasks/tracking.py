@@ -310,12 +310,18 @@ class Tracker:
 
         That is said first: after a kill there is a champion, and doing it again completes it.
         """
+        replaced = self.replaced_by(version)
+        if replaced is not None:
+            self.client.set_registered_model_alias(MODEL, PREVIOUS, replaced)
+        self.assign(version, replaced)
+
+    @translated
+    def replaced_by(self, version: str) -> str | None:
+        """The version that becomes ``previous`` when this one becomes champion."""
         aliases = self.aliases()
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
         replaced = previous if champion == version else champion
-        if replaced is not None and replaced != version:
-            self.client.set_registered_model_alias(MODEL, PREVIOUS, replaced)
-        self.assign(version, replaced if replaced != version else None)
+        return None if replaced == version else replaced
 
     @translated
     def assign(self, champion: str | None, previous: str | None) -> None:

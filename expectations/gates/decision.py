@@ -1,13 +1,36 @@
-"""Whether a program may decide, or a person has to."""
+"""Whether a program may decide, or a person has to, and who that person may be."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from expectations.policy import Rules
 from spira_tasks.contract.verdict import Verdict
 
 
+def left_open(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The checks that no program may overlook: what was waived, and what nobody could tell."""
+    return [one for one in verdicts if one.waiver or one.status == "insufficient"]
+
+
 def needs_approval(verdicts: Sequence[Verdict], rules: Rules) -> bool:
-    """Whether a person has to approve a model that no verdict stops."""
-    return rules.approval == "always" or any(one.status == "insufficient" for one in verdicts)
+    """Whether a person has to approve a model that no verdict stops.
+
+    ``verdicts`` are those of promotion, and those of the data that were waived.
+    """
+    return rules.approval == "always" or bool(left_open(verdicts))
+
+
+def may_approve(person: str, involved: Collection[str], rules: Rules, *, production: bool) -> bool:
+    """Whether a person may approve what these people started, or signed waivers for.
+
+    People are compared by their names alone: ``airflow:ana`` is ``cli:ana``.
+    """
+    if rules.second_person == "never" or (rules.second_person == "production" and not production):
+        return True
+    return name_of(person) not in {name_of(one) for one in involved}
+
+
+def name_of(actor: str) -> str:
+    """The name of a person in the audit log, however they acted."""
+    return actor.rpartition(":")[2]

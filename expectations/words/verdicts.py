@@ -34,6 +34,7 @@ NAMES = {
     "change": "change",
     "heard_in": "heard",
 }
+CHECKS = ("waived", "insufficient")  # names that hold ids of checks
 
 
 def gates() -> list[str]:
@@ -205,6 +206,8 @@ def _named(name: str, value: str, words: Words) -> str:
         return reason(value, words.language)
     if name == "at":
         return words.day(value)
+    if name in CHECKS:
+        return title(Verdict(value, "warn"), words.language)
     return words.name(NAMES[name], value) if name in NAMES else value
 
 

@@ -1,21 +1,17 @@
-"""``waive``: let a run go on although a check of the data blocks it."""
+"""``waive``: let a run go on although a check blocks it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from collections.abc import Mapping
 from typing import Annotated
 
 from typer import Argument, Option
 
-from spira_tasks.artifacts import Store
 from spira_tasks.commands import AsJson, Commands, OpenStore, Why, find_run, print_records
 from spira_tasks.contract.place import COMMAND
-from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import applied, decisions
-
-DAYS, MAX_DAYS = 90, 366
+from spira_tasks.governance import decisions, waivers
+from spira_tasks.governance.waivers import DAYS, MAX_DAYS
 
 EXAMPLES = """\
 examples:
@@ -23,16 +19,19 @@ examples:
   python -m spira_tasks waive check training_set "expect_…(device_model)" --why "one telephone yet"
   python -m spira_tasks waive check training_set "expect_…(device_model)" --limit 0.6 --days 30 \\
     --why "one telephone yet, the second comes next month"
+  python -m spira_tasks waive check promotion sensitivity_floor --why "only for the pilot in ward 2"
   python -m spira_tasks waive withdraw training_set "expect_…(device_model)" --why "two by now"
 
 Name the check as the verdict does (python -m spira_tasks show RUN). A waiver excuses what the run
 showed and nothing worse, and ends by itself. A waived check still warns, on every page and in the
-model card. What a model has to show to be promoted cannot be waived.
+model card. The gates of promotion are the suite "promotion"; a version that needs a waiver is
+promoted only once a person approved it (in production another person than the one who signed).
+The policy names what nobody may waive.
 """
 Suite = Annotated[str, Argument(help="name of its suite")]
 Name = Annotated[str, Argument(help="name of the check, as the verdict has it")]
 
-app = Commands("waive", "let a run go on although a check of the data blocks it", EXAMPLES)
+app = Commands("waive", "let a run go on although a check blocks it", EXAMPLES)
 
 
 @app.command("list")
@@ -77,33 +76,10 @@ def waive_check(
     days: Annotated[int, Option(help=f"today and this many days more, ≤ {MAX_DAYS}")] = DAYS,
 ) -> None:
     """Waive a check."""
-    runs = store.runs.ids()[-10:] if run is None else [find_run(run, store)]
-    held_back = _held_back(store, runs)
-    verdict = held_back.get((suite, name))
-    if verdict is None:
-        others = ", ".join(sorted(f"{suite} {name!r}" for suite, name in held_back))
-        which = "none of the newest runs" if run is None else f"not the run {run!r}"
-        raise ConfigError(
-            f"{name!r} of the suite {suite!r} held back {which}; what did: {others or 'nothing'}"
-        )
-    if verdict.firm:
-        raise ConfigError(
-            f"{name!r} protects people or shows a fault of the platform: nobody may waive it; "
-            "correct what it found"
-        )
-    if not 0 <= days <= MAX_DAYS:
-        raise ConfigError(f"--days is 0 to {MAX_DAYS}: sign again for longer")
-    until = date.fromisoformat(decisions.today()) + timedelta(days=days)
-    about = applied.waiver_of(verdict, until.isoformat(), limit)
-    if about is None:
-        raise ConfigError(
-            f"{name!r} measured {verdict.observed and verdict.observed.value} against "
-            f"{verdict.threshold}: a waiver would excuse "
-            + ("everything" if limit is None else "less than that with this --limit")
-        )
-    _, new = decisions.decide(store, "waivers", about, why)
+    run_id = find_run(run, store) if run else ""
+    signed, new = waivers.sign(store, suite, name, why, run=run_id, limit=limit, days=days)
     print(f"{'waived' if new else 'it was waived already'}: {name} of {suite}")
-    print(f"it excuses {_limit(about)}, until {about['until']} (UTC)")
+    print(f"it excuses {_limit(signed.about)}, until {signed.about['until']} (UTC)")
     print(f"it counts from the next run on:  {COMMAND} quarantine rerun")
 
 
@@ -120,14 +96,3 @@ def withdraw(store: OpenStore, suite: Suite, name: Name, why: Why) -> None:
     for one in signed:
         decisions.withdraw(store, "waivers", one.about, why)
     print(f"{name} of {suite} blocks again, from the next run on")
-
-
-def _held_back(store: Store, runs: Iterable[str]) -> dict[tuple[str, str], Verdict]:
-    """Return the last verdict of each check that blocked a run, or was waived in one."""
-    return {
-        (verdict.suite, verdict.id): verdict
-        for run_id in runs
-        for record in store.runs.read(run_id).steps.values()
-        for verdict in record.verdicts
-        if verdict.suite and (verdict.stops or verdict.waiver)
-    }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals", "rollbacks"]
 # Names of the verdicts on a version that a person refused, or took out of use.
 REFUSED, ROLLED_BACK = "refused_by_a_person", "rolled_back_by_a_person"
+PROMOTION = "promotion"  # what a waiver calls the gates of promotion, which have no suite
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,23 @@ def read(directory: Directory) -> list[Decision]:
     return sorted(found, key=lambda decision: (decision.at, decision.id))
 
 
+def in_production(url: str) -> bool:
+    """Whether a store is one that hospitals rely on: one in a bucket.  A folder is a laptop's."""
+    return url.startswith("s3://")
+
+
 def on_classifier(classifier: str, decisions: Iterable[Decision]) -> Decision | None:
     """The decision about the classifier with this digest."""
     return next((one for one in decisions if one.about["classifier"] == classifier), None)
+
+
+def waive(verdict: Verdict, waivers: Iterable[Decision]) -> Verdict:
+    """The verdict, or a warning in its place where a person took responsibility."""
+    decision = next((one for one in waivers if excuses(one.about, verdict)), None)
+    if not verdict.stops or decision is None or verdict.firm:
+        return verdict
+    waiver = Waiver(decision.by, decision.at, decision.why, decision.about["until"])
+    return replace(verdict, status="warn", waiver=waiver)
 
 
 def waiver_of(verdict: Verdict, until: str, limit: float | None = None) -> dict[str, str] | None:
@@ -77,11 +92,11 @@ def waiver_of(verdict: Verdict, until: str, limit: float | None = None) -> dict[
     about = {
         "suite": verdict.suite,
         "expectation": verdict.id,
-        "side": _side(observed, verdict.threshold),
+        "side": _side(verdict, observed),
         "limit": repr(float(observed if limit is None else limit)),
         "until": until,
     }
-    return about if _within(about, observed, verdict.threshold) else None
+    return about if _within(about, verdict, observed) else None
 
 
 def excuses(about: Mapping[str, str], verdict: Verdict) -> bool:
@@ -91,7 +106,7 @@ def excuses(about: Mapping[str, str], verdict: Verdict) -> bool:
         (about["suite"], about["expectation"]) == (verdict.suite, verdict.id)
         and {"side", "limit", "until"} <= set(about)  # older waivers had no limit and no end
         and observed is not None
-        and _within(about, observed, verdict.threshold)
+        and _within(about, verdict, observed)
     )
 
 
@@ -108,17 +123,24 @@ def _observed(verdict: Verdict) -> float | None:
     return verdict.observed.value if verdict.observed else None
 
 
-def _side(observed: float, threshold: float | None) -> str:
-    """On which side of its threshold a number fails; farther on that side is worse."""
-    if threshold is None or observed == threshold:
+def _side(verdict: Verdict, observed: float) -> str:
+    """On which side of its threshold a number fails; farther on that side is worse.
+
+    A number whose interval holds the threshold may be on either side, so there is no worse one.
+    """
+    threshold, number = verdict.threshold, verdict.observed
+    if threshold is None or observed == threshold or verdict.status == "insufficient":
+        return "at"
+    low, high = (number.low, number.high) if number else (None, None)
+    if low is not None and high is not None and low < threshold < high:
         return "at"
     return "above" if observed > threshold else "below"
 
 
-def _within(about: Mapping[str, str], observed: float, threshold: float | None) -> bool:
+def _within(about: Mapping[str, str], verdict: Verdict, observed: float) -> bool:
     """Without a side only the same number is excused; the last digit depends on the machine."""
     limit, side = float(about["limit"]), about["side"]
-    if side != _side(observed, threshold):
+    if side != _side(verdict, observed):
         return False
     is_better = observed < limit if side == "above" else side == "below" and observed > limit
     return is_better or math.isclose(observed, limit, rel_tol=1e-9)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit, decisions
-from spira_tasks.governance.applied import REFUSED, Decision, Kind, on_classifier
+from spira_tasks.governance import audit, decisions, moves
+from spira_tasks.governance.applied import REFUSED, Decision, Kind, in_production, on_classifier
 
 if TYPE_CHECKING:
     from spira_tasks.tracking import Registered, Tracker
@@ -63,6 +63,23 @@ def standings(store: Store) -> list[Standing]:
     ]
 
 
+def started_by(store: Store, classifier: str) -> set[str]:
+    """Who started the runs that made a classifier, by its digest, as the log names them.
+
+    Who only ran it again, which computes nothing, is not among them.
+    """
+    actors = set()
+    for run in store.runs:
+        records = list(run.steps.values())
+        if any(one.outputs.get("classifier") == classifier and not one.found for one in records):
+            audited = sorted((one for one in records if one.audit), key=lambda one: one.finished_at)
+            for one in audited[:1]:
+                assert one.audit is not None  # noqa: S101  (narrows the type)
+                event = audit.read(store.documents, audit.name_of(one.audit.number))
+                actors.add(event.actor)
+    return actors
+
+
 def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
     """Approve a version, and lift its refusal.
 
@@ -71,11 +88,20 @@ def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
     Raises
     ------
     ConfigError
-        When there is no such version, or the reason is refused.
+        When there is no such version, the reason is refused, or another person has to approve it.
     """
+    from expectations import policy
+    from expectations.gates.decision import may_approve
     from spira_tasks.tracking import TAG_REFUSED, Tracker
 
     standing = _find(standings(store), store, version)
+    involved = started_by(store, standing.registered.classifier)
+    production = in_production(store.url)
+    if not may_approve(audit.actor(), involved, policy.read().rules, production=production):
+        raise ConfigError(
+            f"you started the run of version {standing.registered.version}: another person has to "
+            "approve it (second_person in expectations/policy.yaml)"
+        )
     _, new = decisions.decide(store, "approvals", standing.about, why)
     _withdraw(store, "refusals", standing, why)
     if standing.registered.is_refused:
@@ -91,22 +117,25 @@ def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | 
     """
     from spira_tasks.tracking import CHAMPION, TAG_REFUSED, Tracker
 
+    _find(standings(store), store, version)  # before a database is made
+    tracker = Tracker(store.tracking_uri)
+    after = moves.settle(store, tracker)
     known = standings(store)
     standing = _find(known, store, version)
     refused = standing.registered
     _, new = decisions.decide(store, "refusals", standing.about, why)
     _withdraw(store, "approvals", standing, why)
-    tracker = Tracker(store.tracking_uri)
     tracker.tag(refused.version, {TAG_REFUSED: "true"})  # for the services, which read no decision
     if CHAMPION not in refused.aliases:
-        _tidy(tracker, _fit(store, known))
+        _tidy(store, tracker, _fit(store, known), after)
         return standing, new, None
     fit = _fit(store, known)
     instead = _before(refused.version, fit, tracker.aliases())
     audit.record(store, "demotion", {**standing.about, "champion": instead or "none"})
     tags = {"spira.outcome": "blocked", "spira.blocked_by": REFUSED, "spira.was_champion": "true"}
     tracker.tag(refused.version, tags)
-    tracker.assign(instead, _before(instead, fit, {}) if instead else None)
+    previous = _before(instead, fit, {}) if instead else None
+    moves.move(store, tracker, "refusal", instead, previous, after=after)
     return standing, new, instead
 
 
@@ -133,7 +162,9 @@ def roll_back(store: Store, to: str, why: str) -> RolledBack:
     from spira_tasks.tracking import CHAMPION, Tracker
 
     why = decisions.checked_reason(why)
-    known, tracker = standings(store), Tracker(store.tracking_uri)
+    tracker = Tracker(store.tracking_uri)
+    after = moves.settle(store, tracker)
+    known = standings(store)
     fit, aliases = _fit(store, known), tracker.aliases()
     if CHAMPION not in aliases:
         raise ConfigError(f"the registry of {store.url} has no champion that could be rolled back")
@@ -166,7 +197,7 @@ def roll_back(store: Store, to: str, why: str) -> RolledBack:
     tracker.tag(target.registered.version, promoted)
     others = [version for version in fit if version != out.registered.version]
     previous = _before(target.registered.version, others, {})
-    tracker.assign(target.registered.version, previous)
+    moves.move(store, tracker, "rollback", target.registered.version, previous, after=after)
     return RolledBack(out.registered.version, target.registered.version, previous, new)
 
 
@@ -241,11 +272,12 @@ def _before(version: str, fit: list[str], aliases: Mapping[str, str]) -> str | N
     return next((other for other in reversed(fit) if int(other) < int(version)), None)
 
 
-def _tidy(tracker: Tracker, fit: list[str]) -> None:
+def _tidy(store: Store, tracker: Tracker, fit: list[str], after: int) -> None:
     """Let ``previous`` be a version to go back to, whatever a killed act has left."""
     from spira_tasks.tracking import CHAMPION, PREVIOUS
 
     aliases = tracker.aliases()
     champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
     if previous is not None and (previous == champion or previous not in fit):
-        tracker.assign(champion, _before(champion, fit, {}) if champion else None)
+        before = _before(champion, fit, {}) if champion else None
+        moves.move(store, tracker, "refusal", champion, before, after=after)

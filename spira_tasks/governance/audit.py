@@ -40,8 +40,8 @@ class Event:
     """One entry of the log.
 
     ``action`` is ``ingest``, ``gate``, ``promotion``, ``release``, ``waiver``, ``approval``,
-    ``refusal``, ``demotion``, ``rollback``, ``withdrawal``, ``erasure``, ``retention``, ``report``,
-    ``rotation``, ``sealing`` or ``policy``.
+    ``refusal``, ``demotion``, ``rollback``, ``move``, ``moved``, ``withdrawal``, ``erasure``,
+    ``retention``, ``report``, ``rotation``, ``sealing`` or ``policy``.
     """
 
     number: int  # counts from 1 without gaps

@@ -47,6 +47,7 @@ REPAIR = "restore it from a backup, or delete it and decide again"
 HISTORY = "history.json"  # the events of decisions up to an event of the log, sealed
 N_NEW = 100  # events since it was written, after which it is written again
 PAUSE_SECONDS = 1.0  # in which a command writes its document, or deletes it, after its event
+MOVES = ("move", "moved")  # of the aliases of the model (``moves``)
 NAME = re.compile(r"[0-9a-f]{32}\.json")  # of a decision; anything else beside it is none
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # what a changed document may raise
 
@@ -178,7 +179,7 @@ def keep_history(store: Store, events: Iterable[Event]) -> None:
     deciding = [
         asdict(event)
         for event in events
-        if event.action in ("withdrawal", "erasure") or _document_of(event)
+        if event.action in ("withdrawal", "erasure", *MOVES) or _document_of(event)
     ]
     store.documents.write_sealed(HISTORY, asdict(events[-1].anchor) | {"events": deciding})
 
@@ -247,10 +248,17 @@ class History:
         # withdrawn, because two people may decide the same at once; of other documents the newest.
         self.in_force: dict[str, list[Event]] = {}
         self.withdrawn: dict[str, Event] = {}
+        self.moves: list[Event] = []  # those that count: each names the one before it
+        self.moved: set[int] = set()  # numbers of those that were made, or given up
         self._last_erasure = 0
         for event in events:
             if not isinstance(event.details, Mapping):
                 continue
+            if event.action == "move":
+                last = self.moves[-1].number if self.moves else 0
+                self.moves += [event] if event.details.get("after") == last else []
+            if event.action == "moved":
+                self.moved.add(event.details.get("move", 0))
             if event.action == "erasure":
                 self._last_erasure = event.number
             if event.action == "withdrawal":

@@ -25,7 +25,7 @@ from typing import Any
 from spira_tasks import scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError, ServiceUnavailable
-from spira_tasks.governance import audit, decisions, inventory, retention, signing
+from spira_tasks.governance import audit, decisions, inventory, moves, retention, signing
 from spira_tasks.governance.decisions import History
 from spira_tasks.governance.inventory import Holding, Survey
 from spira_tasks.intake.pseudonyms import tombstone_tag
@@ -178,7 +178,9 @@ def mark(store: Store, tag: str, datasets: dict[str, list[str]]) -> list[dict[st
             tracking.Tracker(store.tracking_uri).tag(version.version, tags)
         if tracking.PREVIOUS in version.aliases:  # nothing is rolled back to it
             tracker = tracking.Tracker(store.tracking_uri)
-            tracker.assign(tracker.aliases().get(tracking.CHAMPION), None)
+            after = moves.settle(store, tracker)
+            champion = tracker.aliases().get(tracking.CHAMPION)
+            moves.move(store, tracker, "erasure", champion, None, after=after)
         marked.append(
             {
                 "version": version.version,

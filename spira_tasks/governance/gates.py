@@ -6,15 +6,17 @@ no gate has checked.  It does not matter in which run a gate handed an artifact 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import HANDED_ON, TRAINING
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.step import Step
+from spira_tasks.contract.verdict import Verdict
 
 READERS = ("train", "evaluate")
 Made = tuple[StepRecord, Mapping[str, str]]  # a record, and its inputs by digest
+Link = tuple[Step, str]  # a gate, and the input of it that the gate before handed on
 
 
 def made_by(store: Store) -> list[Made]:
@@ -44,6 +46,24 @@ def missed_by(made: Sequence[Made], classifier: str) -> list[str]:
     return [gate.name for gate in TRAINING.gates if gate.name in missed]
 
 
+def waived_behind(made: Sequence[Made], classifier: str) -> list[Verdict]:
+    """The waived checks of the data that a classifier, by its digest, was trained and tested on.
+
+    Of a gate that handed the same table on several times the last record counts.
+    """
+    read = [inputs for _, inputs in _trainings(made, classifier)]
+    read += [inputs for one, inputs in made if one.outputs.get("classifier") == classifier]
+    found: dict[tuple[str, str], Verdict] = {}
+    for reader in READERS:
+        for name, reference in TRAINING.step(reader).inputs.items():
+            chain = TRAINING.gates_behind(reference)
+            for digest in {inputs[name] for inputs in read if name in inputs}:
+                for _, readings in _readings(made, chain, digest):
+                    for one in sorted(readings, key=lambda one: one.finished_at)[-1:]:
+                        found |= {(v.suite, v.id): v for v in one.verdicts if v.waiver}
+    return list(found.values())
+
+
 def label_in_noise(made: Sequence[Made], classifier: str) -> tuple[bool, set[str]]:
     """Whether ward noise differed by label in a training of a classifier, by its digest.
 
@@ -71,20 +91,24 @@ def _trainings(made: Sequence[Made], classifier: str) -> list[Made]:
     ]
 
 
-def _missed(made: Sequence[Made], chain: Sequence[tuple[Step, str]], digest: str) -> set[str]:
+def _missed(made: Sequence[Made], chain: Sequence[Link], digest: str) -> set[str]:
     """The gates of a chain, the last first, that did not hand on a table or what it came from."""
-    missed = set()
+    return {gate.name for gate, readings in _readings(made, chain, digest) if not readings}
+
+
+def _readings(
+    made: Sequence[Made], chain: Sequence[Link], digest: str
+) -> Iterator[tuple[Step, list[StepRecord]]]:
+    """Each gate of a chain with its records that handed on a table, or what it came from."""
     digests = {digest}
     for gate, came_from in chain:
         readings = [
-            inputs
+            (one, inputs)
             for one, inputs in made
             if (one.stage, one.state) == (gate.stage, "done")
             and one.config.get("gate") == gate.config.get("gate")
             and one.outputs.get(HANDED_ON[gate.stage]) in digests
         ]
         if readings:
-            digests = {inputs.get(came_from, "") for inputs in readings}
-        else:
-            missed.add(gate.name)
-    return missed
+            digests = {inputs.get(came_from, "") for _, inputs in readings}
+        yield gate, [one for one, _ in readings]

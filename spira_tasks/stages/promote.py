@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 from spira_tasks.contract.verdict import Verdict
-from spira_tasks.errors import ConfigError, ServiceUnavailable
+from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from expectations.policy import BetterThanChampion
-    from spira_tasks.artifacts import Directory
+    from spira_tasks.artifacts import Directory, Store
     from spira_tasks.governance.applied import Decision
     from spira_tasks.tracking import Registered, Tracker
     from spira_tasks.work import PlatformWork
 
 # it moves the champion
 SPEC = StageSpec(
-    outside=True, decisions=("erasures", "approvals", "refusals", "rollbacks"), audit="promotion"
+    outside=True,
+    decisions=("erasures", "approvals", "refusals", "rollbacks", "waivers"),
+    audit="promotion",
 )
 
 
@@ -36,6 +39,7 @@ class Inputs:
     approvals: Directory
     refusals: Directory
     rollbacks: Directory
+    waivers: Directory
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,11 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from expectations import policy
     from expectations.gates import decision, model, provenance
-    from spira_tasks import package
-    from spira_tasks.governance import applied, gates
+    from spira_tasks.governance import applied, gates, moves
     from spira_tasks.tracking import CHAMPION, GONE, Tracker
 
     tracker = Tracker(work.store.tracking_uri)
+    after = moves.settle(work.store, tracker)  # before anything is compared with what serves
     registration = json.loads(inputs.registration.path("registration.json").read_text())
     challenger = tracker.find_version(registration["classifier"])
     if challenger is None:  # the step before registered it
@@ -72,6 +76,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     if refusal:
         verdicts.append(refused(challenger, refusal))
 
+    waivers = applied.read(inputs.waivers)
+    verdicts = [waived(one, waivers, rules.firm) for one in verdicts]
+
+    asked = [*gates.waived_behind(made, challenger.classifier), *verdicts]
     if any(verdict.stops for verdict in verdicts):
         outcome = "blocked"
     elif CHAMPION in challenger.aliases:
@@ -83,31 +91,24 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
             if rollback
             else beats_champion(challenger, tracker, inputs, work)
         ]
-        if decision.needs_approval(verdicts, rules):
+        asked += last
+        if decision.needs_approval(asked, rules):
             approval = applied.on_classifier(challenger.classifier, applied.read(inputs.approvals))
-            last.append(approved(challenger, approval))
+            last.append(approved(challenger, approval, asked, work.store))
         verdicts += last
-        outcome = "promoted" if all(one.status == "pass" for one in last) else "kept"
+        outcome = "kept" if any(one.status == "warn" for one in last) else "promoted"
 
-    if outcome == "promoted":
-        package.check(challenger, tracker, work.store)
-        if not package.has_golden(challenger, work.store):
-            raise ConfigError(f"version {challenger.version} {package.NO_GOLDEN}")
-    blocking = ", ".join(verdict.id for verdict in verdicts if verdict.stops)
-    tags = {"spira.outcome": outcome, "spira.blocked_by": blocking}
-    if challenger.was_champion or outcome == "promoted":
-        tags["spira.was_champion"] = "true"  # whatever becomes of it
-    changed = any(challenger.tags.get(name, "") != value for name, value in tags.items())
-    if changed:
-        tracker.tag(challenger.version, tags)
-    if outcome == "promoted" and CHAMPION not in challenger.aliases:
-        put_into_use(challenger, tracker)
-        changed = True
+    changed = carry_out(outcome, challenger, verdicts, work.store, after)
     content = {
         "outcome": outcome,
         "policy": {"version": rules.version, "digest": policy.read().digest},
         "owner_of_thresholds": policy.OWNER,
         "verdicts": [verdict.to_dict() for verdict in verdicts],
+        "waivers": [
+            {"suite": one.suite or applied.PROMOTION, "id": one.id, **asdict(one.waiver)}
+            for one in asked
+            if one.waiver
+        ],
     }
     (outputs.decision / "decision.json").write_text(json.dumps(content, indent=1, sort_keys=True))
     return Outcome(
@@ -115,28 +116,34 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     )
 
 
-def put_into_use(challenger: Registered, tracker: Tracker) -> None:
-    """Make the version champion, unless somebody it learned from was erased meanwhile.
+def carry_out(
+    outcome: str, challenger: Registered, verdicts: Sequence[Verdict], store: Store, after: int
+) -> bool:
+    """Tag the version with its outcome, and let it serve where it is promoted; say what changed.
 
-    Comparing takes minutes.  An erasure marks the versions before it deletes anything: one that
-    marks after the second look finds a champion, and reports it.
-
-    Raises
-    ------
-    ServiceUnavailable
-        When there was such an erasure: run again, the version is refused by its mark.
+    Raises ConfigError where its files are not as they were registered.
     """
-    from spira_tasks.tracking import CHAMPION, PREVIOUS
+    from spira_tasks import package
+    from spira_tasks.governance import moves
+    from spira_tasks.tracking import CHAMPION, Tracker
 
-    before = tracker.aliases()
-    tracker.promote(challenger.version)
-    now = tracker.find_version(challenger.classifier)
-    if now is not None and now.contains_erased:
-        tracker.assign(before.get(CHAMPION), before.get(PREVIOUS))
-        raise ServiceUnavailable(
-            f"somebody whom version {challenger.version} learned from was erased while it was "
-            "being compared; run the step again, which will refuse it"
-        )
+    tracker = Tracker(store.tracking_uri)
+    if outcome == "promoted":
+        package.check(challenger, tracker, store)
+        if not package.has_golden(challenger, store):
+            raise ConfigError(f"version {challenger.version} {package.NO_GOLDEN}")
+    blocking = ", ".join(verdict.id for verdict in verdicts if verdict.stops)
+    tags = {"spira.outcome": outcome, "spira.blocked_by": blocking}
+    if challenger.was_champion or outcome == "promoted":
+        tags["spira.was_champion"] = "true"  # whatever becomes of it
+    changed = any(challenger.tags.get(name, "") != value for name, value in tags.items())
+    if outcome == "promoted" and CHAMPION not in challenger.aliases:
+        replaced = tracker.replaced_by(challenger.version)
+        moves.move(store, tracker, "promotion", challenger.version, replaced, after=after)
+        changed = True
+    if changed:  # afterwards: one that another act was faster than did not come into use
+        tracker.tag(challenger.version, tags)
+    return changed
 
 
 def refused(challenger: Registered, refusal: Decision) -> Verdict:
@@ -155,10 +162,40 @@ def rolled_back(challenger: Registered, rollback: Decision) -> Verdict:
     return Verdict(ROLLED_BACK, "warn", names=names)
 
 
-def approved(challenger: Registered, approval: Decision | None) -> Verdict:
-    """Whether a person approved the version, where the policy wants that."""
-    names = {"version": (challenger.version,)} | (by_whom(approval) if approval else {})
-    return Verdict("approved_by_a_person", "pass" if approval else "warn", names=names)
+def waived(verdict: Verdict, waivers: Iterable[Decision], firm: Collection[str]) -> Verdict:
+    """The verdict as a person waived it, who may waive what the policy does not call firm."""
+    from spira_tasks.governance import applied
+
+    named = replace(verdict, suite=applied.PROMOTION, firm=verdict.id in firm)
+    return replace(applied.waive(named, waivers), suite=verdict.suite)
+
+
+def approved(
+    challenger: Registered, approval: Decision | None, asked: Sequence[Verdict], store: Store
+) -> Verdict:
+    """Whether a person approved the version, where the policy wants that.
+
+    ``asked`` holds the verdicts for which it does, among others.
+    """
+    from expectations import policy
+    from expectations.gates.decision import left_open, may_approve
+    from spira_tasks.governance import applied
+    from spira_tasks.governance import approval as approvals
+
+    opened = left_open(asked)
+    names = {
+        "version": (challenger.version,),
+        "waived": tuple(one.id for one in opened if one.waiver),
+        "insufficient": tuple(one.id for one in opened if not one.waiver),
+    }
+    if approval is None:
+        return Verdict("approved_by_a_person", "warn", names=names)
+    involved = approvals.started_by(store, challenger.classifier)
+    involved |= {one.waiver.by for one in opened if one.waiver}
+    production = applied.in_production(store.url)
+    if not may_approve(approval.by, involved, policy.read().rules, production=production):
+        return Verdict("approved_by_a_person", "warn", names=names | {"own": (approval.by,)})
+    return Verdict("approved_by_a_person", "pass", names=names | by_whom(approval))
 
 
 def by_whom(decision: Decision) -> dict[str, tuple[str, ...]]:

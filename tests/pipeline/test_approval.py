@@ -25,6 +25,7 @@ from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError, GateRejected, ServiceUnavailable
 from spira_tasks.governance import audit
+from spira_tasks.governance.decisions import MOVES, read_history
 from spira_tasks.governance.verification import verify
 from spira_tasks.runner import run_step
 from spira_tasks.stages import promote
@@ -141,7 +142,18 @@ class Registry:
         return main(["model", *arguments, "--store", self.store.url])
 
     def actions(self) -> list[str]:
-        return [event.action for event in audit.events(self.store)]
+        return [event.action for event in self.events()]
+
+    def events(self) -> list[audit.Event]:
+        """Without the moves of aliases that the acts lead to."""
+        return [event for event in audit.events(self.store) if event.action not in MOVES]
+
+    def moves(self) -> list[tuple[str, str, str]]:
+        """Act, champion and previous of every move."""
+        return [
+            (one.details["act"], one.details["champion"], one.details["previous"])
+            for one in read_history(self.store).moves
+        ]
 
 
 @pytest.fixture
@@ -211,7 +223,7 @@ def test_refusing_the_champion_puts_the_newest_earlier_one_that_may_serve_in_its
     assert "the champion is version 1 again" in capsys.readouterr().out
     assert registry.champion() == "1"
     assert registry.tracker.versions()[5].aliases == (CHALLENGER,)  # it waits as it did
-    *_, demotion = audit.events(registry.store)
+    *_, demotion = registry.events()
     assert (demotion.action, demotion.details["champion"]) == ("demotion", "1")
     with pytest.raises(GateRejected, match="refused_by_a_person"):
         registry.promote(5)
@@ -266,7 +278,7 @@ def test_a_rollback_puts_the_version_before_in_use_and_is_recorded_before_it_act
     assert served.model("rollback", "--why", WORSE) == 0
     assert "rolled back: version 3" in capsys.readouterr().out
     assert served.tracker.aliases() == {"champion": "2", "previous": "1"}
-    (event,) = audit.events(served.store)
+    (event,) = served.events()
     assert (event.action, event.details["version"], event.details["to"]) == ("rollback", "3", "2")
     assert served.model("rollback", "--reason", WORSE) == 0  # the same again
     assert "it was rolled back already: version 3" in capsys.readouterr().out
@@ -358,7 +370,7 @@ def test_airflow_rolls_back_in_the_name_of_who_started_it(served: Registry, tmp_
     process = airflow(*dag, "-c", conf, home=home, SPIRA_STORE=served.store.url)
     assert process.returncode == 0, process.stdout[-2000:]
     assert served.tracker.aliases() == {"champion": "1"}
-    (event,) = audit.events(served.store)
+    (event,) = served.events()
     assert (event.action, event.actor.partition(":")[0]) == ("rollback", "airflow")
 
 
@@ -532,17 +544,17 @@ def test_an_erasure_during_the_comparison_takes_the_promotion_back(
     registry.add(1)
     registry.promote(1)
     registry.add(2)
-    move = Tracker.promote
+    move = Tracker.assign
 
-    def marked_meanwhile(self: Tracker, version: str) -> None:
-        self.tag(version, {"spira.contains_erased": "true", "spira.n_erased": "1"})
-        move(self, version)
+    def marked_meanwhile(self: Tracker, champion: str | None, previous: str | None) -> None:
+        self.tag("2", {"spira.contains_erased": "true", "spira.n_erased": "1"})
+        move(self, champion, previous)
 
     better = Verdict("better_than_champion", "pass")
     monkeypatch.setattr(promote, "beats_champion", lambda *_: better)
     with monkeypatch.context() as patch:
-        patch.setattr(Tracker, "promote", marked_meanwhile)
-        with pytest.raises(ServiceUnavailable, match="was erased while it was being compared"):
+        patch.setattr(Tracker, "assign", marked_meanwhile)
+        with pytest.raises(ServiceUnavailable, match="was erased, while this promotion"):
             registry.promote(2)
     assert registry.champion() == "1"
     with pytest.raises(GateRejected, match="contains_erased_subject"):
