@@ -83,6 +83,9 @@ class Behaviour(Section):
 class BetterThanChampion(Section):
     min_confidence: float
     max_sensitivity_loss: float
+    max_specificity_loss: float
+    max_slice_loss: float
+    min_cell: int
     n_resamples: int
     seed: int
 

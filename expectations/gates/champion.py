@@ -5,29 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from expectations.gates.bounds import number_of
+from expectations.gates.bounds import at_least, number_of
 from expectations.policy import BetterThanChampion
-from spira_tasks.contract.verdict import Number, Verdict
+from spira_tasks.contract.verdict import Number, Status, Verdict, is_small
 
 
 def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
     """Is a sound challenger better than the champion, on the same people?
 
-    ``comparison`` holds ``champion`` (version), ``n`` (people of the smaller class), ``gain``
-    (difference of the AUCs with its interval), ``confidence`` (share of resamples with a gain) and
-    ``sensitivity_loss``.
-    Never blocks: a challenger that is no better is kept as challenger.
+    ``comparison`` is what ``evaluation.comparison.compare`` returns, and ``champion``, the version.
+    The challenger has to gain, and to lose neither sensitivity nor specificity by more than a
+    margin, nor in a slice.  Never blocks: a challenger that is no better stays challenger.  Where
+    the test is too small for the margins, a person decides.
     """
-    loss, confidence = comparison["sensitivity_loss"], comparison["confidence"]
-    misses = {"sensitivity_loss": Number(loss, "rate")} if loss > rule.max_sensitivity_loss else {}
-    better = confidence >= rule.min_confidence
+    changes = {
+        name: number_of(comparison[f"{name}_change"], "rate")
+        for name in ("sensitivity", "specificity")
+    }
+    margins = {"sensitivity": rule.max_sensitivity_loss, "specificity": rule.max_specificity_loss}
+    kept = {name: at_least(change, -margins[name]) for name, change in changes.items()}
+    slices = tuple(
+        f"{column} {level}"
+        for column, levels in comparison["slices"].items()
+        for level, one in levels.items()
+        if -one["gain"]["value"] > rule.max_slice_loss and one["gain"]["high"] < 0
+    )
+    numbers = {"confidence": Number(comparison["confidence"], "rate")}
+    for name, change in changes.items():
+        numbers[f"{name}_change"] = change
+        numbers[f"{name}_lost"] = Number(max(0.0, -(change.low or 0.0)), "rate")
+        numbers[f"{name}_margin"] = Number(margins[name], "rate")
+        if kept[name] == "block":
+            numbers[f"less_{name}"] = Number(-(change.value or 0.0), "rate")
+    n_only = (comparison["n_only_champion_right"], comparison["n_only_challenger_right"])
+    if not any(map(is_small, n_only)):  # an exact p-value gives a hidden count back
+        numbers["p"] = Number(comparison["p"])
+    is_better = comparison["confidence"] >= rule.min_confidence
+    status: Status = "pass"
+    if not is_better or slices or "block" in kept.values():
+        status = "warn"
+    elif "insufficient" in kept.values():
+        status = "insufficient"
     return Verdict(
         "better_than_champion",
-        "pass" if better and not misses else "warn",
+        status,
         observed=number_of(comparison["gain"]),
         threshold=rule.min_confidence,
-        n=comparison["n"],
+        n=min(comparison["n_patients"], comparison["n_controls"]),
         n_unit="people",
-        numbers={"confidence": Number(confidence, "rate")} | misses,
-        names={"champion": (str(comparison["champion"]),)},
+        numbers=numbers,
+        names={"champion": (str(comparison["champion"]),), "slices": slices},
+        severity="warning",
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.contract.verdict import MIN_CELL, is_small, shown_metrics
 from spira_tasks.errors import ConfigError
+from spira_tasks.evaluation.comparison import mcnemar
 from spira_tasks.governance.inventory import read_columns, read_file
 from spira_tasks.speech import metrics
 
@@ -167,25 +167,6 @@ def _tested(n_first: int, n_second: int) -> dict[str, float | None]:
         "n_only_second_right": n_second,
         "p": mcnemar(n_first, n_second),
     }
-
-
-def mcnemar(n_first: int, n_second: int) -> float:
-    """Exact two-sided p-value of McNemar's test.
-
-    Parameters
-    ----------
-    n_first, n_second : int
-        People about whom only the first, or only the second, is right.  Under the hypothesis each
-        is as likely: a binomial with one half (McNemar, Psychometrika 1947).
-
-    Examples
-    --------
-    >>> mcnemar(0, 5)
-    0.0625
-    """
-    n = n_first + n_second
-    n_as_far = sum(math.comb(n, k) for k in range(min(n_first, n_second) + 1))
-    return float(min(1.0, 2 * n_as_far / 2**n))
 
 
 def holm(values: Sequence[float]) -> list[float]:

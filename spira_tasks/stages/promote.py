@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
@@ -16,7 +16,6 @@ from spira_tasks.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from expectations.policy import BetterThanChampion
     from spira_tasks.artifacts import Directory, Store
     from spira_tasks.governance.applied import Decision
     from spira_tasks.tracking import Registered, Tracker
@@ -228,6 +227,7 @@ def beats_champion(
 
     from expectations import policy
     from expectations.gates.champion import compare
+    from spira_tasks.evaluation import comparison
     from spira_tasks.governance.applied import REFUSED
 
     champion = tracker.champion()
@@ -243,13 +243,16 @@ def beats_champion(
     predictions = pd.read_parquet(inputs.report.path("predictions.parquet"))
     evaluation = json.loads(inputs.report.path("evaluation.json").read_text())
     mine = predictions[predictions["split"] == "test"].rename(columns={"clean": "challenger"})
+    people = recordings.drop_duplicates("subject_id").set_index("subject_id")
     pairs = (
         mine.groupby("subject_id")[["label", "challenger"]]
         .mean()
+        .assign(challenger_point=evaluation["operating_point"])
         .join(score(champion, tracker, recordings, work), how="inner")
+        .join(comparison.sliced(people))
     )
     rule = policy.read().rules.better_than_champion
-    differences = measure(pairs, evaluation["operating_point"], rule)
+    differences = comparison.compare(pairs, rule.n_resamples, rule.seed, rule.min_cell)
     return compare({"champion": champion.version, **differences}, rule)
 
 
@@ -268,28 +271,7 @@ def score(
         rows = [package.score(model, work.blobs.read(digest)) for digest in test["waveform"]]
     scored = pd.concat(rows, ignore_index=True).assign(subject_id=test["subject_id"].to_numpy())
     # it answers no recording that a person released although it is useless
-    scored = scored.rename(columns={"probability": "champion"}).dropna()
-    return scored.groupby("subject_id")[["champion", "operating_point"]].mean()
-
-
-def measure(
-    pairs: pd.DataFrame, operating_point: float, rule: BetterThanChampion
-) -> dict[str, Any]:
-    """Differences of AUC and sensitivity, challenger minus champion, by paired resamples."""
-    from spira_tasks.speech import metrics
-
-    labels = pairs["label"].to_numpy(float)
-    weights = metrics.subject_resamples(pairs.index.to_numpy(str), rule.n_resamples, rule.seed)
-    challenger = metrics.measure(
-        labels, pairs["challenger"].to_numpy(float), operating_point, weights
-    )
-    champion = metrics.measure(
-        labels, pairs["champion"].to_numpy(float), float(pairs["operating_point"].iloc[0]), weights
-    )
-    gain = challenger["auc"] - champion["auc"]
-    return {
-        "n": int(min(labels.sum(), (1 - labels).sum())),
-        "gain": asdict(metrics.estimate(gain)),
-        "confidence": float((gain[1:] > 0).mean()),
-        "sensitivity_loss": float(champion["sensitivity"][0] - challenger["sensitivity"][0]),
-    }
+    scored = scored.rename(
+        columns={"probability": "champion", "operating_point": "champion_point"}
+    ).dropna(subset=["champion"])
+    return scored.groupby("subject_id")[["champion", "champion_point"]].mean()

@@ -11,8 +11,9 @@ import pytest
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
+from spira_tasks.evaluation.comparison import mcnemar
 from spira_tasks.experiments import declaration
-from spira_tasks.experiments.comparison import Arm, compare, holm, mcnemar, median_seed, published
+from spira_tasks.experiments.comparison import Arm, compare, holm, median_seed, published
 from spira_tasks.experiments.declaration import Search, parse
 from spira_tasks.experiments.search import Point, best, propose
 from spira_tasks.experiments.trials import Runs

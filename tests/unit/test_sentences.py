@@ -206,8 +206,10 @@ def test_every_gate_of_the_promotion_has_its_sentence(
         "expected_calibration_error": 1 - quality,
         "confusion": {"true_positives": n, "false_positives": 0},
     }  # fmt: skip
-    against = {"champion": "1", "n": n, "gain": estimate(-0.1), "confidence": 0.1,
-               "sensitivity_loss": 0.5}  # fmt: skip
+    against = {"champion": "1", "n_patients": n, "n_controls": n, "gain": estimate(-0.1),
+               "confidence": 0.1, "sensitivity_change": estimate(-0.5), "p": 0.5, "slices": {},
+               "specificity_change": estimate(0.1), "n_only_champion_right": 9,
+               "n_only_challenger_right": 9}  # fmt: skip
     rules = policy.read().rules
     champion = compare(against, rules.better_than_champion)
     for one in (*model.verdicts(evaluation, rules), champion):

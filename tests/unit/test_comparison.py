@@ -1,0 +1,124 @@
+"""A challenger replaces the champion when the same people show a gain and no loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expectations import policy
+from expectations.gates.champion import compare as judge
+from expectations.words import LANGUAGES
+from expectations.words.verdicts import sentence
+from spira_tasks.contract.verdict import Verdict
+from spira_tasks.evaluation.comparison import compare, paired_interval, sliced
+
+RULE = policy.read().rules.better_than_champion
+
+
+def answers(labels: np.ndarray[Any, Any], n_wrong: int, seed: int) -> np.ndarray[Any, Any]:
+    """Probabilities of which so many of each class are on the wrong side of one half."""
+    rng = np.random.default_rng(seed)
+    found = np.where(
+        labels == 1, rng.uniform(0.55, 1, len(labels)), rng.uniform(0, 0.45, len(labels))
+    )
+    for label in (0, 1):
+        wrong = np.flatnonzero(labels == label)[:n_wrong]
+        found[wrong] = 1 - found[wrong]
+    return found
+
+
+def people(n: int, n_wrong: int, n_wrong_of_champion: int) -> pd.DataFrame:
+    """``n`` people of each class, halves of them women; the first of each class are misjudged."""
+    labels = np.repeat([0.0, 1.0], n)
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "challenger": answers(labels, n_wrong, 1),
+            "challenger_point": 0.5,
+            "champion": answers(labels, n_wrong_of_champion, 2),
+            "champion_point": 0.5,
+            "sex": np.where(np.arange(2 * n) % n < n // 2, "F", "M"),
+        },
+        index=[f"s{number:04d}" for number in range(2 * n)],
+    )
+
+
+def verdict(pairs: pd.DataFrame) -> Verdict:
+    return judge({"champion": "3", **compare(pairs, 500, 0, RULE.min_cell)}, RULE)
+
+
+def test_a_challenger_that_many_people_show_to_be_better_passes() -> None:
+    assert verdict(people(400, n_wrong=8, n_wrong_of_champion=60)).status == "pass"
+
+
+def test_the_same_answers_are_no_gain() -> None:
+    pairs = people(400, 20, 20)
+    same = pairs.assign(challenger=pairs["champion"])
+    assert verdict(same).status == "warn"
+
+
+@pytest.mark.parametrize("n", [20, 54, 108])
+def test_few_people_who_show_no_loss_prove_none(n: int) -> None:
+    """The champion misses one of each class and the challenger nobody: a person decides."""
+    found = verdict(people(n, 0, 1))
+    assert found.status == "insufficient"
+    assert not found.stops
+
+
+def test_a_gain_in_auc_does_not_pay_for_patients_who_are_missed() -> None:
+    pairs = people(300, n_wrong=0, n_wrong_of_champion=40)
+    higher = pairs.assign(challenger_point=0.75)  # the ranking is as good, a third are missed
+    found = verdict(higher)
+    assert found.status == "warn"
+    assert (found.numbers["less_sensitivity"].value or 0) > 0.2
+    assert "fewer of the patients" in sentence(found, "en")
+
+
+def test_a_gain_in_all_does_not_pay_for_a_loss_among_men() -> None:
+    pairs = people(300, n_wrong=0, n_wrong_of_champion=100)
+    men, patients = pairs["sex"] == "M", pairs["label"] == 1
+    worse = pairs["challenger"].where(~men | (pairs["challenger"].rank(pct=True) > 0.65), 0.5)
+    pairs = pairs.assign(challenger=worse.where(~(men & patients), 0.5))
+    found = verdict(pairs)
+    assert found.names["slices"] == ("sex M",)
+    assert found.status == "warn"
+
+
+def test_agreement_of_few_people_has_the_width_of_few_people() -> None:
+    for n in (5, 50, 500):
+        agreed = np.ones(n, dtype=bool)
+        low, high = paired_interval(agreed, agreed)
+        assert low == pytest.approx(-high)
+        assert high == pytest.approx(1.96**2 / (n + 1.96**2), rel=1e-3)
+
+
+def test_the_paired_interval_is_that_of_the_paper() -> None:
+    """Newcombe 1998, table III: 36, 12, 2 and 0 of 50 people; method 10."""
+    first = np.repeat([True, True, False, False], [36, 12, 2, 0])
+    second = np.repeat([True, False, True, False], [36, 12, 2, 0])
+    assert paired_interval(first, second) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_an_age_falls_into_its_band() -> None:
+    table = sliced(pd.DataFrame({"age": [18, 40, 59, 75, None]}))
+    assert table["age_band"].astype("object").fillna("").tolist() == [
+        "18-39",
+        "40-59",
+        "40-59",
+        "75+",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("n", [3, 60, 400])
+@pytest.mark.parametrize("n_wrong", [0, 2])
+def test_every_outcome_is_said_in_whole_sentences(n: int, n_wrong: int, language: Any) -> None:
+    said = sentence(verdict(people(n, n_wrong, 1)), language)
+    assert said.endswith(".")
+    assert not {"{", "None", "better_than"} & {
+        said[i : i + k] for k in (1, 4, 11) for i in range(len(said))
+    }
