@@ -112,6 +112,33 @@ class MetadataBaseline(Section):
     min_gain: float
 
 
+class Experiments(Section):
+    required: list[Literal["unseen_sites", "cross_cohort", "seed_stability"]]
+
+
+class Elsewhere(Section):
+    min_balanced_accuracy: float
+    min_cell: int
+
+
+class SeedStability(Section):
+    max_deviation: float
+    min_seeds: int
+
+
+class TestBudget(Section):
+    alpha: float
+    max_reads: int
+
+
+class LabelQuality(Section):
+    max_suspects: float
+
+
+class Missingness(Section):
+    max_association: float
+
+
 class Rules(Section):
     """The content of the file."""
 
@@ -140,6 +167,13 @@ class Rules(Section):
     metadata_alone: Probe
     permuted_label: PermutedLabel
     metadata_baseline: MetadataBaseline
+    test_budget: TestBudget
+    experiments: Experiments
+    unseen_sites: Elsewhere
+    cross_cohort: Elsewhere
+    seed_stability: SeedStability
+    label_quality: LabelQuality
+    missingness: Missingness
 
 
 @dataclass(frozen=True)

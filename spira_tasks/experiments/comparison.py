@@ -25,7 +25,10 @@ from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.run import Run, StepRecord
 from spira_tasks.contract.verdict import MIN_CELL, is_small, shown_metrics
 from spira_tasks.errors import ConfigError
+from spira_tasks.evaluation import stability
 from spira_tasks.evaluation.comparison import mcnemar
+from spira_tasks.evaluation.stability import median_seed
+from spira_tasks.governance import evidence
 from spira_tasks.governance.inventory import read_columns, read_file
 from spira_tasks.speech import metrics
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 N_RESAMPLES = 2000
 CONDITIONS = {"clean": "as recorded", "noise": "ward noise"}
 COLUMNS = ("record_id", "subject_id", "split", "label", *CONDITIONS)
+KINDS: Mapping[str, evidence.Kind] = {"site": "unseen_sites", "cohort": "cross_cohort"}
 MEASURES = ("auc", "balanced_accuracy", "accuracy", "f1", "sensitivity", "specificity")
 
 
@@ -184,12 +188,6 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def median_seed(values: Mapping[int, float]) -> int:
-    """The seed in the middle; of an even number the lower one, so that it is never the best."""
-    ordered = sorted(values, key=lambda seed: (values[seed], seed))
-    return ordered[(len(ordered) - 1) // 2]
-
-
 def of_experiment(runs: Runs) -> dict[str, Any]:
     """The comparison of an experiment of which no trial is missing."""
     from spira_tasks.experiments.trials import CHOSEN
@@ -202,13 +200,23 @@ def of_experiment(runs: Runs) -> dict[str, Any]:
         answers: dict[int, list[pd.DataFrame]] = {seed: [] for seed in one.seeds}
         for trial, record in done:
             if record is not None and record.state == "done":
-                answers[trial.seed].append(margins(store, record))
+                level = runs.levels[trial.fold or 0] if runs.levels else ""
+                answers[trial.seed].append(margins(store, record).assign(level=level))
                 synthetic = synthetic or _is_synthetic(store, record)
+        n_measured = len(
+            {trial.fold for trial, record in done if record and record.state == "done"}
+        )
+        # at a hospital with one class nothing can be measured, by any seed
+        n_folds = n_measured if runs.levels else one.n_folds
         arms.append(
             Arm(
                 name,
                 runs.chosen(0) if one.search and name == CHOSEN else trials[0].settings,
-                {s: pd.concat(found) for s, found in answers.items() if len(found) == one.n_folds},
+                {
+                    s: pd.concat(found)
+                    for s, found in answers.items()
+                    if found and len(found) == n_folds
+                },
                 n_trials=len(trials),
                 n_failed=len(trials) - sum(map(len, answers.values())),
                 costs=_costs(store, [runs.id_of(trial) for trial in trials]),
@@ -220,7 +228,9 @@ def of_experiment(runs: Runs) -> dict[str, Any]:
             settings = {**one.fixed, **arm["settings"], "train.seed": arm["median_seed"]}
             arm["command"] = training_command(runs.data, settings)
         arm["published"] = published({**one.fixed, **arm["settings"]})
-    about = one.model_dump(mode="json", include={"name", "owner", "ends", "question", "n_folds"})
+    names = {"name", "owner", "ends", "question", "n_folds", "folds"}
+    about = one.model_dump(mode="json", include=names)
+    _keep_evidence(runs, arms, synthetic=synthetic)
     searched = runs.searched()
     return {
         **about,
@@ -231,6 +241,41 @@ def of_experiment(runs: Runs) -> dict[str, Any]:
         "search_costs": _costs(store, [runs.id_of(trial) for trial in searched]),
         **found,
     }
+
+
+def _keep_evidence(runs: Runs, arms: Sequence[Arm], *, synthetic: bool) -> None:
+    """Keep what an experiment says of each recipe, for a promotion to look up.
+
+    A search has a recipe for each fold, so it says nothing of any.
+    """
+    one, store = runs.experiment, runs.store
+    for arm in (arm for arm in arms if arm.answers and one.search is None):
+        content: dict[str, Any] = {"experiment": one.name, "synthetic": synthetic}
+        kind = KINDS.get(one.folds, "seed_stability")
+        if kind != "seed_stability":
+            found = stability.by_level([*arm.answers.values()], N_RESAMPLES, MIN_CELL)
+            content["levels"] = {level: found.get(level, {}) for level in runs.levels}
+        elif len(arm.answers) > 1:
+            values = {seed: _value(table) for seed, table in arm.answers.items()}
+            content |= stability.spread(values)
+        else:
+            continue
+        trained = (
+            store.runs.step(runs.id_of(trial), "train")
+            for trial in runs.measured()
+            if trial.arm == arm.name
+        )
+        models = {one.outputs["model"] for one in trained if one and "model" in one.outputs}
+        for recipe in {evidence.recipe_of(store, model) for model in models}:
+            if recipe is not None:
+                evidence.publish(store, kind, recipe, content)
+
+
+def _value(answers: pd.DataFrame) -> float:
+    """The balanced accuracy of answers, which have margins above an operating point."""
+    once = np.ones((1, len(answers)))
+    labels = answers["label"].to_numpy(float)
+    return float(_measure(labels, answers["clean"], once)["balanced_accuracy"][0])
 
 
 def publish(runs: Runs) -> dict[str, Any]:

@@ -30,6 +30,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "experiments"  # those of this re
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 SHORT = {"models": "train.model", "features": "materialize.feature", "presets": "train.preset"}
 OURS = ("fold.", "train.seed", "train.task")  # what the experiment sets by itself
+# What is measured at a time: folds of people, or all people of a hospital, or of a study, by its
+# prompt.  The column of recordings that says which.
+LEVELS = {"site": "hospital_id", "cohort": "prompt_version"}
 MAX_TRIALS = 10_000  # more is a mistake in the file
 NumberOfFolds = Annotated[int, Field(ge=3, le=20)]  # as of the stage ``fold``
 
@@ -102,6 +105,7 @@ class Experiment(_Strict):
     metric: Literal["auc", "balanced_accuracy", "accuracy", "f1", "sensitivity", "specificity"] = (
         "auc"
     )
+    folds: Literal["subject", "site", "cohort"] = "subject"
     n_folds: NumberOfFolds = 5
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(42,), min_length=1)
     settings: dict[str, Any] = {}  # ``"<step>.<key>"`` to the value that it has in every trial
@@ -114,6 +118,8 @@ class Experiment(_Strict):
             raise ValueError("name: write small letters, digits, - and _, at most 60")
         if bool(self.matrix) == (self.search is not None):
             raise ValueError("give either [matrix] or [search]")
+        if self.folds != "subject" and self.search is not None:
+            raise ValueError("folds: a search divides people; leave folds out, or the search")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is there twice")
         varied = {*(self.search.space if self.search else self.matrix)}

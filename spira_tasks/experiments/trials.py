@@ -25,9 +25,10 @@ from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import shown_metrics
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, GateRejected, ServiceUnavailable
 from spira_tasks.experiments import search
-from spira_tasks.experiments.declaration import Experiment, Search, parse
+from spira_tasks.experiments.declaration import LEVELS, Experiment, Search, parse
 from spira_tasks.experiments.search import Point
 from spira_tasks.governance import decisions
+from spira_tasks.governance.inventory import read_table
 from spira_tasks.runner import check, load, run_step, spec_of
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,24 @@ class Runs:
         runs.shared = plan["shared"]
         return runs
 
+    @cached_property
+    def levels(self) -> list[str]:
+        """What is measured one after the other in place of folds: hospitals, or studies.
+
+        Those of the sealed people alone are none of them.  Empty for an experiment by folds.
+        """
+        column = LEVELS.get(self.experiment.folds)
+        if column is None:
+            return []
+        table = read_table(self.store, self.shared["split.recordings"], "recordings.parquet")
+        rows = table[(table["split"] != "test") & table["label"].notna()]
+        return sorted(rows[column].dropna().astype("str").unique())
+
+    @property
+    def n_folds(self) -> int:
+        """How many folds, or levels, are measured."""
+        return self.experiment.n_folds if self.experiment.folds == "subject" else len(self.levels)
+
     def steps(self, trial: Trial) -> list[Step]:
         """The steps of a trial; what comes before the folds is named by its digest."""
         one = self.experiment
@@ -140,6 +159,12 @@ class Runs:
             "fold.n_folds": one.n_folds,
             "fold.fold": trial.fold,
         }
+        if self.levels and trial.fold is not None:
+            settings |= {
+                "fold.fold": 0,
+                "fold.column": LEVELS[one.folds],
+                "fold.level": self.levels[trial.fold],
+            }
         if trial.inner_fold is not None and one.search is not None:
             settings["fold.n_inner_folds"] = one.search.n_inner_folds
             settings["fold.inner_fold"] = trial.inner_fold
@@ -272,7 +297,7 @@ class Runs:
         one = self.experiment
         arms: list[tuple[str, Sequence[Mapping[str, Any]]]]
         if one.search is None:
-            arms = [(name_of(cell), [cell] * one.n_folds) for cell in one.cells()]
+            arms = [(name_of(cell), [cell] * self.n_folds) for cell in one.cells()]
         else:
             numbers = [fold + 1 if one.search.nested else 0 for fold in range(one.n_folds)]
             chosen = [self.chosen(number) for number in numbers]

@@ -60,15 +60,6 @@ def on_classifier(classifier: str, decisions: Iterable[Decision]) -> Decision | 
     return next((one for one in decisions if one.about["classifier"] == classifier), None)
 
 
-def waive(verdict: Verdict, waivers: Iterable[Decision]) -> Verdict:
-    """The verdict, or a warning in its place where a person took responsibility."""
-    decision = next((one for one in waivers if excuses(one.about, verdict)), None)
-    if not verdict.stops or decision is None or verdict.firm:
-        return verdict
-    waiver = Waiver(decision.by, decision.at, decision.why, decision.about["until"])
-    return replace(verdict, status="warn", waiver=waiver)
-
-
 def waiver_of(verdict: Verdict, until: str, limit: float | None = None) -> dict[str, str] | None:
     """What a waiver of a verdict is about: the check, the worst value it excuses, and its end.
 

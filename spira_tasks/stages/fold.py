@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from spira_tasks.config import StageConfig
 from spira_tasks.contract.record import Outcome
-from spira_tasks.errors import GateRejected
+from spira_tasks.errors import ConfigError, GateRejected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +48,14 @@ class Config(StageConfig):
     others are divided again, into ``n_inner_folds``: these choose settings that ``fold`` then
     measures.  Without ``fold``, the inner folds divide all subjects.  ``salt`` names this way of
     dividing.
+
+    With ``column``, the people of one ``level`` of it measure, a hospital for one: the folds divide
+    the others, of whom the first validates.
     """
 
     salt: str = "spira-fold-1"
+    column: str = ""
+    level: str = ""
     n_folds: NumberOfFolds = 5
     fold: NonNegativeInt | None = 0
     n_inner_folds: NumberOfFolds = 3
@@ -58,6 +63,8 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def fold_is_one_of_them(self) -> Self:
+        if bool(self.column) != bool(self.level) or (self.column and self.inner_fold is not None):
+            raise ValueError("column and level go together, and with no inner_fold")
         if self.fold is None and self.inner_fold is None:
             raise ValueError("fold and inner_fold are both missing: one of them measures")
         if (self.fold or 0) >= self.n_folds or (self.inner_fold or 0) >= self.n_inner_folds:
@@ -101,6 +108,8 @@ def _refuse_one_class(table: pd.DataFrame) -> None:
 
 def divided(table: pd.DataFrame, config: Config) -> pd.DataFrame:
     """The rows of one trial, with the column ``split``."""
+    if config.column:
+        return _without_level(table, config)
     n, measures = config.n_folds, config.fold
     number = table["subject_id"].map(lambda one: fold_of(one, config.salt, n))
     if config.inner_fold is not None:
@@ -111,6 +120,23 @@ def divided(table: pd.DataFrame, config: Config) -> pd.DataFrame:
     assert measures is not None  # noqa: S101  (validated)
     side = number.map({measures: "test", (measures + 1) % n: "validation"}).fillna("train")
     return table.assign(split=side.astype("str"))
+
+
+def _without_level(table: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The rows of a level measure; no other row of its people is heard."""
+    import numpy as np
+
+    if config.column not in table:
+        raise ConfigError(
+            f"the recordings have no column {config.column!r} to divide them by: leave fold.column "
+            "out, or ingest recordings with it"
+        )
+    is_level = table[config.column].astype("str") == config.level
+    is_theirs = table["subject_id"].isin(table.loc[is_level, "subject_id"])
+    table, is_level = table[is_level | ~is_theirs], is_level[is_level | ~is_theirs]
+    number = table["subject_id"].map(lambda one: fold_of(one, config.salt, config.n_folds))
+    side = np.where(is_level, "test", np.where(number == 0, "validation", "train"))
+    return table.assign(split=side.astype(str))
 
 
 def fold_of(subject_id: str, salt: str, n_folds: int) -> int:

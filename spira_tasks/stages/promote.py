@@ -53,7 +53,7 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from expectations import policy
     from expectations.gates import decision, model, provenance
-    from spira_tasks.governance import applied, gates, moves
+    from spira_tasks.governance import applied, evidence, gates, moves
     from spira_tasks.tracking import CHAMPION, GONE, Tracker
 
     tracker = Tracker(work.store.tracking_uri)
@@ -64,7 +64,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         raise ConfigError(f"MLflow no longer has version {registration['version']}; {GONE}")
     rules = policy.read().rules
     evaluation = json.loads(inputs.report.path("evaluation.json").read_text())
-    verdicts = model.verdicts(evaluation, rules)
+    verdicts = [
+        *model.verdicts(evaluation, rules),
+        *evidence.verdicts(challenger, evaluation, inputs.recordings, inputs.report, work),
+    ]
     verdicts.append(provenance.nobody_erased(n_erased(challenger, inputs)))
     made = gates.made_by(work.store)
     missed = gates.missed_by(made, challenger.classifier)

@@ -24,7 +24,7 @@ from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError, GateRejected, ServiceUnavailable
-from spira_tasks.governance import audit
+from spira_tasks.governance import audit, evidence
 from spira_tasks.governance.decisions import MOVES, read_history
 from spira_tasks.governance.verification import verify
 from spira_tasks.runner import run_step
@@ -51,12 +51,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     golden = outputs / "model" / package.DATA / package.GOLDEN / package.GOLDEN_FILE
     golden.parent.mkdir(parents=True)
     golden.write_text("{}")
-    people = pd.DataFrame({"subject_id": ["ab" * 32], "task": "SENTENCE", "split": "test"})
+    people = pd.DataFrame({"subject_id": [f"{number:064x}" for number in range(len(LABELS))]})
+    people = people.assign(task="SENTENCE", split="test", label=LABELS)
     people.to_parquet(outputs / "recordings/recordings.parquet")
     for name, n_wrong in (("report", 0), ("provisional", 7)):
         clean = scores(n_missed=n_wrong, n_false_alarms=n_wrong)
         report = evaluation(clean, clean * 0.98, LABELS)
         (outputs / name / "evaluation.json").write_text(json.dumps(report))
+        people.assign(clean=clean).to_parquet(outputs / name / "predictions.parquet")
     for name in ("recordings", "report", "provisional"):
         store.put_directory(outputs / name)
     return place.parent
@@ -77,7 +79,10 @@ class Registry:
         files = self.place / "outputs/model"
         sealed = package.tags_of(digest, self.store.put_directory(files))
         version = self.tracker.client.create_model_version(
-            MODEL, files.as_uri(), run_id, tags={"spira.classifier": digest, **sealed}
+            MODEL,
+            files.as_uri(),
+            run_id,
+            tags={"spira.classifier": digest, "spira.servable": "true", **sealed},
         )
         assert version.version in (n, str(n))
         self.tracker.tag(str(n), {name.replace("_", ".", 1): v for name, v in tags.items()})
@@ -145,8 +150,9 @@ class Registry:
         return [event.action for event in self.events()]
 
     def events(self) -> list[audit.Event]:
-        """Without the moves of aliases that the acts lead to."""
-        return [event for event in audit.events(self.store) if event.action not in MOVES]
+        """Without the moves of aliases that the acts lead to, and the ledger of the test people."""
+        besides = (*MOVES, evidence.READ)
+        return [event for event in audit.events(self.store) if event.action not in besides]
 
     def moves(self) -> list[tuple[str, str, str]]:
         """Act, champion and previous of every move."""
@@ -157,7 +163,9 @@ class Registry:
 
 
 @pytest.fixture
-def registry(prepared: Path, tmp_path: Path) -> Registry:
+def registry(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Versions of which no experiment is asked for: what a person decides is the subject here."""
+    under(monkeypatch, experiments={"required": []})
     place = tmp_path / "copy"
     shutil.copytree(prepared, place)
     return Registry(place)
@@ -618,4 +626,40 @@ def test_a_model_that_nobody_knows_the_making_of_is_not_promoted(registry: Regis
     shutil.rmtree(registry.place / "store/runs/made-1")
     with pytest.raises(GateRejected, match="behind_its_gates"):
         registry.promote(1)
+    assert registry.champion() is None
+
+
+def test_a_version_without_a_record_of_the_checks_of_its_registration_never_serves(
+    registry: Registry,
+) -> None:
+    """As where a person runs the promotion by hand after the step register refused the model."""
+    registry.add(1, spira_servable="false")
+    with pytest.raises(GateRejected, match="No record says that this version passed the checks"):
+        registry.promote(1)
+    assert registry.champion() is None
+
+
+def test_every_model_that_a_promotion_judges_is_in_the_ledger_of_the_test_people(
+    registry: Registry,
+) -> None:
+    registry.add(1)
+    registry.promote(1, "provisional")
+    registry.promote(1, "provisional")
+    registry.add(2)
+    registry.promote(2, "provisional")
+    reads = [one.details for one in audit.events(registry.store) if one.action == evidence.READ]
+    of_promotions = [one["classifier"] for one in reads if one["run"].startswith("run-")]
+    assert of_promotions == [f"sha256:{n:064x}" for n in (1, 2)]
+
+
+def test_without_evidence_of_experiments_a_model_is_provisional(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required = ["unseen_sites", "cross_cohort", "seed_stability"]
+    under(monkeypatch, experiments={"required": required})
+    registry.add(1)
+    result = registry.promote(1)
+    statuses = {one.id: one.status for one in result.verdicts}
+    assert {statuses[kind] for kind in required} == {"insufficient"}
+    assert statuses["approved_by_a_person"] == "warn"
     assert registry.champion() is None

@@ -27,6 +27,7 @@ from spira_tasks.experiments import comparison
 from spira_tasks.experiments.declaration import parse
 from spira_tasks.experiments.stages import plan
 from spira_tasks.experiments.trials import AS_THEY_STAND, CHOSEN, Runs, Trial, trials_of
+from spira_tasks.governance import evidence
 from spira_tasks.reports.gather import history
 from spira_tasks.runner import run_step
 from spira_tasks.tracking import Tracker
@@ -338,3 +339,51 @@ def test_a_search_that_is_killed_computes_nothing_again_and_ends_in_the_same_poi
     assert run_all(Runs(parse(text, "killed"), str(searched.cohort), store)) == 9 - n_done
     after = {entry.name: entry.modified for entry in store.entries("results")}
     assert before == {name: after[name] for name in before}
+
+
+SITES = MATRIX.replace('"cells"', '"sites"').replace("n_folds = 3", 'folds = "site"\nn_folds = 3')
+SEEDS = MATRIX.replace('"cells"', '"seeds"').replace("seeds = [1]", "seeds = [1, 2]")
+
+
+def recipe(runs: Runs) -> str:
+    """The recipe of the first trial, as a promotion finds it by the model."""
+    records = (runs.store.runs.step(runs.id_of(trial), "train") for trial in runs.measured())
+    model = next(one.outputs["model"] for one in records if one is not None)
+    found = evidence.recipe_of(runs.store, model)
+    assert found is not None
+    return found
+
+
+def test_what_a_recipe_comes_to_at_each_hospital_is_kept_for_a_promotion(
+    searched: Searched,
+) -> None:
+    runs = searched.runs(SITES)
+    run_all(runs)
+    found = comparison.publish(runs)
+    kept = evidence.find(searched.store, "unseen_sites", recipe(runs))
+    assert kept is not None
+    assert set(kept["levels"]) == set(runs.levels) == {f"hospital-{letter}" for letter in "abcd"}
+    n_done = sum(runs.value(trial) is not None for trial in runs.measured())
+    assert found["arms"][0]["n_failed"] == 4 - n_done  # where a hospital has one class
+    for trial in runs.measured():
+        fold = searched.store.runs.read(runs.id_of(trial)).digest("fold.recordings")
+        if fold:
+            table = searched.store.directory(fold).path("recordings.parquet")
+            sides = pd.read_parquet(table).groupby("hospital_id")["split"].unique()
+            assert [*sides.pop(runs.levels[trial.fold or 0])] == ["test"]
+            assert "test" not in {side for sides_of_one in sides for side in sides_of_one}
+
+
+def test_what_a_recipe_comes_to_with_each_seed_is_kept_whatever_the_seed(
+    searched: Searched,
+) -> None:
+    runs = searched.runs(SEEDS)
+    run_all(runs)
+    comparison.publish(runs)
+    kept = evidence.find(searched.store, "seed_stability", recipe(runs))
+    assert kept is not None
+    assert set(kept["values"]) == {"1", "2"}
+    assert recipe(runs) == recipe(searched.runs(SITES))  # of other seeds, on other people
+    other = searched.runs(MATRIX)
+    run_all(other)
+    assert evidence.find(searched.store, "cross_cohort", recipe(other)) is None

@@ -12,8 +12,9 @@ import pytest
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.evaluation.comparison import mcnemar
+from spira_tasks.evaluation.stability import median_seed
 from spira_tasks.experiments import declaration
-from spira_tasks.experiments.comparison import Arm, compare, holm, median_seed, published
+from spira_tasks.experiments.comparison import Arm, compare, holm, published
 from spira_tasks.experiments.declaration import Search, parse
 from spira_tasks.experiments.search import Point, best, propose
 from spira_tasks.experiments.trials import Runs

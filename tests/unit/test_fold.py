@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from spira_tasks.errors import ConfigError
 from spira_tasks.stages.fold import Config, divided, fold_of
 
 PEOPLE = [f"{number:064x}" for number in range(600)]
@@ -51,3 +52,22 @@ def test_a_fold_that_there_is_not_is_refused() -> None:
         Config(n_folds=3, fold=3)
     with pytest.raises(ValidationError, match="one of them measures"):
         Config(fold=None)
+
+
+def test_a_site_is_measured_by_a_network_that_heard_nobody_of_it() -> None:
+    rows = TABLE.assign(hospital_id=[f"h{number % 3}" for number in range(len(TABLE))])
+    moved = rows[:30].assign(hospital_id="h0")  # some people are recorded at two hospitals
+    found = divided(pd.concat([rows, moved]), Config(column="hospital_id", level="h0"))
+    by_side = {side: set(part["subject_id"]) for side, part in found.groupby("split")}
+    at_site = {*rows.loc[rows["hospital_id"] == "h0", "subject_id"], *moved["subject_id"]}
+    assert by_side["test"] == at_site
+    assert set(found.loc[found["split"] == "test", "hospital_id"]) == {"h0"}
+    assert not at_site & (by_side["train"] | by_side["validation"])
+    assert by_side["train"] | by_side["validation"] | at_site == set(PEOPLE)
+    assert not by_side["train"] & by_side["validation"]
+    assert len(by_side["validation"]) < len(by_side["train"]) / 2
+
+
+def test_a_column_that_is_not_there_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="no column 'ward'"):
+        divided(TABLE, Config(column="ward", level="3"))

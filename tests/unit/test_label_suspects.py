@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spira_services.labels.suspects import by_model, by_signs, confident
+from spira_services.labels.suspects import by_model, by_signs
+from spira_tasks.evaluation.labels import confident
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,297 @@
+"""What speaks for a model beside its own test: how often the test was used, and what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expectations import policy
+from expectations.gates import evidence as gates
+from expectations.words import LANGUAGES, Language
+from expectations.words.verdicts import sentence
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import Verdict
+from spira_tasks.evaluation import labels, stability
+from spira_tasks.governance import audit, evidence
+
+RULES = policy.read().rules
+N = RULES.test_budget.max_reads
+GOOD, BAD = 0.95, 0.62
+
+
+class Bench:
+    """A store in which models were measured on the test people of a table."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.store = place, Store(str(place / "store"))
+        self.recordings = self.table(range(60))
+
+    def table(self, people: range) -> str:
+        folder = self.place / f"{people.start}-{people.stop}"
+        folder.mkdir()
+        names = [f"{number:064x}" for number in people]
+        rows = pd.DataFrame({"subject_id": names, "split": "test"})
+        rows.to_parquet(folder / "recordings.parquet")
+        return self.store.put_directory(folder)
+
+    def evaluate(self, number: int, auc: float) -> None:
+        """Leave the record of an evaluation that went no further."""
+        record = StepRecord(
+            "evaluate", "evaluate", "done", f"2026-11-21T10:{number:02}:00+00:00", 1.0,
+            inputs={"recordings": self.recordings}, outputs={"classifier": f"sha256:{number:064x}"},
+            metrics={"auc": auc, "n_patients": 30, "n_controls": 30}, key=f"{number:064x}",
+        )  # fmt: skip
+        self.store.runs.write(f"run-{number}", record)
+
+    def judge(self, number: int, auc: float = GOOD) -> Verdict:
+        evaluation = {
+            "n_patients": 30, "n_controls": 30, "conditions": {"clean": {"auc": {"value": auc}}}
+        }  # fmt: skip
+        own = (f"run-{number}", f"sha256:{number:064x}", self.recordings)
+        found = evidence.of_test_set(self.store, RULES, evaluation, own)
+        return gates.budget_left(found, RULES.test_budget)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def reads(store: Store) -> list[Mapping[str, Any]]:
+    return [one.details for one in audit.events(store) if one.action == "test_read"]
+
+
+def test_a_clear_model_passes_at_the_level_of_one_read_and_is_in_the_ledger(bench: Bench) -> None:
+    assert bench.judge(1).status == "pass"
+    (read,) = reads(bench.store)
+    assert read["run"] == "run-1"
+    assert read["hypothesis"] == "auc > 0.6"
+    assert read["alpha_spent"] == 0.0  # its claim held: what it could spend is given back
+
+
+def test_luck_among_many_tries_is_left_to_a_person(bench: Bench) -> None:
+    """An AUC of 0.72 on 60 people is above 0.60 with p = 0.05, and not with a twentieth of it."""
+    found = bench.judge(1, auc=0.72)
+    assert found.status == "insufficient"
+    assert not found.stops
+    (read,) = reads(bench.store)
+    assert read["alpha_spent"] == pytest.approx(RULES.test_budget.alpha / N)
+
+
+def test_models_that_were_measured_and_never_came_to_a_promotion_are_counted(bench: Bench) -> None:
+    for number in range(1, 6):
+        bench.evaluate(number, BAD)
+    found = bench.judge(6)
+    assert found.numbers["n_reads"].value == 6
+    assert found.observed is not None
+    assert found.observed.value == N - 5
+    assert len(reads(bench.store)) == 6
+
+
+def test_the_same_model_on_the_same_people_is_one_read_however_often_it_runs(bench: Bench) -> None:
+    bench.evaluate(1, BAD)
+    for _ in range(3):
+        bench.judge(1, BAD)
+    assert len(reads(bench.store)) == 1
+
+
+def test_once_the_budget_is_spent_no_number_promotes_a_model(bench: Bench) -> None:
+    for number in range(1, N + 1):
+        bench.evaluate(number, BAD)
+    found = bench.judge(N + 1, auc=1.0)
+    assert found.status == "block"
+    assert "no number" in sentence(found, "en").lower()
+
+
+def test_models_that_hold_spend_nothing(bench: Bench) -> None:
+    for number in range(1, N + 5):
+        bench.evaluate(number, GOOD)
+    assert bench.judge(N + 5).status == "pass"
+
+
+def test_new_test_people_refresh_the_budget(bench: Bench) -> None:
+    for number in range(1, N + 1):
+        bench.evaluate(number, BAD)
+    bench.recordings = bench.table(range(30, 90))  # half of them are new
+    found = bench.judge(N + 1)
+    assert found.status == "pass"
+    assert found.observed is not None
+    assert found.observed.value == N / 2
+
+
+def test_a_read_whose_people_nobody_knows_any_more_counts_in_full(bench: Bench) -> None:
+    for number in range(1, N + 1):
+        bench.evaluate(number, BAD)
+    bench.judge(1, BAD)
+    bench.recordings, gone = bench.table(range(100, 160)), bench.recordings
+    assert bench.judge(N + 1).status == "pass"
+    bench.store.blobs.delete_all(set(bench.store.files(gone).values()))
+    assert bench.judge(N + 2).status == "block"
+
+
+def test_measurements_on_folds_of_experiments_are_no_reads(bench: Bench) -> None:
+    bench.evaluate(1, BAD)
+    record = bench.store.runs.step("run-1", "evaluate")
+    assert record is not None
+    bench.store.runs.write("trial@abc", record)
+    bench.judge(2)
+    assert [read["run"] for read in reads(bench.store)] == ["run-1", "run-2"]
+
+
+def answers(right: Mapping[str, float], n: int = 100) -> pd.DataFrame:
+    """Margins about ``n`` people of each level, of which a share is on the right side."""
+    tables = []
+    for level, share in right.items():
+        label = np.arange(n) % 2
+        is_right = np.random.default_rng(7).permutation(n) < share * n
+        margin = np.where(is_right, 1.0, -1.0) * np.where(label == 1, 1.0, -1.0)
+        names = [f"{level}{number:03}" for number in range(n)]
+        tables.append(
+            pd.DataFrame({"record_id": names, "subject_id": names, "label": label}).assign(
+                clean=margin, level=level
+            )
+        )
+    return pd.concat(tables)
+
+
+def elsewhere(right: Mapping[str, float], n: int = 100) -> Verdict:
+    levels = stability.by_level([answers(right, n)], 200, 5)
+    return gates.unseen_sites({"levels": levels, "experiment": "sites"}, RULES.unseen_sites)
+
+
+@pytest.mark.parametrize(
+    ("right", "status", "left_open"),
+    [
+        ({"a": 0.9, "b": 0.85}, "pass", ()),
+        ({"a": 0.9, "b": 0.6}, "insufficient", ("b",)),  # perhaps
+        ({"a": 0.9, "b": 0.3}, "insufficient", ("b",)),  # not for that hospital
+        ({"a": 0.35, "b": 0.3}, "block", ("a", "b")),
+    ],
+)
+def test_a_hospital_at_which_the_recipe_is_not_shown_to_hold_is_left_out_by_name(
+    right: Mapping[str, float], status: str, left_open: tuple[str, ...]
+) -> None:
+    found = elsewhere(right)
+    assert (found.status, found.names["left_open"]) == (status, left_open)
+    assert found.numbers["level.a"].value == pytest.approx(right["a"], abs=0.02)
+
+
+def test_a_hospital_with_few_people_proves_nothing() -> None:
+    found = elsewhere({"a": 1.0}, n=16)
+    assert found.status == "insufficient"
+    assert found.observed is None
+    assert elsewhere({"a": 0.9, "b": 0.0}, n=8).status == "insufficient"
+
+
+def test_several_seeds_are_averaged_on_the_same_people() -> None:
+    one, other = answers({"a": 1.0}), answers({"a": 0.5})
+    found = stability.by_level([one, other.sample(frac=1, random_state=1)], 200, 5)
+    assert found["a"]["balanced_accuracy"]["value"] == pytest.approx(0.75, abs=0.01)
+
+
+SEEDS = (11, 12, 13, 14, 15)
+
+
+def seeds(values: Mapping[int, float], own: int | None = None) -> Verdict:
+    found = {**stability.spread(values), "experiment": "seeds"}
+    return gates.seed_stability(found, own, RULES.seed_stability)
+
+
+def around(deviation: float) -> dict[int, float]:
+    return dict(zip(SEEDS, 0.85 + deviation * np.array([-1.26, -0.63, 0, 0.63, 1.26]), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("deviation", "status"), [(0.01, "pass"), (0.03, "insufficient"), (0.09, "block")]
+)
+def test_five_seeds_say_as_much_as_five_numbers_say(deviation: float, status: str) -> None:
+    found = seeds(around(deviation))
+    assert found.status == status
+    assert found.names["middle"] == ("13",)
+
+
+def test_the_seed_that_came_out_best_is_not_shipped_without_a_person() -> None:
+    assert seeds(around(0.01), own=15).status == "insufficient"
+    assert seeds(around(0.01), own=13).status == seeds(around(0.01), own=42).status == "pass"
+
+
+def test_fewer_seeds_than_the_policy_asks_for_are_no_evidence() -> None:
+    few = {seed: value for seed, value in around(0.0).items() if seed < 14}
+    assert seeds(few).status == "insufficient"
+
+
+def cohort(n: int = 200, flipped: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """People whose labels a good model knows, a share of them labelled wrongly, and its scores."""
+    rng = np.random.default_rng(3)
+    truth = np.arange(n) % 2
+    label = np.where(rng.permutation(n) < flipped * n, 1 - truth, truth)
+    names = [f"s{number:03}" for number in range(n)]
+    clean = np.clip(np.where(truth == 1, 0.9, 0.1) + rng.normal(0, 0.05, n), 0.01, 0.99)
+    people = pd.DataFrame({"subject_id": names, "label": label})
+    recordings = people.assign(
+        task="SENTENCE", spo2=np.where(truth == 1, 88, 98), on_oxygen=False,
+        resp_rate=np.where(truth == 1, 26, 14), label_source="clinician",
+    )  # fmt: skip
+    return recordings, people.assign(clean=clean)
+
+
+@pytest.mark.parametrize(("flipped", "status"), [(0.0, "pass"), (0.1, "insufficient")])
+def test_labels_that_were_flipped_are_seen(flipped: float, status: str) -> None:
+    found = gates.label_quality(labels.quality(*cohort(flipped=flipped)), RULES.label_quality)
+    assert found.status == status
+    assert found.names["state"] == (("many",) if flipped else ())
+    assert found.observed is not None
+    assert found.observed.value == pytest.approx(flipped, abs=0.02)
+    assert found.numbers["contradicted"].value == pytest.approx(flipped)
+
+
+def test_a_task_that_only_the_ill_lack_is_seen() -> None:
+    recordings, _ = cohort()
+    vowels = recordings.assign(task="VOWEL")
+    assert gates.missingness(labels.missingness(recordings), RULES.missingness).status == "pass"
+    both = pd.concat([recordings, vowels[(vowels["label"] == 0) | (vowels.index % 4 == 1)]])
+    found = gates.missingness(labels.missingness(both), RULES.missingness)
+    assert (found.status, found.names["task"]) == ("warn", ("VOWEL",))
+    by_chance = pd.concat([recordings, vowels.sample(frac=0.7, random_state=2)])
+    assert gates.missingness(labels.missingness(by_chance), RULES.missingness).status == "pass"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("n", [8, 200])
+@pytest.mark.parametrize("quality", [0.3, 0.6, 0.95])
+def test_every_verdict_has_its_sentence(n: int, quality: float, language: Language) -> None:
+    of_test = {"n_left": 20 * quality - 7, "n_reads": 9, "alpha": 0.0025, "holds": quality > 0.7}
+    found = {
+        "is_checked": quality > 0.5,
+        "test_budget": of_test,
+        "label_quality": labels.quality(*cohort(n, 1 - quality)),
+        "missingness": {"task": "VOWEL", "value": 1 - quality, "chance": 0.3, "n": n // 2},
+        "seed": 15,
+        "seed_stability": None
+        if n == 8
+        else {**stability.spread(around((1 - quality) / 10)), "experiment": "s"},
+        "unseen_sites": {
+            "levels": stability.by_level([answers({"a": quality, "b": 0.9}, n)], 200, 5),
+            "experiment": "s",
+        },
+        "cross_cohort": None
+        if n == 8
+        else {"levels": stability.by_level([answers({"a": quality})], 200, 5), "experiment": "c"},
+    }
+    verdicts = gates.verdicts(found, RULES)
+    assert len(verdicts) == 7
+    for one in verdicts:
+        said = sentence(one, language)
+        assert said.endswith("."), said
+        assert one.id not in said
+        assert "failed" not in said
+        assert "falhou" not in said
+        assert not {"{", "}", "–", "None", "  "} & {
+            said[i : i + k] for k in (1, 2, 4) for i in range(len(said))
+        }, said
