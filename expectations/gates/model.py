@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from expectations.gates import confounds
 from expectations.gates.bounds import at_least, at_most, number_of
 from expectations.policy import (
     AucAboveChance,
@@ -51,6 +52,7 @@ def verdicts(evaluation: Mapping[str, Any], rules: Rules) -> list[Verdict]:
         calibration_slope(evaluation, rules.calibration_slope),
         operating_point(evaluation),
         behaviour(evaluation, rules.behaviour),
+        confounds.metadata_baseline(evaluation, rules.metadata_baseline),
     ]
 
 

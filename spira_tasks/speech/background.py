@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 EDGE_SECONDS = 0.220  # before the first word, and after the last
 MAX_SECONDS = 30.0  # of an ambient track
 N_FFT, HOP = 512, 160
+N_ZEROS = 16  # a millisecond
 FLOOR = 1e-10  # power of a bin: -100 dB, below what 16 bits resolve
 ROOM_EDGES_HZ = np.geomspace(60, 7800, 17)  # of 16 bands, a little less than half an octave each
 # Frequencies at which codecs and telephone lines end, each with the bands below and above.  A room
@@ -34,7 +35,7 @@ ROOM = (
 CHANNEL = (
     *(f"end_{below[1]}_hz_db" for below, _ in CUTS_HZ),
     *(f"gated_{low}_hz_db" for low, _ in GATED_HZ),
-    "zeros",
+    "silence",
 )
 
 
@@ -54,7 +55,7 @@ def measure(parts: list[NDArray[np.int16]]) -> dict[str, float]:
     ``gated_…``: how far the quiet moments of a frequency lie below its median.  It is the same for
     every steady noise, and larger where a noise gate or a noise suppression opens and closes.
 
-    ``zeros``: share of the samples that are exactly zero.
+    ``silence``: share of the samples in runs of zeros, as a noise gate leaves.
     """
     power = spectra(parts)
     levels = _db(np.stack([_band(power, *ends) for ends in _pairs(ROOM_EDGES_HZ)], axis=1))
@@ -65,9 +66,16 @@ def measure(parts: list[NDArray[np.int16]]) -> dict[str, float]:
     ]
     depth = _db(median / quiet)
     gates = [float(_band(depth[None], *ends)[0]) for ends in GATED_HZ]
-    zeros = float(np.mean(np.concatenate(parts) == 0))
-    numbers = [*levels.mean(axis=0).tolist(), *levels.std(axis=0).tolist(), *falls, *gates, zeros]
+    numbers = [*levels.mean(axis=0).tolist(), *levels.std(axis=0).tolist(), *falls, *gates]
+    numbers.append(silence(np.concatenate(parts)))
     return dict(zip((*ROOM, *CHANNEL), numbers, strict=True))
+
+
+def silence(pcm16: NDArray[np.int16]) -> float:
+    """Share of the samples of (time,) in runs of zeros of a millisecond; faint noise has none."""
+    changes = np.flatnonzero(np.diff(np.pad(pcm16 == 0, 1).astype(np.int8)))
+    lengths = changes[1::2] - changes[::2]
+    return float(lengths[lengths >= N_ZEROS].sum() / pcm16.size)
 
 
 def spectra(parts: list[NDArray[np.int16]]) -> Array:

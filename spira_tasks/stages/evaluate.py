@@ -79,7 +79,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
     from spira_tasks import plots
     from spira_tasks.corpus import load_features, noise_bank
-    from spira_tasks.evaluation import slices
+    from spira_tasks.evaluation import metadata, slices
     from spira_tasks.speech import cpu
     from spira_tasks.speech.classifier import SPECIFICATION, WEIGHTS, Classifier
     from spira_tasks.speech.metrics import abstention_band
@@ -125,6 +125,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     report["operating_point_from"] = "a setting" if config.threshold is not None else "validation"
     groups = slices.categories(described, recordings)
     report |= measure_slices(test, groups, threshold, config)
+    report["metadata_baseline"] = metadata.measure(table, test, config.n_resamples, config.seed)
     undecided = test["clean"].between(*band) if band else test["clean"].isna()
     wrong = (test["clean"] >= threshold) != (test["label"] == 1)
     report["inconclusive"] = {

@@ -32,6 +32,13 @@ def evaluation(
     rest: dict[str, Any] = {
         "behaviour": {"polarity": {"flips": estimated(0.0, 0.04)}},
         "operating_point_from": "validation",
+        "metadata_baseline": {
+            "model": {"value": 0.9, "low": 0.84, "high": 0.95},
+            "baseline": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "gain": {"value": 0.4, "low": 0.3, "high": 0.5},
+            "n_patients": int(labels.sum()),
+            "n_controls": int((1 - labels).sum()),
+        },
     }
     n = int(min(labels.sum(), (1 - labels).sum()))
     group = {"n_patients": n, "n_controls": n, "auc": estimated(0.9), "apart": estimated(0.0)}
