@@ -54,8 +54,8 @@ def of_probe(heard: Heard, rule: Probe) -> Status:
     is_high = heard["low"] > rule.max_low or heard["auc"] >= rule.max_auc
     if is_high and heard["by_chance"] <= rule.max_by_chance:
         return "block"
-    is_excluded = heard["high"] < rule.max_auc and heard["auc"] <= heard["chance"]
-    return "pass" if is_excluded else "insufficient"
+    is_chance = heard["high"] < rule.max_auc and heard["auc"] <= heard["chance"]
+    return "pass" if is_chance or heard["high"] <= rule.max_low else "insufficient"
 
 
 def permuted_label(found: Mapping[str, Any] | None, rule: PermutedLabel) -> Verdict:

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 EDGE_SECONDS = 0.220  # before the first word, and after the last
 MAX_SECONDS = 30.0  # of an ambient track
-N_FFT, HOP = 512, 160
+N_FFT, HOP = 512, 256
 N_ZEROS = 16  # a millisecond
 FLOOR = 1e-10  # power of a bin: -100 dB, below what 16 bits resolve
 ROOM_EDGES_HZ = np.geomspace(60, 7800, 17)  # of 16 bands, a little less than half an octave each
@@ -45,10 +45,22 @@ def edges(pcm16: NDArray[np.int16]) -> list[NDArray[np.int16]]:
     return [pcm16[:n], pcm16[-n:]]
 
 
-def measure(parts: list[NDArray[np.int16]]) -> dict[str, float]:
-    """The measures of ``ROOM`` and of ``CHANNEL`` on parts of a recording, each (time,).
+def of_edges(pcm16: NDArray[np.int16]) -> dict[str, float]:
+    """The room and the channel of a (time,) recording, before its first word and after its last."""
+    parts = edges(pcm16)
+    return room(parts) | channel(parts)
 
-    ``mean_…``, ``spread_…``: level of a band, and its standard deviation over time.
+
+def room(parts: list[NDArray[np.int16]]) -> dict[str, float]:
+    """Level of each band, and its standard deviation over time, on parts of a recording."""
+    power = spectra(parts)
+    levels = _db(np.stack([_band(power, *ends) for ends in _pairs(ROOM_EDGES_HZ)], axis=1))
+    numbers = [*levels.mean(axis=0).tolist(), *levels.std(axis=0).tolist()]
+    return dict(zip(ROOM, numbers, strict=True))
+
+
+def channel(parts: list[NDArray[np.int16]]) -> dict[str, float]:
+    """Traces of codecs and of processing, on parts of a recording, each (time,).
 
     ``end_…``: by how much the level falls across a frequency at which channels end.
 
@@ -58,7 +70,6 @@ def measure(parts: list[NDArray[np.int16]]) -> dict[str, float]:
     ``silence``: share of the samples in runs of zeros, as a noise gate leaves.
     """
     power = spectra(parts)
-    levels = _db(np.stack([_band(power, *ends) for ends in _pairs(ROOM_EDGES_HZ)], axis=1))
     median, quiet = np.quantile(power, [0.5, 0.1], axis=0)
     falls = [
         float(_db(_band(median[None], *below) / _band(median[None], *above))[0])
@@ -66,9 +77,8 @@ def measure(parts: list[NDArray[np.int16]]) -> dict[str, float]:
     ]
     depth = _db(median / quiet)
     gates = [float(_band(depth[None], *ends)[0]) for ends in GATED_HZ]
-    numbers = [*levels.mean(axis=0).tolist(), *levels.std(axis=0).tolist(), *falls, *gates]
-    numbers.append(silence(np.concatenate(parts)))
-    return dict(zip((*ROOM, *CHANNEL), numbers, strict=True))
+    numbers = [*falls, *gates, silence(np.concatenate(parts))]
+    return dict(zip(CHANNEL, numbers, strict=True))
 
 
 def silence(pcm16: NDArray[np.int16]) -> float:

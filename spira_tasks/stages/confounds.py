@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,16 +106,11 @@ def measured(inputs: Inputs, rule: Probes, blobs: Packs) -> Record:
         people = people.sample(rule.max_people, random_state=rule.seed)
         learned = learned[learned["subject_id"].isin(people)].reset_index(drop=True)
     ambient = table[(table["task"] == "AMBIENT") & table["subject_id"].isin(people)]
-    heard = {
-        "ambient": listened(ambient, blobs, background.ROOM, lambda pcm16: [pcm16]),
-        "edges": listened(
-            learned, blobs, (*background.ROOM, *background.CHANNEL), background.edges
-        ),
-    }
+    edges = listened(learned, blobs, background.of_edges)
     measures = {
-        "ambient": (heard["ambient"], ambient),
-        "edges": (heard["edges"][[*background.ROOM]], learned),
-        "channel": (heard["edges"][[*background.CHANNEL]], learned),
+        "ambient": (listened(ambient, blobs, lambda pcm16: background.room([pcm16])), ambient),
+        "edges": (edges[[*background.ROOM]], learned),
+        "channel": (edges[[*background.CHANNEL]], learned),
         "metadata": (metadata.encoded(learned), learned),
     }
     found = {name: probed(values, rows, rule) for name, (values, rows) in measures.items()}
@@ -127,23 +122,17 @@ def measured(inputs: Inputs, rule: Probes, blobs: Packs) -> Record:
 
 
 def listened(
-    rows: pd.DataFrame,
-    blobs: Packs,
-    names: Sequence[str],
-    parts: Callable[[NDArray[np.int16]], list[NDArray[np.int16]]],
+    rows: pd.DataFrame, blobs: Packs, listen: Callable[[NDArray[np.int16]], dict[str, float]]
 ) -> pd.DataFrame:
-    """The named measures of the background of each recording, on parts of it."""
+    """What is heard in each recording."""
     import pandas as pd
 
     from spira_tasks.progress import progress
-    from spira_tasks.speech import background
     from spira_tasks.speech.audio import read_pcm16
 
-    measured = [
-        background.measure(parts(read_pcm16(blobs.read(digest))))
-        for digest in progress(rows["waveform"], "listen for confounds", total=len(rows))
-    ]
-    return pd.DataFrame(measured, index=rows.index, columns=[*names])
+    waveforms = progress(rows["waveform"], "listen for confounds", total=len(rows))
+    heard = [listen(read_pcm16(blobs.read(digest))) for digest in waveforms]
+    return pd.DataFrame(heard, index=rows.index)
 
 
 def probed(values: pd.DataFrame, rows: pd.DataFrame, rule: Probes) -> Heard | None:

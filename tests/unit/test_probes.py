@@ -77,6 +77,7 @@ def test_a_few_people_leave_it_open_whatever_they_show() -> None:
         (0.62, 0.55, 0.68, 0.002, "insufficient"),  # beyond chance, and not much
         (0.52, 0.34, 0.71, 0.40, "insufficient"),  # too few people to exclude it
         (0.52, 0.42, 0.62, 0.40, "pass"),
+        (0.585, 0.571, 0.599, 0.002, "pass"),  # a little, and surely not more
     ],
 )
 def test_proof_blocks_exclusion_passes_and_the_rest_is_open(
@@ -159,7 +160,8 @@ def test_the_channel_is_heard_in_noise_of_any_level_and_colour() -> None:
     gated = white * np.where(np.arange(len(white)) // 800 % 4 == 0, 0.02, 1.0)
 
     def of(waveform: Numbers, level: float = 1000.0) -> dict[str, float]:
-        return background.measure([np.round(level * waveform).astype(np.int16)])
+        parts = [np.round(level * waveform).astype(np.int16)]
+        return background.room(parts) | background.channel(parts)
 
     plain = of(white)
     for same in (of(coloured), of(white, 300.0)):
@@ -173,6 +175,6 @@ def test_the_channel_is_heard_in_noise_of_any_level_and_colour() -> None:
 
 
 def test_a_recording_shorter_than_a_frame_has_measures_too() -> None:
-    measured = background.measure(background.edges(np.zeros(100, np.int16)))
+    measured = background.of_edges(np.zeros(100, np.int16))
     assert set(measured) == {*background.ROOM, *background.CHANNEL}
     assert all(np.isfinite(value) for value in measured.values())
