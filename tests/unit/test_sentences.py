@@ -203,6 +203,8 @@ def test_every_gate_of_the_promotion_has_its_sentence(
         "within": {"sex": {"auc": estimate(quality), "explained": estimate(0.2), "n": n}},
         "slices": {"sex": {group: {"n_patients": n, "n_controls": n, "auc": estimate(quality),
                                    "apart": estimate(1 - quality)} for group in "FM"}},
+        "metadata_baseline": {"model": estimate(quality), "baseline": estimate(0.5),
+                              "gain": estimate(quality - 0.6), "n_patients": n, "n_controls": n},
         "expected_calibration_error": 1 - quality,
         "confusion": {"true_positives": n, "false_positives": 0},
     }  # fmt: skip
