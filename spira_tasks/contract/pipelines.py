@@ -365,7 +365,7 @@ TRIAL = Pipeline(
         replace(
             TRAINING.step("evaluate"),
             inputs={**TRAINING.step("evaluate").inputs, "recordings": "fold.recordings"},
-            config={"plots": False},
+            config={"plots": False, "n_draws": 1},
         ),
     ),
     followed_by=TRAINING.followed_by,

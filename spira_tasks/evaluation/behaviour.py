@@ -59,7 +59,7 @@ def clipped(waveform: Waveform) -> Waveform:
 
 
 def masked(waveform: Waveform) -> Waveform:
-    return acoustics.wear_mask(waveform.astype(np.float64), "THICK").astype(np.float32)
+    return acoustics.wear_mask(waveform.astype(np.float64), "THIN").astype(np.float32)
 
 
 TRANSFORMS: Mapping[str, Callable[[Waveform], Waveform]] = {

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from spira_tasks.speech.metrics import Array
     from spira_tasks.work import Work
 
+WINDOWS_AT_ONCE = 16  # what a network makes of a hundred at once fills gigabytes
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -268,9 +270,11 @@ def score_changed(
 def drawn(classifier: Classifier, batches: Batches, places: list[int]) -> Array:
     """Probability of each of some recordings; the same one twice is two draws of its noise."""
     import numpy as np
+    import torch
 
     batch = batches.make(places, range(len(places)))
-    scores = classifier.window_scores(batch.features).numpy().astype(float)
+    parts = torch.split(batch.features, WINDOWS_AT_ONCE)
+    scores = torch.cat([classifier.window_scores(part) for part in parts]).numpy().astype(float)
     which = batch.recordings.numpy()
     return np.bincount(which, scores) / np.bincount(which)
 

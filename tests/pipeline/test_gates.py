@@ -123,6 +123,11 @@ def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_
     under(
         monkeypatch,
         ward_noise_counterfactual={"max_drop": 1.0},
+        ward_noise_flips={"max_flips": 1.0},
+        ward_noise_shift={"max_shift": 100.0},
+        behaviour={"max_flips": 1.0},
+        stratified_auc={"min_auc": 0.0, "max_explained": 1.0},
+        calibration_slope={"min_slope": 0.0},
         enough_test_subjects={"min_per_class": 5},
     )
     monkeypatch.setattr(decision, "needs_approval", lambda *_: False)  # so few are provisional
