@@ -21,14 +21,14 @@ def needs_approval(verdicts: Sequence[Verdict], rules: Rules) -> bool:
     return rules.approval == "always" or bool(left_open(verdicts))
 
 
-def may_approve(person: str, involved: Collection[str], rules: Rules, *, production: bool) -> bool:
-    """Whether a person may approve what these people started, or signed waivers for.
+def excluded(involved: Collection[str], rules: Rules, *, production: bool) -> tuple[str, ...]:
+    """Names of the people who may not approve what they started, or signed waivers for.
 
     People are compared by their names alone: ``airflow:ana`` is ``cli:ana``.
     """
     if rules.second_person == "never" or (rules.second_person == "production" and not production):
-        return True
-    return name_of(person) not in {name_of(one) for one in involved}
+        return ()
+    return tuple(sorted({name_of(one) for one in involved}))
 
 
 def name_of(actor: str) -> str:

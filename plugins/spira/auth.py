@@ -18,7 +18,8 @@ class AuthManager(FabAuthManager):  # type: ignore[misc]
     ) -> bool:
         """Whether a user may act on a DAG, or read it; Airflow asks it at every request."""
         dag_id = details.id if details else None
-        return may_act_on(dag_id, method, [role.name for role in user.roles]) and bool(
+        part = access_entity.value if access_entity else ""
+        return may_act_on(dag_id, method, [role.name for role in user.roles], part) and bool(
             super().is_authorized_dag(
                 method=method, user=user, access_entity=access_entity, details=details
             )

@@ -6,6 +6,7 @@ person marked as failed became a success, because what did not run counts as ski
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
@@ -13,6 +14,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from spira.store import LAPTOP_STORE, own_store
 from spira_tasks.contract.pipelines import Pipeline
+
+PROMOTE, AGAIN = "promote", "promote_approved"  # a step, and its task after a person's answer
 
 
 class OutcomeOperator(BaseOperator):  # type: ignore[misc]
@@ -24,21 +27,28 @@ class OutcomeOperator(BaseOperator):  # type: ignore[misc]
 
     ui_color = "#e6e6e6"
 
-    def __init__(self, *, pipeline: Pipeline, **kwargs: Any) -> None:
+    def __init__(self, *, pipeline: Pipeline, skippable: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.pipeline = pipeline
+        self.pipeline, self.skippable = pipeline, list(skippable)
 
     def execute(self, context: Context) -> None:
         ti, run_id = context["ti"], context["run_id"]
         names = [step.name for step in self.pipeline]
-        found = ti.get_task_states(dag_id=ti.dag_id, task_ids=names, run_ids=[run_id])
-        states = {name: str(found.get(run_id, {}).get(name)) for name in names}
+        tasks = [*names, *self.skippable]
+        found = ti.get_task_states(dag_id=ti.dag_id, task_ids=tasks, run_ids=[run_id])
+        states = {name: str(found.get(run_id, {}).get(name)) for name in tasks}
+        states = {
+            name: state
+            for name, state in states.items()
+            if name in names or state not in ("success", "skipped", "None")
+        }
         if set(states.values()) == {"success"}:
             return
         try:
             store = own_store(LAPTOP_STORE)
-            failed = [name for name in names if states[name] == "failed"]
-            records = {name: store.record(run_id, name) for name in failed}
+            failed = [name for name in states if states[name] == "failed"]
+            steps = {AGAIN: PROMOTE}
+            records = {name: store.record(run_id, steps.get(name, name)) for name in failed}
         except OSError as error:
             raise AirflowException(f"how the run ended is not known yet: {error}") from None
         for name, record in records.items():

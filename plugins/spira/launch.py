@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,13 +24,22 @@ from airflow.sdk.exceptions import AirflowException
 
 from spira import notify
 from spira.access import secrets_of
-from spira.ending import OutcomeOperator
+from spira.ending import AGAIN, PROMOTE, OutcomeOperator
 from spira.links import LINKS
-from spira.outcome import N_LAST_LINES, actor, command_line, configured_step, failure, result_of
+from spira.outcome import (
+    ANSWER,
+    ASK,
+    N_LAST_LINES,
+    actor,
+    command_line,
+    configured_step,
+    failure,
+    result_of,
+)
 from spira.site import Site, network_of, number_of
 from spira.store import LAPTOP_STORE, StoreReader, n_files
 from spira.waking import NEW_RECORDINGS
-from spira_tasks.contract.pipelines import Pipeline
+from spira_tasks.contract.pipelines import MODEL_DECISION, Pipeline
 from spira_tasks.contract.step import Resources, Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
@@ -176,8 +186,30 @@ def add_steps(pipeline: Pipeline) -> None:
             tasks[step.name].trigger_rule = "none_failed"  # shards may be skipped
     if pipeline.teardown:
         (last,) = (tasks[step.name] for step in pipeline.teardown)
-        [tasks[step.name] for step in pipeline] >> last.as_teardown(on_failure_fail_dagrun=False)
-        add_outcome(pipeline, last)
+        asked = add_question(pipeline, tasks[PROMOTE]) if PROMOTE in tasks else []
+        [*(tasks[step.name] for step in pipeline), *asked] >> last.as_teardown(
+            on_failure_fail_dagrun=False
+        )
+        add_outcome(pipeline, last, asked)
+
+
+def add_question(pipeline: Pipeline, promote: BaseOperator) -> list[BaseOperator]:
+    """Add the tasks that ask a person where promotion waits for that, and judge once more.
+
+    The first asks, the second writes the answer as its own decision, with the keys for that, and
+    the third is the step ``promote`` again.  Airflow skips them where nobody has to be asked.
+    """
+    from spira.asking import AskOperator
+
+    ask = AskOperator(task_id=ASK, execution_timeout=timedelta(minutes=10))
+    kind, arguments = operator_of(MODEL_DECISION.step("decide"), MODEL_DECISION)
+    answer = kind(**arguments | {"task_id": ANSWER, "step_name": "decide"})
+    kind, arguments = operator_of(pipeline.step(PROMOTE), pipeline)
+    names = {"task_id": AGAIN, "step_name": PROMOTE}
+    again = kind(**arguments | names, trigger_rule="none_failed_min_one_success")
+    promote >> ask >> [answer, again]
+    answer >> again
+    return [ask, answer, again]
 
 
 def reason() -> Param:
@@ -191,10 +223,14 @@ def reason() -> Param:
     )
 
 
-def add_outcome(pipeline: Pipeline, last: BaseOperator) -> None:
+def add_outcome(pipeline: Pipeline, last: BaseOperator, asked: Sequence[BaseOperator] = ()) -> None:
     """Add the task that says how the run ended, after its last teardown."""
-    limit = timedelta(minutes=10)
-    outcome = OutcomeOperator(task_id="outcome", pipeline=pipeline, execution_timeout=limit)
+    outcome = OutcomeOperator(
+        task_id="outcome",
+        pipeline=pipeline,
+        skippable=[task.task_id for task in asked],
+        execution_timeout=timedelta(minutes=10),
+    )
     last >> outcome.as_teardown(on_failure_fail_dagrun=True)
 
 

@@ -28,7 +28,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from expectations.words import LANGUAGES, words_of
 from expectations.words.verdicts import sentence
 from spira.site import number_of
-from spira.store import LAPTOP_STORE, own_store, summary
+from spira.store import LAPTOP_STORE, own_store, summary, waits_for
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.run import StepRecord
 
@@ -54,11 +54,14 @@ def succeeded(context: Mapping[str, Any]) -> None:
     """Notify of a model that passed everything and lacks only the approval of a person."""
     dag, run_id = context["dag"], context["run_id"]
     records = _records(run_id, dag.task_ids)
-    verdicts = [one for record in records if record.stage == "promote" for one in record.verdicts]
-    lacking = {one.id for one in verdicts if one.status != "pass"}
-    others = {"better_than_champion", "rolled_back_by_a_person"}
-    if "approved_by_a_person" in lacking and lacking.isdisjoint(others):
+    if any(record.stage == "promote" and waits_for(record) for record in records):
         _notify(dag.dag_id, run_id, "waiting", records)
+
+
+def waiting(dag_id: str, run_id: str, *, again: bool) -> None:
+    """Notify of a model that a person is asked about; ``again`` to remind of it."""
+    records = _records(run_id, [step.name for step in TRAINING])
+    _notify(dag_id, run_id, "waiting", records, remember=not again)
 
 
 def late(context: Mapping[str, Any], hours: float) -> None:
@@ -66,6 +69,8 @@ def late(context: Mapping[str, Any], hours: float) -> None:
     run = context["dag_run"]
     run_id = run["dag_run_id"]
     records = _records(run_id, [step.name for step in TRAINING])
+    if any(record.stage == "promote" and waits_for(record) for record in records):
+        return  # it waits for a person, who is reminded
     # Airflow refuses its variables, and the connections of its database, to the executor, where
     # this runs.
     _notify(run["dag_id"], run_id, "late", records, remember=False, hours=hours)

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowSkipException,
+)
 
 from spira.store import StoreReader, explanation, shown
 from spira.waking import waking_event
@@ -15,6 +20,7 @@ from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXI
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Shard, Step
 
+ASK, ANSWER = "ask", "answer"  # tasks: ask a person, write the answer down
 N_LAST_LINES = 12  # of a failed step's log in the message
 STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
 FINAL = {
@@ -48,7 +54,8 @@ def configured_step(
     AirflowFailException
         When a parameter or a setting is not known.
     """
-    params = dict(context["params"])
+    answer = given_answer(context)
+    params = dict(answer["params"] if answer else context["params"])
     if pipeline.entry and (event := waking_event(context)):
         params["data"] = event["data"]
     try:
@@ -60,13 +67,34 @@ def configured_step(
     return replace(step, shard=Shard(**shard)) if shard else step
 
 
+def given_answer(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The answer that the task before got, where the task is to write it; None in any other task.
+
+    Raises
+    ------
+    AirflowSkipException
+        When the decision is in the store already.
+    """
+    ti = context.get("ti")
+    if ti is None or ti.task_id != ANSWER:
+        return None
+    answer = ti.xcom_pull(task_ids=ASK)
+    if not answer:
+        raise AirflowFailException("nobody answered: clear the task ask, which asks again")
+    if answer["decided"]:
+        raise AirflowSkipException("the decision is in the store already")
+    return dict(answer)
+
+
 def command_line(python: str, step: Step, run_id: str) -> list[str]:
     """The command that starts a step in every runtime.  SPIRA_STORE is in the environment."""
     return [python, "-m", "spira_tasks", "run", "--run-id", run_id, step.to_json()]
 
 
 def actor(context: Mapping[str, Any]) -> str:
-    """Who started the run, for the audit log: an Airflow user, an event, or Airflow itself."""
+    """Who acts, for the audit log: who answered or started the run, an event, or Airflow itself."""
+    if answer := given_answer(context):
+        return f"airflow:{answer['by']}"
     user = getattr(context.get("dag_run"), "triggering_user_name", None)
     return f"airflow:{user or waking_event(context).get('decision') or 'scheduler'}"
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from spira_tasks.contract.decision import OF_VERSIONS, decision_id
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.typed import typed
-from spira_tasks.contract.verdict import shown_metrics, suppress
+from spira_tasks.contract.verdict import Verdict, shown_metrics, suppress
 
 SHOWN = ("key", "state", "found", "seconds")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or step, as the store's
@@ -82,6 +83,14 @@ class StoreReader:
             raise Damaged(f"runs/{run_id}/{step}.json names no {output}")
         tree = json.loads(self._verified(f"trees/{match[1]}.json", match[1]))
         return self.content({name: file for name, file, _ in tree}[file])
+
+    def decided(self, run_id: str) -> str:
+        """What a person decided of the version that a run registered: approve, refuse or empty."""
+        content = self.output(run_id, "register", "registration", "registration.json")
+        about = {name: str(json.loads(content)[name]) for name in ("version", "classifier")}
+        names = {act: f"{kind}/{decision_id(kind, about)}" for act, kind in OF_VERSIONS.items()}
+        found = [act for act, name in names.items() if self._json(f"decisions/{name}.json")]
+        return found[-1] if found else ""  # while one replaces the other, the refusal wins
 
     def record(self, run_id: str, step: str) -> StepRecord | None:
         """The record of a step of a run; None when there is none, or the name cannot have one."""
@@ -181,6 +190,16 @@ def own_store(default: str = "") -> StoreReader:
         return StoreReader(store, secrets_of(Resources(access="store")))
     except AirflowException as error:
         raise OSError(str(error)) from None
+
+
+def waits_for(record: StepRecord | None) -> Verdict | None:
+    """The verdict of promotion that lacks the approval of a person and nothing else; or None."""
+    verdicts = record.verdicts if record else ()
+    lacking = {one.id: one for one in verdicts if one.status in ("warn", "block")}
+    others = {"better_than_champion", "rolled_back_by_a_person"}
+    if any(one.stops for one in verdicts) or not others.isdisjoint(lacking):
+        return None
+    return lacking.get("approved_by_a_person")
 
 
 def shown(record: StepRecord) -> dict[str, Any]:

@@ -81,11 +81,21 @@ CONNECTIONS: Mapping[str, Mapping[str, str]] = {
 EVERYWHERE = ("s3", "sealing")  # services whose keys every step gets
 REQUIRED = ("SPIRA_S3_ENDPOINT", "SPIRA_S3_ACCESS_KEY", "SPIRA_S3_SECRET_KEY")
 
+TRAINING = "spira_continuous_training"
+MODEL_DECISION, DATA_DECISION = "spira_model_decision", "spira_data_decision"
 # DAG to the roles of Airflow whose users may start, change or stop it; other DAGs are as Airflow
 # has it.  A user has one of these roles besides the role that may act on DAGs at all.
 RESERVED: Mapping[str, tuple[str, ...]] = {
     "spira_erasure": ("Admin", "Governance"),
     "spira_rollback": ("Admin", "Governance"),
+    MODEL_DECISION: ("Admin", "Clinician"),
+    DATA_DECISION: ("Admin", "Steward"),
+}
+# The same for one kind of thing of a DAG, as Airflow calls it: whom a run asks, and where the
+# answer is on its way.
+RESERVED_PARTS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    (TRAINING, "HITL_DETAIL"): ("Admin", "Clinician"),
+    (TRAINING, "XCOM"): ("Admin",),
 }
 
 # Files under secrets/ that the servers read, by the folder that each server mounts.
@@ -137,12 +147,12 @@ WORKER = Access("worker", ("services", "mlflow"))  # of inferences
 INTAKE = Access("intake")  # the same person, who puts recordings into the bucket
 
 
-def may_act_on(dag_id: str | None, method: str, roles: Iterable[str]) -> bool:
+def may_act_on(dag_id: str | None, method: str, roles: Iterable[str], part: str = "") -> bool:
     """Whether a user with these roles may send Airflow this HTTP method about a DAG, or about all.
 
-    Reading is not restricted here.
+    ``part`` is the kind of thing of the DAG, if any.  Reading is not restricted here.
     """
-    reserved = RESERVED.get(dag_id or "")
+    reserved = RESERVED_PARTS.get((dag_id or "", part)) or RESERVED.get(dag_id or "")
     return reserved is None or method == "GET" or not set(reserved).isdisjoint(roles)
 
 

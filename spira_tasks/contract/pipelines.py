@@ -300,6 +300,21 @@ ROLLBACK = Pipeline(
     options={"to": "rollback.to", "reason": "rollback.reason"},
 )
 
+# What a person decides on a page; the same acts as the commands of these names.
+_DECISIONS = Step("decide", "decide", resources=Resources(access="models"))
+MODEL_DECISION = Pipeline(
+    "model_decision",
+    (_DECISIONS,),
+    options={
+        name: f"decide.{name}" for name in ("act", "version", "suite", "check", "run", "reason")
+    },
+)
+DATA_DECISION = Pipeline(
+    "data_decision",
+    (_DECISIONS,),
+    options={name: f"decide.{name}" for name in ("act", "record", "code", "reason")},
+)
+
 # The step ``trial`` is mapped: each number is one trial of the plan, a ``TRIAL`` in one process.
 EXPERIMENT = Pipeline(
     "experiment",
@@ -376,6 +391,7 @@ PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (
         *(TRAINING, EXPERIMENT, ERASURE, REPORT, RETENTION, ROLLBACK),
+        *(MODEL_DECISION, DATA_DECISION),
         *(SNAPSHOT, HOSPITAL_SYNC, TELEMETRY),
     )
 }

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
+from spira_tasks.contract.decision import decision_id
 from spira_tasks.contract.verdict import Verdict, Waiver
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class Decision:
 
     @property
     def id(self) -> str:
-        content = json.dumps([self.kind, dict(self.about)], sort_keys=True, separators=(",", ":"))
-        return sha256(content.encode()).hexdigest()[:32]
+        return decision_id(self.kind, self.about)
 
 
 def read(directory: Directory) -> list[Decision]:

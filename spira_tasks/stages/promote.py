@@ -180,7 +180,7 @@ def approved(
     ``asked`` holds the verdicts for which it does, among others.
     """
     from expectations import policy
-    from expectations.gates.decision import left_open, may_approve
+    from expectations.gates.decision import excluded, left_open, name_of
     from spira_tasks.governance import applied
     from spira_tasks.governance import approval as approvals
 
@@ -190,12 +190,13 @@ def approved(
         "waived": tuple(one.id for one in opened if one.waiver),
         "insufficient": tuple(one.id for one in opened if not one.waiver),
     }
-    if approval is None:
-        return Verdict("approved_by_a_person", "warn", names=names)
     involved = approvals.started_by(store, challenger.classifier)
     involved |= {one.waiver.by for one in opened if one.waiver}
     production = applied.in_production(store.url)
-    if not may_approve(approval.by, involved, policy.read().rules, production=production):
+    names |= {"excluded": excluded(involved, policy.read().rules, production=production)}
+    if approval is None:
+        return Verdict("approved_by_a_person", "warn", names=names)
+    if name_of(approval.by) in names["excluded"]:
         return Verdict("approved_by_a_person", "warn", names=names | {"own": (approval.by,)})
     return Verdict("approved_by_a_person", "pass", names=names | by_whom(approval))
 

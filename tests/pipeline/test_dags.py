@@ -93,7 +93,18 @@ print(json.dumps({
 
 
 def test_parsing_a_dag_imports_only_the_contract_and_the_pipelines(parsed: dict[str, Any]) -> None:
-    names = ("access", "exits", "pipelines", "place", "presets", "record", "run", "step", "typed")
+    names = (
+        "access",
+        "decision",
+        "exits",
+        "pipelines",
+        "place",
+        "presets",
+        "record",
+        "run",
+        "step",
+        "typed",
+    )
     contract = ("", ".contract", *(f".contract.{name}" for name in (*names, "verdict")))
     assert parsed["ours"] == [f"spira_tasks{name}" for name in contract]
     assert parsed["heavy"] == []
@@ -115,7 +126,7 @@ print(*sorted(names), cron, "|", *heavy)
 """
     last = last_line(script, home, SPIRA_RUNTIME=runtime, SPIRA_STORE="s3://bucket/prefix")
     expected = {"docker": "StepDockerOperator 17 * * * *", "kubernetes": "StepPodOperator None"}
-    assert last == f"OutcomeOperator ShardsOperator {expected[runtime]} |"
+    assert last == f"AskOperator OutcomeOperator ShardsOperator {expected[runtime]} |"
 
 
 def test_the_first_run_of_a_schedule_is_the_next_one_and_never_one_that_has_passed(
@@ -181,7 +192,7 @@ def test_every_field_of_a_form_has_a_title_and_words_and_shows_the_default_of_it
     parsed: dict[str, Any],
 ) -> None:
     forms = parsed["forms"]
-    assert len(forms) == 10
+    assert len(forms) == 12
     fields = [field for form in forms.values() for field in form.values()]
     for field in fields:
         assert field["schema"]["title"], field

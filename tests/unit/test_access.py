@@ -17,6 +17,7 @@ from spira_tasks.contract.access import (
     DATABASES,
     GRANTS,
     RESERVED,
+    RESERVED_PARTS,
     SECRET_FILES,
     STEP_ACCESS,
     may_act_on,
@@ -51,6 +52,10 @@ def test_every_access_names_a_user_and_services_that_exist() -> None:
 @pytest.mark.parametrize(
     ("dag", "method", "roles", "may"),
     [
+        ("spira_model_decision", "POST", ["User", "Steward"], False),
+        ("spira_model_decision", "POST", ["User", "Clinician"], True),
+        ("spira_data_decision", "POST", ["User", "Clinician"], False),
+        ("spira_data_decision", "POST", ["User", "Steward"], True),
         ("spira_erasure", "POST", ["User"], False),
         ("spira_erasure", "PUT", ["Viewer", "User", "Op"], False),
         ("spira_erasure", "DELETE", [], False),
@@ -62,12 +67,30 @@ def test_every_access_names_a_user_and_services_that_exist() -> None:
         (None, "GET", ["User"], True),
     ],
 )
-def test_an_erasure_is_for_the_role_of_governance(
+def test_a_reserved_dag_is_for_its_roles(
     dag: str | None, method: str, roles: list[str], may: bool
 ) -> None:
     """Airflow's own answer besides: tests/platform asks it."""
     assert may_act_on(dag, method, roles) is may
-    assert set(RESERVED) <= {file.stem for file in (ROOT / "dags").glob("*.py")}
+    assert {*RESERVED, *(dag for dag, _ in RESERVED_PARTS)} <= {
+        file.stem for file in (ROOT / "dags").glob("*.py")
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "roles", "may"),
+    [
+        ("HITL_DETAIL", "PUT", ["User"], False),
+        ("HITL_DETAIL", "PUT", ["User", "Clinician"], True),
+        ("HITL_DETAIL", "GET", ["User"], True),
+        ("XCOM", "PUT", ["User", "Clinician"], False),  # where the answer is on its way
+        ("RUN", "POST", ["User"], True),
+    ],
+)
+def test_the_question_of_a_run_is_for_the_clinician_lead(
+    part: str, method: str, roles: list[str], may: bool
+) -> None:
+    assert may_act_on("spira_continuous_training", method, roles, part) is may
 
 
 def test_every_file_that_a_server_reads_is_made_and_mounted(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_only_stages_that_act_outside_are_given_the_run_and_the_store() -> None:
         "register",
         "promote",
         "rollback",
+        "decide",
         "erase",
         "report",
         "retain",

@@ -1,0 +1,154 @@
+"""Ask a person whether a version of the model may serve, where promotion waits for that.
+
+Airflow parks the task: it holds no slot and no process until somebody answers on its page
+(Required Actions).  Now and then it looks whether a person decided by the command line or on the
+governance page, which is the same act.  It reminds people, and ends unanswered in the end: the
+version then stays challenger, and a later run asks no more but finds a later approval.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Context, Param
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskAwaitingInput
+
+from expectations.words import LANGUAGES, words_of
+from expectations.words.verdicts import mark, sentence, title
+from spira import notify
+from spira.site import number_of
+from spira.store import LAPTOP_STORE, StoreReader, own_store, waits_for
+from spira_tasks.contract.run import StepRecord
+
+MIN_REASON = 10  # characters, as for every decision
+LOOK_SECONDS = 300.0
+DAG_TEST = "dag_test"  # Airflow's name of who starts a run by ``airflow dags test``
+
+log = logging.getLogger("spira.step")
+
+
+class AskOperator(ApprovalOperator):  # type: ignore[misc]
+    """Ask, where the step ``promote`` waits for a person; else it is skipped.
+
+    Returns ``{"decided": False, "params", "by"}``: the settings of the step ``decide`` and the name
+    of who answered; or ``{"decided": True}`` where the decision is in the store already.
+    """
+
+    template_fields = ()  # a reason or a sentence is no template
+    ui_color = "#f9e2c7"
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.look = timedelta(
+            seconds=number_of("SPIRA_APPROVAL_LOOK_SECONDS", int(LOOK_SECONDS), "seconds")
+        )
+        self.remind = timedelta(hours=number_of("SPIRA_APPROVAL_REMIND_HOURS", 24, "hours"))
+        self.expire = timedelta(hours=number_of("SPIRA_APPROVAL_HOURS", 120, "hours"))
+        reason = Param(
+            "",  # valid, though too short: Airflow checks it before the task runs
+            type="string",
+            maxLength=500,
+            title="Reason",
+            description=f"At least {MIN_REASON} characters.  Kept for ever: write no name, number "
+            "or address of a person",
+            source="task",
+        )
+        super().__init__(
+            subject="May this version of the model serve?",
+            response_timeout=self.look,
+            **kwargs | {"params": {"reason": reason}},
+        )
+
+    def execute(self, context: Context) -> Any:
+        if getattr(context.get("dag_run"), "triggering_user_name", None) == DAG_TEST:
+            raise AirflowSkipException(
+                "airflow dags test asks nobody, for nothing would bring an answer: where a person "
+                "has to approve, the version stays challenger"
+            )
+        record, _ = self._waiting(context)
+        self.subject, self.body = question(context["run_id"], record)
+        notify.waiting(context["ti"].dag_id, context["run_id"], again=False)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        record, store = self._waiting(context)
+        if event.get("error_type") == "timeout":
+            return self._look(context, record, store)
+        act = "approve" if event["chosen_options"] == [self.APPROVE] else "refuse"
+        by = str((event["responded_by_user"] or {}).get("name", ""))
+        reason = " ".join(str((event["params_input"] or {}).get("reason", "")).split())
+        verdict = waits_for(record)
+        assert verdict is not None  # noqa: S101  (see _waiting)
+        problem = ""
+        if len(reason) < MIN_REASON:
+            problem = f"the reason has fewer than {MIN_REASON} characters"
+        elif act == "approve" and by in verdict.names.get("excluded", ()):
+            problem = "another person has to approve what one started, or signed a waiver for"
+        if problem:
+            log.warning("%s answered, and is asked again: %s", by, problem)
+            return dict(self.execute(context))
+        log.info("%s: %s", by, act)
+        (version,) = verdict.names["version"]
+        return {
+            "decided": False,
+            "params": {"act": act, "version": version, "reason": reason},
+            "by": by,
+        }
+
+    def _waiting(self, context: Context) -> tuple[StepRecord, StoreReader]:
+        """The record of the promotion that waits.
+
+        Raises
+        ------
+        AirflowSkipException
+            When it waits for nobody.
+        """
+        try:
+            store = own_store(LAPTOP_STORE)
+            record = store.record(context["run_id"], "promote")
+        except OSError as error:
+            raise AirflowException(f"whom to ask is not known yet: {error}") from None
+        if record is None or waits_for(record) is None:
+            raise AirflowSkipException("nobody has to be asked about this version")
+        return record, store
+
+    def _look(self, context: Context, record: StepRecord, store: StoreReader) -> dict[str, Any]:
+        """Go on where a person decided meanwhile, end where the time is over, or wait again."""
+        try:
+            act = store.decided(context["run_id"])
+        except OSError as error:
+            log.warning("whether a person decided is not known: %s", error)
+            act = ""
+        if act:
+            log.info("a person decided meanwhile: %s", act)
+            return {"decided": True}
+        waited = datetime.now(UTC) - datetime.fromisoformat(record.finished_at)
+        if waited > self.expire:
+            raise AirflowSkipException(
+                f"nobody answered in {self.expire}: the version stays challenger; approve it, and "
+                "start a run, which finds all results and promotes it"
+            )
+        notes = context["task_state_store"]
+        n_due = int(waited / self.remind) if self.remind else 0
+        if n_due > int(notes.get("n_reminded", 0)):
+            notify.waiting(context["ti"].dag_id, context["run_id"], again=True)
+            notes.set("n_reminded", n_due)
+        raise TaskAwaitingInput(method_name="execute_complete", timeout=self.look)
+
+
+def question(run_id: str, record: StepRecord) -> tuple[str, str]:
+    """The subject, and the verdict page in words (Markdown), in both languages."""
+    waits = waits_for(record)
+    version = waits.names["version"][0] if waits else ""
+    subjects, lines = [], []
+    for language in LANGUAGES[::-1]:  # English first
+        words = words_of(language)
+        subjects.append(words("airflow.ask.subject", version=version))
+        lines += ["", f"## {subjects[-1]}", "", words("airflow.ask.how", run=run_id), ""]
+        order = {"insufficient": 0, "block": 0, "warn": 1, "pass": 2}
+        for one in sorted(record.verdicts, key=lambda one: order[one.status]):
+            said = f"{mark(one, language)}: {sentence(one, language)}"
+            lines.append(f"- **{title(one, language)}** ({one.id}). {said}")
+    return subjects[0], "\n".join(lines).strip()

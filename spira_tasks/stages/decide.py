@@ -1,0 +1,59 @@
+"""Write a decision that a person made on a page: the same act as the command of that name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.contract.record import Outcome
+
+if TYPE_CHECKING:
+    from spira_tasks.work import PlatformWork
+
+SPEC = StageSpec(outside=True)  # each decision is an event of the audit log
+
+Text = Annotated[str, Field(max_length=500)]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    pass
+
+
+@dataclass(frozen=True)
+class Outputs:
+    pass
+
+
+class Config(StageConfig):
+    act: Literal["approve", "refuse", "waive", "release", "hold"]
+    reason: Annotated[str, Field(min_length=10, max_length=500)]
+    version: Text = ""  # to approve or refuse
+    suite: Text = ""  # of the check to waive; ``promotion`` for a gate of promotion
+    check: Text = ""
+    run: Text = ""  # that the check held back; empty for the newest that it did
+    record: Text = ""  # to release from quarantine, or to hold there again
+    code: Text = ""  # why it was refused, where there are several reasons
+
+
+def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
+    from spira_tasks.governance import approval, quarantine, waivers
+
+    store, why = work.store, config.reason
+    new = True
+    match config.act:
+        case "approve":
+            _, new = approval.approve(store, config.version, why)
+        case "refuse":
+            _, new, _ = approval.refuse(store, config.version, why)
+        case "waive":
+            _, new = waivers.sign(store, config.suite, config.check, why, run=config.run)
+        case "release":
+            entry, _ = quarantine.release(store, config.record, config.code or None, why)
+            new = not entry.released_by
+        case "hold":
+            quarantine.withdraw(store, config.record, config.code or None, why)
+    return Outcome(changed=new)
