@@ -48,6 +48,7 @@ def whole() -> Commands:
         pseudonyms,
         quarantine,
         report,
+        reproduce,
         retention,
         trace,
         waive,
@@ -56,7 +57,7 @@ def whole() -> Commands:
     app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
     for module in (
         *(data, runs, presets, report, quarantine, waive, model, predict, expectations),
-        *(trace, audit, erase, pseudonyms, retention, experiment, features),
+        *(trace, audit, erase, pseudonyms, retention, experiment, features, reproduce),
     ):
         app.add_typer(module.app)
     return app

@@ -294,6 +294,28 @@ def _assistants(
     return parallel.assistants([*command, "--run-id", run_id, step.to_json()], n_processes)
 
 
+def rebuild(step: Step, store: Store) -> dict[str, str]:
+    """Compute a step anew, whatever the store has of it; return its outputs by digest.
+
+    It writes no record and no result, and goes on from no checkpoint.
+    """
+    stage, key = load(step.stage), "0" * 64  # no result has this key
+    config = _configure(stage, step)
+    work = Work(
+        key,
+        store.blobs,
+        lambda parts, make: dict(json.loads(canonical_json(make()))),  # noqa: ARG005
+        store.checkpoint(key, read_only=True),
+        LiveMetrics("", key, step.name, is_off=True),
+    )
+    inputs = {name: _open(reference, "", store) for name, reference in step.inputs.items()}
+    _check_names(stage, spec_of(step.stage), step, inputs)
+    try:
+        return _execute(stage, inputs, config, work, store)[1]
+    finally:
+        store.blobs.flush()
+
+
 def assist(step: Step, run_id: str, store: Store, key: str) -> None:
     """Compute with the process that computes the result ``key``; only that one writes."""
     from spira_tasks.speech import parallel

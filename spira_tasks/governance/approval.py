@@ -226,6 +226,11 @@ def _check_may_serve(standing: Standing, store: Store) -> None:
         raise ConfigError(f"version {one.version} may not serve: {problems}")
 
 
+def find_version(store: Store, version: str) -> Standing:
+    """A version by its number, ``3``, ``v3`` or ``spira/3``; ConfigError names those there are."""
+    return _find(standings(store), store, version)
+
+
 def _find(known: list[Standing], store: Store, version: str) -> Standing:
     number = version.rpartition("/")[2].removeprefix("v")
     for standing in known:

@@ -41,7 +41,8 @@ class Event:
 
     ``action`` is ``ingest``, ``gate``, ``promotion``, ``release``, ``waiver``, ``approval``,
     ``refusal``, ``demotion``, ``rollback``, ``move``, ``moved``, ``withdrawal``, ``erasure``,
-    ``retention``, ``report``, ``rotation``, ``sealing`` or ``policy``.
+    ``retention``, ``report``, ``rotation``, ``sealing``, ``policy`` or
+    ``test_read``.
     """
 
     number: int  # counts from 1 without gaps

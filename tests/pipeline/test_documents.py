@@ -60,6 +60,7 @@ ELSEWHERE = {
         "tests/pipeline/test_pseudonyms.py",
         'main(["pseudonyms", "rotate", "--data"',
     ),
+    OURS + "reproduce": ("tests/pipeline/test_reproduce.py", 'main(["reproduce", "spira/1"'),
     OURS + "model rollback": (
         "tests/pipeline/test_approval.py",
         'model("rollback", "--why", WORSE)',
