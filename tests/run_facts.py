@@ -21,6 +21,7 @@ from spira_tasks.reports.facts import (
     RunSummary,
     SignalQuality,
     Since,
+    Slice,
     StepFacts,
     Tally,
 )
@@ -115,7 +116,7 @@ def rows(id: str, status: Status, n_unexpected: int, n: int, **fields: Any) -> V
 
 def waived(id: str = "expect_no_level_of_one_class(device_model)", **fields: Any) -> Verdict:
     """A check that would have blocked, and that a person waived."""
-    waiver = Waiver("cli:ana", AT, "one telephone yet")
+    waiver = Waiver("cli:ana", AT, "one telephone yet", "2027-02-19")
     place = {"severity": "critical", "suite": "training_set"}
     return verdict(id, "warn", waiver=waiver, **place | fields)
 
@@ -204,6 +205,62 @@ def facts(**changes: Any) -> RunFacts:
         missing=("registry",),
     )  # fmt: skip
     return replace(made, **changes)
+
+
+def sound(**changes: Any) -> RunFacts:
+    """A run whose model passed, tested on enough men and on too few women."""
+    right = Interval(0.88, 0.81, 0.93)
+    slices = (
+        Slice("sex", "M", 60, 60, right, right),
+        Slice("sex", "F", 7, 40, None, right),
+        Slice("site", "#1", 60, 60, right, right),
+        Slice("site", "#2", 7, 40, None, right),
+        *(Slice("age", band, 20, 20, right, right) for band in ("45-59", "60-74")),
+    )
+    judged = (
+        verdict("ward_noise_counterfactual", observed=rate(0.01, -0.02, 0.04), threshold=0.05,
+                n=67, n_unit="people", names={"condition": ("noise_controls",)}),
+        verdict("sensitivity_floor", observed=rate(0.9, 0.83, 0.95), threshold=0.8, n=67),
+    )  # fmt: skip
+    made = facts(outcome="promoted", verdicts={"promote": judged})
+    assert made.evaluation is not None
+    assert made.model is not None
+    conditions = {
+        name: {**measures, "sensitivity": right, "specificity": right}
+        for name, measures in made.evaluation.conditions.items()
+    }
+    evaluation = replace(
+        made.evaluation, n_patients=67, n_controls=100, slices=slices, conditions=conditions
+    )
+    model = replace(made.model, training={"task": "SENTENCE"})
+    made = replace(made, evaluation=evaluation, model=model, champion="3")
+    return replace(made, **changes)
+
+
+def endings() -> dict[str, RunFacts]:
+    """A run of each ending, with the longest sentences."""
+    passed = sound().verdicts["promote"]
+    noise = verdict(
+        "ward_noise_counterfactual", "block", observed=rate(0.21, 0.12, 0.31), threshold=0.05, n=54,
+        n_unit="people", names={"condition": ("noise_controls",)}, severity="critical",
+    )  # fmt: skip
+    better = verdict("better_than_champion", "warn", observed=Number(0.01, low=-0.02, high=0.04),
+                     threshold=0.8, n=54, numbers={"confidence": rate(0.61)},
+                     names={"champion": ("2",)})  # fmt: skip
+    waits = (verdict("better_than_champion"), verdict("approved_by_a_person", "warn",
+             names={"version": ("3",)}))  # fmt: skip
+    step = StepFacts("train", "failed", error="ServiceUnavailable", message="no answer")
+    started: dict[str, Any] = {"evaluation": None, "model": None, "verdicts": {}}
+    return {
+        "promoted": sound(),
+        "waived": sound(verdicts={"check_training_set": (waived(),), "promote": passed}),
+        "waits": sound(outcome="kept", verdicts={"promote": (*passed, *waits)}),
+        "kept": sound(outcome="kept", verdicts={"promote": (*passed, better)}),
+        "blocked": facts(),
+        "noise": sound(outcome="blocked", verdicts={"promote": (noise, *passed[1:])}),
+        "failed": facts(outcome="failed", steps=(step,), **started),
+        "running": facts(outcome="running", steps=(StepFacts("train", "waiting"),), **started),
+    }
 
 
 def summary(run_id: str, **changes: Any) -> RunSummary:

@@ -113,7 +113,8 @@ class Words:
         if share is None:
             return UNKNOWN
         places = "." + "0" * decimals if decimals else ""
-        return format_percent(share, f"#,##0{places}\u00a0%", locale=self._locale)
+        shown: str = format_percent(share, f"#,##0{places}\u00a0%", locale=self._locale)
+        return shown.replace("-", "−")
 
     def interval(self, value: float | None, low: float | None, high: float | None) -> str:
         """``0.64 (0.34–0.94)``."""

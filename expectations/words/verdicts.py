@@ -122,6 +122,16 @@ def observed(verdict: Verdict, language: Language) -> str:
     return _shown(suppress(verdict).observed, words_of(language))
 
 
+def estimate(verdict: Verdict, language: Language) -> str:
+    """The observed number with its interval, where it has one."""
+    number, words = suppress(verdict).observed, words_of(language)
+    shown = _shown(number, words)
+    if number is None or number.value is None or number.low is None or number.high is None:
+        return shown
+    ends = (_shown(replace(number, value=end), words) for end in (number.low, number.high))
+    return f"{shown} ({'–'.join(ends)})"
+
+
 def limit(verdict: Verdict, language: Language) -> str:
     """What the observed number was compared with, in its unit."""
     return _shown(_threshold(verdict), words_of(language))

@@ -32,7 +32,8 @@ from spira_tasks.reports.facts import (
     setting,
     tone,
 )
-from spira_tasks.reports.tables import BANDS, MIN_SLICE
+from spira_tasks.reports.questions import by_question
+from spira_tasks.reports.tables import MIN_SLICE
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance", "experiments")
 INDEX = "index.html"  # the overview in Portuguese
@@ -124,14 +125,19 @@ def _overview(t: Words, runs: Sequence[RunSummary], links_to_runs: bool) -> Cont
 
 
 def _verdict(t: Words, facts: RunFacts) -> Context:
-    evaluation = facts.evaluation
+    evaluation, gates = facts.evaluation, by_question(facts)
+    of_gates = {one.id for verdicts in gates.values() for one in verdicts}
     return {
         "headline": sentences.headline(t, facts),
+        "gates": [
+            (question, t(f"question.{question}"), [_gate_row(t, one) for one in verdicts])
+            for question, verdicts in gates.items()
+        ],
         "evaluation": evaluation,
         "words": sentences.in_words(t, evaluation) if evaluation else [],
         "figures": figures.of_evaluation(t, evaluation) if evaluation else [],
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
-        "warnings": sentences.warnings(t, facts),
+        "warnings": sentences.warnings(t, facts, but=of_gates),
         "who": _who(t, facts),
     }
 
@@ -230,6 +236,15 @@ def _verdict_row(t: Words, verdict: Verdict) -> Context:
     }
 
 
+def _gate_row(t: Words, verdict: Verdict) -> Context:
+    """A gate of the model, with its sentence whatever it says."""
+    return _verdict_row(t, verdict) | {
+        "sentence": in_words.sentence(verdict, t.language),
+        "observed": in_words.estimate(verdict, t.language),
+        "owner": in_words.owner(verdict, t.language) or UNKNOWN,
+    }
+
+
 def _datasheet(t: Words, facts: RunFacts) -> Context:
     return _document("datasheet", t, facts) | {
         "subject": facts.dataset.digest if facts.dataset else "",
@@ -321,19 +336,9 @@ def not_validated_for(t: Words, facts: RunFacts) -> Iterator[str]:
     task = str(facts.model.training.get("task", "")) if facts.model else ""
     others = ", ".join(name for name in COLUMNS["task"].values if name != task)
     yield t("not_validated.tasks", task=task, others=others)
-    slices = facts.evaluation.slices
-    known = {
-        "sex": [name for name in COLUMNS["sex"].values if name != "UNKNOWN"],
-        "age": list(BANDS),
-        "site": [one.group for one in slices if one.by == "site"],
-        "device": [one.group for one in slices if one.by == "device"],
-    }
-    for by, groups in known.items():
-        measured = [one for one in slices if one.by == by and one.sensitivity and one.specificity]
-        enough = {one.group for one in measured}
-        if weak := ", ".join(group for group in groups if group not in enough):
-            by_name = t(f"by.{by}").lower()
-            yield t("not_validated.groups", by=by_name, groups=weak, n=MIN_SLICE)
+    for by, groups in sentences.too_few(facts).items():
+        by_name = t(f"by.{by}").lower()
+        yield t("not_validated.groups", by=by_name, groups=", ".join(groups), n=MIN_SLICE)
     yield t("not_validated.elsewhere")
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from expectations.words import Words
 from expectations.words.verdicts import next_step, sentence, title
 from spira_tasks.contract.verdict import Verdict
+from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, RunSummary, StepFacts, tone
+from spira_tasks.reports.tables import BANDS
+
+N_GROUPS = 4  # of a dimension, as many as the first screen names
 
 
 @dataclass(frozen=True)
 class Headline:
-    word: str
+    word: str  # whether the model may serve
     explanation: str
     why: str
     others: tuple[str, ...]  # further reasons
+    whom: tuple[str, ...]  # for whom it may not serve
     next: str
 
 
@@ -28,6 +33,7 @@ class Waived:
     found: str
     by: str
     on: str
+    until: str  # the last day
     why: str
 
 
@@ -45,18 +51,21 @@ def name_of(t: Words, run: RunFacts | RunSummary) -> str:
 def headline(t: Words, facts: RunFacts) -> Headline:
     stopping = [one for one in facts.checks if one.stops]
     return Headline(
-        word=t(f"outcome.{facts.outcome}"),
+        word=t(f"answer.{'waits' if _waits(facts) else facts.outcome}"),
         explanation=_explanation(t, facts),
         why=_why(t, facts, stopping),
         others=tuple(sentence(one, t.language) for one in stopping[1:]),
+        whom=tuple(_whom(t, facts)),
         next=_next(t, facts, stopping),
     )
 
 
-def warnings(t: Words, facts: RunFacts) -> list[str]:
-    """The checks that warn, or that have too little to tell; the model card has them too."""
+def warnings(t: Words, facts: RunFacts, but: Collection[str] = ()) -> list[str]:
+    """The checks that warn, or that have too little to tell, without those of some ids."""
     return [
-        sentence(one, t.language) for one in facts.checks if tone(one) == "warn" and not one.waiver
+        sentence(one, t.language)
+        for one in facts.checks
+        if tone(one) == "warn" and not one.waiver and (one.suite or one.id not in but)
     ]
 
 
@@ -68,6 +77,7 @@ def waived(t: Words, facts: RunFacts) -> list[Waived]:
             sentence(one, t.language),
             one.waiver.by,
             t.day(one.waiver.at),
+            t.day(one.waiver.until) if one.waiver.until else t("waived.no_end"),
             one.waiver.why,
         )
         for one in facts.checks
@@ -100,12 +110,14 @@ def in_words(t: Words, evaluation: Evaluation) -> list[str]:
 
 
 def _explanation(t: Words, facts: RunFacts) -> str:
-    key = f"explanation.{facts.outcome}"
+    key = f"explanation.{'waits' if _waits(facts) else facts.outcome}"
     if facts.outcome == "blocked":
         trained = facts.model is not None or facts.evaluation is not None
         key += "_model" if trained else "_data"
     kind = getattr(_first(facts, "failed"), "error", "") if facts.outcome == "failed" else ""
     said = t.first(f"explanation.error.{kind}", key)
+    if facts.outcome == "promoted" and facts.model and facts.champion == facts.model.version:
+        return said
     state = "unknown" if facts.champion is None else "in_use" if facts.champion else "none"
     model = t("who.version", name="spira", version=facts.champion)
     return f"{said} {t(f'champion.{state}', model=model)}"
@@ -118,16 +130,69 @@ def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
         deciding = {"better_than_champion", "rolled_back_by_a_person"}
         against = [one for one in facts.checks if one.id in deciding]
         compared = [sentence(one, t.language) for one in against[:1]]
-        if facts.outcome == "promoted":
-            return " ".join([*compared, _passed(t, facts)])
+        if facts.outcome == "promoted" or _waits(facts):
+            waits = facts.outcome != "promoted"
+            begins = [t("why.waits")] if waits else [*compared, _passed(t, facts)]
+            return " ".join([*begins, *_rates(t, facts.evaluation)])
         if compared:
-            return t("why.waits") if _waits(facts) else compared[0]
+            return compared[0]
     failed, waiting = _first(facts, "failed"), _first(facts, "waiting")
     if facts.outcome == "failed" and failed is not None:
         return t.first(f"error.{failed.error}", "error.other", step=t.name("step", failed.name))
     if facts.outcome == "running" and waiting is not None:
         return t("why.running", step=t.name("step", waiting.name))
     return t(f"why.{facts.outcome}")
+
+
+def _rates(t: Words, evaluation: Evaluation | None) -> Iterator[str]:
+    """How many patients are found, and how many others alarmed, where that is published."""
+    clean = evaluation.conditions.get("clean", {}) if evaluation else {}
+    if {"sensitivity", "specificity"} <= set(clean):
+        found, right = (_of_hundred(t, clean[name]) for name in ("sensitivity", "specificity"))
+        yield t(
+            "why.numbers",
+            found=found["value"],
+            found_low=found["low"],
+            found_high=found["high"],
+            alarmed=right["missed"],
+            alarmed_low=right["missed_low"],
+            alarmed_high=right["missed_high"],
+        )
+
+
+def too_few(facts: RunFacts) -> dict[str, list[str]]:
+    """Groups in which too few people were tested for a rate, by dimension."""
+    slices = facts.evaluation.slices if facts.evaluation else ()
+    known = {
+        "sex": [name for name in COLUMNS["sex"].values if name != "UNKNOWN"],
+        "age": list(BANDS),
+        "site": [one.group for one in slices if one.by == "site"],
+        "device": [one.group for one in slices if one.by == "device"],
+    }
+    enough = {(one.by, one.group) for one in slices if one.sensitivity and one.specificity}
+    found = {by: [one for one in known[by] if (by, one) not in enough] for by in known}
+    return {by: groups for by, groups in found.items() if groups}
+
+
+def _whom(t: Words, facts: RunFacts) -> Iterator[str]:
+    """For whom the model may not serve, short enough for the first screen."""
+    if facts.evaluation is None:
+        yield t("whom.not_known")
+    elif facts.outcome != "promoted" and not _waits(facts):
+        yield t("whom.nobody")
+    else:
+        if facts.synthetic:
+            yield t("whom.invented")
+        parts = []
+        for by, groups in too_few(facts).items():
+            names = [t.name(by, group) for group in groups]
+            if len(names) > N_GROUPS:
+                names[N_GROUPS:] = [t("whom.more", n=len(names) - N_GROUPS)]
+            parts.append(t("whom.of", by=t(f"by.{by}").lower(), groups=", ".join(names)))
+        if parts:
+            yield t("whom.groups", groups=", ".join(parts))
+        task = str(facts.model.training.get("task", "")) if facts.model else ""
+        yield t("whom.elsewhere", task=t.name("task", task) if task else "–")
 
 
 def _first(facts: RunFacts, state: str) -> StepFacts | None:

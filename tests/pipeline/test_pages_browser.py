@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import optional
 import pytest
 from browser import CHROMIUM, Page, chromium
-from run_facts import AT, BY_LABEL, BY_SITE, facts, history, verdict
+from run_facts import AT, BY_LABEL, BY_SITE, endings, facts, history, verdict
 
+from expectations.words import LANGUAGES
 from spira_tasks.contract.verdict import Number
 from spira_tasks.reports import pages
 from spira_tasks.reports.facts import SignalQuality
@@ -22,6 +25,15 @@ pytestmark = [
 
 PHONE, DESK = 360, 1280
 NAMES = [f"{page}.{language}.html" for page in pages.PAGES for language in ("pt", "en")]
+AXE = "tests/requirements-axe.txt"
+AXE_SHA256 = "84494fec757e4710dc751c8d7a636e457f4532f08f85c86dc9070133fbff53bc"  # axe-core 4.12.1
+SERIOUS = """
+axe.run({resultTypes: ['violations']}).then(r => r.violations
+  .filter(v => ['serious', 'critical'].includes(v.impact))
+  .map(v => v.id + ': ' + v.nodes.map(n => n.target.join(' ')).join(', ')))"""
+ANSWERED = """
+Math.max(...['outcome', 'why', 'whom', 'next'].map(
+  id => document.getElementById(id).parentElement.getBoundingClientRect().bottom))"""
 LONG = "a device whose maker gave it a name that no phone is wide enough for, 2026 edition"
 # Words of charts whose boxes share more than a pixel, and words that leave the chart's box.
 COLLISIONS = """
@@ -68,6 +80,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of a run of each ending."""
+    folder = tmp_path_factory.mktemp("endings")
+    for name, run in endings().items():
+        (folder / name).mkdir()
+        pages.render(run, history(), folder / name, built_at=AT)
+    return {name: folder / name for name in endings()}
+
+
+@pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with chromium(tmp_path_factory.mktemp("profile")) as page:
         page.call(
@@ -86,10 +108,10 @@ def seen(tab: Page) -> Iterator[Page]:
     tab.call("Emulation.clearDeviceMetricsOverride")
 
 
-def wide(tab: Page, width: int) -> None:
+def wide(tab: Page, width: int, height: int = 800) -> None:
     tab.call(
         "Emulation.setDeviceMetricsOverride",
-        width=width, height=800, deviceScaleFactor=1, mobile=width == PHONE,
+        width=width, height=height, deviceScaleFactor=1, mobile=width < DESK,
     )  # fmt: skip
 
 
@@ -136,6 +158,43 @@ def test_words_of_charts_never_meet_and_no_page_is_wider_than_the_screen(
         if collisions := seen.run(COLLISIONS):
             found[name] = collisions
     assert found == {}
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_first_screen_says_whether_it_may_serve_why_for_whom_not_and_what_next(
+    seen: Page, verdicts: dict[str, Path], width: int, height: int
+) -> None:
+    wide(seen, width, height)
+    below = {}
+    for name, folder in verdicts.items():
+        for language in LANGUAGES:
+            seen.open((folder / f"verdict.{language}.html").as_uri())
+            if (end := seen.run(ANSWERED)) > height:
+                below[name, language] = end
+    assert below == {}
+
+
+def test_axe_finds_nothing_serious_on_any_page(
+    seen: Page, site: Path, verdicts: dict[str, Path]
+) -> None:
+    with optional.installed(AXE):
+        script = optional.folder_of(AXE) / "axe_playwright_python/axe.min.js"
+        assert sha256(script.read_bytes()).hexdigest() == AXE_SHA256
+        files = [site / name for name in NAMES]
+        files += [folder / "verdict.pt.html" for folder in verdicts.values()]
+        found = {}
+        for scheme in ("light", "dark"):
+            media = [{"name": "prefers-color-scheme", "value": scheme}]
+            seen.call("Emulation.setEmulatedMedia", features=media)
+            for file in files if scheme == "light" else files[-len(verdicts) :]:
+                seen.open(file.as_uri())
+                seen.run(script.read_text() + ";0")
+                worst = seen.run(SERIOUS)
+                if worst:
+                    found[scheme, file.parent.name, file.name] = worst
+        assert found == {}
+        seen.run("document.querySelector('html').removeAttribute('lang')")
+        assert "html-has-lang" in str(seen.run(SERIOUS))
 
 
 def test_words_that_meet_are_caught(seen: Page, site: Path) -> None:

@@ -120,6 +120,10 @@ def test_links_lead_to_pages_of_the_site(site: Path) -> None:
     for path in site.iterdir():
         page = read(path)
         targets = {link["href"] for link in page.all("a")}
+        for name, _, fragment in (one.partition("#") for one in targets):
+            if name in names and fragment:
+                assert fragment in {a.get("id") for _, a in read(site / name).tags}, path.name
+        targets = {one.partition("#")[0] or one for one in targets}
         ids = {attributes.get("id") for _, attributes in page.tags}
         inside = {target for target in targets if not target.startswith(("#", "../"))}
         assert inside <= names, path.name
@@ -300,7 +304,8 @@ def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
 
 def test_a_run_is_called_by_its_time_and_person_and_its_id_stays_in_small_print(site: Path) -> None:
     page = read(site / "verdict.en.html")
-    assert ("h1", "Run of 21 Nov, 17:00, by maria") in page.words
+    assert ("strong", "Run of 21 Nov, 17:00, by maria") in page.words
+    assert ("h1", "May this model serve?") in page.words
     assert "Id of the run first" in page.text
     assert "Execução de 21 nov., 17:00, por maria" in words(site, "verdict.pt.html")
     overview = words(site, "overview.en.html")

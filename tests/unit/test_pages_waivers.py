@@ -30,8 +30,8 @@ def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_
     for language in LANGUAGES:
         t = Words(language)
         page = words(tmp_path, f"verdict.{language}.html")
-        block, after = t("verdict.waived", n="1"), t("verdict.next")
-        assert page.index(t("outcome.promoted")) < page.index(block) < page.index(after)
+        block, after = t("verdict.waived", n="1"), t("verdict.gates")
+        assert page.index(t("answer.promoted")) < page.index(block) < page.index(after)
         for name in ("verdict", "data", "model-card"):
             reported = words(tmp_path, f"{name}.{language}.html")
             assert "cli:ana" in reported, name
@@ -40,6 +40,15 @@ def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_
         tmp_path, "data.en.html"
     )
     assert "Waived by a person" in words(tmp_path, "model-card.en.html")
+
+
+def test_every_page_names_what_was_waived_and_until_when(tmp_path: Path) -> None:
+    render(facts(outcome="promoted", verdicts=VERDICTS), tmp_path)
+    for page in pages.PAGES:
+        said = words(tmp_path, f"{page}.en.html")
+        assert "“device model” (last day: 19 February 2027)" in said, page
+    render(facts(), tmp_path)
+    assert "last day" not in words(tmp_path, "overview.en.html")
 
 
 def test_only_the_releases_are_said_to_be_those_of_the_day_of_the_report(tmp_path: Path) -> None:

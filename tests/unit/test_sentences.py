@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from run_facts import facts, rows, verdict, waived
+from run_facts import facts, rows, sound, verdict, waived
 
 from expectations import policy
 from expectations.gates import model
@@ -23,6 +23,9 @@ from spira_tasks.reports.facts import RunFacts, StepFacts
 from spira_tasks.stages import drift, ingest
 
 EN = Words("en")
+RATES = (
+    "Of 100 patients it finds 52 (33–79); of 100 people without the illness it alarms 48 (21–67)."
+)
 
 
 def why(run: RunFacts) -> str:
@@ -35,7 +38,7 @@ def of(*verdicts: Verdict) -> dict[str, tuple[Verdict, ...]]:
 
 def test_a_refused_model_is_refused_for_the_first_reason_and_the_others_follow() -> None:
     headline = sentences.headline(EN, facts())
-    assert headline.word == "Refused"
+    assert (headline.word, headline.whom) == ("No: refused", ("It is used for nobody.",))
     assert headline.why == (
         "It is not certain that the model tells patients from controls better than chance: it puts "
         "52 of 100 pairs in the right order, and the true number may be 33. More than 60 is "
@@ -85,10 +88,10 @@ def test_a_check_that_the_platform_no_longer_has_keeps_its_id() -> None:
 @pytest.mark.parametrize(
     ("outcome", "word", "reason"),
     [
-        ("promoted", "Promoted", "There was no champion yet. It passed every check."),
+        ("promoted", "Yes: promoted", f"There was no champion yet. It passed every check. {RATES}"),
         (
             "kept",
-            "Kept as challenger",
+            "No: kept in reserve",
             "The run did not show that the model is better than the champion.",
         ),
     ],
@@ -103,18 +106,29 @@ def test_a_promotion_in_spite_of_warnings_and_waivers_does_not_say_that_all_pass
     found = (verdict("better_than_champion"), verdict("calibration", "warn"), waived())
     assert why(facts(outcome="promoted", verdicts=of(*found))) == (
         "There was no champion yet. No check stopped the promotion. Warnings: 1; waived by a "
-        "person: 1."
+        f"person: 1. {RATES}"
     )
     assert why(facts(outcome="promoted", verdicts=of(*found[:2]))) == (
-        "There was no champion yet. No check stopped the promotion. Warnings: 1."
+        f"There was no champion yet. No check stopped the promotion. Warnings: 1. {RATES}"
     )
 
 
 def test_a_model_that_only_waits_for_a_person_says_so() -> None:
     found = (verdict("better_than_champion"), verdict("approved_by_a_person", "warn"))
     headline = sentences.headline(EN, facts(outcome="kept", verdicts=of(*found)))
-    assert headline.why.endswith("it waits for a person to approve it.")
+    assert headline.word == "Not yet: a person decides"
+    assert f"it waits for a person to approve it. {RATES}" in headline.why
     assert "model approve" in headline.next
+
+
+def test_a_promoted_model_says_for_whom_it_may_not_serve() -> None:
+    assert sentences.headline(EN, sound()).whom == (
+        "Real people (the tested ones are invented).",
+        "Too few tested: by sex (Women, Other), age (<18, 18-29, 30-44, 75+), site (Site #2).",
+        "Other hospitals, and other tasks than Sentence.",
+    )
+    (nobody,) = sentences.headline(EN, facts(evaluation=None)).whom
+    assert nobody == "No model was tested, so this is not known for anybody."
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -124,6 +138,7 @@ def test_a_waived_check_has_its_person_and_reason_and_is_not_among_other_warning
     run, t = facts(verdicts=of(waived(), verdict("calibration", "warn"))), Words(language)
     (one,) = sentences.waived(t, run)
     assert (one.by, one.on, one.why) == ("cli:ana", t.day("2026-11-21"), "one telephone yet")
+    assert one.until == t.day("2027-02-19")
     (other,) = sentences.warnings(t, run)
     assert other != one.found
 
