@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CLINICAL = "clinical lead (not yet signed)"
+CLINICAL = "clinical lead"  # pages add who signed, or that nobody did
 DATA = "data engineering"
 PRIVACY = "data protection officer"
 

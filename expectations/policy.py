@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from spira_tasks.errors import ConfigError
 
 FILE = Path(__file__).with_suffix(".yaml")
-OWNER = "clinical lead (not yet signed)"
+OWNER = "clinical lead"
 
 
 class Section(BaseModel):

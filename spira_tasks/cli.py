@@ -43,6 +43,7 @@ def whole() -> Commands:
         experiment,
         features,
         model,
+        policy,
         predict,
         presets,
         pseudonyms,
@@ -56,7 +57,7 @@ def whole() -> Commands:
 
     app = Commands(None, "Run steps and pipelines, and decide on what they leave.", EXAMPLES)
     for module in (
-        *(data, runs, presets, report, quarantine, waive, model, predict, expectations),
+        *(data, runs, presets, report, quarantine, waive, model, policy, predict, expectations),
         *(trace, audit, erase, pseudonyms, retention, experiment, features, reproduce),
     ):
         app.add_typer(module.app)

@@ -189,7 +189,6 @@ def facts(**changes: Any) -> RunFacts:
             {name: dict.fromkeys(metrics, low) for name in conditions},
             {"noise_all": Interval(0.1, 0.0, 0.2)},
         ),
-        thresholds_owner="clinical lead (not yet signed)",
         model=ModelFacts("spira", "3", DIGEST, None, "1/ab", {"epochs": 4}, {"n_mels": 40}),
         champion="2",
         since=Since(

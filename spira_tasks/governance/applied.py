@@ -14,7 +14,9 @@ from spira_tasks.contract.verdict import Verdict, Waiver
 if TYPE_CHECKING:
     from spira_tasks.artifacts import Directory
 
-Kind = Literal["releases", "waivers", "erasures", "approvals", "refusals", "rollbacks"]
+Kind = Literal[
+    "releases", "waivers", "erasures", "approvals", "refusals", "rollbacks", "signatures"
+]
 # Names of the verdicts on a version that a person refused, or took out of use.
 REFUSED, ROLLED_BACK = "refused_by_a_person", "rolled_back_by_a_person"
 PROMOTION = "promotion"  # what a waiver calls the gates of promotion, which have no suite

@@ -7,6 +7,7 @@ no gate has checked.  It does not matter in which run a gate handed an artifact 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import HANDED_ON, TRAINING
@@ -80,6 +81,24 @@ def label_in_noise(made: Sequence[Made], classifier: str) -> tuple[bool, set[str
         not in (None, [config.get("min_noises"), config.get("max_noises")])
     ]
     return bool(seen), {config["preset"] for config in seen if config.get("preset")}
+
+
+def settings_of(made: Sequence[Made], classifier: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Stage and configuration of every step that a classifier, by its digest, came from."""
+    found: dict[int, tuple[str, Mapping[str, Any]]] = {}
+    digests = {classifier}
+    while True:
+        new = {
+            n
+            for n, (one, _) in enumerate(made)
+            if n not in found and not digests.isdisjoint(one.outputs.values())
+        }
+        if not new:
+            return list(found.values())
+        for n in new:
+            one, inputs = made[n]
+            found[n] = (one.stage, one.config)
+            digests |= {digest for digest in inputs.values() if digest}
 
 
 def _trainings(made: Sequence[Made], classifier: str) -> list[Made]:

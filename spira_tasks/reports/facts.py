@@ -175,6 +175,14 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Signature:
+    """Who answers for a file of limits as it was for this run."""
+
+    by: str
+    at: str
+
+
+@dataclass(frozen=True)
 class Change:
     """A property of this run and of the run before."""
 
@@ -214,7 +222,8 @@ class RunFacts:
     composition: tuple[Counts, ...] = ()  # of subjects, by tables.COMPOSITION
     signal_quality: tuple[SignalQuality, ...] = ()
     evaluation: Evaluation | None = None
-    thresholds_owner: str = ""
+    # File of limits (policy, plan, suites) to its signature; one that nobody signed is not there.
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
     model: ModelFacts | None = None
     champion: str | None = ""  # version in use when the facts were read; None: not known
     since: Since | None = None

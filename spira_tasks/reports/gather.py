@@ -21,7 +21,7 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.run import EXPERIMENT, TRIAL, Run
 from spira_tasks.contract.verdict import MIN_CELL, suppress
 from spira_tasks.errors import ArtifactCorrupt, ConfigError, ServiceUnavailable
-from spira_tasks.governance import audit, decisions
+from spira_tasks.governance import audit, decisions, signatures
 from spira_tasks.governance.inventory import read_columns, read_file
 from spira_tasks.reports import tables
 from spira_tasks.reports.facts import (
@@ -33,6 +33,7 @@ from spira_tasks.reports.facts import (
     Release,
     RunFacts,
     RunSummary,
+    Signature,
     Since,
     StepFacts,
     Tally,
@@ -143,12 +144,26 @@ def gather(store: Store, run_id: str) -> RunFacts:
         composition=tables.composition(table),
         signal_quality=tuple(tables.signal_quality(table)),
         evaluation=_evaluation(reader, table),
-        thresholds_owner=str(promotion.get("owner_of_thresholds", "")),
+        signatures=_signatures(reader, promotion.get("policy", {}).get("digest", "")),
         model=_model(reader, versions),
         champion=None if versions is None else champion,
         experiments=tuple(_experiments(store)),
         missing=tuple(sorted(reader.missing)),
     )
+
+
+def _signatures(reader: Reader, policy: str) -> dict[str, Signature]:
+    """The signatures on the policy of the run, and on the other files as they stand here."""
+    digests = {part: signatures.digest(part) for part in signatures.FILES}
+    if policy:
+        digests["policy"] = policy
+    try:
+        found = signatures.signatures(reader.store, digests)
+    except ConfigError as error:  # a report is made all the same, and calls nothing signed
+        log.warning("report: who signed the limits is not known: %s", error)
+        reader.missing.add("signatures")
+        return {}
+    return {part: Signature(one.by, one.at) for part, one in found.items()}
 
 
 def _experiments(store: Store) -> Iterator[Mapping[str, Any]]:

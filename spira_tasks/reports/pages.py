@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from expectations import plan
 from expectations.words import LANGUAGES, UNKNOWN, Language, Words
 from expectations.words import verdicts as in_words
 from spira_tasks.contract.place import COMMAND, LAPTOP
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.intake.record_contract import COLUMNS
-from spira_tasks.provenance import ROOT
-from spira_tasks.reports import charts, figures, sentences
+from spira_tasks.reports import charts, documents, figures, sentences
+from spira_tasks.reports.documents import SECTIONS, Kind
 from spira_tasks.reports.facts import (
     Change,
     Intake,
@@ -40,18 +41,6 @@ INDEX = "index.html"  # the overview in Portuguese
 N_COMPARED = 6  # runs side by side in the table of suites
 HERE = Path(__file__).parent
 Context = dict[str, Any]
-Kind = Literal["datasheet", "model_card"]
-FOLDER = ROOT / "docs" / "governance"
-SECTIONS: dict[Kind, tuple[str, ...]] = {
-    "datasheet": (
-        *("motivation", "composition", "collection", "preprocessing", "uses", "distribution"),
-        "maintenance",
-    ),
-    "model_card": (
-        *("intended_use", "details", "factors", "metrics", "evaluation_data", "training_data"),
-        *("quantitative", "ethical", "caveats"),
-    ),
-}
 
 
 def render(
@@ -103,6 +92,7 @@ def render(
                 command=COMMAND,
                 built_at=built_at,
                 waived=sentences.waived(t, facts),
+                signed=sentences.signed(t, facts),
                 **context,
             )
             is_first = (page, language) == (PAGES[0], LANGUAGES[0])
@@ -130,7 +120,7 @@ def _verdict(t: Words, facts: RunFacts) -> Context:
     return {
         "headline": sentences.headline(t, facts),
         "gates": [
-            (question, t(f"question.{question}"), [_gate_row(t, one) for one in verdicts])
+            (question, t(f"question.{question}"), [_gate_row(t, facts, one) for one in verdicts])
             for question, verdicts in gates.items()
         ],
         "evaluation": evaluation,
@@ -154,10 +144,7 @@ def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
     if model:
         roles = t("unknown") if model.aliases is None else ", ".join(model.aliases) or t("none")
         pairs.append(("aliases", roles))
-    if facts.thresholds_owner:
-        pairs.append(
-            ("owner", t.first(f"owner.{facts.thresholds_owner}") or facts.thresholds_owner)
-        )
+    pairs.append(("owner", sentences.owner(t, facts, t("owner.clinical lead"), "policy")))
     pairs.append(("code", facts.provenance["git"] or UNKNOWN))
     return [(t(f"who.{name}"), value) for name, value in pairs]
 
@@ -190,7 +177,7 @@ def _data(t: Words, facts: RunFacts) -> Context:
         ],
         "signal": figures.of_signal(t, facts.signal_quality),
         "drift": figures.of_drift(t, drift),
-        "suites": list(_suites(t, facts.verdicts)),
+        "suites": list(_suites(t, facts)),
         "releases": [
             (in_words.reason(one.reason or UNKNOWN, t.language), one.why, one.by, t.instant(one.at))
             for one in facts.releases
@@ -206,9 +193,9 @@ def _intake(t: Words, intake: Intake | None) -> list[tuple[str, str]]:
     return [*pairs, (t("intake.hours_of_audio"), t.number(intake.hours_of_audio, 1))]
 
 
-def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> Iterator[Context]:
-    for suite, found in by_suite(verdicts).items():
-        rows = [_verdict_row(t, one) for one in found]
+def _suites(t: Words, facts: RunFacts) -> Iterator[Context]:
+    for suite, found in by_suite(facts.verdicts).items():
+        rows = [_verdict_row(t, facts, one) for one in found]
         tones = {row["tone"] for row in rows}
         yield {
             "title": t.name("suite", suite),
@@ -219,8 +206,9 @@ def _suites(t: Words, verdicts: Mapping[str, Sequence[Verdict]]) -> Iterator[Con
         }
 
 
-def _verdict_row(t: Words, verdict: Verdict) -> Context:
+def _verdict_row(t: Words, facts: RunFacts, verdict: Verdict) -> Context:
     language = t.language
+    part = "suites" if verdict.suite else "policy"
     gate = UNKNOWN if verdict.suite else t("severity.gate")
     return {
         "title": in_words.title(verdict, language),
@@ -229,6 +217,7 @@ def _verdict_row(t: Words, verdict: Verdict) -> Context:
         "tone": tone(verdict),
         "mark": in_words.mark(verdict, language),
         "waived_by": in_words.waived_by(verdict, language),
+        "owner": sentences.owner(t, facts, in_words.owner(verdict, language), part),
         "severity": t(f"severity.{verdict.severity}") if verdict.severity else gate,
         "observed": in_words.observed(verdict, language),
         "limit": in_words.limit(verdict, language),
@@ -236,12 +225,11 @@ def _verdict_row(t: Words, verdict: Verdict) -> Context:
     }
 
 
-def _gate_row(t: Words, verdict: Verdict) -> Context:
+def _gate_row(t: Words, facts: RunFacts, verdict: Verdict) -> Context:
     """A gate of the model, with its sentence whatever it says."""
-    return _verdict_row(t, verdict) | {
+    return _verdict_row(t, facts, verdict) | {
         "sentence": in_words.sentence(verdict, t.language),
         "observed": in_words.estimate(verdict, t.language),
-        "owner": in_words.owner(verdict, t.language) or UNKNOWN,
     }
 
 
@@ -305,10 +293,8 @@ def _part(kind: Kind, section: str, language: Language) -> tuple[Markup, str]:
 
     A text that the language lacks is shown in the other one.
     """
-    texts = {}
-    for one in sorted(LANGUAGES, key=lambda one: one != language):
-        file = FOLDER / kind / f"{section}.{one}.md"
-        texts[one] = file.read_text("utf-8").strip() if file.is_file() else ""
+    ordered = sorted(LANGUAGES, key=lambda one: one != language)
+    texts = {one: documents.text(kind, section, one) for one in ordered}
     path = f"docs/governance/{kind}/{section}.{language}.md"
     text = next(filter(None, texts.values()), "")
     return markdown(text), "" if texts[language] else path
@@ -362,6 +348,7 @@ def _slice_rows(t: Words, facts: RunFacts) -> list[tuple[str, ...]]:
 
 def _provenance(t: Words, facts: RunFacts) -> Context:
     made, model = facts.provenance, facts.model
+    agreed = plan.read().plan
     pairs = [
         ("git", made["git"]),
         ("lock", made["lock"]),
@@ -385,10 +372,30 @@ def _provenance(t: Words, facts: RunFacts) -> Context:
     ]
     return {
         "made_with": [(t(f"provenance.{name}"), value or UNKNOWN) for name, value in pairs],
+        "plan": agreed,
+        "changes": [
+            (
+                t(f"plan.{name}"),
+                [f"{one}: {_rule(t, rule)}" for one, rule in change.settings.items()],
+                ", ".join(t(f"gate.{gate}.title") for gate in change.evidence),
+                t(f"plan.rollback.{change.rollback}"),
+            )
+            for name, change in agreed.changes.items()
+        ],
+        "fixed": [(name, _rule(t, rule)) for name, rule in agreed.fixed.items()],
         "digests": digests,
         "settings": settings,
         "since": [_change(t, one) for one in facts.since.changes] if facts.since else [],
     }
+
+
+def _rule(t: Words, rule: plan.Rule) -> str:
+    """What a setting may be."""
+    if isinstance(rule, plan.Range):
+        return t("plan.range", low=t.digits(rule.low), high=t.digits(rule.high))
+    if rule == "any":
+        return t("plan.any")
+    return ", ".join(setting(one) if one else t("plan.not_set") for one in rule)
 
 
 def _experiment(t: Words, found: Mapping[str, Any]) -> Context:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from expectations.words import Words
+from expectations.words import UNKNOWN, Words
 from expectations.words.verdicts import next_step, sentence, title
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, RunSummary, StepFacts, tone
 from spira_tasks.reports.tables import BANDS
 
+PARTS = ("policy", "plan", "suites")  # files of limits
 N_GROUPS = 4  # of a dimension, as many as the first screen names
 
 
@@ -83,6 +84,27 @@ def waived(t: Words, facts: RunFacts) -> list[Waived]:
         for one in facts.checks
         if one.waiver
     ]
+
+
+def owner(t: Words, facts: RunFacts, name: str, part: str) -> str:
+    """Who answers for a limit and, of a clinician, whether the file that it is in is signed."""
+    if name != t("owner.clinical lead"):
+        return name or UNKNOWN
+    one = facts.signatures.get(part)
+    if one is None:
+        return t("owner.unsigned", owner=name)
+    return t("owner.signed", owner=name, by=one.by, at=t.day(one.at))
+
+
+def signed(t: Words, facts: RunFacts) -> str:
+    """Who signed the limits that this run was judged by."""
+    found = [
+        t(f"signed.{part}", by=one.by, at=t.day(one.at))
+        if (one := facts.signatures.get(part))
+        else t(f"unsigned.{part}")
+        for part in PARTS
+    ]
+    return " ".join(found) if facts.signatures else t("footer.thresholds")
 
 
 def in_words(t: Words, evaluation: Evaluation) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
@@ -70,10 +70,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     ]
     verdicts.append(provenance.nobody_erased(n_erased(challenger, inputs)))
     made = gates.made_by(work.store)
-    missed = gates.missed_by(made, challenger.classifier)
-    verdicts.append(provenance.behind_its_gates(missed))
+    verdicts.append(provenance.behind_its_gates(gates.missed_by(made, challenger.classifier)))
     seen = gates.label_in_noise(made, challenger.classifier)
-    verdicts.append(provenance.label_blind_augmentation(*seen))
+    settings = gates.settings_of(made, challenger.classifier)
+    verdicts += [provenance.label_blind_augmentation(*seen), *agreed(settings, inputs)]
     refusal = applied.on_classifier(challenger.classifier, applied.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))
@@ -116,6 +116,22 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     return Outcome(
         {"promoted": outcome == "promoted", "kept": outcome == "kept"}, tuple(verdicts), changed
     )
+
+
+def agreed(settings: list[tuple[str, Mapping[str, Any]]], inputs: Inputs) -> list[Verdict]:
+    """Whether the model is made as the plan allows, and what people have to write is written."""
+    import pandas as pd
+
+    from expectations import plan
+    from expectations.gates.documents import documents_written
+    from expectations.gates.plan import within_plan
+    from spira_tasks.reports import documents
+
+    recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
+    return [
+        within_plan(plan.read().plan.outside(settings)),
+        documents_written(documents.missing(), bool(recordings["x_synthetic"].eq("true").all())),
+    ]
 
 
 def carry_out(

@@ -52,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     golden.parent.mkdir(parents=True)
     golden.write_text("{}")
     people = pd.DataFrame({"subject_id": [f"{number:064x}" for number in range(len(LABELS))]})
-    people = people.assign(task="SENTENCE", split="test", label=LABELS)
+    people = people.assign(task="SENTENCE", split="test", label=LABELS, x_synthetic="true")
     people.to_parquet(outputs / "recordings/recordings.parquet")
     for name, n_wrong in (("report", 0), ("provisional", 7)):
         clean = scores(n_missed=n_wrong, n_false_alarms=n_wrong)

@@ -519,7 +519,7 @@ def test_only_a_diagnosis_of_insufficiency_says_so() -> None:
     rows = {code: says(code) for code in ("J96.0", "J96", "J80", "J18.9", "U07.1", "S72.0")}
     labels = {code: row.label for code, row in rows.items() if row}
     assert labels == {"J96.0": 1, "J96": 1, "J80": 1, "J18.9": None, "U07.1": None}
-    assert all(row.owner == "clinical lead (not yet signed)" and row.rationale for row in DIAGNOSES)
+    assert all(row.owner == "clinical lead" and row.rationale for row in DIAGNOSES)
 
 
 def test_nothing_that_a_hospital_says_is_the_label_zero() -> None:

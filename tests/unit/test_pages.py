@@ -18,7 +18,7 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.verdict import Waiver
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.intake.releases import RELEASABLE
-from spira_tasks.reports import pages, tables
+from spira_tasks.reports import documents, pages, tables
 from spira_tasks.reports.facts import (
     Change,
     Counts,
@@ -57,7 +57,7 @@ def bare() -> RunFacts:
         outcome="running", started_at="", synthetic=None, triggered_by="", verdicts={},
         n_erasures=0, steps=(StepFacts("ingest", "waiting"),), releases=(), intake=None,
         quarantine=None, dataset=None, composition=(), signal_quality=(),
-        evaluation=None, model=None, missing=("ingest.report",), thresholds_owner="", since=None,
+        evaluation=None, model=None, missing=("ingest.report",), since=None,
     )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def test_nothing_in_the_facts_becomes_html(tmp_path: Path, monkeypatch: pytest.M
     written = f"{SCRIPT} [x](https://x.example) ![y](//z) <https://y.example>"
     write(tmp_path / "docs", "datasheet/uses.pt", written)
     write(tmp_path / "docs", "model_card/ethical.en", written)
-    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
     site = tmp_path / "site"
     site.mkdir()
     runs = [summary(SCRIPT, version=SCRIPT, by_suite={SCRIPT: Tally(1, 0, 0)})]
@@ -194,7 +194,7 @@ def test_what_people_wrote_is_markdown_below_the_sections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "docs", "datasheet/uses.pt", "# Título\n\nEscrito **à mão**.")
-    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
     render(tmp_path)
     page = read(tmp_path / "datasheet.pt.html")
     assert ("h3", "Título") in page.words
@@ -206,7 +206,7 @@ def test_each_language_names_the_parts_that_it_lacks(
 ) -> None:
     write(tmp_path / "docs", "datasheet/uses.en", "To learn.\n")
     write(tmp_path / "docs", "datasheet/distribution.pt", " \n")  # empty is as good as absent
-    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
     render(tmp_path)
     missing: dict[Language, int] = {"pt": 7, "en": 6}
     for language, n_missing in missing.items():
@@ -244,8 +244,8 @@ def test_whatever_a_run_can_name_has_a_name_for_people() -> None:
             ("sex", COLUMNS["sex"].values),
             ("counts", ["_".join(by) for by in tables.COMPOSITION]),
             ("people", ["_".join(by) for by in tables.COMPOSITION]),
-            ("datasheet", pages.SECTIONS["datasheet"]),
-            ("model_card", pages.SECTIONS["model_card"]),
+            ("datasheet", documents.SECTIONS["datasheet"]),
+            ("model_card", documents.SECTIONS["model_card"]),
         )
         for name in names
         if not t.has(key := f"{kind}.{name}")
@@ -266,7 +266,7 @@ def test_no_words_stand_in_the_templates_themselves(
     request.addfinalizer(expectations.words.words_of.cache_clear)
     names = [StepFacts("⟦s⟧", "done", 4.9, False, "⟦k⟧", AT, outputs={"⟦o⟧": "⟦d⟧"})]
     run = facts(
-        run_id="⟦r⟧", triggered_by="⟦a⟧", thresholds_owner="⟦o⟧", missing=("⟦m⟧",),
+        run_id="⟦r⟧", triggered_by="⟦a⟧", missing=("⟦m⟧",),
         steps=tuple(names), verdicts={"⟦p⟧": (
             verdict("⟦v⟧", "warn", suite="⟦s⟧"),
             verdict("⟦v⟧", "warn", suite="⟦s⟧", waiver=Waiver("⟦b⟧", AT, "⟦w⟧")),
@@ -382,7 +382,7 @@ def test_commands_are_those_of_the_place(tmp_path: Path, monkeypatch: pytest.Mon
     assert "make images" not in words(tmp_path, "datasheet.en.html")
     for module in (pages, expectations.words):
         monkeypatch.setattr(module, "COMMAND", "scripts/spira.sh")
-    monkeypatch.setattr(pages, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(documents, "FOLDER", tmp_path / "docs")
     render(tmp_path)
     for page in pages.PAGES:
         assert "python -m" not in words(tmp_path, f"{page}.en.html"), page
