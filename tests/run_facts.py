@@ -206,6 +206,37 @@ def facts(**changes: Any) -> RunFacts:
     return replace(made, **changes)
 
 
+_RATE = {"value": 0.1, "low": 0.05, "high": 0.2}
+MEASURED: dict[str, Any] = {
+    "slices": {
+        "sex": {"M": {"n_patients": 60, "n_controls": 60, "auc": _ESTIMATE}, "F": {}},
+        "tasks": {"SENTENCE": {"n_patients": 60, "n_controls": 90, "auc": _ESTIMATE}},
+    },
+    "calibration": {
+        "slope": _ESTIMATE,
+        "intercept": {"value": -0.1, "low": -0.4, "high": 0.2},
+        "brier_score": _RATE,
+        "reliability": [{"n": 30, "predicted": 0.23, "observed": _RATE}],
+        "recalibration": {"applied": False, "shift": 0.0, "scale": 1.0, "gain": _RATE},
+    },
+    "predictive_values": {"0.1": {"ppv": _ESTIMATE, "npv": _ESTIMATE}},
+    "net_benefit": {"0.1": [{"threshold": 0.2, "model": _RATE, "everybody": -0.125}]},
+    "flips": {"noise_all": {"patients": _RATE, "controls": _RATE}},
+    "behaviour": {"opus": {"flips": _RATE, "shift": _RATE}},
+    "explanations": {
+        "recordings": [
+            {
+                "label": 1,
+                "is_called": True,
+                "probability": 0.8,
+                "parts": {"speech": 31.0, "pauses": -2.0, "edges": 0.4},
+                "bands": [1.0],
+            }
+        ]
+    },
+}
+
+
 def sound(**changes: Any) -> RunFacts:
     """A run whose model passed, tested on enough men and on too few women."""
     right = Interval(0.88, 0.81, 0.93)
@@ -229,7 +260,12 @@ def sound(**changes: Any) -> RunFacts:
         for name, measures in made.evaluation.conditions.items()
     }
     evaluation = replace(
-        made.evaluation, n_patients=67, n_controls=100, slices=slices, conditions=conditions
+        made.evaluation,
+        n_patients=67,
+        n_controls=100,
+        slices=slices,
+        conditions=conditions,
+        measured=MEASURED,
     )
     model = replace(made.model, training={"task": "SENTENCE"})
     made = replace(made, evaluation=evaluation, model=model, champion="3")

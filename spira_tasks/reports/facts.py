@@ -134,6 +134,7 @@ class Evaluation:
     # noise condition to the fall in balanced accuracy against "clean"
     drops: Mapping[str, Interval] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()  # without added noise; none where a table is gone
+    measured: Mapping[str, Any] = field(default_factory=dict)  # the rest, by gather.MEASURED
 
     @property
     def is_published(self) -> bool:

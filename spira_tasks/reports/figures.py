@@ -20,6 +20,8 @@ from spira_tasks.reports.sentences import name_of
 CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients", "noise_swapped", "averaged")
 METRICS = ("balanced_accuracy", "sensitivity", "specificity")
 ALL_METRICS = ("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "f1")
+PARTS_OF_SOUND = ("speech", "pauses", "edges")
+SHOWN_THRESHOLDS = (0.02, 0.1, 0.2, 0.3, 0.5)
 HIDDEN = Interval(None, None, None)
 NO_CHART = Markup("")  # of a figure in which every number is hidden
 N_RUNS = 30  # as many as a chart over runs can show apart
@@ -133,6 +135,74 @@ def evaluation_table(t: Words, evaluation: Evaluation) -> Figure:
     )
     columns = (t("column.metric"), *(t(f"condition.{name}") for name in conditions))
     return Figure("evaluation", t("verdict.numbers"), "", Markup(""), columns, rows)
+
+
+def of_measured(t: Words, evaluation: Evaluation) -> list[Figure]:
+    """Groups of people, calibration, and how often answers change with noise and with the sound."""
+    measured = evaluation.measured
+    rows: dict[str, list[charts.Row]] = {
+        "slices": [
+            _row(t, f"{t(f'by.{by}')}: {t.name(by, group)}", found["auc"])
+            for by, groups in measured.get("slices", {}).items()
+            for group, found in groups.items()
+            if "auc" in found
+        ],
+        "reliability": [
+            _row(t, t("reliability.said", said=t.percent(one["predicted"])), one["observed"])
+            for one in measured.get("calibration", {}).get("reliability", ())
+        ],
+        "flips": [
+            _row(t, f"{t(f'condition.{cell}')}, {t(f'label.{label}').lower()}", estimate)
+            for cell, by_label in measured.get("flips", {}).items()
+            for label, estimate in by_label.items()
+        ],
+        "behaviour": [
+            _row(t, t.name("change", change), found["flips"])
+            for change, found in measured.get("behaviour", {}).items()
+        ],
+    }
+    figures = []
+    for name, some in rows.items():
+        if some:
+            heading = Heading(name, t(f"measured.{name}"), t(f"measured.{name}.note"))
+            chance = [Mark(0.5, t("figure.chance"))] if name == "slices" else []
+            chart = charts.intervals(heading, some, _ticks(t, 0, 1, 4, 2), chance)
+            lines = tuple((row.label, row.text) for row in some)
+            columns = (t("column.what"), t("column.value"))
+            figures.append(Figure(name, heading.title, heading.description, chart, columns, lines))
+    return figures
+
+
+def _row(t: Words, label: str, one: Mapping[str, float]) -> charts.Row:
+    return charts.Row(label, one["value"], _interval(t, Interval(**one)), one["low"], one["high"])
+
+
+def explained(t: Words, evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """By how many points of probability each part of a recording pushes its answer."""
+    return [
+        (
+            t(f"label.{'patients' if one['label'] else 'controls'}"),
+            t("explained.called" if one["is_called"] else "explained.not_called"),
+            t.percent(one["probability"]),
+            *(t.number(one["parts"].get(part), 1) for part in PARTS_OF_SOUND),
+        )
+        for one in evaluation.measured.get("explanations", {}).get("recordings", ())
+    ]
+
+
+def benefits(t: Words, evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """Net benefit by prevalence and by the probability from which one would act."""
+    return [
+        (
+            t.percent(float(prevalence)),
+            t.percent(one["threshold"]),
+            _interval(t, Interval(**{end: 100 * x for end, x in one["model"].items()})),
+            t.number(100 * one["everybody"], 1),
+        )
+        for prevalence, rows in evaluation.measured.get("net_benefit", {}).items()
+        for one in rows
+        if one["threshold"] in SHOWN_THRESHOLDS
+    ]
 
 
 def _conditions(evaluation: Evaluation) -> list[str]:

@@ -59,6 +59,11 @@ TABLES = (  # the furthest that a run came, first
 QUARANTINE = ("reason", "hospital_id")
 PREDICTIONS = ("subject_id", "split", "label", "clean")
 MEASURES = ("operating_point", "expected_calibration_error", "brier_score")
+# Parts of evaluation.json that are shown as they are; they hold no count of people that is shown.
+MEASURED = (
+    *("slices", "calibration", "predictive_values", "net_benefit", "behaviour", "flips"),
+    "explanations",
+)
 PROVENANCE = ("git", "lock", "python", "image")
 COMPARED = ("n_recordings", "n_subjects", "n_quarantined")
 
@@ -339,6 +344,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         },
         drops={name: Interval(**one) for name, one in report["drop_in_balanced_accuracy"].items()},
         slices=tuple(tables.slices(table, predictions, report["operating_point"])),
+        measured={name: report[name] for name in MEASURED if report.get(name)},
     )
 
 

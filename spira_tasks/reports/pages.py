@@ -25,6 +25,7 @@ from spira_tasks.reports import charts, documents, figures, sentences
 from spira_tasks.reports.documents import SECTIONS, Kind
 from spira_tasks.reports.facts import (
     Change,
+    Evaluation,
     Intake,
     RunFacts,
     RunSummary,
@@ -254,6 +255,10 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
         "not_validated": list(not_validated_for(t, facts)),
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
         "slices": _slice_rows(t, facts),
+        "calibration": _calibration(t, evaluation),
+        "measured": figures.of_measured(t, evaluation) if evaluation else [],
+        "benefits": figures.benefits(t, evaluation) if evaluation else [],
+        "explained": figures.explained(t, evaluation) if evaluation else [],
         "checks": [
             (
                 t.name("step", step),
@@ -266,6 +271,26 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
             if one.status != "pass"
         ],
     }
+
+
+def _calibration(t: Words, evaluation: Evaluation | None) -> list[tuple[str, str]]:
+    """How far the probabilities can be believed."""
+    if evaluation is None or not evaluation.is_published:
+        return []
+    rows = [
+        (t("model_card.ece"), t.number(evaluation.expected_calibration_error, 3)),
+        (t("model_card.brier"), t.number(evaluation.brier_score, 3)),
+    ]
+    measured = evaluation.measured.get("calibration", {})
+    for name in ("slope", "intercept"):
+        if name in measured:
+            one = measured[name]
+            value = t.interval(one["value"], one["low"], one["high"])
+            rows.append((t(f"calibration.{name}"), value))
+    if "recalibration" in measured:
+        applied = "yes" if measured["recalibration"]["applied"] else "no"
+        rows.append((t("calibration.recalibrated"), t(f"calibration.recalibrated.{applied}")))
+    return rows
 
 
 def _document(kind: Kind, t: Words, facts: RunFacts) -> dict[str, Any]:

@@ -15,14 +15,21 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "illness": (
         *("ward_noise_counterfactual", "ward_noise_flips", "ward_noise_shift"),
         *("noise_only_control", "channel_heard", "permuted_label"),
-        *("metadata_alone", "metadata_baseline", "behaviour", "label_blind_augmentation"),
+        *(
+            "metadata_alone",
+            "metadata_baseline",
+            "stratified_auc",
+            "behaviour",
+            "label_blind_augmentation",
+        ),
     ),
     "right": (
         *("enough_test_subjects", "auc_above_chance", "not_degenerate"),
-        *("sensitivity_floor", "specificity_floor", "calibration", "label_quality"),
+        *("sensitivity_floor", "specificity_floor", "operating_point"),
+        *("calibration", "calibration_slope", "label_quality"),
         *("test_budget", "seed_stability"),
     ),
-    "whom": ("slices", "missingness", "unseen_sites", "cross_cohort"),
+    "whom": ("slice_floor", "slice_gap", "missingness", "unseen_sites", "cross_cohort"),
     "instead": ("better_than_champion",),
     "made": (
         *("within_plan", "behind_its_gates", "contains_erased_subject", "checked_for_serving"),

@@ -121,6 +121,13 @@ def in_words(t: Words, evaluation: Evaluation) -> list[str]:
         )
         if metric in clean
     ]
+    for prevalence, one in evaluation.measured.get("predictive_values", {}).items():
+        values = {
+            f"{name}{end}": t.number(100 * one[name][of], 0)
+            for name in ("ppv", "npv")
+            for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))
+        }
+        sentences.append(t("words.predictive", n=t.number(100 * float(prevalence), 0), **values))
     worst = max(evaluation.drops.values(), key=lambda drop: drop.value or 0.0, default=None)
     if worst is None:
         sentences.append(t("words.no_noise"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from reading_pages import barriers, outside, read
-from run_facts import AT, BY_REASON, BY_SITE, facts, history, summary, verdict
+from run_facts import AT, BY_REASON, BY_SITE, facts, history, sound, summary, verdict
 
 import expectations.words
 from expectations.words import LANGUAGES, Language, Words, texts
@@ -374,6 +374,30 @@ def test_the_model_card_says_what_it_is_for_before_how_it_was_trained(site: Path
     headings = [text for tag, text in card.words if tag == "h2"]
     assert headings[:2] == ["Intended use", "Model details"]
     assert ("summary", "Settings of the training (2)") in card.words
+
+
+def test_the_model_card_shows_groups_calibration_benefit_and_what_changes_the_answer(
+    tmp_path: Path,
+) -> None:
+    render(tmp_path, sound())
+    card = words(tmp_path, "model-card.en.html")
+    for shown in (
+        "Sex: Men 0.70 (0.60–0.80)",
+        "says 23\xa0% 0.10 (0.05–0.20)",
+        "below, the model is too sure) 0.70 (0.60–0.80)",
+        "no, it did not help",
+        "Noise on everybody, patients 0.10 (0.05–0.20)",
+        "Opus and back 0.10 (0.05–0.20)",
+        "10\xa0% 20\xa0% 10.00 (5.00–20.00) −12.5",
+        "Patients patient 80\xa0% 31.0 −2.0 0.4",
+        "These are recordings of invented people.",
+    ):
+        assert shown in card, shown
+    assert "Sex: Women" not in card.partition("AUC in groups")[2].partition("What happens")[0]
+    assert (
+        "Where 10 of 100 people have the illness: of 100 whom it alarms, 70 have it (60–80)"
+        in words(tmp_path, "verdict.en.html")
+    )
 
 
 def test_commands_are_those_of_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
