@@ -64,6 +64,7 @@ document: setup  ## write again what the docs say of the expectations, and the d
 	mv .spira/catalogue.json expectations/words/catalogue.json; \
 	python -m spira_tasks expectations document >docs/expectations.md; \
 	python -m spira_tasks expectations document --language pt >docs/expectations.pt.md; \
+	python -m spira_tasks.reports.tripod >docs/tripod_ai.md; \
 	python scripts/dashboard.py >docker/monitoring/dashboard.json
 
 lock: setup  ## resolve the *.in files into *.txt: the laptop, the images, the tools

@@ -151,11 +151,14 @@ def of_measured(t: Words, evaluation: Evaluation) -> list[Figure]:
             _row(t, t("reliability.said", said=t.percent(one["predicted"])), one["observed"])
             for one in measured.get("calibration", {}).get("reliability", ())
         ],
-        "flips": [
-            _row(t, f"{t(f'condition.{cell}')}, {t(f'label.{label}').lower()}", estimate)
-            for cell, by_label in measured.get("flips", {}).items()
-            for label, estimate in by_label.items()
-        ],
+        **{
+            f"flips_{label}": [
+                _row(t, t(f"condition.{cell}"), by_label[label])
+                for cell, by_label in measured.get("flips", {}).items()
+                if label in by_label
+            ]
+            for label in ("patients", "controls")
+        },
         "behaviour": [
             _row(t, t.name("change", change), found["flips"])
             for change, found in measured.get("behaviour", {}).items()

@@ -21,7 +21,7 @@ from expectations.words import verdicts as in_words
 from spira_tasks.contract.place import COMMAND, LAPTOP
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.intake.record_contract import COLUMNS
-from spira_tasks.reports import charts, documents, figures, sentences
+from spira_tasks.reports import charts, documents, figures, sentences, tripod
 from spira_tasks.reports.documents import SECTIONS, Kind
 from spira_tasks.reports.facts import (
     Change,
@@ -255,6 +255,7 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
         "not_validated": list(not_validated_for(t, facts)),
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
         "slices": _slice_rows(t, facts),
+        "tripod": [(one.item, one.about(t.language), _places(t, one)) for one in tripod.items()],
         "calibration": _calibration(t, evaluation),
         "measured": figures.of_measured(t, evaluation) if evaluation else [],
         "benefits": figures.benefits(t, evaluation) if evaluation else [],
@@ -271,6 +272,23 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
             if one.status != "pass"
         ],
     }
+
+
+def _places(t: Words, item: tripod.Item) -> list[tuple[str, str, str]]:
+    """Where an item is answered: link, words, and whether nobody wrote that yet."""
+    places = []
+    for place in item.where:
+        page, _, section = place.partition("#")
+        if place.startswith("docs/"):
+            places.append(("", place, ""))
+            continue
+        words = t(f"page.{page}")
+        key = f"{page.replace('-', '_')}.{section}"
+        if page in {"datasheet", "model-card"}:
+            words += f": {t(key)}"
+        link = f"{page}.{t.language}.html" + (f"#{section}" if section else "")
+        places.append((link, words, t("tripod.unwritten") if tripod.unwritten(place) else ""))
+    return places
 
 
 def _calibration(t: Words, evaluation: Evaluation | None) -> list[tuple[str, str]]:
