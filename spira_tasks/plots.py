@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from spira_tasks.speech.metrics import Array
@@ -26,12 +27,15 @@ CONDITION_NAMES = {
     "noise_patients": "… on patients only",
     "noise_swapped": "rooms of the other class",
 }
+PUSH = LinearSegmentedColormap.from_list("push", [BLUE, "white", ORANGE])
+PART_COLOURS = {"speech": "#444a52", "pauses": "#b9bec6", "edges": "white"}
+PART_NAMES = {"speech": "speech", "pauses": "pauses", "edges": "before and after"}
 DOTTED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": ":"}
 SYNTHETIC = "synthetic cohort: shows that the platform works, says nothing of medicine"
 
 
 def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None:
-    """Write roc.png, calibration.png, confusion.png and ward_noise.png.
+    """Write roc.png, calibration.png, confusion.png, ward_noise.png and explanations.png.
 
     ``test`` has the columns label in {0, 1}, clean and noise: probabilities of the test recordings.
     ``report`` is as ``evaluation.json`` holds it.
@@ -44,6 +48,9 @@ def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None
         "confusion": confusion(report),
         "ward_noise": ward_noise(report),
     }
+    if report["explanations"]:
+        cells = pd.read_parquet(folder / "explanations.parquet")
+        figures["explanations"] = explanations(cells, report["explanations"])
     for name, figure in figures.items():
         if report["synthetic"]:
             figure.text(0.5, 0.01, SYNTHETIC, ha="center", fontsize=7, color=GREY)
@@ -156,6 +163,53 @@ def ward_noise(report: dict[str, Any]) -> Figure:
     axes.invert_yaxis()
     axes.legend(loc="lower left", fontsize=8, frameon=False)
     return figure
+
+
+def explanations(cells: pd.DataFrame, found: dict[str, Any]) -> Figure:
+    """Draw which cells of a few test recordings pushed the answer, and which way.
+
+    ``cells`` and ``found`` are as ``evaluation.explanations.explain`` makes them.
+    """
+    edges_hz, cell_seconds = found["band_edges_hz"], found["cell_seconds"]
+    n_bands, parts = len(edges_hz) - 1, [group for _, group in cells.groupby("number")]
+    longest = cells["from_seconds"].max() + cell_seconds
+    limit = max(1.0, float(cells["points"].abs().quantile(0.99)))
+    size = (7.5, 1.1 + 1.75 * len(parts))
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97)))
+    figure.suptitle("What pushed the answer: a typical recording of each kind", fontsize=11)
+    many = figure.subplots(len(parts), squeeze=False, sharex=True)[:, 0]
+    for axes, rows, facts in zip(many, parts, found["recordings"], strict=True):
+        seconds = rows["from_seconds"].max() + cell_seconds
+        points = rows["points"].to_numpy().reshape(-1, n_bands).T
+        place: dict[str, Any] = {"origin": "lower", "aspect": "auto"}
+        colours: dict[str, Any] = {"cmap": PUSH, "vmin": -limit, "vmax": limit}
+        image = axes.imshow(points, extent=(0, seconds, 0, n_bands), **place, **colours)
+        strip = [to_rgb(PART_COLOURS[part]) for part in rows["part"][::n_bands]]
+        axes.imshow([strip], extent=(0, seconds, n_bands + 0.15, n_bands + 0.55), **place)
+        for band, push in enumerate(facts["bands"]):
+            axes.text(seconds + 0.1, band + 0.5, signed(push), fontsize=7, va="center")
+        who, called = ("patient" if facts[name] else "control" for name in ("label", "is_called"))
+        pushes = ", ".join(f"{PART_NAMES[part]} {signed(x)}" for part, x in facts["parts"].items())
+        title = f"{who}, called {called}: probability {facts['probability']:.2f}; {pushes}"
+        axes.set_title(title, fontsize=8, loc="left")
+        axes.set(xlim=(0, longest + 0.5), ylim=(0, n_bands + 0.55), yticks=range(n_bands + 1))
+        axes.set_yticklabels([f"{edge:.0f}" for edge in edges_hz])
+        axes.tick_params(labelsize=7)
+        axes.spines[:].set_visible(False)
+    many[-1].set_xlabel(
+        "seconds.  Strip: dark is speech, light a pause, white before and after all speech.\n"
+        "Numbers: points of the whole band, and of the whole of each part.",
+        fontsize=8,
+    )
+    figure.supylabel("Hz", fontsize=8)
+    bar = figure.colorbar(image, ax=list(many), shrink=0.6, aspect=30, extend="both")
+    bar.set_label("points of probability: above 0 towards patient, below towards control", size=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def signed(points: float) -> str:
+    return f"{round(points):+d}".replace("+0", "0").replace("-", "−")
 
 
 def canvas(title: str) -> tuple[Figure, Axes]:

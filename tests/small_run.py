@@ -12,5 +12,6 @@ SETTINGS = {
     "train.epochs": 2,
     "train.n_threads": 1,
     "evaluate.n_resamples": 200,
+    "evaluate.n_explained": 1,
     "evaluate.n_threads": 1,
 }

@@ -67,6 +67,7 @@ class Config(StageConfig):
     n_resamples: Annotated[int, Field(ge=200)] = 2000
     seed: NonNegativeInt = 0
     plots: bool = True  # of a trial nobody looks at them
+    n_explained: Annotated[int, Field(ge=0, le=4)] = 4  # test recordings; with plots
     n_threads: PositiveInt = 2
 
     @model_validator(mode="after")
@@ -140,9 +141,16 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     classifier.with_operating_point(threshold).save(outputs.classifier)
     policy(classifier.spec.task, band).save(outputs.classifier)
     predictions.to_parquet(outputs.report / "predictions.parquet", index=False)
-    (outputs.report / "evaluation.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     if config.plots:
+        report["explanations"] = explain(
+            classifier.with_operating_point(threshold),
+            described.assign(clean=test["clean"]),
+            outputs.report,
+            config,
+            work.blobs,
+        )
         plots.evaluation(test, report, outputs.report)
+    (outputs.report / "evaluation.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     return Outcome(flat(report))
 
 
@@ -328,6 +336,33 @@ def score_averaged(
                 scores.append(classifier.score(hidden))
         means.append(float(np.mean(scores)))
     return means
+
+
+def explain(
+    classifier: Classifier, test: pd.DataFrame, folder: Path, config: Config, blobs: Packs
+) -> dict[str, Any]:
+    """Explain the answers to a few test recordings; write explanations.parquet for the plot.
+
+    Of a feature that is not spectral nothing is explained.
+    """
+    from spira_tasks.corpus import load_features
+    from spira_tasks.evaluation import explanations
+    from spira_tasks.speech.audio import read_pcm16
+
+    if classifier.extractor.spectral is None or not config.n_explained:
+        return {}
+    labels, scores = test["label"].to_numpy(float), test["clean"].to_numpy(float)
+    threshold = classifier.spec.operating_point
+    places = explanations.chosen(labels, scores, threshold)[: config.n_explained]
+    recordings = [
+        explanations.Recording(load_features(digest, blobs), read_pcm16(blobs.read(waveform)))
+        for digest, waveform in test.loc[places, ["features", "waveform"]].itertuples(index=False)
+    ]
+    cells, found = explanations.explain(classifier, recordings, config.seed)
+    for row, place in zip(found["recordings"], places, strict=True):
+        row |= {"label": int(labels[place]), "is_called": bool(scores[place] >= threshold)}
+    cells.to_parquet(folder / "explanations.parquet", index=False)
+    return found
 
 
 def scores_of(validation: pd.DataFrame) -> tuple[Array, Array]:

@@ -89,6 +89,18 @@ def test_evaluation_measures_every_condition_with_intervals(finished: Run) -> No
     assert json.loads(directory.path("evaluation.json").read_text())["synthetic"] is True
 
 
+def test_an_explained_recording_is_shown_without_a_name(finished: Run) -> None:
+    directory = finished.store.directory(finished.results["evaluate"].outputs["report"])
+    assert "explanations.png" in directory.names
+    cells = pd.read_parquet(directory.path("explanations.parquet"))
+    found = json.loads(directory.path("evaluation.json").read_text())["explanations"]
+    assert cells["number"].nunique() == len(found["recordings"]) == 1
+    assert not [name for name in cells if name.startswith(("record", "subject", "session"))]
+    predictions = pd.read_parquet(directory.path("predictions.parquet"))
+    ids = {*predictions["record_id"], *predictions["subject_id"]}
+    assert not [one for one in ids if one in json.dumps(found)]
+
+
 def test_test_subjects_are_nobody_who_was_trained_on(finished: Run) -> None:
     recordings = finished.store.directory(finished.results["split"].outputs["recordings"])
     table = pd.read_parquet(recordings.path("recordings.parquet"))
