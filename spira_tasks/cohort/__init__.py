@@ -19,7 +19,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from spira_tasks.cohort.people import CONFOUNDS, PRESETS, Plan
+from spira_tasks.cohort.people import CONFOUNDS, N_WARD_NOISES, PRESETS, TASKS, Plan
 from spira_tasks.cohort.recorder import (
     FAULTS,
     Row,
@@ -31,7 +31,6 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.progress import progress
 
 GENERATOR = 5  # raise it when the same command gives other files
-N_WARD_NOISES = 24  # two thirds for training, the rest for evaluation
 
 TRUTH_COLUMNS = """
 record_id subject ill labelled_ill severity cause effect n_pauses pause_seconds
@@ -50,6 +49,8 @@ def write_cohort(
     signal: float = 1.0,
     confounds: Sequence[str] = (),
     faults: Sequence[str] = (),
+    tasks: Sequence[str] = TASKS,
+    ward_noises: int = N_WARD_NOISES,
     workers: int | None = None,
 ) -> dict[str, int]:
     """Write a cohort of ``subjects`` people, half of them patients.
@@ -63,6 +64,10 @@ def write_cohort(
         How audible the illness is, in [0, 1]; 0 makes it unlearnable from audio.
     confounds, faults : sequence of str
         Names from :data:`CONFOUNDS` and :data:`FAULTS`.
+    tasks : sequence of str
+        What everybody is recorded with.
+    ward_noises : int
+        Number of recordings of wards without a patient, which a training inserts.
     workers : int, optional
         Number of processes; by default that of the processors.
 
@@ -81,6 +86,7 @@ def write_cohort(
         ("preset", [preset], PRESETS),
         ("confound", confounds, CONFOUNDS),
         ("fault", faults, FAULTS),
+        ("task", tasks, TASKS),
     ):
         if unknown := sorted(set(chosen) - set(known)):
             raise ConfigError(
@@ -99,6 +105,8 @@ def write_cohort(
         float(signal),
         tuple(sorted(set(confounds))),
         tuple(sorted(set(faults))),
+        tuple(task for task in TASKS if task in tasks),
+        ward_noises,
     )
     if counts := _finished_counts(out, plan):
         log.info("the cohort is already there: %d subjects in %s", subjects, out)
@@ -106,7 +114,7 @@ def write_cohort(
     for folder in ("audio", "ward_noise"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     done = _read_journal(out, plan)
-    jobs = [("ward_noise", number) for number in range(N_WARD_NOISES)]
+    jobs = [("ward_noise", number) for number in range(ward_noises)]
     jobs += [("subject", index) for index in range(subjects)]
     missing = [job for job in jobs if job not in done]
     made = _run_jobs(partial(_make, out, plan), missing, workers or len(os.sched_getaffinity(0)))

@@ -20,6 +20,8 @@ from spira_tasks.speech.synthesis import Voice, draw_voice
 
 PERSON, PAIR, SESSION, VITALS, CLIP, PAUSES, WARD_NOISE, BABBLE = range(1, 9)  # streams
 BRASILIA = timezone(timedelta(hours=-3))
+TASKS = ("AMBIENT", "VOWEL", "SENTENCE")
+N_WARD_NOISES = 24  # two thirds for training, the rest for evaluation
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class Plan:
     signal: float = 1.0
     confounds: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = TASKS
+    ward_noises: int = N_WARD_NOISES
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ import soxr
 from scipy.io import wavfile
 
 from spira_tasks.cohort import people
+from spira_tasks.cohort.people import TASKS
 from spira_tasks.speech import acoustics, synthesis
 from spira_tasks.speech.synthesis import SAMPLE_RATE_HZ, Waveform
 
-TASKS = ("AMBIENT", "VOWEL", "SENTENCE")
 N_BABBLE_BEDS = 4  # for recordings; the two pools of ward noise have their own
 
 # The first ten damage one recording in 33, the others the rows of one session in 33.
@@ -57,7 +57,7 @@ def record_subject(out: Path, plan: people.Plan, index: int) -> list[Row]:
         faults = [fault for fault in plan.faults if _has_fault(fault, index) and number == 0]
         session_fault = next((fault for fault in faults if _damaged_task(fault) is None), "")
         _damage_row(row, session_fault)
-        for task in TASKS:
+        for task in plan.tasks:
             fault = next((name for name in faults if _damaged_task(name) == task), "")
             waveform, latents = render(plan.seed, person, session, task)
             record = row | {"task": task, "record_id": f"{session.session_id}-{task.lower()}"}
