@@ -1,6 +1,7 @@
 """Whether every planted confound trips its gate, and clean cohorts trip none.
 
 python -m benchmarks.gates [--seeds 20] [--trained 5] [--zero-signal 50] [--switch NAME ...]
+python -m benchmarks.gates --voices espeak   # the cohorts of another synthesiser
 python -m benchmarks.gates --small           # two draws of few people: shows that it works
 python -m benchmarks.gates --table           # the results so far, as docs/gates.md has them
 
@@ -23,10 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import espeak
 from benchmarks.switches import (
     CONFOUNDS,
     CONTROLS,
@@ -40,7 +42,7 @@ from benchmarks.switches import (
 )
 from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
-from spira_tasks.cohort import write_cohort
+from spira_tasks.cohort import recorder, write_cohort
 from spira_tasks.contract.pipelines import HANDED_ON, TRAINING
 from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Verdict
@@ -57,6 +59,7 @@ CONTROL_DRAWS = {
     "clean_published": ("seeds", ""),
     "zero_signal": ("", "zero_signal"),
 }
+HELD_OUT = ("clean", "ward_noise", "channel", "sex", "zero_signal")  # by another synthesiser
 REFERENCE_SEED = 1000  # of the clean cohort that the champion learned from
 TASKS = ("AMBIENT", "SENTENCE")
 WITHOUT_MODEL = ("ingest", "check_recordings", "split", DATA, CONFOUNDS)
@@ -70,10 +73,7 @@ class Draw:
     seed: int
     is_trained: bool
     people: int
-
-    @property
-    def key(self) -> tuple[str, int, bool, int]:
-        return (self.switch, self.seed, self.is_trained, self.people)
+    voices: str
 
 
 def main() -> int:
@@ -87,9 +87,12 @@ def main() -> int:
         "--people", type=int, default=100, help="of a cohort, half of them patients"
     )
     parser.add_argument("--switch", nargs="+", choices=ALL, default=[*ALL])
+    parser.add_argument("--voices", choices=("own", "espeak"), default="own")
     parser.add_argument("--small", action="store_true", help="few people, kept nowhere")
     parser.add_argument("--table", action="store_true", help="only print the results so far")
     given = parser.parse_args()
+    if given.voices == "espeak" and given.switch == [*ALL]:
+        given.switch = [*HELD_OUT]
     if given.small:
         given.seeds, given.trained, given.zero_signal, given.people = 1, 0, 0, 40
     logging.getLogger("spira_tasks").setLevel(logging.ERROR)  # that the key is for demonstrations
@@ -101,7 +104,7 @@ def main() -> int:
             if not given.small:
                 with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    print(table(done))
+    print(table([row for row in done if row["voices"] == given.voices]))
     return int(given.small and any(missed(row) for row in done))
 
 
@@ -116,7 +119,7 @@ def planned(given: argparse.Namespace) -> Iterator[Draw]:
         for seed in range(1, max(given.seeds, given.trained, given.zero_signal) + 1):
             for name in given.switch:
                 if seed <= n_draws(name, is_trained, given):
-                    yield Draw(name, seed, is_trained, given.people)
+                    yield Draw(name, seed, is_trained, given.people, given.voices)
 
 
 def n_draws(name: str, is_trained: bool, given: argparse.Namespace) -> int:
@@ -131,12 +134,15 @@ def n_draws(name: str, is_trained: bool, given: argparse.Namespace) -> int:
 
 def run(given: argparse.Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Make every planned draw that is not there yet."""
-    known = {(row["switch"], row["seed"], row["is_trained"], row["people"]) for row in done}
-    missing = [draw for draw in planned(given) if draw.key not in known]
+    names = [one.name for one in fields(Draw)]
+    known = {tuple(row[name] for name in names) for row in done}
+    missing = [draw for draw in planned(given) if astuple(draw) not in known]
+    if given.voices == "espeak":
+        recorder.render = espeak.render
     with tempfile.TemporaryDirectory() as folder:
         champion = Path(folder) / "champion"
         if any(ALL[draw.switch].is_compared and not draw.is_trained for draw in missing):
-            make_champion(champion, given.people)
+            make_champion(champion, given)
         for draw in missing:
             place = Path(folder) / "draw"
             yield drawn(draw, place, champion)
@@ -202,9 +208,11 @@ def made(switch: Switch, draw: Draw, folder: Path) -> Path:
     return folder / "published"
 
 
-def make_champion(folder: Path, people: int) -> None:
+def make_champion(folder: Path, given: argparse.Namespace) -> None:
     """A champion of which only its training set is known: that of a clean cohort."""
-    data = made(CONTROLS["clean"], Draw("clean", REFERENCE_SEED, False, people), folder)
+    data = made(
+        CONTROLS["clean"], Draw("clean", REFERENCE_SEED, False, given.people, given.voices), folder
+    )
     store = Store(str(folder / "store"))
     pipeline = TRAINING.configure(data=str(data))
     for name in ("ingest", "split"):

@@ -1,0 +1,98 @@
+"""The study of the gates: no confound is left out of it, and it works at a small size."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import gates, power
+from benchmarks.switches import CONTROLS, SWITCHES, Switch, Trip
+from spira_tasks.cohort.people import CONFOUNDS
+from spira_tasks.contract.pipelines import TRAINING
+from spira_tasks.contract.verdict import Verdict
+from spira_tasks.provenance import ROOT
+
+
+def test_every_confound_of_the_cohorts_has_a_gate_that_it_has_to_trip() -> None:
+    planted = {name for one in SWITCHES.values() for name in one.cohort.get("confounds", ())}
+    assert planted == set(CONFOUNDS)
+    assert all(switch.trips for switch in SWITCHES.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("clean", "sex"), ("leak",)], ids="-".join)
+def test_the_study_works_with_few_people(names: tuple[str, ...]) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gates", "--small", "--switch"]
+    done = subprocess.run([*command, *names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[: len(names)]] == [*names]
+
+
+SAID = Trip("check_training_set", "expect_classes_to_be_alike(sex, limit)", ("sex",))
+FOUND = Verdict(
+    SAID.verdict,
+    "block",
+    suite="training_set",
+    kind="expect_classes_to_be_alike",
+    columns=("sex",),
+    aspect="limit",
+)
+
+
+def test_a_confound_counts_as_found_by_its_verdict_and_by_its_name_in_the_sentence() -> None:
+    def is_found(trip: Trip, step: str = SAID.step) -> bool:
+        return gates.is_tripped(gates.tripped(trip, [(step, FOUND)]))
+
+    assert is_found(SAID)
+    assert not is_found(Trip(SAID.step, SAID.verdict, ("microphone",)))
+    assert not is_found(Trip(SAID.step, SAID.verdict, SAID.says, "warn"))
+    assert not is_found(SAID, "check_features")
+
+
+def drawn(switch: str, **fields: Any) -> dict[str, Any]:
+    of_none = {"stops": [], "trips": [], "promoted": False, "is_trained": True}
+    return {"switch": switch, **of_none, **fields}
+
+
+def test_a_clean_cohort_that_is_stopped_and_a_promoted_model_of_nothing_are_misses() -> None:
+    assert not gates.missed(drawn("clean"))
+    assert gates.missed(drawn("clean", stops=["a check"]))
+    assert not gates.missed(drawn("zero_signal", stops=["a check"]))
+    assert gates.missed(drawn("zero_signal", promoted=True))
+
+
+def test_the_steps_of_a_planted_confound_read_what_came_before_the_gates() -> None:
+    names = {gate.name for gate in TRAINING.gates}
+    behind = [gates.ungated(step) for step in TRAINING]
+    read = {one.partition(".") for step in behind for one in step.inputs.values()}
+    assert {step for step, _, output in read if step in names and output != "report"} == set()
+
+
+def test_a_draw_takes_the_gates_that_it_is_about() -> None:
+    def steps(switch: Switch, name: str, is_trained: bool = False) -> set[str]:
+        return gates.needed(switch, gates.Draw(name, 1, is_trained, 40, "own"))
+
+    assert steps(SWITCHES["sex"], "sex") >= {"ingest", "split", "check_training_set"}
+    assert "train" not in steps(CONTROLS["clean"], "clean")
+    assert {gate.name for gate in TRAINING.gates} <= steps(CONTROLS["clean"], "clean", True)
+
+
+def test_seeds_are_one_after_another_and_controls_have_their_own_number() -> None:
+    given = argparse.Namespace(
+        seeds=2, trained=1, zero_signal=3, people=40, voices="own", switch=["clean", "zero_signal"]
+    )
+    plan = [(one.switch, one.seed, one.is_trained) for one in gates.planned(given)]
+    assert plan[:2] == [("clean", 1, False), ("clean", 2, False)]
+    assert plan[2:] == [("clean", 1, True), *(("zero_signal", seed, True) for seed in (1, 2, 3))]
+
+
+def test_a_fault_that_grows_is_seen_from_some_size_on() -> None:
+    gate = next(one for one in power.GATES if one.draw is power.goes_with_the_label)
+    few, many = (power.row(gate, n, 20).split(" | ")[4].removesuffix(" |") for n in (54, 300))
+    assert 0.4 < float(many) <= float(few)
+    assert gate.draw(300, 0.0, np.random.default_rng(1)) == "pass"
