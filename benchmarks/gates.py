@@ -62,8 +62,7 @@ CONTROL_DRAWS = {
 HELD_OUT = ("clean", "ward_noise", "channel", "sex", "zero_signal")  # by another synthesiser
 REFERENCE_SEED = 1000  # of the clean cohort that the champion learned from
 TASKS = ("AMBIENT", "SENTENCE")
-WITHOUT_MODEL = ("ingest", "check_recordings", "split", DATA, CONFOUNDS)
-COMPARED = ("materialize", "check_features", DRIFT)
+WITHOUT_MODEL = ("check_recordings", DATA, CONFOUNDS)
 SETTINGS = {"train.n_threads": 1, "evaluate.n_threads": 1, "train.epochs": 8}
 
 
@@ -189,11 +188,12 @@ def needed(switch: Switch, draw: Draw) -> set[str]:
         if not switch.trips:
             return {*names}
         return {*names} - {gate.name for gate in TRAINING.gates}
-    gates = {trip.step for trip in switch.trips}
-    chosen = {"ingest", "split", *(gates or WITHOUT_MODEL)}
+    gates = {trip.step for trip in switch.trips if not trip.is_trained} or {*WITHOUT_MODEL}
     if switch.is_compared:
-        chosen |= {*COMPARED} if not gates else {"materialize", DRIFT}
-    return chosen
+        gates |= {DRIFT}
+    if gates & {DRIFT, CONFOUNDS}:
+        gates |= {"materialize"} if switch.trips else {"materialize", "check_features"}
+    return {"ingest", "split", *gates}
 
 
 def made(switch: Switch, draw: Draw, folder: Path) -> Path:
