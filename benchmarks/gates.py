@@ -142,8 +142,8 @@ def run(given: argparse.Namespace, done: Sequence[dict[str, Any]]) -> Iterator[d
         champion = Path(folder) / "champion"
         if any(ALL[draw.switch].is_compared and not draw.is_trained for draw in missing):
             make_champion(champion, given)
-        for draw in missing:
-            place = Path(folder) / "draw"
+        for number, draw in enumerate(missing):
+            place = Path(folder) / str(number)  # MLflow keeps the database of a path open
             yield drawn(draw, place, champion)
             shutil.rmtree(place)
 
