@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
 
 from benchmarks import gates, power
@@ -93,6 +92,13 @@ def test_seeds_are_one_after_another_and_controls_have_their_own_number() -> Non
 
 def test_a_fault_that_grows_is_seen_from_some_size_on() -> None:
     gate = next(one for one in power.GATES if one.draw is power.goes_with_the_label)
-    few, many = (power.row(gate, n, 20).split(" | ")[4].removesuffix(" |") for n in (54, 300))
-    assert 0.4 < float(many) <= float(few)
-    assert gate.draw(300, 0.0, np.random.default_rng(1)) == "pass"
+    few, many = (power.row(gate, n, 20) for n in (54, 300))
+    assert 0.4 < many["blocked"] <= few["blocked"]
+    assert few["none_blocked"] == many["none_blocked"] == 0
+    assert many["not_passed"] < many["blocked"]
+
+
+def test_a_fault_that_is_not_seen_often_enough_has_no_smallest_size() -> None:
+    assert power.smallest([0.0, 0.5, 1.0], lambda place: [0.3 * place], 0) is None
+    assert power.smallest([0.0, 0.5, 1.0], lambda place: [0.4 * place], 0) == 1.0
+    assert power.smallest([0.0, 0.5, 1.0], lambda _: [0.9], 0) == 0.0
