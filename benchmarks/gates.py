@@ -2,8 +2,8 @@
 
 python -m benchmarks.gates [--seeds 20] [--trained 5] [--zero-signal 50] [--switch NAME ...]
 python -m benchmarks.gates --voices espeak   # the cohorts of another synthesiser
-python -m benchmarks.gates --small           # two draws of few people: shows that it works
-python -m benchmarks.gates --table           # the results so far, as docs/gates.md has them
+python -m benchmarks.gates --small           # a draw of few people each: shows that it works
+python -m benchmarks.gates --document        # only writes docs/gates.md, from what is there
 
 The switches and their gates are in ``benchmarks/switches.py``.  Each draw is a cohort of its own,
 of the seeds 1, 2, ..., in a temporary store, through the real steps of the training pipeline.  The
@@ -11,7 +11,7 @@ steps read what comes before each gate, so that a gate that ends the run hides n
 clean cohorts and those without a signal that are trained go through the pipeline as it is.
 
 A finished draw is a line of ``benchmarks/gates.jsonl`` and is not made again.  Draws without a
-model come first, seed by seed.
+model come first, seed by seed.  ``benchmarks/power.py`` follows, and the tables of docs/gates.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import espeak
+from benchmarks import espeak, power
 from benchmarks.switches import (
     CONFOUNDS,
     CONTROLS,
@@ -47,10 +47,14 @@ from spira_tasks.contract.pipelines import HANDED_ON, TRAINING
 from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import GateRejected
+from spira_tasks.provenance import ROOT
 from spira_tasks.runner import run_step
+from spira_tasks.speech.metrics import wilson_interval
 from spira_tasks.tracking import Tracker
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
+DOCUMENT = ROOT / "docs" / "gates.md"
+PLOT = ROOT / "docs" / "images" / "gates.svg"
 ALL = {**CONTROLS, **SWITCHES}
 RUN = "study"
 # Which number of seeds a control takes, without a model and with one.
@@ -88,7 +92,7 @@ def main() -> int:
     parser.add_argument("--switch", nargs="+", choices=ALL, default=[*ALL])
     parser.add_argument("--voices", choices=("own", "espeak"), default="own")
     parser.add_argument("--small", action="store_true", help="few people, kept nowhere")
-    parser.add_argument("--table", action="store_true", help="only print the results so far")
+    parser.add_argument("--document", action="store_true", help="only write docs/gates.md")
     given = parser.parse_args()
     if given.voices == "espeak" and given.switch == [*ALL]:
         given.switch = [*HELD_OUT]
@@ -96,15 +100,18 @@ def main() -> int:
         given.seeds, given.trained, given.zero_signal, given.people = 1, 0, 0, 40
     logging.getLogger("spira_tasks").setLevel(logging.ERROR)  # that the key is for demonstrations
     done = [] if given.small else kept()
-    if not given.table:
+    if not given.document:
         for row in run(given, done):
             print(line(row), flush=True)
             done.append(row)
             if not given.small:
                 with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    print(table([row for row in done if row["voices"] == given.voices]))
-    return int(given.small and any(missed(row) for row in done))
+    if given.small:
+        return int(any(missed(row) for row in done))
+    powers = power.kept() if given.document else power.fill()
+    write(done, powers)
+    return 0
 
 
 def kept() -> list[dict[str, Any]]:
@@ -274,9 +281,36 @@ def line(row: dict[str, Any]) -> str:
     return f"{row['switch']} {row['seed']} {kind} {state} ({row['cpu_seconds']} s): {found}"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rates, as docs/gates.md has them."""
-    lines = ["| switch | gate | tripped | draws |", "|---|---|---|---|"]
+def write(rows: Sequence[dict[str, Any]], powers: Sequence[dict[str, Any]]) -> None:
+    """Put the tables of what was measured into docs/gates.md, and the plot beside it."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, made_anew in tables(rows, powers).items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + made_anew + "\n" + end + rest.partition(end)[2]
+    DOCUMENT.write_text(text, encoding="utf-8")
+    plot(rates([row for row in rows if row["voices"] == "own"]))
+
+
+def tables(rows: Sequence[dict[str, Any]], powers: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The tables of docs/gates.md by their names there."""
+    own, other = ([row for row in rows if row["voices"] == one] for one in ("own", "espeak"))
+    return {"draws": table(own), "held out": table(other), "power": power.table(powers)}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often something came of a switch."""
+
+    switch: str
+    what: str
+    wanted: str  # "tripped" or "not stopped" or "not promoted"
+    n: int
+    draws: int
+
+
+def rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
+    found = []
     for name, switch in SWITCHES.items():
         for trip in switch.trips:
             states = [
@@ -285,15 +319,48 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 for one in row["trips"]
                 if row["switch"] == name and one["verdict"] == trip.verdict
             ]
-            gate = f"`{trip.step}`: `{trip.verdict}` ({trip.status})"
-            lines.append(f"| `{name}` | {gate} | {sum(states)} | {len(states)} |")
-    lines += ["", "| control | | falsely stopped, or promoted | draws |", "|---|---|---|---|"]
+            what = f"`{trip.step}`: `{trip.verdict}`"
+            found.append(Rate(name, what, f"tripped ({trip.status})", sum(states), len(states)))
     for name in CONTROLS:
-        for is_trained, kind in ((False, "without a model"), (True, "with a model")):
+        for is_trained, kind in ((False, "data"), (True, "model")):
             of = [row for row in rows if (row["switch"], row["is_trained"]) == (name, is_trained)]
+            wanted = "not promoted" if name == "zero_signal" else "not stopped"
             if of:
-                lines.append(f"| `{name}` | {kind} | {sum(map(missed, of))} | {len(of)} |")
-    return "\n".join(lines)
+                found.append(Rate(name, kind, wanted, len(of) - sum(map(missed, of)), len(of)))
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    heads = ["| switch | gate | wanted | came | draws |", "|---|---|---|---|---|"]
+    return "\n".join(
+        heads
+        + [
+            f"| `{one.switch}` | {one.what} | {one.wanted} | {one.n} | {one.draws} |"
+            for one in rates(rows)
+            if one.draws
+        ]
+    )
+
+
+def plot(found: Sequence[Rate]) -> None:
+    """The rates with their 95 % intervals (Wilson)."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    drawn = [one for one in found if one.draws]
+    figure = Figure(figsize=(9, 0.8 + 0.28 * len(drawn)), layout="constrained")
+    axes = figure.subplots()
+    for place, one in enumerate(reversed(drawn)):
+        colour = "tab:green" if one.n == one.draws else "tab:red"
+        axes.plot(wilson_interval(one.n / one.draws, one.draws), [place, place], color=colour)
+        axes.plot(one.n / one.draws, place, "o", color=colour)
+    axes.axvline(0.95, color="black", linewidth=0.8)
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel("share of the draws as wanted; line: 95 %")
+    names = [f"{one.switch}: {one.what.replace('`', '')}" for one in reversed(drawn)]
+    axes.set_yticks(range(len(drawn)), names, fontsize=7)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "spira"}):  # text as text
+        figure.savefig(PLOT, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ Row = dict[str, Any]
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SIZES = (54, 108, 300)
+N_DRAWS = 100
 N_RESAMPLES = 400  # of people; the stages take 2000, which changes the second digit of a bound
 N_REFERENCE = 300  # people whom a champion learned from
 SOUND_AUC = 0.95
@@ -61,23 +62,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--gate", nargs="+", choices=[gate.id for gate in GATES])
+    parser.add_argument("--draws", type=int, default=N_DRAWS)
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
     if given.small:
         print(table([row(gate, 108, 20) for gate in GATES]))
-        return
+    else:
+        print(table(fill(given.draws)))
+
+
+def fill(n_draws: int = N_DRAWS) -> list[Row]:
+    """All rows; those that are not there yet are made and kept."""
     done = kept()
     known = {(one["gate"], one["fault"], one["people"]) for one in done}
     for gate in GATES:
         for n in SIZES:
-            if (not given.gate or gate.id in given.gate) and (gate.id, gate.fault, n) not in known:
-                done.append(row(gate, n, given.draws))
-                print(lines([done[-1]])[0], flush=True)
+            if (gate.id, gate.fault, n) not in known:
+                done.append(row(gate, n, n_draws))
                 with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(done[-1], ensure_ascii=False) + "\n")
-    print(table(done))
+    return done
 
 
 def kept() -> list[Row]:

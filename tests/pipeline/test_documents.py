@@ -104,6 +104,11 @@ ELSEWHERE = {
     "curl": ("tests/unit/test_inference_api.py", "subprocess.run([*SHELL, command]"),
     "apt-get install": (".ci/run", "apt-get install"),
     "make demo": (".ci/run", "make demo"),
+    "python -m benchmarks.gates": (
+        "tests/pipeline/test_gate_study.py",
+        '"-m", "benchmarks.gates", "--small"',
+    ),
+    "python -m benchmarks.power": ("tests/pipeline/test_gate_study.py", "power.row(gate, n, 20)"),
     "make bench": ("tests/pipeline/test_bench.py", '"benchmarks.bench", "--small"'),
     "make setup": (".ci/run", "make setup"),
     "make document": ("tests/unit/test_catalogue.py", "make document"),

@@ -90,6 +90,12 @@ def test_seeds_are_one_after_another_and_controls_have_their_own_number() -> Non
     assert plan[2:] == [("clean", 1, True), *(("zero_signal", seed, True) for seed in (1, 2, 3))]
 
 
+def test_the_document_has_what_was_measured() -> None:
+    text = gates.DOCUMENT.read_text(encoding="utf-8")
+    for name, made in gates.tables(gates.kept(), power.kept()).items():
+        assert f"<!-- {name} -->\n{made}\n<!-- end of {name} -->" in text
+
+
 def test_a_fault_that_grows_is_seen_from_some_size_on() -> None:
     gate = next(one for one in power.GATES if one.draw is power.goes_with_the_label)
     few, many = (power.row(gate, n, 20) for n in (54, 300))
