@@ -176,7 +176,7 @@ def test_without_signal_illness_changes_no_sample_of_any_clip() -> None:
     person = next(p for p in (draw_person(plan, 0), draw_person(plan, 1)) if p.ill)
     well = replace(person, ill=False, labelled_ill=False, severity=0.02, cause="")
     assert person.effect == 0
-    for task in recorder.TASKS:
+    for task in people.TASKS:
         clips = [
             recorder.render(5, who, draw_session(plan, who, 0), task)[0] for who in (person, well)
         ]
