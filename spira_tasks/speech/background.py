@@ -27,7 +27,7 @@ CUTS_HZ = (
     ((5500, 6000), (6500, 7000)),
     ((6600, 7100), (7400, 7800)),
 )
-GATED_HZ = ((300, 1000), (1000, 2000), (2000, 4000), (4000, 6000))
+GATED_HZ = ((300, 1000), (1000, 2000), (2000, 4000), (4000, 6000), (6000, 7800))
 ROOM = (
     *(f"mean_{number}_db" for number in range(16)),
     *(f"spread_{number}_db" for number in range(16)),
@@ -35,6 +35,7 @@ ROOM = (
 CHANNEL = (
     *(f"end_{below[1]}_hz_db" for below, _ in CUTS_HZ),
     *(f"gated_{low}_hz_db" for low, _ in GATED_HZ),
+    *(f"holes_{low}_hz_db" for low, _ in GATED_HZ),
     "silence",
 )
 
@@ -67,6 +68,9 @@ def channel(parts: list[NDArray[np.int16]]) -> dict[str, float]:
     ``gated_…``: how far the quiet moments of a frequency lie below its median.  It is the same for
     every steady noise, and larger where a noise gate or a noise suppression opens and closes.
 
+    ``holes_…``: how far the mean of the levels of a band lies below the level of its mean, at one
+    moment.  It is the same for every even noise, and larger where a codec has left bins empty.
+
     ``silence``: share of the samples in runs of zeros, as a noise gate leaves.
     """
     power = spectra(parts)
@@ -77,7 +81,11 @@ def channel(parts: list[NDArray[np.int16]]) -> dict[str, float]:
     ]
     depth = _db(median / quiet)
     gates = [float(_band(depth[None], *ends)[0]) for ends in GATED_HZ]
-    numbers = [*falls, *gates, silence(np.concatenate(parts))]
+    levels = _db(power)
+    holes = [
+        float(np.mean(_db(_band(power, *ends)) - _band(levels, *ends))) for ends in GATED_HZ
+    ]
+    numbers = [*falls, *gates, *holes, silence(np.concatenate(parts))]
     return dict(zip(CHANNEL, numbers, strict=True))
 
 
