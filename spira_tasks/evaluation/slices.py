@@ -21,8 +21,8 @@ MIN_PEOPLE = 15  # of each class, for a group to be looked at alone
 MIN_PAIRED = 20  # of each class, in groups that have both
 BANDS = ("<18", "18-39", "40-59", "60-74", "75+")
 AGES = (-1000, 18, 40, 60, 75, 1000)  # the bands' edges
+OTHER = "other"
 LEVELS = ("quiet", "middle", "noisy")  # thirds of the test recordings by signal-to-noise ratio
-NAMED = ("sex", "mask", "app_version", "tasks")  # whose groups are no names of sites or devices
 # Who has one of these is a patient: the controls of such a group are all controls.
 OF_PATIENTS = ("aetiology",)
 
@@ -30,7 +30,8 @@ OF_PATIENTS = ("aetiology",)
 def categories(test: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The groups of each test recording, one column a way of grouping; missing values stay.
 
-    Sites, devices and causes, which people name, are numbered as ``#1`` in their order.
+    Sites, devices and causes, which people name, are numbered as ``#1`` in their order; a version
+    that is no number is another one.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def categories(test: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     ratio = test["snr_db"].astype(float)
     thirds = ratio.rank(method="first", ascending=False, pct=True)
     ill = test["label"] == 1
+    version = test["app_version"].astype(object)
+    is_number = version.astype("str").str.fullmatch(r"\d{1,4}(\.\d{1,6}){0,3}")
     found = pd.DataFrame(
         {
             "sex": test["sex"],
@@ -48,7 +51,7 @@ def categories(test: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             "mask": test["mask_type"],
             "site": numbered(test["hospital_id"], table["hospital_id"]),
             "device": numbered(test["device_model"], table["device_model"]),
-            "app_version": test["app_version"],
+            "app_version": version.where(version.isna() | is_number, OTHER),
             "aetiology": numbered(test["ri_cause"].where(ill), table["ri_cause"]),
             "noise_level": pd.cut(thirds, (0, 1 / 3, 2 / 3, 1), labels=LEVELS),
             "tasks": test["subject_id"].map(tasks),

@@ -34,7 +34,7 @@ def cohort(n: int, women_ill: float, women_well: float) -> tuple[pd.DataFrame, n
             "mask_type": "NONE",
             "hospital_id": "ward of São José",
             "device_model": None,
-            "app_version": "3.2.0",
+            "app_version": ["3.2.0" if number % 3 else "of Maria" for number in range(2 * n)],
             "ri_cause": ["covid" if label else None for label in labels],
             "snr_db": np.linspace(5, 40, 2 * n),
         }
@@ -108,6 +108,7 @@ def test_names_of_sites_and_causes_stay_in_the_table() -> None:
     assert set(found["slices"]["aetiology"]) == {"#1"}
     assert found["slices"]["aetiology"]["#1"]["n_controls"] == 30  # all of them
     assert found["slices"]["device"] == {}
+    assert set(found["slices"]["app_version"]) == {"3.2.0", "other"}
 
 
 def test_where_no_group_has_people_enough_a_person_has_to_decide() -> None:
