@@ -111,12 +111,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         predictions["averaged"] = score_averaged(classifier, scored, bank, config, work.blobs)
     validation = predictions[predictions["split"] == "validation"]
     test = predictions[predictions["split"] == "test"].reset_index(drop=True)
-    for split, part in (("validation", validation), ("test", test)):
-        if part["label"].nunique() < 2:
-            raise ConfigError(
-                f"the {len(part)} {split} recordings hold one class only: nothing can be measured "
-                f"on them; ingest more subjects"
-            )
+    check_classes(validation, test)
     labels, scores = scores_of(validation)
     threshold = operating_point(labels, scores, config)
     band = abstention_band(labels, scores, threshold, config.max_inconclusive)
@@ -129,13 +124,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     groups = slices.categories(described, recordings)
     report |= measure_slices(test, groups, threshold, config)
     report["metadata_baseline"] = metadata.measure(table, test, config.n_resamples, config.seed)
-    undecided = test["clean"].between(*band) if band else test["clean"].isna()
-    wrong = (test["clean"] >= threshold) != (test["label"] == 1)
-    report["inconclusive"] = {
-        "band": band,
-        "n_recordings": int(undecided.sum()),
-        "n_errors": int((undecided & wrong).sum()),
-    }
+    report["inconclusive"] = inconclusive(test, threshold, band)
     report["synthetic"] = bool(table.get("x_synthetic", pd.Series(dtype=str)).eq("true").any())
 
     classifier.with_operating_point(threshold).save(outputs.classifier)
@@ -152,6 +141,28 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         plots.evaluation(test, report, outputs.report)
     (outputs.report / "evaluation.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     return Outcome(flat(report))
+
+
+def check_classes(validation: pd.DataFrame, test: pd.DataFrame) -> None:
+    for split, part in (("validation", validation), ("test", test)):
+        if part["label"].nunique() < 2:
+            raise ConfigError(
+                f"the {len(part)} {split} recordings hold one class only: nothing can be measured "
+                f"on them; ingest more subjects"
+            )
+
+
+def inconclusive(
+    test: pd.DataFrame, threshold: float, band: tuple[float, float] | None
+) -> dict[str, Any]:
+    """What the band around the operating point leaves without an answer."""
+    undecided = test["clean"].between(*band) if band else test["clean"].isna()
+    wrong = (test["clean"] >= threshold) != (test["label"] == 1)
+    return {
+        "band": band,
+        "n_recordings": int(undecided.sum()),
+        "n_errors": int((undecided & wrong).sum()),
+    }
 
 
 def recalibration(
