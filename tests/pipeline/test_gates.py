@@ -83,16 +83,29 @@ HEARS_THE_WARD = {"train.epochs": 8, "train.max_noises": 0}
 def seen(ward: Path) -> dict[str, Any]:
     """A run that the gate of the data ended; then somebody signs for what it saw.
 
-    So the gates behind it have to hold by themselves.
+    So do they for what the probes heard; the gates behind have to hold by themselves.
     """
     description = run(ward, "seen", HEARS_THE_WARD)
-    store = Store(str(ward / "store"))
-    for verdict in store.runs.read("seen").steps["check_training_set"].verdicts:
+    sign(ward, "seen", "check_training_set")
+    run(ward, "probed", HEARS_THE_WARD)
+    sign(ward, "probed", "check_confounds")
+    return description
+
+
+def sign(folder: Path, run_id: str, step: str) -> None:
+    """Waive what stopped a run at a step."""
+    store = Store(str(folder / "store"))
+    for verdict in store.runs.read(run_id).steps[step].verdicts:
         if verdict.stops:
             about = waiver_of(verdict, "2999-12-31")
             assert about is not None
             decide(store, "waivers", about, "to see whether the later gates hold without this one")
-    return description
+
+
+@pytest.mark.usefixtures("seen")
+def test_a_probe_that_hears_no_voice_tells_the_classes_apart(ward: Path) -> None:
+    verdicts = Store(str(ward / "store")).runs.read("probed").steps["check_confounds"].verdicts
+    assert "noise_only_control" in {verdict.id for verdict in verdicts if verdict.stops}
 
 
 def test_the_gate_of_the_data_sees_the_ward_before_anything_is_trained(
