@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spira_tasks.speech import metrics
 from spira_tasks.speech.metrics import Array, Estimate
@@ -55,6 +56,8 @@ def measure(
     *,
     weights: Array,
     n_people: tuple[int, int],
+    noises: Array | None = None,
+    seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Loss, flips and shifts of each cell.
 
@@ -68,6 +71,11 @@ def measure(
         Of people, the first row all ones.
     n_people : tuple of int
         Controls and patients.
+    noises : (draw, recording) int array, optional
+        Which ward noise each draw has.  Noises are a sample as people are, so resamples draw them
+        too, each by itself (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
+    seed : int
+        Of the resamples of the noises.
 
     Returns
     -------
@@ -80,6 +88,7 @@ def measure(
     found: dict[str, dict[str, Any]] = {name: {} for name in MEASURES}
     by_class = [np.where(labels == label, weights, 0.0) for label in (0, 1)]
     totals = [w.sum(axis=1) for w in by_class]
+    resampled = None if noises is None else of_noises(noises, len(weights), seed)
     plain = metrics.log_odds(np.clip(clean, SATURATED, 1 - SATURATED))
     with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one class only
         means = [w @ plain / total for w, total in zip(by_class, totals, strict=True)]
@@ -92,15 +101,17 @@ def measure(
             won = np.where(
                 labels == 1, (clean < threshold) & called, (clean >= threshold) & ~called
             )
-            moved = metrics.log_odds(np.clip(draws, SATURATED, 1 - SATURATED)).mean(axis=0) - plain
+            moved = metrics.log_odds(np.clip(draws, SATURATED, 1 - SATURATED)) - plain
+            by_noise = None if cell == "noise_swapped" else resampled  # there rooms are drawn
+            lost, won, moved = (mean(one, by_noise) for one in (lost, won, moved))
             drops = []
             for label in ONE_CLASS.get(cell, (0, 1)):
                 who, w, total, n = CLASSES[label], by_class[label], totals[label], n_people[label]
-                down, up = (w @ one.mean(axis=0) / total for one in (lost, won))
+                down, up, further = ((w * one).sum(axis=1) / total for one in (lost, won, moved))
                 drops.append(difference(down, up, n))
                 rate = metrics.estimate(down + up)
                 rate = metrics.widened(rate, *metrics.wilson_interval(rate.value, n))
-                towards = (w @ (moved if label == 0 else -moved)) / total
+                towards = further if label == 0 else -further
                 found["flips"].setdefault(cell, {})[who] = asdict(rate)
                 found["log_odds_shifts"].setdefault(cell, {})[who] = asdict(
                     metrics.estimate(towards)
@@ -110,6 +121,37 @@ def measure(
                     found["shifts"].setdefault(cell, {})[who] = asdict(metrics.estimate(share))
             found["drop_in_balanced_accuracy"][cell] = asdict(half_the_sum(drops))
     return found
+
+
+def of_noises(noises: Array, n_rows: int, seed: int) -> tuple[NDArray[np.int64], Array]:
+    """Resamples of the noises: which one each draw has, and how often each row has each noise."""
+    names, which = np.unique(noises, return_inverse=True)
+    rng = np.random.default_rng([seed, len(names), 1])
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_rows - 1)
+    rows = np.vstack([np.ones(len(names)), counts]).astype(np.float64)
+    return np.asarray(which, dtype=np.int64).reshape(noises.shape), rows
+
+
+def mean(values: Array, resampled: tuple[NDArray[np.int64], Array] | None) -> Array:
+    """Mean over the draws of each recording, under each resample of the noises.
+
+    Returns
+    -------
+    (resample, recording) array
+        Of one row where no noises are resampled.  The plain mean where a resample has none of the
+        noises of a recording.
+    """
+    plain = values.mean(axis=0)
+    if resampled is None:
+        return np.asarray(plain[None, :])
+    which, counts = resampled
+    total, often = np.zeros((2, counts.shape[1], values.shape[1]))
+    for noise, value in zip(which, values, strict=True):
+        place = noise, np.arange(len(value))
+        np.add.at(total, place, value)
+        np.add.at(often, place, 1.0)
+    n = counts @ often
+    return np.where(n > 0, counts @ total / np.maximum(n, 1e-9), plain)
 
 
 def difference(down: Array, up: Array, n: int) -> Estimate:

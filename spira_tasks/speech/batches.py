@@ -125,14 +125,7 @@ class Batches:
         if self.bank is None:
             return waveforms
         drawn = [
-            draw_insertions(
-                len(example.pcm16),
-                self.lengths,
-                self.noise,
-                recording_rng(self.seed, example.record_id, draw),
-                label=example.label,
-            )
-            for example, draw in zip(chosen, draws, strict=True)
+            self._insertions(example, draw) for example, draw in zip(chosen, draws, strict=True)
         ]
         n_most = max(map(len, drawn))
         if not n_most:
@@ -157,6 +150,16 @@ class Batches:
                 noise.view(len(chosen), n_most, -1)[:, place], scale[:, place, None]
             )
         return waveforms
+
+    def insertions(self, index: int, draw: int) -> list[Insertion]:
+        """The ward noises that a draw puts on the example at ``index``."""
+        return self._insertions(self.examples[index], draw)
+
+    def _insertions(self, example: Example, draw: int) -> list[Insertion]:
+        rng = recording_rng(self.seed, example.record_id, draw)
+        return draw_insertions(
+            len(example.pcm16), self.lengths, self.noise, rng, label=example.label
+        )
 
     def _crop(self, insertion: Insertion | None, n_samples: int) -> Tensor:
         """The samples of the bank that an insertion takes: a view, but for a noise that repeats."""

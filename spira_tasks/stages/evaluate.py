@@ -206,6 +206,7 @@ def score_with_noise(
     from spira_tasks.speech.batches import Batches
 
     scores = np.full((config.n_draws, len(table)), np.nan)
+    which = scores.copy()  # of the noises; where several are summed, the first
     if bank:
         policy = NoisePolicy(config.n_noises, config.n_noises)
         recordings = examples(table, blobs, "cpu")
@@ -215,7 +216,8 @@ def score_with_noise(
         for place in progress(range(len(table)), "score with ward noise", total=len(table)):
             n = config.n_draws if table["split"].iloc[place] == "test" else 1
             scores[:n, place] = drawn(classifier, batches, [place] * n)
-    return named("noise", scores)
+            which[:n, place] = [batches.insertions(place, draw)[0].noise for draw in range(n)]
+    return named("noise", scores) | named("ward_noise", which)
 
 
 def score_swapped(
@@ -458,7 +460,14 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
         "net_benefit": calibration.net_benefit(labels, clean, weights),
         "n_draws": config.n_draws,
         **counterfactuals.measure(
-            labels, clean, cells, threshold, weights=weights, n_people=(n_controls, n_patients)
+            labels,
+            clean,
+            cells,
+            threshold,
+            weights=weights,
+            n_people=(n_controls, n_patients),
+            noises=draws_of("ward_noise", test),
+            seed=config.seed,
         ),
     }
 

@@ -84,3 +84,27 @@ def test_a_model_that_does_not_tell_the_classes_apart_has_no_distance_to_share()
     found = measured(30, shift=0.5, clean_of=-1.0)
     assert not found["shifts"]
     assert found["log_odds_shifts"]["noise_all"]["controls"]["value"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(("n_noises", "is_certain"), [(2, False), (60, True)])
+def test_what_few_noises_do_says_little_of_others(n_noises: int, is_certain: bool) -> None:
+    """Every other noise moves the controls; of two noises nobody knows whether half of all do."""
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0.0, 1.0], 60)
+    margins = rng.normal(4 * labels - 2, 1.0)
+    noises = rng.integers(0, n_noises, (8, 120))
+    noise = margins + np.where((noises % 2 == 1) & (labels == 0), 2.0, 0.0)
+    clean = logistic(margins)
+    measured = counterfactuals.measure(
+        labels,
+        clean,
+        counterfactuals.cells(labels, clean, logistic(noise), None),
+        0.5,
+        weights=metrics.subject_resamples(np.arange(120).astype(str), 500, 0),
+        n_people=(60, 60),
+        noises=noises,
+    )
+    shift = measured["shifts"]["noise_all"]["controls"]
+    assert shift["value"] == pytest.approx(0.25, abs=0.04)
+    assert (shift["high"] - shift["low"] < 0.2) is is_certain
+    assert (shift["low"] > 0.1) is is_certain
