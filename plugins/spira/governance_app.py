@@ -11,9 +11,11 @@ import json
 import mimetypes
 import posixpath
 from collections.abc import Awaitable, Callable
+from functools import partial
 from html import escape
 from http import HTTPStatus
-from urllib.parse import quote
+from typing import Annotated
+from urllib.parse import quote, urlsplit
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
 from airflow.api_fastapi.core_api.security import (
@@ -21,6 +23,7 @@ from airflow.api_fastapi.core_api.security import (
     requires_access_dag,
     requires_access_view,
 )
+from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
@@ -31,7 +34,8 @@ from sqlalchemy import func, select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from expectations.words import LANGUAGES, Language, words_of
-from spira.governance_pages import message, run_page, step_page
+from spira import deciding
+from spira.governance_pages import decide_page, message, run_page, step_page
 from spira.store import PACK, RUN_ID, Damaged, own_store
 from spira_tasks.contract.pipelines import TRAINING
 
@@ -39,8 +43,9 @@ DAG = "spira_continuous_training"
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"]
 
 # A page can run no script and load nothing from another host, whatever is in the store.
+POLICY = "Content-Security-Policy"
 HEADERS = {
-    "Content-Security-Policy": (
+    POLICY: (
         "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
@@ -60,6 +65,10 @@ TYPES = {
 }  # other files are downloads
 READ = ["GET", "HEAD"]
 OVERVIEWS = {f"overview.{language}.html": language for language in LANGUAGES}
+VERDICTS = {f"verdict.{language}.html": language for language in LANGUAGES}
+DECISIONS = dict.fromkeys(deciding.ACTS.values())  # DAGs
+# Airflow may be below a path of its host.
+AIRFLOW_ROOT = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
 PACK_EVENT = "spira_report_pack"
 # The steps of the DAG whose runs a user must be allowed to read; an erasure is another DAG's.
 SHOWN = {step.name for step in TRAINING.all_steps}
@@ -77,12 +86,15 @@ def build() -> FastAPI:
         redirect_slashes=False,
     )
     app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(deciding.Refused, _not_taken)
     app.add_exception_handler(OSError, _store_is_away)
     app.add_exception_handler(Damaged, _damaged)
     app.middleware("http")(_with_headers)
     app.api_route("/", methods=READ)(overview)
     app.api_route("/runs/{run_id}/", methods=READ)(run)
     app.api_route("/runs/{run_id}/pack", methods=READ)(pack)
+    app.api_route("/runs/{run_id}/decide", methods=READ)(decide)
+    app.api_route("/runs/{run_id}/decide", methods=["POST"])(decided)
     app.api_route("/runs/{run_id}/{name:path}", methods=READ)(file)
     app.api_route("/tasks/{run_id}/{task_id}", methods=READ)(task)
     app.api_route("/{anything:path}", methods=METHODS)(nothing)
@@ -116,6 +128,28 @@ def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
     return file(run_id, name, request, user)
 
 
+def decide(run_id: str, request: Request, user: GetUserDep) -> Response:
+    """The forms by which a user decides about a run."""
+    files = own_store()
+    if not any(files.record(run_id, step.name) for step in TRAINING):
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    chosen = deciding.choices(files, run_id, user)
+    return HTMLResponse(decide_page(run_id, chosen, _language(request)))
+
+
+def decided(
+    run_id: str,
+    request: Request,
+    user: GetUserDep,
+    form: Annotated[dict[str, str], Depends(deciding.form_of)],
+) -> Response:
+    """Take a decision; the page says which run of Airflow writes it."""
+    sent_from = request.headers.get("sec-fetch-site", "")
+    dag_id, made = deciding.take(own_store(), run_id, form, user, sent_from)
+    place = f"{AIRFLOW_ROOT}/dags/{dag_id}/runs/{quote(made, safe='')}"
+    return HTMLResponse(message("decide.taken", _language(request), link=place))
+
+
 def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response:
     """A file of a run's site; a download of the pack is logged first."""
     files = own_store()
@@ -128,6 +162,9 @@ def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response
     content = files.content(names[name])
     if language := OVERVIEWS.get(name):
         content = _with_schedule(content, language)
+    if (language := VERDICTS.get(name)) and any(map(partial(deciding.may, user), DECISIONS)):
+        link = f'<a href="decide">{escape(words_of(language)("airflow.decide"))}</a>'
+        content = content.replace(b"</h1>", f'</h1><p class="note">{link}</p>'.encode(), 1)
     if kind is not None:
         return Response(content, media_type=kind)
     if PACK.fullmatch(name) and request.method != "HEAD":
@@ -196,6 +233,9 @@ async def _with_headers(
 ) -> Response:
     response = await answer(request)
     response.headers.update(HEADERS)
+    if request.url.path.endswith("/decide"):
+        own = HEADERS[POLICY].replace("form-action 'none'", "form-action 'self'")
+        response.headers[POLICY] = own
     return response
 
 
@@ -204,6 +244,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     name = {401: "login", 403: "forbidden", 404: "not_found", 405: "not_found"}.get(status, "login")
     page = message(name, _language(request))
     return HTMLResponse(page, status, getattr(error, "headers", None))
+
+
+async def _not_taken(request: Request, error: Exception) -> Response:
+    if not isinstance(error, deciding.Refused):
+        raise error
+    return HTMLResponse(message(error.name, _language(request)), error.status_code)
 
 
 async def _store_is_away(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
@@ -17,12 +18,21 @@ from expectations.words import verdicts as words
 from spira.store import summary
 from spira_tasks.contract.run import StepRecord
 
+if TYPE_CHECKING:
+    from spira.deciding import Choices
+
 HERE = Path(__file__).parent
 
 
-def message(name: str, language: Language, detail: str = "") -> str:
-    """A page with the text ``airflow.<name>`` and, below it, a detail for an operator."""
-    return _page(language, title="SPIRA", message=name, detail=detail)
+def message(name: str, language: Language, detail: str = "", link: str = "") -> str:
+    """A page with the text ``airflow.<name>`` and, below it, a detail for an operator or a link."""
+    return _page(language, title="SPIRA", message=name, detail=detail, link=link)
+
+
+def decide_page(run_id: str, choices: Choices, language: Language) -> str:
+    """The forms by which a person decides about a run."""
+    title = words_of(language)("airflow.decide")
+    return _page(language, title=title, run_id=run_id, choices=choices)
 
 
 def run_page(run_id: str, records: Mapping[str, StepRecord | None], language: Language) -> str:

@@ -20,7 +20,7 @@ import urllib3
 from started import free_port
 from test_approval import AT, WHY, Registry, prepared
 from test_dags import airflow, home
-from test_governance_page import token, wait_for
+from test_governance_page import Server, decide, token, wait_for
 
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Verdict
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 __all__ = ["home", "prepared"]  # fixtures
 
 SECONDS = 240.0
+PARKED_SECONDS = 5.0
 USERS = {"admin": "admin", "bia": "user", "officer": "viewer"}
 DAG = "spira_continuous_training"
 
@@ -83,11 +84,22 @@ class Asked:
         return dict(said)
 
     def answer(self, dag: str, run_id: str, user: str, chosen: str, reason: str) -> int:
+        """Answer once the question is open.
+
+        The scheduler has to hear first that the task was parked: it takes a task that is queued
+        again before that for one that was lost, and tries it again, which asks again.
+        """
+        self.until(dag, run_id, "ask", "awaiting_input")
+        time.sleep(PARKED_SECONDS)
         path = f"dags/{dag}/dagRuns/{run_id}/taskInstances/ask/-1/hitlDetails"
         status, _ = self.ask(
             "PATCH", path, user, chosen_options=[chosen], params_input={"reason": reason}
         )
         return int(status)
+
+    def until_open(self, dag: str, run_id: str) -> None:
+        """Wait until nobody's answer is there."""
+        self.wait(lambda: str(self.details(dag, run_id)["response_received"]), "False")
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +109,16 @@ def asked(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     shutil.copytree(prepared, place)
     registry = Registry(place)
     (folder / "dags").mkdir()
-    shutil.copy(ROOT / "tests" / "asking_dags.py", folder / "dags")
+    for file in ("tests/asking_dags.py", "dags/spira_model_decision.py"):
+        shutil.copy(ROOT / file, folder / "dags")
     (folder / "users.json").write_text(json.dumps({user: f"{user}-secret" for user in USERS}))
     port = free_port()
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "SPIRA_RUNTIME": "process",
         "SPIRA_STORE": registry.store.url,
-        "SPIRA_APPROVAL_LOOK_SECONDS": "3",
+        "SPIRA_APPROVAL_LOOK_SECONDS": "10",
+        "SPIRA_RETRY_SECONDS": "1",
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
@@ -171,7 +185,7 @@ def test_a_run_asks_and_is_promoted_in_the_name_of_who_answered(asked: Asked) ->
     assert (pool["running_slots"], pool["queued_slots"], pool["deferred_slots"]) == (0, 0, 0)
     detail = asked.details(DAG, "run-1")
     assert detail["subject"] == "May version 1 of the model serve?"
-    assert "- **Finds the patients** (sensitivity_floor). insufficient" in detail["body"]
+    assert "- **Finds the patients** (sensitivity_floor)." in detail["body"]
     assert "A versão 1 do modelo pode ser usada?" in detail["body"]
     assert registry.champion() is None
 
@@ -184,17 +198,16 @@ def test_a_run_asks_and_is_promoted_in_the_name_of_who_answered(asked: Asked) ->
     record = registry.store.runs.step("run-1", "promote")
     assert record is not None
     assert record.metrics["promoted"]
+    asked.until(DAG, "run-1", "outcome", "success", "failed", "skipped")
+    assert asked.state(DAG, "run-1", "outcome") == "success"
 
 
 def test_who_may_not_approve_or_gives_no_reason_is_asked_again(asked: Asked) -> None:
     waiting(asked.registry, "excluding", excluded=("admin",))
     asked.start("asks", "excluding")
     for user, reason in (("admin", WHY), ("bia", "ok")):
-        asked.until("asks", "excluding", "ask", "awaiting_input")
-        asked.wait(lambda: str(asked.details("asks", "excluding")["response_received"]), "False")
         assert asked.answer("asks", "excluding", user, "Approve", reason) == 200
-    asked.wait(lambda: str(asked.details("asks", "excluding")["response_received"]), "False")
-    asked.until("asks", "excluding", "ask", "awaiting_input")
+        asked.until_open("asks", "excluding")
     assert asked.answer("asks", "excluding", "admin", "Reject", WHY) == 200  # a refusal may be
     asked.until("asks", "excluding", "ask", "success")
 
@@ -210,14 +223,33 @@ def test_a_decision_by_the_command_line_ends_the_wait(asked: Asked) -> None:
     assert asked.ask("GET", path)[1]["value"] == {"decided": True}
 
 
+def test_a_decision_on_the_governance_page_is_written_by_a_run_and_ends_the_wait(
+    asked: Asked,
+) -> None:
+    registry = asked.registry
+    registry.add(3)
+    waiting(registry, "run-3")
+    asked.start("asks", "run-3")
+    asked.until("asks", "run-3", "ask", "awaiting_input")
+    server = Server(asked.port, registry.store, asked.tokens)
+    assert decide(server, "run-3", "bia", act="approve", version="3").status == 200
+    asked.until("asks", "run-3", "ask", "success")
+    (decision,) = [
+        one
+        for one in registry.events()
+        if one.action == "approval" and one.details["version"] == "3"
+    ]
+    assert decision.actor == "airflow:bia"
+
+
 def test_a_question_that_nobody_answers_expires_and_one_that_is_none_is_not_asked(
     asked: Asked,
 ) -> None:
-    asked.registry.add(3)
-    waiting(asked.registry, "run-3", at=AT)  # long ago
-    asked.start("asks", "run-3")
+    asked.registry.add(4)
+    waiting(asked.registry, "run-4", at=AT)  # long ago
+    asked.start("asks", "run-4")
     asked.start("asks", "nothing")
-    assert asked.until("asks", "run-3", "ask", "skipped", "failed", "success") == "skipped"
+    assert asked.until("asks", "run-4", "ask", "skipped", "failed", "success") == "skipped"
     assert asked.until("asks", "nothing", "ask", "skipped", "failed", "success") == "skipped"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from stores import step_record
@@ -64,12 +65,14 @@ class Server:
     store: Store
     tokens: dict[str, str]
 
-    def ask(self, path: str, user: str = "", method: str = "GET", **headers: str) -> Answer:
+    def ask(
+        self, path: str, user: str = "", method: str = "GET", body: str = "", **headers: str
+    ) -> Answer:
         """``path`` goes out as it is: nothing of it is made regular on the way."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         if user:
             headers["Authorization"] = f"Bearer {self.tokens[user]}"
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body=body or None, headers=headers)
         response = connection.getresponse()
         answer = Answer(response.status, response.headers, response.read())
         connection.close()
@@ -149,6 +152,17 @@ def fill(store: Store, folder: Path) -> None:
         Verdict("<leak>", "block"),
     )
     store.runs.write("second", record("ingest", "done"))
+    (folder / "registration.json").write_text(json.dumps({"version": "3", "classifier": "c"}))
+    outputs = {"registration": store.put_directory(folder)}
+    judged = (
+        Verdict("sensitivity_floor", "block", Number(0.7, "rate"), 0.8, n=120, n_unit="people"),
+        Verdict("auc_above_chance", "block", Number(0.5), 0.6, firm=True),
+    )
+    waits = Verdict("approved_by_a_person", "warn", names={"excluded": ("admin",)})
+    for run in ("stopped", "own"):
+        store.runs.write(run, record("register", "done", outputs=outputs))
+    store.runs.write("stopped", record("promote", "blocked", verdicts=judged))
+    store.runs.write("own", record("promote", "done", verdicts=(waits,)))
     store.runs.write("second", record("check_training_set", "blocked", verdicts=verdicts))
 
 
@@ -184,6 +198,7 @@ PATHS = [
     f"/spira/runs/{ENCODED}/pack",
     "/spira/runs/no-such-run/index.html",
     "/spira/tasks/second/check_training_set",
+    "/spira/runs/stopped/decide",
     "/spira/static/style.css",
     "/spira/docs",
     "/spira/openapi.json",
@@ -394,3 +409,84 @@ def test_an_address_that_gives_wrong_passwords_waits(server: Server) -> None:
     passwords = [wrong, wrong, wrong, right, wrong, wrong, wrong, right]
     assert [log_in(one) for one in passwords] == [401, 401, 401, 201, 401, 401, 429, 429]
     assert server.ask("/api/v2/plugins", "admin").status == 200  # who is logged in goes on
+
+
+WHY = "read together with the ward"
+
+
+def decide(server: Server, run: str, user: str, by: str = "", **fields: str) -> Answer:
+    """Send a form as a browser does, with the token of the page that ``by`` was shown."""
+    page = server.ask(f"/spira/runs/{run}/decide", by or user)
+    token = re.search(r'name="token" value="([^"]+)"', page.text)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    if site := fields.pop("site", ""):
+        headers["Sec-Fetch-Site"] = site
+    form = {"token": token[1] if token else "", "reason": WHY, **fields}
+    path = f"/spira/runs/{run}/decide"
+    return server.ask(path, user, "POST", urlencode(form), **headers)
+
+
+def decisions(server: Server, dag: str = "spira_model_decision") -> list[dict[str, Any]]:
+    answer = server.ask(f"/api/v2/dags/{dag}/dagRuns", "admin")
+    return list(json.loads(answer.body)["dag_runs"])
+
+
+def test_a_decision_on_the_page_starts_a_run_in_the_name_of_who_decides(server: Server) -> None:
+    page = server.ask("/spira/runs/stopped/decide", "admin")
+    assert page.text.count("<form") == 5  # approve, refuse, waive; release, hold
+    assert "form-action 'self'" in page.headers["content-security-policy"]
+    assert "Finds the patients" in page.text
+    assert 'value="auc_above_chance"' not in page.text  # nobody may waive it
+    done = decide(
+        server, "stopped", "admin", act="waive", suite="promotion", check="sensitivity_floor"
+    )
+    assert done.status == 200
+    made = decisions(server)[-1]
+    assert made["triggering_user_name"] == "admin"
+    waiver = {"suite": "promotion", "check": "sensitivity_floor"}
+    assert made["conf"] == {"act": "waive", "reason": WHY, **waiver}
+    assert f"/dags/spira_model_decision/runs/{quote(made['dag_run_id'], safe='')}" in done.text
+    assert decide(server, "stopped", "admin", act="release", record="rec-1").status == 200
+    assert decisions(server, "spira_data_decision")[-1]["conf"]["record"] == "rec-1"
+    logged = json.loads(server.ask("/api/v2/eventLogs?event=spira_decision", "admin").body)
+    assert {one["owner"] for one in logged["event_logs"]} == {"admin"}
+
+
+@pytest.mark.parametrize(
+    ("user", "fields", "status"),
+    [
+        ("officer", {"act": "approve", "version": "3"}, 403),  # who may only read
+        ("admin", {"act": "approve", "version": "3", "token": ""}, 403),
+        ("admin", {"act": "approve", "version": "3", "token": "forged.by.somebody"}, 403),
+        ("admin", {"act": "approve", "version": "3", "by": "officer"}, 403),  # of another person
+        ("admin", {"act": "approve", "version": "3", "site": "cross-site"}, 403),
+        ("admin", {"act": "approve", "version": "3", "reason": "ok"}, 400),
+        ("admin", {"act": "approve", "version": "three"}, 400),
+        ("admin", {"act": "erase", "version": "3"}, 400),
+        ("admin", {"act": "approve", "version": "3", "reason": "x" * 20_000}, 413),
+    ],
+)
+def test_a_form_that_is_not_ours_or_not_right_decides_nothing(
+    user: str, fields: dict[str, str], status: int, server: Server
+) -> None:
+    before = len(decisions(server))
+    assert decide(server, "stopped", user, **fields).status == status
+    assert len(decisions(server)) == before
+
+
+def test_nobody_is_offered_to_approve_what_they_started(server: Server) -> None:
+    page = server.ask("/spira/runs/own/decide", "admin").text
+    assert "another person has to approve it" in page
+    assert 'value="approve"' not in page
+    assert decide(server, "own", "admin", act="approve", version="3").status == 403
+    assert decide(server, "own", "admin", act="refuse", version="3").status == 200
+
+
+def test_only_who_may_decide_is_led_there(server: Server) -> None:
+    path = f"/spira/runs/{ENCODED}/verdict.en.html"
+    assert '<a href="decide">' in server.ask(path, "admin").text
+    assert '<a href="decide">' not in server.ask(path, "officer").text
+    assert (
+        "nothing here that you may decide"
+        in server.ask("/spira/runs/stopped/decide", "officer").text
+    )
