@@ -47,7 +47,7 @@ def test_everything_that_makes_a_result_is_in_its_key() -> None:
 
 
 # About the store and its runs, and computed every time: their keys name nothing that is found.
-OF_GOVERNANCE = {"drift", "erase", "promote", "register", "report", "retain", "rollback"}
+OF_GOVERNANCE = {"decide", "drift", "erase", "promote", "register", "report", "retain", "rollback"}
 
 
 def test_a_stage_that_sees_the_store_is_computed_every_time() -> None:
