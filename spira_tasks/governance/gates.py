@@ -47,10 +47,11 @@ def missed_by(made: Sequence[Made], classifier: str) -> list[str]:
     return [gate.name for gate in TRAINING.gates if gate.name in missed]
 
 
-def waived_behind(made: Sequence[Made], classifier: str) -> list[Verdict]:
-    """The waived checks of the data that a classifier, by its digest, was trained and tested on.
+def left_open_behind(made: Sequence[Made], classifier: str) -> list[Verdict]:
+    """The checks of the data behind a classifier, by its digest, that prove nothing.
 
-    Of a gate that handed the same table on several times the last record counts.
+    They were waived, or nobody could tell whether the data give the label away.  Of a gate that
+    handed the same table on several times the last record counts.
     """
     read = [inputs for _, inputs in _trainings(made, classifier)]
     read += [inputs for one, inputs in made if one.outputs.get("classifier") == classifier]
@@ -59,9 +60,14 @@ def waived_behind(made: Sequence[Made], classifier: str) -> list[Verdict]:
         for name, reference in TRAINING.step(reader).inputs.items():
             chain = TRAINING.gates_behind(reference)
             for digest in {inputs[name] for inputs in read if name in inputs}:
-                for _, readings in _readings(made, chain, digest):
+                for gate, readings in _readings(made, chain, digest):
+                    is_asked = gate.stage == "confounds"  # drift may be undecided for good reasons
                     for one in sorted(readings, key=lambda one: one.finished_at)[-1:]:
-                        found |= {(v.suite, v.id): v for v in one.verdicts if v.waiver}
+                        found |= {
+                            (v.suite, v.id): v
+                            for v in one.verdicts
+                            if v.waiver or (is_asked and v.status == "insufficient")
+                        }
     return list(found.values())
 
 

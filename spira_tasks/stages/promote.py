@@ -81,7 +81,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     waivers = applied.read(inputs.waivers)
     verdicts = [waived(one, waivers, rules.firm) for one in verdicts]
 
-    asked = [*gates.waived_behind(made, challenger.classifier), *verdicts]
+    asked = [*gates.left_open_behind(made, challenger.classifier), *verdicts]
     if any(verdict.stops for verdict in verdicts):
         outcome = "blocked"
     elif CHAMPION in challenger.aliases:

@@ -255,6 +255,21 @@ def test_a_waived_check_of_the_data_needs_the_approval_of_another_person(
     assert registry.promote(1).metrics["promoted"]
 
 
+def test_what_the_probes_of_the_data_leave_open_needs_the_approval_of_a_person(
+    registry: Registry,
+) -> None:
+    registry.add(1)
+    record = registry.store.runs.step("made-1", "check_confounds")
+    assert record is not None
+    unknown = Verdict("noise_only_control", "insufficient", suite="confounds", severity="warning")
+    registry.store.runs.write("made-1", replace(record, verdicts=(unknown,)))
+    kept = registry.promote(1)
+    assert kept.metrics["kept"]
+    assert kept.verdicts[-1].names["insufficient"] == ("noise_only_control",)
+    assert registry.model("approve", "1", "--why", WHY) == 0
+    assert registry.promote(1).metrics["promoted"]
+
+
 @pytest.mark.parametrize(("rule", "may"), [("always", False), ("production", True)])
 def test_nobody_approves_their_own_run_in_production(
     rule: str, may: bool, registry: Registry, monkeypatch: pytest.MonkeyPatch
