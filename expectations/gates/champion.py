@@ -24,12 +24,13 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
     }
     margins = {"sensitivity": rule.max_sensitivity_loss, "specificity": rule.max_specificity_loss}
     kept = {name: at_least(change, -margins[name]) for name, change in changes.items()}
-    slices = tuple(
-        f"{column} {level}"
-        for column, levels in comparison["slices"].items()
-        for level, one in levels.items()
+    lost = {
+        (way, group): -one["gain"]["value"]
+        for way, groups in comparison["slices"].items()
+        for group, one in groups.items()
         if -one["gain"]["value"] > rule.max_slice_loss and one["gain"]["high"] < 0
-    )
+    }
+    way, group = max(lost, key=lambda one: lost[one], default=("", ""))
     numbers = {"confidence": Number(comparison["confidence"], "rate")}
     for name, change in changes.items():
         numbers[f"{name}_change"] = change
@@ -42,7 +43,7 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
         numbers["p"] = Number(comparison["p"])
     is_better = comparison["confidence"] >= rule.min_confidence
     status: Status = "pass"
-    if not is_better or slices or "block" in kept.values():
+    if not is_better or lost or "block" in kept.values():
         status = "warn"
     elif "insufficient" in kept.values():
         status = "insufficient"
@@ -54,6 +55,7 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
         n=min(comparison["n_patients"], comparison["n_controls"]),
         n_unit="people",
         numbers=numbers,
-        names={"champion": (str(comparison["champion"]),), "slices": slices},
+        names={"champion": (str(comparison["champion"]),)}
+        | ({"by": (way,), "group": (group,)} if lost else {}),
         severity="warning",
     )

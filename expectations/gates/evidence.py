@@ -145,7 +145,7 @@ def seed_stability(
 
 def label_quality(found: Mapping[str, Any], rule: LabelQuality) -> Verdict:
     """Are the labels right that the model is measured by?  A person looks where they may not be."""
-    suspects = number_of(found["suspects"], "rate") if found["suspects"] else None
+    suspects = number_of(found["suspects"], "share") if found["suspects"] else None
     status = at_most(suspects, rule.max_suspects) if suspects else "insufficient"
     return Verdict(
         "label_quality",
@@ -154,8 +154,9 @@ def label_quality(found: Mapping[str, Any], rule: LabelQuality) -> Verdict:
         threshold=rule.max_suspects,
         n=found["n"],
         n_unit="people",
-        numbers={
-            name: Number(found[name], "share")
+        numbers={name: Number(found[name], "people") for name in ("n_patients", "n_controls")}
+        | {
+            name: Number(found[name], "rate")
             for name in ("contradicted", "grey", "not_by_clinician")
             if found[name] is not None
         },

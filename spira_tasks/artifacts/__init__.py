@@ -11,6 +11,7 @@ Layout, the same in a folder and in a bucket::
     checkpoints/<key>.safetensors   the state of unfinished work on the result of a key, sealed
     decisions/<kind>/<id>.json      what people decided: releases, waivers, erasures
     audit/<number>.json             the audit log, each event with the hash of the one before
+    evidence/<kind>/<recipe>.json   what experiments found about a recipe, sealed
     history.json                    the events of decisions so far, sealed: a part of the log
     erasures/<tag>.json             the journal of an erasure that is not finished
     redactions/<sha256>.json        which table took the place of one that held an erased subject

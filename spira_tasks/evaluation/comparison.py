@@ -12,23 +12,24 @@ import pandas as pd
 from spira_tasks.speech import metrics
 from spira_tasks.speech.metrics import Array
 
-SLICES = ("sex", "age_band", "mask_type", "hospital_id")
-AGE_BANDS = {"18-39": 40, "40-59": 60, "60-74": 75, "75+": math.inf}  # name to the age above it
 
-
-def compare(pairs: pd.DataFrame, n_resamples: int, seed: int, min_cell: int) -> dict[str, Any]:
+def compare(
+    pairs: pd.DataFrame, groups: pd.DataFrame, n_resamples: int, seed: int, min_cell: int
+) -> dict[str, Any]:
     """Differences of a challenger and a champion, challenger minus champion.
 
     Parameters
     ----------
     pairs : DataFrame
         One row a person, by subject: ``label`` in {0, 1}; ``challenger`` and ``champion``, mean
-        probabilities; ``challenger_point`` and ``champion_point``, where each calls a patient; and
-        any of ``SLICES``.
+        probabilities; ``challenger_point`` and ``champion_point``, where each calls a patient.
+    groups : DataFrame
+        The groups of the same people, one column a way of grouping, as ``slices.categories`` has
+        them.
     n_resamples, seed : int
         Of people, the same ones for both models.
     min_cell : int
-        Fewest patients, and fewest controls, of a slice that is compared.
+        Fewest patients, and fewest controls, of a group that is compared.
 
     Returns
     -------
@@ -36,7 +37,7 @@ def compare(pairs: pd.DataFrame, n_resamples: int, seed: int, min_cell: int) -> 
         ``n_patients`` and ``n_controls``; ``gain`` in AUC, ``sensitivity_change`` and
         ``specificity_change``, each with its 95 % interval; ``confidence``, the share of resamples
         with a gain; ``n_only_champion_right``, ``n_only_challenger_right`` and McNemar's ``p``;
-        ``slices``, by column and level.
+        ``slices``, by way of grouping and group.
     """
     labels = pairs["label"].to_numpy(float)
     weights = metrics.subject_resamples(pairs.index.to_numpy(str), n_resamples, seed)
@@ -57,7 +58,7 @@ def compare(pairs: pd.DataFrame, n_resamples: int, seed: int, min_cell: int) -> 
         "n_only_champion_right": n_only[0],
         "n_only_challenger_right": n_only[1],
         "p": mcnemar(*n_only),
-        "slices": _slices(pairs, weights, min_cell),
+        "slices": _slices(pairs, groups.loc[pairs.index], weights, min_cell),
     }
     for name, label in (("sensitivity", 1), ("specificity", 0)):
         of_class = labels == label
@@ -127,17 +128,6 @@ def paired_interval(
     return difference - distance(below[0], above[1]), difference + distance(above[0], below[1])
 
 
-def sliced(people: pd.DataFrame) -> pd.DataFrame:
-    """The columns of ``SLICES`` of a table with one row a person; no level where it is unknown."""
-    table = people[[name for name in SLICES if name in people]].astype("object")
-    if "age" in people:
-        ends = [0, *AGE_BANDS.values()]
-        table["age_band"] = pd.cut(
-            people["age"].astype(float), ends, right=False, labels=[*AGE_BANDS]
-        )
-    return table
-
-
 def _changes(pairs: pd.DataFrame, weights: Array) -> dict[str, Array]:
     labels = pairs["label"].to_numpy(float)
     of_challenger, of_champion = (
@@ -149,17 +139,19 @@ def _changes(pairs: pd.DataFrame, weights: Array) -> dict[str, Array]:
     return {name: of_challenger[name] - of_champion[name] for name in of_challenger}
 
 
-def _slices(pairs: pd.DataFrame, weights: Array, min_cell: int) -> dict[str, Any]:
-    """The gain in AUC of each slice that has enough people of both classes."""
+def _slices(
+    pairs: pd.DataFrame, groups: pd.DataFrame, weights: Array, min_cell: int
+) -> dict[str, Any]:
+    """The gain in AUC of each group that has enough people of both classes."""
     found: dict[str, Any] = {}
-    for column in (name for name in SLICES if name in pairs):
-        for level in sorted(map(str, pairs[column].dropna().unique())):
-            chosen = (pairs[column].astype(str) == level).to_numpy()
+    for way in groups:
+        for group in sorted(groups[way].dropna().unique()):
+            chosen = (groups[way] == group).to_numpy()
             counts = pairs["label"][chosen].value_counts()
             if min(counts.get(0, 0), counts.get(1, 0)) < min_cell:
                 continue
             gain = _changes(pairs[chosen], weights[:, chosen])["auc"]
-            found.setdefault(column, {})[level] = {
+            found.setdefault(str(way), {})[str(group)] = {
                 "n_patients": int(counts[1]),
                 "n_controls": int(counts[0]),
                 "gain": asdict(metrics.estimate(gain)),

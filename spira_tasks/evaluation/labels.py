@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from expectations.signs import contradicted
+from spira_tasks.contract.verdict import is_small
 from spira_tasks.evaluation.association import counted, cramers_v
 from spira_tasks.speech import metrics
 
@@ -63,19 +64,22 @@ def quality(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``n``, people with a prediction; ``suspects``, the share of them whose label the model is
-        confident to be another, with its Wilson interval, None without any; ``contradicted``,
-        ``grey`` and ``not_by_clinician``: shares of the people of the table whose vital signs speak
-        against the label, whose SpO2 is in between in room air, and whose label is of no clinician;
-        None where the table has no such column.
+        ``n``, people with a prediction, and of these ``n_patients`` and ``n_controls``;
+        ``suspects``, the share of them whose label the model is confident to be another, with its
+        Wilson interval, None without any; ``contradicted``, ``grey`` and ``not_by_clinician``:
+        shares of the people of the table whose vital signs speak against the label, whose SpO2 is
+        in between in room air, and whose label is of no clinician; None where the table has no
+        such column, or where they would tell of few people.
     """
     people = table[table["label"].notna()].drop_duplicates("subject_id")
     of_people = predictions.groupby("subject_id")[["label", "clean"]].mean().dropna()
-    found: dict[str, Any] = {"n": len(of_people), "suspects": None}
-    if len(of_people):
-        labels = of_people["label"].round().to_numpy(int)
+    labels = of_people["label"].round().to_numpy(int)
+    n_patients = int(labels.sum())
+    found: dict[str, Any] = {"n": len(labels), "n_patients": n_patients, "suspects": None}
+    found["n_controls"] = len(labels) - n_patients
+    if len(labels):
         share = float(confident(labels, of_people["clean"].to_numpy(float)).mean())
-        low, high = metrics.wilson_interval(share, len(of_people))
+        low, high = metrics.wilson_interval(share, len(labels))
         found["suspects"] = {"value": share, "low": low, "high": high}
     found |= dict.fromkeys(("contradicted", "grey", "not_by_clinician"))
     signs = ("spo2", "on_oxygen", "resp_rate")
@@ -113,5 +117,7 @@ def missingness(table: pd.DataFrame) -> dict[str, Any]:
     return worst
 
 
-def _share(which: pd.Series) -> float:
-    return float(which.fillna(False).astype(bool).mean())
+def _share(which: pd.Series) -> float | None:
+    """None also where it would tell of few people."""
+    known = which.fillna(False).astype(bool)
+    return None if is_small(int(known.sum())) else float(known.mean())

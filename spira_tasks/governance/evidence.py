@@ -70,6 +70,7 @@ def collect(
     import pandas as pd
 
     from spira_tasks.evaluation import labels
+    from spira_tasks.evaluation.slices import numbered
     from spira_tasks.tracking import Tracker
 
     store = work.store
@@ -79,13 +80,19 @@ def collect(
     table = pd.read_parquet(recordings.path("recordings.parquet"))
     predictions = pd.read_parquet(report.path("predictions.parquet"))
     own = (work.run_id, challenger.classifier, recordings.digest)
+    found = {kind: find(store, kind, recipe) for kind in get_args(Kind)}
+    if at_sites := found["unseen_sites"]:
+        # as on the pages of the run: hospitals are numbered
+        names = pd.Series([*at_sites["levels"]])
+        numbers = numbered(names, table["hospital_id"]).fillna("other")
+        at_sites["levels"] = dict(zip(numbers, at_sites["levels"].values(), strict=True))
     return {
         "is_checked": challenger.tags.get("spira.servable") == "true",
         "test_budget": of_test_set(store, policy.read().rules, evaluation, own),
         "label_quality": labels.quality(table, predictions),
         "missingness": labels.missingness(table),
         "seed": settings.get("seed"),
-        **{kind: find(store, kind, recipe) for kind in get_args(Kind)},
+        **found,
     }
 
 

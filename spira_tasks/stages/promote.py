@@ -247,7 +247,7 @@ def beats_champion(
 
     from expectations import policy
     from expectations.gates.champion import compare
-    from spira_tasks.evaluation import comparison
+    from spira_tasks.evaluation import comparison, slices
     from spira_tasks.governance.applied import REFUSED
 
     champion = tracker.champion()
@@ -263,16 +263,16 @@ def beats_champion(
     predictions = pd.read_parquet(inputs.report.path("predictions.parquet"))
     evaluation = json.loads(inputs.report.path("evaluation.json").read_text())
     mine = predictions[predictions["split"] == "test"].rename(columns={"clean": "challenger"})
-    people = recordings.drop_duplicates("subject_id").set_index("subject_id")
+    test = recordings[recordings["record_id"].isin(mine["record_id"])]
+    groups = slices.categories(test, recordings).groupby(test["subject_id"]).first()
     pairs = (
         mine.groupby("subject_id")[["label", "challenger"]]
         .mean()
         .assign(challenger_point=evaluation["operating_point"])
         .join(score(champion, tracker, recordings, work), how="inner")
-        .join(comparison.sliced(people))
     )
     rule = policy.read().rules.better_than_champion
-    differences = comparison.compare(pairs, rule.n_resamples, rule.seed, rule.min_cell)
+    differences = comparison.compare(pairs, groups, rule.n_resamples, rule.seed, rule.min_cell)
     return compare({"champion": champion.version, **differences}, rule)
 
 

@@ -16,7 +16,7 @@ from expectations.words import LANGUAGES, Language
 from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
-from spira_tasks.contract.verdict import Verdict
+from spira_tasks.contract.verdict import Verdict, suppress
 from spira_tasks.evaluation import labels, stability
 from spira_tasks.governance import audit, evidence
 
@@ -249,6 +249,17 @@ def test_labels_that_were_flipped_are_seen(flipped: float, status: str) -> None:
     assert found.observed is not None
     assert found.observed.value == pytest.approx(flipped, abs=0.02)
     assert found.numbers["contradicted"].value == pytest.approx(flipped)
+
+
+def test_few_labels_that_look_wrong_are_not_counted() -> None:
+    found = gates.label_quality(labels.quality(*cohort(60, flipped=0.04)), RULES.label_quality)
+    shown = suppress(found)
+    assert found.observed is not None
+    assert 0 < (found.observed.value or 0) < 5 / 60
+    assert shown.observed is not None
+    assert shown.observed.value is None
+    assert "contradicted" not in found.numbers
+    assert not set("123456789") & set(sentence(found, "en").replace("fewer than 5", ""))
 
 
 def test_a_task_that_only_the_ill_lack_is_seen() -> None:
