@@ -30,7 +30,7 @@ from spira_services.labels.policy import POLICY, LabelPolicy, settled
 from spira_services.subjects import erased_tags
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
-from spira_tasks.artifacts.sources import NEWEST, open_backend
+from spira_tasks.artifacts.sources import NEWEST, SHEET, open_backend
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.intake.record_contract import COLUMNS
@@ -38,7 +38,6 @@ from spira_tasks.progress import progress
 
 TABLE = "recordings.csv"
 NOISES = "ward_noise.csv"  # the rooms, for a training to mix under other voices
-SHEET = "snapshot.json"
 DATASHEET = "datasheet.md"
 FORMAT = "spira.snapshot/1"
 log = logging.getLogger(__name__)
@@ -110,7 +109,8 @@ def write(
         if backend.find(_file(digest)) is None:
             backend.write(_file(digest), blobs.path(f"sha256:{digest}"), durable=True)
     changes = _changes(before, rows) | {"since": since if is_newest else ""}
-    backend.write_once(SHEET, canonical_json(about))
+    checks = [one.to_dict() for one in labels.checks]
+    backend.write_once(SHEET, canonical_json({**about, "checks": checks}))
     backend.write_once(DATASHEET, datasheet(about, changes, labels).encode())
     backend.write_once(NOISES, _noises(rows))
     is_new = backend.write_once(TABLE, table)  # the last: a run finds no table before its files

@@ -144,23 +144,26 @@ def seed_stability(
 
 
 def label_quality(found: Mapping[str, Any], rule: LabelQuality) -> Verdict:
-    """Are the labels right that the model is measured by?  A person looks where they may not be."""
+    """Are the labels right that the model is measured by?  A person looks where they may not be.
+
+    Or where those who labelled disagree, or most labels rest on one of them.
+    """
     suspects = number_of(found["suspects"], "share") if found["suspects"] else None
     status = at_most(suspects, rule.max_suspects) if suspects else "insufficient"
+    state = {"block": "many", "pass": "doubted" if found["is_doubted"] else ""}.get(status, "")
+    numbers = {name: Number(found[name], "people") for name in ("n_patients", "n_controls")}
+    for name in ("contradicted", "grey", "not_by_clinician", "alone", "agreement"):
+        if found[name] is not None:
+            numbers[name] = Number(found[name], "statistic" if name == "agreement" else "rate")
     return Verdict(
         "label_quality",
-        "pass" if status == "pass" else "insufficient",
+        "insufficient" if state or status != "pass" else "pass",
         observed=suspects,
         threshold=rule.max_suspects,
         n=found["n"],
         n_unit="people",
-        numbers={name: Number(found[name], "people") for name in ("n_patients", "n_controls")}
-        | {
-            name: Number(found[name], "rate")
-            for name in ("contradicted", "grey", "not_by_clinician")
-            if found[name] is not None
-        },
-        names={"state": ("many",) if status == "block" else ()},
+        numbers=numbers,
+        names={"state": (state,) if state else ()},
         severity="warning",
     )
 

@@ -89,7 +89,7 @@ def collect(
     return {
         "is_checked": challenger.tags.get("spira.servable") == "true",
         "test_budget": of_test_set(store, policy.read().rules, evaluation, own),
-        "label_quality": labels.quality(table, predictions),
+        "label_quality": {**labels.quality(table, predictions), **_said(store, work.run_id)},
         "missingness": labels.missingness(table),
         "seed": settings.get("seed"),
         **found,
@@ -126,6 +126,18 @@ def recipe_of(store: Store, model: str) -> str | None:
             {k: v for k, v in found.items() if k in (keys or found) and k not in NOT_RECIPE}
         )
     return sha256(b"spira.recipe/1\0" + canonical_json({"parts": parts})).hexdigest()[:32]
+
+
+def _said(store: Store, run_id: str) -> dict[str, Any]:
+    """What the sheet of the snapshot said of the labels; None where the data were no snapshot."""
+    ingest = store.runs.step(run_id, "ingest")
+    said = {one.id: one for one in ingest.verdicts} if ingest else {}
+    agreement, second = said.get("label_agreement"), said.get("second_opinion")
+    return {
+        "is_doubted": any(one and one.status != "pass" for one in (agreement, second)),
+        "agreement": agreement.observed.value if agreement and agreement.observed else None,
+        "alone": second.observed.value if second and second.observed else None,
+    }
 
 
 def publish(store: Store, kind: Kind, recipe: str, content: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -189,7 +189,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     (outputs.report / "ingest.json").write_text(json.dumps(report, indent=1, sort_keys=True))
     for reason, n in report["n_by_reason"].items():
         log.warning("ingest: %s recordings in quarantine: %s", few_or(n), reason)
-    return Outcome(metrics, verdicts(table, refused, refused_noises, config))
+    of_rows = verdicts(table, refused, refused_noises, config)
+    return Outcome(metrics, (*of_rows, *of_labels(inputs.data)))
 
 
 def put_aside(faults: Faults, wrong: Faults) -> None:
@@ -354,6 +355,21 @@ def counts(table: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
         "n_without_label": int(table["label"].isna().sum()),
         "n_by_split_given": by(table["split_given"]),
     }
+
+
+def of_labels(data: Directory) -> Iterator[Verdict]:
+    """What the sheet of a snapshot says of its labels, which no table of recordings says."""
+    from spira_tasks.artifacts.sources import SHEET
+
+    if SHEET not in data.names:
+        return
+    try:
+        known = [Verdict.from_dict(one) for one in json.loads(data.read(SHEET)).get("checks", ())]
+    except (ValueError, AttributeError):
+        raise ConfigError(
+            f"{SHEET} in the data is no sheet of a snapshot; write it again"
+        ) from None
+    yield from (one for one in known if one.suite == "labels" and not one.stops)
 
 
 def verdicts(

@@ -241,9 +241,24 @@ def cohort(n: int = 200, flipped: float = 0.0) -> tuple[pd.DataFrame, pd.DataFra
     return recordings, people.assign(clean=clean)
 
 
+def of_labels(
+    recordings: pd.DataFrame, predictions: pd.DataFrame, is_doubted: bool = False
+) -> dict[str, Any]:
+    said = {"agreement": 0.41, "alone": 0.6} if is_doubted else {"agreement": None, "alone": None}
+    said |= {"is_doubted": is_doubted}
+    return {**labels.quality(recordings, predictions), **said}
+
+
+def test_labels_on_which_clinicians_disagree_are_left_to_a_person() -> None:
+    doubted = of_labels(*cohort(), is_doubted=True)
+    found = gates.label_quality(doubted, RULES.label_quality)
+    assert found.status == "insufficient"
+    assert "alpha of 0.41" in sentence(found, "en")
+
+
 @pytest.mark.parametrize(("flipped", "status"), [(0.0, "pass"), (0.1, "insufficient")])
 def test_labels_that_were_flipped_are_seen(flipped: float, status: str) -> None:
-    found = gates.label_quality(labels.quality(*cohort(flipped=flipped)), RULES.label_quality)
+    found = gates.label_quality(of_labels(*cohort(flipped=flipped)), RULES.label_quality)
     assert found.status == status
     assert found.names["state"] == (("many",) if flipped else ())
     assert found.observed is not None
@@ -252,7 +267,7 @@ def test_labels_that_were_flipped_are_seen(flipped: float, status: str) -> None:
 
 
 def test_few_labels_that_look_wrong_are_not_counted() -> None:
-    found = gates.label_quality(labels.quality(*cohort(60, flipped=0.04)), RULES.label_quality)
+    found = gates.label_quality(of_labels(*cohort(60, flipped=0.04)), RULES.label_quality)
     shown = suppress(found)
     assert found.observed is not None
     assert 0 < (found.observed.value or 0) < 5 / 60
@@ -281,7 +296,7 @@ def test_every_verdict_has_its_sentence(n: int, quality: float, language: Langua
     found = {
         "is_checked": quality > 0.5,
         "test_budget": of_test,
-        "label_quality": labels.quality(*cohort(n, 1 - quality)),
+        "label_quality": of_labels(*cohort(n, 1 - quality), quality < 0.9),
         "missingness": {"task": "VOWEL", "value": 1 - quality, "chance": 0.3, "n": n // 2},
         "seed": 15,
         "seed_stability": None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -454,3 +455,27 @@ def test_a_new_day_is_another_result_with_the_same_table(cohort: Cohort, store: 
     days = [Ingested(data, store, run_id=f"d{day}", as_of=f"2026-11-0{day}") for day in (1, 2, 3)]
     assert days[0].digests["recordings"] == days[1].digests["recordings"]
     assert days[2].reasons == {"r000": "retention_expired"}
+
+
+def test_a_sheet_that_is_none_is_refused_and_says_what_to_do(cohort: Cohort, store: Store) -> None:
+    data = cohort.write()
+    (cohort.folder / "snapshot.json").write_text('["no sheet"]')
+    with pytest.raises(ConfigError, match=r"snapshot.json in the data is no sheet of a snapshot"):
+        Ingested(data, store)
+
+
+def test_a_sheet_says_nothing_but_what_is_to_be_said_of_labels(
+    cohort: Cohort, store: Store
+) -> None:
+    """Whoever writes the data could otherwise let a run pass or fail for any reason."""
+    data = cohort.write()
+    checks = [
+        Verdict("label_agreement", "warn", suite="labels", severity="warning").to_dict(),
+        Verdict("known_sites", "pass").to_dict(),
+        Verdict("second_opinion", "block", suite="labels").to_dict(),
+    ]
+    (cohort.folder / "snapshot.json").write_text(json.dumps({"checks": checks}))
+    made = Ingested(data, store)
+    assert not made.blocked
+    assert [one.id for one in made.record.verdicts if one.suite == "labels"] == ["label_agreement"]
+    assert len([one for one in made.record.verdicts if one.id == "known_sites"]) == 1

@@ -85,6 +85,9 @@ def test_what_was_accepted_and_labelled_is_a_table_that_ingest_takes_whole(
     ingested = Ingested(f"folder:{made.place}", Store(str(tmp_path / "store")), as_of=today)
     table = ingested.table("recordings")
     assert ingested.table("quarantine").empty
+    verdicts = ingested.verdicts.values()
+    said = {one.id: one.status for one in verdicts if one.suite == "labels"}
+    assert said == {"label_agreement": "insufficient", "second_opinion": "pass"}
     assert set(table["label_source"]) == {"hospital_record"}
     assert sorted(table.groupby("subject_id")["label"].first()) == [0, 1]
     kept = {row.task: row.sha256 for row in table.itertuples() if row.label == 1}
