@@ -51,6 +51,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     from spira_services import retraining, server, snapshot
     from spira_services.database import now, opened
     from spira_services.labels.policy import POLICY
+    from spira_tasks.artifacts.sources import SHEET
 
     with opened() as engine:
         moment = now()
@@ -76,7 +77,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         log.info("snapshot: no training is woken; not reached: %s", ", ".join(decision.missing))
     about = {"place": made.place, **asdict(decision)}
     (outputs.snapshot / "decision.json").write_text(json.dumps(about, indent=1, sort_keys=True))
-    (outputs.snapshot / snapshot.SHEET).write_text(json.dumps(made.about, indent=1, sort_keys=True))
+    (outputs.snapshot / SHEET).write_text(json.dumps(made.about, indent=1, sort_keys=True))
     sheet = snapshot.datasheet(made.about, made.changes, made.labels)
     (outputs.snapshot / snapshot.DATASHEET).write_text(sheet)
     metrics = {

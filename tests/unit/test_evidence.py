@@ -244,8 +244,9 @@ def cohort(n: int = 200, flipped: float = 0.0) -> tuple[pd.DataFrame, pd.DataFra
 def of_labels(
     recordings: pd.DataFrame, predictions: pd.DataFrame, is_doubted: bool = False
 ) -> dict[str, Any]:
-    said = {"agreement": 0.41, "alone": 0.6} if is_doubted else {"agreement": None, "alone": None}
-    said |= {"is_doubted": is_doubted}
+    said: dict[str, Any] = {"agreement": None, "alone": None, "is_doubted": is_doubted}
+    if is_doubted:
+        said |= {"agreement": 0.41, "alone": 0.6}
     return {**labels.quality(recordings, predictions), **said}
 
 
