@@ -30,10 +30,10 @@ from spira_services.labels.policy import POLICY, LabelPolicy, settled
 from spira_services.subjects import erased_tags
 from spira_tasks.artifacts.backends import Backend
 from spira_tasks.artifacts.blobs import Blobs, canonical_json
-from spira_tasks.artifacts.sources import NEWEST, SHEET, open_backend
+from spira_tasks.artifacts.sources import NEWEST, open_backend
 from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.intake.pseudonyms import tombstone_tag
-from spira_tasks.intake.record_contract import COLUMNS
+from spira_tasks.intake.record_contract import COLUMNS, SHEET
 from spira_tasks.progress import progress
 
 TABLE = "recordings.csv"

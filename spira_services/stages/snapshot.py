@@ -51,7 +51,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     from spira_services import retraining, server, snapshot
     from spira_services.database import now, opened
     from spira_services.labels.policy import POLICY
-    from spira_tasks.artifacts.sources import SHEET
+    from spira_tasks.intake.record_contract import SHEET
 
     with opened() as engine:
         moment = now()

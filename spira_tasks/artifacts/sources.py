@@ -19,7 +19,6 @@ from spira_tasks.progress import progress
 
 T = TypeVar("T")
 NEWEST = "newest.json"  # in a folder of snapshots: which one is to be read
-SHEET = "snapshot.json"  # in a snapshot: what it holds, and what is to be said of its labels
 
 
 class Directory:

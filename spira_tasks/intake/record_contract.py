@@ -90,6 +90,7 @@ COLUMNS = {
 # learned from, on the side of a split where models learn.
 WEAK_SOURCES = ("weak",)
 WEAK_SIDES = ("train",)
+SHEET = "snapshot.json"  # beside the table of a snapshot: what is to be said of its labels
 LEFT_OUT = "left_out.json"  # beside a split table: how many of them are not in it
 # Columns in which people can write what they like; the others cannot hold a name.
 FREE_TEXT = tuple(

@@ -359,7 +359,7 @@ def counts(table: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
 
 def of_labels(data: Directory) -> Iterator[Verdict]:
     """What the sheet of a snapshot says of its labels, which no table of recordings says."""
-    from spira_tasks.artifacts.sources import SHEET
+    from spira_tasks.intake.record_contract import SHEET
 
     if SHEET not in data.names:
         return
