@@ -209,7 +209,7 @@ def _suites(t: Words, facts: RunFacts) -> Iterator[Context]:
 
 def _verdict_row(t: Words, facts: RunFacts, verdict: Verdict) -> Context:
     language = t.language
-    part = "suites" if verdict.suite else "policy"
+    part = "policy" if t.has(f"gate.{verdict.id}.expected") else "suites"
     gate = UNKNOWN if verdict.suite else t("severity.gate")
     return {
         "title": in_words.title(verdict, language),

@@ -49,7 +49,7 @@ def by_question(facts: RunFacts) -> dict[str, list[Verdict]]:
         verdict.id: verdict
         for step in STEPS
         for verdict in facts.verdicts.get(step, ())
-        if not verdict.suite
+        if not verdict.kind  # no expectation of the data
     }
     place = {id: (question, n) for question, ids in QUESTIONS.items() for n, id in enumerate(ids)}
     grouped: dict[str, list[Verdict]] = {question: [] for question in QUESTIONS}

@@ -66,7 +66,7 @@ def warnings(t: Words, facts: RunFacts, but: Collection[str] = ()) -> list[str]:
     return [
         sentence(one, t.language)
         for one in facts.checks
-        if tone(one) == "warn" and not one.waiver and (one.suite or one.id not in but)
+        if tone(one) == "warn" and not one.waiver and one.id not in but
     ]
 
 

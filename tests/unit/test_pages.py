@@ -14,8 +14,9 @@ from run_facts import AT, BY_REASON, BY_SITE, facts, history, sound, summary, ve
 import expectations.words
 from expectations.words import LANGUAGES, Language, Words, texts
 from expectations.words.catalogue import committed
+from expectations.words.verdicts import gates
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.verdict import Waiver
+from spira_tasks.contract.verdict import Number, Waiver
 from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.intake.releases import RELEASABLE
 from spira_tasks.reports import documents, pages, tables
@@ -32,6 +33,7 @@ from spira_tasks.reports.facts import (
     StepFacts,
     Tally,
 )
+from spira_tasks.reports.questions import QUESTIONS
 from spira_tasks.stages.ingest import NOT_PERMITTED, UNNAMED
 
 SCRIPT = "<script>alert(1)</script>"
@@ -374,6 +376,28 @@ def test_the_model_card_says_what_it_is_for_before_how_it_was_trained(site: Path
     headings = [text for tag, text in card.words if tag == "h2"]
     assert headings[:2] == ["Intended use", "Model details"]
     assert ("summary", "Settings of the training (2)") in card.words
+
+
+def test_each_gate_of_a_model_stands_under_its_question(tmp_path: Path) -> None:
+    probe = verdict("noise_only_control", "block", observed=Number(0.8, low=0.7, high=0.9),
+                    threshold=0.6, n=60, suite="confounds", severity="critical")  # fmt: skip
+    render(tmp_path, facts(verdicts={"check_confounds": (probe,), **sound().verdicts}))
+    page = words(tmp_path, "verdict.en.html")
+    heard, right = page.index("Does it hear the illness"), page.index("How often is it right")
+    for gate in ("ward_noise_counterfactual", "noise_only_control"):
+        title = Words("en")(f"gate.{gate}.title")
+        assert heard < page.index(title, heard) < right, title
+    assert right < page.index("Finds the patients", right)
+
+
+def test_every_gate_of_a_model_has_its_question() -> None:
+    of_data = {
+        *("drift_reference", "known_sites", "label_agreement", "quarantine_share"),
+        *("quarantine_share_by_site", "rows_conserved", "second_opinion", "standard_limits"),
+        "ward_noise_files",
+    }
+    placed = {id for ids in QUESTIONS.values() for id in ids}
+    assert set(gates()) - of_data == placed
 
 
 def test_the_model_card_shows_groups_calibration_benefit_and_what_changes_the_answer(
