@@ -284,12 +284,24 @@ def endings() -> dict[str, RunFacts]:
                      names={"champion": ("2",)})  # fmt: skip
     waits = (verdict("better_than_champion"), verdict("approved_by_a_person", "warn",
              names={"version": ("3",)}))  # fmt: skip
+    few = tuple(
+        verdict(id, "insufficient", observed=rate(0.1, 0.0, 0.4), threshold=0.05, n=20,
+                n_unit="people", severity="warning")
+        for id in ("ward_noise_flips", "slice_gap", "stratified_auc", "calibration_slope")
+    )  # fmt: skip
+    group = verdict(
+        "stratified_auc", "block", observed=rate(0.55, 0.45, 0.65), threshold=0.6, n=54,
+        numbers={"explained": rate(0.2, 0.1, 0.3), "tolerated": Number(0.05)},
+        names={"by": ("app_version",)},
+    )  # fmt: skip
     step = StepFacts("train", "failed", error="ServiceUnavailable", message="no answer")
     started: dict[str, Any] = {"evaluation": None, "model": None, "verdicts": {}}
     return {
         "promoted": sound(),
         "waived": sound(verdicts={"check_training_set": (waived(),), "promote": passed}),
         "waits": sound(outcome="kept", verdicts={"promote": (*passed, *waits)}),
+        "open": sound(outcome="kept", verdicts={"promote": (*passed, *few, *waits)}),
+        "group": sound(outcome="blocked", verdicts={"promote": (group, *passed)}),
         "kept": sound(outcome="kept", verdicts={"promote": (*passed, better)}),
         "blocked": facts(),
         "noise": sound(outcome="blocked", verdicts={"promote": (noise, *passed[1:])}),

@@ -13,6 +13,7 @@ from spira_tasks.reports.facts import Evaluation, Interval, RunFacts, RunSummary
 from spira_tasks.reports.tables import BANDS
 
 PARTS = ("policy", "plan", "suites")  # files of limits
+N_OPEN = 2  # checks that the first screen names
 N_GROUPS = 4  # of a dimension, as many as the first screen names
 
 
@@ -145,7 +146,8 @@ def _explanation(t: Words, facts: RunFacts) -> str:
         key += "_model" if trained else "_data"
     kind = getattr(_first(facts, "failed"), "error", "") if facts.outcome == "failed" else ""
     said = t.first(f"explanation.error.{kind}", key)
-    if facts.outcome == "promoted" and facts.model and facts.champion == facts.model.version:
+    is_champion = facts.model is not None and facts.champion == facts.model.version
+    if _waits(facts) or (facts.outcome == "promoted" and is_champion):
         return said
     state = "unknown" if facts.champion is None else "in_use" if facts.champion else "none"
     model = t("who.version", name="spira", version=facts.champion)
@@ -161,7 +163,8 @@ def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
         compared = [sentence(one, t.language) for one in against[:1]]
         if facts.outcome == "promoted" or _waits(facts):
             waits = facts.outcome != "promoted"
-            begins = [t("why.waits")] if waits else [*compared, _passed(t, facts)]
+            first = [] if against and against[0].observed else compared  # there was no champion
+            begins = [_open(t, facts)] if waits else [*first, _passed(t, facts)]
             return " ".join([*begins, *_rates(t, facts.evaluation)])
         if compared:
             return compared[0]
@@ -171,6 +174,14 @@ def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
     if facts.outcome == "running" and waiting is not None:
         return t("why.running", step=t.name("step", waiting.name))
     return t(f"why.{facts.outcome}")
+
+
+def _open(t: Words, facts: RunFacts) -> str:
+    """What a person has to decide on."""
+    names = [title(one, t.language) for one in facts.checks if one.status == "insufficient"]
+    if len(names) > N_OPEN:
+        names[N_OPEN:] = [t("whom.more", n=len(names) - N_OPEN)]
+    return t("why.open", checks=", ".join(names)) if names else t("why.waits")
 
 
 def _rates(t: Words, evaluation: Evaluation | None) -> Iterator[str]:

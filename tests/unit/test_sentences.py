@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from run_facts import facts, rows, sound, verdict, waived
+from run_facts import endings, facts, rows, sound, verdict, waived
 
 from expectations import policy
 from expectations.gates import model
@@ -119,6 +119,16 @@ def test_a_model_that_only_waits_for_a_person_says_so() -> None:
     assert headline.word == "Not yet: a person decides"
     assert f"it waits for a person to approve it. {RATES}" in headline.why
     assert "model approve" in headline.next
+
+
+def test_a_model_that_waits_names_the_checks_that_could_not_tell() -> None:
+    assert why(endings()["open"]).startswith(
+        "No check stops it, but these have too few people to tell: "
+        f"{EN('gate.ward_noise_flips.title')}, {EN('gate.slice_gap.title')}, 2 more. "
+    )
+    assert why(endings()["open"]).endswith(
+        RATES.replace("52 (33–79)", "88 (81–93)").replace("48 (21–67)", "12 (7–19)")
+    )
 
 
 def test_a_promoted_model_says_for_whom_it_may_not_serve() -> None:
