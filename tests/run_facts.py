@@ -232,7 +232,8 @@ MEASURED: dict[str, Any] = {
                 "parts": {"speech": 31.0, "pauses": -2.0, "edges": 0.4},
                 "bands": [1.0],
             }
-        ]
+        ],
+        "randomised": {"all_layers": {"signed": 0.03, "absolute": 0.2}},
     },
 }
 

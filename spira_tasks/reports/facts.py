@@ -135,6 +135,7 @@ class Evaluation:
     drops: Mapping[str, Interval] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()  # without added noise; none where a table is gone
     measured: Mapping[str, Any] = field(default_factory=dict)  # the rest, by gather.MEASURED
+    explained_png: bytes = b""  # the plot of what pushed some answers
 
     @property
     def is_published(self) -> bool:

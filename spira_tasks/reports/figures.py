@@ -193,6 +193,14 @@ def explained(t: Words, evaluation: Evaluation) -> list[tuple[str, ...]]:
     ]
 
 
+def explained_check(t: Words, evaluation: Evaluation) -> str:
+    """Whether the maps show what the network learned, or the sound alone."""
+    random = evaluation.measured.get("explanations", {}).get("randomised")
+    if not random:
+        return ""
+    return t("explained.check", correlation=t.number(random["all_layers"]["signed"], 2))
+
+
 def benefits(t: Words, evaluation: Evaluation) -> list[tuple[str, ...]]:
     """Net benefit by prevalence and by the probability from which one would act."""
     return [

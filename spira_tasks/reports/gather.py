@@ -345,6 +345,7 @@ def _evaluation(reader: Reader, table: pd.DataFrame | None) -> Evaluation | None
         drops={name: Interval(**one) for name, one in report["drop_in_balanced_accuracy"].items()},
         slices=tuple(tables.slices(table, predictions, report["operating_point"])),
         measured={name: report[name] for name in MEASURED if report.get(name)},
+        explained_png=reader.read("evaluate.report", "explanations.png") or b"",
     )
 
 

@@ -6,6 +6,7 @@ in ``expectations.words``, the layout in ``templates``.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -260,6 +261,8 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
         "measured": figures.of_measured(t, evaluation) if evaluation else [],
         "benefits": figures.benefits(t, evaluation) if evaluation else [],
         "explained": figures.explained(t, evaluation) if evaluation else [],
+        "explained_check": figures.explained_check(t, evaluation) if evaluation else "",
+        "explained_png": b64encode(evaluation.explained_png).decode() if evaluation else "",
         "checks": [
             (
                 t.name("step", step),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -509,3 +510,18 @@ def test_an_experiment_shows_intervals_tests_and_cost_and_no_count_of_few(site: 
 def test_without_an_experiment_the_page_says_so(tmp_path: Path) -> None:
     render(tmp_path, facts(experiments=()))
     assert "No experiment of this store" in words(tmp_path, "experiments.en.html")
+
+
+def test_the_model_card_shows_the_maps_of_answers_and_whether_to_trust_them(tmp_path: Path) -> None:
+    run = sound()
+    assert run.evaluation is not None
+    picture = b64encode(b"a picture").decode()
+    shown = render(
+        tmp_path, replace(run, evaluation=replace(run.evaluation, explained_png=b"a picture"))
+    )
+    for language in LANGUAGES:
+        content = (shown / f"model-card.{language}.html").read_text()
+        assert f'<img src="data:image/png;base64,{picture}" alt="' in content
+    said = words(shown, "model-card.en.html")
+    assert "rank correlation of 0.03" in said
+    assert not barriers(read(shown / "model-card.en.html"))
