@@ -67,7 +67,13 @@ HELD_OUT = ("clean", "ward_noise", "channel", "sex", "zero_signal")  # by anothe
 REFERENCE_SEED = 1000  # of the clean cohort that the champion learned from
 TASKS = ("AMBIENT", "SENTENCE")
 WITHOUT_MODEL = ("check_recordings", DATA, CONFOUNDS)
-SETTINGS = {"train.n_threads": 1, "evaluate.n_threads": 1, "train.epochs": 8}
+# Test people enough for the gates of a model to be asked, and no more epochs than that.
+SETTINGS = {
+    "split.test_fraction": 0.4,
+    "train.n_threads": 1,
+    "train.epochs": 8,
+    "evaluate.n_threads": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,9 @@ def drawn(draw: Draw, folder: Path, champion: Path) -> dict[str, Any]:
     promote = store.runs.step(RUN, PROMOTE)
     return asdict(draw) | {
         "stops": [f"{step}/{one.id}" for step, one in verdicts if one.stops],
+        "raised": {
+            f"{step}/{one.id}": one.status for step, one in verdicts if one.status != "pass"
+        },
         "trips": [
             tripped(trip, verdicts) for trip in switch.trips if trip.is_trained == draw.is_trained
         ],
@@ -307,11 +316,14 @@ class Rate:
     wanted: str  # "tripped" or "not stopped" or "not promoted"
     n: int
     draws: int
+    same_in_control: int = 0  # how often the verdict has that status without a confound
+    controls: int = 0
 
 
 def rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
     found = []
     for name, switch in SWITCHES.items():
+        control = "clean_published" if switch.published else "clean"
         for trip in switch.trips:
             states = [
                 is_tripped(one)
@@ -319,8 +331,13 @@ def rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
                 for one in row["trips"]
                 if row["switch"] == name and one["verdict"] == trip.verdict
             ]
-            what = f"`{trip.step}`: `{trip.verdict}`"
-            found.append(Rate(name, what, f"tripped ({trip.status})", sum(states), len(states)))
+            same = [
+                row["raised"].get(f"{trip.step}/{trip.verdict}") == trip.status
+                for row in rows
+                if (row["switch"], row["is_trained"]) == (control, trip.is_trained)
+            ]
+            what, wanted = f"`{trip.step}`: `{trip.verdict}`", f"tripped ({trip.status})"
+            found.append(Rate(name, what, wanted, sum(states), len(states), sum(same), len(same)))
     for name in CONTROLS:
         for is_trained, kind in ((False, "data"), (True, "model")):
             of = [row for row in rows if (row["switch"], row["is_trained"]) == (name, is_trained)]
@@ -331,15 +348,14 @@ def rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    heads = ["| switch | gate | wanted | came | draws |", "|---|---|---|---|---|"]
-    return "\n".join(
-        heads
-        + [
-            f"| `{one.switch}` | {one.what} | {one.wanted} | {one.n} | {one.draws} |"
-            for one in rates(rows)
-            if one.draws
-        ]
-    )
+    heads = ("switch", "gate", "wanted", "came", "draws", "the same in clean cohorts")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for one in rates(rows):
+        same = f"{one.same_in_control} of {one.controls}" if one.controls else "–"
+        if one.draws:
+            cells = (f"`{one.switch}`", one.what, one.wanted, one.n, one.draws, same)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
 def plot(found: Sequence[Rate]) -> None:

@@ -28,11 +28,11 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from expectations import limits, policy
-from expectations.gates import model
+from expectations.gates import confounds, model
 from expectations.suites.drift import MAX_EFFECT, MIN_PSI
 from spira_tasks import drift_rows
 from spira_tasks.contract.verdict import Status
-from spira_tasks.evaluation import association, power
+from spira_tasks.evaluation import association, power, probes
 from spira_tasks.speech import metrics
 
 Array = NDArray[np.float64]
@@ -166,6 +166,19 @@ def clean(n: int, metric: str, estimate: metrics.Estimate) -> Row:
     return {"n_patients": n // 2, "n_controls": n - n // 2, "conditions": conditions}
 
 
+def probed(n: int, auc: float, seed: int) -> Status:
+    """A probe of eight measures, one of which tells the label with this AUC."""
+    rng = np.random.default_rng([n, seed])
+    ill = classes(n)
+    measures = rng.standard_normal((n, 8))
+    measures[:, 0] += np.sqrt(2) * norm.ppf(auc) * ill
+    rule = RULES.probes
+    heard = probes.hear(
+        measures, ill, n_permutations=rule.n_permutations, n_resamples=N_RESAMPLES, seed=seed
+    )
+    return confounds.of_probe(asdict(heard), RULES.noise_only_control)
+
+
 def above_chance(n: int, auc: float, seed: int) -> Status:
     labels, logits, weights = scored(n, auc, seed)
     found = metrics.estimate(metrics.measure(labels, expit(logits), 0.5, weights)["auc"])
@@ -269,6 +282,7 @@ MERIT = steps(0.95, 0.5, -0.05)
 GATES = (
     Gate("training_set: association", V, steps(0, 1, 0.05), goes_with_the_label),
     Gate("training_set: alike", "difference of age, SD", steps(0, 3, 0.1), not_alike),
+    Gate("noise_only_control and the like", "AUC of one measure", steps(0.5, 0.95, 0.025), probed),
     Gate("drift: number", "shift of new people, SD", steps(0, 1.5, 0.05), new_number),
     Gate("drift: category", "share more than before", steps(0, 0.5, 0.05), new_category),
     Gate("auc_above_chance", "true AUC", MERIT, above_chance),

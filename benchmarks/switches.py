@@ -113,7 +113,7 @@ SWITCHES: Mapping[str, Switch] = {
     ),
     "label_flip": Switch(
         "the recorded label is wrong for one person in ten",
-        (Trip(PROMOTE, "label_quality", ("label",), "warn"),),
+        (Trip(PROMOTE, "label_quality", ("label",), "insufficient"),),
         confounded("label_flip"),
     ),
     "etiology_shift": Switch(

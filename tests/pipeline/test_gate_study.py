@@ -54,7 +54,7 @@ def test_a_confound_counts_as_found_by_its_verdict_and_by_its_name_in_the_senten
 
 
 def drawn(switch: str, **fields: Any) -> dict[str, Any]:
-    of_none = {"stops": [], "trips": [], "promoted": False, "is_trained": True}
+    of_none = {"stops": [], "raised": {}, "trips": [], "promoted": False, "is_trained": True}
     return {"switch": switch, **of_none, **fields}
 
 
