@@ -28,11 +28,11 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from expectations import limits, policy
-from expectations.gates import confounds, model
+from expectations.gates import champion, confounds, model
 from expectations.suites.drift import MAX_EFFECT, MIN_PSI
 from spira_tasks import drift_rows
 from spira_tasks.contract.verdict import Status
-from spira_tasks.evaluation import association, power, probes
+from spira_tasks.evaluation import association, comparison, power, probes
 from spira_tasks.speech import metrics
 
 Array = NDArray[np.float64]
@@ -44,6 +44,7 @@ N_DRAWS = 100
 N_RESAMPLES = 400  # of people; the stages take 2000, which changes the second digit of a bound
 N_REFERENCE = 300  # people whom a champion learned from
 SOUND_AUC = 0.95
+SENSITIVITY = 0.9  # of a champion
 POWER = 0.8
 RULES = policy.read().rules
 
@@ -158,6 +159,24 @@ def scored(n: int, auc: float, seed: int) -> tuple[Array, Array, Array]:
     logits = apart * (apart * (labels - 0.5) + rng.standard_normal(n))
     people = np.arange(n).astype(str)
     return labels, logits, metrics.subject_resamples(people, N_RESAMPLES, seed)
+
+
+def challenged(n: int, loss: float, seed: int) -> Status:
+    """A challenger with a better AUC that finds fewer patients: sensitivity lower by ``loss``."""
+    rng = np.random.default_rng([n, seed])
+    labels, shared = classes(n), rng.standard_normal(n)
+    scores: dict[str, Array | float] = {"label": labels}
+    for name, auc in (("champion", SOUND_AUC - 0.05), ("challenger", SOUND_AUC)):
+        apart = float(np.sqrt(2) * norm.ppf(auc))
+        own = 0.8 * shared + 0.6 * rng.standard_normal(n)
+        scores[name] = expit(apart * (apart * (labels - 0.5) + own))
+        sensitivity = SENSITIVITY - loss * (name == "challenger")
+        scores[f"{name}_point"] = float(expit(apart * (apart / 2 - norm.ppf(sensitivity))))
+    rule = RULES.better_than_champion
+    pairs = pd.DataFrame(scores, index=np.arange(n).astype(str))
+    found = comparison.compare(pairs, N_RESAMPLES, seed, rule.min_cell)
+    status = champion.compare({"champion": "1", **found}, rule).status
+    return "block" if status == "warn" else status  # it is kept, and nobody is asked
 
 
 def clean(n: int, metric: str, estimate: metrics.Estimate) -> Row:
@@ -287,6 +306,7 @@ GATES = (
     Gate("drift: category", "share more than before", steps(0, 0.5, 0.05), new_category),
     Gate("auc_above_chance", "true AUC", MERIT, above_chance),
     Gate("sensitivity_floor", "true sensitivity", MERIT, floor),
+    Gate("better_than_champion", "lower sensitivity", steps(0, 0.4, 0.02), challenged),
     *of_model(
         "ward",
         steps(0, 1, 0.05),
