@@ -198,12 +198,9 @@ def drawn(draw: Draw, folder: Path, champion: Path) -> dict[str, Any]:
 
 
 def needed(switch: Switch, draw: Draw) -> set[str]:
-    """The steps that a draw takes: of a control all gates, of a confound those that it trips."""
-    names = [step.name for step in TRAINING]
+    """The steps that a draw takes: with a model all, else the gates that it is about."""
     if draw.is_trained:
-        if not switch.trips:
-            return {*names}
-        return {*names} - {gate.name for gate in TRAINING.gates}
+        return {step.name for step in TRAINING}
     gates = {trip.step for trip in switch.trips if not trip.is_trained} or {*WITHOUT_MODEL}
     if switch.is_compared:
         gates |= {DRIFT}
