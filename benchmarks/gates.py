@@ -103,7 +103,7 @@ def main() -> int:
     if given.voices == "espeak" and given.switch == [*ALL]:
         given.switch = [*HELD_OUT]
     if given.small:
-        given.seeds, given.trained, given.zero_signal, given.people = 1, 0, 0, 40
+        given.seeds, given.trained, given.zero_signal, given.people = 1, 0, 0, 24
     logging.getLogger("spira_tasks").setLevel(logging.ERROR)  # that the key is for demonstrations
     done = [] if given.small else kept()
     if not given.document:

@@ -108,7 +108,7 @@ SWITCHES: Mapping[str, Switch] = {
     "leak": Switch(
         "four recordings a person, divided by recording as the published splitter did",
         (Trip(DATA, f"{ONE}(subject_id, split)", ("person",)),),
-        confounded("leak", tasks=("SENTENCE",), subjects=40),
+        confounded("leak", tasks=("SENTENCE",), subjects=20),
         published="recording",
     ),
     "label_flip": Switch(

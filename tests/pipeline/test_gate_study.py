@@ -24,12 +24,12 @@ def test_every_confound_of_the_cohorts_has_a_gate_that_it_has_to_trip() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [("clean", "sex"), ("leak",)], ids="-".join)
-def test_the_study_works_with_few_people(names: tuple[str, ...]) -> None:
+def test_the_study_works_with_few_people() -> None:
+    names = ["clean_published", "channel"]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gates", "--small", "--switch"]
     done = subprocess.run([*command, *names], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[: len(names)]] == [*names]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == names
 
 
 SAID = Trip("check_training_set", "expect_classes_to_be_alike(sex, limit)", ("sex",))
