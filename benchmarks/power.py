@@ -174,7 +174,9 @@ def challenged(n: int, loss: float, seed: int) -> Status:
         scores[f"{name}_point"] = float(expit(apart * (apart / 2 - norm.ppf(sensitivity))))
     rule = RULES.better_than_champion
     pairs = pd.DataFrame(scores, index=np.arange(n).astype(str))
-    found = comparison.compare(pairs, N_RESAMPLES, seed, rule.min_cell)
+    found = comparison.compare(
+        pairs, pd.DataFrame(index=pairs.index), N_RESAMPLES, seed, rule.min_cell
+    )
     status = champion.compare({"champion": "1", **found}, rule).status
     return "block" if status == "warn" else status  # it is kept, and nobody is asked
 

@@ -71,7 +71,7 @@ def measure(
         Of people, the first row all ones.
     n_people : tuple of int
         Controls and patients.
-    noises : (draw, recording) int array, optional
+    noises : (draw, recording) array, optional
         Which ward noise each draw has.  Noises are a sample as people are, so resamples draw them
         too, each by itself (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
     seed : int

@@ -82,9 +82,7 @@ def channel(parts: list[NDArray[np.int16]]) -> dict[str, float]:
     depth = _db(median / quiet)
     gates = [float(_band(depth[None], *ends)[0]) for ends in GATED_HZ]
     levels = _db(power)
-    holes = [
-        float(np.mean(_db(_band(power, *ends)) - _band(levels, *ends))) for ends in GATED_HZ
-    ]
+    holes = [float(np.mean(_db(_band(power, *ends)) - _band(levels, *ends))) for ends in GATED_HZ]
     numbers = [*falls, *gates, *holes, silence(np.concatenate(parts))]
     return dict(zip(CHANNEL, numbers, strict=True))
 

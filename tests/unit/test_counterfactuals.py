@@ -102,7 +102,7 @@ def test_what_few_noises_do_says_little_of_others(n_noises: int, is_certain: boo
         0.5,
         weights=metrics.subject_resamples(np.arange(120).astype(str), 500, 0),
         n_people=(60, 60),
-        noises=noises,
+        noises=noises.astype(float),
     )
     shift = measured["shifts"]["noise_all"]["controls"]
     assert shift["value"] == pytest.approx(0.25, abs=0.04)
