@@ -103,7 +103,7 @@ def assistants(command: Sequence[str], n: int) -> Iterator[None]:
 def _ended(process: subprocess.Popen[bytes]) -> int | None:
     """The status of a process whose connections may have just closed; None while it runs."""
     try:
-        return process.wait(1.0)
+        return process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         return None
 
