@@ -30,7 +30,7 @@ from spira_tasks.cohort.recorder import (
 from spira_tasks.errors import ConfigError
 from spira_tasks.progress import progress
 
-GENERATOR = 5  # raise it when the same command gives other files
+GENERATOR = 6  # raise it when the same command gives other files
 
 TRUTH_COLUMNS = """
 record_id subject ill labelled_ill severity cause effect n_pauses pause_seconds

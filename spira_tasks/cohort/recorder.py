@@ -263,7 +263,7 @@ def record_ward_noise(out: Path, plan: people.Plan, number: int) -> list[Row]:
     rng = np.random.default_rng([plan.seed, people.WARD_NOISE, number])
     n_samples = int(rng.uniform(24, 40) * SAMPLE_RATE_HZ)
     bed = N_BABBLE_BEDS + 2 * (pool == "evaluation") + int(rng.integers(2))
-    site = people.SITES[int(rng.integers(len(people.SITES)))]
+    site = people.SITES[number // 3 % len(people.SITES)]  # both pools hear every hospital alike
     noise = acoustics.ward_noise(rng, n_samples, site.mix, _babble(plan.seed, bed))
     noise = acoustics.equalise(noise, site.microphone) * 10 ** (rng.normal(-32, 3) / 20)
     path = f"ward_noise/{plan.preset}{plan.seed}-{number:03d}.wav"
