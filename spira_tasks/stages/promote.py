@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
@@ -51,8 +51,9 @@ class Config(StageConfig):
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from expectations import policy
+    from expectations import plan, policy
     from expectations.gates import decision, model, provenance
+    from expectations.gates.plan import within_plan
     from spira_tasks.governance import applied, evidence, gates, moves
     from spira_tasks.tracking import CHAMPION, GONE, Tracker
 
@@ -66,14 +67,18 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     evaluation = json.loads(inputs.report.path("evaluation.json").read_text())
     verdicts = [
         *model.verdicts(evaluation, rules),
-        *evidence.verdicts(challenger, evaluation, inputs.recordings, inputs.report, work),
+        provenance.nobody_erased(n_erased(challenger, inputs)),
     ]
-    verdicts.append(provenance.nobody_erased(n_erased(challenger, inputs)))
+    if verdicts[-1].status == "pass":  # an erasure takes away the table that these are read from
+        verdicts += evidence.verdicts(
+            challenger, evaluation, inputs.recordings, inputs.report, work
+        )
+        verdicts.append(written(inputs))
     made = gates.made_by(work.store)
     verdicts.append(provenance.behind_its_gates(gates.missed_by(made, challenger.classifier)))
     seen = gates.label_in_noise(made, challenger.classifier)
-    settings = gates.settings_of(made, challenger.classifier)
-    verdicts += [provenance.label_blind_augmentation(*seen), *agreed(settings, inputs)]
+    outside = plan.read().plan.outside(gates.settings_of(made, challenger.classifier))
+    verdicts += [provenance.label_blind_augmentation(*seen), within_plan(outside)]
     refusal = applied.on_classifier(challenger.classifier, applied.read(inputs.refusals))
     if refusal:
         verdicts.append(refused(challenger, refusal))
@@ -118,20 +123,16 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     )
 
 
-def agreed(settings: list[tuple[str, Mapping[str, Any]]], inputs: Inputs) -> list[Verdict]:
-    """Whether the model is made as the plan allows, and what people have to write is written."""
+def written(inputs: Inputs) -> Verdict:
+    """Whether people wrote what only they can say, unless all people are invented."""
     import pandas as pd
 
-    from expectations import plan
     from expectations.gates.documents import documents_written
-    from expectations.gates.plan import within_plan
     from spira_tasks.reports import documents
 
     recordings = pd.read_parquet(inputs.recordings.path("recordings.parquet"))
-    return [
-        within_plan(plan.read().plan.outside(settings)),
-        documents_written(documents.missing(), bool(recordings["x_synthetic"].eq("true").all())),
-    ]
+    synthetic = "x_synthetic" in recordings and bool(recordings["x_synthetic"].eq("true").all())
+    return documents_written(documents.missing(), synthetic)
 
 
 def carry_out(
