@@ -51,7 +51,7 @@ CHUNK_BYTES = 1 << 20
 # GOVERNANCE is what people decided and did, which cannot be computed again.  The audit log comes
 # after the documents that quote its events: the platform goes on working meanwhile.
 GOVERNANCE = ("decisions", "certificates", "erasures", "audit", "redactions", "site")
-ALWAYS, ONLY_EVERYTHING = ("results", "runs", *GOVERNANCE), ("memo", "trees", "blobs")
+ALWAYS, ONLY_EVERYTHING = ("results", "runs", "evidence", *GOVERNANCE), ("memo", "trees", "blobs")
 OWNERS = {database: role for role, names in DATABASES.items() for database in names}
 KEEP_SECRETS = (
     "The secrets are not in it. Keep {} elsewhere, closed: without its fernet key Airflow's\n"
