@@ -247,10 +247,17 @@ def _waits(facts: RunFacts) -> bool:
 
 
 def _passed(t: Words, facts: RunFacts) -> str:
-    """How many checks of a promoted model warned or were waived."""
-    n_warned, n_waived = len(warnings(t, facts)), len(waived(t, facts))
+    """Who approved a promoted model, and how many checks could not tell, warned or were waived."""
+    n_open = sum(one.status == "insufficient" for one in facts.checks)
+    n_warned, n_waived = len(warnings(t, facts)) - n_open, len(waived(t, facts))
     kind = "_noted" if n_waived else "_warned" if n_warned else ""
-    return t(f"why.promoted{kind}", warned=t.count(n_warned), waived=t.count(n_waived))
+    said = t(f"why.promoted{kind}", warned=t.count(n_warned), waived=t.count(n_waived))
+    approvals = [one for one in facts.checks if one.id == "approved_by_a_person"]
+    if n_open and approvals:
+        by = approvals[0].names.get("by", (UNKNOWN,))[0]
+        # "it passed every check" would be untrue
+        said = " ".join([t("why.approved", by=by, open=t.count(n_open)), *([said] if kind else [])])
+    return said
 
 
 def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:

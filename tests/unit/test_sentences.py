@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_a_promotion_in_spite_of_warnings_and_waivers_does_not_say_that_all_pass
     assert why(facts(outcome="promoted", verdicts=of(*found[:2]))) == (
         f"There was no champion yet. No check stopped the promotion. Warnings: 1. {RATES}"
     )
+
+
+def test_a_promotion_that_a_person_approved_names_them_and_what_could_not_tell() -> None:
+    person = {"by": ("airflow:ana",), "at": ("2026-11-30",), "why": ("read it all",)}
+    approved = replace(verdict("approved_by_a_person"), names=person)
+    found = (verdict("slice_gap", "insufficient"), verdict("better_than_champion"), approved)
+    said = why(facts(outcome="promoted", verdicts=of(*found)))
+    assert "airflow:ana approved it. Checks that had too little to tell: 1." in said
+    assert "passed every check" not in said
 
 
 def test_a_model_that_only_waits_for_a_person_says_so() -> None:
