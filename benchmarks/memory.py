@@ -154,6 +154,7 @@ def cohort(place: str, n: int, n_seconds: float) -> None:
     import numpy as np
     import pandas as pd
 
+    from benchmarks.rows.recordings import as_taken_in
     from spira_tasks.artifacts import Store
     from spira_tasks.speech.audio import encode_wav
 
@@ -185,7 +186,8 @@ def cohort(place: str, n: int, n_seconds: float) -> None:
     made = {}
     for name, table in (("recordings", rows), ("ward_noise", noises)):
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            pd.DataFrame(table).to_parquet(Path(folder) / f"{name}.parquet", index=False)
+            content = as_taken_in(pd.DataFrame(table))
+            content.to_parquet(Path(folder) / f"{name}.parquet", index=False)
             made[name] = store.put_directory(Path(folder))
     store.documents.write("benchmark.json", made)
 

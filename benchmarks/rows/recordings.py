@@ -12,6 +12,7 @@ import pandas as pd
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.step import Step
+from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.runner import run_step
 from spira_tasks.speech.audio import SAMPLE_RATE_HZ, encode_wav
 
@@ -54,10 +55,16 @@ def make(
                     "waveform": digest,
                 }
             )
-    tables = {"recordings": pd.DataFrame(rows), "ward_noise": pd.DataFrame(noises)}
+    tables = {"recordings": as_taken_in(pd.DataFrame(rows)), "ward_noise": pd.DataFrame(noises)}
     digests = {name: put(opened, folder, name, table) for name, table in tables.items()}
     (folder / "digests.json").write_text(json.dumps({"store": opened.url, **digests}))
     return known(folder)
+
+
+def as_taken_in(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with every column that ingest writes, empty where nothing is known."""
+    unknown = {name: None for name in COLUMNS if name not in table}
+    return table.assign(**unknown, snr_db=20.0)
 
 
 def _samples(seconds: float, rng: np.random.Generator) -> np.ndarray:

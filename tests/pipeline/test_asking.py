@@ -173,7 +173,7 @@ def test_a_run_asks_and_is_promoted_in_the_name_of_who_answered(asked: Asked) ->
     registry.add(1)
     outputs = registry.place / "outputs"
     for step, stage, output, folder in (
-        ("check_drift", "drift", "recordings", "recordings"),
+        ("check_confounds", "confounds", "recordings", "recordings"),
         ("evaluate", "evaluate", "report", "provisional"),
     ):
         digest = registry.store.put_directory(outputs / folder)
