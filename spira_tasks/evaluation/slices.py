@@ -93,7 +93,8 @@ def measure(
         AUC is lower than in the other groups that have people enough.  The interval of ``apart``
         is as wide as the number of groups asks (Bonferroni), since the worst of many is looked at.
         ``within``: by way, the AUC over pairs of a patient and a control of one group, and
-        ``explained``, by how much the AUC over the same people in all pairs is larger.
+        ``explained``, by how much the AUC over all pairs of people with a group is larger.  Where
+        too few people are in a group that has both classes, only how many these are.
     """
     found: dict[str, Any] = {"slices": {}, "within": {}}
     ill = labels == 1
@@ -155,13 +156,16 @@ def compare(
 def within(
     way: str, column: Any, people: Any, labels: Array, scores: Array, *, weights: Array
 ) -> dict[str, Any]:
-    """AUC over pairs of one group, of the people whose group has both classes."""
+    """AUC over pairs of one group; nothing where everybody is of one group."""
     ill = labels == 1
-    both = {*column[ill]} & {*column[~ill]} - {None}
-    known = np.array([one in both for one in column])
-    n = [len(set(people[known & one])) for one in (ill, ~ill)]
-    if len({*column[known]}) < 2 or min(n) < MIN_PAIRED:
+    if len({*column} - {None}) < 2:
         return {}
+    both = {*column[ill]} & {*column[~ill]} - {None}
+    paired_people = np.array([one in both for one in column])
+    n = min(len(set(people[paired_people & one])) for one in (ill, ~ill))
+    if n < MIN_PAIRED:  # the groups may be the classes themselves
+        return {way: {"n": None if is_small(n) else n}}
+    known = np.array([one is not None for one in column])
     a, b = known & ill, known & ~ill
     w_a, w_b = weights[:, a], weights[:, b]
     wins = (np.sign(scores[a][:, None] - scores[b][None, :]) + 1) / 2
@@ -178,6 +182,6 @@ def within(
         way: {
             "auc": asdict(metrics.estimate(paired)),
             "explained": asdict(metrics.estimate(of_all - paired)),
-            "n": min(n),
+            "n": n,
         }
     }

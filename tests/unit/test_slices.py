@@ -11,6 +11,7 @@ import pytest
 
 from expectations import policy
 from expectations.gates import model
+from expectations.words.verdicts import sentence
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.evaluation import slices
 from spira_tasks.speech import metrics
@@ -36,7 +37,7 @@ def cohort(n: int, women_ill: float, women_well: float) -> tuple[pd.DataFrame, n
             "device_model": None,
             "app_version": ["3.2.0" if number % 3 else "of Maria" for number in range(2 * n)],
             "ri_cause": ["covid" if label else None for label in labels],
-            "snr_db": np.linspace(5, 40, 2 * n),
+            "snr_db": np.random.default_rng(0).uniform(5, 40, 2 * n),
         }
     )
     return table, is_woman
@@ -79,6 +80,29 @@ def test_the_same_people_and_a_model_that_hears_the_illness_pass(seed: int) -> N
     _, verdicts = judged(table, margins)
     assert verdicts["stratified_auc"].status == "pass"
     assert "block" not in {one.status for one in verdicts.values()}
+
+
+def test_groups_that_are_the_classes_themselves_do_not_pass() -> None:
+    """All patients by one version of the app, all controls by another."""
+    table, _ = cohort(54, women_ill=0.5, women_well=0.5)
+    table["app_version"] = np.where(table["label"] == 1, "1.0", "2.0")
+    margins = np.random.default_rng(4).normal(6.0 * table["label"] - 3, 0.5)
+    found, verdicts = judged(table, margins)
+    assert found["within"]["app_version"] == {"n": 0}
+    verdict = verdicts["stratified_auc"]
+    assert (verdict.status, verdict.names["by"]) == ("insufficient", ("app_version",))
+    assert "(version of the app)" in sentence(verdict, "en")
+    assert "(versão do aplicativo)" in sentence(verdict, "pt")
+
+
+def test_people_of_a_group_with_one_class_count_in_what_groups_explain() -> None:
+    """All patients are women, and a third of the controls; the model hears the sex."""
+    table, is_woman = cohort(90, women_ill=1.0, women_well=1 / 3)
+    margins = np.random.default_rng(5).normal(4.0 * is_woman - 2, 1.0)
+    found, verdicts = judged(table, margins)
+    assert found["within"]["sex"]["n"] == 30
+    assert found["within"]["sex"]["explained"]["value"] > 0.2
+    assert verdicts["stratified_auc"].status == "block"
 
 
 def test_a_group_in_which_the_model_guesses_is_named() -> None:
