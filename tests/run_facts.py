@@ -222,7 +222,7 @@ MEASURED: dict[str, Any] = {
     "predictive_values": {"0.1": {"ppv": _ESTIMATE, "npv": _ESTIMATE}},
     "net_benefit": {"0.1": [{"threshold": 0.2, "model": _RATE, "everybody": -0.125}]},
     "flips": {"noise_all": {"patients": _RATE, "controls": _RATE}},
-    "behaviour": {"opus": {"flips": _RATE, "shift": _RATE}},
+    "behaviour": {"opus": {"flips": {"patients": _RATE, "controls": _RATE}, "shift": _RATE}},
     "explanations": {
         "recordings": [
             {

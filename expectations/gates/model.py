@@ -111,17 +111,21 @@ def _under_noise(
     if not found:
         verdict = _verdict(evaluation, id, "insufficient", None, limit)
         return replace(verdict, severity="critical")
-    numbers = {where: number_of(one, "rate") for where, one in found.items()}
-    where, worst = max(
-        numbers.items(),
-        key=lambda one: (SEVERE.index(at_most(one[1], limit)), one[1].low, one[1].value),
-    )
+    where, worst = _worst(found, limit)
     status = at_most(worst, limit)
     verdict = _verdict(evaluation, id, status, worst, limit)
     return replace(
         verdict,
         names={name: (one,) for name, one in zip(("condition", "who"), where, strict=False)},
         severity="critical" if status == "block" else "warning",
+    )
+
+
+def _worst(found: Mapping[tuple[str, ...], Any], limit: float) -> tuple[tuple[str, ...], Number]:
+    numbers = {where: number_of(one, "rate") for where, one in found.items()}
+    return max(
+        numbers.items(),
+        key=lambda one: (SEVERE.index(at_most(one[1], limit)), one[1].low, one[1].value),
     )
 
 
@@ -285,14 +289,11 @@ def operating_point(evaluation: Mapping[str, Any]) -> Verdict:
 
 def behaviour(evaluation: Mapping[str, Any], rule: Behaviour) -> Verdict:
     """Whether the answer stays when the sound changes and the person does not."""
-    flips = {name: number_of(one["flips"], "rate") for name, one in evaluation["behaviour"].items()}
-    name, worst = max(
-        flips.items(),
-        key=lambda one: (SEVERE.index(at_most(one[1], rule.max_flips)), one[1].value, one[0]),
-    )
-    status = at_most(worst, rule.max_flips)
-    found = _verdict(evaluation, "behaviour", status, worst, rule.max_flips)
-    return replace(found, names={"change": (name,)}, severity="warning")
+    flips = _by_cell({name: one["flips"] for name, one in evaluation["behaviour"].items()})
+    where, worst = _worst(flips, rule.max_flips)
+    found = _verdict(evaluation, "behaviour", at_most(worst, rule.max_flips), worst, rule.max_flips)
+    names = {name: (one,) for name, one in zip(("change", "who"), where, strict=True)}
+    return replace(found, names=names, severity="warning")
 
 
 def _verdict(

@@ -16,6 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from spira_tasks.evaluation.counterfactuals import CLASSES
 from spira_tasks.speech import acoustics, audio, metrics
 from spira_tasks.speech.audio import SAMPLE_RATE_HZ
 from spira_tasks.speech.metrics import Array
@@ -77,34 +78,43 @@ TRANSFORMS: Mapping[str, Callable[[Waveform], Waveform]] = {
 
 
 def measure(
-    clean: Array, changed: Mapping[str, Array], threshold: float, weights: Array, n_people: int
+    labels: Array,
+    clean: Array,
+    changed: Mapping[str, Array],
+    threshold: float,
+    *,
+    weights: Array,
+    n_people: tuple[int, int],
 ) -> dict[str, Any]:
     """How often an answer changes, and how far the log-odds move, by transform.
 
     Parameters
     ----------
-    clean : (recording,) array
-        Scores as recorded.
+    labels, clean : (recording,) arrays
+        Labels in {0, 1}, scores as recorded.
     changed : mapping of str to (recording,) array
         Scores of the same recordings, changed.
     threshold : float
     weights : (resample, recording) array
-    n_people : int
+    n_people : tuple of int
+        Controls and patients.
 
     Returns
     -------
     dict
-        ``flips``, an estimate never narrower than Wilson's interval, and ``shift``, of the mean
-        magnitude.
+        ``flips``: by class, since many controls would hide what happens to few patients; an
+        estimate never narrower than Wilson's interval.  ``shift``: of the mean magnitude, of all.
     """
     totals = weights.sum(axis=1)
+    by_class = [np.where(labels == label, weights, 0.0) for label in (0, 1)]
     found = {}
     for name, scores in changed.items():
-        flips = weights @ ((scores >= threshold) != (clean >= threshold)) / totals
-        rate = metrics.estimate(flips)
+        flipped = (scores >= threshold) != (clean >= threshold)
         moved = np.abs(metrics.log_odds(scores) - metrics.log_odds(clean))
-        found[name] = {
-            "flips": asdict(metrics.widened(rate, *metrics.wilson_interval(rate.value, n_people))),
-            "shift": asdict(metrics.estimate(weights @ moved / totals)),
-        }
+        flips = {}
+        for who, w, n in zip(CLASSES, by_class, n_people, strict=True):
+            with np.errstate(invalid="ignore"):  # a resample may hold one class only
+                rate = metrics.estimate(w @ flipped / w.sum(axis=1))
+            flips[who] = asdict(metrics.widened(rate, *metrics.wilson_interval(rate.value, n)))
+        found[name] = {"flips": flips, "shift": asdict(metrics.estimate(weights @ moved / totals))}
     return found

@@ -83,7 +83,12 @@ def simulated(
             people, pd.Series(names), labels, clean, threshold=THRESHOLD, weights=weights
         ),
         "behaviour": behaviour.measure(
-            clean, {"mask": probability(changed)}, THRESHOLD, weights, n
+            labels,
+            clean,
+            {"mask": probability(changed)},
+            THRESHOLD,
+            weights=weights,
+            n_people=(n_controls, n_patients),
         ),
         "calibration": calibration.measure(labels, clean, names, weights),
     }

@@ -160,8 +160,9 @@ def of_measured(t: Words, evaluation: Evaluation) -> list[Figure]:
             for label in ("patients", "controls")
         },
         "behaviour": [
-            _row(t, t.name("change", change), found["flips"])
+            _row(t, f"{t.name('change', change)}: {t.name('who', who)}", flips)
             for change, found in measured.get("behaviour", {}).items()
+            for who, flips in found["flips"].items()
         ],
     }
     figures = []

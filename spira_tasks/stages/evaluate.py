@@ -479,13 +479,14 @@ def measure_behaviour(
     from spira_tasks.evaluation import behaviour
     from spira_tasks.speech import metrics
 
-    subjects = test["subject_id"].to_numpy(str)
+    labels, subjects = test["label"].to_numpy(float), test["subject_id"]
     return behaviour.measure(
+        labels,
         test["clean"].to_numpy(float),
         changed,
         threshold,
-        metrics.subject_resamples(subjects, config.n_resamples, config.seed),
-        test["subject_id"].nunique(),
+        weights=metrics.subject_resamples(subjects.to_numpy(str), config.n_resamples, config.seed),
+        n_people=(subjects[labels == 0].nunique(), subjects[labels == 1].nunique()),
     )
 
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from expectations import policy
+from expectations.gates import model
+from expectations.words.verdicts import sentence
 from spira_tasks.evaluation import behaviour
 from spira_tasks.speech import metrics
 from spira_tasks.speech.audio import SAMPLE_RATE_HZ
@@ -34,12 +37,28 @@ def test_a_mask_damps_what_is_high() -> None:
     assert after[4000] < 0.9 * before[4000]
 
 
-def test_flips_are_counted_by_change_and_never_certain_of_few_people() -> None:
+def test_flips_are_counted_by_change_and_class_and_never_certain_of_few_people() -> None:
+    labels = np.repeat([0.0, 1.0], 20)
     clean = np.r_[np.full(20, 0.2), np.full(20, 0.8)]
     weights = metrics.subject_resamples(np.arange(40).astype(str), 300, 0)
     moved = np.where(np.arange(40) < 6, 0.9, clean)
-    found = behaviour.measure(clean, {"mask": moved, "polarity": clean}, 0.5, weights, 40)
-    assert found["mask"]["flips"]["value"] == pytest.approx(6 / 40)
-    assert found["polarity"]["flips"]["value"] == 0
-    assert found["polarity"]["flips"]["high"] > 0.05
+    changed = {"mask": moved, "polarity": clean}
+    found = behaviour.measure(labels, clean, changed, 0.5, weights=weights, n_people=(20, 20))
+    assert found["mask"]["flips"]["controls"]["value"] == pytest.approx(6 / 20)
+    assert found["mask"]["flips"]["patients"]["value"] == 0
+    assert found["polarity"]["flips"]["controls"]["value"] == 0
+    assert found["polarity"]["flips"]["controls"]["high"] > 0.1
     assert found["polarity"]["shift"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_many_controls_do_not_hide_that_each_patient_is_lost() -> None:
+    labels = np.repeat([0.0, 1.0], [100, 10])
+    clean = np.where(labels == 1, 0.8, 0.2)
+    weights = metrics.subject_resamples(np.arange(110).astype(str), 300, 0)
+    lost = {"opus": np.full(110, 0.2), "polarity": clean}
+    found = behaviour.measure(labels, clean, lost, 0.5, weights=weights, n_people=(100, 10))
+    evaluation = {"behaviour": found, "n_patients": 10, "n_controls": 100}
+    verdict = model.behaviour(evaluation, policy.read().rules.behaviour)
+    assert verdict.status == "block"
+    assert (verdict.names["change"], verdict.names["who"]) == (("opus",), ("patients",))
+    assert "Opus and back; patients" in sentence(verdict, "en")

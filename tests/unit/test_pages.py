@@ -412,7 +412,7 @@ def test_the_model_card_shows_groups_calibration_benefit_and_what_changes_the_an
         "below, the model is too sure) 0.70 (0.60–0.80)",
         "no, it did not help",
         "Noise on everybody 0.10 (0.05–0.20)",
-        "Opus and back 0.10 (0.05–0.20)",
+        "Opus and back: patients 0.10 (0.05–0.20)",
         "10\xa0% 20\xa0% 10.00 (5.00–20.00) −12.5",
         "Patients patient 80\xa0% 31.0 −2.0 0.4",
         "These are recordings of invented people.",

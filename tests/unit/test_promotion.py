@@ -30,7 +30,7 @@ def evaluation(
         }
     )
     rest: dict[str, Any] = {
-        "behaviour": {"polarity": {"flips": estimated(0.0, 0.04)}},
+        "behaviour": {"polarity": {"flips": {"patients": estimated(0.0, 0.04)}}},
         "operating_point_from": "validation",
         "metadata_baseline": {
             "model": {"value": 0.9, "low": 0.84, "high": 0.95},

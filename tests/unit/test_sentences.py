@@ -234,7 +234,7 @@ def test_every_gate_of_the_promotion_has_its_sentence(
            for name in ("flips", "shifts")},
         "operating_point": 0.5, "operating_point_from": "validation" if n > 60 else "a setting",
         "calibration": {"slope": {"value": 0.6, "low": quality, "high": quality + 0.2}},
-        "behaviour": {"mp3": {"flips": estimate(1 - quality)}},
+        "behaviour": {"mp3": {"flips": {"patients": estimate(1 - quality)}}},
         "within": {"sex": {"auc": estimate(quality), "explained": estimate(0.2), "n": n}},
         "slices": {"sex": {group: {"n_patients": n, "n_controls": n, "auc": estimate(quality),
                                    "apart": estimate(1 - quality)} for group in "FM"}},
