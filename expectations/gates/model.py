@@ -147,17 +147,15 @@ def not_degenerate(evaluation: Mapping[str, Any], rule: NotDegenerate) -> Verdic
 def floor(evaluation: Mapping[str, Any], metric: str, rule: Floor, n: int) -> Verdict:
     """Whether the lower bound of a rate reaches its floor, where ``n`` people can show that.
 
+    It blocks where they can and it does not, or where the upper bound is below the floor already.
     No rate is shown of one class where the other one has too few people for that.
     """
     estimate = evaluation["conditions"]["clean"][metric]
-    status: Status = "insufficient"
-    if estimate["low"] >= rule.min_rate:
-        status = "pass"
-    elif n >= rule.min_people:
+    rate = number_of(estimate, "rate")
+    status = at_least(rate, rule.min_rate)
+    if status == "insufficient" and n >= rule.min_people:
         status = "block"
-    found = _verdict(
-        evaluation, f"{metric}_floor", status, number_of(estimate, "rate"), rule.min_rate
-    )
+    found = _verdict(evaluation, f"{metric}_floor", status, rate, rule.min_rate)
     return replace(found, n=found.n if is_small(found.n) else n, severity="warning")
 
 

@@ -107,7 +107,14 @@ def test_a_model_that_calls_everybody_a_patient_is_blocked() -> None:
     clean = 0.6 + 0.2 * LABELS + 0.1 * np.random.default_rng(1).uniform(0, 1, 108)
     found = verdicts(evaluation(clean, clean, LABELS))
     assert found["not_degenerate"] == "block"
-    assert found["specificity_floor"] == "insufficient"
+    assert found["specificity_floor"] == "block"
+
+
+def test_few_people_can_prove_that_a_floor_is_missed() -> None:
+    clean = scores(n_missed=24, n_false_alarms=0)
+    found = verdicts(evaluation(clean, clean, LABELS))
+    assert found["sensitivity_floor"] == "block"  # 0.56 of 54 patients, at most 0.68
+    assert found["specificity_floor"] == "pass"
 
 
 def test_floors_block_once_there_are_people_enough_to_tell() -> None:
