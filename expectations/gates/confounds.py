@@ -15,22 +15,29 @@ Heard = Mapping[str, Any]  # a ``probes.Heard`` as JSON
 
 
 def verdicts(found: Mapping[str, Any], rules: Rules) -> list[Verdict]:
-    """``found`` holds ``probes`` by what they listen to, and ``permuted``: see stage confounds."""
-    probes = found["probes"]
+    """``found`` holds ``probes``, ``unheard`` and ``permuted``: see stage confounds."""
     return [
-        told("noise_only_control", probes, ("ambient", "edges"), rules.noise_only_control),
-        told("channel_heard", probes, ("channel",), rules.channel_heard),
-        told("metadata_alone", probes, ("metadata",), rules.metadata_alone),
+        told("noise_only_control", found, ("ambient", "edges"), rules.noise_only_control),
+        told("channel_heard", found, ("channel",), rules.channel_heard),
+        told("metadata_alone", found, ("metadata",), rules.metadata_alone),
         permuted_label(found["permuted"], rules.permuted_label),
     ]
 
 
-def told(id: str, probes: Mapping[str, Heard], sources: Sequence[str], rule: Probe) -> Verdict:
-    """Whether a probe tells patients from controls; of several the worst counts."""
+def told(id: str, found: Mapping[str, Any], sources: Sequence[str], rule: Probe) -> Verdict:
+    """Whether a probe tells patients from controls; of several the worst counts.
+
+    Where one class hardly has what a probe listens to, who has it tells the label: that is open.
+    """
+    probes: Mapping[str, Heard] = found["probes"]
+    unheard = tuple(name for name in sources if name in found["unheard"])
     heard = [(of_probe(probes[name], rule), name) for name in sources if name in probes]
     if not heard:
         return Verdict(id, "insufficient", severity="warning", suite=SUITE)
     status, name = min(heard, key=lambda one: (ORDER.index(one[0]), -probes[one[1]]["low"]))
+    if status == "pass" and unheard:
+        names = {"state": ("unheard",), "heard_in": unheard}
+        return Verdict(id, "insufficient", names=names, severity="warning", suite=SUITE)
     worst = probes[name]
     return Verdict(
         id,

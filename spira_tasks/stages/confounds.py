@@ -117,6 +117,7 @@ def measured(inputs: Inputs, rule: Probes, blobs: Packs) -> Record:
     return {
         "n_subjects": len(people),
         "probes": {name: asdict(one) for name, one in found.items() if one},
+        "unheard": [name for name, (_, rows) in measures.items() if len(rows) and not found[name]],
         "permuted": permuted(learned, rule, blobs),
     }
 
@@ -136,11 +137,11 @@ def listened(
 
 
 def probed(values: pd.DataFrame, rows: pd.DataFrame, rule: Probes) -> Heard | None:
-    """What a probe hears; None where a class has nobody, or nothing was measured."""
+    """What a probe hears; None where a class has fewer than two, or nothing was measured."""
     from spira_tasks.evaluation import probes
 
     measures, ill = probes.of_people(values, rows["label"], rows["subject_id"])
-    if len(set(ill)) < 2 or measures.empty:
+    if min(ill.sum(), (1 - ill).sum()) < 2 or measures.empty:  # who is held out leaves nobody
         return None
     return probes.hear(
         measures.to_numpy(float),

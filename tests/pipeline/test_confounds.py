@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from expectations import policy
+from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract.record import Result
@@ -62,8 +63,10 @@ def check(
     louder_db: float = 0.0,
     tasks: tuple[str, ...] = ("AMBIENT", "SENTENCE"),
     run_id: str = "r",
+    ambient_of: tuple[int, ...] = (0, 1),
 ) -> Result:
     table = recorded(store, louder_db, tasks)
+    table = table[table["task"].ne("AMBIENT") | table["label"].isin(ambient_of)]
     store.blobs.flush()
     features = table[table["task"] == "SENTENCE"][["record_id", "features"]]
     inputs = {}
@@ -105,6 +108,14 @@ def test_without_ambient_tracks_the_edges_are_heard(store: Store, tmp_path: Path
     """As in the published layout."""
     with pytest.raises(GateRejected, match=r"first and last moments"):
         check(store, tmp_path, louder_db=8, tasks=("SENTENCE",))
+
+
+def test_ambient_tracks_of_one_class_only_are_left_open(store: Store, tmp_path: Path) -> None:
+    """Who has one tells the label, whatever is heard in it."""
+    result = check(store, tmp_path, ambient_of=(1,))
+    found = {verdict.id: verdict for verdict in result.verdicts}["noise_only_control"]
+    assert (found.status, found.names["heard_in"]) == ("insufficient", ("ambient",))
+    assert "in the ambient tracks" in sentence(found, "en")
 
 
 def test_another_policy_judges_anew_what_was_measured_once(

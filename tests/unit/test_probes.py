@@ -17,6 +17,7 @@ from spira_tasks.contract.verdict import Status, Verdict
 from spira_tasks.evaluation import metadata, probes
 from spira_tasks.speech import background
 from spira_tasks.speech.audio import SAMPLE_RATE_HZ
+from spira_tasks.stages import confounds as stage
 
 RULES = policy.read().rules
 N = 80
@@ -33,7 +34,7 @@ def heard(apart: float, n: int = N, seed: int = 0) -> probes.Heard:
 
 def judged(**found: probes.Heard) -> dict[str, Verdict]:
     given = {name: asdict(one) for name, one in found.items()}
-    verdicts = confounds.verdicts({"probes": given, "permuted": None}, RULES)
+    verdicts = confounds.verdicts({"probes": given, "unheard": [], "permuted": None}, RULES)
     return {verdict.id: verdict for verdict in verdicts}
 
 
@@ -95,6 +96,16 @@ def test_the_folds_hold_whole_people_and_a_person_of_both_classes_is_left_out() 
     assert ill.tolist() == [1, 0]
     fold = probes.folds(ILL, np.random.default_rng(0))
     assert {int(ILL[fold == number].sum()) for number in range(probes.N_FOLDS)} == {4}
+
+
+def test_one_person_of_a_class_leaves_nobody_to_be_fitted_on() -> None:
+    for n_patients, is_heard in ((1, False), (2, True)):
+        ill = pd.Series([0] * 2 + [1] * n_patients)
+        values = pd.DataFrame({"level": np.arange(len(ill)) % 2.0})
+        rows = pd.DataFrame({"label": ill, "subject_id": ill.index.astype(str)})
+        assert (stage.probed(values, rows, RULES.probes) is not None) is is_heard
+    two = stage.probed(values[1:3], rows[1:3], RULES.probes)
+    assert two is None
 
 
 def learned(measures: Numbers, person: Numbers, tested: Numbers) -> Verdict:
