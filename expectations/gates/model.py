@@ -30,6 +30,7 @@ from expectations.policy import (
 )
 from spira_tasks.contract.verdict import Number, Status, Verdict, is_small
 
+SWAPPED = "noise_swapped"
 SEVERE: tuple[Status, ...] = ("pass", "insufficient", "block")
 
 
@@ -106,7 +107,8 @@ def _under_noise(
     """Whether every cell is below the limit; the worst is shown.
 
     Without ward noise nobody knows whether the model hears the illness or the ward, and nobody can
-    approve that.  Where few people leave it open, a person may.
+    approve that.  Where few people leave it open, a person may.  Without ambient tracks, as in the
+    published layout, nothing is put into the rooms of the other class: that is said, and no more.
     """
     if not found:
         verdict = _verdict(evaluation, id, "insufficient", None, limit)
@@ -114,11 +116,10 @@ def _under_noise(
     where, worst = _worst(found, limit)
     status = at_most(worst, limit)
     verdict = _verdict(evaluation, id, status, worst, limit)
-    return replace(
-        verdict,
-        names={name: (one,) for name, one in zip(("condition", "who"), where, strict=False)},
-        severity="critical" if status == "block" else "warning",
-    )
+    names = {name: (one,) for name, one in zip(("condition", "who"), where, strict=False)}
+    if not any(cell == SWAPPED for cell, *_ in found):
+        names["missing"] = (SWAPPED,)
+    return replace(verdict, names=names, severity="critical" if status == "block" else "warning")
 
 
 def _worst(found: Mapping[tuple[str, ...], Any], limit: float) -> tuple[tuple[str, ...], Number]:

@@ -27,6 +27,7 @@ from spira_tasks.contract.verdict import COUNTS, MIN_CELL, Number, Unit, Verdict
 # Name to kind of category.
 NAMES = {
     "condition": "condition",
+    "missing": "condition",
     "gates": "step",
     "task": "task",
     "who": "who",

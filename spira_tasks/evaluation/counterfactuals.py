@@ -57,6 +57,7 @@ def measure(
     weights: Array,
     n_people: tuple[int, int],
     noises: Array | None = None,
+    rooms: Array | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Loss, flips and shifts of each cell.
@@ -74,8 +75,10 @@ def measure(
     noises : (draw, recording) array, optional
         Which ward noise each draw has.  Noises are a sample as people are, so resamples draw them
         too, each by itself (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
+    rooms : (draw, recording) array, optional
+        The same of the rooms of the cell ``noise_swapped``.
     seed : int
-        Of the resamples of the noises.
+        Of the resamples of the noises and of the rooms.
 
     Returns
     -------
@@ -88,7 +91,9 @@ def measure(
     found: dict[str, dict[str, Any]] = {name: {} for name in MEASURES}
     by_class = [np.where(labels == label, weights, 0.0) for label in (0, 1)]
     totals = [w.sum(axis=1) for w in by_class]
-    resampled = None if noises is None else of_noises(noises, len(weights), seed)
+    by_noise, by_room = (
+        None if which is None else of_noises(which, len(weights), seed) for which in (noises, rooms)
+    )
     plain = metrics.log_odds(np.clip(clean, SATURATED, 1 - SATURATED))
     with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one class only
         means = [w @ plain / total for w, total in zip(by_class, totals, strict=True)]
@@ -102,8 +107,8 @@ def measure(
                 labels == 1, (clean < threshold) & called, (clean >= threshold) & ~called
             )
             moved = metrics.log_odds(np.clip(draws, SATURATED, 1 - SATURATED)) - plain
-            by_noise = None if cell == "noise_swapped" else resampled  # there rooms are drawn
-            lost, won, moved = (mean(one, by_noise) for one in (lost, won, moved))
+            resampled = by_room if cell == "noise_swapped" else by_noise
+            lost, won, moved = (mean(one, resampled) for one in (lost, won, moved))
             drops = []
             for label in ONE_CLASS.get(cell, (0, 1)):
                 who, w, total, n = CLASSES[label], by_class[label], totals[label], n_people[label]

@@ -226,7 +226,8 @@ def score_swapped(
     """Probability of each test recording with the ambient noise of people of the other class.
 
     ``tracks`` are the recordings of rooms that came with the test subjects, added as loud as they
-    are.  Where either class has none, nothing is scored.
+    are.  Where a class has fewer than two, nothing is scored: one room says nothing of others.
+    ``room`` says which one each draw has.
     """
     import numpy as np
 
@@ -237,9 +238,10 @@ def score_swapped(
     from spira_tasks.speech.examples import Example
 
     scores = np.full((config.n_draws, len(table)), np.nan)
+    which = scores.copy()  # of the rooms
     rooms = {label: examples(one, blobs, "cpu") for label, one in tracks.groupby("label")}
-    if len(rooms) < 2:
-        return named("swapped", scores)
+    if min(len(rooms.get(label, ())) for label in (0, 1)) < 2:
+        return named("swapped", scores) | named("room", which)
     recordings = examples(table, blobs, "cpu", most_bytes=0)  # each is loaded once
     places = np.flatnonzero(table["split"] == "test").tolist()
     for place in progress(places, "score in other rooms", total=len(places)):
@@ -247,7 +249,9 @@ def score_swapped(
         voice, others, in_rooms = to_float(one.pcm16), rooms[1 - int(one.label)], []
         for draw in range(config.n_draws):
             rng = recording_rng(config.seed, one.record_id, 3, draw)
-            room = to_float(others[int(rng.integers(len(others)))].pcm16)
+            number = int(rng.integers(len(others)))
+            which[draw, place] = 2 * number + int(one.label)  # no room is of both classes
+            room = to_float(others[number].pcm16)
             room = room.repeat(1 + -(-len(voice) // len(room)))
             start = int(rng.integers(len(room) - len(voice), endpoint=True))
             heard = voice + room[start : start + len(voice)]
@@ -256,7 +260,7 @@ def score_swapped(
             in_rooms, classifier.extractor, [], NoisePolicy(), windows="all", seed=config.seed
         )
         scores[:, place] = drawn(classifier, batches, list(range(config.n_draws)))
-    return named("swapped", scores)
+    return named("swapped", scores) | named("room", which)
 
 
 def score_changed(
@@ -467,6 +471,7 @@ def measure_conditions(test: pd.DataFrame, threshold: float, config: Config) -> 
             weights=weights,
             n_people=(n_controls, n_patients),
             noises=draws_of("ward_noise", test),
+            rooms=draws_of("room", test),
             seed=config.seed,
         ),
     }

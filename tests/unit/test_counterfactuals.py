@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from spira_tasks.artifacts import Store
 from spira_tasks.evaluation import counterfactuals
 from spira_tasks.speech import metrics
+from spira_tasks.speech.audio import encode_wav
+from spira_tasks.speech.classifier import Classifier, ClassifierSpec
+from spira_tasks.stages.evaluate import Config, draws_of, score_swapped
 
 N_DRAWS = 4
 
@@ -88,7 +94,10 @@ def test_a_model_that_does_not_tell_the_classes_apart_has_no_distance_to_share()
 
 @pytest.mark.parametrize(("n_noises", "is_certain"), [(2, False), (60, True)])
 def test_what_few_noises_do_says_little_of_others(n_noises: int, is_certain: bool) -> None:
-    """Every other noise moves the controls; of two noises nobody knows whether half of all do."""
+    """Every other noise moves the controls; of two nobody knows whether half of all do.
+
+    Rooms are the same.
+    """
     rng = np.random.default_rng(4)
     labels = np.repeat([0.0, 1.0], 60)
     margins = rng.normal(4 * labels - 2, 1.0)
@@ -98,13 +107,43 @@ def test_what_few_noises_do_says_little_of_others(n_noises: int, is_certain: boo
     measured = counterfactuals.measure(
         labels,
         clean,
-        counterfactuals.cells(labels, clean, logistic(noise), None),
+        counterfactuals.cells(labels, clean, logistic(noise), logistic(noise)),
         0.5,
         weights=metrics.subject_resamples(np.arange(120).astype(str), 500, 0),
         n_people=(60, 60),
         noises=noises.astype(float),
+        rooms=noises.astype(float),
     )
-    shift = measured["shifts"]["noise_all"]["controls"]
-    assert shift["value"] == pytest.approx(0.25, abs=0.04)
-    assert (shift["high"] - shift["low"] < 0.2) is is_certain
-    assert (shift["low"] > 0.1) is is_certain
+    for cell in ("noise_all", "noise_swapped"):
+        shift = measured["shifts"][cell]["controls"]
+        assert shift["value"] == pytest.approx(0.25, abs=0.04)
+        assert (shift["high"] - shift["low"] < 0.2) is is_certain
+        assert (shift["low"] > 0.1) is is_certain
+
+
+def test_each_draw_names_its_room_and_one_room_of_a_class_is_too_few(tmp_path: Path) -> None:
+    store, rng = Store(str(tmp_path)), np.random.default_rng(0)
+
+    def recorded(name: str, labels: list[int]) -> pd.DataFrame:
+        sounds = rng.integers(-900, 900, (len(labels), 16000)).astype(np.int16)
+        return pd.DataFrame(
+            {
+                "record_id": [f"{name}{number}" for number in range(len(labels))],
+                "label": labels,
+                "split": "test",
+                "waveform": [store.blobs.add(encode_wav(one)) for one in sounds],
+            }
+        )
+
+    voices, tracks = recorded("voice", [0, 1]), recorded("room", [0, 0, 1, 1])
+    store.blobs.flush()
+    classifier = Classifier(ClassifierSpec(options={"n_hidden": 2})).eval()
+    for some, is_scored in ((tracks, True), (tracks[1:], False)):
+        columns = score_swapped(classifier, voices, some, Config(), store.blobs)
+        table = pd.DataFrame(columns)
+        scores, rooms = draws_of("swapped", table), draws_of("room", table)
+        assert (scores is not None, rooms is not None) == (is_scored, is_scored)
+        if rooms is not None:
+            assert len(rooms) == 8
+            assert set(rooms[:, 0]) == {0.0, 2.0}
+            assert set(rooms[:, 1]) == {1.0, 3.0}

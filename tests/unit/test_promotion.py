@@ -90,6 +90,19 @@ def test_a_sound_model_passes_and_is_called_provisional() -> None:
     assert found["sensitivity_floor"] == "insufficient"  # 0.87 of 54 patients: nobody knows yet
 
 
+def test_rooms_of_the_other_class_that_were_not_tried_are_named() -> None:
+    clean = scores(n_missed=7, n_false_alarms=6)
+    report = evaluation(clean, clean * 0.98, LABELS)
+    found = {one.id: one for one in judge(report) if one.id.startswith("ward_noise")}
+    assert len(found) == 3
+    for one in found.values():
+        assert "ambient tracks: Rooms of the other class" in sentence(one, "en")
+    drops = report["drop_in_balanced_accuracy"]
+    drops["noise_swapped"] = drops["noise_all"]
+    tried = {one.id: one for one in judge(report)}["ward_noise_counterfactual"]
+    assert "Rooms" not in sentence(tried, "en")
+
+
 def test_guessing_is_blocked_whatever_the_seed() -> None:
     for seed in range(20):
         clean = np.random.default_rng([seed]).uniform(0, 1, 108)
