@@ -234,14 +234,18 @@ def _gap(apart: Number, limit: float) -> Status:
 
 def _slices(
     evaluation: Mapping[str, Any], measure: str
-) -> dict[tuple[str, str], tuple[Number, int]]:
-    """A measure of each group with people enough, and the people of its smaller class."""
-    return {
-        (way, group): (number_of(one[measure]), min(one["n_patients"], one["n_controls"]))
-        for way, groups in evaluation["slices"].items()
-        for group, one in groups.items()
-        if measure in one
-    }
+) -> dict[tuple[str, str], tuple[Number, int | None]]:
+    """A measure of each group with people enough, and the people of its smaller class.
+
+    How many these are is not known where it would tell how few another group has.
+    """
+    found: dict[tuple[str, str], tuple[Number, int | None]] = {}
+    for way, groups in evaluation["slices"].items():
+        for group, one in groups.items():
+            if measure in one:
+                n = one["n_patients"], one["n_controls"]
+                found[way, group] = number_of(one[measure]), None if None in n else min(n)
+    return found
 
 
 def _open(evaluation: Mapping[str, Any], id: str, limit: float) -> Verdict:

@@ -88,10 +88,11 @@ def measure(
     Returns
     -------
     dict
-        ``slices``: by way and group, the number of people of each class, None where it is small,
-        and estimates of ``auc``, ``sensitivity``, ``specificity`` and of ``apart``, by how much the
-        AUC is lower than in the other groups that have people enough.  The interval of ``apart``
-        is as wide as the number of groups asks (Bonferroni), since the worst of many is looked at.
+        ``slices``: by way and group, the number of people of each class, None where it is small or
+        would tell one that is, and estimates of ``auc``, ``sensitivity``, ``specificity`` and of
+        ``apart``, by how much the AUC is lower than in the other groups that have people enough.
+        The interval of ``apart`` is as wide as the number of groups asks (Bonferroni), since the
+        worst of many is looked at.
         ``within``: by way, the AUC over pairs of a patient and a control of one group, and
         ``explained``, by how much the AUC over all pairs of people with a group is larger.  Where
         too few people are in a group that has both classes, only how many these are.
@@ -108,8 +109,7 @@ def measure(
             if way in OF_PATIENTS:
                 inside = inside | ~ill
             n_patients, n_controls = (len(set(people[inside & one])) for one in (ill, ~ill))
-            counts = {"n_patients": n_patients, "n_controls": n_controls}
-            by_group[group] = {name: None if is_small(n) else n for name, n in counts.items()}
+            by_group[group] = {"n_patients": n_patients, "n_controls": n_controls}
             if min(n_patients, n_controls) < MIN_PEOPLE:
                 continue
             alone[way, group] = inside
@@ -122,10 +122,22 @@ def measure(
                 bounds = metrics.wilson_interval(estimates[name].value, n)
                 estimates[name] = metrics.widened(estimates[name], *bounds)
             by_group[group] |= {name: asdict(one) for name, one in estimates.items()}
+        for name in ("n_patients", "n_controls"):
+            hide(by_group, name)
         if way not in OF_PATIENTS:
             found["within"] |= within(way, column, people, labels, scores, weights=weights)
     compare(found["slices"], alone, labels, scores, weights)
     return found
+
+
+def hide(by_group: dict[str, Any], name: str) -> None:
+    """Take away small counts, and the next larger until the total of all does not tell them."""
+    counts = sorted((one[name], group) for group, one in by_group.items() if one[name])
+    hidden: list[int] = []
+    for n, group in counts:
+        if is_small(n) or len(hidden) == 1 or 0 < sum(hidden) < MIN_CELL:
+            hidden.append(n)
+            by_group[group][name] = None
 
 
 def compare(

@@ -125,6 +125,22 @@ def test_a_group_of_few_people_is_neither_counted_nor_measured() -> None:
     assert found["slices"]["sex"]["F"] == {"n_patients": None, "n_controls": 27}
 
 
+def test_the_other_groups_do_not_tell_how_few_people_a_group_has() -> None:
+    """Of 54 patients three are women."""
+    table, _ = cohort(54, women_ill=3 / 54, women_well=0.5)
+    found, verdicts = judged(table, 4.0 * table["label"].to_numpy() - 2)
+    men = found["slices"]["sex"]["M"]
+    assert (men["n_patients"], men["n_controls"]) == (None, 27)
+    assert men["auc"]["value"] == 1
+    assert verdicts["slice_floor"].status == "pass"
+    by_group = {name: {"n": n} for name, n in zip("abcde", (0, 9, 1, 30, 7), strict=True)}
+    slices.hide(by_group, "n")
+    assert [one["n"] for one in by_group.values()] == [0, 9, None, 30, None]
+    by_group = {name: {"n": n} for name, n in zip("abc", (1, 2, 8), strict=True)}
+    slices.hide(by_group, "n")
+    assert not any(one["n"] for one in by_group.values())  # 1 and 2 are not told by their sum
+
+
 def test_names_of_sites_and_causes_stay_in_the_table() -> None:
     table, _ = cohort(30, women_ill=0.5, women_well=0.5)
     found, _ = judged(table, np.zeros(60))
