@@ -29,6 +29,7 @@ FAULTS: Mapping[Fault, str] = {
 }
 DISTANCE = 2.33  # of the means in standard deviations: an AUC of 0.95
 N_DRAWS = 8
+N_NOISES = 8  # that the draws are of, and as many rooms
 RESTLESS = 0.3  # what a draw of noise adds to the log-odds of a sound model
 THRESHOLD = 0.5
 
@@ -68,16 +69,20 @@ def simulated(
     people = pd.DataFrame({"sex": np.where(woman, "F", "M"), "site": np.where(third, "#1", "#2")})
     n_patients, n_controls = int(ill.sum()), int((~ill).sum())
     changed = margins + rng.normal(0, size if fault == "sound" else RESTLESS, n)
+    swapped = margins + shift * ~ill + rng.normal(0, restless, (N_DRAWS, n))
     return {
         "n_patients": n_patients,
         "n_controls": n_controls,
         **counterfactuals.measure(
             labels,
             clean,
-            counterfactuals.cells(labels, clean, probability(noise), None),
+            counterfactuals.cells(labels, clean, probability(noise), probability(swapped)),
             THRESHOLD,
             weights=weights,
             n_people=(n_controls, n_patients),
+            noises=rng.integers(N_NOISES, size=noise.shape).astype(float),
+            rooms=rng.integers(N_NOISES, size=noise.shape).astype(float),
+            seed=seed,
         ),
         **slices.measure(
             people, pd.Series(names), labels, clean, threshold=THRESHOLD, weights=weights

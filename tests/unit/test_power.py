@@ -55,3 +55,18 @@ def test_the_smallest_fault_that_is_seen_is_found_among_the_sizes() -> None:
     found = power.smallest(judge, "ward", 108, sizes=[0.0, 0.5, 1.0], seeds=range(4))
     assert found["ward_noise_shift"] == 0.5
     assert found["behaviour"] is None
+
+
+def test_the_noises_and_the_rooms_are_a_sample_as_in_an_evaluation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def widths() -> dict[str, float]:
+        found = power.simulated("restless", 4.0, 200, seed=1, n_resamples=300)["shifts"]
+        controls = {cell: by["controls"] for cell, by in found.items() if "controls" in by}
+        return {cell: one["high"] - one["low"] for cell, one in controls.items()}
+
+    of_eight = widths()
+    monkeypatch.setattr(power, "N_NOISES", 1)
+    of_one = widths()  # which is never another in a resample
+    assert set(of_one) == {"noise_all", "noise_controls", "noise_swapped"}
+    assert all(of_eight[cell] > 1.1 * of_one[cell] for cell in of_one)
