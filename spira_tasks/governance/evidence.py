@@ -80,7 +80,10 @@ def collect(
     table = pd.read_parquet(recordings.path("recordings.parquet"))
     predictions = pd.read_parquet(report.path("predictions.parquet"))
     own = (work.run_id, challenger.classifier, recordings.digest)
-    found = {kind: find(store, kind, recipe) for kind in get_args(Kind)}
+    found = {
+        kind: find(store, kind, recipe, synthetic=evaluation["synthetic"])
+        for kind in get_args(Kind)
+    }
     if at_sites := found["unseen_sites"]:
         # as on the pages of the run: hospitals are numbered
         names = pd.Series([*at_sites["levels"]])
@@ -145,9 +148,13 @@ def publish(store: Store, kind: Kind, recipe: str, content: Mapping[str, Any]) -
     store.documents.write_sealed(f"{FOLDER}/{kind}/{recipe}.json", {**content, "at": audit.now()})
 
 
-def find(store: Store, kind: Kind, recipe: str | None) -> dict[str, Any] | None:
-    """The newest evidence of a kind about a recipe; None where there is none, or it was changed."""
-    return store.documents.read_sealed(f"{FOLDER}/{kind}/{recipe}.json") if recipe else None
+def find(store: Store, kind: Kind, recipe: str | None, *, synthetic: bool) -> dict[str, Any] | None:
+    """The newest evidence of a kind about a recipe; None where there is none, or it was changed.
+
+    What invented people show counts only for a model that is ``synthetic`` too.
+    """
+    found = store.documents.read_sealed(f"{FOLDER}/{kind}/{recipe}.json") if recipe else None
+    return found if found is None or synthetic or not found["synthetic"] else None
 
 
 def of_test_set(

@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     people.to_parquet(outputs / "recordings/recordings.parquet")
     for name, n_wrong in (("report", 0), ("provisional", 7)):
         clean = scores(n_missed=n_wrong, n_false_alarms=n_wrong)
-        report = evaluation(clean, clean * 0.98, LABELS)
+        report = evaluation(clean, clean * 0.98, LABELS) | {"synthetic": True}
         (outputs / name / "evaluation.json").write_text(json.dumps(report))
         people.assign(clean=clean).to_parquet(outputs / name / "predictions.parquet")
     for name in ("recordings", "report", "provisional"):

@@ -360,7 +360,7 @@ def test_what_a_recipe_comes_to_at_each_hospital_is_kept_for_a_promotion(
     runs = searched.runs(SITES)
     run_all(runs)
     found = comparison.publish(runs)
-    kept = evidence.find(searched.store, "unseen_sites", recipe(runs))
+    kept = evidence.find(searched.store, "unseen_sites", recipe(runs), synthetic=True)
     assert kept is not None
     assert set(kept["levels"]) == set(runs.levels) == {f"hospital-{letter}" for letter in "abcd"}
     n_done = sum(runs.value(trial) is not None for trial in runs.measured())
@@ -380,10 +380,12 @@ def test_what_a_recipe_comes_to_with_each_seed_is_kept_whatever_the_seed(
     runs = searched.runs(SEEDS)
     run_all(runs)
     comparison.publish(runs)
-    kept = evidence.find(searched.store, "seed_stability", recipe(runs))
+    kept = evidence.find(searched.store, "seed_stability", recipe(runs), synthetic=True)
     assert kept is not None
+    of_real = evidence.find(searched.store, "seed_stability", recipe(runs), synthetic=False)
+    assert of_real is None  # these people are invented
     assert set(kept["values"]) == {"1", "2"}
     assert recipe(runs) == recipe(searched.runs(SITES))  # of other seeds, on other people
     other = searched.runs(MATRIX)
     run_all(other)
-    assert evidence.find(searched.store, "cross_cohort", recipe(other)) is None
+    assert evidence.find(searched.store, "cross_cohort", recipe(other), synthetic=True) is None

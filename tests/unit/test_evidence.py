@@ -162,6 +162,14 @@ def answers(right: Mapping[str, float], n: int = 100) -> pd.DataFrame:
     return pd.concat(tables)
 
 
+def test_what_invented_people_show_counts_for_no_model_of_real_people(bench: Bench) -> None:
+    for synthetic in (False, True):
+        evidence.publish(bench.store, "cross_cohort", "r", {"synthetic": synthetic, "levels": {}})
+        for of_model in (False, True):
+            found = evidence.find(bench.store, "cross_cohort", "r", synthetic=of_model)
+            assert (found is None) == (synthetic and not of_model)
+
+
 def elsewhere(right: Mapping[str, float], n: int = 100) -> Verdict:
     levels = stability.by_level([answers(right, n)], 200, 5)
     return gates.unseen_sites({"levels": levels, "experiment": "sites"}, RULES.unseen_sites)
