@@ -123,7 +123,7 @@ class Elsewhere(Section):
 
 class SeedStability(Section):
     max_deviation: float
-    min_seeds: int
+    seeds: list[int]
 
 
 class TestBudget(Section):

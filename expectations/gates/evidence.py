@@ -119,15 +119,20 @@ def seed_stability(
     found: Mapping[str, Any] | None, seed: int | None, rule: SeedStability
 ) -> Verdict:
     """Is what was measured a property of the recipe, or luck with random numbers?"""
-    if found is None or len(found["values"]) < rule.min_seeds:
+    if found is None:
         return Verdict("seed_stability", "insufficient", severity="warning")
+    values, middle = found["values"], str(found["median_seed"])
+    if set(values) != {str(one) for one in rule.seeds}:
+        names = {
+            "state": ("other_seeds",),
+            "declared": tuple(map(str, rule.seeds)),
+            "measured": tuple(values),
+            "experiment": (found["experiment"],),
+        }
+        return Verdict("seed_stability", "insufficient", names=names, severity="warning")
     deviation = number_of(found["deviation"])
-    status, values, middle = (
-        at_most(deviation, rule.max_deviation),
-        found["values"],
-        found["median_seed"],
-    )
-    is_lucky = values.get(str(seed), 0.0) > values[str(middle)]
+    status, own = at_most(deviation, rule.max_deviation), str(seed)
+    is_lucky = own in values and values[own] > values[middle]
     return Verdict(
         "seed_stability",
         "insufficient" if is_lucky and status == "pass" else status,
@@ -135,8 +140,9 @@ def seed_stability(
         threshold=rule.max_deviation,
         numbers={"n_seeds": Number(len(values), "items")},
         names={
-            "middle": (str(middle),),
-            "lucky": (str(seed),) if is_lucky else (),
+            "middle": (middle,),
+            "lucky": (own,) if is_lucky else (),
+            "not_measured": (own,) if own not in values else (),
             "experiment": (found["experiment"],),
         },
         severity="warning",
