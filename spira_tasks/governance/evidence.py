@@ -23,6 +23,8 @@ from spira_tasks.governance import audit
 from spira_tasks.governance.inventory import find_file, read_columns
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from expectations.policy import Rules
     from spira_tasks.artifacts import Directory
     from spira_tasks.contract.verdict import Verdict
@@ -70,7 +72,6 @@ def collect(
     import pandas as pd
 
     from spira_tasks.evaluation import labels
-    from spira_tasks.evaluation.slices import numbered
     from spira_tasks.tracking import Tracker
 
     store = work.store
@@ -85,10 +86,7 @@ def collect(
         for kind in get_args(Kind)
     }
     if at_sites := found["unseen_sites"]:
-        # as on the pages of the run: hospitals are numbered
-        names = pd.Series([*at_sites["levels"]])
-        numbers = numbered(names, table["hospital_id"]).fillna("other")
-        at_sites["levels"] = dict(zip(numbers, at_sites["levels"].values(), strict=True))
+        at_sites["levels"] = unnamed(at_sites["levels"], table["hospital_id"])
     return {
         "is_checked": challenger.tags.get("spira.servable") == "true",
         "test_budget": of_test_set(store, policy.read().rules, evaluation, own),
@@ -97,6 +95,23 @@ def collect(
         "seed": settings.get("seed"),
         **found,
     }
+
+
+def unnamed(levels: Mapping[str, Any], hospitals: pd.Series) -> dict[str, Any]:
+    """Levels by the numbers of their hospitals, which the pages of the run have too.
+
+    A hospital with too few of the rows of ``hospitals`` has no number there, and the next one here.
+    """
+    import pandas as pd
+
+    from spira_tasks.evaluation.slices import numbered
+
+    names = pd.Series([*levels])
+    numbers = numbered(names, hospitals)
+    n_numbered = numbered(hospitals, hospitals).nunique()
+    after = numbers.isna().cumsum() + n_numbered
+    keys = numbers.fillna("#" + after.astype(str))
+    return dict(zip(keys, levels.values(), strict=True))
 
 
 def verdicts(

@@ -207,6 +207,16 @@ def test_several_seeds_are_averaged_on_the_same_people() -> None:
     assert found["a"]["balanced_accuracy"]["value"] == pytest.approx(0.75, abs=0.01)
 
 
+def test_no_hospital_is_lost_where_the_pages_of_the_run_do_not_number_it() -> None:
+    right = {"a": 0.9, "x": 0.3, "y": 0.9, "z": 0.9}
+    levels = evidence.unnamed(
+        stability.by_level([answers(right)], 200, 5), pd.Series(["a", "b"] * 9 + ["x", "y"])
+    )
+    assert [*levels] == ["#1", "#3", "#4", "#5"]  # the second is b, which was not measured
+    found = gates.unseen_sites({"levels": levels, "experiment": "sites"}, RULES.unseen_sites)
+    assert (found.status, found.names["left_open"]) == ("insufficient", ("#3",))
+
+
 SEEDS = tuple(RULES.seed_stability.seeds)
 
 
