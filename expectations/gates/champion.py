@@ -16,7 +16,7 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
     ``comparison`` is what ``evaluation.comparison.compare`` returns, and ``champion``, the version.
     The challenger has to gain, and to lose neither sensitivity nor specificity by more than a
     margin, nor in a slice.  Never blocks: a challenger that is no better stays challenger.  Where
-    the test is too small for the margins, a person decides.
+    the test is too small for the margins, also that of a slice, a person decides.
     """
     changes = {
         name: number_of(comparison[f"{name}_change"], "rate")
@@ -24,18 +24,29 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
     }
     margins = {"sensitivity": rule.max_sensitivity_loss, "specificity": rule.max_specificity_loss}
     kept = {name: at_least(change, -margins[name]) for name, change in changes.items()}
-    lost = {
-        (way, group): -one["gain"]["value"]
+    gains = {
+        (way, group): one["gain"]
         for way, groups in comparison["slices"].items()
         for group, one in groups.items()
-        if -one["gain"]["value"] > rule.max_slice_loss and one["gain"]["high"] < 0
     }
-    way, group = max(lost, key=lambda one: lost[one], default=("", ""))
+    margin = -rule.max_slice_loss
+    lost = [one for one, gain in gains.items() if gain["value"] < margin and gain["high"] < 0]
+    unclear = [one for one, gain in gains.items() if gain["low"] < margin and one not in lost]
+    names = {"champion": (str(comparison["champion"]),)}
     numbers = {"confidence": Number(comparison["confidence"], "rate")}
+    if lost:
+        way, group = min(lost, key=lambda one: gains[one]["value"])
+        names |= {"by": (way,), "group": (group,)}
+    if unclear:
+        way, group = min(unclear, key=lambda one: gains[one]["low"])
+        names |= {"unclear_by": (way,), "unclear": (group,)}
+        numbers["n_unclear"] = Number(len(unclear), "items")
+        numbers["slice_lost"] = Number(-gains[way, group]["low"])
+        numbers["slice_margin"] = Number(rule.max_slice_loss)
     for name, change in changes.items():
         numbers[f"{name}_change"] = change
-        numbers[f"{name}_lost"] = Number(max(0.0, -(change.low or 0.0)), "rate")
-        numbers[f"{name}_margin"] = Number(margins[name], "rate")
+        numbers[f"{name}_lost"] = Number(max(0.0, -(change.low or 0.0)))
+        numbers[f"{name}_margin"] = Number(margins[name])
         if kept[name] == "block":
             numbers[f"less_{name}"] = Number(-(change.value or 0.0), "rate")
     n_only = (comparison["n_only_champion_right"], comparison["n_only_challenger_right"])
@@ -45,7 +56,7 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
     status: Status = "pass"
     if not is_better or lost or "block" in kept.values():
         status = "warn"
-    elif "insufficient" in kept.values():
+    elif unclear or "insufficient" in kept.values():
         status = "insufficient"
     return Verdict(
         "better_than_champion",
@@ -55,7 +66,6 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
         n=min(comparison["n_patients"], comparison["n_controls"]),
         n_unit="people",
         numbers=numbers,
-        names={"champion": (str(comparison["champion"]),)}
-        | ({"by": (way,), "group": (group,)} if lost else {}),
+        names=names,
         severity="warning",
     )

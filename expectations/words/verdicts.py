@@ -32,6 +32,7 @@ NAMES = {
     "task": "task",
     "who": "who",
     "by": "by",
+    "unclear_by": "by",
     "change": "change",
     "heard_in": "heard",
 }

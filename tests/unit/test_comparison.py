@@ -88,6 +88,33 @@ def test_a_gain_in_all_does_not_pay_for_a_loss_among_men() -> None:
     assert found.status == "warn"
 
 
+def test_what_few_people_of_a_group_leave_open_is_left_to_a_person() -> None:
+    """Of 20 women who are ill the challenger misses two, and the champion nobody."""
+    pairs = people(400, n_wrong=8, n_wrong_of_champion=60)
+    place = np.arange(len(pairs)) % 400
+    of_women = place % 20 == 10
+    pairs["sex"] = np.where(of_women, "F", "M")
+    pairs.loc[of_women, "champion"] = pairs["label"]
+    pairs.loc[of_women & (place < 40) & (pairs["label"] == 1), "challenger"] = 0.0
+    found = verdict(pairs)
+    assert found.status == "insufficient"
+    assert (found.names["unclear_by"], found.names["unclear"]) == (("sex",), ("F",))
+    assert "may do worse in some groups" in sentence(found, "en")
+
+
+def test_what_is_said_of_a_loss_is_the_net_change_that_was_measured() -> None:
+    """Of a hundred people whom the champion calls right seven are lost, and more others found."""
+    pairs = people(400, n_wrong=27, n_wrong_of_champion=40)
+    turned = pairs["champion"].to_numpy().reshape(2, 400)[:, ::-1].ravel()
+    pairs = pairs.assign(champion=turned, sex="F")
+    found = verdict(pairs)
+    assert found.status == "pass"
+    assert 0 < (found.numbers["sensitivity_lost"].value or 0) < 0.02
+    said = sentence(found, "en")
+    assert "Its sensitivity is lower by at most 0.0" in said
+    assert "calls right" not in said.partition("McNemar")[0]
+
+
 def test_agreement_of_few_people_has_the_width_of_few_people() -> None:
     for n in (5, 50, 500):
         agreed = np.ones(n, dtype=bool)
