@@ -18,6 +18,9 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
     margin, nor in a slice.  Never blocks: a challenger that is no better stays challenger.  Where
     the test is too small for the margins, also that of a slice, a person decides.
     """
+    names = {"champion": (str(comparison["champion"]),)}
+    if "gain" not in comparison:  # the two answer together about nobody of a class
+        return Verdict("better_than_champion", "insufficient", names=names, severity="warning")
     changes = {
         name: number_of(comparison[f"{name}_change"], "rate")
         for name in ("sensitivity", "specificity")
@@ -32,7 +35,6 @@ def compare(comparison: Mapping[str, Any], rule: BetterThanChampion) -> Verdict:
     margin = -rule.max_slice_loss
     lost = [one for one, gain in gains.items() if gain["value"] < margin and gain["high"] < 0]
     unclear = [one for one, gain in gains.items() if gain["low"] < margin and one not in lost]
-    names = {"champion": (str(comparison["champion"]),)}
     numbers = {"confidence": Number(comparison["confidence"], "rate")}
     if lost:
         way, group = min(lost, key=lambda one: gains[one]["value"])

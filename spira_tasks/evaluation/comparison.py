@@ -37,9 +37,12 @@ def compare(
         ``n_patients`` and ``n_controls``; ``gain`` in AUC, ``sensitivity_change`` and
         ``specificity_change``, each with its 95 % interval; ``confidence``, the share of resamples
         with a gain; ``n_only_champion_right``, ``n_only_challenger_right`` and McNemar's ``p``;
-        ``slices``, by way of grouping and group.
+        ``slices``, by way of grouping and group.  Only the counts where a class has nobody.
     """
     labels = pairs["label"].to_numpy(float)
+    found: dict[str, Any] = {"n_patients": int(labels.sum()), "n_controls": int((1 - labels).sum())}
+    if not (found["n_patients"] and found["n_controls"]):
+        return found
     weights = metrics.subject_resamples(pairs.index.to_numpy(str), n_resamples, seed)
     changes = _changes(pairs, weights)
     right = {
@@ -50,9 +53,7 @@ def compare(
         int((right[one] & ~right[other]).sum())
         for one, other in (("champion", "challenger"), ("challenger", "champion"))
     ]
-    found: dict[str, Any] = {
-        "n_patients": int(labels.sum()),
-        "n_controls": int((1 - labels).sum()),
+    found |= {
         "gain": asdict(metrics.estimate(changes["auc"])),
         "confidence": float((changes["auc"][1:] > 0).mean()),
         "n_only_champion_right": n_only[0],

@@ -287,6 +287,8 @@ def score(
 
     task = champion.tags["spira.task"]
     test = recordings[(recordings["split"] == "test") & (recordings["task"] == task)]
+    if test.empty:
+        return pd.DataFrame(columns=["champion", "champion_point"], dtype=float)
     with scratch.folder() as folder:
         model = package.load(champion, tracker, work.store, folder)
         rows = [package.score(model, work.blobs.read(digest)) for digest in test["waveform"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,14 @@ from expectations import policy
 from expectations.gates.champion import compare as judge
 from expectations.words import LANGUAGES
 from expectations.words.verdicts import sentence
+from spira_tasks.artifacts import Store
+from spira_tasks.contract.step import Step
 from spira_tasks.contract.verdict import Verdict
 from spira_tasks.evaluation.comparison import compare, paired_interval
+from spira_tasks.runner import _work
+from spira_tasks.stages import promote
+from spira_tasks.tracking import Registered, Tracker
+from spira_tasks.work import PlatformWork
 
 RULE = policy.read().rules.better_than_champion
 
@@ -113,6 +120,28 @@ def test_what_is_said_of_a_loss_is_the_net_change_that_was_measured() -> None:
     said = sentence(found, "en")
     assert "Its sensitivity is lower by at most 0.0" in said
     assert "calls right" not in said.partition("McNemar")[0]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("label", [0, 1, None])
+def test_a_champion_that_answers_about_nobody_of_a_class_is_left_to_a_person(
+    label: int | None, language: Any
+) -> None:
+    pairs = people(20, 0, 1)
+    found = verdict(pairs[pairs["label"] == label])
+    assert (found.status, found.stops) == ("insufficient", False)
+    assert "3" in sentence(found, language)
+
+
+def test_a_champion_of_a_task_that_nobody_did_answers_about_nobody(tmp_path: Path) -> None:
+    recordings = pd.DataFrame({"subject_id": ["a"], "split": ["test"], "task": ["VOWEL"]})
+    champion = Registered("3", "", "sha256:0", (), {"spira.task": "SENTENCE"})
+    store = Store(str(tmp_path / "store"))
+    work = _work(Step("promote", "promote"), "run", store, "0" * 64, "")
+    assert isinstance(work, PlatformWork)
+    said = promote.score(champion, Tracker(store.tracking_uri), recordings, work)
+    pairs = people(20, 0, 0).drop(columns=["champion", "champion_point"]).join(said, how="inner")
+    assert verdict(pairs).status == "insufficient"
 
 
 def test_agreement_of_few_people_has_the_width_of_few_people() -> None:
