@@ -44,7 +44,9 @@ def checked_for_serving(is_checked: bool) -> Verdict:
 
 
 def budget_left(found: Mapping[str, Any], rule: TestBudget) -> Verdict:
-    """Does the model's claim hold although the same people were used for others before?
+    """Is the model better than chance although the same people were used for others before?
+
+    It does not control which of several models that are looks best on these people.
 
     Blocks where earlier models have spent what the policy allows; insufficient where this claim
     does not hold at the part that one read may spend.
@@ -61,6 +63,7 @@ def budget_left(found: Mapping[str, Any], rule: TestBudget) -> Verdict:
             "max_reads": Number(rule.max_reads, "items"),
             "alpha": Number(found["alpha"]),
         },
+        names={"several": (str(found["n_reads"]),) if found["n_reads"] > 1 else ()},
         severity="critical" if n_left < 1 else "warning",
     )
 

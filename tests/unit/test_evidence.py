@@ -112,10 +112,16 @@ def test_once_the_budget_is_spent_no_number_promotes_a_model(bench: Bench) -> No
     assert "no number" in sentence(found, "en").lower()
 
 
-def test_models_that_hold_spend_nothing(bench: Bench) -> None:
-    for number in range(1, N + 5):
+def test_models_that_hold_spend_nothing_and_the_choice_among_them_is_said_to_be_free(
+    bench: Bench,
+) -> None:
+    free = "is not corrected for their number"
+    assert free not in sentence(bench.judge(1), "en")
+    for number in range(2, N + 5):
         bench.evaluate(number, GOOD)
-    assert bench.judge(N + 5).status == "pass"
+    found = bench.judge(N + 5)
+    assert found.status == "pass"
+    assert free in sentence(found, "en")
 
 
 def test_new_test_people_refresh_the_budget(bench: Bench) -> None:
