@@ -18,6 +18,7 @@ from expectations.gates import evidence as gates
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import canonical_json
 from spira_tasks.contract.run import EXPERIMENT, TRIAL
+from spira_tasks.contract.verdict import is_small
 from spira_tasks.evaluation import budget
 from spira_tasks.governance import audit
 from spira_tasks.governance.inventory import find_file, read_columns
@@ -151,10 +152,13 @@ def _said(store: Store, run_id: str) -> dict[str, Any]:
     ingest = store.runs.step(run_id, "ingest")
     said = {one.id: one for one in ingest.verdicts} if ingest else {}
     agreement, second = said.get("label_agreement"), said.get("second_opinion")
+    alone = second.observed.value if second and second.observed else None
+    if second and alone is not None and is_small(round(alone * (second.n or 0))):
+        alone = None  # with the number of sessions the share gives the count back
     return {
         "is_doubted": any(one and one.status != "pass" for one in (agreement, second)),
         "agreement": agreement.observed.value if agreement and agreement.observed else None,
-        "alone": second.observed.value if second and second.observed else None,
+        "alone": alone,
     }
 
 

@@ -18,7 +18,7 @@ from expectations.words import LANGUAGES, Language
 from expectations.words.verdicts import sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
-from spira_tasks.contract.verdict import Verdict, suppress
+from spira_tasks.contract.verdict import Number, Verdict, suppress
 from spira_tasks.evaluation import labels, stability
 from spira_tasks.governance import audit, evidence
 from spira_tasks.provenance import ROOT
@@ -302,6 +302,18 @@ def test_labels_on_which_clinicians_disagree_are_left_to_a_person() -> None:
     found = gates.label_quality(doubted, RULES.label_quality)
     assert found.status == "insufficient"
     assert "alpha of 0.41" in sentence(found, "en")
+
+
+@pytest.mark.parametrize(("n_alone", "shown"), [(0, 0.0), (1, None), (4, None), (5, 0.125)])
+def test_a_share_of_the_labels_of_few_sessions_is_not_told(
+    bench: Bench, n_alone: int, shown: float | None
+) -> None:
+    second = Verdict("second_opinion", "pass", Number(n_alone / 40, "share"), n=40)
+    record = StepRecord(
+        "ingest", "ingest", "done", "2026-11-21T10:00:00+00:00", 1.0, verdicts=(second,)
+    )
+    bench.store.runs.write("run-1", record)
+    assert evidence._said(bench.store, "run-1")["alone"] == shown
 
 
 @pytest.mark.parametrize(("flipped", "status"), [(0.0, "pass"), (0.1, "insufficient")])
