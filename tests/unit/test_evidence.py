@@ -15,7 +15,7 @@ import pytest
 from expectations import policy
 from expectations.gates import evidence as gates
 from expectations.words import LANGUAGES, Language
-from expectations.words.verdicts import sentence
+from expectations.words.verdicts import description, sentence
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Number, Verdict, suppress
@@ -221,6 +221,22 @@ def test_no_hospital_is_lost_where_the_pages_of_the_run_do_not_number_it() -> No
     assert [*levels] == ["#1", "#3", "#4", "#5"]  # the second is b, which was not measured
     found = gates.unseen_sites({"levels": levels, "experiment": "sites"}, RULES.unseen_sites)
     assert (found.status, found.names["left_open"]) == ("insufficient", ("#3",))
+
+
+@pytest.mark.parametrize("gate", [gates.unseen_sites, gates.cross_cohort])
+def test_evidence_that_does_not_count_is_not_said_to_have_never_been_measured(gate: Any) -> None:
+    said = sentence(gate(None, RULES.unseen_sites), "en")
+    assert "changed since" in said
+    assert "Nobody has measured" not in said
+
+
+@pytest.mark.parametrize("kind", ["unseen_sites", "cross_cohort"])
+def test_what_is_expected_elsewhere_is_the_measure_that_is_judged(kind: str) -> None:
+    """At 30 % of the patients and 98 % of the controls the gate may pass."""
+    described = description(Verdict(kind, "pass"), "en")
+    assert described is not None
+    assert "balanced accuracy" in described.sentence
+    assert "each class" not in described.sentence
 
 
 SEEDS = tuple(RULES.seed_stability.seeds)
