@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
+from hashlib import sha256
 
 from expectations.policy import Rules
 from spira_tasks.contract.verdict import Verdict
@@ -19,6 +21,18 @@ def needs_approval(verdicts: Sequence[Verdict], rules: Rules) -> bool:
     ``verdicts`` are those of promotion, and those of the data that were waived.
     """
     return rules.approval == "always" or bool(left_open(verdicts))
+
+
+def asked_of(opened: Sequence[Verdict], policy: str) -> str:
+    """What a person who approves answers for: a digest of the checks that are open.
+
+    Another check, another waiver of it, or another policy (by its digest) is another question.
+    """
+    checks = {
+        json.dumps([one.suite, one.id, dict(one.names), one.waiver.at if one.waiver else ""])
+        for one in opened
+    }
+    return sha256(json.dumps([policy, sorted(checks)]).encode()).hexdigest()[:32]
 
 
 def excluded(involved: Collection[str], rules: Rules, *, production: bool) -> tuple[str, ...]:

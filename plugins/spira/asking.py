@@ -117,7 +117,9 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
     def _look(self, context: Context, record: StepRecord, store: StoreReader) -> dict[str, Any]:
         """Go on where a person decided meanwhile, end where the time is over, or wait again."""
         try:
-            act = store.decided(context["run_id"])
+            waits = waits_for(record)
+            asked = waits.names.get("asked", ()) if waits else ()
+            act = store.decided(context["run_id"], asked)
         except OSError as error:
             log.warning("whether a person decided is not known: %s", error)
             act = ""

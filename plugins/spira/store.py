@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,18 @@ class StoreReader:
         tree = json.loads(self._verified(f"trees/{match[1]}.json", match[1]))
         return self.content({name: file for name, file, _ in tree}[file])
 
-    def decided(self, run_id: str) -> str:
-        """What a person decided of the version that a run registered: approve, refuse or empty."""
+    def decided(self, run_id: str, asked: Sequence[str]) -> str:
+        """What a person decided of the version that a run registered: approve, refuse or empty.
+
+        Only an approval of what was ``asked``, as the verdict that waits names it, is the answer.
+        """
         content = self.output(run_id, "register", "registration", "registration.json")
         about = {name: str(json.loads(content)[name]) for name in ("version", "classifier")}
-        names = {act: f"{kind}/{decision_id(kind, about)}" for act, kind in OF_VERSIONS.items()}
-        found = [act for act, name in names.items() if self._json(f"decisions/{name}.json")]
+        found = []
+        for act, kind in OF_VERSIONS.items():
+            of = about | ({"asked": asked[0]} if asked and act == "approve" else {})
+            if self._json(f"decisions/{kind}/{decision_id(kind, of)}.json"):
+                found.append(act)
         return found[-1] if found else ""  # while one replaces the other, the refusal wins
 
     def record(self, run_id: str, step: str) -> StepRecord | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.place import COMMAND
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, moves
 from spira_tasks.governance.applied import REFUSED, Decision, Kind, in_production, on_classifier
@@ -80,8 +81,26 @@ def started_by(store: Store, classifier: str) -> set[str]:
     return actors
 
 
+def last_asked(store: Store, classifier: str) -> Verdict | None:
+    """The verdict by which the newest promotion of a classifier asked a person, if it did."""
+    records = [
+        run.steps["promote"]
+        for run in store.runs
+        if "promote" in run.steps
+        and any(
+            classifier in (one.inputs.get("classifier"), one.outputs.get("classifier"))
+            for one in run.steps.values()
+        )
+    ]
+    newest = max(records, key=lambda one: one.finished_at, default=None)
+    verdicts = newest.verdicts if newest else ()
+    return next((one for one in verdicts if one.id == "approved_by_a_person"), None)
+
+
 def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
-    """Approve a version, and lift its refusal.
+    """Approve a version with the checks that its last promotion left open, and lift its refusal.
+
+    It takes the place of an approval of other checks, or by somebody who may not approve.
 
     Returns how it stood before, and whether the approval is new.
 
@@ -97,12 +116,22 @@ def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
     standing = _find(standings(store), store, version)
     involved = started_by(store, standing.registered.classifier)
     production = in_production(store.url)
-    if name_of(audit.actor()) in excluded(involved, policy.read().rules, production=production):
+    asked = last_asked(store, standing.registered.classifier)
+    names = asked.names if asked else {}
+    barred = {*excluded(involved, policy.read().rules, production=production)}
+    barred.update(names.get("excluded", ()))
+    if name_of(audit.actor()) in barred:
         raise ConfigError(
-            f"you started the run of version {standing.registered.version}: another person has to "
-            "approve it (second_person in expectations/policy.yaml)"
+            f"you started the run of version {standing.registered.version}, or signed a waiver "
+            "that it needs: another person has to approve it (second_person in "
+            "expectations/policy.yaml)"
         )
-    _, new = decisions.decide(store, "approvals", standing.about, why)
+    about = standing.about | ({"asked": names["asked"][0]} if "asked" in names else {})
+    for one in decisions.known(store, "approvals"):
+        is_mine = one.about["classifier"] == standing.registered.classifier
+        if is_mine and (one.about != about or name_of(one.by) in barred):
+            decisions.withdraw(store, "approvals", one.about, why)
+    _, new = decisions.decide(store, "approvals", about, why)
     _withdraw(store, "refusals", standing, why)
     if standing.registered.is_refused:
         Tracker(store.tracking_uri).tag(standing.registered.version, {TAG_REFUSED: "false"})

@@ -100,8 +100,8 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         ]
         asked += last
         if decision.needs_approval(asked, rules):
-            approval = applied.on_classifier(challenger.classifier, applied.read(inputs.approvals))
-            last.append(approved(challenger, approval, asked, work.store))
+            approvals = applied.read(inputs.approvals)
+            last.append(approved(challenger, approvals, asked, work.store))
         verdicts += last
         outcome = "kept" if any(one.status == "warn" for one in last) else "promoted"
 
@@ -190,14 +190,15 @@ def waived(verdict: Verdict, waivers: Iterable[Decision], firm: Collection[str])
 
 
 def approved(
-    challenger: Registered, approval: Decision | None, asked: Sequence[Verdict], store: Store
+    challenger: Registered, given: Iterable[Decision], asked: Sequence[Verdict], store: Store
 ) -> Verdict:
-    """Whether a person approved the version, where the policy wants that.
+    """Whether a person approved the version with what is open now, where the policy wants that.
 
-    ``asked`` holds the verdicts for which it does, among others.
+    ``asked`` holds the verdicts for which it does, among others.  An approval that was ``given``
+    before another check was open, or was waived, does not count.
     """
     from expectations import policy
-    from expectations.gates.decision import excluded, left_open, name_of
+    from expectations.gates.decision import asked_of, excluded, left_open, name_of
     from spira_tasks.governance import applied
     from spira_tasks.governance import approval as approvals
 
@@ -206,12 +207,16 @@ def approved(
         "version": (challenger.version,),
         "waived": tuple(one.id for one in opened if one.waiver),
         "insufficient": tuple(one.id for one in opened if not one.waiver),
+        "asked": (asked_of(opened, policy.read().digest),),
     }
     involved = approvals.started_by(store, challenger.classifier)
     involved |= {one.waiver.by for one in opened if one.waiver}
     production = applied.in_production(store.url)
     names |= {"excluded": excluded(involved, policy.read().rules, production=production)}
+    mine = [one for one in given if one.about["classifier"] == challenger.classifier]
+    approval = next((one for one in mine if (one.about.get("asked"),) == names["asked"]), None)
     if approval is None:
+        names |= {"outdated": tuple(one.by for one in mine)}
         return Verdict("approved_by_a_person", "warn", names=names)
     if name_of(approval.by) in names["excluded"]:
         return Verdict("approved_by_a_person", "warn", names=names | {"own": (approval.by,)})

@@ -92,7 +92,8 @@ class Registry:
         content = {"name": MODEL, "version": str(n), "classifier": digest}
         (folder / "registration.json").write_text(json.dumps(content))
         outputs = {"registration": self.store.put_directory(folder)}
-        record = StepRecord("register", "register", "done", AT, 0.0, key="0" * 64, outputs=outputs)
+        record = StepRecord("register", "register", "done", AT, 0.0, key="0" * 64)
+        record = replace(record, inputs={"classifier": digest}, outputs=outputs)
         self.store.runs.write(f"run-{n}", record)
         self.make(n, digest)
 
@@ -429,6 +430,28 @@ def test_a_version_for_which_the_policy_asks_a_person_is_promoted_once_one_appro
     assert done.metrics["promoted"]
     assert {one.id: one.status for one in done.verdicts}["approved_by_a_person"] == "pass"
     assert registry.champion() == "1"
+
+
+def test_an_approval_counts_for_the_checks_that_were_open_and_not_for_one_waived_after_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add(1)
+    assert registry.model("approve", "1", "--why", WHY) == 0  # before anything was judged
+    for _ in range(2):
+        waiting = registry.promote(1, "provisional")
+        assert waiting.metrics["kept"]
+        asked = waiting.verdicts[-1]
+        assert "approved it before these checks were open" in sentence(asked, "en")
+        assert "isso já não vale" in sentence(asked, "pt")
+        assert registry.model("approve", "1", "--why", WHY) == 0
+        under(monkeypatch, sensitivity_floor={"min_people": 10})
+        if not asked.names["waived"]:
+            with pytest.raises(GateRejected, match="sensitivity_floor"):
+                registry.promote(1, "provisional")
+            waive = ("waive", "check", "promotion", "sensitivity_floor", "--why", WHY)
+            assert main([*waive, "--store", registry.store.url]) == 0
+    assert registry.promote(1, "provisional").metrics["promoted"]
+    assert verify(registry.store).problems == []
 
 
 def test_promotion_asks_nobody_about_a_model_that_enough_people_tested(registry: Registry) -> None:

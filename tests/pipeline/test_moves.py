@@ -22,7 +22,7 @@ from spira_tasks.contract.verdict import Number, Status, Verdict, Waiver
 from spira_tasks.errors import ConfigError, GateRejected, ServiceUnavailable
 from spira_tasks.governance import approval, audit
 from spira_tasks.governance.applied import PROMOTION, Decision, excuses, waiver_of
-from spira_tasks.governance.decisions import withdraw
+from spira_tasks.governance.decisions import decide
 from spira_tasks.governance.verification import verify
 from spira_tasks.stages import promote
 from spira_tasks.tracking import Tracker
@@ -240,16 +240,20 @@ def test_a_waived_check_of_the_data_needs_the_approval_of_another_person(
         waiver=SIGNED,
     )
     registry.store.runs.write("made-1", replace(record, verdicts=(waived,)))
-    assert registry.promote(1).metrics["kept"]
+    kept = registry.promote(1)
+    assert kept.metrics["kept"]
 
     monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")  # who signed the waiver
-    approval.approve(registry.store, "1", WHY)
+    with pytest.raises(ConfigError, match="signed a waiver that it needs: another person has to"):
+        approval.approve(registry.store, "1", WHY)
+    about = approval.standings(registry.store)[0].about
+    asked = kept.verdicts[-1].names["asked"][0]
+    decide(registry.store, "approvals", about | {"asked": asked}, WHY)  # past the command
     kept = registry.promote(1)
     assert kept.metrics["kept"]
     assert "airflow:ana approved it, and also" in sentence(kept.verdicts[-1], "en")
     assert "airflow:ana aprovou, e também" in sentence(kept.verdicts[-1], "pt")
 
-    withdraw(registry.store, "approvals", approval.standings(registry.store)[0].about, NOT_FIT)
     monkeypatch.setenv("SPIRA_ACTOR", "airflow:bia")
     approval.approve(registry.store, "1", WHY)
     assert registry.promote(1).metrics["promoted"]
@@ -281,6 +285,7 @@ def test_nobody_approves_their_own_run_in_production(
     began = audit.record(registry.store, "ingest", {"run": "made-1", "step": "ingest"})
     ingest = StepRecord("ingest", "ingest", "done", "2026-11-21T09:00:00+00:00", 0.0, audit=began)
     registry.store.runs.write("made-1", ingest)
+    assert registry.promote(1).metrics["kept"]
     if may:
         approval.approve(registry.store, "1", WHY)
         assert registry.promote(1).metrics["promoted"]
