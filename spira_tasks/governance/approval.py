@@ -248,7 +248,7 @@ def _check_may_serve(standing: Standing, store: Store) -> None:
     against = {
         "a person refused it": refusal in decisions.read_history(store).in_force,
         "it learned from a person who was erased": one.contains_erased,
-        "it was neither champion nor approved": not (one.was_champion or standing.approval),
+        "it was never champion": not one.was_champion,  # an approval alone overrides no gate
         f"it {package.NO_GOLDEN}": not package.has_golden(one, store),
     }
     if problems := "; ".join(problem for problem, is_so in against.items() if is_so):

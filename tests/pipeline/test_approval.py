@@ -353,13 +353,16 @@ def test_nothing_is_rolled_back_to_a_version_that_may_not_serve(
         ("1", "learned from a person who was erased"),
         ("2", "a person refused it"),
         ("3", "is the champion already"),
-        ("4", "was neither champion nor approved"),
+        ("4", "was never champion"),
         ("9", "has no version '9'"),
     ):
         assert served.model("rollback", "--to", to, "--why", WORSE) == 78
         assert why_not in capsys.readouterr().err
     assert served.model("rollback", "--why", WORSE) == 78
     assert served.model("approve", "4", "--why", WHY) == 0
+    assert served.model("rollback", "--to", "4", "--why", WORSE) == 78  # no gate let it pass
+    assert "was never champion" in capsys.readouterr().err
+    served.tracker.tag("4", {"spira.was_champion": "true"})
     (served.place / "outputs/model/code.py").write_text("print('planted')")
     assert served.model("rollback", "--to", "4", "--why", WORSE) == 78
     assert "a file that was not registered: code.py" in capsys.readouterr().err
