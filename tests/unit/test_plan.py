@@ -40,6 +40,10 @@ def test_every_rule_is_about_a_setting_that_there_is() -> None:
         ("train", "invented", 1),
         ("materialize", "tasks", ["VOWEL"]),
         ("evaluate", "threshold", 0.5),
+        ("evaluate", "seed", 1),
+        ("evaluate", "n_noises", 2),
+        ("split", "salt", "another"),
+        ("split", "test_fraction", 0.3),
     ],
 )
 def test_another_network_number_or_setting_needs_a_new_submission(
