@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from expectations import yaml_once
 from spira_tasks.errors import ConfigError
 
 FILE = Path(__file__).with_name("pccp.yaml")
@@ -92,7 +93,7 @@ def read(file: Path = FILE) -> Signed:
 
     content = file.read_bytes()
     try:
-        plan = Plan.model_validate(yaml.safe_load(content))
+        plan = Plan.model_validate(yaml_once.load(content))
     except (ValidationError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} is no plan for changes: {error}") from None
     names = [name for name, _ in plan.rules()]

@@ -6,110 +6,116 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from expectations import yaml_once
 from spira_tasks.errors import ConfigError
 
 FILE = Path(__file__).with_suffix(".yaml")
 OWNER = "clinical lead"
 
+Rate = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]  # of two rates
+Positive = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
 
 class Section(BaseModel):
     """Limits of one verdict; a key that is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class EnoughTestSubjects(Section):
-    min_per_class: int
+    min_per_class: Count
 
 
 class AucAboveChance(Section):
-    min_auc: float
+    min_auc: Rate
 
 
 class WardNoise(Section):
-    max_drop: float
+    max_drop: Difference
 
 
 class WardNoiseFlips(Section):
-    max_flips: float
+    max_flips: Rate
 
 
 class WardNoiseShift(Section):
-    max_shift: float
+    max_shift: Positive
 
 
 class NotDegenerate(Section):
-    min_positive: float
-    max_positive: float
-    min_found: float
+    min_positive: Rate
+    max_positive: Rate
+    min_found: Rate
 
 
 class Floor(Section):
-    min_rate: float
-    min_people: int
+    min_rate: Rate
+    min_people: Count
 
 
 class StratifiedAuc(Section):
-    min_auc: float
-    max_explained: float
+    min_auc: Rate
+    max_explained: Rate
 
 
 class SliceFloor(Section):
-    min_auc: float
+    min_auc: Rate
 
 
 class SliceGap(Section):
-    max_gap: float
+    max_gap: Rate
 
 
 class Calibration(Section):
-    scale: float
-    margin: float
+    scale: Positive
+    margin: Rate
 
 
 class CalibrationSlope(Section):
-    min_slope: float
-    max_slope: float
+    min_slope: Positive
+    max_slope: Positive
 
 
 class Behaviour(Section):
-    max_flips: float
+    max_flips: Rate
 
 
 class BetterThanChampion(Section):
-    min_confidence: float
-    max_sensitivity_loss: float
-    max_specificity_loss: float
-    max_slice_loss: float
-    min_cell: int
-    n_resamples: int
+    min_confidence: Rate
+    max_sensitivity_loss: Rate
+    max_specificity_loss: Rate
+    max_slice_loss: Rate
+    min_cell: Count
+    n_resamples: Count
     seed: int
 
 
 class Probes(Section):
-    n_permutations: int
-    n_resamples: int
-    max_people: int
+    n_permutations: Count
+    n_resamples: Count
+    max_people: Count
     seed: int
 
 
 class Probe(Section):
-    max_low: float
-    max_auc: float
-    max_by_chance: float
-    min_per_class: int
+    max_low: Rate
+    max_auc: Rate
+    max_by_chance: Rate
+    min_per_class: Count
 
 
 class PermutedLabel(Section):
-    max_deviation: float
+    max_deviation: Rate
 
 
 class MetadataBaseline(Section):
-    min_gain: float
+    min_gain: Rate
 
 
 class Experiments(Section):
@@ -117,26 +123,26 @@ class Experiments(Section):
 
 
 class Elsewhere(Section):
-    min_balanced_accuracy: float
-    min_cell: int
+    min_balanced_accuracy: Rate
+    min_cell: Count
 
 
 class SeedStability(Section):
-    max_deviation: float
+    max_deviation: Rate
     seeds: list[int]
 
 
 class TestBudget(Section):
-    alpha: float
-    max_reads: int
+    alpha: Rate
+    max_reads: Count
 
 
 class LabelQuality(Section):
-    max_suspects: float
+    max_suspects: Rate
 
 
 class Missingness(Section):
-    max_association: float
+    max_association: Rate
 
 
 class Rules(Section):
@@ -189,14 +195,15 @@ def read(file: Path = FILE) -> Policy:
     Raises
     ------
     ConfigError
-        When a key is unknown or missing, or a value has another type; names each of them.
+        When a key is unknown, missing or there twice, or a value has another type or is out of
+        its bounds; names each of them.
     """
     import yaml
 
     content = file.read_bytes()
     try:
         return Policy(
-            Rules.model_validate(yaml.safe_load(content)), hashlib.sha256(content).hexdigest()
+            Rules.model_validate(yaml_once.load(content)), hashlib.sha256(content).hexdigest()
         )
     except ValidationError as error:
         problems = "; ".join(
@@ -204,4 +211,4 @@ def read(file: Path = FILE) -> Policy:
         )
         raise ConfigError(f"{file}: {problems}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is no YAML: {error}") from None
+        raise ConfigError(f"{file} is not read: {error}") from None

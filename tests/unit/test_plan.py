@@ -77,6 +77,11 @@ def test_a_change_names_gates_that_there_are_and_has_its_texts() -> None:
         ("rollback:", "rolback:", "rolback"),
         ("  weights:", "  weights:\n    why: x", "why"),
         ("      train.seed: any", "      train.seed: any\n      train.task: any", "train.task"),
+        (
+            "      train.seed: any",
+            "      train.seed: any\n      train.seed: [1]",
+            "train.seed is there",
+        ),
     ],
 )
 def test_an_unknown_key_and_a_second_rule_are_refused(
