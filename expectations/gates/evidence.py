@@ -178,11 +178,11 @@ def label_quality(found: Mapping[str, Any], rule: LabelQuality) -> Verdict:
 
 
 def missingness(found: Mapping[str, Any], rule: Missingness) -> Verdict:
-    """Does a task that is missing tell the label?"""
+    """Does a task that is missing tell the label?  Where it does, a person decides."""
     tells = found["value"] > max(rule.max_association, found["chance"])
     return Verdict(
         "missingness",
-        "warn" if tells else "pass",
+        "insufficient" if tells else "pass",
         observed=Number(found["value"]),
         threshold=rule.max_association,
         n=found["n"],

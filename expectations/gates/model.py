@@ -256,25 +256,27 @@ def _open(evaluation: Mapping[str, Any], id: str, limit: float) -> Verdict:
 def calibrated(evaluation: Mapping[str, Any], rule: Calibration) -> Verdict:
     error, n = evaluation["expected_calibration_error"], evaluation["n_recordings"]
     limit = rule.scale / n**0.5 + rule.margin
-    status: Status = "pass" if error <= limit else "warn"
-    return _verdict(evaluation, "calibration", status, Number(error), round(limit, 4))
+    status: Status = "pass" if error <= limit else "insufficient"
+    found = _verdict(evaluation, "calibration", status, Number(error), round(limit, 4))
+    return replace(found, severity="warning")
 
 
 def calibration_slope(evaluation: Mapping[str, Any], rule: CalibrationSlope) -> Verdict:
     """Whether the model is as sure as it may be.
 
-    One that is too sure blocks.  One that is too unsure hides nothing: that is a warning, and so it
-    is where the classes are told apart without an error, of which no slope can be fitted.
+    One that is too sure blocks.  One that is too unsure hides nothing: a person decides,
+    also where the classes are told apart without an error, of which no slope can be fitted.
     """
     slope = number_of(evaluation["calibration"]["slope"])
     too_sure, too_unsure = at_least(slope, rule.min_slope), at_most(slope, rule.max_slope)
     status: Status = (
-        "warn" if too_unsure == "block" else max(too_sure, too_unsure, key=SEVERE.index)
+        "insufficient" if too_unsure == "block" else max(too_sure, too_unsure, key=SEVERE.index)
     )
     limit = rule.min_slope if too_sure == status else rule.max_slope
     found = _verdict(evaluation, "calibration_slope", status, slope, limit)
     limits = {"least": Number(rule.min_slope), "most": Number(rule.max_slope)}
-    return replace(found, numbers=limits, severity="warning")
+    names = {"state": ("unsure",) if too_unsure == "block" else ()}
+    return replace(found, numbers=limits, names=names, severity="warning")
 
 
 def operating_point(evaluation: Mapping[str, Any]) -> Verdict:

@@ -359,7 +359,9 @@ def test_a_task_that_only_the_ill_lack_is_seen() -> None:
     assert gates.missingness(labels.missingness(recordings), RULES.missingness).status == "pass"
     both = pd.concat([recordings, vowels[(vowels["label"] == 0) | (vowels.index % 4 == 1)]])
     found = gates.missingness(labels.missingness(both), RULES.missingness)
-    assert (found.status, found.names["task"]) == ("warn", ("VOWEL",))
+    assert (found.status, found.names["task"]) == ("insufficient", ("VOWEL",))
+    assert not found.stops
+    assert "A person has to decide" in sentence(found, "en")
     by_chance = pd.concat([recordings, vowels.sample(frac=0.7, random_state=2)])
     assert gates.missingness(labels.missingness(by_chance), RULES.missingness).status == "pass"
 
