@@ -15,6 +15,7 @@ from policies import under
 from test_promotion import LABELS, evaluation, scores
 
 from expectations.words.verdicts import sentence
+from spira.store import StoreReader
 from spira_tasks import package, show
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
@@ -444,13 +445,16 @@ def test_an_approval_counts_for_the_checks_that_were_open_and_not_for_one_waived
 ) -> None:
     registry.add(1)
     assert registry.model("approve", "1", "--why", WHY) == 0  # before anything was judged
+    reader = StoreReader(registry.store.url, {})  # Airflow's, which waits for the answer
     for _ in range(2):
         waiting = registry.promote(1, "provisional")
         assert waiting.metrics["kept"]
         asked = waiting.verdicts[-1]
         assert "approved it before these checks were open" in sentence(asked, "en")
         assert "isso já não vale" in sentence(asked, "pt")
+        assert reader.decided("run-1", asked.names["asked"]) == ""
         assert registry.model("approve", "1", "--why", WHY) == 0
+        assert reader.decided("run-1", asked.names["asked"]) == "approve"
         under(monkeypatch, sensitivity_floor={"min_people": 10})
         if not asked.names["waived"]:
             with pytest.raises(GateRejected, match="sensitivity_floor"):
