@@ -88,7 +88,7 @@ def context_of(task: str, *, attempt: int = 1, notes: Notes | None = None) -> di
         "ti": ti,
         "run_id": RUN_ID,
         "params": PARAMS,
-        "dag": SimpleNamespace(),
+        "dag": SimpleNamespace(dag_id="spira_continuous_training", params=PARAMS),
         "task_state_store": Notes() if notes is None else notes,
     }
 

@@ -52,10 +52,17 @@ def configured_step(
     Raises
     ------
     AirflowFailException
-        When a parameter or a setting is not known.
+        When a parameter or a setting is not known, or the DAG's form does not have it: Airflow
+        takes any.
     """
     answer = given_answer(context)
     params = dict(answer["params"] if answer else context["params"])
+    dag = context.get("dag")
+    if not answer and dag is not None and (unasked := sorted(set(params) - set(dag.params))):
+        raise AirflowFailException(
+            f"unknown parameters {', '.join(unasked)}: the form of {dag.dag_id} asks for "
+            + (", ".join(dag.params) or "nothing")
+        )
     if pipeline.entry and (event := waking_event(context)):
         params["data"] = event["data"]
     try:

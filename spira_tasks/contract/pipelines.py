@@ -12,8 +12,8 @@ from spira_tasks.contract.step import Resources, Step
 HANDED_ON = {"validate": "table", "drift": "recordings", "confounds": "recordings"}
 """Stages that are gates: the input that a gate hands on, as its output of the same name."""
 
-FIXED = ("gate",)
-"""Keys of a configuration that no run may change: they decide which gate a step is."""
+FIXED = ("gate", "acts")
+"""Keys of a configuration that no run may change: which gate a step is, what a DAG may decide."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Pipeline:
             if step.config.get(key, value) != value and key in FIXED:
                 raise ValueError(
                     f"setting {target!r}: the pipeline sets {key}; another value would leave a "
-                    "gate out"
+                    "gate out, or let a person decide what is not theirs"
                 )
             by_name[name] = replace(step, config={**step.config, key: value})
         return replace(
@@ -304,14 +304,14 @@ ROLLBACK = Pipeline(
 _DECISIONS = Step("decide", "decide", resources=Resources(access="models"))
 MODEL_DECISION = Pipeline(
     "model_decision",
-    (_DECISIONS,),
+    (replace(_DECISIONS, config={"acts": ["approve", "refuse", "waive"]}),),
     options={
         name: f"decide.{name}" for name in ("act", "version", "suite", "check", "run", "reason")
     },
 )
 DATA_DECISION = Pipeline(
     "data_decision",
-    (_DECISIONS,),
+    (replace(_DECISIONS, config={"acts": ["release", "hold"]}),),
     options={name: f"decide.{name}" for name in ("act", "record", "code", "reason")},
 )
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
+from spira_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     from spira_tasks.work import PlatformWork
@@ -28,8 +29,12 @@ class Outputs:
     pass
 
 
+Act = Literal["approve", "refuse", "waive", "release", "hold"]
+
+
 class Config(StageConfig):
-    act: Literal["approve", "refuse", "waive", "release", "hold"]
+    acts: tuple[Act, ...]  # of the DAG, whose roles say who may start it
+    act: Act
     reason: Annotated[str, Field(min_length=10, max_length=500)]
     version: Text = ""  # to approve or refuse
     suite: Text = ""  # of the check to waive; ``promotion`` for a gate of promotion
@@ -42,6 +47,10 @@ class Config(StageConfig):
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
     from spira_tasks.governance import approval, quarantine, waivers
 
+    if config.act not in config.acts:
+        raise ConfigError(
+            f"this DAG takes {', '.join(config.acts)}, and not {config.act}, which is for others"
+        )
     store, why = work.store, config.reason
     new = True
     match config.act:

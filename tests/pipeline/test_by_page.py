@@ -1,0 +1,44 @@
+"""What a decision that comes by Airflow may do: one DAG's acts, once, in the name of who decided."""
+
+from __future__ import annotations
+
+import runpy
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from test_approval import WHY, Registry, prepared, registry
+
+from spira.outcome import configured_step
+from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION
+from spira_tasks.errors import ConfigError
+from spira_tasks.provenance import ROOT
+from spira_tasks.runner import run_step
+
+__all__ = ["prepared", "registry"]  # fixtures
+
+APPROVE = {"act": "approve", "version": "1", "reason": WHY}
+
+
+def test_a_run_takes_nothing_that_the_form_of_its_dag_does_not_have() -> None:
+    """Airflow hands on any key, and settings would go before the fields."""
+    dag = runpy.run_path(str(ROOT / "dags/spira_data_decision.py"))["dag"]
+    asked = {"act": "release", "record": "rec-1", "code": "", "reason": WHY}
+    assert configured_step("decide", DATA_DECISION, {"dag": dag, "params": asked})
+    params = asked | {"settings": {"decide.act": "approve", "decide.version": "3"}}
+    with pytest.raises(AirflowFailException, match="unknown parameters settings: the form of"):
+        configured_step("decide", DATA_DECISION, {"dag": dag, "params": params})
+
+
+def test_the_step_decides_only_what_its_dag_is_for(registry: Registry) -> None:
+    registry.add(1)
+    step = DATA_DECISION.from_params({"settings": decide(APPROVE)}).step("decide")
+    with pytest.raises(ConfigError, match="takes release, hold, and not approve"):
+        run_step(step, "decision-1", registry.store)
+    assert registry.actions() == []
+    with pytest.raises(ValueError, match=r"the pipeline sets acts"):
+        MODEL_DECISION.from_params({"settings": {"decide.acts": ["release"]}})
+
+
+def decide(params: dict[str, Any]) -> dict[str, Any]:
+    return {f"decide.{name}": value for name, value in params.items()}
