@@ -52,6 +52,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
             f"this DAG takes {', '.join(config.acts)}, and not {config.act}, which is for others"
         )
     store, why = work.store, config.reason
+    before = store.runs.step(work.run_id, "decide")
+    if before and before.state == "done" and before.config == config.model_dump(mode="json"):
+        # Anybody may run a task again, and what was decided meanwhile would be withdrawn.
+        return Outcome(changed=False)
     new = True
     match config.act:
         case "approve":

@@ -1,17 +1,20 @@
-"""What a decision that comes by Airflow may do: one DAG's acts, once, in the name of who decided."""
+"""What a decision that comes by Airflow may do: one DAG's acts, once, in one name."""
 
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from test_approval import WHY, Registry, prepared, registry
+from policies import under
+from test_approval import NOT_FIT, WHY, Registry, prepared, registry
 
 from spira.outcome import configured_step
 from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION
 from spira_tasks.errors import ConfigError
+from spira_tasks.governance import approval, audit
 from spira_tasks.provenance import ROOT
 from spira_tasks.runner import run_step
 
@@ -42,3 +45,22 @@ def test_the_step_decides_only_what_its_dag_is_for(registry: Registry) -> None:
 
 def decide(params: dict[str, Any]) -> dict[str, Any]:
     return {f"decide.{name}": value for name, value in params.items()}
+
+
+def test_an_answer_that_is_run_again_withdraws_nothing_that_was_decided_meanwhile(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow lets anybody who may start a training clear a task of it."""
+    registry.add(1)
+    monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")
+    step = MODEL_DECISION.from_params(APPROVE).step("decide")
+    run_step(step, "decision-1", registry.store)
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    before = registry.actions()
+    run_step(step, "decision-1", registry.store)
+    assert registry.actions() == before
+    (standing,) = approval.standings(registry.store)
+    assert (standing.approval, standing.registered.is_refused) == (None, True)
+    other = MODEL_DECISION.from_params(APPROVE | {"reason": f"{WHY} once more"}).step("decide")
+    run_step(other, "decision-1", registry.store)
+    assert registry.actions()[len(before) :] == ["approval", "withdrawal"]
