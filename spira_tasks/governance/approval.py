@@ -67,18 +67,32 @@ def standings(store: Store) -> list[Standing]:
 def started_by(store: Store, classifier: str) -> set[str]:
     """Who started the runs that made a classifier, by its digest, as the log names them.
 
-    Who only ran it again, which computes nothing, is not among them.
+    Who only ran it again, which computes nothing, is not among them.  But a run that was cleared
+    says that it found what it made: where no run says that it made it, all that have it count.
+
+    Raises
+    ------
+    ConfigError
+        When the log of a store that hospitals rely on names nobody: then anybody may have been.
     """
-    actors = set()
-    for run in store.runs:
-        records = list(run.steps.values())
-        if any(one.outputs.get("classifier") == classifier and not one.found for one in records):
-            audited = sorted((one for one in records if one.audit), key=lambda one: one.finished_at)
-            for one in audited[:1]:
-                assert one.audit is not None  # noqa: S101  (narrows the type)
-                event = audit.read(store.documents, audit.name_of(one.audit.number))
-                actors.add(event.actor)
-    return actors
+    found = {
+        run.run_id: one.found
+        for run in store.runs
+        for one in run.steps.values()
+        if one.outputs.get("classifier") == classifier
+    }
+    makers = {run_id for run_id, is_found in found.items() if not is_found} or set(found)
+    actors: dict[str, str] = {}
+    for event in audit.events(store):
+        run_id = event.details.get("run")
+        if run_id in makers:
+            actors.setdefault(run_id, event.actor)
+    if not actors and in_production(store.url):
+        raise ConfigError(
+            f"the audit log of {store.url} does not say who started the run that made "
+            f"{classifier[:19]}…, so nobody can approve it as another person: train it again"
+        )
+    return set(actors.values())
 
 
 def last_asked(store: Store, classifier: str) -> Verdict | None:

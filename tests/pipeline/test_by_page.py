@@ -64,3 +64,35 @@ def test_an_answer_that_is_run_again_withdraws_nothing_that_was_decided_meanwhil
     other = MODEL_DECISION.from_params(APPROVE | {"reason": f"{WHY} once more"}).step("decide")
     run_step(other, "decision-1", registry.store)
     assert registry.actions()[len(before) :] == ["approval", "withdrawal"]
+
+
+def test_who_started_a_run_is_known_also_after_it_was_run_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under(monkeypatch, second_person="always", approval="always")
+    registry.add(1)
+    record = registry.store.runs.step("made-1", "evaluate")
+    assert record is not None
+    for who, run_id in (("ana", "made-1"), ("bia", "again-1")):
+        monkeypatch.setenv("SPIRA_ACTOR", f"airflow:{who}")
+        audit.record(registry.store, "ingest", {"run": run_id, "step": "ingest"})
+    classifier = record.outputs["classifier"]
+    registry.store.runs.write("again-1", replace(record, found=True))
+    assert approval.started_by(registry.store, classifier) == {"airflow:ana"}
+    registry.store.runs.write("made-1", replace(record, found=True))
+    monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")
+    audit.record(registry.store, "gate", {"run": "made-1", "step": "check_drift"})
+    assert approval.started_by(registry.store, classifier) == {"airflow:ana", "airflow:bia"}
+    with pytest.raises(ConfigError, match="another person has to approve it"):
+        approval.approve(registry.store, "1", WHY)
+
+
+def test_in_production_a_run_that_nobody_is_known_to_have_started_excludes_everybody(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add(1)
+    assert approval.started_by(registry.store, f"sha256:{1:064x}") == set()
+    monkeypatch.setattr(approval, "in_production", lambda _: True)  # as of a bucket
+    with pytest.raises(ConfigError, match="does not say who started the run"):
+        approval.approve(registry.store, "1", WHY)
+    assert registry.actions() == []
