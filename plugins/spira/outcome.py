@@ -53,7 +53,7 @@ def configured_step(
     ------
     AirflowFailException
         When a parameter or a setting is not known, or the DAG's form does not have it: Airflow
-        takes any.
+        takes any.  When an event woke the run that is not of a snapshot.
     """
     answer = given_answer(context)
     params = dict(answer["params"] if answer else context["params"])
@@ -103,7 +103,9 @@ def actor(context: Mapping[str, Any]) -> str:
     if answer := given_answer(context):
         return f"airflow:{answer['by']}"
     user = getattr(context.get("dag_run"), "triggering_user_name", None)
-    return f"airflow:{user or waking_event(context).get('decision') or 'scheduler'}"
+    if not user and (event := waking_event(context)):
+        return f"event:{event['decision']}"
+    return f"airflow:{user or 'scheduler'}"
 
 
 def failure(step: str, status: int, reason: str) -> AirflowException:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, Context
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from spira.store import LAPTOP_STORE, own_store
 
 NEW_RECORDINGS = Asset("spira_new_recordings")
+SNAPSHOT_DAG = "spira_snapshot"  # the only one whose events count
 
 
 class WakeOperator(BaseOperator):  # type: ignore[misc]
@@ -43,8 +44,20 @@ class WakeOperator(BaseOperator):  # type: ignore[misc]
 
 
 def waking_event(context: Context | Mapping[str, Any]) -> dict[str, str]:
-    """The newest event that woke the run: ``data`` and ``decision``; empty where none did."""
+    """The newest event that woke the run: ``data`` and ``decision``; empty where none did.
+
+    Raises
+    ------
+    AirflowFailException
+        When no event is of a snapshot: whoever may write to the asset can send any.
+    """
     woken_by = context.get("triggering_asset_events") or {}
-    events = [event for several in woken_by.values() for event in several]
+    sent = [event for several in woken_by.values() for event in several]
+    events = [event for event in sent if event.source_dag_id == SNAPSHOT_DAG]
+    if sent and not events:
+        raise AirflowFailException(
+            f"no event that woke this run is of {SNAPSHOT_DAG}: start that DAG, or the training "
+            "by its form"
+        )
     newest = max(events, key=lambda event: event.timestamp, default=None)
     return dict(newest.extra) if newest is not None else {}

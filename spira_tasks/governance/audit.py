@@ -47,7 +47,7 @@ class Event:
 
     number: int  # counts from 1 without gaps
     at: str  # UTC, ISO 8601, seconds
-    actor: str  # "airflow:<user>" or "cli:<user>"
+    actor: str  # "airflow:<user>", "event:<key>" or "cli:<user>"
     action: str
     details: Mapping[str, Any]  # what it was done to
     previous: str  # SHA-256 of the event before

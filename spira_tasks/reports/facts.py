@@ -211,7 +211,7 @@ class RunFacts:
     started_at: str  # UTC, ISO 8601, as finished_at; empty where not known
     finished_at: str
     synthetic: bool | None  # whether people are invented; None where no table tells
-    triggered_by: str  # "airflow:<user>" or "cli:<user>"; empty where the log does not say
+    triggered_by: str  # actor of the audit log; empty where it does not say
     steps: tuple[StepFacts, ...]
     verdicts: Mapping[str, tuple[Verdict, ...]]  # by step, small counts suppressed
     provenance: Mapping[str, str]  # gather.PROVENANCE of the newest step; empty if it has none

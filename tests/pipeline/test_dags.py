@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 from conftest import Run, linked_copy
 
 from spira.outcome import actor, configured_step
@@ -217,17 +218,32 @@ def test_a_form_suggests_what_is_built_in_and_takes_what_a_package_adds(
 def test_a_run_that_new_recordings_woke_reads_the_newest_and_says_so() -> None:
     def event(at: int, name: str) -> SimpleNamespace:
         extra = {"data": f"s3://spira-data/snapshots/{name}", "decision": f"training:{name}"}
-        return SimpleNamespace(timestamp=at, extra=extra)
+        return SimpleNamespace(timestamp=at, extra=extra, source_dag_id="spira_snapshot")
 
     params = {"data": "somewhere", "epochs": 3}
     woken = {"params": params, "triggering_asset_events": {"new": [event(2, "b"), event(1, "a")]}}
     ingest = configured_step("ingest", TRAINING, woken)
     assert ingest.inputs["data"] == "s3://spira-data/snapshots/b"
     assert configured_step("train", TRAINING, woken).config["epochs"] == 3
-    assert actor(woken) == "airflow:training:b"
+    assert actor(woken) == "event:training:b"
     assert actor({"params": params}) == "airflow:scheduler"
     by_hand = configured_step("ingest", TRAINING, {"params": params})
     assert by_hand.inputs["data"] == "folder:somewhere"
+
+
+@pytest.mark.parametrize("extra", [{}, {"data": "s3://other/place", "decision": "ana"}])
+def test_an_event_that_somebody_sent_to_airflow_starts_nothing_in_any_name(
+    extra: dict[str, str],
+) -> None:
+    sent = SimpleNamespace(timestamp=3, extra=extra, source_dag_id=None)
+    snapshot = {"data": "s3://spira-data/snapshots/b", "decision": "training:b"}
+    ours = SimpleNamespace(timestamp=2, extra=snapshot, source_dag_id="spira_snapshot")
+    alone = {"params": {}, "triggering_asset_events": {"new": [sent]}}
+    for act in (actor, lambda context: configured_step("ingest", TRAINING, context)):
+        with pytest.raises(AirflowFailException, match="no event that woke this run is of"):
+            act(alone)
+    both = {"params": {}, "triggering_asset_events": {"new": [ours, sent]}}
+    assert actor(both) == "event:training:b"
 
 
 @pytest.mark.slow

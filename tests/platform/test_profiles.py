@@ -196,7 +196,7 @@ def test_what_a_phone_sends_by_https_becomes_a_snapshot_that_wakes_a_training(
     assert place.startswith("s3://spira-data/snapshots/")
     printed = with_profiles.spira(with_profiles.given, "audit", "list", "--json").stdout
     events = [one for one in json.loads(printed) if one["details"].get("run") == training.run_id]
-    assert {one["actor"] for one in events} == {f"airflow:training:{place.rpartition('/')[2]}"}
+    assert {one["actor"] for one in events} == {f"event:training:{place.rpartition('/')[2]}"}
     containers = docker("ps", "-aq", "--filter", f"name={with_profiles.name}").stdout.split()
     logs = [docker("logs", one) for one in containers]
     printed += "".join(log.stdout + log.stderr for log in logs) + training.log("ingest")

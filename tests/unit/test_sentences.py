@@ -343,7 +343,7 @@ def test_every_rule_of_a_gate_has_its_sentence(
 
 
 def test_a_run_that_new_recordings_woke_is_called_by_their_snapshot() -> None:
-    run = facts(triggered_by="airflow:training:ab12cd34ab12cd34")
+    run = facts(triggered_by="event:training:ab12cd34ab12cd34")
     assert sentences.name_of(EN, run).endswith(
         "woken by new recordings (snapshot ab12cd34ab12cd34)"
     )
