@@ -20,7 +20,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 COPY spira_tasks/__init__.py spira_tasks/s3_client.py /opt/spira/spira_tasks/
 COPY spira_tasks/contract /opt/spira/spira_tasks/contract
 # The words for what gates say, without the gates.
-COPY expectations/__init__.py /opt/spira/expectations/
+COPY expectations/__init__.py expectations/personal.py /opt/spira/expectations/
 COPY expectations/words /opt/spira/expectations/words
 COPY dags /opt/spira/dags
 COPY plugins /opt/spira/plugins

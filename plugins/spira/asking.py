@@ -9,6 +9,7 @@ version then stays challenger, and a later run asks no more but finds a later ap
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context, Param
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskAwaitingInput
 
+from expectations.personal import holds_personal_data
 from expectations.words import LANGUAGES, words_of
 from expectations.words.verdicts import mark, sentence, title
 from spira import notify
@@ -81,12 +83,7 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
         reason = " ".join(str((event["params_input"] or {}).get("reason", "")).split())
         verdict = waits_for(record)
         assert verdict is not None  # noqa: S101  (see _waiting)
-        problem = ""
-        if len(reason) < MIN_REASON:
-            problem = f"the reason has fewer than {MIN_REASON} characters"
-        elif act == "approve" and by in verdict.names.get("excluded", ()):
-            problem = "another person has to approve what one started, or signed a waiver for"
-        if problem:
+        if problem := problem_of(act, by, reason, verdict.names.get("excluded", ())):
             log.warning("%s answered, and is asked again: %s", by, problem)
             return dict(self.execute(context))
         log.info("%s: %s", by, act)
@@ -138,6 +135,17 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
             notify.waiting(context["ti"].dag_id, context["run_id"], again=True)
             notes.set("n_reminded", n_due)
         raise TaskAwaitingInput(method_name="execute_complete", timeout=self.look)
+
+
+def problem_of(act: str, by: str, reason: str, excluded: Collection[str]) -> str:
+    """Why an answer does not count; empty where it does."""
+    if len(reason) < MIN_REASON:
+        return f"the reason has fewer than {MIN_REASON} characters"
+    if holds_personal_data(reason):
+        return "the reason holds what looks like a personal number, a telephone or an address"
+    if act == "approve" and by in excluded:
+        return "another person has to approve what one started, or signed a waiver for"
+    return ""
 
 
 def question(run_id: str, record: StepRecord) -> tuple[str, str]:

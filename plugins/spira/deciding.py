@@ -28,6 +28,7 @@ from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from fastapi import HTTPException, Request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from expectations.personal import holds_personal_data
 from spira.store import Damaged, StoreReader, waits_for
 from spira_tasks.contract.access import DATA_DECISION, MODEL_DECISION
 from spira_tasks.contract.pipelines import TRAINING
@@ -124,6 +125,8 @@ def take(
         raise Refused("forbidden")
     if not MIN_REASON <= len(reason) <= MAX_REASON:
         raise Refused("decide.no_reason", HTTPStatus.BAD_REQUEST)
+    if holds_personal_data(reason):  # before it is in Airflow's database
+        raise Refused("decide.personal", HTTPStatus.BAD_REQUEST)
     if act == "approve" and user.get_name() in _excluded(store, run_id):
         raise Refused("decide.excluded")
     fields = {name: form[name] for name in FIELDS[act] if form.get(name)}

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from policies import under
 from test_approval import NOT_FIT, WHY, Registry, prepared, registry
 
+from spira.asking import problem_of
 from spira.outcome import configured_step
 from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION
 from spira_tasks.errors import ConfigError
@@ -96,3 +97,21 @@ def test_in_production_a_run_that_nobody_is_known_to_have_started_excludes_every
     with pytest.raises(ConfigError, match="does not say who started the run"):
         approval.approve(registry.store, "1", WHY)
     assert registry.actions() == []
+
+
+@pytest.mark.parametrize(
+    ("act", "by", "reason", "problem"),
+    [
+        ("approve", "bia", WHY, ""),
+        ("refuse", "ana", WHY, ""),
+        ("approve", "ana", WHY, "another person has to approve"),
+        ("refuse", "bia", "ok", "fewer than 10 characters"),
+        ("refuse", "bia", "ask on 11 91234-5678", "looks like a personal number"),
+        ("approve", "bia", "as maria@example.org said", "looks like a personal number"),
+    ],
+)
+def test_an_answer_that_the_step_would_refuse_is_asked_for_again(
+    act: str, by: str, reason: str, problem: str
+) -> None:
+    assert problem in problem_of(act, by, reason, ("ana",))
+    assert bool(problem) == bool(problem_of(act, by, reason, ("ana",)))

@@ -461,6 +461,7 @@ def test_a_decision_on_the_page_starts_a_run_in_the_name_of_who_decides(server: 
         ("admin", {"act": "approve", "version": "3", "by": "officer"}, 403),  # of another person
         ("admin", {"act": "approve", "version": "3", "site": "cross-site"}, 403),
         ("admin", {"act": "approve", "version": "3", "reason": "ok"}, 400),
+        ("admin", {"act": "approve", "version": "3", "reason": "ask on 11 91234-5678"}, 400),
         ("admin", {"act": "approve", "version": "three"}, 400),
         ("admin", {"act": "erase", "version": "3"}, 400),
         ("admin", {"act": "approve", "version": "3", "reason": "x" * 20_000}, 413),
