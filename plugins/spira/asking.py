@@ -22,11 +22,12 @@ from expectations.words import LANGUAGES, words_of
 from expectations.words.verdicts import mark, sentence, title
 from spira import notify
 from spira.site import number_of
-from spira.store import LAPTOP_STORE, StoreReader, own_store, waits_for
+from spira.store import LAPTOP_STORE, own_store, waits_for
 from spira_tasks.contract.run import StepRecord
 
 MIN_REASON = 10  # characters, as for every decision
 LOOK_SECONDS = 300.0
+ASKED = "asked"  # the note of what an answer is about
 DAG_TEST = "dag_test"  # Airflow's name of who starts a run by ``airflow dags test``
 
 log = logging.getLogger("spira.step")
@@ -69,33 +70,35 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
                 "airflow dags test asks nobody, for nothing would bring an answer: where a person "
                 "has to approve, the version stays challenger"
             )
-        record, _ = self._waiting(context)
+        record = self._waiting(context)
         self.subject, self.body = question(context["run_id"], record)
         notify.waiting(context["ti"].dag_id, context["run_id"], again=False)
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        record, store = self._waiting(context)
+        notes = context["task_state_store"]
+        if (asked := notes.get(ASKED)) is None:
+            self._waiting(context)
+            asked = notes.get(ASKED)
         if event.get("error_type") == "timeout":
-            return self._look(context, record, store)
+            return self._look(context, asked)
         act = "approve" if event["chosen_options"] == [self.APPROVE] else "refuse"
         by = str((event["responded_by_user"] or {}).get("name", ""))
         reason = " ".join(str((event["params_input"] or {}).get("reason", "")).split())
-        verdict = waits_for(record)
-        assert verdict is not None  # noqa: S101  (see _waiting)
-        if problem := problem_of(act, by, reason, verdict.names.get("excluded", ())):
+        if problem := problem_of(act, by, reason, asked["excluded"]):
             log.warning("%s answered, and is asked again: %s", by, problem)
             return dict(self.execute(context))
         log.info("%s: %s", by, act)
-        (version,) = verdict.names["version"]
         return {
             "decided": False,
-            "params": {"act": act, "version": version, "reason": reason},
+            "params": {"act": act, "version": asked["version"], "reason": reason},
             "by": by,
         }
 
-    def _waiting(self, context: Context) -> tuple[StepRecord, StoreReader]:
-        """The record of the promotion that waits.
+    def _waiting(self, context: Context) -> StepRecord:
+        """The record of the promotion that waits; what an answer needs of it is noted.
+
+        An answer, or a look whether there is one, must not fail where the store is away.
 
         Raises
         ------
@@ -103,28 +106,34 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
             When it waits for nobody.
         """
         try:
-            store = own_store(LAPTOP_STORE)
-            record = store.record(context["run_id"], "promote")
+            record = own_store(LAPTOP_STORE).record(context["run_id"], "promote")
         except OSError as error:
             raise AirflowException(f"whom to ask is not known yet: {error}") from None
-        if record is None or waits_for(record) is None:
+        if record is None or (verdict := waits_for(record)) is None:
             raise AirflowSkipException("nobody has to be asked about this version")
-        return record, store
+        asked = {
+            "version": verdict.names["version"][0],
+            "excluded": list(verdict.names.get("excluded", ())),
+            "asked": list(verdict.names.get("asked", ())),
+            "since": record.finished_at,
+        }
+        context["task_state_store"].set(ASKED, asked)
+        return record
 
-    def _look(self, context: Context, record: StepRecord, store: StoreReader) -> dict[str, Any]:
+    def _look(self, context: Context, asked: dict[str, Any]) -> dict[str, Any]:
         """Go on where a person decided meanwhile, end where the time is over, or wait again."""
         try:
-            waits = waits_for(record)
-            asked = waits.names.get("asked", ()) if waits else ()
-            act = store.decided(context["run_id"], asked)
+            act = own_store(LAPTOP_STORE).decided(context["run_id"], asked["asked"])
         except OSError as error:
             log.warning("whether a person decided is not known: %s", error)
             act = ""
         if act:
             log.info("a person decided meanwhile: %s", act)
             return {"decided": True}
-        waited = datetime.now(UTC) - datetime.fromisoformat(record.finished_at)
+        waited = datetime.now(UTC) - datetime.fromisoformat(asked["since"])
         if waited > self.expire:
+            # again, for what is sent once as the run ends has been sent as it asked
+            notify.waiting(context["ti"].dag_id, context["run_id"], again=True)
             raise AirflowSkipException(
                 f"nobody answered in {self.expire}: the version stays challenger; approve it, and "
                 "start a run, which finds all results and promotes it"

@@ -136,3 +136,60 @@ def test_nothing_is_sent_and_nothing_logged_as_an_error_where_no_channel_is_set_
 ) -> None:
     done = end(home, tmp_path, Received())
     assert "notified" not in done.stdout + done.stderr
+
+
+AWAY = """
+import sys; sys.path[:0] = ["dags", "plugins"]
+import json
+from types import SimpleNamespace
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
+from spira.asking import AskOperator
+
+class Notes(dict):
+    set = dict.__setitem__
+
+ask = AskOperator(task_id="ask")
+def complete(since, **event):
+    asked = {"version": "3", "excluded": ["ana"], "since": since}
+    ti = SimpleNamespace(dag_id="spira_continuous_training")
+    context = {"run_id": "run-1", "ti": ti, "task_state_store": Notes(asked=asked)}
+    try:
+        return ask.execute_complete(context, event)
+    except (AirflowSkipException, TaskAwaitingInput) as ended:
+        return type(ended).__name__
+
+answer = {
+    "chosen_options": ["Approve"],
+    "params_input": {"reason": "read together with the ward"},
+    "responded_by_user": {"name": "bia"},
+}
+timeout = {"error_type": "timeout"}
+soon, long_ago = "2999-01-01T00:00:00+00:00", "2020-01-01T00:00:00+00:00"
+found = [complete(soon, **timeout), complete(soon, **answer), complete(long_ago, **timeout)]
+print(json.dumps(found))
+"""
+
+
+def test_a_question_outlives_a_store_that_is_away_and_says_when_it_expires(
+    home: Path, tmp_path: Path
+) -> None:
+    """What a record of the store holds is damaged; the message was sent once, as the run asked."""
+    for name in ("register", "promote"):
+        (tmp_path / "store/runs/run-1").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"store/runs/run-1/{name}.json").write_text("no record")
+    sent = [["spira_continuous_training", "run-1", "waiting", "spira_webhook"]]
+    with receiving() as received:
+        done = python(
+            *("-c", AWAY),
+            home=home,
+            SPIRA_STORE=str(tmp_path / "store"),
+            AIRFLOW_VAR_SPIRA_NOTIFIED=json.dumps(sent),
+            **received.connections,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    waits, answered, expired = json.loads(done.stdout.splitlines()[-1])
+    assert (waits, expired) == ("TaskAwaitingInput", "AirflowSkipException")
+    params = {"act": "approve", "version": "3", "reason": "read together with the ward"}
+    assert answered == {"decided": False, "params": params, "by": "bia"}
+    (post,) = received.posts
+    assert "waits for the approval of a person" in post
