@@ -12,10 +12,8 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from spira.store import LAPTOP_STORE, own_store
+from spira.store import LAPTOP_STORE, RECORDS, own_store
 from spira_tasks.contract.pipelines import Pipeline
-
-PROMOTE, AGAIN = "promote", "promote_approved"  # a step, and its task after a person's answer
 
 
 class OutcomeOperator(BaseOperator):  # type: ignore[misc]
@@ -47,8 +45,7 @@ class OutcomeOperator(BaseOperator):  # type: ignore[misc]
         try:
             store = own_store(LAPTOP_STORE)
             failed = [name for name in states if states[name] == "failed"]
-            steps = {AGAIN: PROMOTE}
-            records = {name: store.record(run_id, steps.get(name, name)) for name in failed}
+            records = {name: store.record(run_id, RECORDS.get(name, name)) for name in failed}
         except OSError as error:
             raise AirflowException(f"how the run ended is not known yet: {error}") from None
         for name, record in records.items():

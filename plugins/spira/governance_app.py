@@ -36,7 +36,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from expectations.words import LANGUAGES, Language, words_of
 from spira import deciding
 from spira.governance_pages import decide_page, message, run_page, step_page
-from spira.store import PACK, RUN_ID, Damaged, own_store
+from spira.store import PACK, RECORDS, RUN_ID, Damaged, own_store
 from spira_tasks.contract.pipelines import TRAINING
 
 DAG = "spira_continuous_training"
@@ -176,7 +176,8 @@ def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response
 
 def task(run_id: str, task_id: str, request: Request) -> Response:
     """The page of a step: its verdict, its counts, its reasons."""
-    record = own_store().record(run_id, task_id) if task_id in SHOWN else None
+    step = RECORDS.get(task_id, task_id)
+    record = own_store().record(run_id, step) if step in SHOWN else None
     if record is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return HTMLResponse(step_page(run_id, record, _language(request)))

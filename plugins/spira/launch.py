@@ -24,10 +24,9 @@ from airflow.sdk.exceptions import AirflowException
 
 from spira import notify
 from spira.access import secrets_of
-from spira.ending import AGAIN, PROMOTE, OutcomeOperator
+from spira.ending import OutcomeOperator
 from spira.links import LINKS
 from spira.outcome import (
-    ANSWER,
     ASK,
     N_LAST_LINES,
     actor,
@@ -37,12 +36,13 @@ from spira.outcome import (
     result_of,
 )
 from spira.site import Site, network_of, number_of
-from spira.store import LAPTOP_STORE, StoreReader, n_files
+from spira.store import AGAIN, ANSWER, LAPTOP_STORE, RECORDS, StoreReader, n_files
 from spira.waking import NEW_RECORDINGS
 from spira_tasks.contract.pipelines import MODEL_DECISION, Pipeline
 from spira_tasks.contract.step import Resources, Step
 
 RUNTIMES = ("process", "docker", "kubernetes")
+PROMOTE = RECORDS[AGAIN]
 GPU_POOL = "spira_gpu"  # a slot is a GPU: a step waits for as many as it asks for
 # Retries of a task.  What a gate refused, or a person must correct, is not retried (outcome.py).
 RETRIES: dict[str, Any] = {
@@ -203,7 +203,7 @@ def add_question(pipeline: Pipeline, promote: BaseOperator) -> list[BaseOperator
 
     ask = AskOperator(task_id=ASK, execution_timeout=timedelta(minutes=10))
     kind, arguments = operator_of(MODEL_DECISION.step("decide"), MODEL_DECISION)
-    answer = kind(**arguments | {"task_id": ANSWER, "step_name": "decide"})
+    answer = kind(**arguments | {"task_id": ANSWER, "step_name": RECORDS[ANSWER]})
     kind, arguments = operator_of(pipeline.step(PROMOTE), pipeline)
     names = {"task_id": AGAIN, "step_name": PROMOTE}
     again = kind(**arguments | names, trigger_rule="none_failed_min_one_success")

@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.xcom import XCom
 
-from spira.store import own_store, summary
+from spira.store import RECORDS, own_store, summary
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -72,7 +72,7 @@ def _verdict(wanted: str, ti_key: TaskInstanceKey) -> str:
     shown = _result(ti_key)
     if shown is None:
         try:
-            record = own_store().record(ti_key.run_id, ti_key.task_id)
+            record = own_store().record(ti_key.run_id, RECORDS.get(ti_key.task_id, ti_key.task_id))
         except OSError as error:
             log.warning("no button for the verdict: %s", error)
             return ""

@@ -28,7 +28,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from expectations.words import LANGUAGES, words_of
 from expectations.words.verdicts import sentence
 from spira.site import number_of
-from spira.store import LAPTOP_STORE, own_store, summary, waits_for
+from spira.store import LAPTOP_STORE, RECORDS, own_store, summary, waits_for
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.run import StepRecord
 
@@ -93,10 +93,11 @@ def deadline() -> DeadlineAlert | None:
 
 
 def _records(run_id: str, steps: Iterable[str]) -> list[StepRecord]:
-    """What the steps of a run have left; nothing where the store does not answer."""
+    """What the steps or tasks of a run have left; nothing where the store does not answer."""
+    names = dict.fromkeys(RECORDS.get(name, name) for name in steps)
     try:
         store = own_store(LAPTOP_STORE)
-        found = [store.record(run_id, step) for step in steps]
+        found = [store.record(run_id, name) for name in names]
     except OSError as error:
         log.warning("the notification of run %s has no reasons: %s", run_id, error)
         return []

@@ -14,13 +14,13 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from spira.store import StoreReader, explanation, shown
+from spira.store import ANSWER, StoreReader, explanation, shown
 from spira.waking import waking_event
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.contract.pipelines import Pipeline
 from spira_tasks.contract.step import Shard, Step
 
-ASK, ANSWER = "ask", "answer"  # tasks: ask a person, write the answer down
+ASK = "ask"  # the task that asks a person
 N_LAST_LINES = 12  # of a failed step's log in the message
 STOP_SECONDS = 60.0  # for a step to save its state after SIGTERM
 FINAL = {

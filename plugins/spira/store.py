@@ -25,6 +25,9 @@ RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@~-]{0,199}")  # of a run or st
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 PACK = re.compile(r"spira-report-[A-Za-z0-9._-]+\.zip")
 LAPTOP_STORE = ".spira/store"  # of steps that are processes, where SPIRA_STORE is not set
+# Tasks that are not called as their step: what writes a person's answer, and promotion after it.
+ANSWER, AGAIN = "answer", "promote_approved"
+RECORDS = {ANSWER: "decide", AGAIN: "promote"}  # to the name of the record that they leave
 REPORT = "report"  # the step whose output ``site`` is the site
 
 

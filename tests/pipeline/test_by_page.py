@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from policies import under
 from test_approval import NOT_FIT, WHY, Registry, prepared, registry
 
+from spira import links
 from spira.asking import problem_of
 from spira.outcome import configured_step
 from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance import approval, audit
 from spira_tasks.provenance import ROOT
 from spira_tasks.runner import run_step
@@ -115,3 +117,19 @@ def test_an_answer_that_the_step_would_refuse_is_asked_for_again(
 ) -> None:
     assert problem in problem_of(act, by, reason, ("ana",))
     assert bool(problem) == bool(problem_of(act, by, reason, ("ana",)))
+
+
+def test_the_button_of_a_promotion_that_a_person_answered_leads_to_its_verdict(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a task that refused Airflow has nothing: its record is in the store."""
+    registry.add(1)
+    assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
+    with pytest.raises(GateRejected):
+        registry.promote(1)
+    monkeypatch.setenv("SPIRA_STORE", registry.store.url)
+    monkeypatch.setattr(links, "_result", lambda _: None)
+    task = SimpleNamespace(dag_id="training", run_id="run-1", task_id="promote_approved")
+    (blocked,) = [one for one in links.LINKS if one.name == "Verdict: blocked"]
+    address = blocked.address(task)
+    assert address == "/dags/training/runs/run-1/tasks/promote_approved/plugin/verdict"

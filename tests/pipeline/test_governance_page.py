@@ -336,6 +336,8 @@ def test_a_gate_shows_its_verdict_its_counts_and_its_run(server: Server) -> None
     assert "(LGPD art. 18): fewer than 5." in page
     assert "<code>&lt;leak&gt;</code>" in page
     assert '<a href="../../runs/second/">' in page
+    judged_again = server.ask("/spira/tasks/stopped/promote_approved", "officer")
+    assert (judged_again.status, "2 blocking" in judged_again.text) == (200, True)
 
 
 @pytest.mark.parametrize("step", ["erase", "another"])

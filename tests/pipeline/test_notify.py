@@ -97,8 +97,11 @@ def test_a_failed_run_is_notified_with_the_message_of_its_step(home: Path, tmp_p
     message = "no space is left for {{ temporary }} <files>"
     with receiving() as received:
         train = record("train", "train", "failed", message=message)
-        end(home, tmp_path, received, train, more=[replace(train, error="Stopped", message="")])
-    post, stopped = received.posts
+        answer = record("decide", "decide", "failed", message="another person has to approve it")
+        more = [replace(train, error="Stopped", message=""), answer]
+        end(home, tmp_path, received, train, more=more)
+    post, stopped, answered = received.posts
+    assert "decide: another person has to approve it" in answered
     assert "a run was stopped" in stopped
     assert "a run failed" in post
     assert f"train: {message}" in post
