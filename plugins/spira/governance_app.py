@@ -109,7 +109,7 @@ def overview(request: Request) -> Response:
     return RedirectResponse(f"runs/{quote(run_id, safe='')}/{_page('overview', request)}")
 
 
-def run(run_id: str, request: Request) -> Response:
+def run(run_id: str, request: Request, user: GetUserDep) -> Response:
     """Redirect to the verdict page of a run; before its report, show the verdicts so far."""
     files = own_store()
     if files.names(run_id) is not None:
@@ -117,7 +117,8 @@ def run(run_id: str, request: Request) -> Response:
     records = {step.name: files.record(run_id, step.name) for step in TRAINING}
     if not any(records.values()):
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return HTMLResponse(run_page(run_id, records, _language(request)))
+    # a person is asked before there is a report
+    return HTMLResponse(run_page(run_id, records, _may_decide(user), _language(request)))
 
 
 def pack(run_id: str, request: Request, user: GetUserDep) -> Response:
@@ -155,14 +156,14 @@ def file(run_id: str, name: str, request: Request, user: GetUserDep) -> Response
     files = own_store()
     names = files.names(run_id)
     if names is None:
-        return run(run_id, request)
+        return run(run_id, request, user)
     if name not in names:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     kind = TYPES.get(posixpath.splitext(name)[1].lower())
     content = files.content(names[name])
     if language := OVERVIEWS.get(name):
         content = _with_schedule(content, language)
-    if (language := VERDICTS.get(name)) and any(map(partial(deciding.may, user), DECISIONS)):
+    if (language := VERDICTS.get(name)) and _may_decide(user):
         link = f'<a href="decide">{escape(words_of(language)("airflow.decide"))}</a>'
         content = content.replace(b"</h1>", f'</h1><p class="note">{link}</p>'.encode(), 1)
     if kind is not None:
@@ -186,6 +187,10 @@ def task(run_id: str, task_id: str, request: Request) -> Response:
 def nothing() -> Response:
     """Any other path and method: they ask for a login too."""
     raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+def _may_decide(user: GetUserDep) -> bool:
+    return any(map(partial(deciding.may, user), DECISIONS))
 
 
 def _with_schedule(content: bytes, language: Language) -> bytes:

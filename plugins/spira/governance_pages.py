@@ -35,10 +35,12 @@ def decide_page(run_id: str, choices: Choices, language: Language) -> str:
     return _page(language, title=title, run_id=run_id, choices=choices)
 
 
-def run_page(run_id: str, records: Mapping[str, StepRecord | None], language: Language) -> str:
+def run_page(
+    run_id: str, records: Mapping[str, StepRecord | None], may_decide: bool, language: Language
+) -> str:
     """The verdicts of a run so far: ``records`` by step, None for a step without one."""
     title = words_of(language)("airflow.run", run=run_id)
-    return _page(language, title=title, run_id=run_id, records=records)
+    return _page(language, title=title, run_id=run_id, records=records, may_decide=may_decide)
 
 
 def step_page(run_id: str, record: StepRecord, language: Language) -> str:

@@ -486,9 +486,9 @@ def test_nobody_is_offered_to_approve_what_they_started(server: Server) -> None:
 
 
 def test_only_who_may_decide_is_led_there(server: Server) -> None:
-    path = f"/spira/runs/{ENCODED}/verdict.en.html"
-    assert '<a href="decide">' in server.ask(path, "admin").text
-    assert '<a href="decide">' not in server.ask(path, "officer").text
+    for page in (f"{ENCODED}/verdict.en.html", "stopped/"):  # with a report, and before it
+        assert '<a href="decide">' in server.ask(f"/spira/runs/{page}", "admin").text
+        assert '<a href="decide">' not in server.ask(f"/spira/runs/{page}", "officer").text
     assert (
         "nothing here that you may decide"
         in server.ask("/spira/runs/stopped/decide", "officer").text
