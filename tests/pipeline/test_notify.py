@@ -153,7 +153,7 @@ class Notes(dict):
 
 ask = AskOperator(task_id="ask")
 def complete(since, **event):
-    asked = {"version": "3", "excluded": ["ana"], "since": since}
+    asked = {"version": "3", "excluded": ["ana"], "asked": [], "since": since}
     ti = SimpleNamespace(dag_id="spira_continuous_training")
     context = {"run_id": "run-1", "ti": ti, "task_state_store": Notes(asked=asked)}
     try:
