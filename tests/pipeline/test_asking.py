@@ -97,6 +97,15 @@ class Asked:
         )
         return int(status)
 
+    def decide(self, dag: str, run_id: str, user: str, chosen: str, reason: str) -> None:
+        """Answer as often as Airflow asks: on a busy machine it may ask again, see ``answer``."""
+        until = time.monotonic() + SECONDS
+        while (state := self.state(dag, run_id, "ask")) != "success":
+            assert time.monotonic() < until, (state, (self.folder / "output").read_text()[-6000:])
+            if state == "awaiting_input" and not self.details(dag, run_id)["response_received"]:
+                assert self.answer(dag, run_id, user, chosen, reason) == 200
+            time.sleep(0.5)
+
     def until_open(self, dag: str, run_id: str) -> None:
         """Wait until nobody's answer is there."""
         self.wait(lambda: str(self.details(dag, run_id)["response_received"]), "False")
@@ -190,7 +199,7 @@ def test_a_run_asks_and_is_promoted_in_the_name_of_who_answered(asked: Asked) ->
     assert registry.champion() is None
 
     assert asked.answer(DAG, "run-1", "officer", "Approve", WHY) == 403
-    assert asked.answer(DAG, "run-1", "bia", "Approve", WHY) == 200
+    asked.decide(DAG, "run-1", "bia", "Approve", WHY)
     asked.until(DAG, "run-1", "promote_approved", "success", "failed")
     assert registry.champion() == "1"
     (decision,) = [one for one in registry.events() if one.action == "approval"]
@@ -208,8 +217,7 @@ def test_who_may_not_approve_or_gives_no_reason_is_asked_again(asked: Asked) -> 
     for user, reason in (("admin", WHY), ("bia", "ok")):
         assert asked.answer("asks", "excluding", user, "Approve", reason) == 200
         asked.until_open("asks", "excluding")
-    assert asked.answer("asks", "excluding", "admin", "Reject", WHY) == 200  # a refusal may be
-    asked.until("asks", "excluding", "ask", "success")
+    asked.decide("asks", "excluding", "admin", "Reject", WHY)  # a refusal may be
 
 
 def test_a_decision_by_the_command_line_ends_the_wait(asked: Asked) -> None:
