@@ -281,7 +281,7 @@ def test_a_training_that_had_lost_patience_when_it_was_stopped_computes_no_epoch
 ) -> None:
     """At this rate the losses jump, and an early epoch is worse than the one before."""
     settings = {"learning_rate": 0.5, "warmup_steps": 1, "averaging": 0.0, "patience_epochs": 1}
-    settings["seed"] = 4  # of the seeds with which it does so before the last epoch
+    settings["seed"] = 3  # of the seeds with which it does so before the last epoch
     other = linked_copy(finished.store, tmp_path / "other")
     expected = run_step(training(**settings), "first", other)
     n_epochs = int(expected.metrics["n_epochs"])
