@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from expectations import yaml_once
+from expectations import strict
 from spira_tasks.errors import ConfigError
 
 FILE = Path(__file__).with_name("pccp.yaml")
 STEPS = ("split", "materialize", "train", "evaluate")  # whose settings make a model what it is
 
 
-class Part(BaseModel):
-    """A key that is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Range(Part):
+class Range(strict.Part):
     """Inclusive; a value that is not set keeps the default, and is within it."""
 
     low: float
@@ -34,7 +25,7 @@ class Range(Part):
 Rule = Range | list[Any] | Literal["any"]
 
 
-class Change(Part):
+class Change(strict.Part):
     """What may change together, the verdicts that have to show it sound, and how it is undone."""
 
     settings: dict[str, Rule]  # "<step>.<key>" to what it may be
@@ -42,7 +33,7 @@ class Change(Part):
     rollback: Literal["champion_before"]
 
 
-class Plan(Part):
+class Plan(strict.Part):
     """The content of the file."""
 
     version: int
@@ -87,19 +78,13 @@ def read(file: Path = FILE) -> Signed:
     Raises
     ------
     ConfigError
-        When a key is unknown, missing or there twice, or a value has another type.
+        When the file is not as ``Plan`` says, or a setting has two rules.
     """
-    import yaml
-
-    content = file.read_bytes()
-    try:
-        plan = Plan.model_validate(yaml_once.load(content))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} is no plan for changes: {error}") from None
+    plan, digest = strict.read(file, Plan)
     names = [name for name, _ in plan.rules()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{file} has two rules for {', '.join(twice)}: keep one of each")
-    return Signed(plan, hashlib.sha256(content).hexdigest())
+    return Signed(plan, digest)
 
 
 def _allows(rule: Rule, value: Any) -> bool:

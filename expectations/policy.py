@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from expectations import yaml_once
-from spira_tasks.errors import ConfigError
+from expectations import strict
 
 FILE = Path(__file__).with_suffix(".yaml")
 OWNER = "clinical lead"
@@ -22,71 +20,65 @@ Positive = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    """Limits of one verdict; a key that is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class EnoughTestSubjects(Section):
+class EnoughTestSubjects(strict.Part):
     min_per_class: Count
 
 
-class AucAboveChance(Section):
+class AucAboveChance(strict.Part):
     min_auc: Rate
 
 
-class WardNoise(Section):
+class WardNoise(strict.Part):
     max_drop: Difference
 
 
-class WardNoiseFlips(Section):
+class WardNoiseFlips(strict.Part):
     max_flips: Rate
 
 
-class WardNoiseShift(Section):
+class WardNoiseShift(strict.Part):
     max_shift: Positive
 
 
-class NotDegenerate(Section):
+class NotDegenerate(strict.Part):
     min_positive: Rate
     max_positive: Rate
     min_found: Rate
 
 
-class Floor(Section):
+class Floor(strict.Part):
     min_rate: Rate
     min_people: Count
 
 
-class StratifiedAuc(Section):
+class StratifiedAuc(strict.Part):
     min_auc: Rate
     max_explained: Rate
 
 
-class SliceFloor(Section):
+class SliceFloor(strict.Part):
     min_auc: Rate
 
 
-class SliceGap(Section):
+class SliceGap(strict.Part):
     max_gap: Rate
 
 
-class Calibration(Section):
+class Calibration(strict.Part):
     scale: Positive
     margin: Rate
 
 
-class CalibrationSlope(Section):
+class CalibrationSlope(strict.Part):
     min_slope: Positive
     max_slope: Positive
 
 
-class Behaviour(Section):
+class Behaviour(strict.Part):
     max_flips: Rate
 
 
-class BetterThanChampion(Section):
+class BetterThanChampion(strict.Part):
     min_confidence: Rate
     max_sensitivity_loss: Rate
     max_specificity_loss: Rate
@@ -96,56 +88,56 @@ class BetterThanChampion(Section):
     seed: int
 
 
-class Probes(Section):
+class Probes(strict.Part):
     n_permutations: Count
     n_resamples: Count
     max_people: Count
     seed: int
 
 
-class Probe(Section):
+class Probe(strict.Part):
     max_low: Rate
     max_auc: Rate
     max_by_chance: Rate
     min_per_class: Count
 
 
-class PermutedLabel(Section):
+class PermutedLabel(strict.Part):
     max_deviation: Rate
 
 
-class MetadataBaseline(Section):
+class MetadataBaseline(strict.Part):
     min_gain: Rate
 
 
-class Experiments(Section):
+class Experiments(strict.Part):
     required: list[Literal["unseen_sites", "cross_cohort", "seed_stability"]]
 
 
-class Elsewhere(Section):
+class Elsewhere(strict.Part):
     min_balanced_accuracy: Rate
     min_cell: Count
 
 
-class SeedStability(Section):
+class SeedStability(strict.Part):
     max_deviation: Rate
     seeds: list[int]
 
 
-class TestBudget(Section):
+class TestBudget(strict.Part):
     alpha: Rate
     max_reads: Count
 
 
-class LabelQuality(Section):
+class LabelQuality(strict.Part):
     max_suspects: Rate
 
 
-class Missingness(Section):
+class Missingness(strict.Part):
     max_association: Rate
 
 
-class Rules(Section):
+class Rules(strict.Part):
     """The content of the file."""
 
     version: int
@@ -195,20 +187,6 @@ def read(file: Path = FILE) -> Policy:
     Raises
     ------
     ConfigError
-        When a key is unknown, missing or there twice, or a value has another type or is out of
-        its bounds; names each of them.
+        When the file is not as ``Rules`` says, or a value is out of its bounds.
     """
-    import yaml
-
-    content = file.read_bytes()
-    try:
-        return Policy(
-            Rules.model_validate(yaml_once.load(content)), hashlib.sha256(content).hexdigest()
-        )
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
-        )
-        raise ConfigError(f"{file}: {problems}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not read: {error}") from None
+    return Policy(*strict.read(file, Rules))
