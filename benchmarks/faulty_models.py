@@ -1,4 +1,4 @@
-"""How small a fault the gates see: test people whose scores have it, drawn many times.
+"""Test people whose scores have a fault of a given size, as an evaluation measures them.
 
 Only scores are drawn, so a cohort takes milliseconds.  Patients and controls have normal log-odds;
 a model that is right has an AUC of 0.95.
@@ -6,14 +6,12 @@ a model that is right has an AUC of 0.95.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from spira_tasks.contract.verdict import Verdict
 from spira_tasks.evaluation import behaviour, calibration, counterfactuals, slices
 from spira_tasks.speech import metrics
 from spira_tasks.speech.metrics import Array
@@ -32,8 +30,6 @@ N_DRAWS = 8
 N_NOISES = 8  # that the draws are of, and as many rooms
 RESTLESS = 0.3  # what a draw of noise adds to the log-odds of a sound model
 THRESHOLD = 0.5
-
-Judge = Callable[[Mapping[str, Any]], Iterable[Verdict]]
 
 
 def simulated(
@@ -101,42 +97,3 @@ def simulated(
 
 def probability(log_odds: Array) -> Array:
     return 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
-
-
-def shares(
-    judge: Judge, fault: Fault, size: float, n: int, seeds: Iterable[int]
-) -> dict[str, dict[str, float]]:
-    """How often each verdict has each status, by id."""
-    counts: dict[str, Counter[str]] = {}
-    for seed in seeds:
-        for one in judge(simulated(fault, size, n, seed)):
-            counts.setdefault(one.id, Counter())[one.status] += 1
-    return {
-        id: {status: n_seen / count.total() for status, n_seen in count.items()}
-        for id, count in counts.items()
-    }
-
-
-def smallest(
-    judge: Judge,
-    fault: Fault,
-    n: int,
-    *,
-    sizes: Sequence[float],
-    seeds: Sequence[int],
-    power: float = 0.8,
-    seen: Sequence[str] = ("block",),
-) -> dict[str, float | None]:
-    """By verdict, the smallest of the rising ``sizes`` that is seen with the power.
-
-    ``seen``: the statuses that count; a fault that leaves a verdict ``insufficient`` is not
-    promoted without a person either.  None where no size is seen so often.
-    """
-    found: dict[str, float | None] = {}
-    for size in sizes:
-        for id, by_status in shares(judge, fault, size, n, seeds).items():
-            found.setdefault(id, None)
-            often = sum(by_status.get(status, 0.0) for status in seen)
-            if found[id] is None and often >= power - 1e-9:
-                found[id] = size
-    return found

@@ -27,12 +27,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import norm
 
+from benchmarks import faulty_models
+from benchmarks.faulty_models import FAULTS, Fault
 from expectations import limits, policy
 from expectations.gates import champion, confounds, model
 from expectations.suites.drift import MAX_EFFECT, MIN_PSI
 from spira_tasks import drift_rows
 from spira_tasks.contract.verdict import Status
-from spira_tasks.evaluation import association, comparison, power, probes
+from spira_tasks.evaluation import association, comparison, probes
 from spira_tasks.speech import metrics
 
 Array = NDArray[np.float64]
@@ -217,9 +219,9 @@ def floor(n: int, sensitivity: float, seed: int) -> Status:
 
 
 @lru_cache(maxsize=4096)
-def simulated(fault: power.Fault, size: float, n: int, seed: int) -> Mapping[str, Status]:
+def simulated(fault: Fault, size: float, n: int, seed: int) -> Mapping[str, Status]:
     """What the gates of a model say of one with a fault; several gates look at the same draw."""
-    found = power.simulated(fault, size, n, seed, n_resamples=N_RESAMPLES)
+    found = faulty_models.simulated(fault, size, n, seed, n_resamples=N_RESAMPLES)
     judged = (
         model.ward_noise_counterfactual(found, RULES.ward_noise_counterfactual),
         model.ward_noise_flips(found, RULES.ward_noise_flips),
@@ -233,12 +235,12 @@ def simulated(fault: power.Fault, size: float, n: int, seed: int) -> Mapping[str
     return {one.id: one.status for one in judged}
 
 
-def of_model(fault: power.Fault, sizes: Sequence[float], *ids: str) -> Iterator[Gate]:
+def of_model(fault: Fault, sizes: Sequence[float], *ids: str) -> Iterator[Gate]:
     def judged(id: str, n: int, size: float, seed: int) -> Status:
         return simulated(fault, size, n, seed)[id]
 
     for id in ids:
-        yield Gate(id, power.FAULTS[fault], sizes, partial(judged, id))
+        yield Gate(id, FAULTS[fault], sizes, partial(judged, id))
 
 
 def goes_with_the_label(n: int, v: float, seed: int) -> Status:

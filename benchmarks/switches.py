@@ -48,7 +48,7 @@ class Switch:
     what: str
     trips: tuple[Trip, ...] = ()
     cohort: Mapping[str, Any] = field(default_factory=dict)  # arguments of ``write_cohort``
-    # Put into the published layout, where nothing is told of the recording, divided by this.
+    # Put into the published layout, which has no metadata of a recording, and split by this.
     published: Literal["", "person", "recording"] = ""
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the training
     is_compared: bool = False  # with a champion that learned from a clean cohort

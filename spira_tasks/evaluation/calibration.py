@@ -143,7 +143,7 @@ def platt(logits: Sequence[Array], labels: Array) -> tuple[float, float]:
     """Shift and scale of log-odds with the lowest log loss, on labels that are never certain.
 
     Platt, "Probabilistic outputs for support vector machines", 1999: with n patients their target
-    is (n + 1) / (n + 2), so that classes that are told apart leave the scale finite.
+    is (n + 1) / (n + 2), so that the scale stays finite where the classes are separable.
     """
     from scipy.optimize import minimize
 
