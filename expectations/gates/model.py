@@ -265,7 +265,7 @@ def calibration_slope(evaluation: Mapping[str, Any], rule: CalibrationSlope) -> 
     """Whether the model is as sure as it may be.
 
     One that is too sure blocks.  One that is too unsure hides nothing: a person decides,
-    also where the classes are told apart without an error, of which no slope can be fitted.
+    also where the model separates the classes without an error: then no slope can be fitted.
     """
     slope = number_of(evaluation["calibration"]["slope"])
     too_sure, too_unsure = at_least(slope, rule.min_slope), at_most(slope, rule.max_slope)

@@ -49,7 +49,7 @@ def waking_event(context: Context | Mapping[str, Any]) -> dict[str, str]:
     Raises
     ------
     AirflowFailException
-        When no event is of a snapshot: whoever may write to the asset can send any.
+        When no event is of a snapshot: any user with access to the asset can send one.
     """
     woken_by = context.get("triggering_asset_events") or {}
     sent = [event for several in woken_by.values() for event in several]

@@ -27,7 +27,7 @@ APPROVE = {"act": "approve", "version": "1", "reason": WHY}
 
 
 def test_a_run_takes_nothing_that_the_form_of_its_dag_does_not_have() -> None:
-    """Airflow hands on any key, and settings would go before the fields."""
+    """Airflow passes undeclared parameters, and settings override the fields."""
     dag = runpy.run_path(str(ROOT / "dags/spira_data_decision.py"))["dag"]
     asked = {"act": "release", "record": "rec-1", "code": "", "reason": WHY}
     assert configured_step("decide", DATA_DECISION, {"dag": dag, "params": asked})

@@ -467,7 +467,7 @@ def test_a_sheet_that_is_none_is_refused_and_says_what_to_do(cohort: Cohort, sto
 def test_a_sheet_says_nothing_but_what_is_to_be_said_of_labels(
     cohort: Cohort, store: Store
 ) -> None:
-    """Whoever writes the data could otherwise let a run pass or fail for any reason."""
+    """Otherwise the author of the data could make a run pass or fail for any reason."""
     data = cohort.write()
     checks = [
         Verdict("label_agreement", "warn", suite="labels", severity="warning").to_dict(),

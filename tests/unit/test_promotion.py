@@ -104,7 +104,7 @@ def test_rooms_of_the_other_class_that_were_not_tried_are_named() -> None:
 
 
 def test_probabilities_that_mean_nothing_need_a_person() -> None:
-    clean = scores(n_missed=0, n_false_alarms=0)  # told apart without an error, by 0.6 and 0.4
+    clean = scores(n_missed=0, n_false_alarms=0)  # separable, by 0.6 and 0.4
     found = {one.id: one for one in judge(evaluation(clean, clean * 0.98, LABELS))}
     for id, said in (("calibration", "are unreliable"), ("calibration_slope", "is less sure")):
         assert (found[id].status, found[id].severity) == ("insufficient", "warning")
