@@ -65,11 +65,6 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
         )
 
     def execute(self, context: Context) -> Any:
-        if getattr(context.get("dag_run"), "triggering_user_name", None) == DAG_TEST:
-            raise AirflowSkipException(
-                "airflow dags test asks nobody, for nothing would bring an answer: where a person "
-                "has to approve, the version stays challenger"
-            )
         record = self._waiting(context)
         self.subject, self.body = question(context["run_id"], record)
         notify.waiting(context["ti"].dag_id, context["run_id"], again=False)
@@ -105,12 +100,9 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
         AirflowSkipException
             When it waits for nobody.
         """
-        try:
-            record = own_store(LAPTOP_STORE).record(context["run_id"], "promote")
-        except OSError as error:
-            raise AirflowException(f"whom to ask is not known yet: {error}") from None
-        if record is None or (verdict := waits_for(record)) is None:
-            raise AirflowSkipException("nobody has to be asked about this version")
+        record = waiting(context)
+        verdict = waits_for(record)
+        assert verdict is not None  # noqa: S101  (see waiting)
         asked = {
             "version": verdict.names["version"][0],
             "excluded": list(verdict.names.get("excluded", ())),
@@ -144,6 +136,28 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
             notify.waiting(context["ti"].dag_id, context["run_id"], again=True)
             notes.set("n_reminded", n_due)
         raise TaskAwaitingInput(method_name="execute_complete", timeout=self.look)
+
+
+def waiting(context: Context) -> StepRecord:
+    """The record of the promotion that waits for a person.
+
+    Raises
+    ------
+    AirflowSkipException
+        When it waits for nobody, or nobody can answer.
+    """
+    if getattr(context.get("dag_run"), "triggering_user_name", None) == DAG_TEST:
+        raise AirflowSkipException(
+            "airflow dags test asks nobody, for nothing would bring an answer: where a person "
+            "has to approve, the version stays challenger"
+        )
+    try:
+        record = own_store(LAPTOP_STORE).record(context["run_id"], "promote")
+    except OSError as error:
+        raise AirflowException(f"whom to ask is not known yet: {error}") from None
+    if record is None or waits_for(record) is None:
+        raise AirflowSkipException("nobody has to be asked about this version")
+    return record
 
 
 def problem_of(act: str, by: str, reason: str, excluded: Collection[str]) -> str:

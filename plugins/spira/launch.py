@@ -36,7 +36,7 @@ from spira.outcome import (
     result_of,
 )
 from spira.site import Site, network_of, number_of
-from spira.store import AGAIN, ANSWER, LAPTOP_STORE, RECORDS, StoreReader, n_files
+from spira.store import AGAIN, ANSWER, BEFORE, LAPTOP_STORE, RECORDS, StoreReader, n_files
 from spira.waking import NEW_RECORDINGS
 from spira_tasks.contract.pipelines import MODEL_DECISION, Pipeline
 from spira_tasks.contract.step import Resources, Step
@@ -196,20 +196,25 @@ def add_steps(pipeline: Pipeline) -> None:
 def add_question(pipeline: Pipeline, promote: BaseOperator) -> list[BaseOperator]:
     """Add the tasks that ask a person where promotion waits for that, and judge once more.
 
-    The first asks, the second writes the answer as its own decision, with the keys for that, and
-    the third is the step ``promote`` again.  Airflow skips them where nobody has to be asked.
+    The first makes the report, which the person reads, the second asks, the third writes the
+    answer as its own decision, with the keys for that, and the fourth is the step ``promote``
+    again.  Airflow skips them where nobody has to be asked.
     """
-    from spira.asking import AskOperator
+    from spira.asking import AskOperator, waiting
 
+    (report,) = pipeline.teardown
+    kind, arguments = operator_of(report, pipeline)
+    names = {"task_id": BEFORE, "step_name": RECORDS[BEFORE]}
+    shown = kind(**arguments | names, pre_execute=waiting)
     ask = AskOperator(task_id=ASK, execution_timeout=timedelta(minutes=10))
     kind, arguments = operator_of(MODEL_DECISION.step("decide"), MODEL_DECISION)
     answer = kind(**arguments | {"task_id": ANSWER, "step_name": RECORDS[ANSWER]})
     kind, arguments = operator_of(pipeline.step(PROMOTE), pipeline)
     names = {"task_id": AGAIN, "step_name": PROMOTE}
     again = kind(**arguments | names, trigger_rule="none_failed_min_one_success")
-    promote >> ask >> [answer, again]
+    promote >> shown >> ask >> [answer, again]
     answer >> again
-    return [ask, answer, again]
+    return [shown, ask, answer, again]
 
 
 def reason() -> Param:

@@ -26,8 +26,9 @@ DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 PACK = re.compile(r"spira-report-[A-Za-z0-9._-]+\.zip")
 LAPTOP_STORE = ".spira/store"  # of steps that are processes, where SPIRA_STORE is not set
 # Tasks that are not called as their step: what writes a person's answer, and promotion after it.
-ANSWER, AGAIN = "answer", "promote_approved"
-RECORDS = {ANSWER: "decide", AGAIN: "promote"}  # to the name of the record that they leave
+BEFORE, ANSWER, AGAIN = "report_asked", "answer", "promote_approved"
+# To the name of the record that they leave.
+RECORDS = {BEFORE: "report", ANSWER: "decide", AGAIN: "promote"}
 REPORT = "report"  # the step whose output ``site`` is the site
 
 

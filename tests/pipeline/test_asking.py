@@ -190,6 +190,8 @@ def test_a_run_asks_and_is_promoted_in_the_name_of_who_answered(asked: Asked) ->
         registry.store.runs.write("run-1", left)
     asked.start(DAG, "run-1")
     asked.until(DAG, "run-1", "ask", "awaiting_input")
+    assert asked.state(DAG, "run-1", "report_asked") == "success"  # there is a page to read
+    assert registry.store.documents.read("site/runs/run-1.json") is not None
     pool = asked.ask("GET", "pools/default_pool")[1]
     assert (pool["running_slots"], pool["queued_slots"], pool["deferred_slots"]) == (0, 0, 0)
     detail = asked.details(DAG, "run-1")

@@ -52,8 +52,8 @@ def test_a_refusal_is_reported_on_the_task_and_ends_the_run(undisturbed: DagRun)
     assert tasks.pop("outcome") == ("skipped", 1)  # after a crash it is failed
     mapped = [tasks.pop(f"{step}_shard")[0] for step in ("ingest", "materialize")]
     assert mapped == ["skipped", "skipped"]  # over no shard: so few recordings need none
-    asked = [tasks.pop(name)[0] for name in ("ask", "answer", "promote_approved")]
-    assert asked == ["upstream_failed"] * 3  # nobody is asked about a refused model
+    asked = [tasks.pop(name)[0] for name in ("report_asked", "ask", "answer", "promote_approved")]
+    assert asked == ["upstream_failed"] * 4  # nobody is asked about a refused model
     assert {state for state, _ in tasks.values()} == {"success"}
     assert "enough_test_subjects" in undisturbed.log("promote")
 
