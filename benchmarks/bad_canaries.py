@@ -49,7 +49,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         stand = Stand(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         publish(stand.store, stand.folder, 1, n_hidden=None, tune=spread(recordings, 1))
-        Tracker(stand.store.tracking_uri).promote("1")
+        Tracker(stand.store.tracking_uri).assign("1", None)
         for number, how in enumerate(kinds.values(), 2):
             edit, tune = misbehaving(how), spread(recordings, number)
             publish(stand.store, stand.folder, number, edit, n_hidden=None, tune=tune)

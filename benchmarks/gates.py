@@ -236,7 +236,7 @@ def make_champion(folder: Path, given: argparse.Namespace) -> None:
     tracker.describe(run_id, params={}, metrics={}, tags=tags, history=[], files=[])
     tracker.client.create_registered_model("spira")
     version = tracker.client.create_model_version("spira", folder.as_uri(), run_id, {})
-    tracker.promote(version.version)
+    tracker.assign(version.version, None)
 
 
 def ungated(step: Step) -> Step:

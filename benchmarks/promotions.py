@@ -30,6 +30,7 @@ from serving import publish  # noqa: E402
 
 from spira_services.serving.inferences import is_waiting  # noqa: E402
 from spira_services.serving.tables import INFERENCES, PREDICTIONS  # noqa: E402
+from spira_tasks.governance import moves  # noqa: E402
 from spira_tasks.governance.approval import roll_back  # noqa: E402
 from spira_tasks.speech import golden  # noqa: E402
 from spira_tasks.tracking import CHAMPION, Tracker  # noqa: E402
@@ -64,7 +65,9 @@ def main() -> int:
             version = publish(stand.store, folder, 100 + n, n_hidden=None).version
             tracker.tag(version, SERVED)
             begun = time.monotonic()
-            tracker.promote(version)
+            after = moves.settle(stand.store, tracker)
+            replaced = tracker.replaced_by(version)
+            moves.move(stand.store, tracker, "promotion", version, replaced, after=after)
             took["promotions"].append(followed(stand, version) - begun)
             if n >= arguments.promotions - arguments.rollbacks:
                 begun = time.monotonic()

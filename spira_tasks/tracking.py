@@ -305,17 +305,6 @@ class Tracker:
         return self._registered(number) if number else None
 
     @translated
-    def promote(self, version: str) -> None:
-        """Make a version the champion, and the champion that it replaces ``previous``.
-
-        That is said first: after a kill there is a champion, and doing it again completes it.
-        """
-        replaced = self.replaced_by(version)
-        if replaced is not None:
-            self.client.set_registered_model_alias(MODEL, PREVIOUS, replaced)
-        self.assign(version, replaced)
-
-    @translated
     def replaced_by(self, version: str) -> str | None:
         """The version that becomes ``previous`` when this one becomes champion."""
         aliases = self.aliases()
@@ -327,7 +316,7 @@ class Tracker:
     def assign(self, champion: str | None, previous: str | None) -> None:
         """Say which version serves and which did before; a version in use is no challenger.
 
-        Only this and ``promote`` change what serves.
+        Only this changes what serves; ``governance.moves`` records it.
         """
         aliases = self.aliases()
         for alias, version in ((CHAMPION, champion), (PREVIOUS, previous)):

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+from in_use import put_into_use
 from serving import publish
 from sqlalchemy import Engine
 from started import free_port
@@ -67,7 +68,7 @@ class Stand:
         """Make the database, a device and versions of the model; the device's key."""
         for seed in range(1, n_versions + 1):
             publish(self.store, self.folder, seed, edit, n_hidden=None)
-        Tracker(self.store.tracking_uri).promote("1")
+        put_into_use(Tracker(self.store.tracking_uri), "1")
         engine = self.engine()
         migrate(engine)
         with engine.begin() as connection:

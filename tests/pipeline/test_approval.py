@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from in_use import put_into_use
 from mlflow import MlflowClient
 from policies import under
 from test_promotion import LABELS, evaluation, scores
@@ -188,7 +189,7 @@ def test_a_challenger_whose_files_were_changed_is_not_promoted(registry: Registr
 def test_a_refusal_that_somebody_removed_brings_no_version_back(registry: Registry) -> None:
     registry.add(1, spira_was_champion="true")
     registry.add(2, spira_was_champion="true")
-    registry.tracker.promote("2")
+    put_into_use(registry.tracker, "2")
     assert registry.model("refuse", "1", "--why", NOT_FIT) == 0
     for file in (registry.place / "store/decisions/refusals").iterdir():
         file.unlink()
@@ -229,7 +230,7 @@ def test_refusing_the_champion_puts_the_newest_earlier_one_that_may_serve_in_its
     registry.add(3, **promoted, spira_contains_erased="true")
     registry.add(4, spira_outcome="kept")
     registry.add(5, **promoted)
-    registry.tracker.promote("5")
+    put_into_use(registry.tracker, "5")
     registry.add(6, spira_outcome="kept")
     assert registry.model("refuse", "2", "--why", NOT_FIT) == 0
     assert registry.champion() == "5"
@@ -282,7 +283,7 @@ def served(registry: Registry) -> Registry:
     """Versions 1, 2 and 3 were promoted in this order; the last is the champion."""
     for n in (1, 2, 3):
         registry.add(n, spira_outcome="promoted")
-        registry.tracker.promote(str(n))
+        put_into_use(registry.tracker, str(n))
     return registry
 
 
@@ -400,10 +401,10 @@ def test_a_version_without_golden_clips_which_no_worker_serves_does_not_come_int
     with pytest.raises(ConfigError, match="version 1 has no golden clips"):
         registry.promote(1)
     registry.tracker.tag("1", {"spira.was_champion": "true"})  # as before there were any
-    registry.tracker.promote("1")
+    put_into_use(registry.tracker, "1")
     golden.rename(older)
     registry.add(2, spira_outcome="promoted")
-    registry.tracker.promote("2")
+    put_into_use(registry.tracker, "2")
     assert registry.model("rollback", "--why", WORSE) == 78
     assert "no earlier version may serve" in capsys.readouterr().err
     assert registry.model("rollback", "--to", "1", "--why", WORSE) == 78

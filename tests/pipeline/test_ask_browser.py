@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, Page
 from collecting import Collection
+from in_use import put_into_use
 from on_phone import NARROW, address, kept, network, record, voice, wav
 from serving import publish, working
 from sqlalchemy import select, update
@@ -39,7 +40,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("registry")
     store = Store(str(folder / "store"))
     publish(store, folder)
-    Tracker(store.tracking_uri).promote("1")
+    put_into_use(Tracker(store.tracking_uri), "1")
     return store
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from in_use import put_into_use
 from suites import Table, recordings, split
 
 from expectations.suites import drift as drift_suite
@@ -82,7 +83,7 @@ def promoted(
     made = tracker.client.create_model_version(
         "spira", folder.as_uri(), run_id, {"spira.classifier": classifier}
     )
-    tracker.promote(made.version)
+    put_into_use(tracker, made.version)
 
 
 def compare(

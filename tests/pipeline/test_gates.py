@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_use import put_into_use
 from policies import under
 from suites import WEAK
 
@@ -154,7 +155,7 @@ def test_without_that_gate_it_would_be_champion_and_others_are_measured_against_
     assert better(ward, "second").names["champion"] == ("1",)
 
     tracker = Tracker(Store(str(ward / "store")).tracking_uri)
-    tracker.promote("2")  # a person moves the alias
+    put_into_use(tracker, "2")  # a person moves the alias
     again = run(ward, "again", HEARS_THE_WARD)
     assert again["outcome"] == "kept"
     assert better(ward, "again").names["was_champion"] == ("1",)

@@ -14,6 +14,7 @@ import pytest
 from conftest import Run
 from erasing import erase, fill, table
 from folders import Cohort
+from in_use import put_into_use
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
@@ -244,7 +245,7 @@ def test_what_a_registered_model_came_from_stays(finished: Run, tmp_path: Path) 
     assert "RESEARCH" not in kinds(made)
     tracker = Tracker(store.tracking_uri)
     tracker.tag("1", {"spira.was_champion": "true", "spira.outcome": "blocked"})
-    tracker.promote("1")
+    put_into_use(tracker, "1")
     assert main(["model", "refuse", "1", "--why", "misses too many", "--store", store.url]) == 0
     assert not tracker.versions()[0].aliases
     made = sweep(store, served, 2000)  # it has served: what it came from is asked for longest

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from in_use import put_into_use
 from serving import (
     BAD,
     GOOD,
@@ -60,7 +61,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(str(folder / "store"))
     for seed in (1, 2):
         publish(store, folder, seed)
-    Tracker(store.tracking_uri).promote("1")
+    put_into_use(Tracker(store.tracking_uri), "1")
     return store
 
 
@@ -127,7 +128,7 @@ def test_a_promotion_is_followed_between_messages_and_a_rollback_too(
         until(lambda: worker.models.serving)
         routed(engine, "canary", worker)
         for version in ("2", "1", "2", "1"):
-            tracker.promote(version)
+            put_into_use(tracker, version)
             asked = [asker.ask(CALM) for _ in range(3)]
             until(lambda: worker.models.serving and worker.models.serving.number == version)  # noqa: B023
             last = asker.ask(OTHER)
@@ -152,7 +153,7 @@ def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_is_tried_again_by
     monkeypatch.setattr("spira_services.serving.models.ANSWER_SECONDS", 2.0)
     store, queue = Store(str(tmp_path / "store")), SqlQueue(engine)
     publish(store, tmp_path, edit=poisonous)
-    Tracker(store.tracking_uri).promote("1")
+    put_into_use(Tracker(store.tracking_uri), "1")
     with working(engine, asker.blobs, queue, store) as worker:
         poison = {asker.ask(content): reason for content, reason in REASONS.items()}
         good = asker.ask(CALM)
@@ -166,7 +167,7 @@ def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_is_tried_again_by
         assert all(one in said and reason in said for one, reason in poison.items())
 
         publish(store, tmp_path, 2)  # which fails on none of them
-        Tracker(store.tracking_uri).promote("2")
+        put_into_use(Tracker(store.tracking_uri), "2")
         until(lambda: worker.models.serving and worker.models.serving.number == "2")
         assert main(["queue", "replay"]) == main(["queue", "refill"]) == 0
         until(lambda: all(asker.answer(one).state == "answered" for one in poison))
@@ -205,7 +206,7 @@ def test_a_version_that_is_not_as_it_was_registered_never_serves(
     store = Store(str(tmp_path / "store"))
     tracker = Tracker(store.tracking_uri)
     publish(store, tmp_path, 1)
-    tracker.promote("1")
+    put_into_use(tracker, "1")
     broken = [shifted, slower_than_its_limit, not_loadable, without_clips]
     for seed, spoil in enumerate(broken, 2):
         publish(store, tmp_path, seed, spoil)
@@ -216,14 +217,14 @@ def test_a_version_that_is_not_as_it_was_registered_never_serves(
         until(lambda: {"version": "2"} in refused(engine) and opened(engine) is None)
         for number in map(str, range(2, 2 + len(broken))):
             tracker.assign("1", None)
-            tracker.promote(number)
+            put_into_use(tracker, number)
             until(lambda: {"version": number} in refused(engine))  # noqa: B023
         asked = asker.ask(CALM)
         until(lambda: asker.answer(asked).state == "answered")
         assert asker.answer(asked).version == "1"  # the one before, which nobody refused
         last = publish(store, tmp_path, 2 + len(broken), hanging).version
         tracker.assign("1", None)
-        tracker.promote(last)
+        put_into_use(tracker, last)
         until(lambda: worker.models._loading)
         one = worker.models.serving
         assert one is not None
@@ -252,7 +253,7 @@ def test_a_canary_answers_its_share_and_where_it_fails_or_is_refused_the_champio
     store = Store(str(tmp_path / "store"))
     publish(store, tmp_path, 1)
     publish(store, tmp_path, 2, poisonous)
-    Tracker(store.tracking_uri).promote("1")
+    put_into_use(Tracker(store.tracking_uri), "1")
     with working(engine, asker.blobs, SqlQueue(engine), store) as worker:
         routed(engine, "canary", worker)
         asked = [asker.ask(audio) for _ in range(8) for audio in (CALM, b"error")]
@@ -276,7 +277,7 @@ def test_a_bad_canary_is_stopped_soon_a_good_one_is_not_and_all_are_answered_onc
 ) -> None:
     store, recordings = Store(str(tmp_path / "store")), voices(24)
     publish(store, tmp_path, 1, tune=spread(recordings, 1))
-    Tracker(store.tracking_uri).promote("1")
+    put_into_use(Tracker(store.tracking_uri), "1")
     how = tmp_path / "how"  # one version for all kinds: to start each costs seconds
     edit = misbehaving(f"eval(open({str(how)!r}).read())")
     publish(store, tmp_path, 2, edit, tune=spread(recordings, 2))

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from in_use import put_into_use
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
@@ -103,9 +104,9 @@ def test_a_deleted_run_or_model_is_made_again_by_register_and_promote_says_so(fo
     assert tracker.artifacts_of(tracker.versions()[0])["classifier"] == ONE
     tracker.client.delete_registered_model(MODEL)
     with pytest.raises(ConfigError, match="run the step register again"):
-        tracker.promote("1")
+        put_into_use(tracker, "1")
     assert tracker.find_version(ONE) is None
-    tracker.promote(register(folder, ONE).version)
+    put_into_use(tracker, register(folder, ONE).version)
     champion = tracker.champion()
     assert champion is not None
     assert champion.classifier == ONE
@@ -306,7 +307,7 @@ def test_of_two_versions_of_one_classifier_the_one_that_serves_is_found(folder: 
     first = tracker.find_version(ONE)
     assert first is not None
     assert first.version == "1"
-    tracker.promote("2")
+    put_into_use(tracker, "2")
     served = tracker.find_version(ONE)
     assert served is not None
     assert served.version == "2"
@@ -315,37 +316,13 @@ def test_of_two_versions_of_one_classifier_the_one_that_serves_is_found(folder: 
 
 def test_a_promotion_keeps_the_champion_it_replaces_as_previous(folder: Path) -> None:
     tracker = tracker_of(folder)
-    tracker.promote("1")
+    put_into_use(tracker, "1")
     assert tracker.aliases() == {"champion": "1"}
-    tracker.promote(register(folder, OTHER).version)
+    put_into_use(tracker, register(folder, OTHER).version)
     assert tracker.aliases() == {"champion": "2", "previous": "1"}
-    tracker.promote("2")  # again
+    put_into_use(tracker, "2")  # again
     assert tracker.aliases() == {"champion": "2", "previous": "1"}
-    tracker.promote("1")
+    put_into_use(tracker, "1")
     assert tracker.aliases() == {"champion": "1", "previous": "2"}
     tracker.client.delete_registered_model(MODEL)
     assert tracker.aliases() == {}
-
-
-@pytest.mark.parametrize("n_moves", [0, 1, 2])
-def test_a_promotion_that_was_killed_leaves_a_champion_and_is_completed_by_another(
-    n_moves: int, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracker = tracker_of(folder)
-    tracker.promote("1")
-    register(folder, OTHER)
-    move, left = tracker.client.set_registered_model_alias, iter(range(n_moves))
-
-    def killed(*arguments: str) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        move(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tracker.client, "set_registered_model_alias", killed)
-        patch.setattr(tracker.client, "delete_registered_model_alias", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tracker.promote("2")
-    assert tracker.aliases()["champion"] == ("2" if n_moves == 2 else "1")
-    tracker.promote("2")
-    assert tracker.aliases() == {"champion": "2", "previous": "1"}

@@ -18,6 +18,7 @@ from typing import Any
 import databases
 import numpy as np
 import pytest
+from in_use import put_into_use
 from sqlalchemy import Engine, select
 
 from spira_services import devices
@@ -380,7 +381,7 @@ def test_the_command_opens_shows_and_stops_a_route_of_a_version_that_may_answer(
         digest = f"sha256:{n:064x}"
         tags = {CLASSIFIER: digest, **package.tags_of(digest, digest if n == 3 else files)}
         tracker.client.create_model_version(MODEL, "file:///nowhere", tags=tags)
-    tracker.promote("1")
+    put_into_use(tracker, "1")
     command = ("--share", "0.1", "--why", WHY)
     assert main(["route", "canary", "1", *command]) == 78
     assert "it is the champion" in capsys.readouterr().err
