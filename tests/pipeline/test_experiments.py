@@ -374,6 +374,7 @@ def test_what_a_recipe_comes_to_at_each_hospital_is_kept_for_a_promotion(
             assert "test" not in {side for sides_of_one in sides for side in sides_of_one}
 
 
+@pytest.mark.slow
 def test_what_a_recipe_comes_to_with_each_seed_is_kept_whatever_the_seed(
     searched: Searched,
 ) -> None:

@@ -99,6 +99,7 @@ def test_an_inference_is_answered_by_the_champion_once(
         assert connection.execute(select(func.count()).select_from(PREDICTIONS)).scalar() == 4
 
 
+@pytest.mark.slow
 def test_an_answer_that_nobody_waited_for_is_not_given_to_the_next_file(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
