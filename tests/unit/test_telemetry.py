@@ -218,11 +218,16 @@ def test_the_least_sure_answers_are_labelled_and_as_many_of_each_site(ward: Ward
     undo(ward)
     assert chosen(ward, wanted) == (counts, first)  # the same seed draws the same
     undo(ward)
-    other = wanted.model_copy(update={"sample_seed": 2})
-    assert chosen(ward, other)[1] != first
+    # Ids are drawn anew in each test, so one other seed may come to the same six by chance.
+    others = [wanted.model_copy(update={"sample_seed": seed}) for seed in range(2, 8)]
+    drawn = []
+    for other in others:
+        drawn.append(chosen(ward, other)[1])
+        undo(ward)
+    assert any(one != first for one in drawn)
     gone = next(iter(unsure))
     ward.delete(device, gone)
-    assert chosen(ward, other)[1] & unsure == unsure - {gone}
+    assert chosen(ward, wanted)[1] & unsure == unsure - {gone}
 
 
 def test_a_label_of_an_inference_is_an_outcome_of_the_day_when_it_holds(
