@@ -47,7 +47,7 @@ def told(id: str, found: Mapping[str, Any], sources: Sequence[str], rule: Probe)
         n=min(worst["n_patients"], worst["n_controls"]),
         n_unit="people",
         numbers={"chance": Number(worst["chance"])},
-        names={"heard_in": (name,)},
+        names={"heard_in": (worst["view"] or name,)},
         # What is proven stops a run; what few people leave open asks for a person's approval.
         severity="critical" if status == "block" else "warning",
         suite=SUITE,

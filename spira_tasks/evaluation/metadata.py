@@ -5,6 +5,7 @@ A model that does no better than these columns may have learned them in place of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +25,17 @@ def encoded(table: pd.DataFrame) -> pd.DataFrame:
     filled = categories.where(categories.notna(), "none")
     dummies = pd.get_dummies(filled, dtype=float) if len(filled.columns) else filled
     return pd.concat([table[numbers].astype(float), dummies], axis=1)
+
+
+def views(columns: Sequence[str]) -> dict[str, list[int]]:
+    """Where each of the columns lies among its encoded ones, and all of them together."""
+    alone = {
+        name: [place for place, column in enumerate(columns) if column.startswith(name)]
+        for name in (*NUMBERS, *CATEGORIES)
+    }
+    return {name: places for name, places in alone.items() if places} | {
+        "together": [*range(len(columns))]
+    }
 
 
 def measure(table: pd.DataFrame, test: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ each fold keeps its number of patients, so that a permutation differs from the t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +33,10 @@ class Heard:
     low: float
     high: float
     chance: float  # 95th percentile of the permutations
-    by_chance: float  # share of the permutations that reach ``auc``, the truth being one of them
+    by_chance: float  # share of the permutations that reach as much, the truth being one of them
     n_patients: int
     n_controls: int
+    view: str = ""  # the part of the measures that tells best, where each was heard alone
 
 
 def of_people(
@@ -51,8 +53,22 @@ def of_people(
     return means.fillna(means.mean()), labels.loc[one_class, "min"].to_numpy(float)
 
 
-def hear(measures: Array, ill: Array, *, n_permutations: int, n_resamples: int, seed: int) -> Heard:
+def hear(
+    measures: Array,
+    ill: Array,
+    *,
+    views: Mapping[str, Sequence[int]] | None = None,
+    n_permutations: int,
+    n_resamples: int,
+    seed: int,
+) -> Heard:
     """Tell the class of each person by their measures.
+
+    With ``views``, parts of the measures are heard alone too.  The best view is held against the
+    best of each permutation, since the best of several is high by chance.  The interval is that of
+    a part, where one is within a standard error of the best: it names what tells the class (the
+    one-standard-error rule; Hastie, Tibshirani and Friedman, "The Elements of Statistical
+    Learning", 2009, section 7.10).
 
     Parameters
     ----------
@@ -60,26 +76,38 @@ def hear(measures: Array, ill: Array, *, n_permutations: int, n_resamples: int, 
         Finite numbers.
     ill : (person,) array
         Labels in {0, 1}, both of them.
+    views : mapping of sequences
+        Columns of the measures by the name of the view.
     """
     rng = np.random.default_rng([seed, len(ill)])
     fold = folds(ill, rng)
     labels = np.column_stack([ill, *(shuffled(ill, fold, rng) for _ in range(n_permutations))])
-    scores = np.empty_like(labels)
-    for number in np.unique(fold):
-        held = fold == number
-        scores[held] = score(measures[~held], labels[~held], measures[held])
-    aucs = auc(labels, scores)
     weights = metrics.subject_resamples(np.arange(len(ill)).astype(str), n_resamples, seed)
-    drawn = metrics.measure(ill, scores[:, 0], 0.0, weights)["auc"]
-    interval = metrics.estimate(drawn)
+    views = views or {"": range(measures.shape[1])}
+    aucs, drawn = {}, {}
+    for name, columns in views.items():
+        scores, part = np.empty_like(labels), measures[:, columns]
+        for number in np.unique(fold):
+            held = fold == number
+            scores[held] = score(part[~held], labels[~held], part[held])
+        aucs[name] = auc(labels, scores)
+        drawn[name] = metrics.measure(ill, scores[:, 0], 0.0, weights)["auc"]
+    highest = np.max([*aucs.values()], axis=0)
+    best = max(views, key=lambda name: aucs[name][0])
+    least = highest[0] - np.nanstd(drawn[best][1:])
+    parts = [name for name in views if len(views[name]) < measures.shape[1]]
+    near = [name for name in parts if aucs[name][0] >= least]
+    view = max(near or [best], key=lambda name: aucs[name][0])
+    interval = metrics.estimate(drawn[view])
     return Heard(
         auc=interval.value,
         low=interval.low,
         high=interval.high,
-        chance=float(np.quantile(aucs[1:], 0.95)),
-        by_chance=float((aucs >= aucs[0] - 1e-9).mean()),
+        chance=float(np.quantile(highest[1:], 0.95)),
+        by_chance=float((highest >= highest[0] - 1e-9).mean()),
         n_patients=int(ill.sum()),
         n_controls=int((1 - ill).sum()),
+        view=view,
     )
 
 
@@ -135,14 +163,18 @@ def score(fitted: Array, labels: Array, asked: Array) -> Array:
     Returns
     -------
     (other row, labelling) array
-        Without an intercept: it would tell by how many patients a fold is short.
+        In standard deviations of the scores of the fitted rows, so that the scores of several folds
+        can be ranked together: a fold whose patients have more of a measure leaves the others less
+        of it, so the plain scores of a fold fall where they should rise.  Without an intercept,
+        which would tell by how many patients a fold is short.
     """
     mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
     scale = np.where(spread > 1e-9, spread, np.inf)  # a constant measure says nothing
     known, other = (np.clip((rows - mean) / scale, -FARTHEST, FARTHEST) for rows in (fitted, asked))
     penalty = SHRINKAGE * len(known) * np.eye(known.shape[1])
     centred = labels - labels.mean(axis=0)
-    return np.asarray(other @ np.linalg.solve(known.T @ known + penalty, known.T @ centred))
+    weights = np.linalg.solve(known.T @ known + penalty, known.T @ centred)
+    return np.asarray(other @ weights / np.maximum((known @ weights).std(axis=0), 1e-9))
 
 
 def folds(ill: Array, rng: np.random.Generator) -> NDArray[np.int_]:

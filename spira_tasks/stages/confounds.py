@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +113,11 @@ def measured(inputs: Inputs, rule: Probes, blobs: Packs) -> Record:
         "channel": (edges[[*background.CHANNEL]], learned),
         "metadata": (metadata.encoded(learned), learned),
     }
-    found = {name: probed(values, rows, rule) for name, (values, rows) in measures.items()}
+    views = {"metadata": metadata.views}
+    found = {
+        name: probed(values, rows, rule, views.get(name))
+        for name, (values, rows) in measures.items()
+    }
     return {
         "n_subjects": len(people),
         "probes": {name: asdict(one) for name, one in found.items() if one},
@@ -136,7 +140,12 @@ def listened(
     return pd.DataFrame(heard, index=rows.index)
 
 
-def probed(values: pd.DataFrame, rows: pd.DataFrame, rule: Probes) -> Heard | None:
+def probed(
+    values: pd.DataFrame,
+    rows: pd.DataFrame,
+    rule: Probes,
+    views: Callable[[Sequence[str]], dict[str, list[int]]] | None = None,
+) -> Heard | None:
     """What a probe hears; None where a class has fewer than two, or nothing was measured."""
     from spira_tasks.evaluation import probes
 
@@ -146,6 +155,7 @@ def probed(values: pd.DataFrame, rows: pd.DataFrame, rule: Probes) -> Heard | No
     return probes.hear(
         measures.to_numpy(float),
         ill,
+        views=views and views(measures.columns),
         n_permutations=rule.n_permutations,
         n_resamples=rule.n_resamples,
         seed=rule.seed,
