@@ -154,10 +154,7 @@ def reason(code: str, language: Language) -> str:
 
 
 def _gate(verdict: Verdict, words: Words) -> str:
-    """The sentences of a gate for its status; empty where there are none.
-
-    A verdict from before 0.3 lacks numbers that the sentence may name.
-    """
+    """The sentences of a gate for its status; empty where there are none."""
     facts = _facts(verdict, words)
     key = f"gate.{verdict.id}.{verdict.status}"
     keys = [f"{key}.{state}" for state in verdict.names.get("state", ())]

@@ -12,7 +12,8 @@ from typer import Argument, Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, print_json, print_table
 from spira_tasks.contract.place import COMMAND
-from spira_tasks.contract.record import verdicts_of
+from spira_tasks.contract.typed import typed
+from spira_tasks.contract.verdict import Verdict
 from spira_tasks.governance.trace import Lineage, Trace, draw
 
 EXAMPLES = """\
@@ -82,7 +83,8 @@ def _print(found: Trace) -> None:
     columns = ["run", "step", "state", "key", "code", "image", "verdicts", "made"]
     print_table("steps", columns, steps)
     for decision in found.decisions:
-        blocked = [verdict.id for verdict in verdicts_of(decision) if verdict.stops]
+        verdicts = typed(decision.get("verdicts", ()), tuple[Verdict, ...], "verdicts")
+        blocked = [verdict.id for verdict in verdicts if verdict.stops]
         why = f": {', '.join(blocked)}" if blocked else ""
         print(f"decision in run {decision['run']}: {decision.get('outcome', 'not kept')}{why}")
     if found.by_persons:

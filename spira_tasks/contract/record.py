@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 from spira_tasks.contract.typed import typed
 from spira_tasks.contract.verdict import Verdict
@@ -51,12 +50,5 @@ class Result:
     @classmethod
     def from_json(cls, text: str | bytes) -> Result:
         """Read a stored result; ValueError where it is none."""
-        stored = typed(json.loads(text), Mapping[str, Any], "the result")
-        result: Result = typed({**stored, "verdicts": ()}, cls, "the result")
-        return replace(result, verdicts=verdicts_of(stored))
-
-
-def verdicts_of(fields: Mapping[str, Any]) -> tuple[Verdict, ...]:
-    """The verdicts of a stored result or record; ValueError where they are none."""
-    found = typed(fields.get("verdicts", ()), tuple[Any, ...], "verdicts")
-    return tuple(Verdict.from_dict(one) for one in found)
+        result: Result = typed(json.loads(text), cls, "the result")
+        return result

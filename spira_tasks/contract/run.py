@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from spira_tasks.contract.pipelines import TRAINING
-from spira_tasks.contract.record import verdicts_of
 from spira_tasks.contract.typed import typed
 from spira_tasks.contract.verdict import Verdict
 
@@ -74,15 +73,8 @@ class StepRecord:
         ValueError
             When the text is not JSON, or not the record of a step; says where.
         """
-        stored = dict(typed(json.loads(text), Mapping[str, Any], "the record"))
-        config = dict(typed(stored.get("config", {}), Mapping[str, Any], "config"))
-        # names before 0.3
-        stored["decisions"] = stored.get("heeded") or stored.get("decisions", {})
-        if stored.get("stage") == "validate" and "suite" in config:
-            config["gate"] = config.pop("suite")
-        verdicts = verdicts_of(stored)
-        record: StepRecord = typed(stored | {"config": config, "verdicts": ()}, cls, "the record")
-        return replace(record, verdicts=verdicts)
+        record: StepRecord = typed(json.loads(text), cls, "the record")
+        return record
 
 
 @dataclass(frozen=True)

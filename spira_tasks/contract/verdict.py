@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from spira_tasks.contract.typed import typed
-
 Status = Literal["pass", "warn", "block", "insufficient"]
 Severity = Literal["critical", "warning", "info", ""]
 Unit = Literal["people", "recordings", "rows", "sites", "items", "share", "rate", "statistic"]
@@ -86,26 +84,6 @@ class Verdict:
         return self.status == "block" or (
             self.status == "insufficient" and self.severity == "critical"
         )
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Verdict:
-        """Read a stored verdict; one from before 0.3 has flat numbers and a sentence.
-
-        Raises ValueError where it is none.
-        """
-        fields = typed(fields, Mapping[str, Any], "the verdict")
-        if "verdict" in fields:
-            observed = {"value": fields.get("statistic")} | {
-                name: fields[name] for name in ("low", "high") if name in fields
-            }
-            fields = {
-                **fields,
-                "id": fields.get("name"),
-                "status": fields["verdict"],
-                "observed": None if observed["value"] is None else observed,
-            }
-        verdict: Verdict = typed(fields, cls, "the verdict")
-        return verdict
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from spira_tasks.config import Fraction, Seconds, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.typed import typed
 from spira_tasks.contract.verdict import Number, Verdict, few_or
 from spira_tasks.errors import ConfigError
 from spira_tasks.gating import quarantine, rules
@@ -364,7 +365,8 @@ def of_labels(data: Directory) -> Iterator[Verdict]:
     if SHEET not in data.names:
         return
     try:
-        known = [Verdict.from_dict(one) for one in json.loads(data.read(SHEET)).get("checks", ())]
+        checks = json.loads(data.read(SHEET)).get("checks", ())
+        known = typed(checks, tuple[Verdict, ...], "checks")
     except (ValueError, AttributeError):
         raise ConfigError(
             f"{SHEET} in the data is no sheet of a snapshot; write it again"

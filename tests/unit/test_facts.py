@@ -163,15 +163,12 @@ def test_a_blocked_run_keeps_its_table_and_its_verdicts(book: Book) -> None:
     assert "Rows that differ: fewer than 5 of 30." in page
 
 
-def test_a_record_from_before_suites_and_the_audit_log_can_be_read(book: Book) -> None:
-    old = {"name": "auc", "verdict": "pass", "statistic": 0.9, "n": 40, "reason": "well"}
-    book.step("promote", verdicts=[old], metrics={"promoted": True, "kept": False})
+def test_a_run_that_came_to_its_end_waits_for_nothing(book: Book) -> None:
+    book.step("promote", metrics={"promoted": True, "kept": False})
     facts = facts_of(book)
     assert facts.outcome == "promoted"
-    (found,) = facts.checks
-    assert (found.id, found.suite, found.severity) == ("auc", "", "")
     assert facts.triggered_by == ""
-    assert len(facts.steps) == 1  # a run that came to its end waits for nothing
+    assert len(facts.steps) == 1
 
 
 def test_what_was_erased_is_missing_and_holds_nothing_up(book: Book) -> None:

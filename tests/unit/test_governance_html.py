@@ -20,7 +20,6 @@ RECORD = {
         ).to_dict(),
         Verdict("auc_above_chance", "pass", observed=Number(0.9, low=0.8, high=1.0)).to_dict(),
         Verdict("expect_<the>_moon", "block").to_dict(),
-        {"name": "sensitivity_floor", "verdict": "warn", "reason": "3 of 8", "threshold": 0.8},
     ],
 }
 
@@ -32,7 +31,6 @@ def test_a_check_is_described_in_the_readers_language_beside_its_id() -> None:
         "No erased person in the data of the model",
         "<code>contains_erased_subject</code>",
         "(LGPD art. 18): fewer than 5.",
-        "Finds the patients",  # of a record from before 0.3
     ):
         assert text in page
     for text in ("Nenhuma pessoa eliminada nos dados do modelo", "menos de 5."):
@@ -42,4 +40,3 @@ def test_a_check_is_described_in_the_readers_language_beside_its_id() -> None:
     assert "Better than chance" in page.split("<details>")[1]
     assert "<code>expect_&lt;the&gt;_moon</code>" in page  # there are no words for it
     assert "<the>" not in page
-    assert "3 of 8" not in page

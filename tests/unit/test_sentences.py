@@ -293,12 +293,6 @@ def test_widened_limits_are_named_with_their_standard(language: Language) -> Non
     assert words.sentence(wide, language).endswith(expected[language])
 
 
-def test_a_verdict_from_before_its_numbers_were_named_still_has_words() -> None:
-    old = Verdict.from_dict({"name": "enough_test_subjects", "verdict": "block", "statistic": 8.0,
-                             "threshold": 10.0, "n": 17})  # fmt: skip
-    assert words.sentence(old, "en").endswith("Found: 8; limit: 10.")
-
-
 def table(n: int, **columns: Any) -> pd.DataFrame:
     return pd.DataFrame({"hospital_id": ["north"] * n, "reason": ["truncated"] * n} | columns)
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from expectations.words.verdicts import sentence
-from spira_tasks.contract.verdict import Number, Verdict, Waiver, suppress
+from spira_tasks.contract.verdict import Number, Verdict, suppress
 
 
 @pytest.mark.parametrize("unit", ["people", "recordings", "rows"])
@@ -58,24 +58,3 @@ def test_a_critical_question_without_an_answer_ends_the_run() -> None:
     assert Verdict("v", "insufficient", severity="critical").stops
     assert not Verdict("v", "insufficient", severity="warning").stops
     assert Verdict("v", "block").stops
-
-
-def test_a_verdict_from_before_the_numbers_had_units_is_read() -> None:
-    stored = {
-        "name": "expect_column_values_to_be_between(age)",
-        "verdict": "warn",
-        "statistic": 0.1,
-        "low": None,
-        "high": None,
-        "threshold": 0.0,
-        "n": 30,
-        "reason": "3 of 30 rows are unexpected; waived by cli:ana on 2026-11-21: because",
-        "severity": "critical",
-        "suite": "metadata",
-        "waiver": {"by": "cli:ana", "at": "2026-11-21", "why": "because", "until": "2026-12-01"},
-    }
-    verdict = Verdict.from_dict(stored)
-    assert (verdict.id, verdict.status) == (stored["name"], "warn")
-    assert verdict.observed == Number(0.1)
-    assert verdict.waiver == Waiver("cli:ana", "2026-11-21", "because", "2026-12-01")
-    assert "reason" not in verdict.to_dict()
