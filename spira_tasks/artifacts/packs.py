@@ -238,10 +238,6 @@ class Packs(Blobs):
                 if field_name in record:
                     yield record[field_name]
 
-    def old_memory(self) -> list[Entry]:
-        """Records of one recording each, as versions before 0.3 wrote them: nothing reads them."""
-        return [one for one in self._backend.entries(FOLDER) if one.name.count("/") > 1]
-
     def _begin(self) -> None:
         self._since = self._since or time.monotonic()
 
@@ -259,7 +255,7 @@ class Packs(Blobs):
             return offset + size <= self._sizes[pack]
 
     def _names(self) -> list[str]:
-        return [one.name for one in self._backend.entries(FOLDER) if one.name.count("/") == 1]
+        return [one.name for one in self._backend.entries(FOLDER)]
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Index]]:
         """Read indexes, several at a time; one that was changed is set aside."""

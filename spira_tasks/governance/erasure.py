@@ -313,8 +313,7 @@ def _debris(store: Store) -> tuple[list[str], list[str]]:
     abandoned = _abandoned(store)
     orphans = Survey(store).orphans()
     left = [entry for folder in ("corrupt", "checkpoints") for entry in store.entries(folder)]
-    names = [entry.name for entry in [*left, *store.blobs.old_memory()]]
-    return [*names, *abandoned], sorted(orphans)
+    return [*(entry.name for entry in left), *abandoned], sorted(orphans)
 
 
 def _clear_debris(store: Store) -> None:

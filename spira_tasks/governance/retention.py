@@ -205,7 +205,6 @@ def plan(store: Store, policy: Policy, now: float | None = None) -> Plan:
             for entry in store.entries(folder)
             if policy.is_over(rule, now - entry.modified)
         ]
-    items += [Item(GARBAGE, *_of(entry)) for entry in store.blobs.old_memory()]
     names = _expired(survey, kept, held, policy, day(now))
     expired = survey.find(Holding(records=names)) if names else Holding()
     expired.documents = {name for name in expired.documents if not name.startswith("decisions/")}

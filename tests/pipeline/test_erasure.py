@@ -175,9 +175,6 @@ def test_what_nobody_can_say_whose_it_is_goes_too(store: Store, subject: str) ->
     refused = store.blobs.add(b"RIFF: the waveform of a recording that stands in no table")
     store.memorize("ab" * 32, {"waveform": refused})
     store.blobs.flush()
-    old = place / "memo/ab" / f"{'ab' * 32}.json"  # of a version before 0.3
-    old.parent.mkdir()
-    old.write_text("{}")
     damaged = place / "corrupt/blobs/aa/damaged"
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"half a table")
@@ -189,7 +186,6 @@ def test_what_nobody_can_say_whose_it_is_goes_too(store: Store, subject: str) ->
     assert not store.blobs.exists(refused)
     assert store.recall("ab" * 32) is None
     assert not damaged.exists()
-    assert not old.exists()
     assert store.checkpoint("cd" * 32).load() is None
     assert not left.exists()
 
