@@ -47,10 +47,6 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-NO_GOLDEN = (
-    "has no golden clips, by which a worker checks it before it serves. Delete its version on "
-    "MLflow's page and run its pipeline again: that registers it anew"
-)
 TOLERANCE = 1e-5  # of a probability, between two places where one model answers
 
 
@@ -182,22 +178,14 @@ def _parts(spec: Mapping[str, Any]) -> list[tuple[Registry[Any], str, str]]:
     ]
 
 
-def takes_audio(model: Any) -> bool:
-    """Whether a loaded model takes files; older versions take only samples, and check nothing."""
-    return "audio" in model.metadata.get_input_schema().input_names()
-
-
 def score(model: Any, waveform: bytes) -> pd.DataFrame:
-    """Probability and operating point that a loaded model of any age gives a stored waveform.
+    """Probability and operating point that a loaded model gives a stored waveform.
 
     The probability is NaN where the model gives none.
     """
     import pandas as pd
 
-    from spira_tasks.speech.audio import read_float32
-
-    given = pd.DataFrame({"audio": [waveform]})
-    answer = model.predict(given if takes_audio(model) else read_float32(waveform)[None, :])
+    answer = model.predict(pd.DataFrame({"audio": [waveform]}))
     return answer[["probability", "operating_point"]].astype("float64")
 
 
@@ -239,12 +227,15 @@ def golden(folder: Path) -> Golden:
 
     Raises
     ------
-    ConfigError
-        When it has none, as those registered before this version of the platform.
+    Refused
+        When it has none.
     """
     place = folder / DATA / GOLDEN
     if not (place / GOLDEN_FILE).is_file():
-        raise Refused(f"the model in {folder} {NO_GOLDEN}")
+        raise Refused(
+            f"the model in {folder} has no golden clips, by which a worker checks it before it "
+            "serves: run its pipeline again, which registers it anew"
+        )
     found = json.loads((place / GOLDEN_FILE).read_text())
     clips = tuple(
         Clip(
@@ -253,13 +244,6 @@ def golden(folder: Path) -> Golden:
         for clip in found["clips"]
     )
     return Golden(clips, found["limits"])
-
-
-def has_golden(version: Registered, store: Store) -> bool:
-    """Whether a version, by its files in the store, has golden clips; older ones have none."""
-    package = version.tags.get(PACKAGE)
-    file = (DATA / GOLDEN / GOLDEN_FILE).as_posix()
-    return package is not None and file in store.files(package)
 
 
 def _same(expected: object, given: object) -> bool:

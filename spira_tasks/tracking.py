@@ -87,9 +87,8 @@ class Registered:
 
     @property
     def was_champion(self) -> bool:
-        """Whether it ever served; versions older than the tag have it in their outcome."""
-        tagged = self.tags.get("spira.was_champion") == "true"
-        return tagged or self.tags.get("spira.outcome") == "promoted"
+        """Whether it ever served."""
+        return self.tags.get("spira.was_champion") == "true"
 
     @property
     def is_refused(self) -> bool:
@@ -212,15 +211,8 @@ class Tracker:
 
     @translated
     def find_version(self, classifier: str) -> Registered | None:
-        """Return the version made from the classifier with this digest.
-
-        Of several, which older stores may have, it is one that serves or served, then the first.
-        """
-        return min(
-            self.versions(classifier),
-            key=lambda one: (CHAMPION not in one.aliases, not one.was_champion),
-            default=None,
-        )
+        """Return the first version made from the classifier with this digest."""
+        return next(iter(self.versions(classifier)), None)
 
     @translated
     def versions(self, classifier: str | None = None) -> list[Registered]:

@@ -123,7 +123,7 @@ def _open_route(mode: Mode, version: str, share: float, why: str) -> None:
 def _check_may_be_tried(version: str, mode: Mode) -> None:
     """Raise ConfigError where a version is none, or may not answer people."""
     from spira_tasks.artifacts import Store, store_url
-    from spira_tasks.package import NO_GOLDEN, has_golden, is_sealed
+    from spira_tasks.package import is_sealed
     from spira_tasks.tracking import CHAMPION, Tracker
 
     store = Store(store_url())
@@ -133,7 +133,6 @@ def _check_may_be_tried(version: str, mode: Mode) -> None:
         "a person refused it": found.is_refused,
         "it learned from a person who was erased": found.contains_erased,
         "nothing says which files it has": not is_sealed(found),
-        f"it {NO_GOLDEN}": not has_golden(found, store),
         "a gate blocked it": mode != "shadow" and found.tags.get("spira.outcome") == "blocked",
     }
     if problems := "; ".join(problem for problem, is_so in against.items() if is_so):

@@ -137,11 +137,6 @@ def load(name: str, store: Store, folder: Path) -> tuple[str, Any]:
     full = f"{tracking.MODEL}/{version.version}"
     if tracking.CHAMPION not in version.aliases:
         print(f"{full} is not the model in use: decide about nobody by it", file=sys.stderr)
-    if not package.takes_audio(model):
-        raise ConfigError(
-            f"{full} was registered before models took audio files, and cannot check them: run its "
-            "pipeline again, which registers it anew, or choose another version"
-        )
     return full, model
 
 

@@ -255,15 +255,12 @@ def _led_to(champion: Standing, known: list[Standing], why: str) -> Standing | N
 
 def _check_may_serve(standing: Standing, store: Store) -> None:
     """Raise ConfigError, with all that is against it, where a version may not come into use."""
-    from spira_tasks import package
-
     one = standing.registered
     refusal = decisions.name_of("refusals", standing.about)
     against = {
         "a person refused it": refusal in decisions.read_history(store).in_force,
         "it learned from a person who was erased": one.contains_erased,
         "it was never champion": not one.was_champion,  # an approval alone overrides no gate
-        f"it {package.NO_GOLDEN}": not package.has_golden(one, store),
     }
     if problems := "; ".join(problem for problem, is_so in against.items() if is_so):
         raise ConfigError(f"version {one.version} may not serve: {problems}")
@@ -296,8 +293,6 @@ def _withdraw(
 
 def _fit(store: Store, known: list[Standing]) -> list[str]:
     """The versions that served before and may serve again, the oldest first."""
-    from spira_tasks import package
-
     # the log is asked: a refusal that somebody removed stays one
     in_force = decisions.read_history(store).in_force.keys()
     return [
@@ -307,7 +302,6 @@ def _fit(store: Store, known: list[Standing]) -> list[str]:
         and not one.registered.contains_erased
         and one.rollback is None
         and decisions.name_of("refusals", one.about) not in in_force
-        and package.has_golden(one.registered, store)  # else no worker serves it
     ]
 
 

@@ -149,8 +149,6 @@ def carry_out(
     tracker = Tracker(store.tracking_uri)
     if outcome == "promoted":
         package.check(challenger, tracker, store)
-        if not package.has_golden(challenger, store):
-            raise ConfigError(f"version {challenger.version} {package.NO_GOLDEN}")
     blocking = ", ".join(verdict.id for verdict in verdicts if verdict.stops)
     tags = {"spira.outcome": outcome, "spira.blocked_by": blocking}
     if challenger.was_champion or outcome == "promoted":

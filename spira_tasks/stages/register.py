@@ -60,7 +60,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     record = {"name": MODEL, "version": registered.version, "classifier": digest}
     (outputs.registration / "registration.json").write_text(json.dumps(record, sort_keys=True))
     metrics = {"version": int(registered.version)}
-    if known and (known.tags.get(SERVABLE) == "true" or not package.has_golden(known, work.store)):
+    if known and known.tags.get(SERVABLE) == "true":
         package.check(known, tracker, work.store)
         return Outcome(metrics, changed=False, mlflow_run=place)
     with scratch.folder() as folder:

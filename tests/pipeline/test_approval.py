@@ -50,9 +50,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("recordings", "report", "provisional", "model"):
         (outputs / name).mkdir(parents=True)
     (outputs / "model/MLmodel").write_text("flavors: {}")
-    golden = outputs / "model" / package.DATA / package.GOLDEN / package.GOLDEN_FILE
-    golden.parent.mkdir(parents=True)
-    golden.write_text("{}")
     people = pd.DataFrame({"subject_id": [f"{number:064x}" for number in range(len(LABELS))]})
     people = people.assign(task="SENTENCE", split="test", label=LABELS, x_synthetic="true")
     people.to_parquet(outputs / "recordings/recordings.parquet")
@@ -224,7 +221,7 @@ def test_a_refused_challenger_is_blocked_and_one_approved_after_all_is_promoted(
 def test_refusing_the_champion_puts_the_newest_earlier_one_that_may_serve_in_its_place(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    promoted = {"spira_outcome": "promoted"}
+    promoted = {"spira_was_champion": "true"}
     registry.add(1, **promoted)
     registry.add(2, **promoted)
     registry.add(3, **promoted, spira_contains_erased="true")
@@ -282,7 +279,7 @@ def test_a_refused_version_is_neither_champion_nor_previous(served: Registry) ->
 def served(registry: Registry) -> Registry:
     """Versions 1, 2 and 3 were promoted in this order; the last is the champion."""
     for n in (1, 2, 3):
-        registry.add(n, spira_outcome="promoted")
+        registry.add(n, spira_was_champion="true")
         put_into_use(registry.tracker, str(n))
     return registry
 
@@ -390,26 +387,6 @@ def test_airflow_rolls_back_in_the_name_of_who_started_it(served: Registry, tmp_
     assert served.tracker.aliases() == {"champion": "1"}
     (event,) = served.events()
     assert (event.action, event.actor.partition(":")[0]) == ("rollback", "airflow")
-
-
-def test_a_version_without_golden_clips_which_no_worker_serves_does_not_come_into_use(
-    registry: Registry, capsys: pytest.CaptureFixture[str]
-) -> None:
-    older = registry.place / "outputs/model" / package.DATA
-    golden = older.rename(registry.place / "golden")
-    registry.add(1)
-    with pytest.raises(ConfigError, match="version 1 has no golden clips"):
-        registry.promote(1)
-    registry.tracker.tag("1", {"spira.was_champion": "true"})  # as before there were any
-    put_into_use(registry.tracker, "1")
-    golden.rename(older)
-    registry.add(2, spira_outcome="promoted")
-    put_into_use(registry.tracker, "2")
-    assert registry.model("rollback", "--why", WORSE) == 78
-    assert "no earlier version may serve" in capsys.readouterr().err
-    assert registry.model("rollback", "--to", "1", "--why", WORSE) == 78
-    assert "it has no golden clips" in capsys.readouterr().err
-    assert registry.champion() == "2"
 
 
 def test_the_step_of_the_dag_rolls_back_and_a_retry_of_it_no_further(served: Registry) -> None:

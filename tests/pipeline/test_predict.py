@@ -12,14 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 from conftest import Run, linked_copy
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 
 from spira_tasks import package
 from spira_tasks.artifacts import Store
@@ -28,7 +25,7 @@ from spira_tasks.commands.predict import N_BATCH
 from spira_tasks.speech.answers import Policy, decide
 from spira_tasks.speech.audio import read_float32
 from spira_tasks.stages import register
-from spira_tasks.tracking import CLASSIFIER, Tracker
+from spira_tasks.tracking import Tracker
 
 MODEL = "spira@challenger"  # the finished run has no champion
 
@@ -232,51 +229,3 @@ def test_the_server_of_mlflow_answers_the_example_without_this_project(
     assert answered["decision"] in ("positive", "negative", "inconclusive")
     assert (refused["probability"], refused["decision"]) == (None, None)
     assert refused["record_again"] == ["unknown_container"]
-
-
-OLDER = """
-import numpy as np, pandas as pd
-
-class Model:
-    def predict(self, model_input):
-        return pd.DataFrame({"probability": model_input.mean(axis=1), "operating_point": 0.5})
-
-def _load_pyfunc(path):
-    return Model()
-"""
-
-
-def test_a_version_that_takes_only_samples_is_still_compared_but_scores_no_files(
-    store: Store,
-    finished: Run,
-    evaluated: pd.DataFrame,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "older_spira").mkdir()
-    (tmp_path / "older_spira" / "pyfunc.py").write_text(OLDER)
-    (tmp_path / "older_spira" / "__init__.py").touch()
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "weights").touch()
-    mlflow.pyfunc.save_model(
-        path=str(tmp_path / "model"),
-        loader_module="older_spira.pyfunc",
-        data_path=str(tmp_path / "data"),
-        code_paths=[str(tmp_path / "older_spira")],
-        signature=ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))])),
-        pip_requirements=[],
-    )
-    waveform = finished.store.blobs.read(evaluated["waveform"].iloc[0])
-    loaded = Tracker(store.tracking_uri).load(tmp_path / "model")
-    answer = package.score(loaded, waveform)
-    assert answer["probability"][0] == pytest.approx(read_float32(waveform).mean(), abs=1e-6)
-
-    for compiled in (tmp_path / "model").rglob("__pycache__"):  # by loading it here
-        shutil.rmtree(compiled)
-    older = linked_copy(finished.store, tmp_path / "store")
-    tracker, digest = Tracker(older.tracking_uri), "sha256:" + "a" * 64
-    tags = package.tags_of(digest, older.put_directory(tmp_path / "model"))
-    run_id = tracker.run_of(digest, "older")
-    tracker.register(run_id, tmp_path / "model", {CLASSIFIER: digest, **tags})
-    assert main(["predict", "spira/2", evaluated["path"].iloc[0], "--store", older.url]) == 78
-    assert "registered before models took audio" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -298,20 +298,6 @@ def test_two_processes_that_register_one_classifier_get_one_version(
         process.join()
     (version,) = [one for one in tracker_of(folder).versions() if one.classifier == OTHER]
     assert (version.version, version.aliases) == ("2", (CHALLENGER,))
-
-
-def test_of_two_versions_of_one_classifier_the_one_that_serves_is_found(folder: Path) -> None:
-    tracker = tracker_of(folder)
-    tags: Mapping[str, str] = {CLASSIFIER: ONE}
-    tracker.client.create_model_version(MODEL, "file:///nowhere", tags=dict(tags))
-    first = tracker.find_version(ONE)
-    assert first is not None
-    assert first.version == "1"
-    put_into_use(tracker, "2")
-    served = tracker.find_version(ONE)
-    assert served is not None
-    assert served.version == "2"
-    assert "challenger" in tracker.versions()[0].aliases  # promoting takes it from no other
 
 
 def test_a_promotion_keeps_the_champion_it_replaces_as_previous(folder: Path) -> None:
