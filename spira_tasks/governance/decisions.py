@@ -6,9 +6,8 @@ the step is computed again on the day after a decision ends.
 
 The event of a decision holds the digest of its document and is written before it; the event of a
 withdrawal is written before the document goes.  So the log alone says which documents there should
-be (``History``), and a command that was killed is finished by running it again.  Older events hold
-no digest: there the fields that they do hold are compared.  The retention policy and certificates
-of erasure are documents of the same form.
+be (``History``), and a command that was killed is finished by running it again.  The retention
+policy and certificates of erasure are documents of the same form.
 """
 
 from __future__ import annotations
@@ -250,7 +249,6 @@ class History:
         self.withdrawn: dict[str, Event] = {}
         self.moves: list[Event] = []  # those that count: each names the one before it
         self.moved: set[int] = set()  # numbers of those that were made, or given up
-        self._last_erasure = 0
         for event in events:
             if not isinstance(event.details, Mapping):
                 continue
@@ -259,8 +257,6 @@ class History:
                 self.moves += [event] if event.details.get("after") == last else []
             if event.action == "moved":
                 self.moved.add(event.details.get("move", 0))
-            if event.action == "erasure":
-                self._last_erasure = event.number
             if event.action == "withdrawal":
                 for kind in ACTIONS:
                     name = f"decisions/{kind}/{event.details.get('decision')}.json"
@@ -278,10 +274,6 @@ class History:
             return "" if document is None else self._unwanted(name)
         newest = self.in_force[name][-1]
         if document is None:
-            # a release may have gone with an erased person before that was an event
-            is_old = name.startswith("decisions/releases/") and DIGEST not in newest.details
-            if is_old and newest.number < self._last_erasure:
-                return ""
             return f"{name} is missing, but event {newest.number} records it: {_again(name)}"
         event = quoted(document, self.in_force[name])
         if event is None:
@@ -337,17 +329,9 @@ def _difference(name: str, document: Document, event: Event) -> str:
             if digest(unsigned) != event.details["certificate"]:
                 return "its digest is not that"
             return "" if is_signed(document) else "its signature does not fit, unlike that"
-        if DIGEST in event.details:
-            return "" if digest(document) == event.details[DIGEST] else "its digest is not that"
-        if name == POLICY:
-            policy = sha256(document["policy"].encode()).hexdigest()
-            details: Mapping[str, str] = {"retention": policy, "why": document["why"]}
-        else:
-            details = _details(Decision.from_json(document))
-        is_same = document["by"] == event.actor and details.items() <= event.details.items()
+        return "" if digest(document) == event.details.get(DIGEST) else "its digest is not that"
     except MALFORMED:
         return "it is no longer one"
-    return "" if is_same else "what, who or why is not that"
 
 
 def _again(name: str) -> str:

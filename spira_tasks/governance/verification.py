@@ -13,13 +13,8 @@ from spira_tasks.contract.run import Anchor, StepRecord
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, decisions, signing
 from spira_tasks.governance.audit import FOLDER, NAME, NOTHING, Event, read
-from spira_tasks.governance.decisions import CERTIFICATES, DIGEST, Document, History, read_document
+from spira_tasks.governance.decisions import CERTIFICATES, Document, History, read_document
 
-WITHOUT_DIGEST = (
-    "decisions are older than the digests in events: what, who and why agree, when they were made "
-    "cannot be checked"
-)
-RELEASE_GONE = "releases of that time are gone: whether by an erasure cannot be checked"
 CERTIFICATE_OF_OTHERS = (
     "certificates are signed by another key than the one here: whose it is cannot be checked"
 )
@@ -30,7 +25,7 @@ class Verification:
     """What ``verify`` found.
 
     There are no problems when the log is whole and every document is as the log records it.  Notes
-    say what of older documents cannot be checked; nothing is known to be wrong with them.
+    say what cannot be checked; nothing is known to be wrong with it.
     """
 
     n_events: int
@@ -60,7 +55,7 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
     hashes = {event.number: event.hash for event in events}
     problems += _broken_quotes(anchors, hashes)
     history = History(events)
-    notes: Counter[str] = Counter()
+    n_of_others = 0
     for name in sorted({*documents, *history.in_force}):
         document = documents.get(name)
         if history.problem(name, document):
@@ -68,7 +63,8 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
             if problem := history.problem(name, document):
                 problems.append(problem)
                 continue
-        notes[_note(history, name, document)] += 1
+        if document and name.startswith(f"{CERTIFICATES}/"):
+            n_of_others += not _is_ours(document)
     last = max(hashes, default=0)
     return Verification(
         len(hashes),
@@ -76,7 +72,7 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
         len(anchors),
         problems,
         len(documents),
-        [f"{n} {note}" for note, n in sorted(notes.items()) if note],
+        [f"{n_of_others} {CERTIFICATE_OF_OTHERS}"] if n_of_others else [],
     )
 
 
@@ -197,18 +193,8 @@ def _read_log(store: Store) -> tuple[list[Event], list[str]]:
     return events, problems
 
 
-def _note(history: History, name: str, document: Document | None) -> str:
-    """What cannot be checked of a document without a problem; empty if all of it can."""
-    if name not in history.in_force:
-        return ""
-    if document is None:
-        return RELEASE_GONE
-    if name.startswith(f"{CERTIFICATES}/"):
-        public = str(document["signature"]["public_key"])
-        if signing.has_own_key():
-            is_ours = public == signing.public_key()
-        else:
-            is_ours = signing.is_demonstration(public)
-        return "" if is_ours else CERTIFICATE_OF_OTHERS
-    event = decisions.quoted(document, history.in_force[name])
-    return "" if event is None or DIGEST in event.details else WITHOUT_DIGEST
+def _is_ours(certificate: Document) -> bool:
+    public = str(certificate["signature"]["public_key"])
+    if signing.has_own_key():
+        return public == signing.public_key()
+    return signing.is_demonstration(public)

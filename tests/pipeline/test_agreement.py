@@ -12,7 +12,6 @@ from erasing import erase, filled, store, subject, table
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
-from spira_tasks.contract.run import Anchor
 from spira_tasks.governance import audit, decisions, retention
 from spira_tasks.governance.applied import Kind
 from spira_tasks.governance.erasure import certificate_name
@@ -165,40 +164,6 @@ def test_deciding_again_puts_a_changed_decision_right_and_a_true_one_stays(ward:
 
 def test_the_event_of_a_release_does_not_tell_of_which_recording(ward: Store) -> None:
     assert "r1" not in json.dumps([dict(event.details) for event in audit.events(ward)])
-
-
-def old_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write events as they were before they held digests."""
-    new = audit.record
-
-    def old(store: Store, action: str, details: dict[str, Any]) -> Anchor:
-        return new(store, action, {k: v for k, v in details.items() if k != "document"})
-
-    monkeypatch.setattr(audit, "record", old)
-
-
-def test_of_a_decision_with_an_old_event_the_hour_alone_cannot_be_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = Store(str(tmp_path / "store"))
-    with monkeypatch.context() as patch:
-        old_events(patch)
-        decisions.decide(store, "releases", ABOUT["releases"], WHY)
-        retention.adopt_policy(store, str(retention.PACKAGED), WHY)
-    found = verify(store)
-    assert found.problems == []
-    assert len(found.notes) == 1
-    assert "2 decisions are older" in found.notes[0]
-    assert main(["audit", "verify", "--store", store.url]) == 0
-    assert "cannot be checked" in capsys.readouterr().out
-    for name in (NAMES[0], retention.ADOPTED):
-        content = document(store, name).read_text()
-        for field in ("by", "why"):
-            change(document(store, name), **{field: "cli:dr.x"})
-            assert "was changed" in problem(store, name)
-            document(store, name).write_text(content)
-    change(document(store, NAMES[0]), about={"record": "r2", "reason": "too_short"})
-    assert "was changed" in problem(store, NAMES[0])
 
 
 def test_the_command_names_what_disagrees_and_ends_with_65(

@@ -125,13 +125,6 @@ def test_a_waiver_ends_by_itself_and_can_be_signed_again(
     refuse(gate, table)
 
 
-def test_a_waiver_without_a_limit_no_longer_applies(store: Store, gate: Gate) -> None:
-    table = confounded(0.8)
-    decide(store, "waivers", {"suite": "training_set", "expectation": CONFOUND[0]}, WHY)
-    refuse(gate, table)
-    assert main(["waive", "list", "--store", store.url]) == 0
-
-
 def test_a_check_that_held_nothing_back_cannot_be_waived(
     store: Store, gate: Gate, capsys: pytest.CaptureFixture[str]
 ) -> None:
