@@ -42,7 +42,7 @@ def table(store: Store, name: str, step: str = "ingest", run_id: str = "r") -> p
 
 
 def erase(store: Store, subject: str, **options: Any) -> tuple[dict[str, Any], bool]:
-    known, tag = erasure.known_from([subject]), erasure.tag_of(subject)
+    known, tag = erasure.known_from(subject), erasure.tag_of(subject)
     return erasure.erase(store, known, tag, WHY, **options)
 
 

@@ -64,9 +64,9 @@ def erase(
         return show_certificate(store, certificate, form)
     if not reason and not dry_run:
         raise ConfigError('say why, without names: --reason "…"')
-    people = ask_for_subject() if number else [subject]
-    tag = erasure.tag_of(people[0])
-    known = erasure.known_from(people, records_in(data, tag) if data else ())
+    person = ask_for_subject() if number else subject
+    tag = erasure.tag_of(person)
+    known = erasure.known_from(person, records_in(data, tag) if data else ())
     if dry_run:
         return show_plan(store, known, tag, as_json=as_json)
     decisions.checked_reason(reason)
@@ -81,11 +81,8 @@ def erase(
     return 0
 
 
-def ask_for_subject() -> list[str]:
-    """Return the pseudonyms of the person named on the terminal or by two lines of stdin.
-
-    The first is the one that counts.  The store may hold others: of the number in other writings.
-    """
+def ask_for_subject() -> str:
+    """Return the pseudonym of the person named on the terminal or by two lines of stdin."""
     from getpass import getpass
 
     if sys.stdin.isatty():
@@ -99,9 +96,7 @@ def ask_for_subject() -> list[str]:
             "S/N is no number"
         )
     pseudonyms.warn_of_demo_key()
-    key, had = pseudonyms.key(), pseudonyms.rekey_map()
-    subject, written = pseudonyms.subject_id(key, *named), pseudonyms.as_written(key, *named)
-    return list(dict.fromkeys([*had.get(subject, [subject]), written]))
+    return pseudonyms.known_as(pseudonyms.key(), *named)
 
 
 def records_in(data: str, tag: str) -> set[str]:

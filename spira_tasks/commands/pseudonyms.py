@@ -13,7 +13,6 @@ from spira_tasks.commands import Commands, OpenStore
 from spira_tasks.commands.erase import ask_for_subject, read_recordings
 from spira_tasks.errors import ConfigError
 from spira_tasks.governance import audit, erasure
-from spira_tasks.governance.inventory import Survey
 from spira_tasks.intake import pseudonyms
 from spira_tasks.intake.pseudonyms import tombstone_tag
 
@@ -53,14 +52,11 @@ def rotate(
         ),
     ] = False,
 ) -> None:
-    """Make the re-key map from the old key to the new one.
-
-    With one key as both, it leads from the one form of a number to what was hashed as written.
-    """
+    """Make the re-key map from the old key to the new one."""
     places = data or []
     pseudonyms.check_place(out, [store.url, *(one.removeprefix("folder:") for one in places)])
     old, new = pseudonyms.key(pseudonyms.OLD_VARIABLE), pseudonyms.key()
-    if not os.environ.get(pseudonyms.VARIABLE):
+    if old == new or not os.environ.get(pseudonyms.VARIABLE):
         raise ConfigError(
             f"set {pseudonyms.VARIABLE} to the new key and {pseudonyms.OLD_VARIABLE} to the old "
             "one (not at all, if it was the demonstration key)"
@@ -69,22 +65,11 @@ def rotate(
     tables = [(read_recordings(place, old), read_recordings(place, new)) for place in places]
     tables += [(rows, rows) for rows in map(pseudonyms.read_list, lists or ())]
     erased = erasure.tombstones(store)
-    in_use = Survey(store).subjects().union(*earlier.values())
-
-    def rank(had: str) -> int:
-        """An erased person's pseudonym comes first, so that the tombstone holds."""
-        return 0 if tombstone_tag(had) in erased else 1 if had in in_use else pseudonyms.NOT_IN_USE
-
-    known = pseudonyms.first_pseudonyms(tables, old, new, earlier, rank)
-    people = {now: had for now, had in known.items() if had != [now]}
-    if old != new and not people:
+    known = pseudonyms.first_pseudonyms(tables, old, new, earlier)
+    people = {now: had for now, had in known.items() if had != now}
+    if not people:
         raise ConfigError("no hospital number was found: name folders by --data, lists by --list")
-    if old == new and all(earlier.get(now) == had for now, had in people.items()):
-        raise ConfigError(
-            f"everybody would keep the pseudonym of today, so no map was made; to replace the key "
-            f"set {pseudonyms.VARIABLE} to the new key and {pseudonyms.OLD_VARIABLE} to the old one"
-        )
-    had_before = {had for all_had in known.values() for had in all_had}
+    had_before = {*known.values()}
     n_uncovered = len(erased - set(map(tombstone_tag, had_before)))
     are_uncovered = (
         f"{n_uncovered} of the people who were erased are in none of these folders and lists: "
@@ -97,7 +82,7 @@ def rotate(
             "--uncovered-erasures-accepted and see to it that the hospital sends nothing of theirs"
         )
     pseudonyms.write_map(out, old, new, people)
-    n_left_out = sum(had[0] not in had_before for had in earlier.values())
+    n_left_out = len({*earlier.values()} - had_before)
     keys = {"old_key": pseudonyms.id_of(old), "new_key": pseudonyms.id_of(new)}
     counts = {"n_people": len(people), "n_uncovered_erasures": n_uncovered}
     audit.record(store, "rotation", {**keys, **counts})
@@ -113,11 +98,6 @@ def rotate(
 
 
 @app.command("tag")
-def tag(store: OpenStore) -> None:
-    """Ask for hospital and number; print the tag by which spira_erasure knows the person.
-
-    A further line is a pseudonym that the store holds of the number in another writing: erase each.
-    """
-    first, *others = ask_for_subject()
-    for subject in [first, *(Survey(store).subjects().intersection(others))]:
-        print(tombstone_tag(subject))
+def tag() -> None:
+    """Ask for hospital and number; print the tag by which spira_erasure knows the person."""
+    print(tombstone_tag(ask_for_subject()))

@@ -260,10 +260,10 @@ def tag_of(subject: str) -> str:
     return tombstone_tag(digits) if len(digits) == 64 else digits
 
 
-def known_from(subjects: Iterable[str], records: Iterable[str] = ()) -> Holding:
-    """What a caller knows of a person who is named by pseudonyms or a tag."""
-    names = (subject.strip().lower() for subject in subjects)
-    return Holding({digits for digits in names if len(digits) == 64}, set(records))
+def known_from(subject: str, records: Iterable[str] = ()) -> Holding:
+    """What a caller knows of a person who is named by a pseudonym or a tag."""
+    digits = subject.strip().lower()
+    return Holding({digits} if len(digits) == 64 else set(), set(records))
 
 
 def left_over(survey: Survey, total: Holding) -> list[str]:

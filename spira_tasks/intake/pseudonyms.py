@@ -21,7 +21,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,12 +39,10 @@ log = logging.getLogger(__name__)
 VARIABLE = "SPIRA_PSEUDONYM_KEY"
 OLD_VARIABLE = "SPIRA_PSEUDONYM_KEY_OLD"  # read by `pseudonyms rotate` alone
 MAP_VARIABLE = "SPIRA_PSEUDONYM_MAP"
-MAP_FORMAT = "spira.rekey/2"
-MAP_FORMAT_AS_WRITTEN = "spira.rekey/1"  # of pseudonyms of numbers as they were written
+MAP_FORMAT = "spira.rekey/3"
 LIST_COLUMNS = ("hospital_id", "patient_rgh")
 DEMO_KEY = b"for demonstrations with invented people only"  # known to everybody, so no secret
 MIN_KEY_BYTES = 16
-NOT_IN_USE = 2  # rank of a pseudonym that neither the store nor a tombstone has
 SHORTEST_NUMBER = 4  # characters; shorter hospital numbers are found in any text
 SHORTEST_STEM = 6  # digits without their check letter; fewer are found in any date
 
@@ -90,14 +88,13 @@ def id_of(secret: bytes) -> str:
     return hashlib.sha256(b"spira.pseudonym-key/1\0" + secret).hexdigest()[:8]
 
 
-def rekey_map(made_for: bytes | None = None) -> dict[str, list[str]]:
-    """Pseudonym by the key of today to those its person had; the first counts, empty without a map.
+def rekey_map(made_for: bytes | None = None) -> dict[str, str]:
+    """Pseudonym by the key of today to the first that its person had; empty without a map.
 
     Parameters
     ----------
     made_for : bytes, optional
-        The key that the map has to belong to, by default the one of today.  Where it is given, a
-        map of numbers as they were written is read too.
+        The key that the map has to belong to, by default the one of today.
 
     Raises
     ------
@@ -114,10 +111,7 @@ def rekey_map(made_for: bytes | None = None) -> dict[str, list[str]]:
                 f"the file of {MAP_VARIABLE} is open to everybody on this machine; chmod 600 it"
             )
         content = json.loads(Path(place).read_text())
-        people = {
-            str(new): [earlier] if isinstance(earlier, str) else [*map(str, earlier)]
-            for new, earlier in content["people"].items()
-        }
+        people = {str(now): str(first) for now, first in content["people"].items()}
         new_key, form = content["new_key"], content["format"]
     except OSError as error:
         raise ConfigError(
@@ -126,13 +120,7 @@ def rekey_map(made_for: bytes | None = None) -> dict[str, list[str]]:
         ) from None
     except (ValueError, KeyError, AttributeError, TypeError):
         form, new_key, people = "", "", {}
-    if form == MAP_FORMAT_AS_WRITTEN and made_for is None:
-        raise ConfigError(
-            f"the map of {MAP_VARIABLE} was made when numbers were hashed as they were written; "
-            f"set {OLD_VARIABLE} to the key of today and make it again by "
-            f"`{COMMAND} pseudonyms rotate`"
-        )
-    if form not in {MAP_FORMAT, MAP_FORMAT_AS_WRITTEN}:
+    if form != MAP_FORMAT:
         raise ConfigError(
             f"the file of {MAP_VARIABLE} is not a re-key map; one is made by "
             f"`{COMMAND} pseudonyms rotate`"
@@ -174,7 +162,7 @@ def read_list(file: str) -> pd.DataFrame:
     return rows[[*LIST_COLUMNS]].apply(lambda column: column.str.strip())
 
 
-def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, list[str]]) -> None:
+def write_map(file: Path, old: bytes, new: bytes, people: Mapping[str, str]) -> None:
     """Write a re-key map that only this user may read, where there is no file yet."""
     content = {"format": MAP_FORMAT, "old_key": id_of(old), "new_key": id_of(new)}
     try:
@@ -189,32 +177,23 @@ def first_pseudonyms(
     tables: Iterable[tuple[pd.DataFrame, pd.DataFrame]],
     old: bytes,
     new: bytes,
-    earlier: Mapping[str, list[str]],
-    rank: Callable[[str], int],
-) -> dict[str, list[str]]:
-    """Pseudonym by the new key to those that the person had, the one to keep first.
-
-    A person whose number came in several writings has several, where numbers were hashed as they
-    were written.
+    earlier: Mapping[str, str],
+) -> dict[str, str]:
+    """Pseudonym by the new key to the first that the person had.
 
     Parameters
     ----------
     tables : iterable of (DataFrame, DataFrame)
         The same rows, read with the old key and with the new one.
-    earlier : mapping of str to list of str
+    earlier : mapping of str to str
         The map that went with the old key, so that a second rotation leads to the first pseudonym.
-    rank : callable
-        Of a pseudonym: the lowest is kept first, and ``NOT_IN_USE`` is left out.  Where a person
-        has none in use, that of the one form of the number is kept.
     """
-    found: dict[str, dict[str, None]] = {}
+    found = {}
     for by_old, by_new in tables:
         after = own_ids(by_new, new).dropna()
-        for by in (subject_id, as_written):
-            for n, before in own_ids(by_old, old, by).loc[after.index].items():
-                found.setdefault(after[n], {}).update(dict.fromkeys(earlier.get(before, [before])))
-    in_use = {now: [one for one in had if rank(one) < NOT_IN_USE] for now, had in found.items()}
-    return {now: sorted(in_use[now], key=rank) or [*had][:1] for now, had in found.items()}
+        for n, before in own_ids(by_old, old).loc[after.index].items():
+            found[after[n]] = earlier.get(before, before)
+    return found
 
 
 def warn_of_demo_key() -> None:
@@ -282,14 +261,7 @@ def subject_id(secret: bytes, hospital_id: str, number: str) -> str:
     return pseudonym(secret, canonical_site(hospital_id), canonical_number(number))
 
 
-def as_written(secret: bytes, hospital_id: str, number: str) -> str:
-    """The pseudonym before number and site had one form: stores and tombstones may hold it."""
-    return pseudonym(secret, hospital_id, number.upper())
-
-
-def own_ids(
-    rows: pd.DataFrame, secret: bytes, by: Callable[[bytes, str, str], str] = subject_id
-) -> pd.Series:
+def own_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     """The pseudonym of every row's patient by this key, NaN where nothing shows who it is.
 
     By hospital and hospital number; a ``patient_pid``, already a pseudonym, passes, and so does
@@ -301,7 +273,7 @@ def own_ids(
     number, site = rows.get("patient_rgh", nothing), rows.get("hospital_id", nothing)
     is_number = number.map(lambda text: bool(canonical_number(text)), na_action="ignore").eq(True)
     numbered = rows.index[is_number & site.notna()]
-    by_key = {n: by(secret, site[n], number[n]) for n in numbered}
+    by_key = {n: subject_id(secret, site[n], number[n]) for n in numbered}
     pid = rows.get("patient_pid", nothing).str.lower()
     known = rows.get("subject_id", nothing).fillna(pid)
     return pd.Series(by_key, index=rows.index, dtype="str").fillna(known)
@@ -310,14 +282,14 @@ def own_ids(
 def known_as(secret: bytes, hospital_id: str, number: str) -> str:
     """The pseudonym of a person; who had another before the key was replaced keeps it."""
     now = subject_id(secret, hospital_id, number)
-    return rekey_map().get(now, [now])[0]
+    return rekey_map().get(now, now)
 
 
 def subject_ids(rows: pd.DataFrame, secret: bytes) -> pd.Series:
     """As ``own_ids``, but who had another pseudonym before the key was replaced keeps it."""
     had = rekey_map()
     found = own_ids(rows, secret)
-    return found.map(lambda now: had.get(now, [now])[0], na_action="ignore").astype("str")
+    return found.map(lambda now: had.get(now, now), na_action="ignore").astype("str")
 
 
 def numbers_of_nobody(rows: pd.DataFrame) -> Faults:

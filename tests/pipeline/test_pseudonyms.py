@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import logging
@@ -18,7 +17,7 @@ from folders import AS_OF, Cohort, Ingested, voice
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.errors import ConfigError
-from spira_tasks.governance import audit, decisions, inventory
+from spira_tasks.governance import audit, decisions
 from spira_tasks.intake import pseudonyms
 from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.provenance import ROOT
@@ -209,96 +208,18 @@ def test_tombstones_of_the_published_data_hold_where_the_name_of_the_file_tells_
     assert rotate(monkeypatch, data, tmp_path / "map-2.json", old=NEW, new=NEWEST) == 78
 
 
-@pytest.fixture
-def before_one_form(cohort: Cohort, store: Store, monkeypatch: pytest.MonkeyPatch) -> Ingested:
-    """A store of numbers hashed as they were written: person 0 twice, person 1 with a zero."""
-    numbers = ("1234567-A", "1234567A", "01234568A", "01234568A")
-    for row, number in zip(cohort.rows, numbers, strict=False):
-        row["patient_rgh"] = number
-    with monkeypatch.context() as patch:
-        as_written = functools.partial(pseudonyms.own_ids, by=pseudonyms.as_written)
-        patch.setattr(pseudonyms, "own_ids", as_written)
-        return Ingested(cohort.write(), store)
-
-
-def test_a_store_of_numbers_as_they_were_written_is_carried_over_by_a_map_for_the_same_key(
-    before_one_form: Ingested,
+def test_the_tag_is_that_of_the_number_in_whatever_writing(
     cohort: Cohort,
     store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    had = subjects(before_one_form)
-    assert had["r000"] != had["r001"]
-    for row in cohort.rows[2:4]:
-        row["patient_rgh"] = "1234568-a"
-    listed = tmp_path / "list.csv"
-    listed.write_text("patient_rgh,hospital_id\n01234568A,site-b\n")
-    out, data = tmp_path / "map.json", cohort.write()
-    assert rotate(monkeypatch, data, out, "--list", str(listed), new=OLD) == 0
-    now = subjects(Ingested(data, store, run_id="r2"))
-    assert now["r000"] == now["r001"] == had["r001"]
-    assert now == had | {"r000": had["r001"]}
-
-
-def test_a_tombstone_of_one_writing_holds_for_all_after_the_carry_over(
-    before_one_form: Ingested,
-    cohort: Cohort,
-    store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tag = tombstone_tag(subjects(before_one_form)["r000"])
-    decisions.decide(store, "erasures", {"tag": tag}, "asked for it in writing")
-    data = cohort.write()
-    without_map = Ingested(data, store, run_id="r2", max_quarantine_fraction=1.0)
-    assert list(without_map.table("quarantine")["reason"]) == ["erased"]  # of that one writing
-    assert rotate(monkeypatch, data, tmp_path / "map.json", new=OLD) == 0
-    again = Ingested(data, store, run_id="r3", max_quarantine_fraction=1.0)
-    assert list(again.table("quarantine")["reason"]) == ["erased", "erased"]
-
-
-def test_an_erasure_leaves_no_other_writing_of_the_number(
-    before_one_form: Ingested,
-    cohort: Cohort,
-    store: Store,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    had = subjects(before_one_form)
-    assert rotate(monkeypatch, cohort.write(), tmp_path / "map.json", new=OLD) == 0
-    monkeypatch.setattr(sys, "stdin", io.StringIO("SITE-A\n001234567A\n"))
+    had = subjects(Ingested(cohort.write(), store))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("SITE-A\n001234567-a\n"))
     assert main(["pseudonyms", "tag"]) == 0
-    tags = capsys.readouterr().out.split()[-2:]
-    assert {*tags} == {tombstone_tag(had["r000"]), tombstone_tag(had["r001"])}
-    monkeypatch.setattr(sys, "stdin", io.StringIO("SITE-A\n001234567A\n"))
-    assert main(["erase", "--number", "--yes", "--reason", "asked for it in writing"]) == 0
-    assert inventory.Survey(store).subjects() == {*had.values()} - {had["r000"], had["r001"]}
+    assert capsys.readouterr().out.split() == [tombstone_tag(had["r000"])]
     monkeypatch.setattr(sys, "stdin", io.StringIO("site-a\nS/N\n"))
-    assert main(["erase", "--number", "--yes", "--reason", "asked for it in writing"]) == 78
-
-
-def test_a_map_of_numbers_as_they_were_written_is_refused_and_leads_to_a_new_one(
-    before_one_form: Ingested,
-    cohort: Cohort,
-    store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else the people in it whose number came in another writing would be strangers."""
-    earlier = pseudonyms.as_written(OLD.encode(), "site-b", "01234568A")
-    content = {"format": "spira.rekey/1", "old_key": "0", "people": {earlier: "ab" * 32}}
-    (tmp_path / "map-1.json").write_text(
-        json.dumps(content | {"new_key": pseudonyms.id_of(OLD.encode())})
-    )
-    (tmp_path / "map-1.json").chmod(0o600)
-    monkeypatch.setenv("SPIRA_PSEUDONYM_MAP", str(tmp_path / "map-1.json"))
-    data = cohort.write()
-    with pytest.raises(ConfigError, match="make it again by `python -m spira_tasks pseudonyms rot"):
-        Ingested(data, store, run_id="r2")
-    assert rotate(monkeypatch, data, tmp_path / "map-2.json", new=OLD) == 0
-    assert subjects(Ingested(data, store, run_id="r2"))["r002"] == "ab" * 32
+    assert main(["pseudonyms", "tag"]) == 78
 
 
 def test_another_map_is_another_result(
@@ -346,7 +267,7 @@ def test_the_hospitals_own_list_will_do(
     monkeypatch.setenv("SPIRA_PSEUDONYM_KEY", NEW)
     assert main(["pseudonyms", "rotate", "--list", str(listed), "--out", str(out)]) == 0
     people = json.loads(out.read_text())["people"]
-    assert {had for (had,) in people.values()} == set(first.values())
+    assert {*people.values()} == set(first.values())
     (tmp_path / "other.csv").write_text("name\nAna\n")
     arguments = ["pseudonyms", "rotate", "--list", str(tmp_path / "other.csv"), "--out", f"{out}2"]
     assert main(arguments) == 78
