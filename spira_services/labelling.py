@@ -30,6 +30,9 @@ MAY_BE_USED = and_(
     REVISIONS.c.subject_id.isnot(None),
     exists().where(CONSENTS.c.number == NEWEST_CONSENT, CONSENTS.c.status == "granted"),
 )
+OF_REVISION = and_(
+    REVISIONS.c.session_id == RECORDINGS.c.session_id, REVISIONS.c.revision == RECORDINGS.c.revision
+)
 HAS_TASK = exists().where(TASKS.c.item_kind == "session", TASKS.c.item_id == REVISIONS.c.session_id)
 
 
@@ -56,17 +59,9 @@ class OfCollection:
         prepare(connection)
 
     def recordings(self, connection: Connection, session_id: str) -> Mapping[str, str]:
-        of_session = select(RECORDINGS.c.task, RECORDINGS.c.sha256).join(
-            REVISIONS,
-            and_(
-                REVISIONS.c.session_id == RECORDINGS.c.session_id,
-                REVISIONS.c.revision == RECORDINGS.c.revision,
-            ),
-        )
-        rows = connection.execute(
-            of_session.where(RECORDINGS.c.session_id == session_id, MAY_BE_USED)
-        )
-        return {row.task: f"sha256:{row.sha256}" for row in rows}
+        of_session = select(RECORDINGS.c.task, RECORDINGS.c.sha256).join(REVISIONS, OF_REVISION)
+        asked = of_session.where(RECORDINGS.c.session_id == session_id, MAY_BE_USED)
+        return {row.task: f"sha256:{row.sha256}" for row in connection.execute(asked)}
 
     def audio(self, digest: str) -> Path:
         return self.blobs.path(digest)
@@ -85,14 +80,7 @@ def facts(connection: Connection) -> dict[str, tuple[datetime, dict[str, Any]]]:
         select(
             REVISIONS.c.session_id, REVISIONS.c.subject_id, REVISIONS.c.document, RECORDINGS.c.about
         )
-        .outerjoin(
-            RECORDINGS,
-            and_(
-                REVISIONS.c.session_id == RECORDINGS.c.session_id,
-                REVISIONS.c.revision == RECORDINGS.c.revision,
-                RECORDINGS.c.task == "SENTENCE",
-            ),
-        )
+        .outerjoin(RECORDINGS, and_(OF_REVISION, RECORDINGS.c.task == "SENTENCE"))
         .where(MAY_BE_USED)
     )
     found = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from sqlalchemy import select
 
 from spira_services import devices, people
 from spira_services.commands import actor
@@ -25,13 +24,12 @@ def new_code(
     Example:  python -m spira_services devices code hc --collector ana
     """
     with opened() as engine, engine.begin() as connection:
-        asked = select(people.PEOPLE.c.person_id).where(people.PEOPLE.c.name == collector)
-        person_id = connection.execute(asked).scalar()
-        if person_id is None:
+        person = people.named(connection, collector)
+        if person is None:
             raise ConfigError(
                 "there is no person of that name; add one by `python -m spira_services people add`"
             )
-        print(devices.new_code(connection, hospital_id, person_id, actor()))
+        print(devices.new_code(connection, hospital_id, person.person_id, actor()))
 
 
 @app.command("end")

@@ -102,7 +102,7 @@ def sync(
         *(reading.source, len(fresh), len(people), len(held)),
         ", ".join(sorted({alert.code for alert in alerts})) or "none",
     )
-    return Synced(fresh, held, sorted(alerts), profile, _newest(reading, people, since, held, now))
+    return Synced(fresh, held, sorted(alerts), profile, _newest(reading, since, held, now))
 
 
 def _latest(decided: Iterable[_Decided]) -> list[_Decided]:
@@ -172,11 +172,7 @@ def _profile(  # noqa: PLR0917
 
 
 def _newest(
-    reading: Reading,
-    people: Sequence[Participant],
-    since: Mapping[str, datetime],
-    held: Sequence[Held],
-    now: datetime,
+    reading: Reading, since: Mapping[str, datetime], held: Sequence[Held], now: datetime
 ) -> dict[str, datetime]:
     """When each subject was last changed, as far as it was read and need not be read again."""
     newest = dict(since)
