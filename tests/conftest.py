@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 from browser import Page
 from collecting import Collection
+from databases import BACKENDS, server
 from faults import FAULTY, Reference, looked_at, outputs
 from on_phone import enrol, phone
 from planted import TOLERANT, plant
@@ -310,6 +311,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         pytest.skip(reason)
     with started(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server of a database: the same test runs on SQLite and on Postgres."""
+    with server(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
 
 
 @pytest.fixture(params=["folder", "s3"])

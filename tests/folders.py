@@ -104,8 +104,3 @@ class Ingested:
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
     return Cohort(tmp_path / "data")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))

@@ -51,6 +51,12 @@ class Ward:
             yield client
 
 
+@pytest.fixture
+def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+    with hospital_ward(tmp_path, monkeypatch) as ward:
+        yield ward
+
+
 @contextmanager
 def hospital_ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
     monkeypatch.setenv(AUDIO_VARIABLE, str(tmp_path / "audio"))

@@ -26,11 +26,6 @@ N = 40
 WHY = "the controls of the ward come next month"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
 def recorded(store: Store, louder_db: float, tasks: tuple[str, ...]) -> pd.DataFrame:
     """Everybody with half a second of noise a task, that of patients louder."""
     rng = np.random.default_rng(7)

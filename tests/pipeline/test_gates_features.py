@@ -22,11 +22,6 @@ N = 6
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
-@pytest.fixture
 def recordings(tmp_path: Path, store: Store) -> str:
     """Digest of a table of sounds, and one of another task that no features are made of."""
     rng = np.random.default_rng(6)

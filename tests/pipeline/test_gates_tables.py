@@ -23,11 +23,6 @@ WHY = "the thermometer of that ward was calibrated afterwards"
 __all__ = ["few_expectations", "gate"]  # the fixtures
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
 def made(store: Store, output: str) -> dict[str, Any]:
     """All of an output of the step, files by name."""
     record = store.runs.step("r", "check")

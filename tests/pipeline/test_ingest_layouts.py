@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
-from folders import Cohort, Ingested, cohort, store, voice
+from folders import Cohort, Ingested, cohort, voice
 from pyarrow import parquet
 
 from spira_tasks.artifacts import Store
@@ -16,7 +16,7 @@ from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance import audit
 from spira_tasks.runner import run_step
 
-__all__ = ["cohort", "store"]  # the fixtures
+__all__ = ["cohort"]  # the fixture
 
 
 def test_parquet_and_csv_say_the_same(cohort: Cohort, store: Store, tmp_path: Path) -> None:

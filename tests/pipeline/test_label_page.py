@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, chromium
 from collecting import ANSWERS, session
-from labelling import Ward, hospital_ward
+from labelling import Ward, ward
 from sqlalchemy import select
 
 from spira_services.collection.documents import CONSENTS
 from spira_services.database import now
 from spira_services.labels.store import LABEL, events_as_of
 
+__all__ = ["ward"]  # the fixture
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
-
-
-@pytest.fixture
-def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
-    with hospital_ward(tmp_path, monkeypatch) as ward:
-        yield ward
 
 
 def press(page: Page, key: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from asking import Ward
 from collecting import served
 from fastapi import FastAPI
+from started import free_port
 
 from spira_services.metrics import TOKEN_VARIABLE
 from spira_services.serving import router
@@ -46,12 +46,6 @@ class Watched:
     prometheus: httpx.Client
     targets: dict[str, str]  # job: address
     messages: list[dict[str, Any]]  # that people got
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

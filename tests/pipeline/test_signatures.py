@@ -19,11 +19,6 @@ from spira_tasks.reports.facts import Signature
 WHY = "the floors of our triage protocol"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
 def test_a_file_that_changed_is_not_signed(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

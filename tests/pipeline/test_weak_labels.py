@@ -22,11 +22,6 @@ __all__ = ["few_expectations"]  # a fixture
 pytestmark = pytest.mark.usefixtures("few_expectations")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
 def weak(every: int) -> Table:
     """Two recordings a person; the label of every so many-th person is weak."""
     table = recordings()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from folders import Cohort, Ingested, Row, cohort, store, voice
+from folders import Cohort, Ingested, Row, cohort, voice
 from stores import remembered
 
 from spira_tasks.artifacts import Store, open_source, put_source
@@ -25,7 +25,7 @@ from spira_tasks.intake.record_contract import COLUMNS
 from spira_tasks.speech.audio import read_pcm16
 from spira_tasks.stages.ingest import NOT_PERMITTED
 
-__all__ = ["cohort", "store"]  # the fixtures
+__all__ = ["cohort"]  # the fixture
 
 
 def measured(verdict: Verdict) -> float | None:

@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 import pytest
-from folders import Cohort, Ingested, cohort, store, voice
+from folders import Cohort, Ingested, cohort, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from spira_tasks.intake.audio_reader import pools
 from spira_tasks.intake.record_contract import COLUMNS, typed
 from spira_tasks.runner import run_step
 
-__all__ = ["cohort", "store"]  # the fixtures
+__all__ = ["cohort"]  # the fixture
 
 
 def add_ward_noise(cohort: Cohort, lines: list[str]) -> None:

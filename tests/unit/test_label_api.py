@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
-import pytest
 from collecting import Phone, Session, served, session
-from labelling import Ward, hospital_ward
+from labelling import Ward, ward
 
 from spira_services.database import now
 from spira_services.labels import api, store
@@ -17,11 +15,7 @@ from spira_services.labels.agreement import report
 from spira_services.labels.api import Instruction, shown
 from spira_services.labels.policy import settled
 
-
-@pytest.fixture
-def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
-    with hospital_ward(tmp_path, monkeypatch) as ward:
-        yield ward
+__all__ = ["ward"]  # the fixture
 
 
 def sent(phone: Phone, seed: int = 0) -> Session:

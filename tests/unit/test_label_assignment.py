@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import BACKENDS, migrated, server
+from databases import migrated
 from sqlalchemy import Connection
 
 from spira_services.labels import store
@@ -37,12 +37,6 @@ ANA, BIA, CAIO = (Person(name, frozenset({"clinician"})) for name in ("ana", "bi
 JUDGE = Person("judge", frozenset({"adjudicator"}))
 BOTH = Person("both", frozenset({"clinician", "adjudicator"}))
 NUMBERS = count()
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def address(request: pytest.FixtureRequest) -> Iterator[str]:
-    with server(request.param) as found:
-        yield found
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from databases import BACKENDS, migrated, server
+from databases import migrated
 from sqlalchemy import Engine, delete, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -24,12 +24,6 @@ from spira_services.serving import queue, router, tables  # noqa: F401  # so tha
 
 DAY = datetime(2024, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def address(request: pytest.FixtureRequest) -> Iterator[str]:
-    with server(request.param) as found:
-        yield found
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from reading_pages import read
 from run_facts import AT, facts, history, summary
 
@@ -16,11 +15,6 @@ from spira_tasks.reports.facts import Change
 from spira_tasks.reports.gather import compare
 
 RUNS = [summary("old", n_recordings=50), summary("new", n_quarantined=None)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
 
 
 def leave(store: Store, run: str, step: str, **fields: Any) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from asking import Ward
-from databases import BACKENDS, server
 from labelling import hospital_ward
 from sqlalchemy import select, update
 
@@ -43,12 +42,6 @@ DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NEXT = DAY + timedelta(days=1)
 NUMBER = "55321987B"
 LABELS = {"labels": True, "ab": False, "version": "1"}
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def address(request: pytest.FixtureRequest) -> Iterator[str]:
-    with server(request.param) as made:
-        yield made
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
 
 import pytest
 from gating import CONFOUND, ERASED, Gate, few_expectations, gate
@@ -23,11 +22,6 @@ from spira_tasks.intake.pseudonyms import tombstone_tag
 WHY = "the thermometer of that ward was calibrated afterwards"
 __all__ = ["few_expectations", "gate"]  # the fixtures
 pytestmark = pytest.mark.usefixtures("few_expectations")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
 
 
 def confounded(share: float = 1.0) -> Table:

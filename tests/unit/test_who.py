@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from folders import Cohort, Ingested, cohort, store
+from folders import Cohort, Ingested, cohort
 
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.step import Step
@@ -15,7 +15,7 @@ from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.intake import pseudonyms
 from spira_tasks.runner import run_step
 
-__all__ = ["cohort", "store"]  # the fixtures
+__all__ = ["cohort"]  # the fixture
 
 KEY = "5f2b" * 16
 SECRET = KEY.encode()
