@@ -21,6 +21,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from sqlalchemy import Engine, select
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spira_services import devices, logs, people, tracing
@@ -271,6 +272,11 @@ def create_app(
         answer = refused(request, Refused(error.status_code, "http", str(error.detail)))
         answer.headers.update(error.headers or {})  # Allow, beside 405
         return answer
+
+    @app.exception_handler(ClientDisconnect)
+    def cut_off(request: Request, error: ClientDisconnect) -> Response:
+        # Nobody reads it.  It is counted, and is no error of the server.
+        return refused(request, Refused(400, "cut_off", "the request ended before all of it came"))
 
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> Response:

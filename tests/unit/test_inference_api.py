@@ -7,7 +7,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +203,31 @@ def test_a_recording_of_more_bytes_than_a_file_has_is_refused_while_it_comes(
     headers = {**phone.headers, "Idempotency-Key": str(uuid4()), "Content-Type": "application/json"}
     refused = phone.client.post("/v1/inferences", content=body, headers=headers)
     assert (refused.status_code, refused.json()["error"]) == (413, "too_large")
+
+
+def test_a_request_that_is_cut_off_is_no_mistake_of_the_server(
+    ward: Collection, phone: Phone
+) -> None:
+    before = by_status(ward)
+    for kind in ("multipart/form-data; boundary=x", "application/json"):
+        lines = [
+            *("POST /v1/inferences HTTP/1.1", "Host: ward", f"Content-Type: {kind}"),
+            *("Content-Length: 9999", f"Authorization: Bearer {phone.key}"),
+            *(f"Idempotency-Key: {uuid4()}", "", "--x"),
+        ]
+        place = phone.client.base_url
+        with socket.create_connection((place.host, place.port)) as line:
+            line.sendall("\r\n".join(lines).encode())  # and no more: the network is lost
+    while by_status(ward).total() < before.total() + 2:
+        time.sleep(0.05)
+    assert by_status(ward) - before == {"4xx": 2}
+
+
+def by_status(ward: Collection) -> Counter[str]:
+    """How many requests to ask were answered, by class of status."""
+    counted = r'_seconds_count{method="POST",route="/v1/inferences",status="(...)"} (\d+)'
+    found = re.findall(counted, ward.app.state.metrics.text().decode())
+    return Counter({status: int(n) for status, n in found})
 
 
 def test_an_answer_is_seen_by_the_device_that_asked_alone(ward: Collection, phone: Phone) -> None:
