@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
 PREFIX = "spira-"
-OURS = re.compile(r"spira-(s3-)?[a-z0-9_]{8}")  # as tempfile names what ``make`` asks for
+MODELS = f"{PREFIX}models-"  # of a worker, which serves them for months: none is too old
+OURS = re.compile(r"spira-(s3-|models-)?[a-z0-9_]{8}")  # as tempfile names what ``make`` asks for
 OLD_SECONDS = 24 * 3600  # no step runs this long
 
 
@@ -61,7 +62,7 @@ def make(prefix: str = PREFIX) -> tuple[Path, int]:
 def left_behind() -> list[Path]:
     """List the files of this machine's killed steps among its temporary files.
 
-    These are all files of a folder without a lock, and old files of a locked folder.
+    These are all files of a folder without a lock, and old files of a step's locked folder.
     """
     found = []
     for path in _folders():
@@ -117,7 +118,8 @@ def _folders() -> list[Path]:
 
 def _left_files(folder: Path, is_free: bool) -> list[Path]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-    return [path for path in files if is_free or _is_old(path)]
+    is_step = not folder.name.startswith(MODELS)
+    return [path for path in files if is_free or (is_step and _is_old(path))]
 
 
 def _is_old(path: Path) -> bool:

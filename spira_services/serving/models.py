@@ -266,7 +266,7 @@ class Models:
     def __init__(self, store: Store, refused: Callable[[str, str, str], None]) -> None:
         """``refused`` is called for a version that cannot serve: number, classifier and why."""
         self._store, self._refused = store, refused
-        self._folder, self._held = scratch.make()
+        self._folder, self._held = scratch.make(scratch.MODELS)
         self._lock = threading.Lock()  # of what follows
         self._ready: dict[str, Version] = {}
         self._retired: list[Version] = []

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from spira_services.serving.models import Models
 from spira_tasks import scratch
+from spira_tasks.artifacts import Store
 from spira_tasks.provenance import ROOT
 
 KILLED = """
@@ -62,6 +64,20 @@ def test_a_step_that_works_keeps_what_it_is_at_work_on_and_loses_what_is_a_day_o
         assert scratch.left_behind() == [old]
         assert scratch.sweep() == 1
         assert list(folder.iterdir()) == [young]
+    assert list(place.iterdir()) == []
+
+
+def test_a_worker_keeps_the_files_of_its_models_however_old_they_are(
+    place: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    models = Models(Store(str(tmp_path_factory.mktemp("store"))), lambda *_: None)
+    (folder,) = place.iterdir()
+    (weights := folder / "weights").write_bytes(b"old")
+    os.utime(weights, (0, 0))
+    assert (scratch.left_behind(), scratch.sweep()) == ([], 0)
+    assert weights.exists()
+    os.close(models._held)  # as of a worker that was killed
+    assert scratch.sweep() == 1
     assert list(place.iterdir()) == []
 
 
