@@ -311,7 +311,10 @@ class Tracker:
         Only this changes what serves; ``governance.moves`` records it.
         """
         aliases = self.aliases()
-        for alias, version in ((CHAMPION, champion), (PREVIOUS, previous)):
+        moves = [(CHAMPION, champion), (PREVIOUS, previous)]
+        if previous is not None and previous == aliases.get(CHAMPION):
+            moves.reverse()  # or what serves would have no alias for a moment, and workers end it
+        for alias, version in moves:
             if version is None and alias in aliases:
                 self.client.delete_registered_model_alias(MODEL, alias)
             elif version is not None and aliases.get(alias) != version:

@@ -16,6 +16,7 @@ import sqlalchemy
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from in_use import put_into_use
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
@@ -298,6 +299,31 @@ def test_two_processes_that_register_one_classifier_get_one_version(
         process.join()
     (version,) = [one for one in tracker_of(folder).versions() if one.classifier == OTHER]
     assert (version.version, version.aliases) == ("2", (CHALLENGER,))
+
+
+def test_what_serves_is_champion_or_previous_while_the_aliases_move(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = tracker_of(folder)
+    seen: list[dict[str, str]] = []
+    move = MlflowClient.set_registered_model_alias
+
+    def moved(*arguments: Any) -> None:
+        move(*arguments)
+        seen.append(tracker.aliases())
+
+    put_into_use(tracker, "1")
+    register(folder, OTHER)
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", moved)
+    tracker.assign("2", "1")  # a promotion
+    tracker.assign("1", None)  # a rollback
+    challenger = {"challenger": "2"}
+    assert seen == [
+        # and not 2 alone, which no worker has yet
+        {"champion": "1", "previous": "1", **challenger},
+        {"champion": "2", "previous": "1", **challenger},
+        {"champion": "1", "previous": "1"},
+    ]
 
 
 def test_a_promotion_keeps_the_champion_it_replaces_as_previous(folder: Path) -> None:
