@@ -460,11 +460,14 @@ def forget(connection: Connection, blobs: Blobs, tag: str) -> int:
 
 
 def expire(connection: Connection, blobs: Blobs, before: datetime, most: int) -> int:
-    """Delete, as a device does, older inferences without consent to labels; return how many."""
+    """Delete, as a device does, older inferences that may not be labelled; return how many.
+
+    Nobody agreed to that, or nobody says of whom they are: who cannot be found cannot withdraw.
+    """
     theirs = (
         INFERENCES.c.received_at < before,
         INFERENCES.c.deleted_at.is_(None),
-        INFERENCES.c.agreed["labels"].as_boolean().is_(False),
+        INFERENCES.c.agreed["labels"].as_boolean().is_(False) | INFERENCES.c.subject_id.is_(None),
     )
     found = connection.execute(select(INFERENCES.c.inference_id).where(*theirs).limit(most))
     inference_ids = found.scalars().all()

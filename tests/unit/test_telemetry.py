@@ -54,7 +54,7 @@ def asked(
     ward: Ward, device: Device, at: datetime = DAY, probability: float | None = 0.8, **fields: Any
 ) -> str:
     """An inference of a time, and its answer."""
-    inference_id = ward.ask(device, patient_rgh=NUMBER, **fields).inference_id
+    inference_id = ward.ask(device, **{"patient_rgh": NUMBER, **fields}).inference_id
     theirs = INFERENCES.c.inference_id == inference_id
     with ward.engine.begin() as connection:
         connection.execute(update(INFERENCES).where(theirs).values(received_at=at))
@@ -129,20 +129,21 @@ def test_audio_without_consent_goes_first_and_rows_only_of_days_that_were_export
     exported = asked(ward, device, moment - timedelta(days=6))
     old, new = asked(ward, device, DAY), asked(ward, device, DAY + timedelta(days=3))
     agreed = asked(ward, device, DAY, agreed=LABELS)
+    nameless = asked(ward, device, DAY, agreed=LABELS, patient_rgh="")  # which nobody may label
     with ward.engine.connect() as connection:
         named = select(INFERENCES.c.inference_id, INFERENCES.c.sha256)
         audio = {row.inference_id: row.sha256 for row in connection.execute(named)}
-    assert retain(ward.engine, ward.blobs, kept, moment) == counts(n_expired=2)
+    assert retain(ward.engine, ward.blobs, kept, moment) == counts(n_expired=3)
     [*export(ward.engine, str(tmp_path / "telemetry"), moment)]
     assert retain(ward.engine, ward.blobs, kept, moment) == counts(n_removed=1)
     assert retain(ward.engine, ward.blobs, kept, moment) == counts()
     with ward.engine.connect() as connection:
         rows = {row.inference_id: row for row in connection.execute(select(INFERENCES))}
         answers = set(connection.execute(select(PREDICTIONS.c.inference_id)).scalars())
-    assert set(rows) == answers == {old, agreed, new}
+    assert set(rows) == answers == {old, agreed, nameless, new}
     assert exported not in rows
     there = {one: ward.blobs.exists(f"sha256:{audio[one]}") for one in rows}
-    assert there == {old: False, agreed: True, new: True}
+    assert there == {old: False, agreed: True, nameless: False, new: True}
     assert rows[old].subject_id is None
     assert rows[agreed].subject_id is not None
 
