@@ -45,7 +45,7 @@ def replay(
         queue = open_queue(engine)
         n = queue.replay(inference)
         queue.close()
-    print(f"{n} are tried again")
+    print(f"{n}{f' of {len(inference)}' if inference else ''} are tried again")
 
 
 @app.command("discard")

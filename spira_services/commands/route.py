@@ -126,6 +126,10 @@ def _check_may_be_tried(version: str, mode: Mode) -> None:
     from spira_tasks.package import is_sealed
     from spira_tasks.tracking import CHAMPION, Tracker
 
+    if not version.isdigit():
+        raise ConfigError(
+            "give the number of a version alone, as python -m spira_tasks model list has it"
+        )
     store = Store(store_url())
     found = Tracker(store.tracking_uri).version(version)
     against = {

@@ -38,7 +38,7 @@ FALLBACK = "fallback"
 LIMITS = Path(__file__).parent.parent.parent / "expectations" / "canary.toml"
 N_BEFORE = 500  # answers of the champion from before a route, that say how it usually is
 MIN_REASON = 10  # characters
-TEST = "sequential test"  # who closes a route, where no person does
+TEST, WORKER = "sequential test", "worker"  # who closes a route, where no person does
 
 # ``started``: a route begins; ``stopped``: it ends, and ``found`` holds the numbers of the test
 # where it was the test that ended it.
@@ -227,7 +227,8 @@ def apply(
 ) -> tuple[Route | None, bool]:
     """Open what a file names, and close what it does not.
 
-    Returns the route that is open, and whether anything changed.  Raises as ``start`` does.
+    Returns the route that is open, and whether anything changed.  Raises as ``start`` does, and for
+    a route that was stopped by itself: a file that is applied again and again would undo that.
     """
     there = open_route(connection)
     if wanted is None:
@@ -236,6 +237,13 @@ def apply(
     asked = (wanted.mode, wanted.version, wanted.share)
     if there is not None and asked == (there.mode, there.version, there.share):
         return there, False
+    ended = None if there is not None else last_stop(connection)
+    if ended is not None and ended.actor in (TEST, WORKER) and ended.version == wanted.version:
+        raise ConfigError(
+            f"the route of version {ended.version} was stopped by the {ended.actor} "
+            f"({ended.reason}), and a file does not open it again: name another version, or open "
+            f"it by route {wanted.mode}"
+        )
     stop(connection, by=by, why=wanted.why)
     return start(connection, *asked, by=by, why=wanted.why), True
 

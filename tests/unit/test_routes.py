@@ -224,6 +224,12 @@ def test_a_file_opens_and_closes_routes_and_names_what_is_wrong_in_it(
     assert (second.number, second.share) == (3, 0.2)
     assert applied("") == (None, True)
     assert applied("") == (None, False)
+    applied(text)
+    with engine.begin() as connection:
+        router.stop(connection, by=router.TEST, why="the sequential test: errors")
+    with pytest.raises(ConfigError, match="a file does not open it again"):
+        applied(text)
+    assert applied(text.replace('"4"', '"5"'))[1]
     for wrong, what in (
         ("[routes]", "routes is not known"),
         (text.replace("canary", "canari"), r"wrong in \[route\]: mode"),
@@ -384,6 +390,8 @@ def test_the_command_opens_shows_and_stops_a_route_of_a_version_that_may_answer(
     tracker.tag("2", {"spira.refused": "true"})
     assert main(["route", "canary", "2", *command]) == 78
     assert "a person refused it" in capsys.readouterr().err
+    assert main(["route", "canary", "v2", *command]) == 78
+    assert "give the number of a version" in capsys.readouterr().err
     tracker.tag("2", {"spira.refused": "false"})
     assert main(["route", "canary", "2", *command]) == 0
     assert main(["route", "show"]) == 0
