@@ -41,7 +41,7 @@ PACK_BYTES = 16 << 20  # what a pack holds at most, but for its last content
 PACK_SECONDS = 30.0  # what a kill without warning costs at most
 FOLDER = "memo"
 LOCK = "locks/packs.json"  # who writes packs anew: no other may, or it would bring back what went
-LOCK_SECONDS = 120.0  # without a sign of life of its holder, who has been killed
+LOCK_SECONDS = 120.0  # without a sign of life of a holder elsewhere: it may have been killed
 SETTLE_SECONDS = 1.0  # in which all who find the lock left behind have written it
 
 log = logging.getLogger(__name__)
@@ -295,23 +295,25 @@ class Packs(Blobs):
         contents: Mapping[str, tuple[int, int]],
         records: Mapping[str, tuple[Mapping[str, Any], list[str]]],
     ) -> str:
-        """Store a pack and its index; return the digest of the pack, empty where there is none."""
+        """Store a pack and its index; return the index's name, empty where it was there already."""
         index = Index("", dict(contents), dict(records))
         if contents:
             index.pack = digest_of(pack)
             self._put(index.pack, len(pack), pack)
         fields = {"pack": index.pack, "contents": index.contents, "records": index.records}
         name = f"{FOLDER}/{hex_of(digest_of(canonical_json(fields)))}.json"
+        is_new = self._backend.find(name) is None
         self._backend.write(name, sealed.sealed(name, fields))
         self._know(name, index)
-        return index.pack
+        return name if is_new else ""
 
     def _rewrite(
         self, name: str, index: Index, gone: Collection[str], alive: Callable[[], None]
     ) -> None:
         """Replace a pack by one without some contents; what is damaged in it goes too.
 
-        ``alive`` is what ``_alone`` yields, called between reading and writing.
+        ``alive`` is what ``_alone`` yields.  Another that took the lock over since the pack was
+        read may have removed contents, so what was written of them is taken back.
         """
         contents: dict[str, tuple[int, int]] = {}
         whole = bytearray()
@@ -325,8 +327,13 @@ class Packs(Blobs):
         lost = (index.contents.keys() - contents.keys()) | set(gone)
         records = {key: one for key, one in index.records.items() if lost.isdisjoint(one[1])}
         alive()
-        if contents or records:
-            self._write(memoryview(whole), contents, records)
+        made = self._write(memoryview(whole), contents, records) if contents or records else ""
+        try:
+            alive()
+        except ServiceUnavailable:
+            if made:
+                self._backend.delete(made)
+            raise
         if len(records) < len(index.records) or len(contents) < len(index.contents):
             self._backend.delete(name)
 
@@ -347,7 +354,8 @@ class Packs(Blobs):
         ServiceUnavailable
             When another one has not ended in ten minutes.
         """
-        me = {"host": platform.node(), "process": os.getpid(), "at": time.time()}
+        me = {"host": platform.node(), "process": os.getpid(), "started": _started(os.getpid())}
+        me["at"] = time.time()  # so that no other lock is the same
         content = canonical_json(me)
         until = time.monotonic() + 600
         while not self._backend.write_once(LOCK, content):
@@ -378,14 +386,16 @@ class Packs(Blobs):
                 self._backend.delete(LOCK)
 
     def _is_left(self) -> bool:
-        """Whether the process that holds the lock was killed."""
+        """Whether the process that holds the lock was killed, as far as it can be known.
+
+        One of this machine that lives holds it however long it stalls, in a suspended laptop too.
+        """
         entry, content = self._backend.find(LOCK), self._backend.read(LOCK)
         if entry is None or content is None:
             return False
-        holder, processes = json.loads(content), Path("/proc")
-        is_here = holder["host"] == platform.node() and (processes / "self").exists()
-        if is_here and not (processes / str(holder["process"])).exists():
-            return True
+        holder = json.loads(content)
+        if holder["host"] == platform.node() and _started(os.getpid()):
+            return bool(_started(holder["process"]) != holder["started"])
         return time.time() - entry.modified > LOCK_SECONDS
 
     def _damaged(self, digest: str) -> ArtifactCorrupt:
@@ -408,6 +418,18 @@ class Packs(Blobs):
             "it promises; what was there is in corrupt/. Run it again: the step that made it will "
             "be computed again"
         )
+
+
+def _started(process: int) -> int:
+    """When a process of this machine started, in ticks; 0 where there is none, or no Linux.
+
+    Its number alone would not do, because another process has it later.
+    """
+    try:
+        line = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return 0
+    return int(line.rpartition(")")[2].split()[19])  # field 22 of proc(5)
 
 
 def _file(place: tuple[str, int, int]) -> tuple[str, int, int]:

@@ -199,7 +199,7 @@ def left(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock of a process that was killed."""
     script = "import os, sys; sys.stdout.write(str(os.getpid()))"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    holder = {"host": platform.node(), "process": int(ended.stdout), "at": time.time()}
+    holder = {"host": platform.node(), "process": int(ended.stdout), "started": 1}
     backend.write(LOCK, json.dumps(holder).encode())
     monkeypatch.setattr(packs, "SETTLE_SECONDS", 0.2)
 
@@ -241,6 +241,45 @@ def test_of_two_that_find_a_lock_left_behind_one_waits(
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(hold, range(2))) == [1, 1]
     assert len(found_left) == 2
+
+
+def test_a_living_holder_of_this_machine_keeps_the_lock_however_long_it_stalls(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "LOCK_SECONDS", -1.0)
+    with store.blobs._alone():
+        assert not copy(store.blobs)._is_left()
+        monkeypatch.setattr(platform, "node", lambda: "another")
+        assert copy(store.blobs)._is_left()  # of another machine nothing else is known
+
+
+def test_a_number_that_another_process_has_now_holds_nothing(
+    store: Store, backend: Backend, digests: list[str]
+) -> None:
+    backend.write(LOCK, json.dumps({"host": platform.node(), "process": 1, "started": -1}).encode())
+    store.blobs.delete(digests[0])
+    assert not store.blobs.exists(digests[0])
+
+
+def test_who_stalls_so_long_that_it_loses_the_lock_brings_nothing_back(
+    store: Store, backend: Backend, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the pack; meanwhile another process takes over and removes a content."""
+    write = Packs._write
+
+    def stalled(self: Packs, *arguments: Any) -> str:
+        monkeypatch.setattr(Packs, "_write", write)
+        backend.delete(LOCK)
+        copy(store.blobs).delete(digests[1])
+        return write(self, *arguments)
+
+    monkeypatch.setattr(Packs, "_write", stalled)
+    with pytest.raises(ServiceUnavailable, match="took over"):
+        store.blobs.delete(digests[4])
+    there = [copy(store.blobs).exists(digest) for digest in digests]
+    assert there == [number != 1 for number in range(7)]
+    store.blobs.delete(digests[4])
+    assert not copy(store.blobs).exists(digests[4])
 
 
 def test_a_deletion_that_lost_its_lock_is_no_success(
