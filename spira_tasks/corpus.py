@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def examples(
     table: pd.DataFrame, blobs: Packs, device: str, most_bytes: int | None = None
-) -> Sequence[Example]:
+) -> Held[Example]:
     """The recordings of a table as int16 samples on the device, loaded when they are asked for.
 
     Parameters

@@ -36,7 +36,7 @@ class Held(Sequence[T]):
     ) -> None:
         self._places = range(n)
         self._make, self._n_bytes_of = make, n_bytes_of
-        self._room = most_bytes
+        self.most_bytes = self._room = most_bytes
         self._kept: dict[int, T] = {}
 
     def __len__(self) -> int:

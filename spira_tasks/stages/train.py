@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -149,9 +149,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
     cpu.prepare(config.n_threads)
     device = choose_device(config.device)
     table, features = chosen(inputs, config)
-    training = with_expected_labels(table[table["split"] == "train"], config.soft_labels)
+    training, validation = (table[table["split"] == side] for side in ("train", "validation"))
+    training = with_expected_labels(training, config.soft_labels)
     train = examples(training, work.blobs, device)
-    val = examples(table[table["split"] == "validation"], work.blobs, device)
+    val = examples(validation, work.blobs, device)
     bank = noise_bank(inputs.ward_noise, "train", work.blobs, device)
     if (config.max_noises or config.patient_noises) and not bank:
         log.warning("no ward noise came with the data: training without ward-noise insertion")
@@ -180,7 +181,16 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
         digests = stored.loc[training["record_id"]]
         classifier.standardize.fit(load_features(digest, work.blobs) for digest in digests)
     classifier.to(device)
-    memory.check(needed(classifier, config, training, features), device)
+    memory.check(
+        needed(
+            classifier,
+            config,
+            ((training, train.most_bytes), (validation, val.most_bytes)),
+            features,
+            bank,
+        ),
+        device,
+    )
     learner = Learner(classifier.network, recipe(config))
     noise = NoisePolicy(
         config.min_noises, config.max_noises, config.patient_noises, config.noise_peak
@@ -232,27 +242,44 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: Work) -> Outcome
 
 
 def needed(
-    classifier: Classifier, config: Config, training: pd.DataFrame, features: pd.DataFrame
+    classifier: Classifier,
+    config: Config,
+    holds: Sequence[tuple[pd.DataFrame, int]],
+    features: pd.DataFrame,
+    bank: Sequence[Tensor],
 ) -> dict[str, int]:
-    """Estimate the bytes that a training needs, by what they are for."""
+    """Estimate the bytes that a training needs, by what they are for.
+
+    Parameters
+    ----------
+    holds : sequence of (DataFrame, int)
+        The recordings to train on, and those to validate on; how many bytes of each are held.
+    bank : sequence of (time,) float Tensor
+        Ward noises, which are there already: each of the two ``Batches`` makes a padded copy.
+    """
     from spira_tasks.speech import memory
     from spira_tasks.speech.held import HELD_BYTES
 
     spec = classifier.spec.features
-    n_windows = features.loc[features["record_id"].isin(training["record_id"]), "n_windows"]
-    largest = n_windows.nlargest(config.batch_size).sum()
-    all_features = 4 * int(features["n_windows"].sum()) * spec.n_frames * spec.n_bins
-    seconds = spec.window_seconds + (n_windows - 1) * spec.step_seconds
+    of_train, of_val = (
+        features.loc[features["record_id"].isin(table["record_id"]), "n_windows"]
+        for table, _ in holds
+    )
+    n_samples = [
+        (spec.window_seconds + (n_windows - 1) * spec.step_seconds) * spec.sample_rate_hz
+        for n_windows in (of_train, of_val)
+    ]
+    largest = of_train.nlargest(config.batch_size).sum()
+    of_features = 4 * int(of_val.sum()) * spec.n_frames * spec.n_bins
+    padded = 4 * len(bank) * max(map(len, bank), default=0)
+    waveforms = [min(2 * int(n.sum()), most) for n, (_, most) in zip(n_samples, holds, strict=True)]
     return memory.needed(
         classifier.network,
         spec,
         n_windows=int(largest) if config.windows == "all" else config.batch_size,
-        n_samples=config.batch_size * int(seconds.max() * spec.sample_rate_hz),
+        n_samples=config.batch_size * int(n_samples[0].max()),
         n_noises=max(config.max_noises, *(config.patient_noises or (0,))),
-        # waveforms to train on, those to validate on, and the features of the latter
-        held=min(2 * int(seconds.sum() * spec.sample_rate_hz), HELD_BYTES)
-        + HELD_BYTES
-        + min(all_features, HELD_BYTES),
+        held=sum(waveforms) + min(of_features, HELD_BYTES) + 2 * padded,
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 
 from spira_tasks.errors import ConfigError
 from spira_tasks.speech import memory
+from spira_tasks.speech.classifier import Classifier, ClassifierSpec
 from spira_tasks.speech.features import FeatureSpec
 from spira_tasks.speech.model import SpiraConv
+from spira_tasks.stages import train
 
 SPEC = FeatureSpec()
 # A limit as `ulimit -d` or a batch system sets it; 100 and 8 windows, and then the real thing.
@@ -69,3 +72,24 @@ def test_the_estimate_counts_what_is_held_and_leaves_the_network_as_it_is() -> N
     with pytest.raises(ConfigError, match="MiB of memory") as refused:
         memory.check({"recordings that are held": 2**60, "weights": 2**20, "other": 0}, "cpu")
     assert "(1,099,511,627,776 for recordings that are held, 1 for weights)" in str(refused.value)
+
+
+def test_the_estimate_counts_the_recordings_and_the_noise_that_this_device_holds() -> None:
+    """A GPU holds a quarter of what is free of the recordings to train on, and of the others."""
+    classifier = Classifier(ClassifierSpec("SENTENCE", SPEC, "logistic"))
+    names = [f"r{number}" for number in range(1000)]
+    features = pd.DataFrame({"record_id": names, "n_windows": 7})
+    tables = features[:800], features[800:]
+    seconds = SPEC.window_seconds + 6 * SPEC.step_seconds
+    n_bytes = int(2 * seconds * SPEC.sample_rate_hz)  # of one recording
+
+    def held(most_bytes: int, *bank: torch.Tensor) -> int:
+        holds = [(table, most_bytes) for table in tables]
+        parts = train.needed(classifier, train.Config(), holds, features, bank)
+        return parts["recordings, ward noise and features that are held"]
+
+    room = 100 * n_bytes
+    assert held(room) == held(0) + 2 * room
+    assert held(10 * room) == held(0) + 1000 * n_bytes
+    noises = torch.zeros(10), torch.zeros(30)
+    assert held(0, *noises) == held(0) + 2 * 2 * 30 * 4
