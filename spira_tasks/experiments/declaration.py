@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from math import prod
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveInt,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -41,13 +45,36 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _in_full(varied: object) -> object:
-    """Settings in place of their short names, once for all readers."""
-    if not isinstance(varied, dict):
-        return varied
-    if twice := [name for name, full in SHORT.items() if {name, full} <= {*varied}]:
-        raise ValueError(f"{twice[0]} is {SHORT[twice[0]]}: leave one of the two out")
-    return {SHORT.get(name, name): value for name, value in varied.items()}
+def _in_full(given: object) -> object:
+    """Settings as ``"<step>.<key>"``, once for all readers.
+
+    TOML makes a table of a key that has a dot and no quotes, and a date of a date without them.
+    """
+    if not isinstance(given, dict):
+        return given
+    if above := sorted(Experiment.model_fields.keys() & given):
+        raise ValueError(f"{above[0]} belongs to the file: write it above the first [table]")
+    steps = {step.name for step in TRIAL}
+    pairs: list[tuple[str, Any]] = []
+    for name, value in given.items():
+        if name in steps and isinstance(value, dict):
+            pairs += [(f"{name}.{key}", one) for key, one in value.items()]
+        else:
+            pairs.append((SHORT.get(str(name), str(name)), value))
+    full = {key: one.isoformat() if isinstance(one, date) else one for key, one in pairs}
+    if len(full) < len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(f"{twice} is there twice: leave one of the two out")
+    return full
+
+
+def _has_arms(matrix: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    for name, values in matrix.items():
+        if not values:
+            raise ValueError(f"{name}: a list without a value leaves no arm")
+        if len({json.dumps(value) for value in values}) < len(values):
+            raise ValueError(f"{name} has a value twice, which is one arm twice")
+    return matrix
 
 
 class Choices(_Strict):
@@ -76,6 +103,12 @@ class Range(_Strict):
         return self.low, self.high
 
 
+Varied = Annotated[
+    Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")],
+    Discriminator(lambda one: "choices" if isinstance(one, dict) and "choices" in one else "range"),
+]
+
+
 class Search(_Strict):
     """A search for the settings with the best value of ``metric`` on inner folds."""
 
@@ -86,7 +119,7 @@ class Search(_Strict):
     # Whether each fold is measured with settings that a search of its own chose without it.  If
     # not, one search chooses for all, and its choice looks better than it is elsewhere.
     nested: bool = True
-    space: Annotated[dict[str, Choices | Range], BeforeValidator(_in_full)] = Field(min_length=1)
+    space: Annotated[dict[str, Varied], BeforeValidator(_in_full)] = Field(min_length=1)
 
 
 class Experiment(_Strict):
@@ -108,8 +141,11 @@ class Experiment(_Strict):
     folds: Literal["subject", "site", "cohort"] = "subject"
     n_folds: NumberOfFolds = 5
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(42,), min_length=1)
-    settings: dict[str, Any] = {}  # ``"<step>.<key>"`` to the value that it has in every trial
-    matrix: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_in_full)] = {}
+    # ``"<step>.<key>"`` to the value that it has in every trial
+    settings: Annotated[dict[str, Any], BeforeValidator(_in_full)] = {}
+    matrix: Annotated[
+        dict[str, tuple[Any, ...]], BeforeValidator(_in_full), AfterValidator(_has_arms)
+    ] = {}
     search: Search | None = None
 
     @model_validator(mode="after")
@@ -131,8 +167,6 @@ class Experiment(_Strict):
                 raise ValueError(f"{target} is of all trials at once: move it to [settings]")
         if twice := sorted({*self.settings} & varied):
             raise ValueError(f"{', '.join(twice)} is both a fixed setting and a varied one")
-        if any(not values for values in self.matrix.values()):
-            raise ValueError("matrix: a list without a value leaves no arm")
         n_arms = prod(map(len, self.matrix.values())) if self.matrix else 2
         if n_arms * len(self.seeds) * self.n_folds > MAX_TRIALS:
             raise ValueError(f"more than {MAX_TRIALS} trials: divide the matrix")
@@ -183,7 +217,7 @@ def parse(text: str, where: str) -> Experiment:
         raise ConfigError(f"{where} is no TOML: {error}") from None
     except ValidationError as error:
         problems = "".join(
-            f"\n  - {'.'.join(map(str, problem['loc'])) or 'all of it'}: {problem['msg']}"
+            f"\n  - {'.'.join(map(str, problem['loc'])) or 'all of it'}: {_said(problem)}"
             for problem in error.errors(include_input=False, include_url=False)
         )
         known = ", ".join(Experiment.model_fields)
@@ -191,6 +225,17 @@ def parse(text: str, where: str) -> Experiment:
             f"{where} is no experiment:{problems}\nIts keys are: {known}; those of [search]: "
             f"{', '.join(Search.model_fields)}"
         ) from None
+
+
+# In place of what pydantic says, which is of Python.
+SAID = {
+    "tuple_type": "write a list, such as [1, 2]",
+    "model_type": "write { low = 0.1, high = 0.5 } or { choices = [1, 2] }",
+}
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    return SAID.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
 
 
 def read(file: Path) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ("[search]\nbudget = 5\n[search.space]\npresets = {choices = ['', 'x']}", "no preset 'x'"),
         ("[matrix]\npresets = ['acl2021-9.9']", "there is no preset 'acl2021-9.9'"),
         ("[search]\nbudget = 5\n[search.space]\n'train.dropout' = {low = 1, high = 0}", "low must"),
+        ("[matrix]\nmodels = 'a'", "matrix.train.model: write a list, such as [1, 2]"),
+        ("[matrix]\nmodels = ['a']\nseeds = [1]", "seeds belongs to the file: write it above"),
+        ("[matrix]\nmodels = ['a', 'b', 'a']", "train.model has a value twice"),
+        ("[search]\nbudget = 5\n[search.space]\n'train.dropout' = [0, 1]", "range: write { low"),
+        (
+            "[search]\nbudget = 5\n[search.space]\n'train.dropout' = {low = 1, hi = 2}",
+            "search.space.train.dropout.range.high: Field required",
+        ),
     ],
 )
 def test_what_does_not_hang_together_is_refused(rest: str, why: str) -> None:
@@ -106,6 +115,23 @@ def test_short_names_are_settings_in_a_search_too() -> None:
     search = parse(text, "one.toml").search
     assert search is not None
     assert {*propose(search, [])[0]} == {"train.model"}
+
+
+def test_a_key_with_a_dot_and_a_date_need_no_quotes() -> None:
+    quoted = f"""{HEAD}
+[settings]
+"train.epochs" = 40
+"train.options" = {{ kernels = 3 }}
+"ingest.as_of" = "2026-11-30"
+[search]
+budget = 5
+[search.space]
+"train.dropout" = {{ low = 0.1, high = 0.2 }}
+"""
+    bare = re.sub('"(train.[a-z]+)"', r"\1", quoted.replace('"2026-11-30"', "2026-11-30"))
+    assert parse(bare, "one.toml") == parse(quoted, "one.toml")
+    twice = quoted.replace("[search]", "train.epochs = 4\n[search]")
+    assert "train.epochs is there twice" in refusal(twice)
 
 
 @pytest.mark.parametrize(
