@@ -163,7 +163,13 @@ class StepDockerOperator(DockerOperator):  # type: ignore[misc]
         if ending.out_of_memory:
             outcome.leave_note(notes, "out_of_memory", n_times + 1)
             seen = f"the peak seen was {peak_mib} MiB (sampled every {SAMPLE_SECONDS:.0f} s)"
-            raise outcome.out_of_memory(step.name, self.limits.memory_mib, n_times + 1, seen)
+            raise outcome.out_of_memory(
+                self.step_name,
+                self.limits.memory_mib,
+                n_times + 1,
+                seen,
+                is_trial=self.number is not None,
+            )
         reason = ""
         if ending.status in outcome.FINAL:
             reason = outcome.reason_of(self.store, context["run_id"], step.record, self._secrets)

@@ -230,7 +230,9 @@ class StepPodOperator(KubernetesPodOperator):  # type: ignore[misc]
         if ended.reason == "OOMKilled":
             n_times = int(context["task_state_store"].get("out_of_memory", 0)) + 1
             outcome.leave_note(context["task_state_store"], "out_of_memory", n_times)
-            return outcome.out_of_memory(name, self.limits.memory_mib, n_times)
+            return outcome.out_of_memory(
+                self.step_name, self.limits.memory_mib, n_times, is_trial=self.number is not None
+            )
         reason = ""
         if ended.exit_code in outcome.FINAL:
             reason = outcome.reason_of(self.store, context["run_id"], name, self._secrets)

@@ -114,6 +114,7 @@ def failure(step: str, status: int, reason: str) -> AirflowException:
     After 65, 78 and 1 a retry cannot help: it is an ``AirflowFailException``, and the task fails
     for good.  After any other status Airflow retries, as the DAG says.
     """
+    status = 128 - status if status < 0 else status  # of a process that a signal ended
     what = FINAL.get(status) or TRANSIENT.get(status) or "for no reason that is known here"
     message = f"step {step!r} ended with status {status}: {what}"
     if status == EXIT_UNAVAILABLE:
@@ -160,16 +161,16 @@ def memory_limit(limits: Sequence[int], n_times: int) -> int:
 
 
 def out_of_memory(
-    step: str, limits: Sequence[int], n_times: int, seen: str = ""
+    step: str, limits: Sequence[int], n_times: int, seen: str = "", *, is_trial: bool = False
 ) -> AirflowException:
     """The exception to raise when a step has run out of memory for the ``n_times``-th time.
 
-    ``seen`` is what the runtime can add, such as the peak that it saw.
+    ``seen`` is what the runtime can add, such as the peak that it saw.  A trial of an experiment is
+    tried again in any case: it finds that it was killed before, and leaves that as what it came to.
     """
     limit, larger = memory_limit(limits, n_times - 1), memory_limit(limits, n_times)
     message = f"step {step!r} ran out of memory: its limit is {limit} MiB{seen and ', ' + seen}"
     if larger > limit:
         return AirflowException(f"{message}; the next try has {larger} MiB")
-    return AirflowFailException(
-        f"{message}; give it more by memory_mib under [steps.{step}] in the site file"
-    )
+    message += f"; give it more by memory_mib under [steps.{step}] in the site file"
+    return AirflowException(message) if is_trial else AirflowFailException(message)

@@ -14,6 +14,7 @@ from typer import Argument, Option
 
 from spira_tasks.commands import AsJson, Commands, OpenStore, find_run, print_json, print_table
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_REJECTED
+from spira_tasks.contract.place import COMMAND
 from spira_tasks.errors import ConfigError
 
 EXAMPLES = """\
@@ -24,6 +25,8 @@ examples:
 
 if TYPE_CHECKING:
     from spira_tasks.experiments.trials import Runs
+
+MOST_FAILURES = 10  # that are printed
 
 app = Commands()
 
@@ -136,6 +139,15 @@ def _print(found: dict[str, Any]) -> None:
         "published",
     ]
     print_table("\nseeds and cost", columns, rows)
+    if failures := found.get("failures"):
+        rows = [
+            [one["trial"], one["run"], f"{one['step']}: {one['message'] or one['error']}"]
+            for one in failures[:MOST_FAILURES]
+        ]
+        if n_more := len(failures) - len(rows):
+            rows.append([f"and {n_more} more: --json lists all", "", ""])
+        columns = ["", f"run ({COMMAND} show RUN)", "why"]
+        print_table("\nfailed trials (--retry tries them again)", columns, rows)
     rows = [
         [
             f"{words.name('arm', pair['second'])} − {words.name('arm', pair['first'])}",

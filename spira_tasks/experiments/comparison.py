@@ -239,8 +239,25 @@ def of_experiment(runs: Runs) -> dict[str, Any]:
         "optimistic": one.search is not None and not one.search.nested,
         "n_points": len(searched) // one.search.n_inner_folds if one.search else 0,
         "search_costs": _costs(store, [runs.id_of(trial) for trial in searched]),
+        "failures": _failures(runs),
         **found,
     }
+
+
+def _failures(runs: Runs) -> list[dict[str, str]]:
+    """The trials that failed: which, the run to look at, and why."""
+    done = ((trial, runs.record(trial)) for trial in (*runs.searched(), *runs.measured()))
+    return [
+        {
+            "trial": trial.where,
+            "run": runs.id_of(trial),
+            "step": record.step,
+            "error": record.error or "blocked",
+            "message": record.message,
+        }
+        for trial, record in done
+        if record is not None and record.state != "done"
+    ]
 
 
 def _keep_evidence(runs: Runs, arms: Sequence[Arm], *, synthetic: bool) -> None:

@@ -12,7 +12,9 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cache, cached_property
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -39,7 +41,10 @@ OWN_STEPS = tuple(step.name for step in TRIAL if step.name not in BEFORE_FOLDS)
 # Of failed steps: these say nothing of the trial, and it is tried again;
 PASSING = ("Stopped", ServiceUnavailable.__name__, ArtifactCorrupt.__name__)
 # of these a person reads the message.  Any other error is a bug, of ours or of a package.
-FORESEEN = (GateRejected.__name__, ConfigError.__name__)
+OUT_OF_MEMORY = "OutOfMemory"
+FORESEEN = (GateRejected.__name__, ConfigError.__name__, OUT_OF_MEMORY)
+ITSELF = "trial"  # the record of the trial as a whole, beside those of its steps
+MOST_KILLS = 2  # by the kernel, for want of memory; then a trial has failed
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,8 @@ class Runs:
         """
         run_id = self.id_of(trial)
         self._records.pop(run_id, None)
+        if self._begin(trial, run_id) == MOST_KILLS:
+            return
         try:
             for step in self.steps(trial):
                 run_step(step, run_id, self.store)
@@ -241,6 +248,45 @@ class Runs:
             log.warning("%s failed: %s", trial.where, error)
         except Exception:  # the others go on; the record and the exit status say it
             log.exception("%s failed", trial.where)
+        finally:
+            self._note(run_id, state="done")
+
+    def _begin(self, trial: Trial, run_id: str) -> int:
+        """Leave a record that stays where the process is killed; count the kills for memory so far.
+
+        The kernel kills a process that takes too much memory without a word.  It counts them, so
+        where it has counted one since a try began that did not end, it is taken for that try.
+        """
+        before, (boot, n_kills) = self.store.runs.step(run_id, ITSELF), memory_kills()
+        n = 0
+        if before is not None and before.error == PASSING[0] and before.finished_at >= self.since:
+            is_one = before.provenance["boot"] == boot and before.metrics["n_kills"] < n_kills
+            n = int(before.metrics["n_out_of_memory"]) + is_one
+            log.warning("%s began before and did not end", trial.where)
+        error, message = PASSING[0], "it began and did not end"
+        if n == MOST_KILLS:
+            error = OUT_OF_MEMORY
+            message = (
+                f"the kernel killed it {n} times for want of memory: give it more (memory_mib of "
+                "[steps.trial] in the site file), or set a smaller train.batch_size; then try the "
+                "failed trials again"
+            )
+            log.warning("%s failed: %s", trial.where, message)
+        self._note(
+            run_id,
+            state="failed",
+            error=error,
+            message=message,
+            metrics={"n_out_of_memory": float(n), "n_kills": float(n_kills)},
+            provenance={"boot": boot},
+        )
+        return n
+
+    def _note(self, run_id: str, **fields: Any) -> None:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self.store.runs.write(
+            run_id, StepRecord(ITSELF, ITSELF, finished_at=at, seconds=0, **fields)
+        )
 
     @property
     def has_bugs(self) -> bool:
@@ -363,6 +409,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """None where one is missing."""
     found = [value for value in values if value is not None]
     return mean(found) if len(found) == len(values) else None
+
+
+def memory_kills() -> tuple[str, int]:
+    """Which start of which kernel this is, and how many processes it has killed for memory."""
+    boot, counts = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/vmstat")
+    if not (boot.is_file() and counts.is_file()):
+        return "", 0  # not Linux
+    found = dict(line.split() for line in counts.read_text().splitlines())
+    return boot.read_text().strip(), int(found.get("oom_kill", 0))
 
 
 @cache

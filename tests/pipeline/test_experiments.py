@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,14 @@ from spira_tasks.errors import ConfigError
 from spira_tasks.experiments import comparison
 from spira_tasks.experiments.declaration import parse
 from spira_tasks.experiments.stages import plan
-from spira_tasks.experiments.trials import AS_THEY_STAND, CHOSEN, Runs, Trial, trials_of
+from spira_tasks.experiments.trials import (
+    AS_THEY_STAND,
+    CHOSEN,
+    Runs,
+    Trial,
+    memory_kills,
+    trials_of,
+)
 from spira_tasks.governance import evidence
 from spira_tasks.reports.gather import history
 from spira_tasks.runner import run_step
@@ -247,6 +255,46 @@ def test_a_trial_that_fails_for_good_is_told_of_and_tried_again_only_on_demand(
         planned(searched, experiment=text, retry="2999-01-01T00:00:00Z")
 
 
+@pytest.mark.skipif(not memory_kills()[0], reason="the kernel does not say whom it kills")
+def test_a_trial_that_is_killed_for_memory_twice_has_failed_and_is_tried_again_on_demand(
+    searched: Searched,
+) -> None:
+    text = MATRIX.replace("seeds = [1]", "seeds = [8]")
+    trial = searched.runs(text).next_round().trials[0]
+    run_id, written = searched.runs(text).id_of(trial), searched.store.runs
+
+    def kill() -> None:
+        while written.step(run_id, "trial") == before:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for _ in range(2):
+        before = written.step(run_id, "trial")
+        child = os.fork()
+        if not child:
+            Thread(target=kill, daemon=True).start()
+            searched.runs(text).run(trial)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert searched.runs(text).record(trial) is None
+        left = written.step(run_id, "trial")
+        assert left is not None
+        # as if the kernel, which has counted one more since, had done it
+        counts = {**left.metrics, "n_kills": left.metrics["n_kills"] - 1}
+        written.write(run_id, replace(left, metrics=counts))
+    runs = searched.runs(text)
+    runs.run(trial)
+    failed = runs.record(trial)
+    assert failed is not None
+    assert (failed.error, runs.has_bugs) == ("OutOfMemory", False)
+    assert trial not in planned(searched, experiment=text)
+    written.write(run_id, replace(failed, finished_at="2020-01-01T00:00:00+00:00"))
+    assert trial in planned(searched, experiment=text, retry="2020-01-02T00:00:00Z")
+    again = Runs(parse(text, "small"), str(searched.cohort), searched.store, "2020-01-02")
+    again.run(trial)
+    assert again.value(trial) is not None
+
+
 def planned(searched: Searched, **config: str) -> list[Trial]:
     """What a run of the DAG would map; its trials do the same with the plan."""
     step = replace(EXPERIMENT.step("plan"), config={"data": str(searched.cohort), **config})
@@ -270,11 +318,16 @@ def test_an_unforeseen_error_of_a_trial_is_reported_and_the_others_go_on(
     printed = capsys.readouterr()
     assert printed.err.count(": failed") == 3
     assert [arm["n_failed"] for arm in json.loads(printed.out)["arms"]] == [0, 3]
-    assert main(command) == 1  # found, and still no success
-    assert ": failed" not in capsys.readouterr().err
+    assert main(command[:-1]) == 1  # found, and still no success
+    again = capsys.readouterr()
+    assert ": failed" not in again.err
+    assert "failed trials (--retry tries them again)" in again.out
     runs = searched.runs(text)
     records = [runs.record(trial) for trial in runs.measured()]
     assert [one.error for one in records if one] == ["", "", "", *["OverflowError"] * 3]
+    failures = json.loads(printed.out)["failures"]
+    assert [(one["step"], one["error"]) for one in failures] == [("train", "OverflowError")] * 3
+    assert all(one["run"] in again.out for one in failures)
 
 
 def test_a_round_is_no_larger_than_airflow_maps(

@@ -367,6 +367,11 @@ def test_only_what_trying_again_does_not_mend_is_final(
     assert str(error).endswith("\nwhy")
 
 
+def test_a_process_that_a_signal_ended_was_killed() -> None:
+    """Python gives such a status as the signal's number, negated."""
+    assert "status 137: it was killed from outside (SIGKILL)" in str(failure("train", -9, ""))
+
+
 def test_memory_limits_are_gone_through_one_by_one() -> None:
     limits = (1024, 2048, 4096)
     assert [memory_limit(limits, n) for n in range(5)] == [1024, 2048, 4096, 4096, 4096]
@@ -374,6 +379,8 @@ def test_memory_limits_are_gone_through_one_by_one() -> None:
     assert [isinstance(error, AirflowFailException) for error in errors] == [False, False, True]
     assert "limit is 2048 MiB; the next try has 4096 MiB" in str(errors[1])
     assert "[steps.train]" in str(errors[2])
+    last = out_of_memory("trial", limits, 3, is_trial=True)  # its next try says what it came to
+    assert not isinstance(last, AirflowFailException)
 
 
 def test_resources_are_no_part_of_what_a_step_is() -> None:
