@@ -31,6 +31,21 @@ with DAG(
             title="Version",
             description="Number of the version to approve or refuse",
         ),
+        "classifier": Param(
+            "",
+            type="string",
+            pattern="^(sha256:[0-9a-f]{64})?$",
+            title="Classifier",
+            description="Digest of the model that was read; empty for the one that has the number "
+            "now",
+        ),
+        "asked": Param(
+            "",
+            type="string",
+            pattern="^[0-9a-f]*$",
+            title="Question",
+            description="What was open when the model was read; the page Decide fills it in",
+        ),
         "suite": Param(
             "",
             type="string",

@@ -23,16 +23,17 @@ def needs_approval(verdicts: Sequence[Verdict], rules: Rules) -> bool:
     return rules.approval == "always" or bool(left_open(verdicts))
 
 
-def asked_of(opened: Sequence[Verdict], policy: str) -> str:
+def asked_of(opened: Sequence[Verdict], *measured: str) -> str:
     """What a person who approves answers for: a digest of the checks that are open.
 
-    Another check, another waiver of it, or another policy (by its digest) is another question.
+    Another check, or another waiver of it, is another question; so is another policy, classifier or
+    report, which ``measured`` are the digests of.
     """
     checks = {
         json.dumps([one.suite, one.id, dict(one.names), one.waiver.at if one.waiver else ""])
         for one in opened
     }
-    return sha256(json.dumps([policy, sorted(checks)]).encode()).hexdigest()[:32]
+    return sha256(json.dumps([measured, sorted(checks)]).encode()).hexdigest()[:32]
 
 
 def excluded(involved: Collection[str], rules: Rules, *, production: bool) -> tuple[str, ...]:

@@ -22,12 +22,13 @@ from expectations.words import LANGUAGES, words_of
 from expectations.words.verdicts import mark, sentence, title
 from spira import notify
 from spira.site import number_of
-from spira.store import LAPTOP_STORE, own_store, waits_for
+from spira.store import LAPTOP_STORE, asked_about, own_store, waits_for
 from spira_tasks.contract.run import StepRecord
 
 MIN_REASON = 10  # characters, as for every decision
 LOOK_SECONDS = 300.0
-ASKED = "asked"  # the note of what an answer is about
+# The XCom of what an answer is about.  It is no note of the task: who may clear it may write those.
+ASKED = "asked"
 DAG_TEST = "dag_test"  # Airflow's name of who starts a run by ``airflow dags test``
 
 log = logging.getLogger("spira.step")
@@ -71,10 +72,9 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        notes = context["task_state_store"]
-        if (asked := notes.get(ASKED)) is None:
+        if (asked := self._asked(context)) is None:
             self._waiting(context)
-            asked = notes.get(ASKED)
+            asked = self._asked(context)
         if event.get("error_type") == "timeout":
             return self._look(context, asked)
         act = "approve" if event["chosen_options"] == [self.APPROVE] else "refuse"
@@ -84,11 +84,11 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
             log.warning("%s answered, and is asked again: %s", by, problem)
             return dict(self.execute(context))
         log.info("%s: %s", by, act)
-        return {
-            "decided": False,
-            "params": {"act": act, "version": asked["version"], "reason": reason},
-            "by": by,
-        }
+        about = {name: asked[name] for name in ("version", "classifier", "asked")}
+        return {"decided": False, "params": {"act": act, "reason": reason, **about}, "by": by}
+
+    def _asked(self, context: Context) -> Any:
+        return context["ti"].xcom_pull(task_ids=self.task_id, key=ASKED)
 
     def _waiting(self, context: Context) -> StepRecord:
         """The record of the promotion that waits; what an answer needs of it is noted.
@@ -104,12 +104,11 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
         verdict = waits_for(record)
         assert verdict is not None  # noqa: S101  (see waiting)
         asked = {
-            "version": verdict.names["version"][0],
+            **asked_about(verdict),
             "excluded": list(verdict.names.get("excluded", ())),
-            "asked": list(verdict.names.get("asked", ())),
             "since": record.finished_at,
         }
-        context["task_state_store"].set(ASKED, asked)
+        context["ti"].xcom_push(key=ASKED, value=asked)
         return record
 
     def _look(self, context: Context, asked: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -29,7 +29,7 @@ from fastapi import HTTPException, Request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from expectations.personal import holds_personal_data
-from spira.store import Damaged, StoreReader, waits_for
+from spira.store import Damaged, StoreReader, asked_about, waits_for
 from spira_tasks.contract.access import DATA_DECISION, MODEL_DECISION
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.verdict import Verdict
@@ -39,7 +39,8 @@ ACTS: Mapping[str, str] = {  # to the DAG that writes it
     **dict.fromkeys(("release", "hold"), DATA_DECISION),
 }
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("approve", "refuse"), ("version",)),
+    "approve": ("version", "classifier", "asked"),
+    "refuse": ("version", "classifier"),
     "waive": ("suite", "check", "run"),
     **dict.fromkeys(("release", "hold"), ("record", "code")),
 }
@@ -63,7 +64,8 @@ class Choices:
     """What a person may decide of a run."""
 
     token: str
-    version: str = ""  # to approve or refuse
+    # Of what may be approved or refused: version, classifier, and what its promotion left open.
+    about: Mapping[str, str] = field(default_factory=dict)
     is_excluded: bool = False  # another person has to approve it
     waivable: tuple[Verdict, ...] = ()
     is_steward: bool = False  # of recordings in quarantine
@@ -71,13 +73,13 @@ class Choices:
 
 def choices(store: StoreReader, run_id: str, user: Any) -> Choices:
     """What a user may decide of a run, by the roles that Airflow knows."""
-    version = ""
+    about: Mapping[str, str] = {}
     waivable: tuple[Verdict, ...] = ()
     if may(user, MODEL_DECISION):
-        version, waivable = _version(store, run_id), _waivable(store, run_id)
+        about, waivable = _about(store, run_id), _waivable(store, run_id)
     return Choices(
         _signer().dumps(str(user.get_id())),
-        version,
+        about,
         user.get_name() in _excluded(store, run_id),
         waivable,
         may(user, DATA_DECISION),
@@ -173,12 +175,17 @@ def _is_ours(token: str, user: Any) -> bool:
         return False
 
 
-def _version(store: StoreReader, run_id: str) -> str:
+def _about(store: StoreReader, run_id: str) -> dict[str, str]:
     try:
         content = store.output(run_id, "register", "registration", "registration.json")
     except Damaged:  # the run did not come so far
-        return ""
-    return str(json.loads(content)["version"])
+        return {}
+    record = store.record(run_id, "promote")
+    verdicts = record.verdicts if record else ()
+    asked = next((one for one in verdicts if one.id == "approved_by_a_person"), None)
+    registered = json.loads(content)
+    own = {name: str(registered[name]) for name in ("version", "classifier")}
+    return asked_about(asked) | own
 
 
 def _excluded(store: StoreReader, run_id: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class StoreReader:
         tree = json.loads(self._verified(f"trees/{match[1]}.json", match[1]))
         return self.content({name: file for name, file, _ in tree}[file])
 
-    def decided(self, run_id: str, asked: Sequence[str]) -> str:
+    def decided(self, run_id: str, asked: str) -> str:
         """What a person decided of the version that a run registered: approve, refuse or empty.
 
         Only an approval of what was ``asked``, as the verdict that waits names it, is the answer.
@@ -97,7 +97,7 @@ class StoreReader:
         about = {name: str(json.loads(content)[name]) for name in ("version", "classifier")}
         found = []
         for act, kind in OF_VERSIONS.items():
-            of = about | ({"asked": asked[0]} if asked and act == "approve" else {})
+            of = about | ({"asked": asked} if asked and act == "approve" else {})
             if self._json(f"decisions/{kind}/{decision_id(kind, of)}.json"):
                 found.append(act)
         return found[-1] if found else ""  # while one replaces the other, the refusal wins
@@ -210,6 +210,12 @@ def waits_for(record: StepRecord | None) -> Verdict | None:
     if any(one.stops for one in verdicts) or not others.isdisjoint(lacking):
         return None
     return lacking.get("approved_by_a_person")
+
+
+def asked_about(verdict: Verdict | None) -> dict[str, str]:
+    """What an approval that a promotion asks for is about: version, classifier, what is open."""
+    names = verdict.names if verdict else {}
+    return {name: "".join(names.get(name, ())) for name in ("version", "classifier", "asked")}
 
 
 def shown(record: StepRecord) -> dict[str, Any]:

@@ -306,7 +306,8 @@ MODEL_DECISION = Pipeline(
     "model_decision",
     (replace(_DECISIONS, config={"acts": ["approve", "refuse", "waive"]}),),
     options={
-        name: f"decide.{name}" for name in ("act", "version", "suite", "check", "run", "reason")
+        name: f"decide.{name}"
+        for name in ("act", "version", "classifier", "asked", "suite", "check", "run", "reason")
     },
 )
 DATA_DECISION = Pipeline(

@@ -111,27 +111,42 @@ def last_asked(store: Store, classifier: str) -> Verdict | None:
     return next((one for one in verdicts if one.id == "approved_by_a_person"), None)
 
 
-def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
+def approve(
+    store: Store, version: str, why: str, read: tuple[str, str] | None = None
+) -> tuple[Standing, bool]:
     """Approve a version with the checks that its last promotion left open, and lift its refusal.
 
     It takes the place of an approval of other checks, or by somebody who may not approve.
+
+    Parameters
+    ----------
+    read : tuple of str, optional
+        Digest of the classifier, and what its promotion had left open, where the person read that
+        earlier: on a page, or in a question that waited.
 
     Returns how it stood before, and whether the approval is new.
 
     Raises
     ------
     ConfigError
-        When there is no such version, the reason is refused, or another person has to approve it.
+        When there is no such version, the reason is refused, another person has to approve it, or
+        it is not what the person had read.
     """
     from expectations import policy
     from expectations.gates.decision import excluded, name_of
     from spira_tasks.tracking import TAG_REFUSED, Tracker
 
     standing = _find(standings(store), store, version)
+    _check_read(standing, read[0] if read else "")
     involved = started_by(store, standing.registered.classifier)
     production = in_production(store.url)
     asked = last_asked(store, standing.registered.classifier)
     names = asked.names if asked else {}
+    if read and read[1] != "".join(names.get("asked", ())):
+        raise ConfigError(
+            f"version {standing.registered.version} was judged again since it was read, and other "
+            "checks are open now: read the page of its newest run, and decide there"
+        )
     barred = {*excluded(involved, policy.read().rules, production=production)}
     barred.update(names.get("excluded", ()))
     if name_of(audit.actor()) in barred:
@@ -152,15 +167,19 @@ def approve(store: Store, version: str, why: str) -> tuple[Standing, bool]:
     return standing, new
 
 
-def refuse(store: Store, version: str, why: str) -> tuple[Standing, bool, str | None]:
+def refuse(
+    store: Store, version: str, why: str, read: str = ""
+) -> tuple[Standing, bool, str | None]:
     """Refuse a version, withdraw its approval and, where it serves, put another in its place.
+
+    ``read`` is the digest of the classifier, where the person read that earlier.
 
     Returns how it stood before, whether the refusal is new, and the version that is champion
     instead, if any.  Raises as ``approve`` does.  May be repeated after it was killed.
     """
     from spira_tasks.tracking import CHAMPION, TAG_REFUSED, Tracker
 
-    _find(standings(store), store, version)  # before a database is made
+    _check_read(_find(standings(store), store, version), read)  # before a database is made
     tracker = Tracker(store.tracking_uri)
     after = moves.settle(store, tracker)
     known = standings(store)
@@ -264,6 +283,17 @@ def _check_may_serve(standing: Standing, store: Store) -> None:
     }
     if problems := "; ".join(problem for problem, is_so in against.items() if is_so):
         raise ConfigError(f"version {one.version} may not serve: {problems}")
+
+
+def _check_read(standing: Standing, read: str) -> None:
+    """Raise ConfigError where the version is not the classifier that a person had read."""
+    registered = standing.registered
+    if read not in ("", registered.classifier):
+        raise ConfigError(
+            f"version {registered.version} is not the model that was read: its classifier is "
+            f"{registered.classifier[:19]}…, and not {read[:19]}….  The registry was made anew or "
+            "restored: see model list, read that model, and decide again"
+        )
 
 
 def find_version(store: Store, version: str) -> Standing:

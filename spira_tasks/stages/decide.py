@@ -37,6 +37,10 @@ class Config(StageConfig):
     act: Act
     reason: Annotated[str, Field(min_length=10, max_length=500)]
     version: Text = ""  # to approve or refuse
+    classifier: Text = (
+        ""  # digest of the model that was read; empty for the one of that version now
+    )
+    asked: Text = ""  # what its promotion had left open when it was read
     suite: Text = ""  # of the check to waive; ``promotion`` for a gate of promotion
     check: Text = ""
     run: Text = ""  # that the check held back; empty for the newest that it did
@@ -53,15 +57,17 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         )
     store, why = work.store, config.reason
     before = store.runs.step(work.run_id, "decide")
-    if before and before.state == "done" and before.config == config.model_dump(mode="json"):
+    now = config.model_dump(mode="json")
+    if before and before.state == "done" and now == now | before.config:  # which may be older
         # Anybody may run a task again, and what was decided meanwhile would be withdrawn.
         return Outcome(changed=False)
     new = True
     match config.act:
         case "approve":
-            _, new = approval.approve(store, config.version, why)
+            read = (config.classifier, config.asked) if config.classifier else None
+            _, new = approval.approve(store, config.version, why, read)
         case "refuse":
-            _, new, _ = approval.refuse(store, config.version, why)
+            _, new, _ = approval.refuse(store, config.version, why, config.classifier)
         case "waive":
             _, new = waivers.sign(store, config.suite, config.check, why, run=config.run)
         case "release":

@@ -101,7 +101,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         asked += last
         if decision.needs_approval(asked, rules):
             approvals = applied.read(inputs.approvals)
-            last.append(approved(challenger, approvals, asked, work.store))
+            last.append(approved(challenger, approvals, asked, inputs.report.digest, work.store))
         verdicts += last
         outcome = "kept" if any(one.status == "warn" for one in last) else "promoted"
 
@@ -188,12 +188,17 @@ def waived(verdict: Verdict, waivers: Iterable[Decision], firm: Collection[str])
 
 
 def approved(
-    challenger: Registered, given: Iterable[Decision], asked: Sequence[Verdict], store: Store
+    challenger: Registered,
+    given: Iterable[Decision],
+    asked: Sequence[Verdict],
+    report: str,
+    store: Store,
 ) -> Verdict:
     """Whether a person approved the version with what is open now, where the policy wants that.
 
     ``asked`` holds the verdicts for which it does, among others.  An approval that was ``given``
-    before another check was open, or was waived, does not count.
+    before another check was open, or was waived, or of another ``report`` (by its digest), does not
+    count.
     """
     from expectations import policy
     from expectations.gates.decision import asked_of, excluded, left_open, name_of
@@ -201,11 +206,13 @@ def approved(
     from spira_tasks.governance import approval as approvals
 
     opened = left_open(asked)
+    digests = policy.read().digest, challenger.classifier, report
     names = {
         "version": (challenger.version,),
+        "classifier": (challenger.classifier,),
         "waived": tuple(one.id for one in opened if one.waiver),
         "insufficient": tuple(one.id for one in opened if not one.waiver),
-        "asked": (asked_of(opened, policy.read().digest),),
+        "asked": (asked_of(opened, *digests),),
     }
     involved = approvals.started_by(store, challenger.classifier)
     involved |= {one.waiver.by for one in opened if one.waiver}

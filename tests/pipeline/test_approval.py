@@ -430,9 +430,9 @@ def test_an_approval_counts_for_the_checks_that_were_open_and_not_for_one_waived
         asked = waiting.verdicts[-1]
         assert "approved it before these checks were open" in sentence(asked, "en")
         assert "isso já não vale" in sentence(asked, "pt")
-        assert reader.decided("run-1", asked.names["asked"]) == ""
+        assert reader.decided("run-1", *asked.names["asked"]) == ""
         assert registry.model("approve", "1", "--why", WHY) == 0
-        assert reader.decided("run-1", asked.names["asked"]) == "approve"
+        assert reader.decided("run-1", *asked.names["asked"]) == "approve"
         under(monkeypatch, sensitivity_floor={"min_people": 10})
         if not asked.names["waived"]:
             with pytest.raises(GateRejected, match="sensitivity_floor"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from test_approval import NOT_FIT, WHY, Registry, prepared, registry
 from spira import links
 from spira.asking import problem_of
 from spira.outcome import configured_step
+from spira.store import asked_about
 from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance import approval, audit
@@ -67,6 +69,35 @@ def test_an_answer_that_is_run_again_withdraws_nothing_that_was_decided_meanwhil
     other = MODEL_DECISION.from_params(APPROVE | {"reason": f"{WHY} once more"}).step("decide")
     run_step(other, "decision-1", registry.store)
     assert registry.actions()[len(before) :] == ["approval", "withdrawal"]
+
+
+def test_a_number_that_came_to_mean_another_model_is_not_decided_on(registry: Registry) -> None:
+    """A registry that was made anew, or restored, counts its versions anew."""
+    registry.add(1)
+    for act in ("approve", "refuse"):
+        params = APPROVE | {"act": act, "classifier": f"sha256:{9:064x}"}
+        step = MODEL_DECISION.from_params(params).step("decide")
+        with pytest.raises(ConfigError, match="version 1 is not the model that was read"):
+            run_step(step, "decision-1", registry.store)
+    assert registry.actions() == []
+
+
+def test_an_answer_counts_for_what_was_read_and_not_for_what_another_promotion_left_open(
+    registry: Registry,
+) -> None:
+    registry.add(1)
+    worse = registry.place / "outputs/worse"  # the same checks are open, with other numbers
+    shutil.copytree(registry.place / "outputs/provisional", worse)
+    (worse / "evaluation.json").write_text(f"{(worse / 'evaluation.json').read_text()}\n")
+    reports = ("worse", "provisional")
+    read, now = (asked_about(registry.promote(1, one).verdicts[-1]) for one in reports)
+    step = MODEL_DECISION.from_params(APPROVE | read).step("decide")
+    with pytest.raises(ConfigError, match="version 1 was judged again since it was read"):
+        run_step(step, "decision-1", registry.store)
+    assert "approval" not in registry.actions()
+    run_step(MODEL_DECISION.from_params(APPROVE | now).step("decide"), "d-2", registry.store)
+    assert registry.promote(1, "worse").metrics["kept"]
+    assert registry.promote(1, "provisional").metrics["promoted"]
 
 
 def test_who_started_a_run_is_known_also_after_it_was_run_again(
