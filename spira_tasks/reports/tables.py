@@ -60,20 +60,25 @@ COMPOSITION: tuple[tuple[str, ...], ...] = (
 def site_names(
     table: pd.DataFrame | None, quarantine: Mapping[str, pd.DataFrame], configured: Iterable[str]
 ) -> dict[str, str]:
-    """What each site is called in the reports; the same in all tables of a run."""
+    """What each site is called in the reports; the same in all tables of a run.
+
+    Numbers are those of the gates (``evaluation.slices.numbered``), which know the table alone and
+    no configured name; sites that only quarantine has follow.
+    """
     import pandas as pd
 
-    parts = [*quarantine.values(), *([] if table is None else [table])]
+    parts = [*([] if table is None else [table]), *quarantine.values()]
     if not parts:
         return {}
-    return _names(pd.concat([part["hospital_id"] for part in parts]), configured)
+    columns = [part["hospital_id"] for part in parts]
+    return _names([*([] if table is None else columns[:1]), pd.concat(columns)], configured)
 
 
 def with_categories(table: pd.DataFrame, sites: Mapping[str, str]) -> pd.DataFrame:
     """One row a recording, and nothing in it but categories and measures of the sound."""
     import pandas as pd
 
-    devices = _names(table["device_model"], ())
+    devices = _names([table["device_model"]], ())
     label = table["label"].map({0: "controls", 1: "patients"})
     age = pd.cut(table["age"].astype("float64"), AGES, right=False, labels=BANDS)
     return pd.DataFrame(
@@ -197,15 +202,18 @@ def _rate(n_right: int, n: Count) -> Interval | None:
     return Interval(n_right / n, *wilson_interval(n_right / n, n))
 
 
-def _names(column: pd.Series, configured: Iterable[str]) -> dict[str, str]:
-    """Configured names as they are, frequent ones by number, the rest as other."""
-    configured = set(configured)
-    counts = column.dropna().value_counts()
-    frequent = sorted(
-        name for name, n in counts.items() if n >= MIN_CELL and name not in configured
-    )
+def _names(columns: Iterable[pd.Series], configured: Iterable[str]) -> dict[str, str]:
+    """Configured names as they are, with their number, frequent ones by number, the rest as other.
+
+    The frequent names of the first column are numbered first.
+    """
+    frequent: dict[str, None] = {}
+    for column in columns:
+        counts = column.dropna().value_counts()
+        frequent |= dict.fromkeys(sorted(name for name, n in counts.items() if n >= MIN_CELL))
     numbered = {name: f"#{number}" for number, name in enumerate(frequent, start=1)}
-    return {name: name for name in configured} | numbered
+    own = {name: f"{name} ({numbered[name]})" if name in numbered else name for name in configured}
+    return numbered | own
 
 
 def _replaced(column: pd.Series, names: Mapping[str, str]) -> pd.Series:

@@ -24,6 +24,7 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import MIN_CELL, Number, Verdict, Waiver
 from spira_tasks.errors import ConfigError
+from spira_tasks.evaluation import slices
 from spira_tasks.governance import audit, decisions
 from spira_tasks.reports import pages, tables
 from spira_tasks.reports.facts import Counts, RunFacts
@@ -200,9 +201,19 @@ def test_configured_sites_have_their_names_others_numbers_and_rare_ones_neither(
     sites = ["north"] * 20 + ["<b>east</b>"] * 10 + ["south"] * 8 + ["typo"] * 2
     book.ingest(people(hospital_id=sites), config={"sites": ["north"]})
     facts = facts_of(book)
-    assert table_of(facts, "site").rows == ("north", "#1", "#2", "other")
+    assert table_of(facts, "site").rows == ("north (#2)", "#1", "#3", "other")
     assert table_of(facts, "site").cells == ((20,), (10,), (None,), (None,))
     assert "east" not in str(facts)
+
+
+def test_a_number_of_a_site_is_the_same_hospital_on_the_pages_as_in_a_verdict() -> None:
+    taken = pd.DataFrame({"hospital_id": ["east"] * 9 + ["north"] * 9 + ["south"] * 9})
+    refused = {"ingest": pd.DataFrame({"hospital_id": ["alone"] * 9 + ["south"] * 9})}
+    shown = tables.site_names(taken, refused, ["north"])
+    names = pd.Series(["east", "north", "south"])
+    of_gates = slices.numbered(names, taken["hospital_id"])
+    assert dict(zip(names, of_gates, strict=True)) == {"east": "#1", "north": "#2", "south": "#3"}
+    assert shown == {"east": "#1", "north": "north (#2)", "south": "#3", "alone": "#4"}
 
 
 def test_only_categories_of_the_contract_and_bands_of_age_are_shown(book: Book) -> None:
