@@ -15,10 +15,12 @@ from spira_tasks.reports.tables import BANDS
 PARTS = ("policy", "plan", "suites")  # files of limits
 N_OPEN = 2  # checks that the first screen names
 N_GROUPS = 4  # of a dimension, as many as the first screen names
+ELSEWHERE = ("unseen_sites", "cross_cohort")  # verdicts that name where it is not shown to hold
 
 
 @dataclass(frozen=True)
 class Headline:
+    shown_as: str  # the outcome whose colour it has
     word: str  # whether the model may serve
     explanation: str
     why: str
@@ -53,7 +55,8 @@ def name_of(t: Words, run: RunFacts | RunSummary) -> str:
 def headline(t: Words, facts: RunFacts) -> Headline:
     stopping = [one for one in facts.checks if one.stops]
     return Headline(
-        word=t(f"answer.{'waits' if _waits(facts) else facts.outcome}"),
+        shown_as="kept" if _ending(facts) == "replaced" else facts.outcome,
+        word=t(f"answer.{_ending(facts)}"),
         explanation=_explanation(t, facts),
         why=_why(t, facts, stopping),
         others=tuple(sentence(one, t.language) for one in stopping[1:]),
@@ -130,17 +133,18 @@ def in_words(t: Words, evaluation: Evaluation) -> list[str]:
         }
         sentences.append(t("words.predictive", n=t.number(100 * float(prevalence), 0), **values))
     worst = max(evaluation.drops.values(), key=lambda drop: drop.value or 0.0, default=None)
+    possible = max(0.0, (worst and worst.high) or 0.0)
     if worst is None:
         sentences.append(t("words.no_noise"))
     elif worst.value is not None and worst.value > 0:
         sentences.append(t("words.drop", **_of_hundred(t, worst)))
     else:
-        sentences.append(t("words.no_drop"))
+        sentences.append(t("words.no_drop", high=t.number(100 * possible, 0)))
     return sentences
 
 
 def _explanation(t: Words, facts: RunFacts) -> str:
-    key = f"explanation.{'waits' if _waits(facts) else facts.outcome}"
+    key = f"explanation.{_ending(facts)}"
     if facts.outcome == "blocked":
         trained = facts.model is not None or facts.evaluation is not None
         key += "_model" if trained else "_data"
@@ -178,7 +182,8 @@ def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
 
 def _open(t: Words, facts: RunFacts) -> str:
     """What a person has to decide on."""
-    names = [title(one, t.language) for one in facts.checks if one.status == "insufficient"]
+    left_open = (one for one in facts.checks if one.waiver or one.status == "insufficient")
+    names = [title(one, t.language) for one in left_open]
     if len(names) > N_OPEN:
         names[N_OPEN:] = [t("whom.more", n=len(names) - N_OPEN)]
     return t("why.open", checks=", ".join(names)) if names else t("why.waits")
@@ -218,21 +223,31 @@ def _whom(t: Words, facts: RunFacts) -> Iterator[str]:
     """For whom the model may not serve, short enough for the first screen."""
     if facts.evaluation is None:
         yield t("whom.not_known")
-    elif facts.outcome != "promoted" and not _waits(facts):
+    elif _ending(facts) not in ("promoted", "waits"):
         yield t("whom.nobody")
     else:
         if facts.synthetic:
             yield t("whom.invented")
-        parts = []
-        for by, groups in too_few(facts).items():
-            names = [t.name(by, group) for group in groups]
-            if len(names) > N_GROUPS:
-                names[N_GROUPS:] = [t("whom.more", n=len(names) - N_GROUPS)]
-            parts.append(t("whom.of", by=t(f"by.{by}").lower(), groups=", ".join(names)))
+        parts = [
+            t("whom.of", by=t(f"by.{by}").lower(), groups=_some(t, [t.name(by, g) for g in groups]))
+            for by, groups in too_few(facts).items()
+        ]
         if parts:
             yield t("whom.groups", groups=", ".join(parts))
+        for one in facts.checks:
+            if one.id in ELSEWHERE and one.names.get("left_open"):
+                names = one.names["left_open"]
+                if one.id == "unseen_sites":
+                    names = tuple(t.name("site", name) for name in names)
+                yield t(f"whom.{one.id}", groups=_some(t, names))
         task = str(facts.model.training.get("task", "")) if facts.model else ""
         yield t("whom.elsewhere", task=t.name("task", task) if task else "–")
+
+
+def _some(t: Words, names: Sequence[str]) -> str:
+    """As many of some names as the first screen has place for."""
+    more = [t("whom.more", n=len(names) - N_GROUPS)] if len(names) > N_GROUPS else []
+    return ", ".join([*names[:N_GROUPS], *more])
 
 
 def _first(facts: RunFacts, state: str) -> StepFacts | None:
@@ -246,18 +261,27 @@ def _waits(facts: RunFacts) -> bool:
     return facts.outcome == "kept" and lacking & gates == {"approved_by_a_person"}
 
 
+def _ending(facts: RunFacts) -> str:
+    """The outcome of the run, ``waits``, or ``replaced`` where its model is not in use any more."""
+    aliases = facts.model.aliases if facts.model else None
+    if facts.outcome == "promoted" and aliases is not None and "champion" not in aliases:
+        return "replaced"
+    return "waits" if _waits(facts) else facts.outcome
+
+
 def _passed(t: Words, facts: RunFacts) -> str:
     """Who approved a promoted model, and how many checks could not tell, warned or were waived."""
     n_open = sum(one.status == "insufficient" for one in facts.checks)
     n_warned, n_waived = len(warnings(t, facts)) - n_open, len(waived(t, facts))
     kind = "_noted" if n_waived else "_warned" if n_warned else ""
     said = t(f"why.promoted{kind}", warned=t.count(n_warned), waived=t.count(n_waived))
+    if not n_open:
+        return said
+    # "it passed every check" would be untrue; a champion that is judged again needs no approval
     approvals = [one for one in facts.checks if one.id == "approved_by_a_person"]
-    if n_open and approvals:
-        by = approvals[0].names.get("by", (UNKNOWN,))[0]
-        # "it passed every check" would be untrue
-        said = " ".join([t("why.approved", by=by, open=t.count(n_open)), *([said] if kind else [])])
-    return said
+    by = [t("why.approved", by=one.names.get("by", (UNKNOWN,))[0]) for one in approvals]
+    left_open = t("why.left_open", open=t.count(n_open))
+    return " ".join([*by, left_open, *([said] if kind else [])])
 
 
 def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
@@ -272,7 +296,7 @@ def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
     failed = _first(facts, "failed")
     if facts.outcome == "failed" and failed is not None:
         return t.first(f"next.error.{failed.error}", "next.failed")
-    return t(f"next.{facts.outcome}")
+    return t(f"next.{'kept' if _ending(facts) == 'replaced' else facts.outcome}")
 
 
 def _of_hundred(t: Words, one: Interval) -> dict[str, str]:

@@ -82,7 +82,7 @@ def test_a_gain_in_auc_does_not_pay_for_patients_who_are_missed() -> None:
     found = verdict(higher)
     assert found.status == "warn"
     assert (found.numbers["less_sensitivity"].value or 0) > 0.2
-    assert "fewer of the patients" in sentence(found, "en")
+    assert "Of 100 patients it finds 3" in sentence(found, "en")
 
 
 def test_a_gain_in_all_does_not_pay_for_a_loss_among_men() -> None:

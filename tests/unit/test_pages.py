@@ -339,7 +339,7 @@ def test_the_overview_shows_running_runs_and_leaves_unfinished_ones_out_of_the_t
     ("champion", "said"),
     [
         ("2", "In use when this page was made: spira, version 2."),
-        ("", "No model is in use yet."),
+        ("", "No model is in use."),
         (None, "the registry did not answer"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from run_facts import endings, facts, rows, sound, verdict, waived
+from run_facts import endings, facts, rate, rows, sound, verdict, waived
 
 from expectations import policy
 from expectations.gates import model
@@ -18,12 +18,14 @@ from expectations.gates.provenance import behind_its_gates, label_blind_augmenta
 from expectations.words import LANGUAGES, Language, Words
 from expectations.words import verdicts as words
 from spira_tasks.contract.verdict import Number, Verdict
+from spira_tasks.evaluation import slices
 from spira_tasks.gating import rules
 from spira_tasks.reports import sentences
-from spira_tasks.reports.facts import RunFacts, StepFacts
+from spira_tasks.reports.facts import Interval, RunFacts, StepFacts
 from spira_tasks.stages import drift, ingest
 
 EN = Words("en")
+FIRST = "There is no champion to compare it with."
 RATES = (
     "Of 100 patients it finds 52 (33–79); of 100 people without the illness it alarms 48 (21–67)."
 )
@@ -89,7 +91,7 @@ def test_a_check_that_the_platform_no_longer_has_keeps_its_id() -> None:
 @pytest.mark.parametrize(
     ("outcome", "word", "reason"),
     [
-        ("promoted", "Yes: promoted", f"There was no champion yet. It passed every check. {RATES}"),
+        ("promoted", "Yes: promoted", f"{FIRST} It passed every check. {RATES}"),
         (
             "kept",
             "No: kept in reserve",
@@ -106,11 +108,10 @@ def test_a_run_that_came_to_its_end_says_how_it_ended(outcome: Any, word: str, r
 def test_a_promotion_in_spite_of_warnings_and_waivers_does_not_say_that_all_passed() -> None:
     found = (verdict("better_than_champion"), verdict("calibration", "warn"), waived())
     assert why(facts(outcome="promoted", verdicts=of(*found))) == (
-        "There was no champion yet. No check stopped the promotion. Warnings: 1; waived by a "
-        f"person: 1. {RATES}"
+        f"{FIRST} No check stopped the promotion. Warnings: 1; waived by a person: 1. {RATES}"
     )
     assert why(facts(outcome="promoted", verdicts=of(*found[:2]))) == (
-        f"There was no champion yet. No check stopped the promotion. Warnings: 1. {RATES}"
+        f"{FIRST} No check stopped the promotion. Warnings: 1. {RATES}"
     )
 
 
@@ -127,18 +128,63 @@ def test_a_model_that_only_waits_for_a_person_says_so() -> None:
     found = (verdict("better_than_champion"), verdict("approved_by_a_person", "warn"))
     headline = sentences.headline(EN, facts(outcome="kept", verdicts=of(*found)))
     assert headline.word == "Not yet: a person decides"
-    assert f"it waits for a person to approve it. {RATES}" in headline.why
+    assert f"the policy asks for a person's approval. {RATES}" in headline.why
     assert "model approve" in headline.next
 
 
 def test_a_model_that_waits_names_the_checks_that_could_not_tell() -> None:
     assert why(endings()["open"]).startswith(
-        "No check stops it, but these have too few people to tell: "
+        "No check stops it, but a person has to decide about: "
         f"{EN('gate.ward_noise_flips.title')}, {EN('gate.slice_gap.title')}, 2 more. "
     )
     assert why(endings()["open"]).endswith(
         RATES.replace("52 (33–79)", "88 (81–93)").replace("48 (21–67)", "12 (7–19)")
     )
+
+
+def test_a_model_that_waits_with_a_waived_check_is_not_said_to_have_passed_it() -> None:
+    found = (verdict("better_than_champion"), verdict("approved_by_a_person", "warn"), waived())
+    said = why(facts(outcome="kept", verdicts=of(*found)))
+    assert f"a person has to decide about: {words.title(waived(), 'en')}." in said
+
+
+def test_no_model_that_waits_is_called_sound() -> None:
+    """That a check could not tell does not show it."""
+    for name in ("waits", "open", "kept"):
+        assert "sound" not in sentences.headline(EN, endings()[name]).explanation
+
+
+def test_a_champion_that_is_judged_again_is_not_said_to_have_passed_what_could_not_tell() -> None:
+    """Promotion asks for no approval then."""
+    said = why(facts(outcome="promoted", verdicts=of(verdict("slice_gap", "insufficient"))))
+    assert said.startswith("Checks that had too little to tell: 1.")
+    assert "passed every check" not in said
+
+
+def test_a_model_that_another_one_replaced_since_is_not_said_to_serve() -> None:
+    run = sound()
+    assert run.model is not None
+    here, gone = (replace(run.model, aliases=names) for names in (("champion",), ("previous",)))
+    assert sentences.headline(EN, replace(run, model=here)).word == "Yes: promoted"
+    headline = sentences.headline(EN, replace(run, model=gone, champion="4"))
+    assert (headline.word, headline.shown_as) == ("Not any more: replaced", "kept")
+    assert headline.whom == ("It is used for nobody.",)
+    assert "It is not in use any more. In use when this page was made" in headline.explanation
+
+
+def test_the_first_screen_names_the_hospitals_where_a_model_is_not_shown_to_hold() -> None:
+    names = {"left_open": ("#2", "#5")}
+    elsewhere = replace(verdict("unseen_sites", "insufficient"), names=names)
+    headline = sentences.headline(EN, sound(verdicts=of(elsewhere)))
+    assert "Hospitals where it is not shown to hold: Site #2, Site #5." in headline.whom
+
+
+def test_a_loss_under_noise_that_was_not_seen_is_not_said_to_be_none() -> None:
+    evaluation = facts().evaluation
+    assert evaluation is not None
+    drops = {"noise_all": Interval(-0.01, -0.08, 0.06), "noise_controls": Interval(-0.02, -0.1, 0)}
+    *_, said = sentences.in_words(EN, replace(evaluation, drops=drops))
+    assert said.endswith("was not seen to fall; a fall of up to 6 points is possible.")
 
 
 def test_a_promoted_model_says_for_whom_it_may_not_serve() -> None:
@@ -215,6 +261,48 @@ def test_the_test_is_described_in_numbers_of_people(language: Language) -> None:
 
 def estimate(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.2, "high": value}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_sentence_says_no_more_than_its_numbers(language: Language) -> None:
+    reached = rate(0.88, 0.79, 0.94)
+    low = verdict("sensitivity_floor", "block", observed=reached, threshold=0.8, n=120)
+    too_many = {"en": "misses too many", "pt": "pacientes demais"}
+    assert too_many[language] not in words.sentence(low, language)
+    names = {"version": ("3",), "outdated": ("cli:bob",)}
+    waits = replace(verdict("approved_by_a_person", "warn"), names=names)
+    nobody = {"en": "Nobody", "pt": "Ninguém"}
+    assert nobody[language] not in words.sentence(waits, language)
+    assert "cli:bob" in words.sentence(waits, language)
+
+
+def test_the_limits_in_the_texts_of_gates_are_those_of_the_policy() -> None:
+    rules = policy.read().rules
+    better = rules.better_than_champion
+    losses = (better.max_sensitivity_loss, better.max_specificity_loss)
+    limits = {
+        "better_than_champion": [
+            f"{better.min_confidence:.0%}",
+            *(f"{100 * loss:.0f} points" for loss in losses),
+            f"{better.max_slice_loss:.2f}",
+        ],
+        "label_quality": [f"{100 * rules.label_quality.max_suspects:.0f} of 100"],
+        "missingness": [f"V of {rules.missingness.max_association}"],
+        "seed_stability": ["five", str(rules.seed_stability.max_deviation)],
+        "slice_floor": [f"{slices.MIN_PEOPLE} patients and {slices.MIN_PEOPLE} controls"],
+        "test_budget": [f"{rules.test_budget.max_reads} may fail"],
+        **{
+            name: [f"{getattr(rules, name).min_balanced_accuracy:.0%}"]
+            for name in ("unseen_sites", "cross_cohort")
+        },
+    }
+    for gate, said in limits.items():
+        text = EN(f"gate.{gate}.expected").replace("\N{NO-BREAK SPACE}%", "%").replace(" %", "%")
+        assert not [limit for limit in said if limit not in text], text
+    least, most = rules.not_degenerate.min_positive, rules.not_degenerate.max_positive
+    text = EN("gate.not_degenerate.with.positive", positive="")
+    assert f"{100 * least:.0f} to {100 * most:.0f}" in text
+    assert len(rules.seed_stability.seeds) == 5
 
 
 @pytest.mark.parametrize("n", [3, 60, 200])
