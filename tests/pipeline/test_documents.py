@@ -26,6 +26,7 @@ COMMAND = re.compile(
     r"(python (-m|benchmarks/\S+)|make|scripts/\S+|airflow|mlflow|docker|kubectl|cp|apt-get|curl) "
     r"(?!\S* ?…$)\S"
 )
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)")
 NO_GPU = ("docs/production.md", "*The GPU path has not been run where this is tested.*")
 NO_CLUSTER = ("docs/kubernetes.md", "has never run on a cluster")
 
@@ -190,6 +191,27 @@ def test_every_command_of_the_documents_is_run() -> None:
     here = {command for listed in HERE.values() for command in listed}
     assert {command for command in WHERE if not place_of(command)} == here
     assert {place_of(command) for command in WHERE} - {""} == set(ELSEWHERE)  # none is left over
+
+
+def anchors(document: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a document."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_link_of_the_documents_leads_to_a_file_and_a_heading() -> None:
+    links = [
+        (document, document.parent / place if place else document, anchor)
+        for document in [*DOCUMENTS, ROOT / "CHANGELOG.md"]
+        for place, anchor in LINK.findall(document.read_text())
+    ]
+    assert len(links) > 100
+    broken = [
+        f"{document.name}: {file.name}#{anchor}"
+        for document, file, anchor in links
+        if not file.exists() or (anchor and anchor not in anchors(file))
+    ]
+    assert broken == []
 
 
 @pytest.mark.parametrize("start", ELSEWHERE)
