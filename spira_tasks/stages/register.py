@@ -81,26 +81,28 @@ def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
     run_id = tracker.run_of(inputs.model.digest, name=f"model {inputs.model.digest[7:19]}")
     pictures = [name for name in inputs.report.names if name.endswith(".png")]
     clean = report["conditions"]["clean"]
-    tracker.describe(
-        run_id,
-        params=json.loads(inputs.model.path("training.json").read_text()),
-        # MLflow takes no other value of a parameter: one model may be evaluated in two ways
-        metrics={"operating_point": report["operating_point"]}
-        | {
-            f"test_{name}{suffix}": estimate[part]
-            for name, estimate in clean.items()
-            for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high"))
-        },
-        tags={
-            "spira.recordings": inputs.recordings.digest,
-            "spira.output.model": inputs.model.digest,
-            "spira.output.classifier": inputs.classifier.digest,
-            "spira.output.report": inputs.report.digest,
-            "spira.synthetic": str(report["synthetic"]).lower(),
-        },
-        history=json.loads(inputs.model.path("history.json").read_text()),
-        files=[inputs.report.path(name) for name in [*pictures, "evaluation.json"]],
-    )
+    with scratch.folder() as folder:
+        inputs.report.copy_to(folder)  # MLflow shows a file by its name, and the store's is a digest
+        tracker.describe(
+            run_id,
+            params=json.loads(inputs.model.path("training.json").read_text()),
+            # MLflow takes no other value of a parameter: one model may be evaluated in two ways
+            metrics={"operating_point": report["operating_point"]}
+            | {
+                f"test_{name}{suffix}": estimate[part]
+                for name, estimate in clean.items()
+                for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high"))
+            },
+            tags={
+                "spira.recordings": inputs.recordings.digest,
+                "spira.output.model": inputs.model.digest,
+                "spira.output.classifier": inputs.classifier.digest,
+                "spira.output.report": inputs.report.digest,
+                "spira.synthetic": str(report["synthetic"]).lower(),
+            },
+            history=json.loads(inputs.model.path("history.json").read_text()),
+            files=[folder / name for name in [*pictures, "evaluation.json"]],
+        )
     with scratch.folder() as folder:
         write_package(folder, inputs.classifier)
         tags = {

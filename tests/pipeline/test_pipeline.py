@@ -163,6 +163,11 @@ def test_the_registered_model_says_what_the_evaluation_said(finished: Run, tmp_p
     assert answer["operating_point"].iloc[0] == metrics["operating_point"]
 
 
+def test_the_report_in_mlflow_has_the_names_by_which_it_shows_pictures(finished: Run) -> None:
+    logged = (Path(finished.store.url) / "mlflow" / "artifacts").glob("*/artifacts/report/*")
+    assert {"roc.png", "evaluation.json"} <= {path.name for path in logged}
+
+
 def test_the_model_in_the_registry_holds_no_pickle(finished: Run) -> None:
     artifacts = Path(finished.store.url) / "mlflow" / "artifacts"
     names = {path.name for path in artifacts.rglob("*") if path.is_file()}
