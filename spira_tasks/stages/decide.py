@@ -58,7 +58,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     store, why = work.store, config.reason
     before = store.runs.step(work.run_id, "decide")
     now = config.model_dump(mode="json")
-    if before and before.state == "done" and now == now | before.config:  # which may be older
+    if before and before.state == "done" and now == now | dict(before.config):  # which may be older
         # Anybody may run a task again, and what was decided meanwhile would be withdrawn.
         return Outcome(changed=False)
     new = True

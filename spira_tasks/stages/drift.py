@@ -19,6 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from spira_tasks.config import Fraction, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
+from spira_tasks.contract.typed import typed
 from spira_tasks.contract.verdict import Number, Status, Verdict
 from spira_tasks.errors import ArtifactCorrupt, ConfigError
 
@@ -90,7 +91,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     }
     found = work.remember(parts, make)  # a pure function of two sets: never made twice
     table = table_of(found)
-    verdicts = (enough(found, config), *map(Verdict.from_dict, found["verdicts"]))
+    verdicts = (enough(found, config), *typed(found["verdicts"], tuple[Verdict, ...], "verdicts"))
 
     inputs.recordings.copy_to(outputs.recordings)
     table.to_parquet(outputs.report / "drift.parquet", index=False)

@@ -82,7 +82,8 @@ def register(inputs: Inputs, tracker: Tracker, store: Store) -> Registered:
     pictures = [name for name in inputs.report.names if name.endswith(".png")]
     clean = report["conditions"]["clean"]
     with scratch.folder() as folder:
-        inputs.report.copy_to(folder)  # MLflow shows a file by its name, and the store's is a digest
+        # MLflow shows a file by its name, and the store's is a digest
+        inputs.report.copy_to(folder)
         tracker.describe(
             run_id,
             params=json.loads(inputs.model.path("training.json").read_text()),
