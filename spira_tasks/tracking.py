@@ -96,6 +96,11 @@ class Registered:
         return self.tags.get(TAG_REFUSED) == "true"
 
     @property
+    def is_synthetic(self) -> bool:
+        """Whether it learned from people who were invented."""
+        return self.tags.get("spira.synthetic") == "true"
+
+    @property
     def contains_erased(self) -> bool:
         return self.tags.get("spira.contains_erased") == "true"
 

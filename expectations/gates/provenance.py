@@ -33,6 +33,15 @@ def behind_its_gates(missed: Sequence[str]) -> Verdict:
     )
 
 
+def replaces_its_kind(is_synthetic: bool, champion_is_synthetic: bool | None) -> Verdict:
+    """Would a model of invented people take the place of one of real people?
+
+    ``champion_is_synthetic`` is None where no champion serves.
+    """
+    is_other = is_synthetic and champion_is_synthetic is False
+    return Verdict("replaces_its_kind", "block" if is_other else "pass", severity="critical")
+
+
 def label_blind_augmentation(label_was_seen: bool, presets: Collection[str]) -> Verdict:
     """Was ward noise inserted without looking at the label?
 

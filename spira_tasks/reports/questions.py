@@ -32,7 +32,8 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "whom": ("slice_floor", "slice_gap", "missingness", "unseen_sites", "cross_cohort"),
     "instead": ("better_than_champion",),
     "made": (
-        *("within_plan", "behind_its_gates", "contains_erased_subject", "checked_for_serving"),
+        *("within_plan", "behind_its_gates", "contains_erased_subject", "replaces_its_kind"),
+        "checked_for_serving",
         *("serving_parity", "serving_latency", "serving_memory", "serving_size"),
     ),
     "people": (

@@ -69,12 +69,15 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         *model.verdicts(evaluation, rules),
         provenance.nobody_erased(n_erased(challenger, inputs)),
     ]
+    champion = tracker.champion()
     if verdicts[-1].status == "pass":  # an erasure takes away the table that these are read from
         verdicts += evidence.verdicts(
             challenger, evaluation, inputs.recordings, inputs.report, work
         )
         verdicts.append(written(inputs))
     made = gates.made_by(work.store)
+    of_champion = champion.is_synthetic if champion else None
+    verdicts.append(provenance.replaces_its_kind(challenger.is_synthetic, of_champion))
     verdicts.append(provenance.behind_its_gates(gates.missed_by(made, challenger.classifier)))
     seen = gates.label_in_noise(made, challenger.classifier)
     outside = plan.read().plan.outside(gates.settings_of(made, challenger.classifier))

@@ -601,6 +601,17 @@ def test_a_model_of_data_that_a_gate_did_not_hand_on_is_not_promoted(
     assert registry.promote(1).metrics["promoted"]
 
 
+def test_a_model_of_invented_people_takes_the_place_of_none_of_real_people(
+    registry: Registry,
+) -> None:
+    registry.add(1, spira_synthetic="false")
+    assert registry.promote(1).metrics["promoted"]
+    registry.add(2, spira_synthetic="true")
+    with pytest.raises(GateRejected, match="learned from invented people, and the one in use from"):
+        registry.promote(2)
+    assert registry.champion() == "1"
+
+
 @pytest.mark.parametrize(
     ("settings", "blocked"),
     [

@@ -14,7 +14,12 @@ from run_facts import endings, facts, rate, rows, sound, verdict, waived
 from expectations import policy
 from expectations.gates import model
 from expectations.gates.champion import compare
-from expectations.gates.provenance import behind_its_gates, label_blind_augmentation, nobody_erased
+from expectations.gates.provenance import (
+    behind_its_gates,
+    label_blind_augmentation,
+    nobody_erased,
+    replaces_its_kind,
+)
 from expectations.words import LANGUAGES, Language, Words
 from expectations.words import verdicts as words
 from spira_tasks.contract.verdict import Number, Verdict
@@ -406,6 +411,7 @@ def test_every_rule_of_a_gate_has_its_sentence(
             for state in ("no champion", "no reference", "few", "compared")
         ),
         nobody_erased(n_refused),
+        replaces_its_kind(True, n_refused == 0),
         behind_its_gates(["check_features"][:n_refused]),
         label_blind_augmentation(n_refused > 0, ["acl2021-2.1"][:n_refused]),
         Verdict("better_than_champion", "pass"),
