@@ -177,7 +177,7 @@ def cohort(place: str, n: int, n_seconds: float) -> None:
                 "duration_seconds": n_seconds,
             }
         )
-        store.memorize(f"{number:064x}", rows[-1])  # so that packs are stored as they fill
+        store.blobs.memorize(f"{number:064x}", rows[-1])  # so that packs are stored as they fill
     noises = [
         {"noise_id": f"n{number}", "pool": pool, "waveform": waveform()}
         for number, pool in enumerate(("train", "train", "evaluation", "evaluation"))

@@ -362,10 +362,10 @@ def _work(step: Step, run_id: str, store: Store, key: str, runs: str) -> Work:
     def remember(parts: Mapping[str, Any], make: Callable[[], Record]) -> Record:
         content = json.dumps([step.stage, runs, dict(parts)], sort_keys=True).encode()
         memo = sha256(b"spira.memo/2\0" + content).hexdigest()
-        record = store.recall(memo)
+        record = store.blobs.recall(memo)
         if record is None:
             record = json.loads(canonical_json(make()))  # as it is recalled: a table has its order
-            store.memorize(memo, record)
+            store.blobs.memorize(memo, record)
         return record
 
     track = LiveMetrics(store.tracking_uri, key, f"{run_id}/{step.name}")

@@ -31,10 +31,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from spira_tasks.artifacts import sealed
 from spira_tasks.artifacts.backends import Entry, Folder, checked
@@ -149,14 +147,6 @@ class Store:
     def checkpoint(self, key: str, *, read_only: bool = False) -> Checkpoint:
         """Where work on the result of ``key`` keeps its state until it is finished."""
         return Checkpoint(self._backend, checked(key), read_only=read_only)
-
-    def recall(self, key: str) -> dict[str, Any] | None:
-        """What was memorized under ``key``; see ``Packs.recall``."""
-        return self.blobs.recall(key)
-
-    def memorize(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep a small JSON record; see ``Packs.memorize``."""
-        self.blobs.memorize(key, record)
 
     def files(self, digest: str) -> dict[str, str]:
         """The files of an artifact: name to digest, whether their content is still there or not."""

@@ -273,7 +273,7 @@ for step in range(n_steps):
         continue
     rng = np.random.default_rng([20261121, step])
     waveform = store.blobs.add(rng.bytes(1_000) * 2_000)
-    store.memorize(key, {"waveform": waveform})
+    store.blobs.memorize(key, {"waveform": waveform})
     store.blobs.flush()
     with TemporaryDirectory() as scratch:
         for name in ("table", "report", "weights"):
@@ -310,7 +310,7 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_content(
     assert n_found > 0
     for step in range(n_steps):
         assert store.find_result(f"{step:04d}") is not None
-        assert Store(store.url).recall(f"{step:04d}") is not None
+        assert Store(store.url).blobs.recall(f"{step:04d}") is not None
 
 
 def assert_everything_is_whole(store: Store, backend: Backend) -> None:
@@ -327,7 +327,7 @@ def assert_everything_is_whole(store: Store, backend: Backend) -> None:
             assert directory.path(name).is_file()
     new = Store(store.url)
     for key in remembered(new):
-        record = new.recall(key)
+        record = new.blobs.recall(key)
         assert record is not None
         assert new.blobs.read(record["waveform"])
     assert len(store.runs.read("run").steps) == len(backend.entries("runs"))

@@ -129,18 +129,18 @@ def test_memory_lasts_as_long_as_the_blobs_it_mentions(store: Store, backend: Ba
     content = b"features of a recording"
     features = store.blobs.add(content)
     record = {"features": features, "original": digest_of(b"not stored here"), "n": 3}
-    assert store.recall("abcd") is None
-    store.memorize("abcd", record)
-    assert store.recall("abcd") == record
+    assert store.blobs.recall("abcd") is None
+    store.blobs.memorize("abcd", record)
+    assert store.blobs.recall("abcd") == record
     store.blobs.flush()
-    assert Store(store.url).recall("abcd") == record
+    assert Store(store.url).blobs.recall("abcd") == record
 
     (pack,) = backend.entries("blobs")
     backend.write(pack.name, content[:5])
-    assert Store(store.url).recall("abcd") is None
+    assert Store(store.url).blobs.recall("abcd") is None
     with pytest.raises(ArtifactCorrupt):
         Store(store.url).blobs.read(features)
-    assert Store(store.url).recall("abcd") is None
+    assert Store(store.url).blobs.recall("abcd") is None
 
 
 def test_damage_is_the_error_of_a_step_also_where_a_record_of_its_run_has_no_seal(
@@ -188,7 +188,7 @@ def test_a_record_that_is_not_whole_counts_as_none(store: Store, backend: Backen
 def every_record(store: Store) -> dict[str, Callable[[], object]]:
     """A result, a memory and a record of a run, and how each is read."""
     store.save_result(Result("stage", "key1", {}, verdicts=(Verdict("gate", "block"),)))
-    store.memorize("abcd", {"gate": "block"})
+    store.blobs.memorize("abcd", {"gate": "block"})
     store.blobs.flush()
     (index,) = store.entries("memo")
     store.runs.write(RUN_ID, step_record("train", metrics={"block": 1.0}))
@@ -261,8 +261,8 @@ def test_a_name_that_could_leave_its_place_is_refused(store: Store, name: str) -
         lambda: store.runs.read(name).steps,
         lambda: store.find_result(name),
         lambda: store.save_result(Result("stage", name, {})),
-        lambda: store.recall(name),
-        lambda: store.memorize(name, {}),
+        lambda: store.blobs.recall(name),
+        lambda: store.blobs.memorize(name, {}),
         lambda: store.checkpoint(name),
     ):
         with pytest.raises(ConfigError, match="cannot name a record"):

@@ -173,7 +173,7 @@ def test_killed_anywhere_and_begun_again_it_ends_the_same(
 def test_what_nobody_can_say_whose_it_is_goes_too(store: Store, subject: str) -> None:
     place = Path(store.url)
     refused = store.blobs.add(b"RIFF: the waveform of a recording that stands in no table")
-    store.memorize("ab" * 32, {"waveform": refused})
+    store.blobs.memorize("ab" * 32, {"waveform": refused})
     store.blobs.flush()
     damaged = place / "corrupt/blobs/aa/damaged"
     damaged.parent.mkdir(parents=True)
@@ -184,7 +184,7 @@ def test_what_nobody_can_say_whose_it_is_goes_too(store: Store, subject: str) ->
     os.utime(left, (time.time() - 100, time.time() - 100))
     erase(store, subject)
     assert not store.blobs.exists(refused)
-    assert store.recall("ab" * 32) is None
+    assert store.blobs.recall("ab" * 32) is None
     assert not damaged.exists()
     assert store.checkpoint("cd" * 32).load() is None
     assert not left.exists()

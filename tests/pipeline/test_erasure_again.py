@@ -96,7 +96,7 @@ def test_what_a_step_that_was_killed_meanwhile_left_goes_and_is_reported(
     """An ingest stores a waveform and remembers it long before there is a table that names it."""
     first, _ = erase(store, subject)
     waveform = store.blobs.add(b"RIFF: what the ingest had heard of the person")
-    store.memorize("ab" * 32, {"waveform": waveform})
+    store.blobs.memorize("ab" * 32, {"waveform": waveform})
     store.blobs.flush()
     place = Path(tempfile.gettempdir()) / "spira-abcd1234"  # nobody holds it
     place.mkdir()
@@ -104,7 +104,7 @@ def test_what_a_step_that_was_killed_meanwhile_left_goes_and_is_reported(
     second, changed = erase(store, tombstone_tag(subject))
     assert changed
     assert not store.blobs.exists(waveform)
-    assert store.recall("ab" * 32) is None
+    assert store.blobs.recall("ab" * 32) is None
     assert not place.exists()
     assert second["removed"] == first["removed"]
     assert second["replaces"] == first["audit"]

@@ -123,9 +123,9 @@ def test_only_features_that_nothing_needs_go_and_only_when_it_is_said(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     left = store.blobs.add(b"features that no table came to name")
-    store.memorize("ab" * 32, {"features": left})
+    store.blobs.memorize("ab" * 32, {"features": left})
     waveform = store.blobs.add(b"a waveform that no table came to name")
-    store.memorize("cd" * 32, {"waveform": waveform})
+    store.blobs.memorize("cd" * 32, {"waveform": waveform})
     store.blobs.flush()
     for path in Path(store.url).rglob("blobs/*/*"):
         old = time.time() - 3 * 86_400

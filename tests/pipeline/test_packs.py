@@ -30,7 +30,7 @@ def digests(store: Store) -> list[str]:
     """Seven contents in one pack, each remembered under a key of its own."""
     found = [store.blobs.add(content) for content in CONTENTS]
     for number, digest in enumerate(found):
-        store.memorize(f"key{number}", {"waveform": digest, "n": number})
+        store.blobs.memorize(f"key{number}", {"waveform": digest, "n": number})
     store.blobs.flush()
     return found
 
@@ -42,16 +42,16 @@ def test_many_contents_are_two_files_and_each_is_read_by_its_digest(
     for other in (store, Store(store.url)):
         assert [other.blobs.read(digest) for digest in digests] == CONTENTS
         assert [other.blobs.size(digest) for digest in digests] == list(map(len, CONTENTS))
-        assert other.recall("key3") == {"waveform": digests[3], "n": 3}
+        assert other.blobs.recall("key3") == {"waveform": digests[3], "n": 3}
     listed = {entry.name[-64:]: entry.size for entry in store.blobs.entries()}
     assert listed == {d[-64:]: len(c) for d, c in zip(digests, CONTENTS, strict=True)}
 
 
 def test_a_content_can_be_read_before_its_pack_is_stored(store: Store) -> None:
     digest = store.blobs.add(b"not stored yet")
-    store.memorize("abcd", {"features": digest})
+    store.blobs.memorize("abcd", {"features": digest})
     assert store.blobs.read(digest) == b"not stored yet"
-    assert store.recall("abcd") == {"features": digest}
+    assert store.blobs.recall("abcd") == {"features": digest}
     assert not Store(store.url).blobs.exists(digest)
 
 
@@ -106,8 +106,8 @@ def test_a_content_that_is_deleted_leaves_no_byte_and_the_others_stay(
     assert CONTENTS[3] in everything
     for other in (store, Store(store.url)):
         assert not other.blobs.exists(digests[5])
-        assert other.recall("key5") is None
-        assert other.recall("key6") is not None
+        assert other.blobs.recall("key5") is None
+        assert other.blobs.recall("key6") is not None
         assert other.blobs.read(digests[6]) == CONTENTS[6]
     store.blobs.delete_all(set(digests))
     assert backend.entries("") == []
@@ -126,7 +126,7 @@ def test_damage_costs_the_damaged_content_alone(
     with pytest.raises(ArtifactCorrupt, match="computed again"):
         reader.blobs.read(digests[4])
     assert backend.read(f"corrupt/{pack.name}") is not None
-    assert reader.recall("key4") is None
+    assert reader.blobs.recall("key4") is None
     whole = [0, 1, 2, 3, 5, 6]
     new = Store(store.url)
     assert [new.blobs.read(digests[n]) for n in whole] == [CONTENTS[n] for n in whole]
@@ -141,8 +141,8 @@ def test_a_pack_that_was_cut_short_is_computed_again(
     (pack,) = backend.entries("blobs")
     backend.write(pack.name, b"".join(CONTENTS)[: len(CONTENTS[0]) + 3])
     reader = Store(store.url)
-    assert reader.recall("key0") is not None
-    assert reader.recall("key1") is None
+    assert reader.blobs.recall("key0") is not None
+    assert reader.blobs.recall("key1") is None
     assert reader.blobs.add(CONTENTS[1]) == digests[1]
     reader.blobs.flush()
     assert Store(store.url).blobs.read(digests[1]) == CONTENTS[1]

@@ -141,7 +141,7 @@ def test_what_a_run_used_lately_stays(store: Store, tmp_path: Path) -> None:
 def test_leftovers_go(store: Store, tmp_path: Path) -> None:
     policy = write_policy(tmp_path / "p")
     loose = store.blobs.add(b"a waveform that no table came to name")
-    store.memorize("ab" * 32, {"waveform": loose})
+    store.blobs.memorize("ab" * 32, {"waveform": loose})
     store.blobs.flush()
     store.checkpoint("cd" * 32).save(b"state")
     damaged = Path(store.url) / "corrupt/blobs/x"
@@ -149,7 +149,7 @@ def test_leftovers_go(store: Store, tmp_path: Path) -> None:
     damaged.write_bytes(b"half")
     assert kinds(sweep(store, policy, 5)) == {"GARBAGE"}
     assert not store.blobs.exists(loose)
-    assert store.recall("ab" * 32) is None
+    assert store.blobs.recall("ab" * 32) is None
     assert kinds(sweep(store, policy, 15)) == {"CHECKPOINTS"}
     assert kinds(sweep(store, policy, 25)) == {"DAMAGED"}
     assert not damaged.exists()
