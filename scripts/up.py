@@ -241,39 +241,31 @@ class Keeper:
         done = home / f"migrated-{pins}"
         if done.exists():
             return
-        self._say("preparing Airflow's database")
         home.mkdir(parents=True, exist_ok=True)
-        log = self.state / "migrate.log"
-        with log.open("wb") as file:
-            process = subprocess.run(
-                [sys.executable, "-m", "airflow", "db", "migrate"],
-                check=False,
-                env=environment,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        if process.returncode != 0:
-            raise CannotStart(f"Airflow's database could not be made; see {log}:\n{_tail(log)}")
+        self._make("Airflow", [sys.executable, "-m", "airflow", "db", "migrate"], environment)
         done.touch()
 
     def _make_registry(self, file: Path, environment: dict[str, str]) -> None:
         """Make MLflow's database, once: its server and the worker would both migrate a new one."""
-        if file.exists():
-            return
-        self._say("preparing MLflow's database")
-        log = self.state / "registry.log"
-        make = "import sys; from spira_tasks.tracking import Tracker; Tracker(sys.argv[1])"
-        with log.open("wb") as opened:
+        if not file.exists():
+            make = "import sys; from spira_tasks.tracking import Tracker; Tracker(sys.argv[1])"
+            self._make("MLflow", [sys.executable, "-c", make, f"sqlite:///{file}"], environment)
+
+    def _make(self, server: str, command: list[str], environment: dict[str, str]) -> None:
+        """Make the database of a server."""
+        self._say(f"preparing {server}'s database")
+        log = self.state / f"{server.lower()}-database.log"
+        with log.open("wb") as file:
             process = subprocess.run(
-                [sys.executable, "-c", make, f"sqlite:///{file}"],
+                command,
                 check=False,
                 env=environment,
                 cwd=ROOT,
-                stdout=opened,
+                stdout=file,
                 stderr=subprocess.STDOUT,
             )
         if process.returncode != 0:
-            raise CannotStart(f"MLflow's database could not be made; see {log}:\n{_tail(log)}")
+            raise CannotStart(f"{server}'s database could not be made; see {log}:\n{_tail(log)}")
 
     def _wait_until_ready(self) -> None:
         waiting = {
