@@ -38,6 +38,11 @@ class StageConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """The inputs, or the outputs, of a stage that has none."""
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """What the runner has to know of a stage."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from spira_services.stages.snapshot import snapshots
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 SPEC = StageSpec(outside=True)  # it deletes
 
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
+Inputs = Nothing
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from spira_services.retraining import Rule, rule
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ VARIABLE = "SPIRA_SNAPSHOTS"
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
+Inputs = Nothing
 
 
 @dataclass(frozen=True)

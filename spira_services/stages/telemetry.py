@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from spira_services.serving.telemetry import Rule, rule
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 SPEC = StageSpec(outside=True)  # it reads the database of the services, and deletes
 
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
+Inputs = Nothing
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError
 
@@ -17,19 +16,10 @@ if TYPE_CHECKING:
 SPEC = StageSpec(outside=True)  # each decision is an event of the audit log
 
 Text = Annotated[str, Field(max_length=500)]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
-
-
-@dataclass(frozen=True)
-class Outputs:
-    pass
-
-
 Act = Literal["approve", "refuse", "waive", "release", "hold"]
+
+Inputs = Nothing
+Outputs = Nothing
 
 
 class Config(StageConfig):

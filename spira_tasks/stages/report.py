@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spira_tasks import scratch
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 # it reads other steps, the registry and the audit log
 SPEC = StageSpec(outside=True, audit="report")
 
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
+Inputs = Nothing
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -13,19 +12,9 @@ if TYPE_CHECKING:
 
 SPEC = StageSpec(outside=True)  # it deletes
 
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
-
-
-@dataclass(frozen=True)
-class Outputs:
-    pass
-
-
-class Config(StageConfig):
-    pass
+Inputs = Nothing
+Outputs = Nothing
+Config = StageConfig
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:

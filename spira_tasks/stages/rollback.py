@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -15,15 +14,8 @@ if TYPE_CHECKING:
 
 SPEC = StageSpec(outside=True)  # it moves the champion; the decision is an event of the audit log
 
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
-
-
-@dataclass(frozen=True)
-class Outputs:
-    pass
+Inputs = Nothing
+Outputs = Nothing
 
 
 class Config(StageConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -20,13 +20,8 @@ class Inputs:
     plan: Directory  # plan.json
 
 
-@dataclass(frozen=True)
-class Outputs:
-    pass
-
-
-class Config(StageConfig):
-    pass
+Outputs = Nothing
+Config = StageConfig
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 from spira_tasks.errors import ConfigError
 
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 SPEC = StageSpec(outside=True)  # it runs other steps
 MAX_TRIALS = 500  # of a round; Airflow maps a task over 1024 at most
 
-
-@dataclass(frozen=True)
-class Inputs:
-    pass
+Inputs = Nothing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeInt
 
-from spira_tasks.config import StageConfig, StageSpec
+from spira_tasks.config import Nothing, StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ class Inputs:
     plan: Directory  # plan.json
 
 
-@dataclass(frozen=True)
-class Outputs:
-    pass
+Outputs = Nothing
 
 
 class Config(StageConfig):
