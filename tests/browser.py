@@ -15,9 +15,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NEEDS_CHROMIUM = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
 WAIT_SECONDS = 60.0
 LEFT = ("Inspected target navigated", "Execution context was destroyed", "Cannot find context")
 

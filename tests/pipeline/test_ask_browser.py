@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Page
+from browser import NEEDS_CHROMIUM, Page
 from collecting import Collection
 from in_use import put_into_use
 from on_phone import NARROW, address, kept, network, record, voice, wav
@@ -18,10 +18,7 @@ from spira_services.serving.tables import ACTIONS, INFERENCES, PREDICTIONS
 from spira_tasks.artifacts import Store
 from spira_tasks.tracking import Tracker
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 NUMBER = "12345678D"
 HEADS = {"positive": "The model heard signs", "negative": "The model heard no signs"}
 # Of any store of the browser: what was kept of what a model said.

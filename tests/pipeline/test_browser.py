@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from browser import CHROMIUM, Page, chromium
+from browser import NEEDS_CHROMIUM, Page, chromium
 from started import Up
 
 from spira_tasks.artifacts import Store
@@ -25,10 +25,7 @@ from spira_tasks.errors import GateRejected
 from spira_tasks.provenance import ROOT
 from spira_tasks.runner import run_step
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 DAG = "spira_continuous_training"
 RUN_SECONDS = 1800.0
 DEMO = (ROOT / ".spira" / "demo-cohort-400", 30)  # what `make demo` ingests, and its epochs

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Page
+from browser import NEEDS_CHROMIUM, Page
 from collecting import Collection
 from numpy.typing import NDArray
 from on_phone import NARROW, RATE_HZ, address, enrol, kept, network, phone, record, voice, wav
@@ -25,10 +25,7 @@ from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
 from spira_tasks.intake import audio_reader
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 RECORDED = ("AMBIENT", "VOWEL", "SENTENCE")  # the rhyme is skipped
 NUMBER = "12345678D"  # of which the letter is right
 STORED = (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from browser import CHROMIUM, Page, chromium
+from browser import NEEDS_CHROMIUM, Page, chromium
 from collecting import ANSWERS, session
 from labelling import Ward, ward
 from sqlalchemy import select
@@ -16,10 +15,7 @@ from spira_services.labels.store import LABEL, events_as_of
 
 __all__ = ["ward"]  # the fixture
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 
 def press(page: Page, key: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import optional
 import pytest
-from browser import CHROMIUM, Page, chromium
+from browser import NEEDS_CHROMIUM, Page, chromium
 from run_facts import AT, BY_LABEL, BY_SITE, endings, facts, history, verdict
 
 from expectations.words import LANGUAGES
@@ -18,10 +18,7 @@ from spira_tasks.contract.verdict import Number
 from spira_tasks.reports import pages
 from spira_tasks.reports.facts import SignalQuality
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 PHONE, DESK = 360, 1280
 NAMES = [f"{page}.{language}.html" for page in pages.PAGES for language in ("pt", "en")]

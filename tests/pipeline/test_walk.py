@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from browser import CHROMIUM
+from browser import NEEDS_CHROMIUM
 from collecting import Collection, Session
 from on_phone import RATE_HZ, enrol, kept, phone, record, wav
 from small_run import SETTINGS
@@ -37,10 +37,7 @@ from spira_tasks.contract.pipelines import SNAPSHOT, TRAINING
 from spira_tasks.errors import GateRejected
 from spira_tasks.runner import run_step
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 Row = dict[str, str]
 
 
