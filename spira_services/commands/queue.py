@@ -20,10 +20,8 @@ def show_queue() -> None:
     """
     from spira_services.serving.queue import open_queue
 
-    with opened() as engine:
-        queue = open_queue(engine)
+    with opened() as engine, closing(open_queue(engine)) as queue:
         depth, dead = queue.depth(), queue.dead()
-        queue.close()
     age = "" if depth.oldest_seconds is None else f"; the oldest for {depth.oldest_seconds:.0f} s"
     print(f"{depth.n_waiting} wait, {depth.n_leased} were taken and are not done{age}")
     print(f"{depth.n_dead} have no answer" + ":" * bool(dead))
@@ -41,10 +39,8 @@ def replay(
     """
     from spira_services.serving.queue import open_queue
 
-    with opened() as engine:
-        queue = open_queue(engine)
+    with opened() as engine, closing(open_queue(engine)) as queue:
         n = queue.replay(inference)
-        queue.close()
     print(f"{n}{f' of {len(inference)}' if inference else ''} are tried again")
 
 
@@ -72,8 +68,6 @@ def refill() -> None:
     from spira_services.serving import relay
     from spira_services.serving.queue import open_queue
 
-    with opened() as engine:
-        queue = open_queue(engine)
+    with opened() as engine, closing(open_queue(engine)) as queue:
         n = relay.refill(engine, queue)
-        queue.close()
     print(f"{n} wait for an answer, and are on the queue")

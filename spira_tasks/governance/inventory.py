@@ -125,14 +125,11 @@ class Survey:
         """Every table that is still there, with its digest."""
         return read_tables(self.store, self.tables)
 
-    def subjects(self) -> set[str]:
-        """Every pseudonym that a table has."""
-        tables = (table["subject_id"] for _, table in self.read_tables() if "subject_id" in table)
-        return {str(subject) for column in tables for subject in column.dropna().unique()}
-
     def subjects_of(self, tag: str) -> set[str]:
         """The pseudonym with this tombstone's tag, where a table has it: none or one."""
-        return {subject for subject in self.subjects() if tombstone_tag(subject) == tag}
+        tables = (table["subject_id"] for _, table in self.read_tables() if "subject_id" in table)
+        known = {str(subject) for column in tables for subject in column.dropna().unique()}
+        return {subject for subject in known if tombstone_tag(subject) == tag}
 
     def find(self, known: Holding) -> Holding:
         """Everything of the subject that is in the store.
