@@ -40,6 +40,7 @@ def ask(
     from spira_services.serving.inferences import Backlog, Inferences, SentInference
     from spira_services.serving.queue import open_queue
     from spira_services.serving.relay import Relay
+    from spira_services.web import Refused
     from spira_services.welcome import this_computer
     from spira_tasks.artifacts.blobs import hex_of
 
@@ -50,7 +51,10 @@ def ask(
             device = this_computer(connection)
             uploads.note(connection, device.device_id, sha256, file.stat().st_size)
         sent = SentInference(sha256=sha256, recorded_at=now())
-        asked = Inferences(engine, blobs, Backlog(engine)).ask(device, uuid4(), sent)
+        try:
+            asked = Inferences(engine, blobs, Backlog(engine)).ask(device, uuid4(), sent)
+        except Refused as refused:  # too many wait: nothing else is wrong with what is sent here
+            raise ServiceUnavailable(str(refused)) from None
         print(f"stored as {asked.inference_id}; waiting for a worker", file=sys.stderr)
         found = _awaited(engine, asked.inference_id, wait)
     print(found.model_dump_json(indent=1) if as_json else _answer_in_words(found))

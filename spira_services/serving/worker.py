@@ -53,6 +53,10 @@ ASKED = (
     .join(OUTBOX)
     .where(INFERENCES.c.inference_id == bindparam("of_message"))
 )
+NO_MODEL = (
+    "no version of the model may serve, so nothing is answered: promote one by a training, or see "
+    "python -m spira_tasks model list"
+)
 NOWHERE = f"sha256:{'0' * 64}"  # a digest that the store is asked for
 # What a worker waits for; of a key that was changed, or a right that lacks, a ConfigError says so.
 AWAY = (ServiceUnavailable, ConfigError, SQLAlchemyError, OSError)
@@ -99,15 +103,15 @@ class Worker:
             self._turned = time.monotonic()
             self.models.settle()
             if self.models.serving is None:
-                if until_empty and self.models.is_followed:
-                    raise ConfigError(
-                        "no version of the model may serve, so nothing is answered: promote one by "
-                        "a training, or see python -m spira_tasks model list"
-                    )
+                if self.models.is_followed:
+                    if until_empty:
+                        raise ConfigError(NO_MODEL)
+                    self._say(NO_MODEL)
                 self.stopping.wait(WAIT_SECONDS)
                 continue
             try:
                 messages = self.queue.take(1, WAIT_SECONDS)
+                self._said = ""
                 for message in messages:
                     self._is_working = True
                     n_answered += self._work(message)
@@ -252,7 +256,7 @@ class Worker:
             if tried and self.models.is_champion(tried):
                 # else it would still be tried after a rollback from it
                 with self.engine.begin() as connection:
-                    router.stop(connection, by="worker", why="its version is the champion")
+                    router.stop(connection, by=router.WORKER, why="its version is the champion")
                 route = None
             self.route = route
         except ConfigError as error:  # another worker was first
@@ -287,6 +291,10 @@ class Worker:
                 log.info("%s", error)
             except SQLAlchemyError as error:
                 log.error("the route is not judged (%s)", type(error).__name__)
+            except Exception:  # nobody would see that its version does worse
+                log.exception("the route cannot be judged, so it is closed")
+                with suppress(ConfigError, SQLAlchemyError), self.engine.begin() as connection:
+                    router.stop(connection, by=router.WORKER, why="its version cannot be compared")
             self.stopping.wait(20 * (time.thread_time() - begun))
 
     def shadow(self) -> None:
@@ -365,14 +373,18 @@ class Worker:
         self.queue.bury(message, reason)
         log.error("an inference has no answer after %d tries: %s", n_tries, reason)
 
+    def _say(self, what: str) -> None:
+        """Log what keeps this from answering, once."""
+        if what != self._said:
+            log.error("%s", what)
+        self._said = what
+
     def _wait(self, error: Exception) -> None:
         """Wait until database and store answer: no message is taken meanwhile."""
         while not self.stopping.wait(AWAY_SECONDS):
             self._turned = time.monotonic()
             said = str(error) if isinstance(error, SpiraError) else type(error).__name__
-            if said != self._said:
-                self._said = said
-                log.error("the store, the database or the queue is waited for: %s", said)
+            self._say(f"the store, the database or the queue is waited for: {said}")
             try:
                 with reading(self.engine) as connection:
                     connection.execute(select(1))
@@ -380,7 +392,6 @@ class Worker:
             except AWAY as still:
                 error = still
             else:
-                self._said = ""
                 return
 
 
@@ -400,6 +411,6 @@ def note_refused(engine: Engine) -> Callable[[str, str, str], None]:
             route = router.open_route(connection)
         if route is not None and route.version == number:
             with suppress(ConfigError), engine.begin() as connection:  # another worker was first
-                router.stop(connection, by="worker", why="its version may not or cannot serve")
+                router.stop(connection, by=router.WORKER, why="its version may not or cannot serve")
 
     return note

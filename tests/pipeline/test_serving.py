@@ -38,6 +38,7 @@ from spira_services.events import EVENTS
 from spira_services.server import watched
 from spira_services.serving import router
 from spira_services.serving import worker as rules
+from spira_services.serving.inferences import Backlog
 from spira_services.serving.models import Models, Version
 from spira_services.serving.queue import QUEUE, SqlQueue
 from spira_services.serving.tables import INFERENCES, PREDICTIONS
@@ -396,6 +397,9 @@ def test_the_command_line_does_not_wait_for_ever_where_no_worker_runs(
     assert "start one by `python -m spira_services work`" in line
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(INFERENCES)).scalar() == 1
+    monkeypatch.setattr(Backlog, "room", lambda *_: 0)
+    assert main(["ask", str(tmp_path / "calm")]) == EXIT_UNAVAILABLE
+    assert "too many wait for an answer" in capsys.readouterr().err
 
 
 def started(tmp_path: Path, store: Store, *arguments: str) -> subprocess.Popen[str]:
@@ -424,6 +428,30 @@ def test_answers_after_the_end_of_a_route_are_compared_with_nothing(
         threads.submit(worker.judge)
         until(lambda: not worker._is_compared.is_set())  # or it would turn without a pause
         worker.stopping.set()
+    models.close()
+
+
+def test_a_route_that_cannot_be_judged_is_closed(
+    store: Store,
+    engine: Engine,
+    asker: Asker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(router, "LIMITS", ROOT / "expectations" / "telemetry.toml")  # not its own
+    models = Models(store, lambda *_: None)
+    worker = rules.Worker(engine, asker.blobs, SqlQueue(engine), models)
+    with engine.begin() as connection:
+        worker.route = router.start(
+            connection, "canary", "2", 0.5, by="cli:test", why="to see what it does"
+        )
+    worker._is_compared.set()
+    with ThreadPoolExecutor() as threads:
+        judging = threads.submit(worker.judge)
+        until(lambda: judging.done() or opened(engine) is None)
+        assert not judging.done()  # it goes on
+        worker.stopping.set()
+    assert "cannot be judged" in caplog.text
     models.close()
 
 
