@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,12 @@ TRIED_SECONDS = 10.0  # of a version that is tried: then the champion answers
 BEAT_SECONDS = 1.0
 POLL_SECONDS = 2.0
 STOP_SECONDS = 10.0
+AGAIN_SECONDS = 300.0  # until what could not serve is tried again: it may have been a full disk
 SLACK = 3.0  # of the limit of time: it was measured on another machine
+FIELDS = {  # of an answer, that a worker writes
+    *("version", "probability", "decision", "record_again", "unusual"),
+    *("window_scores", "operating_point"),
+}
 
 
 class ModelFailed(Exception):
@@ -160,12 +166,12 @@ class Version:
 
     def prepare(self) -> None:
         """Make it ready; raises VersionBroken where it is not as it was registered."""
-        self._golden = package.golden(self.folder)
         try:
+            self._golden = package.golden(self.folder)
             about = json.loads((self.folder / package.DATA / "classifier.json").read_text())
             self.feature_schema = digest_of(canonical_json(about["features"]))
             self._seconds = SLACK * self._golden.limits["cpu_seconds"]
-        except (FileNotFoundError, KeyError, ValueError) as error:
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
             name = type(error).__name__
             raise _broken(self.number, f"does not say what is needed ({name})") from None
         self._checked(self._started())
@@ -176,7 +182,7 @@ class Version:
         Raises
         ------
         ModelFailed
-            Where the golden clips are answered still: it is this file.
+            Where the golden clips are answered still: it is this file.  Or it was closed.
         VersionBroken
             Where they are not.
         """
@@ -213,27 +219,37 @@ class Version:
 
     def _restart(self) -> None:
         try:
-            self._checked(self._started())
+            with suppress(ModelFailed):  # it was closed
+                self._checked(self._started())
         except VersionBroken as error:
             self._broken = error
 
     def _started(self, beat: Callable[[], None] = lambda: None) -> ModelProcess:
+        self._check_open()
         process = self._process = ModelProcess(self.folder, self.nice)
         try:
-            if self._is_closed:  # by another thread
-                raise ModelFailed("closed")
+            self._check_open()
             process.load(beat)
         except ModelFailed as failed:
             process.close()
+            self._check_open()
             raise _broken(self.number, f"does not start ({failed.reason})") from None
         return process
+
+    def _check_open(self) -> None:
+        """Raise ModelFailed where another thread has closed it: nothing is wrong with it then."""
+        if self._is_closed:
+            raise ModelFailed("closed")
 
     def _checked(self, process: ModelProcess, beat: Callable[[], None] = lambda: None) -> None:
         """Answer the golden clips as when it was registered, within the limit of time."""
         try:
             answers = [process.answer(clip.content, beat) for clip in self._golden.clips]
         except ModelFailed as failed:
+            self._check_open()
             raise _broken(self.number, f"fails a golden clip ({failed.reason})") from None
+        if any(FIELDS - answer.keys() for answer in answers):
+            raise _broken(self.number, "answers in a form that this worker does not know")
         if differing := self._golden.differences(answers):
             fields = ", ".join(sorted({field for _, field in differing}))
             raise _broken(self.number, f"answers golden clips otherwise ({fields})")
@@ -247,6 +263,16 @@ class Version:
         if self._process is not None:
             self._process.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _against(tracker: Tracker, number: str) -> str:
+    """Why a version is tried no more, which people decide meanwhile; empty where it may be."""
+    try:
+        found = tracker.version(number)
+    except ConfigError as error:  # somebody deleted it on MLflow's page
+        return str(error)
+    refused = found.is_refused or found.contains_erased
+    return "it was refused, or learned from a person who was erased" if refused else ""
 
 
 def _broken(number: str, why: str) -> VersionBroken:
@@ -270,7 +296,7 @@ class Models:
         self._lock = threading.Lock()  # of what follows
         self._ready: dict[str, Version] = {}
         self._retired: list[Version] = []
-        self._broken: set[str] = set()
+        self._broken: dict[str, float] = {}  # by number, when it is tried again
         self._unsaid: list[tuple[str, str, str]] = []  # of ``refused``
         self._aliases: Mapping[str, str] = {}
         self._wanted: Mapping[str, int] = {}  # number and niceness
@@ -369,11 +395,15 @@ class Models:
             kept = {n: one for n, one in self._ready.items() if wanted.get(n) == one.nice}
             self._retired += [one for n, one in self._ready.items() if n not in kept]
             self._ready = kept
-            self._broken &= wanted.keys()  # what is asked for again is tried again
+            # What was asked for no more is tried at once when it is asked for again.
+            self._broken = {n: at for n, at in self._broken.items() if n in wanted}
         loading = self._loading
         if loading is not None and wanted.get(loading.number) != loading.nice:
             loading.close()  # nobody waits for it any more
-        missing = [n for n in reversed(wanted) if n not in kept and n not in self._broken]
+        moment = time.monotonic()
+        missing = [
+            n for n in reversed(wanted) if n not in kept and self._broken.get(n, moment) <= moment
+        ]
         if not missing:
             self.is_followed = True
         elif not self._preparing.is_alive():  # the champion first
@@ -381,10 +411,9 @@ class Models:
             asked = (tracker, number, wanted[number])
             self._preparing = threading.Thread(target=self._prepare, args=asked, daemon=True)
             self._preparing.start()
-        if also and also[0] != aliases.get(CHAMPION) and (tried := self.get(also[0])):
-            found = tracker.version(also[0])  # people may refuse it while it is tried
-            if found.is_refused or found.contains_erased:
-                self.drop(tried, f"version {found.version} of the model is tried no more: refused")
+        tried = self.get(also[0]) if also and also[0] != aliases.get(CHAMPION) else None
+        if tried and (why := _against(tracker, tried.number)):
+            self.drop(tried, f"version {tried.number} of the model is tried no more: {why}")
         while self._unsaid:
             self._refused(*self._unsaid[0])
             self._unsaid.pop(0)
@@ -407,6 +436,8 @@ class Models:
         except (VersionBroken, package.Refused) as error:
             if self._wanted.get(number) == nice and not self._stopping.is_set():
                 self._refuse(registered, str(error))
+        except ModelFailed:  # it was closed, as nobody asks for it any more
+            pass
         except (SpiraError, OSError) as error:
             if isinstance(error, ConfigError) and not registered.classifier:
                 self._refuse(registered, str(error))  # the registry has it no more
@@ -422,5 +453,5 @@ class Models:
 
     def _refuse(self, registered: Registered, why: str) -> None:
         with self._lock:
-            self._broken.add(registered.version)
+            self._broken[registered.version] = time.monotonic() + AGAIN_SECONDS
             self._unsaid.append((registered.version, registered.classifier, why))
