@@ -39,7 +39,6 @@ def comparison(found: dict[str, Any], folder: Path) -> list[Path]:
         seeds = list(arm["seeds"].values())
         axes.plot(seeds, [place] * len(seeds), "|", color=GREY)
     axes.set(xlabel="with 95 % interval; | each seed", xlim=(0, 1.02))
-    axes.legend(loc="lower left", fontsize=8, frameon=False)
     figures["costs"] = canvas("Cost of each arm")
     axes = figures["costs"][1]
     for shift, name, colour in ((0.2, "cpu_seconds", BLUE), (-0.2, "gpu_seconds", ORANGE)):
@@ -47,10 +46,13 @@ def comparison(found: dict[str, Any], folder: Path) -> list[Path]:
         places = np.arange(len(arms)) + shift
         axes.barh(places, hours, height=0.4, color=colour, label=name[:3].upper())
     axes.set(xlabel="hours")
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
     files = []
+    longest = max((len(arm["name"]) for arm in arms), default=0)
     for name, (figure, axes) in figures.items():
         axes.set(yticks=range(len(arms)), yticklabels=[arm["name"] for arm in arms])
+        axes.tick_params(axis="y", labelsize=8)
+        figure.set_size_inches(5 + 0.07 * longest, max(4.6, 1.6 + 0.3 * len(arms)))
+        figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=2)
         if found["synthetic"]:
             figure.text(0.5, 0.01, SYNTHETIC, ha="center", fontsize=7, color=GREY)
         files.append(folder / f"{name}.png")

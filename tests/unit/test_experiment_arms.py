@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 
 from spira_tasks.artifacts import Store
 from spira_tasks.errors import ConfigError
 from spira_tasks.evaluation.comparison import mcnemar
 from spira_tasks.evaluation.stability import median_seed
-from spira_tasks.experiments import declaration
+from spira_tasks.experiments import declaration, plots
 from spira_tasks.experiments.comparison import Arm, compare, holm, published
 from spira_tasks.experiments.declaration import Search, parse
 from spira_tasks.experiments.search import Point, best, propose
@@ -254,3 +256,22 @@ def test_few_people_are_neither_counted_nor_measured() -> None:
     assert found["n_patients"] is None
     assert "conditions" not in found["arms"][0]
     assert found["pairs"] == []
+
+
+def test_nothing_of_a_plot_is_cut_off_where_arms_are_many_and_their_names_long(
+    tmp_path: Path,
+) -> None:
+    def arm(n: int) -> dict[str, Any]:
+        estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
+        return {
+            "name": f"spiraconv_v2, dropout=0.{n}, learning_rate=0.00{n}, batch_size={n}",
+            "seeds": {"1": 0.7},
+            "conditions": {"clean": {"auc": estimate}, "noise": {"auc": estimate}},
+            "costs": {"cpu_seconds": 3600.0 * n, "gpu_seconds": 0.0},
+        }
+
+    found = {"metric": "auc", "synthetic": True, "arms": [arm(n) for n in range(18)]}
+    for file in plots.comparison(found, tmp_path):
+        pixels = imread(file)[..., :3]
+        edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+        assert all((edge == 1).all() for edge in edges), file.name
