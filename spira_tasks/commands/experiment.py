@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import subprocess
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from spira_tasks import scratch
 from spira_tasks.commands import AsJson, Commands, OpenStore, find_run, print_json, print_table
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_REJECTED
+from spira_tasks.contract.pipelines import EXPERIMENT
 from spira_tasks.contract.place import COMMAND
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 
 EXAMPLES = """\
 examples:
   python -m spira_tasks experiment experiments/networks.toml --data .spira/cohort
   python -m spira_tasks experiment experiments/networks.toml --trials 4   # goes on where it was
+  python -m spira_tasks experiment experiments/networks.toml --jobs 4     # four at a time
 """
 
 if TYPE_CHECKING:
-    from spira_tasks.experiments.trials import Runs
+    from spira_tasks.experiments.trials import Runs, Trial
 
 MOST_FAILURES = 10  # that are printed
+POLL_SECONDS = 0.1
+MOST_IDLE = 3  # rounds in which every trial is killed
 
 app = Commands()
 
@@ -42,6 +53,9 @@ def experiment(
         int | None,
         Option("--trials", min=0, help="stop after so many; 0: only say what is missing"),
     ] = None,
+    n_jobs: Annotated[
+        int, Option("--jobs", min=1, help="trials at a time; more than one are processes")
+    ] = 1,
     again: Annotated[bool, Option("--retry", help="try trials again that failed before")] = False,
     expired: Annotated[bool, Option("--expired", help="also where its end has passed")] = False,
     as_json: AsJson = False,
@@ -50,11 +64,13 @@ def experiment(
     from spira_tasks.experiments import comparison, declaration
     from spira_tasks.experiments.trials import Runs
 
-    one = declaration.read(file)
+    text = declaration.content(file)
+    one = declaration.parse(text, str(file))
     declaration.refuse_ended(one, may_be_over=expired)
     since = datetime.now(UTC).isoformat(timespec="seconds") if again else ""
     runs = Runs(one, data, store, since)
-    if not _run(runs, n_trials):
+    side_by_side = partial(_side_by_side, runs, text, n_jobs)
+    if not _run(runs, n_trials, side_by_side if n_jobs > 1 else partial(_in_turn, runs)):
         return EXIT_BUG if runs.has_bugs else 0
     found = comparison.publish(runs)
     if as_json:
@@ -173,37 +189,107 @@ def _interval(one: dict[str, float], sign: str = "") -> str:
     return f"{one['value']:{sign}.3f} ({one['low']:{sign}.3f} to {one['high']:{sign}.3f})"
 
 
-def _run(runs: Runs, n_trials: int | None) -> bool:
+def _run(
+    runs: Runs,
+    n_trials: int | None,
+    bring: Callable[[Sequence[Trial]], Iterator[tuple[Trial, float]]],
+) -> bool:
     """Run missing trials, at most so many; say whether none is missing."""
     log = logging.getLogger("spira_tasks")
-    if log.level == logging.INFO:  # the default: a line a trial is enough
-        log.setLevel(logging.WARNING)
-    started, n_run = time.monotonic(), 0
-    while (waiting := runs.next_round()).trials:
+    started, n_run, n_idle = time.monotonic(), 0, 0
+    while (waiting := runs.next_round()).trials:  # the first makes what all trials share
+        if log.level == logging.INFO:  # the default: a line a trial is enough
+            log.setLevel(logging.WARNING)
         runs.write_study()
-        for n, trial in enumerate(waiting.trials):
-            n_left = len(waiting.trials) - n + waiting.n_later
-            if n_run == n_trials:
-                print(
-                    f"{n_left} trials are missing, or fewer. Start it again to go on: what is "
-                    "finished is found",
-                    file=sys.stderr,
-                )
-                return False
-            begun = time.monotonic()
-            runs.run(trial)
+        trials = waiting.trials[: None if n_trials is None else n_trials - n_run]
+        for n, (trial, seconds) in enumerate(bring(trials), start=1):
             n_run += 1
+            n_left = len(waiting.trials) - n + waiting.n_later
             shown, metric = runs.shown(trial), runs.experiment.metric
             came_to = "failed" if runs.value(trial) is None else "done"
+            came_to = came_to if runs.record(trial) else "killed"
             came_to = came_to if shown is None else f"{metric} {shown:.3f}"
-            seconds = (time.monotonic() - started) / n_run * (n_left - 1)
+            left = (time.monotonic() - started) / n_run * n_left
             print(
-                f"{trial.where}: {came_to}, {time.monotonic() - begun:.1f} s; {n_left - 1} to go, "
-                f"about {_duration(seconds)}",
+                f"{trial.where}: {came_to}, {seconds:.1f} s; {n_left} to go, "
+                f"about {_duration(left)}",
                 file=sys.stderr,
             )
+        n_idle = 0 if any(map(runs.record, trials)) else n_idle + 1
+        if n_idle > MOST_IDLE:
+            raise ServiceUnavailable(
+                "every process of the missing trials is killed: see what does so, such as a lack "
+                "of memory, set fewer --jobs, and start it again"
+            )
+        if len(trials) < len(waiting.trials):
+            n_left = len(waiting.trials) - len(trials) + waiting.n_later
+            print(
+                f"{n_left} trials are missing, or fewer. Start it again to go on: what is "
+                "finished is found",
+                file=sys.stderr,
+            )
+            return False
     runs.write_study()
     return True
+
+
+def _in_turn(runs: Runs, trials: Sequence[Trial]) -> Iterator[tuple[Trial, float]]:
+    for trial in trials:
+        begun = time.monotonic()
+        runs.run(trial)
+        yield trial, time.monotonic() - begun
+
+
+def _side_by_side(
+    runs: Runs, text: str, n_jobs: int, trials: Sequence[Trial]
+) -> Iterator[tuple[Trial, float]]:
+    """Run trials as Airflow does, each as a process, so many at a time.
+
+    Yields each that has ended, and its seconds.
+
+    Raises
+    ------
+    ServiceUnavailable
+        When a process ended with an error.  One that is killed is run again in the next round.
+    """
+    with scratch.folder() as folder:
+        place = folder / "plan"
+        place.mkdir()
+        (place / "plan.json").write_text(json.dumps(runs.plan(text, trials)))
+        plan = runs.store.put_directory(place)
+    running: dict[subprocess.Popen[bytes], tuple[Trial, float]] = {}
+    waiting = deque(enumerate(trials))
+    try:
+        while waiting or running:
+            while waiting and len(running) < n_jobs:
+                number, trial = waiting.popleft()
+                step = replace(
+                    EXPERIMENT.step("trial"),
+                    name=f"trial-{number}",
+                    inputs={"plan": plan},
+                    config={"number": number},
+                )
+                command = [sys.executable, "-m", "spira_tasks", "run", "--log-level", "WARNING"]
+                command += ["--store", runs.store.url, "--run-id", runs.run_id, step.to_json()]
+                # in a session of its own: Ctrl-C reaches it through this process alone
+                process = subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, start_new_session=True
+                )
+                running[process] = trial, time.monotonic()
+            for process in [one for one in running if one.poll() is not None]:
+                trial, begun = running.pop(process)
+                if process.returncode not in (0, -signal.SIGKILL):
+                    raise ServiceUnavailable(
+                        f"the process of {trial.where} ended with status {process.returncode}; its "
+                        "lines are above. Start it again to go on: what is finished is found"
+                    )
+                yield trial, time.monotonic() - begun
+            time.sleep(POLL_SECONDS)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
 
 
 def _duration(seconds: float) -> str:

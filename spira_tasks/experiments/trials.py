@@ -136,6 +136,16 @@ class Runs:
         runs.shared = plan["shared"]
         return runs
 
+    def plan(self, text: str, trials: Sequence[Trial]) -> dict[str, Any]:
+        """What ``of_plan`` and ``trials_of`` read; ``text`` is that of the experiment's file."""
+        return {
+            "experiment": text,
+            "data": self.data,
+            "since": self.since,
+            "shared": self.shared,
+            "trials": [trial.to_json() for trial in trials],
+        }
+
     @cached_property
     def levels(self) -> list[str]:
         """What is measured one after the other in place of folds: hospitals, or studies.

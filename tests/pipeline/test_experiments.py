@@ -341,6 +341,24 @@ def test_a_round_is_no_larger_than_airflow_maps(
 
 
 @pytest.mark.slow
+def test_trials_run_side_by_side_as_processes(
+    searched: Searched, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = MATRIX.replace("seeds = [1]", "seeds = [6]")
+    (tmp_path / "cells.toml").write_text(text)
+    command = ["experiment", str(tmp_path / "cells.toml"), "--data", str(searched.cohort)]
+    command += ["--store", searched.store.url, "--jobs", "2"]
+    assert main([*command, "--trials", "2"]) == 0
+    assert "1 trials are missing" in capfd.readouterr().err
+    runs = searched.runs(text)
+    (missing,) = runs.next_round().trials
+    ended = [trial for trial in runs.measured() if trial != missing]
+    assert all(runs.value(trial) is not None for trial in ended)
+    shared = searched.store.runs.read(runs.run_id).steps
+    assert {shared[f"trial-{number}"].state for number in range(2)} == {"done"}
+
+
+@pytest.mark.slow
 def test_the_dag_runs_a_trial_in_each_mapped_task_and_then_compares(
     searched: Searched, tmp_path: Path
 ) -> None:

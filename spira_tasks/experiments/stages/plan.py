@@ -61,17 +61,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
     declaration.refuse_ended(one, may_be_over=config.expired)
     since = config.retry.astimezone(UTC).isoformat(timespec="seconds") if config.retry else ""
     runs = Runs(one, config.data, work.store, since)
-    shared = runs.shared
     waiting = runs.next_round()
     runs.write_study()
     trials = waiting.trials[:MAX_TRIALS]
-    plan = {
-        "experiment": text,
-        "data": runs.data,
-        "since": since,
-        "shared": shared,
-        "trials": [trial.to_json() for trial in trials],
-    }
-    (outputs.plan / "plan.json").write_text(json.dumps(plan, indent=1, sort_keys=True))
+    plan = json.dumps(runs.plan(text, trials), indent=1, sort_keys=True)
+    (outputs.plan / "plan.json").write_text(plan)
     n, n_later = len(trials), len(waiting.trials) - len(trials) + waiting.n_later
     return Outcome({"n_trials": float(n), "n_later": float(n_later)}, changed=n > 0)
