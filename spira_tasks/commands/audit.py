@@ -24,14 +24,15 @@ examples:
 what verify finds:  python -m spira_tasks audit verify --help
 """
 FINDS = """\
-verify finds, from the store alone:
+verify finds:
   an event that was changed, inserted, or removed from the middle;
   a lost end of the log, if a record, decision or certificate in the store quotes it;
   a decision (waiver, release, tombstone of an erasure, approval, refusal, retention policy) or a
   certificate of erasure that was changed, removed, added by hand, or restored after its withdrawal;
   a wrong signature on a certificate;
   a result, memory or record of a run that was changed, or is not what the log has of its step;
-  a file in audit/ that is no event.
+  a file in audit/ that is no event;
+  an alias of the model that was moved in MLflow, past every command.
 Where a command was killed between the log and its decision, it says what to do.
 
 Only an anchor that is kept elsewhere (--anchor; a report pack has one) shows that a person with the

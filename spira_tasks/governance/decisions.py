@@ -248,7 +248,7 @@ class History:
         self.in_force: dict[str, list[Event]] = {}
         self.withdrawn: dict[str, Event] = {}
         self.moves: list[Event] = []  # those that count: each names the one before it
-        self.moved: set[int] = set()  # numbers of those that were made, or given up
+        self.moved: dict[int, bool] = {}  # number to whether it was made; else it was given up
         for event in events:
             if not isinstance(event.details, Mapping):
                 continue
@@ -256,7 +256,7 @@ class History:
                 last = self.moves[-1].number if self.moves else 0
                 self.moves += [event] if event.details.get("after") == last else []
             if event.action == "moved":
-                self.moved.add(event.details.get("move", 0))
+                self.moved[event.details.get("move", 0)] = bool(event.details.get("made"))
             if event.action == "withdrawal":
                 for kind in ACTIONS:
                     name = f"decisions/{kind}/{event.details.get('decision')}.json"

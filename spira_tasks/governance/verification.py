@@ -1,4 +1,4 @@
-"""What ``audit verify`` finds: changes of the log, of decisions and of certificates."""
+"""What ``audit verify`` finds: changes of the log, of decisions, of certificates and of aliases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from spira_tasks.artifacts import Store, sealed
 from spira_tasks.contract.place import COMMAND
 from spira_tasks.contract.record import Result
 from spira_tasks.contract.run import Anchor, StepRecord
-from spira_tasks.errors import ConfigError
+from spira_tasks.errors import ConfigError, ServiceUnavailable
 from spira_tasks.governance import audit, decisions, signing
 from spira_tasks.governance.audit import FOLDER, NAME, NOTHING, Event, read
 from spira_tasks.governance.decisions import CERTIFICATES, Document, History, read_document
 
+REGISTRY_AWAY = "the registry did not answer: whether aliases were moved by hand is not known"
 CERTIFICATE_OF_OTHERS = (
     "certificates are signed by another key than the one here: whose it is cannot be checked"
 )
@@ -37,7 +38,7 @@ class Verification:
 
 
 def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verification:
-    """Check every hash, link and anchor, decision and certificate, and what steps left.
+    """Check hashes, links, anchors, decisions, certificates, what steps left, and aliases.
 
     Runs may be at work meanwhile: what quotes events is read before the events are.
 
@@ -65,6 +66,11 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
                 continue
         if document and name.startswith(f"{CERTIFICATES}/"):
             n_of_others += not _is_ours(document)
+    notes = [f"{n_of_others} {CERTIFICATE_OF_OTHERS}"] if n_of_others else []
+    try:
+        problems += _astray(store, history)
+    except ServiceUnavailable:
+        notes.append(REGISTRY_AWAY)
     last = max(hashes, default=0)
     return Verification(
         len(hashes),
@@ -72,8 +78,28 @@ def verify(store: Store, anchors: Mapping[str, Anchor] | None = None) -> Verific
         len(anchors),
         problems,
         len(documents),
-        [f"{n_of_others} {CERTIFICATE_OF_OTHERS}"] if n_of_others else [],
+        notes,
     )
+
+
+def _astray(store: Store, history: History) -> list[str]:
+    """Aliases of the model that are not where the newest move put them, as by hand in MLflow."""
+    from spira_tasks import tracking
+
+    newest = history.moves[-1] if history.moves else None
+    if newest is None or not history.moved.get(newest.number):  # the next act completes it
+        return []
+    found = {
+        alias: one for one, _ in tracking.versions(store.tracking_uri) for alias in one.aliases
+    }
+    return [
+        f"{alias} in MLflow is {f'version {one.version}' if one else 'no version'}, but event "
+        f"{newest.number} made it {newest.details[alias]}: no act is on record; find out who moved "
+        f'it, and put it right by {COMMAND} model rollback --to VERSION --why "…"'
+        for alias in (tracking.CHAMPION, tracking.PREVIOUS)
+        for one in (found.get(alias),)
+        if (one.classifier if one else "") != newest.details[f"{alias}_classifier"]
+    ]
 
 
 def check_anchor(store: Store, where: str, anchor: Anchor) -> list[str]:

@@ -25,7 +25,7 @@ from spira_tasks.governance.applied import PROMOTION, Decision, excuses, waiver_
 from spira_tasks.governance.decisions import decide
 from spira_tasks.governance.verification import verify
 from spira_tasks.stages import promote
-from spira_tasks.tracking import Tracker
+from spira_tasks.tracking import CHAMPION, MODEL, Tracker
 
 __all__ = ["prepared", "registry"]  # fixtures
 
@@ -81,6 +81,19 @@ def test_a_promotion_that_was_killed_is_completed_by_the_next_try_and_recorded_o
     assert registry.tracker.aliases() == {"champion": "2", "previous": "1"}
     assert registry.moves()[1:] == [("promotion", "2", "1")]
     assert registry.tracker.version("2").tags["spira.outcome"] == "promoted"
+    assert verify(registry.store).problems == []
+
+
+def test_an_alias_that_somebody_moved_in_mlflow_is_found(registry: Registry) -> None:
+    registry.add(1)
+    registry.promote(1)
+    registry.add(2)
+    assert verify(registry.store).problems == []
+    registry.tracker.client.set_registered_model_alias(MODEL, CHAMPION, "2")
+    (problem,) = verify(registry.store).problems
+    assert problem.startswith("champion in MLflow is version 2, but event ")
+    assert "made it 1: no act is on record" in problem
+    assert registry.model("rollback", "--to", "1", "--why", NOT_FIT) == 0
     assert verify(registry.store).problems == []
 
 
