@@ -18,6 +18,7 @@ from spira.store import ANSWER, StoreReader, explanation, shown
 from spira.waking import waking_event
 from spira_tasks.contract.exits import EXIT_BUG, EXIT_CONFIG, EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.contract.pipelines import Pipeline
+from spira_tasks.contract.run import EXPERIMENT, TRIAL
 from spira_tasks.contract.step import Shard, Step
 
 ASK = "ask"  # the task that asks a person
@@ -53,7 +54,8 @@ def configured_step(
     ------
     AirflowFailException
         When a parameter or a setting is not known, or the DAG's form does not have it: Airflow
-        takes any.  When an event woke the run that is not of a snapshot.
+        takes any.  When an event woke the run that is not of a snapshot, or its id is that of an
+        experiment.
     """
     answer = given_answer(context)
     params = dict(answer["params"] if answer else context["params"])
@@ -62,6 +64,11 @@ def configured_step(
         raise AirflowFailException(
             f"unknown parameters {', '.join(unasked)}: the form of {dag.dag_id} asks for "
             + (", ".join(dag.params) or "nothing")
+        )
+    if str(context.get("run_id", "")).startswith((EXPERIMENT, TRIAL)):
+        raise AirflowFailException(
+            f"a run whose id begins with {EXPERIMENT} or {TRIAL} is taken for an experiment's, "
+            "which no overview and no ledger of the test people has: give it another id"
         )
     if pipeline.entry and (event := waking_event(context)):
         params["data"] = event["data"]
