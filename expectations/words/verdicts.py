@@ -112,11 +112,13 @@ def mark(verdict: Verdict, language: Language) -> str:
 
 
 def waived_by(verdict: Verdict, language: Language) -> str:
-    """Who waived a check, when and why; empty where no person did."""
+    """Who waived a check, when, until when and why; empty where no person did."""
     if verdict.waiver is None:
         return ""
     words, waiver = words_of(language), verdict.waiver
-    return words("verdict.waived_by", by=waiver.by, at=words.day(waiver.at), why=waiver.why)
+    until = words.day(waiver.until) if waiver.until else words("waived.no_end")
+    by, at = waiver.by, words.day(waiver.at)
+    return words("verdict.waived_by", by=by, at=at, until=until, why=waiver.why)
 
 
 def observed(verdict: Verdict, language: Language) -> str:

@@ -3,13 +3,14 @@
 Airflow parks the task: it holds no slot and no process until somebody answers on its page
 (Required Actions).  Now and then it looks whether a person decided by the command line or on the
 governance page, which is the same act.  It reminds people, and ends unanswered in the end: the
-version then stays challenger, and a later run asks no more but finds a later approval.
+version then stays challenger, until a person approves it and promotion is run again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,17 +20,22 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskA
 
 from expectations.personal import holds_personal_data
 from expectations.words import LANGUAGES, words_of
-from expectations.words.verdicts import mark, sentence, title
+from expectations.words.verdicts import mark, sentence, title, waived_by
 from spira import notify
 from spira.site import number_of
 from spira.store import LAPTOP_STORE, asked_about, own_store, waits_for
+from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import Verdict
 
 MIN_REASON = 10  # characters, as for every decision
 LOOK_SECONDS = 300.0
 # The XCom of what an answer is about.  It is no note of the task: who may clear it may write those.
 ASKED = "asked"
 DAG_TEST = "dag_test"  # Airflow's name of who starts a run by ``airflow dags test``
+
+MARKS = re.compile(r"[][\\`*_<>|]")  # of Markdown: a person wrote the reason of a waiver
+ESCAPED = r"\\\g<0>"
 
 log = logging.getLogger("spira.step")
 
@@ -67,7 +73,7 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
 
     def execute(self, context: Context) -> Any:
         record = self._waiting(context)
-        self.subject, self.body = question(context["run_id"], record)
+        self.subject, self.body = question(context["run_id"], record, of_data(context["run_id"]))
         notify.waiting(context["ti"].dag_id, context["run_id"], again=False)
         return super().execute(context)
 
@@ -127,7 +133,7 @@ class AskOperator(ApprovalOperator):  # type: ignore[misc]
             notify.waiting(context["ti"].dag_id, context["run_id"], again=True)
             raise AirflowSkipException(
                 f"nobody answered in {self.expire}: the version stays challenger; approve it, and "
-                "start a run, which finds all results and promotes it"
+                "clear the task promote of this run, which promotes it"
             )
         notes = context["task_state_store"]
         n_due = int(waited / self.remind) if self.remind else 0
@@ -159,6 +165,22 @@ def waiting(context: Context) -> StepRecord:
     return record
 
 
+def of_data(run_id: str) -> list[Verdict]:
+    """The checks of the data of a run that were waived, or that could not tell."""
+    try:
+        store = own_store(LAPTOP_STORE)
+        records = [store.record(run_id, step.name) for step in TRAINING]
+    except OSError as error:
+        raise AirflowException(f"what was found in the data is not known yet: {error}") from None
+    return [
+        one
+        for record in records
+        if record and record.stage != "promote"
+        for one in record.verdicts
+        if one.waiver or one.status == "insufficient"
+    ]
+
+
 def problem_of(act: str, by: str, reason: str, excluded: Collection[str]) -> str:
     """Why an answer does not count; empty where it does."""
     if len(reason) < MIN_REASON:
@@ -170,8 +192,8 @@ def problem_of(act: str, by: str, reason: str, excluded: Collection[str]) -> str
     return ""
 
 
-def question(run_id: str, record: StepRecord) -> tuple[str, str]:
-    """The subject, and the verdict page in words (Markdown), in both languages."""
+def question(run_id: str, record: StepRecord, data: Iterable[Verdict]) -> tuple[str, str]:
+    """The subject, and what is open and what promotion said (Markdown), in both languages."""
     waits = waits_for(record)
     version = waits.names["version"][0] if waits else ""
     subjects, lines = [], []
@@ -180,7 +202,8 @@ def question(run_id: str, record: StepRecord) -> tuple[str, str]:
         subjects.append(words("airflow.ask.subject", version=version))
         lines += ["", f"## {subjects[-1]}", "", words("airflow.ask.how", run=run_id), ""]
         order = {"insufficient": 0, "block": 0, "warn": 1, "pass": 2}
-        for one in sorted(record.verdicts, key=lambda one: order[one.status]):
-            said = f"{mark(one, language)}: {sentence(one, language)}"
-            lines.append(f"- **{title(one, language)}** ({one.id}). {said}")
+        for one in sorted([*data, *record.verdicts], key=lambda one: order[one.status]):
+            found = (sentence(one, language), waived_by(one, language))
+            said = f"{mark(one, language)}: {' '.join(filter(None, found))}"
+            lines.append(f"- **{title(one, language)}** ({one.id}). {MARKS.sub(ESCAPED, said)}")
     return subjects[0], "\n".join(lines).strip()

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from policies import under
-from test_approval import NOT_FIT, WHY, Registry, prepared, registry
+from test_approval import AT, NOT_FIT, WHY, Registry, prepared, registry
 
+from expectations.words import LANGUAGES
 from spira import links
-from spira.asking import problem_of
+from spira.asking import of_data, problem_of, question
 from spira.outcome import configured_step
 from spira.store import asked_about
-from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION
+from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION, TRAINING
+from spira_tasks.contract.run import StepRecord
+from spira_tasks.contract.verdict import Verdict, Waiver
 from spira_tasks.errors import ConfigError, GateRejected
 from spira_tasks.governance import approval, audit
 from spira_tasks.provenance import ROOT
@@ -36,6 +39,38 @@ def test_a_run_takes_nothing_that_the_form_of_its_dag_does_not_have() -> None:
     params = asked | {"settings": {"decide.act": "approve", "decide.version": "3"}}
     with pytest.raises(AirflowFailException, match="unknown parameters settings: the form of"):
         configured_step("decide", DATA_DECISION, {"dag": dag, "params": params})
+
+
+def test_no_run_of_a_person_passes_for_one_of_an_experiment() -> None:
+    """Those are on no overview, and read no test people."""
+    dag = runpy.run_path(str(ROOT / "dags/spira_continuous_training.py"))["dag"]
+    context = {"dag": dag, "params": dict(dag.params), "run_id": "manual-1"}
+    assert configured_step("ingest", TRAINING, context)
+    for run_id in ("trial@mine", "experiment@mine"):
+        with pytest.raises(AirflowFailException, match="give it another id"):
+            configured_step("ingest", TRAINING, context | {"run_id": run_id})
+
+
+def test_a_question_says_who_waived_what_until_when_and_what_is_open_of_the_data(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIRA_STORE", registry.store.url)
+    signed = Waiver("cli:ana", AT, "see [here](https://example.org) of *ward 2*", "2027-02-19")
+    left = (
+        Verdict("channel_heard", "insufficient", suite="confounds"),
+        Verdict("metadata_alone", "warn", suite="confounds", waiver=signed),
+        Verdict("noise_only_control", "pass", suite="confounds"),
+    )
+    gate = StepRecord("check_confounds", "confounds", "done", AT, 0.0, verdicts=left)
+    registry.store.runs.write("run-1", gate)
+    waits = Verdict("approved_by_a_person", "warn", names={"version": ("1",)})
+    promotion = StepRecord("promote", "promote", "done", AT, 0.0, verdicts=(waits,))
+    subject, body = question("run-1", promotion, of_data("run-1"))
+    assert subject == "May version 1 of the model serve?"
+    assert body.count("(channel_heard). ") == len(LANGUAGES)
+    assert "noise_only_control" not in body
+    assert "waived by cli:ana on 21 November 2026 (last day: 19 February 2027): see" in body
+    assert r"\[here\](https://example.org) of \*ward 2\*" in body
 
 
 def test_the_step_decides_only_what_its_dag_is_for(registry: Registry) -> None:

@@ -36,9 +36,9 @@ def test_a_waived_check_stands_right_below_the_headline_and_wherever_checks_are_
             reported = words(tmp_path, f"{name}.{language}.html")
             assert "cli:ana" in reported, name
             assert "one telephone yet" in reported, name
-    assert "waived by cli:ana on 21 November 2026: one telephone yet" in words(
-        tmp_path, "data.en.html"
-    )
+    assert (
+        "waived by cli:ana on 21 November 2026 (last day: 19 February 2027): one telephone yet"
+    ) in words(tmp_path, "data.en.html")
     assert "Waived by a person" in words(tmp_path, "model-card.en.html")
 
 
