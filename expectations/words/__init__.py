@@ -114,15 +114,19 @@ class Words:
             return UNKNOWN
         places = "." + "0" * decimals if decimals else ""
         shown: str = format_percent(share, f"#,##0{places}\u00a0%", locale=self._locale)
-        return shown.replace("-", "−")
+        return _signed(shown)
 
     def interval(self, value: float | None, low: float | None, high: float | None) -> str:
-        """``0.64 (0.34–0.94)``."""
+        """``0.64 (0.34–0.94)``, or ``−0.10 (−0.21 to 0.02)``."""
         if value is None:
             return self("hidden")
         if low is None or high is None:
             return self.number(value, 2)
-        return f"{self.number(value, 2)} ({self.number(low, 2)}–{self.number(high, 2)})"
+        return f"{self.number(value, 2)} ({self.span(self.number(low, 2), self.number(high, 2))})"
+
+    def span(self, low: str, high: str) -> str:
+        """Two written numbers with one unit: a dash would read as another minus."""
+        return f"{low} {self('list.to')} {high}" if low.startswith("−") else f"{low}–{high}"
 
     def duration(self, seconds: float) -> str:
         """``1 h 2 min``, ``1 min 15 s`` or ``0.3 s``."""
@@ -139,10 +143,11 @@ class Words:
         return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M} UTC" if at else UNKNOWN
 
     def moment(self, at: str) -> str:
-        """``28 Nov, 23:24`` (UTC)."""
+        """``28 Nov 2026, 23:24 UTC``."""
         from babel.dates import format_datetime
 
-        return str(format_datetime(datetime.fromisoformat(at), "d MMM, HH:mm", locale=self._locale))
+        shown = format_datetime(datetime.fromisoformat(at), "d MMM y, HH:mm", locale=self._locale)
+        return f"{shown} UTC"
 
     def day(self, at: str) -> str:
         """Write the date in words: ``21 November 2026``."""
@@ -160,7 +165,12 @@ class Words:
 
         if value is None:
             return UNKNOWN
-        return format_decimal(value, pattern, self._locale).replace("-", "−")
+        return _signed(format_decimal(value, pattern, self._locale))
+
+
+def _signed(written: str) -> str:
+    """A number with a true minus sign, and none before a zero."""
+    return written.replace("-", "−" if any(digit in written for digit in "123456789") else "")
 
 
 @cache

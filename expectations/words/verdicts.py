@@ -36,6 +36,7 @@ NAMES = {
     "change": "change",
     "heard_in": "heard",
 }
+PERCENT = "\u00a0%"
 CHECKS = ("waived", "insufficient")  # names that hold ids of checks
 
 
@@ -132,8 +133,10 @@ def estimate(verdict: Verdict, language: Language) -> str:
     shown = _shown(number, words)
     if number is None or number.value is None or number.low is None or number.high is None:
         return shown
-    ends = (_shown(replace(number, value=end), words) for end in (number.low, number.high))
-    return f"{shown} ({'–'.join(ends)})"
+    if number.unit not in {"share", "rate"}:
+        return words.interval(number.value, number.low, number.high)
+    low, high = (_shown(replace(number, value=end), words) for end in (number.low, number.high))
+    return f"{shown} ({words.span(low.removesuffix(PERCENT), high)})"
 
 
 def limit(verdict: Verdict, language: Language) -> str:
@@ -217,6 +220,10 @@ def _named(name: str, value: str, words: Words) -> str:
         return reason(value, words.language)
     if name == "at":
         return words.day(value)
+    if name == "sections":  # "<document>/<section>"
+        document, _, section = value.partition("/")
+        page = words.first(f"page.{document.replace('_', '-')}")
+        return f"{page}: {words.first(f'{document}.{section}')}"
     if name in CHECKS:
         return title(Verdict(value, "warn"), words.language)
     return words.name(NAMES[name], value) if name in NAMES else value

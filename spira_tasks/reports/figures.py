@@ -15,7 +15,7 @@ from spira_tasks.contract.verdict import Verdict
 from spira_tasks.reports import charts
 from spira_tasks.reports.charts import Heading, Mark
 from spira_tasks.reports.facts import Count, Counts, Evaluation, Interval, RunSummary, SignalQuality
-from spira_tasks.reports.sentences import name_of
+from spira_tasks.reports.sentences import group_name, name_of
 
 CONDITIONS = ("clean", "noise_all", "noise_controls", "noise_patients", "noise_swapped", "averaged")
 METRICS = ("balanced_accuracy", "sensitivity", "specificity")
@@ -142,7 +142,7 @@ def of_measured(t: Words, evaluation: Evaluation) -> list[Figure]:
     measured = evaluation.measured
     rows: dict[str, list[charts.Row]] = {
         "slices": [
-            _row(t, f"{t(f'by.{by}')}: {t.name(by, group)}", found["auc"])
+            _row(t, f"{t(f'by.{by}').capitalize()}: {group_name(t, by, group)}", found["auc"])
             for by, groups in measured.get("slices", {}).items()
             for group, found in groups.items()
             if "auc" in found
@@ -159,11 +159,14 @@ def of_measured(t: Words, evaluation: Evaluation) -> list[Figure]:
             ]
             for label in ("patients", "controls")
         },
-        "behaviour": [
-            _row(t, f"{t.name('change', change)}: {t.name('who', who)}", flips)
-            for change, found in measured.get("behaviour", {}).items()
-            for who, flips in found["flips"].items()
-        ],
+        **{
+            f"behaviour_{label}": [
+                _row(t, t.name("change", change), found["flips"][label])
+                for change, found in measured.get("behaviour", {}).items()
+                if label in found["flips"]
+            ]
+            for label in ("patients", "controls")
+        },
     }
     figures = []
     for name, some in rows.items():
@@ -185,7 +188,7 @@ def explained(t: Words, evaluation: Evaluation) -> list[tuple[str, ...]]:
     """By how many points of probability each part of a recording pushes its answer."""
     return [
         (
-            t(f"label.{'patients' if one['label'] else 'controls'}"),
+            t(f"explained.person.{one['label']}"),
             t("explained.called" if one["is_called"] else "explained.not_called"),
             t.percent(one["probability"]),
             *(t.number(one["parts"].get(part), 1) for part in PARTS_OF_SOUND),
@@ -266,6 +269,8 @@ def of_drift(t: Words, drift: Sequence[Verdict]) -> Figure | None:
     """
     bars = []
     for one in drift:
+        if one.id == "drift_reference":  # a count of people, no distance
+            continue
         if one.observed is not None and one.observed.value is not None and one.threshold:
             ratio = one.observed.value / one.threshold
             text = f"{in_words.observed(one, t.language)} / {in_words.limit(one, t.language)}"
@@ -276,7 +281,7 @@ def of_drift(t: Words, drift: Sequence[Verdict]) -> Figure | None:
         return None
     largest = max(1.0, *(row.value for row in bars if row.value is not None))
     heading = Heading("drift", t("data.drift_figure"), t("figure.drift"))
-    ticks = _ticks(t, 0, min(largest, 4.0), decimals=1)
+    ticks = _ticks(t, 0, min(largest, 4.0))
     chart = charts.intervals(heading, bars, ticks, [Mark(1, t("figure.limit"))])
     shown = (in_words.title, in_words.mark, in_words.observed, in_words.limit, in_words.n)
     table = tuple(tuple(part(one, t.language) for part in shown) for one in drift)

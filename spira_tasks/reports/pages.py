@@ -28,6 +28,7 @@ from spira_tasks.reports.facts import (
     Change,
     Evaluation,
     Intake,
+    ModelFacts,
     RunFacts,
     RunSummary,
     Tally,
@@ -68,7 +69,7 @@ def render(
     """
     built_at = built_at or datetime.now(UTC).isoformat(timespec="seconds")
     contexts: Mapping[str, Callable[[Words], Context]] = {
-        "overview": lambda t: _overview(t, runs, links_to_runs),
+        "overview": lambda t: _overview(t, facts, runs, links_to_runs),
         "verdict": lambda t: _verdict(t, facts),
         "data": lambda t: _data(t, facts),
         "datasheet": lambda t: _datasheet(t, facts),
@@ -104,10 +105,13 @@ def render(
     return sorted(names)
 
 
-def _overview(t: Words, runs: Sequence[RunSummary], links_to_runs: bool) -> Context:
+def _overview(
+    t: Words, facts: RunFacts, runs: Sequence[RunSummary], links_to_runs: bool
+) -> Context:
     newest: Sequence[RunSummary] = runs[::-1][:N_COMPARED]
     suites = dict.fromkeys(suite for run in newest for suite in run.by_suite)
     return {
+        "in_use": sentences.in_use(t, facts),
         "runs": [(sentences.name_of(t, run), run) for run in runs[::-1]],
         "newest": newest,
         "suites": list(suites),
@@ -139,16 +143,22 @@ def _who(t: Words, facts: RunFacts) -> list[tuple[str, str]]:
     version = t("who.version", name=model.name, version=model.version) if model else None
     pairs = [
         ("triggered_by", facts.triggered_by or UNKNOWN),
-        ("started", f"{t.instant(facts.started_at)} · {t.day(facts.started_at)}"),
-        ("finished", f"{t.instant(facts.finished_at)} · {t.day(facts.finished_at)}"),
+        ("started", t.instant(facts.started_at)),
+        ("finished", t.instant(facts.finished_at)),
         ("model", version or t("who.no_model")),
     ]
     if model:
-        roles = t("unknown") if model.aliases is None else ", ".join(model.aliases) or t("none")
-        pairs.append(("aliases", roles))
+        pairs.append(("aliases", _roles(t, model)))
     pairs.append(("owner", sentences.owner(t, facts, t("owner.clinical lead"), "policy")))
     pairs.append(("code", facts.provenance["git"] or UNKNOWN))
     return [(t(f"who.{name}"), value) for name, value in pairs]
+
+
+def _roles(t: Words, model: ModelFacts) -> str:
+    """The aliases of a version, as the registry answered."""
+    if model.aliases is None:
+        return t("unknown")
+    return ", ".join(t.name("alias", one) for one in model.aliases) or t("none")
 
 
 def _data(t: Words, facts: RunFacts) -> Context:
@@ -253,6 +263,7 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
     return _document("model_card", t, facts) | {
         "subject": model.version if model else "",
         "settings": [(name, setting(value)) for name, value in sorted(settings.items())],
+        "roles": _roles(t, model) if model else "",
         "not_validated": list(not_validated_for(t, facts)),
         "numbers": figures.evaluation_table(t, evaluation) if evaluation else None,
         "slices": _slice_rows(t, facts),
@@ -366,11 +377,11 @@ def not_validated_for(t: Words, facts: RunFacts) -> Iterator[str]:
     if facts.synthetic:
         yield t("not_validated.people")
     task = str(facts.model.training.get("task", "")) if facts.model else ""
-    others = ", ".join(name for name in COLUMNS["task"].values if name != task)
-    yield t("not_validated.tasks", task=task, others=others)
+    others = ", ".join(t.name("task", name) for name in COLUMNS["task"].values if name != task)
+    yield t("not_validated.tasks", task=t.name("task", task), others=others)
     for by, groups in sentences.too_few(facts).items():
-        by_name = t(f"by.{by}").lower()
-        yield t("not_validated.groups", by=by_name, groups=", ".join(groups), n=MIN_SLICE)
+        names = ", ".join(sentences.group_name(t, by, group) for group in groups)
+        yield t("not_validated.groups", by=t(f"by.{by}").lower(), groups=names, n=MIN_SLICE)
     yield t("not_validated.elsewhere")
 
 
@@ -378,7 +389,7 @@ def _slice_rows(t: Words, facts: RunFacts) -> list[tuple[str, ...]]:
     """Groups of test subjects, their sizes and rates."""
     return [
         (
-            f"{t(f'by.{one.by}')}: {one.group}",
+            f"{t(f'by.{one.by}')}: {sentences.group_name(t, one.by, one.group)}",
             t.cell(one.n_patients),
             t.cell(one.n_controls),
             *(

@@ -20,7 +20,7 @@ ELSEWHERE = ("unseen_sites", "cross_cohort")  # verdicts that name where it is n
 
 @dataclass(frozen=True)
 class Headline:
-    shown_as: str  # the outcome whose colour it has
+    shown_as: str  # the outcome whose colour it has, or ``provisional``
     word: str  # whether the model may serve
     explanation: str
     why: str
@@ -54,14 +54,17 @@ def name_of(t: Words, run: RunFacts | RunSummary) -> str:
 
 def headline(t: Words, facts: RunFacts) -> Headline:
     stopping = [one for one in facts.checks if one.stops]
+    ending = _ending(facts)
+    is_open = ending == "promoted" and _n_open(facts) > 0  # a check of what serves could not tell
+    shown_as = "kept" if ending == "replaced" else facts.outcome
     return Headline(
-        shown_as="kept" if _ending(facts) == "replaced" else facts.outcome,
-        word=t(f"answer.{_ending(facts)}"),
+        shown_as="provisional" if is_open else shown_as,
+        word=t("answer.provisional" if is_open else f"answer.{ending}"),
         explanation=_explanation(t, facts),
         why=_why(t, facts, stopping),
         others=tuple(sentence(one, t.language) for one in stopping[1:]),
         whom=tuple(_whom(t, facts)),
-        next=_next(t, facts, stopping),
+        next=t("next.provisional") if is_open else _next(t, facts, stopping),
     )
 
 
@@ -149,13 +152,17 @@ def _explanation(t: Words, facts: RunFacts) -> str:
         trained = facts.model is not None or facts.evaluation is not None
         key += "_model" if trained else "_data"
     kind = getattr(_first(facts, "failed"), "error", "") if facts.outcome == "failed" else ""
-    said = t.first(f"explanation.error.{kind}", key)
-    is_champion = facts.model is not None and facts.champion == facts.model.version
-    if _waits(facts) or (facts.outcome == "promoted" and is_champion):
+    version = facts.model.version if facts.model else UNKNOWN
+    said = t.first(f"explanation.error.{kind}", key, version=version)
+    if _waits(facts) or (facts.outcome == "promoted" and facts.champion == version):
         return said
+    return f"{said} {in_use(t, facts)}"
+
+
+def in_use(t: Words, facts: RunFacts) -> str:
+    """Which version serves, as the registry answered when the page was made."""
     state = "unknown" if facts.champion is None else "in_use" if facts.champion else "none"
-    model = t("who.version", name="spira", version=facts.champion)
-    return f"{said} {t(f'champion.{state}', model=model)}"
+    return t(f"champion.{state}", model=t("who.version", name="spira", version=facts.champion))
 
 
 def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
@@ -205,6 +212,14 @@ def _rates(t: Words, evaluation: Evaluation | None) -> Iterator[str]:
         )
 
 
+def group_name(t: Words, by: str, group: str) -> str:
+    """Name a group of test people beside the name of its dimension; of tasks, all of them."""
+    if group.startswith("#"):
+        return group
+    parts = group.split("+") if by == "tasks" else ()
+    return " + ".join(t.name("task", one) for one in parts) or t.name(by, group)
+
+
 def too_few(facts: RunFacts) -> dict[str, list[str]]:
     """Groups in which too few people were tested for a rate, by dimension."""
     slices = facts.evaluation.slices if facts.evaluation else ()
@@ -228,10 +243,10 @@ def _whom(t: Words, facts: RunFacts) -> Iterator[str]:
     else:
         if facts.synthetic:
             yield t("whom.invented")
-        parts = [
-            t("whom.of", by=t(f"by.{by}").lower(), groups=_some(t, [t.name(by, g) for g in groups]))
-            for by, groups in too_few(facts).items()
-        ]
+        parts = []
+        for by, groups in too_few(facts).items():
+            shown = _some(t, [group_name(t, by, group) for group in groups])
+            parts.append(t("whom.of", by=t(f"by.{by}").lower(), groups=shown))
         if parts:
             yield t("whom.groups", groups=", ".join(parts))
         for one in facts.checks:
@@ -271,7 +286,7 @@ def _ending(facts: RunFacts) -> str:
 
 def _passed(t: Words, facts: RunFacts) -> str:
     """Who approved a promoted model, and how many checks could not tell, warned or were waived."""
-    n_open = sum(one.status == "insufficient" for one in facts.checks)
+    n_open = _n_open(facts)
     n_warned, n_waived = len(warnings(t, facts)) - n_open, len(waived(t, facts))
     kind = "_noted" if n_waived else "_warned" if n_warned else ""
     said = t(f"why.promoted{kind}", warned=t.count(n_warned), waived=t.count(n_waived))
@@ -279,9 +294,15 @@ def _passed(t: Words, facts: RunFacts) -> str:
         return said
     # "it passed every check" would be untrue; a champion that is judged again needs no approval
     approvals = [one for one in facts.checks if one.id == "approved_by_a_person"]
-    by = [t("why.approved", by=one.names.get("by", (UNKNOWN,))[0]) for one in approvals]
+    actors = [one.names.get("by", (UNKNOWN,))[0] for one in approvals]
+    by = [t("why.approved", by=actor.partition(":")[2] or actor) for actor in actors]
     left_open = t("why.left_open", open=t.count(n_open))
     return " ".join([*by, left_open, *([said] if kind else [])])
+
+
+def _n_open(facts: RunFacts) -> int:
+    """How many checks had too little to tell."""
+    return sum(one.status == "insufficient" for one in facts.checks)
 
 
 def _next(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:

@@ -297,6 +297,8 @@ def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
     assert "21 de novembro de 2026" in words(site, "verdict.pt.html")
     pt, en = Words("pt"), Words("en")
     assert (pt.number(1234567.5, 1), en.number(1234567.5, 1)) == ("1.234.567,5", "1,234,567.5")
+    assert en.interval(-0.001, -0.494, 0.448) == "0.00 (−0.49 to 0.45)"
+    assert (en.percent(-0.001), en.percent(-0.07)) == ("0\xa0%", "−7\xa0%")
     assert [en.digits(value) for value in (0.05, 0.6428, -0.125, 12345.6, 3e-9, 7.0, None)] == [
         "0.05", "0.643", "−0.125", "12,300", "3.0·10^−9", "7", "–"
     ]  # fmt: skip
@@ -307,12 +309,12 @@ def test_numbers_are_written_as_the_language_has_them(site: Path) -> None:
 
 def test_a_run_is_called_by_its_time_and_person_and_its_id_stays_in_small_print(site: Path) -> None:
     page = read(site / "verdict.en.html")
-    assert ("strong", "Run of 21 Nov, 17:00, by maria") in page.words
+    assert ("strong", "Run of 21 Nov 2026, 17:00 UTC, by maria") in page.words
     assert ("h1", "May this model serve?") in page.words
     assert "Id of the run first" in page.text
-    assert "Execução de 21 nov., 17:00, por maria" in words(site, "verdict.pt.html")
+    assert "Execução de 21 nov. 2026, 17:00 UTC, por maria" in words(site, "verdict.pt.html")
     overview = words(site, "overview.en.html")
-    assert "Run of 28 Nov, 23:24, by admin run-0" in overview
+    assert "Run of 28 Nov 2026, 23:24 UTC, by admin run-0" in overview
     assert "153 passed · warnings: 3 · refusals: 3" in overview
 
 
@@ -412,9 +414,9 @@ def test_the_model_card_shows_groups_calibration_benefit_and_what_changes_the_an
         "below, the model is too sure) 0.70 (0.60–0.80)",
         "no, it did not help",
         "Noise on everybody 0.10 (0.05–0.20)",
-        "Opus and back: patients 0.10 (0.05–0.20)",
+        "Opus and back 0.10 (0.05–0.20)",
         "10\xa0% 20\xa0% 10.00 (5.00–20.00) −12.5",
-        "Patients patient 80\xa0% 31.0 −2.0 0.4",
+        "Patient patient 80\xa0% 31.0 −2.0 0.4",
         "These are recordings of invented people.",
     ):
         assert shown in card, shown

@@ -96,7 +96,7 @@ def test_rooms_of_the_other_class_that_were_not_tried_are_named() -> None:
     found = {one.id: one for one in judge(report) if one.id.startswith("ward_noise")}
     assert len(found) == 3
     for one in found.values():
-        assert "ambient tracks: Rooms of the other class" in sentence(one, "en")
+        assert "ambient tracks: Other class's rooms" in sentence(one, "en")
     drops = report["drop_in_balanced_accuracy"]
     drops["noise_swapped"] = drops["noise_all"]
     tried = {one.id: one for one in judge(report)}["ward_noise_counterfactual"]

@@ -124,8 +124,11 @@ def test_a_promotion_that_a_person_approved_names_them_and_what_could_not_tell()
     person = {"by": ("airflow:ana",), "at": ("2026-11-30",), "why": ("read it all",)}
     approved = replace(verdict("approved_by_a_person"), names=person)
     found = (verdict("slice_gap", "insufficient"), verdict("better_than_champion"), approved)
-    said = why(facts(outcome="promoted", verdicts=of(*found)))
-    assert "airflow:ana approved it. Checks that had too little to tell: 1." in said
+    headline = sentences.headline(EN, facts(outcome="promoted", verdicts=of(*found)))
+    said = headline.why
+    assert (headline.shown_as, headline.word) == ("provisional", "Yes, provisionally")
+    assert headline.next == EN("next.provisional")
+    assert "ana approved it. Checks that had too little to tell: 1." in said
     assert "passed every check" not in said
 
 
@@ -189,13 +192,13 @@ def test_a_loss_under_noise_that_was_not_seen_is_not_said_to_be_none() -> None:
     assert evaluation is not None
     drops = {"noise_all": Interval(-0.01, -0.08, 0.06), "noise_controls": Interval(-0.02, -0.1, 0)}
     *_, said = sentences.in_words(EN, replace(evaluation, drops=drops))
-    assert said.endswith("was not seen to fall; a fall of up to 6 points is possible.")
+    assert said.endswith("was not seen to fall; a fall of up to 6 in 100 is possible.")
 
 
 def test_a_promoted_model_says_for_whom_it_may_not_serve() -> None:
     assert sentences.headline(EN, sound()).whom == (
         "Real people (the tested ones are invented).",
-        "Too few tested: by sex (Women, Other), age (<18, 18-29, 30-44, 75+), site (Site #2).",
+        "Too few tested: by sex (Women, Other), age (<18, 18-29, 30-44, 75+), site (#2).",
         "Other hospitals, and other tasks than Sentence.",
     )
     (nobody,) = sentences.headline(EN, facts(evaluation=None)).whom

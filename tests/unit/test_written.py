@@ -16,7 +16,7 @@ def test_sections_that_nobody_wrote_stop_a_model_of_real_people_only() -> None:
     missing = ["datasheet/collection", "model_card/details"]
     real, invented = (documents_written(missing, synthetic) for synthetic in (False, True))
     assert (real.stops, invented.status) == (True, "pass")
-    assert "nobody wrote these sections: datasheet/collection, model_card/details" in sentence(
+    assert "these sections: Datasheet: Collection process, Model card: Model details" in sentence(
         real, "en"
     )
     assert "while all people are invented" in sentence(invented, "en")
