@@ -67,23 +67,27 @@ class Choices:
     # Of what may be approved or refused: version, classifier, and what its promotion left open.
     about: Mapping[str, str] = field(default_factory=dict)
     is_excluded: bool = False  # another person has to approve it
+    left_open: tuple[Verdict, ...] = ()  # checks that had too little to tell
     waivable: tuple[Verdict, ...] = ()
     is_steward: bool = False  # of recordings in quarantine
+    is_synthetic: bool = False  # the model was tested on invented people
 
 
 def choices(store: StoreReader, run_id: str, user: Any) -> Choices:
     """What a user may decide of a run, by the roles that Airflow knows."""
-    about: Mapping[str, str] = {}
-    waivable: tuple[Verdict, ...] = ()
+    of_model: dict[str, Any] = {}
     if may(user, MODEL_DECISION):
-        about, waivable = _about(store, run_id), _waivable(store, run_id)
-    return Choices(
-        _signer().dumps(str(user.get_id())),
-        about,
-        user.get_name() in _excluded(store, run_id),
-        waivable,
-        may(user, DATA_DECISION),
-    )
+        records = [store.record(run_id, step.name) for step in TRAINING]
+        found = {one.id: one for record in records if record for one in record.verdicts}
+        of_model = {
+            "about": _about(store, run_id),
+            "is_excluded": user.get_name() in _excluded(store, run_id),
+            "left_open": tuple(one for one in found.values() if one.status == "insufficient"),
+            "waivable": _waivable(store, run_id),
+            "is_synthetic": _is_synthetic(store, run_id),
+        }
+    token = _signer().dumps(str(user.get_id()))
+    return Choices(token, is_steward=may(user, DATA_DECISION), **of_model)
 
 
 def may(user: Any, dag_id: str) -> bool:
@@ -186,6 +190,14 @@ def _about(store: StoreReader, run_id: str) -> dict[str, str]:
     registered = json.loads(content)
     own = {name: str(registered[name]) for name in ("version", "classifier")}
     return asked_about(asked) | own
+
+
+def _is_synthetic(store: StoreReader, run_id: str) -> bool:
+    try:
+        content = store.output(run_id, "evaluate", "report", "evaluation.json")
+    except Damaged:  # the run did not come so far
+        return False
+    return bool(json.loads(content).get("synthetic"))
 
 
 def _excluded(store: StoreReader, run_id: str) -> tuple[str, ...]:

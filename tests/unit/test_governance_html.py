@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
-from spira.governance_pages import step_page
+from spira.governance_pages import decide_page, step_page
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Number, Verdict
 
@@ -40,3 +42,14 @@ def test_a_check_is_described_in_the_readers_language_beside_its_id() -> None:
     assert "Better than chance" in page.split("<details>")[1]
     assert "<code>expect_&lt;the&gt;_moon</code>" in page  # there are no words for it
     assert "<the>" not in page
+
+
+def test_who_decides_reads_on_the_same_page_what_is_open_and_that_nobody_is_real() -> None:
+    left_open = Verdict("slice_gap", "insufficient")
+    choices: Any = SimpleNamespace(
+        token="t", about={"version": "3"}, is_excluded=False, left_open=(left_open,), waivable=(),
+        is_steward=False, is_synthetic=True,
+    )  # fmt: skip
+    page = decide_page("first", choices, "en")
+    assert "Synthetic cohort:" in page
+    assert page.index("not known whether one is worse off") < page.index(">Approve<")
