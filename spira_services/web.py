@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
@@ -349,6 +349,10 @@ class Credentials(BaseModel):
 
 def _add_sign_in(app: FastAPI) -> None:
     by_name, by_address = Limiter(5, 60), Limiter(50, 60)
+
+    @app.get("/", include_in_schema=False)
+    def first() -> Response:
+        return RedirectResponse("/sign-in")
 
     @app.get("/sign-in", include_in_schema=False)
     def page() -> Response:

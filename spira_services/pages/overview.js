@@ -9,7 +9,7 @@ const WORDS = {
     day: 'day (UTC)', hospital_id: 'site', n_expected: 'expected', n_came: 'came', n_accepted: 'accepted', n_refused: 'refused',
     wrong: 'what is wrong', session_id: 'session', received_at: 'received', version: 'version', scope: 'scope',
     given: 'Consent was given', sure: (name) => `Has the person of session ${name} given the consent, and do you keep it?`,
-    form: 'form', recorded_at: 'time of recording', consent: 'consent',
+    form: 'form', recorded_at: 'time of recording', consent: 'consent', research: 'research',
     rules: { required: 'missing', format: 'not of the form', values: 'none of the values', range: 'out of range', personal_data: 'holds personal data',
       unknown_field: 'unknown field', record_again: 'to record again', future: 'in the future' },
   },
@@ -21,7 +21,7 @@ const WORDS = {
     day: 'dia (UTC)', hospital_id: 'local', n_expected: 'esperadas', n_came: 'chegaram', n_accepted: 'aceitas', n_refused: 'recusadas',
     wrong: 'o que está errado', session_id: 'sessão', received_at: 'recebida', version: 'versão', scope: 'finalidade',
     given: 'Consentimento dado', sure: (name) => `A pessoa da sessão ${name} deu o consentimento, e ele está guardado?`,
-    form: 'formulário', recorded_at: 'hora da gravação', consent: 'consentimento',
+    form: 'formulário', recorded_at: 'hora da gravação', consent: 'consentimento', research: 'pesquisa',
     rules: { required: 'falta', format: 'fora do formato', values: 'nenhum dos valores', range: 'fora da faixa', personal_data: 'contém dado pessoal',
       unknown_field: 'campo desconhecido', record_again: 'gravar de novo', future: 'no futuro' },
   },
@@ -56,6 +56,7 @@ async function ask(path, options) {
 
 const CELLS = {
   day: (row) => row.day,
+  scope: (row) => word(row.scope),
   received_at: (row) => time(row.received_at),
   session_id: (row) => made('code', { textContent: row.session_id.slice(0, 4).toUpperCase(), title: row.session_id }), // as on the phone
   wrong: (row) => made('div', {}, row.wrong.map(({ field, rule, n_sessions }) => {

@@ -82,10 +82,10 @@ def test_a_clinician_hears_sees_and_labels_by_keys(ward: Ward, tmp_path: Path) -
 
 def test_an_adjudicator_sees_the_agreement(ward: Ward, tmp_path: Path) -> None:
     with chromium(tmp_path / "profile") as page:
-        page.open(f"{ward.address}/sign-in")
+        page.open(f"{ward.address}/")
         sign_in(page, ward.add("adjudicator"))
         page.click("a", "Agreement")  # who asked for no page chooses one
-        page.read("Most disputed sessions")
+        page.read("Most disputed sessions\nNone yet.")
         assert page.run("[...document.querySelectorAll('.wide')].every(one => one.tabIndex === 0)")
 
 

@@ -160,6 +160,7 @@ function answerOf(inference, record, device) {
     void startAsk(device);
   };
   return [
+    isAnswer && inference.meaning.includes("synthetic_cohort") && el("p", { class: "care" }, t("synthetic_cohort")),
     el(
       "div",
       { class: `card answer ${isAnswer ? inference.decision : "again"}` },
@@ -168,7 +169,6 @@ function answerOf(inference, record, device) {
       isAgain && el("ul", { class: "problems" }, inference.record_again.map((code) => el("li", {}, soundInWords(code)))),
     ),
     isAnswer && [
-      inference.meaning.includes("synthetic_cohort") && el("p", { class: "care" }, t("synthetic_cohort")),
       el("p", { class: "care" }, t("not_a_diagnosis")),
       inference.unusual.length > 0 && el("div", { class: "card" }, el("h3", {}, t("unusual")), el("ul", {}, inference.unusual.map((code) => el("li", {}, soundInWords(code))))),
       aboutOf(inference),

@@ -251,6 +251,6 @@ async function about(device) {
     quota - usage < LITTLE_BYTES && el("p", { class: "care" }, t("little_room")),
     el("h2", {}, t("about")),
     el("dl", {}, facts.map(([name, value]) => [el("dt", {}, t(name)), el("dd", {}, value)])),
-    el("a", { href: "#/enrol" }, t("enrol")),
+    el("a", { href: "#/enrol" }, t("enrol_other")),
   );
 }

@@ -28,6 +28,7 @@ const WORDS = {
   code: ["Código", "Code"],
   code_form: ["12 letras e algarismos, em grupos de quatro", "12 letters and digits, in groups of four"],
   enrol_now: ["Ligar telefone", "Enrol phone"],
+  enrol_other: ["Usar outro código neste telefone", "Use another code on this phone"],
   enrolling: ["Ligando…", "Enrolling…"],
   enrolled_already: [
     "Este telefone já está ligado a {site}. Um código novo troca essa ligação; o que ainda não foi enviado fica guardado.",

@@ -3,7 +3,7 @@
 const WORDS = {
   en: {
     title: 'Agreement of those who label', note: '· is suppressed (fewer than 5 sessions) or cannot be computed. People are shown by pseudonym.',
-    failed: 'There is no such page, or it is not yours.', backlog: 'Sessions', overall: 'All', by_instruction: 'By version of the instruction',
+    failed: 'There is no such page, or it is not yours.', none: 'None yet.', backlog: 'Sessions', overall: 'All', by_instruction: 'By version of the instruction',
     pairs: 'Pairs', annotators: 'Annotators', hardest: 'Most disputed sessions', n_items: 'sessions', n_ratings: 'answers', disagreement: 'disagreement',
     alpha: 'Krippendorff’s alpha', kappa: 'Cohen’s kappa', first: 'first', second: 'second', annotator: 'annotator', share_positive: 'share of yes',
     accuracy: 'accuracy (Dawid–Skene)', sensitivity: 'sensitivity', specificity: 'specificity', n_gold: 'known answers', gold_accuracy: 'accuracy on them',
@@ -11,7 +11,7 @@ const WORDS = {
   },
   pt: {
     title: 'Concordância de quem rotula', note: '· está suprimido (menos de 5 sessões) ou não se pode calcular. As pessoas aparecem por pseudônimo.',
-    failed: 'Esta página não existe ou não é sua.', backlog: 'Sessões', overall: 'Todas', by_instruction: 'Por versão da instrução',
+    failed: 'Esta página não existe ou não é sua.', none: 'Ainda não há.', backlog: 'Sessões', overall: 'Todas', by_instruction: 'Por versão da instrução',
     pairs: 'Pares', annotators: 'Quem rotula', hardest: 'Sessões mais disputadas', n_items: 'sessões', n_ratings: 'respostas', disagreement: 'discordância',
     alpha: 'alfa de Krippendorff', kappa: 'kappa de Cohen', first: 'um', second: 'outro', annotator: 'pseudônimo', share_positive: 'parte de sim',
     accuracy: 'acurácia (Dawid–Skene)', sensitivity: 'sensibilidade', specificity: 'especificidade', n_gold: 'respostas conhecidas', gold_accuracy: 'acurácia nelas',
@@ -27,7 +27,7 @@ function table(name, rows) {
   wide.tabIndex = 0; // what does not fit is scrolled to by keys, too
   wide.role = 'region';
   wide.ariaLabel = words[name];
-  wide.append(made);
+  wide.append(rows.length ? made : words.none);
   const head = made.createTHead().insertRow();
   for (const [column, value] of Object.entries(rows[0] ?? {})) {
     const cell = document.createElement('th');

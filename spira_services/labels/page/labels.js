@@ -49,6 +49,7 @@ async function ask(path, options) {
 function say(name) {
   said = name;
   find('#said').textContent = name ? word(name) : '';
+  find('#said').classList.toggle('calm', name === 'nothing');
 }
 
 function translate() {
@@ -68,7 +69,10 @@ function translate() {
   find('#send').textContent = word('send');
   find('#next').textContent = word('next');
   find('#keys').textContent = word('keys');
-  for (const take of takes) take.button.textContent = `${word(take.name)}: ${word('play')}`;
+  for (const take of takes) {
+    take.button.textContent = `${word(take.name)}: ${word('play')}`;
+    take.scale.textContent = `${take.seconds.toLocaleString(language, { maximumFractionDigits: 1 })} s · 0–8 kHz`;
+  }
   const note = task?.purpose === 'adjudicate' ? ` ${word('adjudicate')}` : '';
   find('#waiting').textContent = task ? WORDS[language].waiting(task.n_open) + note : '';
   const signs = Object.entries(task?.signs ?? {}).map(([name, value]) => {
@@ -88,7 +92,7 @@ async function addTake(name) {
   const answer = await ask(`sessions/${task.session_id}/${name}`);
   if (!answer?.ok) return say('failed');
   const sound = await answer.blob();
-  const block = document.createElement('div'), button = document.createElement('button');
+  const block = document.createElement('div'), button = document.createElement('button'), scale = document.createElement('span');
   const picture = document.createElement('div'), canvas = document.createElement('canvas'), head = document.createElement('div');
   block.className = 'take';
   picture.className = 'picture';
@@ -97,14 +101,15 @@ async function addTake(name) {
   canvas.setAttribute('aria-label', word(name));
   button.type = 'button';
   picture.append(canvas, head);
-  block.append(button, picture);
+  block.append(button, scale, picture);
   find('#recordings').append(block);
   const audio = new Audio(URL.createObjectURL(sound));
-  const take = { name, block, button, audio };
+  const take = { name, block, button, scale, audio, seconds: 0 };
   takes.push(take);
   button.addEventListener('click', () => { choose(takes.indexOf(take)); toggle(); });
   const seconds = await draw(canvas, await sound.arrayBuffer()).catch(() => 0);
   if (!seconds) say('silent');
+  take.seconds = seconds;
   const move = () => {
     head.style.transform = `translateX(${picture.clientWidth * audio.currentTime / seconds}px)`;
     if (!audio.paused) requestAnimationFrame(move);
