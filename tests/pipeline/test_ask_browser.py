@@ -13,6 +13,8 @@ from on_phone import NARROW, address, kept, network, record, voice, wav
 from serving import publish, working
 from sqlalchemy import select, update
 
+from spira_services.database import now
+from spira_services.devices import DEVICES
 from spira_services.serving.queue import SqlQueue
 from spira_services.serving.tables import ACTIONS, INFERENCES, PREDICTIONS
 from spira_tasks.artifacts import Store
@@ -59,6 +61,8 @@ def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_i
     page.read("On this phone, to be sent")
     page.read("No network. Sends by itself when there is a network.")
     assert rows(collection, INFERENCES) == []
+    # The network was away for longer than an answer is kept on the list.
+    kept(page, change("now.created_at = '2024-01-01T00:00:00Z'"))
     network(page, there=True)
     page.wait("document.querySelector('.answer h2').innerText == 'Waiting for the answer'")
     (asked,) = rows(collection, INFERENCES)
@@ -67,6 +71,7 @@ def test_what_is_recorded_offline_is_sent_when_there_is_a_network_and_answered_i
     assert asked.subject_id is not None
     assert collection.blobs.exists(f"sha256:{asked.sha256}")
     assert kept(page, "store.bytesOf((await store.sessions())[0].takes.SENTENCE)") is None
+    kept(page, "store.forgetOldAsks()")
 
     with working(collection.engine, collection.blobs, SqlQueue(collection.engine), champion):
         shown = page.read("This is not a diagnosis.")
@@ -144,6 +149,34 @@ def test_what_is_deleted_on_the_phone_is_deleted_on_the_server(
     assert gone.deleted_at is not None
     assert gone.subject_id is None
     assert not collection.blobs.exists(f"sha256:{asked.sha256}")
+
+
+def change(edit: str) -> str:
+    """An expression of ``store``: change what was asked last."""
+    return f"store.change((await store.sessions())[0].id, now => {{ {edit} }})"
+
+
+def test_a_phone_whose_clock_is_ahead_says_so_and_one_that_was_ended_too(
+    collection: Collection, page: Page, microphone: Path
+) -> None:
+    page.open(address(collection))
+    network(page, there=False)
+    page.click("#ask", "Ask the model")
+    record(page, microphone, "SENTENCE")
+    page.click("#send-ask")
+    page.read("On this phone, to be sent")
+    recorded_at = "now.takes.SENTENCE.recorded_at = "
+    kept(page, change(f"{recorded_at}'2999-01-01T00:00:00Z'"))
+    network(page, there=True)
+    page.read("The clock of this phone is ahead.")
+    kept(page, change(f"{recorded_at}'2024-01-01T00:00:00Z'"))
+    page.click("#send")
+    page.read("Waiting for the answer")
+    with collection.engine.begin() as connection:
+        connection.execute(update(DEVICES).values(ended_at=now()))
+    page.read("The server does not know this phone any more.")
+    with collection.engine.begin() as connection:
+        connection.execute(update(DEVICES).values(ended_at=None))
 
 
 def test_a_take_that_is_no_good_is_never_sent(

@@ -96,7 +96,7 @@ export async function answerScreen({ device, path: [id] }) {
         // The server notes it once; where it is not reached, the next look says it.
         if (inference.state === "answered") void api.act(device.key, record.inference_id, "seen").catch(() => {});
       } catch (failure) {
-        trouble = failure.status === 404 ? "answer_gone" : failure.status === 0 ? "answer_offline" : "answer_server";
+        trouble = { 0: "answer_offline", 401: "enrol_again", 404: "answer_gone" }[failure.status] ?? "answer_server";
       }
     }
     if (done) return;

@@ -160,8 +160,8 @@ export async function deleteSession(id) {
 /** Forget what was asked so long ago that nobody needs the answer on this phone. */
 export async function forgetOldAsks() {
   const since = Date.now() - ASKS_KEPT_DAYS * 86_400_000;
-  for (const { id, kind, state, created_at } of await sessions()) {
-    if (kind === "ask" && state === "asked" && Date.parse(created_at) < since) await deleteSession(id);
+  for (const { id, kind, state, created_at, asked_at = created_at } of await sessions()) {
+    if (kind === "ask" && state === "asked" && Date.parse(asked_at) < since) await deleteSession(id);
   }
 }
 

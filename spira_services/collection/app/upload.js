@@ -58,8 +58,9 @@ function tryAgainLater(failure) {
 async function sendWaiting() {
   const device = await fact("device");
   if (!device) return;
-  const due = (await sessions()).filter(({ state, site }) => {
-    return TO_SEND.includes(state) && site === device.site.hospital_id;
+  const due = (await sessions()).filter(({ state, site, error }) => {
+    const isInVain = state === "waiting" && error === "erased"; // each try would send all of it again
+    return TO_SEND.includes(state) && site === device.site.hospital_id && !isInVain;
   });
   if (due.length === 0) return;
   try {
@@ -94,9 +95,15 @@ async function sendOne(key, record) {
     }
     // It will not pass by itself: said with the session, and the others go on.
     await change(record.id, (now) => {
-      now.error = failure.code || "server";
+      now.error = whyOf(failure);
     });
   }
+}
+
+/** Why the server does not take it, as a code. */
+function whyOf({ code, body }) {
+  const isClock = (body.problems ?? []).some(({ field, rule }) => field === "recorded_at" && rule === "future");
+  return isClock ? "clock" : code || "server";
 }
 
 /** Send what is asked, or delete it; the audio goes from the phone as soon as the server has it. */
@@ -113,6 +120,7 @@ async function sendAsk(key, record) {
   if (inference_id && !isGoing) {
     await changeWithoutAudio(record.id, (now) => {
       now.inference_id = inference_id;
+      now.asked_at = isoWithOffset();
       now.number = ""; // nothing about the person stays on the phone
       now.error = null;
       if (now.state === "waiting") now.state = "asked";

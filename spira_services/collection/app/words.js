@@ -172,7 +172,10 @@ const WORDS = {
     "A gravação pode ser usada para ensinar e testar o modelo (texto na versão {version})",
     "The recording may be used to teach and to test the model (version {version} of the text)",
   ],
-  agrees_ab: ["A resposta pode vir de um modelo novo, em teste", "The answer may come from a new model that is on trial"],
+  agrees_ab: [
+    "A resposta pode vir de qualquer um de dois modelos, num estudo que os compara",
+    "The answer may come from either of two models, in a study that compares them",
+  ],
   answer: ["Resposta", "Answer"],
   ask_state_draft: ["a terminar", "to finish"],
   ask_state_waiting: ["No telefone, por enviar", "On this phone, to be sent"],
@@ -186,6 +189,10 @@ const WORDS = {
   ask_state_deleting: ["A apagar no servidor", "To be deleted on the server"],
   ask_waits: ["O servidor guardou a gravação. A resposta costuma vir em segundos.", "The server has stored the recording. The answer usually comes within seconds."],
   ask_error_malformed: ["O servidor não aceitou o registro hospitalar. Confira-o, ou deixe em branco.", "The server did not take the hospital number. Check it, or leave it empty."],
+  ask_error_clock: [
+    "O relógio deste telefone está adiantado. Acerte a data e a hora, apague aqui e grave de novo.",
+    "The clock of this phone is ahead. Set date and time, delete this here and record again.",
+  ],
   ask_error_erased: [
     "Esta pessoa pediu que tudo dela fosse apagado. O servidor não guarda nada; apague aqui também.",
     "This person had everything erased. The server keeps nothing; delete it here, too.",
