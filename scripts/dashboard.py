@@ -35,11 +35,11 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
                     f"histogram_quantile({q}, sum by (le) (rate(spira_answer_seconds_bucket[5m])))",
                     name,
                 )
-                for q, name in ((0.5, "median"), (0.99, "one of a hundred"))
+                for q, name in ((0.5, "median"), (0.99, "99th percentile"))
             ],
         ),
         (
-            "Time of a model, one of twenty",
+            "Time of a model, 95th percentile",
             "s",
             [
                 (
@@ -85,7 +85,7 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
     "Requests": [
         ("By status", "reqps", [(f"sum by (status) (rate({REQUESTS}_count[5m]))", "{{status}}")]),
         (
-            "By route, one of twenty",
+            "By route, 95th percentile",
             "s",
             [
                 (
