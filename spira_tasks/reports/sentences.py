@@ -55,7 +55,8 @@ def name_of(t: Words, run: RunFacts | RunSummary) -> str:
 def headline(t: Words, facts: RunFacts) -> Headline:
     stopping = [one for one in facts.checks if one.stops]
     ending = _ending(facts)
-    is_open = ending == "promoted" and _n_open(facts) > 0  # a check of what serves could not tell
+    # A check of what serves could not tell.
+    is_open = ending == "approved" or (ending == "promoted" and _n_open(facts) > 0)
     shown_as = "kept" if ending == "replaced" else facts.outcome
     return Headline(
         shown_as="provisional" if is_open else shown_as,
@@ -238,7 +239,7 @@ def _whom(t: Words, facts: RunFacts) -> Iterator[str]:
     """For whom the model may not serve, short enough for the first screen."""
     if facts.evaluation is None:
         yield t("whom.not_known")
-    elif _ending(facts) not in ("promoted", "waits"):
+    elif _ending(facts) not in ("promoted", "waits", "approved"):
         yield t("whom.nobody")
     else:
         if facts.synthetic:
@@ -277,11 +278,16 @@ def _waits(facts: RunFacts) -> bool:
 
 
 def _ending(facts: RunFacts) -> str:
-    """The outcome of the run, ``waits``, or ``replaced`` where its model is not in use any more."""
+    """The outcome of the run, ``waits``, or what came of its model since.
+
+    ``replaced`` where it is not in use any more, ``approved`` where a person was waited for.
+    """
     aliases = facts.model.aliases if facts.model else None
     if facts.outcome == "promoted" and aliases is not None and "champion" not in aliases:
         return "replaced"
-    return "waits" if _waits(facts) else facts.outcome
+    if _waits(facts):
+        return "approved" if "champion" in (aliases or ()) else "waits"
+    return facts.outcome
 
 
 def _passed(t: Words, facts: RunFacts) -> str:

@@ -180,6 +180,16 @@ def test_a_model_that_another_one_replaced_since_is_not_said_to_serve() -> None:
     assert "It is not in use any more. In use when this page was made" in headline.explanation
 
 
+def test_a_model_that_was_approved_since_its_run_waited_is_not_said_to_wait() -> None:
+    run = endings()["open"]
+    assert run.model is not None
+    serving = replace(run, model=replace(run.model, aliases=("champion",)))
+    headline = sentences.headline(EN, serving)
+    assert (headline.word, headline.shown_as) == ("Yes, provisionally", "provisional")
+    assert "approved since, and is in use" in headline.explanation
+    assert headline.whom != ("It is used for nobody.",)
+
+
 def test_the_first_screen_names_the_hospitals_where_a_model_is_not_shown_to_hold() -> None:
     names = {"left_open": ("#2", "#5")}
     elsewhere = replace(verdict("unseen_sites", "insufficient"), names=names)
