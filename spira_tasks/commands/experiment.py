@@ -207,7 +207,7 @@ def _run(
             n_left = len(waiting.trials) - n + waiting.n_later
             shown, metric = runs.shown(trial), runs.experiment.metric
             came_to = "failed" if runs.value(trial) is None else "done"
-            came_to = came_to if runs.record(trial) else "killed"
+            came_to = came_to if runs.record(trial) else "killed, to be started again"
             came_to = came_to if shown is None else f"{metric} {shown:.3f}"
             left = (time.monotonic() - started) / n_run * n_left
             print(
