@@ -9,23 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import uvicorn
-from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from spira_services import feedback
-from spira_services.collection import api as collection
-from spira_services.feedback import OfProduction
-from spira_services.labels import api as labels
-from spira_services.serving import api as serving
-from spira_services.serving.gauges import of_answers, of_models, of_queue
-from spira_services.serving.queue import open_queue
-from spira_services.serving.relay import Relay
-from spira_services.serving.worker import Worker
-from spira_services.web import Refused, create_app
 from spira_tasks.artifacts.blobs import Blobs
 from spira_tasks.artifacts.sources import open_backend
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from spira_services.serving.worker import Worker
 
 log = logging.getLogger("spira.services")
 
@@ -49,6 +43,10 @@ def watched(engine: Engine, worker: Worker, host: str, port: int) -> Iterator[No
     if not port:
         yield
         return
+    import uvicorn
+
+    from spira_services.serving.gauges import of_models
+    from spira_services.web import Refused, create_app
 
     def check() -> None:
         if worker.hangs:
@@ -76,6 +74,16 @@ def application(engine: Engine) -> Iterator[FastAPI]:
 
     Raises ConfigError for a store or a queue that is none.
     """
+    from spira_services import feedback
+    from spira_services.collection import api as collection
+    from spira_services.feedback import OfProduction
+    from spira_services.labels import api as labels
+    from spira_services.serving import api as serving
+    from spira_services.serving.gauges import of_answers, of_queue
+    from spira_services.serving.queue import open_queue
+    from spira_services.serving.relay import Relay
+    from spira_services.web import create_app
+
     blobs, unfinished = audio(), folder() / "unfinished"
     queue = open_queue(engine)
     with Relay(engine, queue) as relay:
