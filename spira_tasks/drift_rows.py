@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ks_2samp, wasserstein_distance
 
 from spira_tasks.contract.verdict import MIN_CELL
 from spira_tasks.speech.probe import rounded
@@ -55,6 +54,8 @@ def number_row(new: pd.DataFrame, old: pd.DataFrame, name: str, min_people: int)
     row = empty_row(name, "number", len(now), len(before), min_people)
     if not row["compared"]:
         return row
+    from scipy.stats import ks_2samp, wasserstein_distance
+
     test = ks_2samp(now, before, method="asymp")
     spread = before.std()
     apart = wasserstein_distance(now, before)

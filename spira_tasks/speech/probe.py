@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from spira_tasks.speech.audio import FULL_SCALE, SAMPLE_RATE_HZ, Sound, mean_channel
 
@@ -266,6 +265,8 @@ def syllabic_modulation_db(waveform: NDArray[np.float64]) -> float:
     waveform : (time,) array
         At 16 kHz, in [-1, 1].
     """
+    from scipy import signal
+
     voice = signal.butter(4, (300, 3400), "band", fs=SAMPLE_RATE_HZ, output="sos")
     banded = signal.sosfilt(voice, waveform)
     hop = SAMPLE_RATE_HZ // ENVELOPE_HZ
