@@ -137,7 +137,9 @@ def enough(found: Mapping[str, Any], config: Config) -> Verdict:
 
 
 def verdicts_on(found: Record) -> Record:
-    """What the suite says of the comparison."""
+    """What the suite says of the comparison; it asks nothing where nothing was compared."""
+    if found["state"] != "compared":
+        return {"suite": {}, "verdicts": []}
     from expectations.suites import drift
     from spira_tasks import quality
 
@@ -182,13 +184,11 @@ def compared(made: Mapping[str, str], inputs: Inputs, config: Config, work: Plat
         for name in CATEGORIES
         if has(name, new, old)
     ]
-    rows += model_rows(made, new.merge(features, on="record_id"), inputs, config, work)
+    n_new = int(new["subject_id"].nunique())
+    if n_new >= n:
+        rows += model_rows(made, new.merge(features, on="record_id"), inputs, config, work)
     is_compared = any(row["compared"] for row in rows)
-    return {
-        "state": "compared" if is_compared else "few",
-        "n_new": int(new["subject_id"].nunique()),
-        "rows": rows,
-    }
+    return {"state": "compared" if is_compared else "few", "n_new": n_new, "rows": rows}
 
 
 def has(name: str, new: pd.DataFrame, old: pd.DataFrame) -> bool:
