@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -142,7 +143,7 @@ class AudioReader:
         made = self.work.remember(parts, lambda: convert(read(), self.max_seconds, self.work.blobs))
         return made if "reason" in made else {"audio_sha256": sha256, **made}
 
-    @property
+    @cached_property  # what is installed takes longer to look up than a remembered file
     def _settings(self) -> Record:
         return {"max_seconds": self.max_seconds, "decoder": decoder()}
 

@@ -340,8 +340,9 @@ def identifiers_in_text(rows: pd.DataFrame) -> Faults:
             faults[n] = ("personal_data_in_text", f"{name} holds a number or address of a person")
         if "patient_rgh" not in rows:
             continue
-        for n, number in rows.loc[cells.index, "patient_rgh"].dropna().items():
-            if names_number(cells[n], number):
+        numbers = rows.loc[cells.index, "patient_rgh"].dropna()
+        for n, number, text in zip(numbers.index, numbers, cells[numbers.index], strict=True):
+            if names_number(text, number):
                 faults[n] = ("personal_data_in_text", f"{name} holds the hospital number")
     return faults
 
