@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from conftest import Run, linked_copy
+from conftest import Run, linked_copy, made_once
 
 from spira.outcome import actor, configured_step
 from spira_tasks.artifacts import Store
@@ -61,11 +62,15 @@ def last_line(script: str, home: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Airflow home with its database."""
-    folder = tmp_path_factory.mktemp("airflow")
-    process = airflow("db", "migrate", home=folder)
-    assert process.returncode == 0, process.stderr
-    return folder
+    """An Airflow home with a copy of a database that is made once."""
+
+    def make(folder: Path) -> None:
+        process = airflow("db", "migrate", home=folder)
+        assert process.returncode == 0, process.stderr
+
+    made, own = made_once("airflow", tmp_path_factory, make), tmp_path_factory.mktemp("airflow")
+    shutil.copy(made / "airflow.db", own)  # its airflow.cfg names its own folder
+    return own
 
 
 @pytest.fixture(scope="module")
