@@ -99,18 +99,7 @@ print(json.dumps({
 
 
 def test_parsing_a_dag_imports_only_the_contract_and_the_pipelines(parsed: dict[str, Any]) -> None:
-    names = (
-        "access",
-        "decision",
-        "exits",
-        "pipelines",
-        "place",
-        "presets",
-        "record",
-        "run",
-        "step",
-        "typed",
-    )
+    names = ("access", "decision", "exits", "pipelines", "place", "presets", "run", "step", "typed")
     contract = ("", ".contract", *(f".contract.{name}" for name in (*names, "verdict")))
     assert parsed["ours"] == [f"spira_tasks{name}" for name in contract]
     assert parsed["heavy"] == []
