@@ -178,7 +178,7 @@ def test_a_person_is_followed_from_the_phone_to_a_promoted_model_and_back(
 ) -> None:
     store = Store(str(tmp_path / "store"))
     monkeypatch.setenv("SPIRA_STORE", store.url)
-    session_id = walk(ward, store, tmp_path, {"train.epochs": 20})
+    session_id = walk(ward, store, tmp_path, {"train.epochs": 30})
     assert main(["model", "approve", "1", "--why", "a test on synthetic people"]) == 0
     assert main(["quarantine", "rerun", "woken"]) == 0
     back("spira@champion", session_id, tmp_path, capsys)
