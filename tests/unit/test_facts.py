@@ -311,7 +311,7 @@ def test_a_model_is_not_validated_for_groups_with_too_few_test_subjects(book: Bo
     assert facts.evaluation.confusion is not None
     assert facts.evaluation.confusion.cells == ((38, 2), (0, 40))
     listed = " ".join(pages.not_validated_for(Words("en"), facts))
-    assert "sex: OTHER" in listed
+    assert "sex: Other" in listed
     assert "age: <18, 18-29, 30-44, 60-74, 75+" in listed
 
 

@@ -91,8 +91,8 @@ def test_groups_that_are_the_classes_themselves_do_not_pass() -> None:
     assert found["within"]["app_version"] == {"n": 0}
     verdict = verdicts["stratified_auc"]
     assert (verdict.status, verdict.names["by"]) == ("insufficient", ("app_version",))
-    assert "(version of the app)" in sentence(verdict, "en")
-    assert "(versão do aplicativo)" in sentence(verdict, "pt")
+    assert "(app version)" in sentence(verdict, "en")
+    assert "(versão do app)" in sentence(verdict, "pt")
 
 
 def test_people_of_a_group_with_one_class_count_in_what_groups_explain() -> None:
