@@ -59,21 +59,25 @@ ALL = {**CONTROLS, **SWITCHES}
 RUN = "study"
 # Which number of seeds a control takes, without a model and with one.
 CONTROL_DRAWS = {
-    "clean": ("seeds", "trained"),
+    "clean": ("seeds", ""),
+    "clean_large": ("", "trained"),
     "clean_published": ("seeds", ""),
     "zero_signal": ("", "zero_signal"),
 }
-HELD_OUT = ("clean", "ward_noise", "channel", "sex", "zero_signal")  # by another synthesiser
+# By another synthesiser.
+HELD_OUT = ("clean", "clean_large", "ward_noise", "channel", "sex", "zero_signal")
 REFERENCE_SEED = 1000  # of the clean cohort that the champion learned from
 TASKS = ("AMBIENT", "SENTENCE")
 WITHOUT_MODEL = ("check_recordings", DATA, CONFOUNDS)
-# Test people enough for the gates of a model to be asked, and no more epochs than that.
+# Test people enough for the gates of a model to be asked, and no more epochs than that.  Such a
+# division is outside the plan, which refuses every such model: so that refusal does not count.
 SETTINGS = {
     "split.test_fraction": 0.4,
     "train.n_threads": 1,
     "train.epochs": 8,
     "evaluate.n_threads": 1,
 }
+PLAN = "promote/within_plan"
 
 
 @dataclass(frozen=True)
@@ -272,10 +276,9 @@ def is_tripped(trip: dict[str, Any]) -> bool:
 
 def missed(row: dict[str, Any]) -> bool:
     """Whether a draw is not what it has to be."""
-    if row["switch"] == "zero_signal" and row["is_trained"]:
-        return bool(row["promoted"])
     if row["switch"] in CONTROLS:
-        return bool(row["stops"])
+        is_refused = bool({*row["stops"]} - {PLAN})
+        return bool(is_refused != (row["switch"] == "zero_signal"))
     return not all(map(is_tripped, row["trips"]))
 
 
@@ -310,7 +313,7 @@ class Rate:
 
     switch: str
     what: str
-    wanted: str  # "tripped" or "not stopped" or "not promoted"
+    wanted: str  # "tripped" or "not stopped" or "refused"
     n: int
     draws: int
     same_in_control: int = 0  # how often the verdict has that status without a confound
@@ -320,8 +323,9 @@ class Rate:
 def rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
     found = []
     for name, switch in SWITCHES.items():
-        control = "clean_published" if switch.published else "clean"
         for trip in switch.trips:
+            control = "clean_large" if trip.is_trained else "clean"
+            control = "clean_published" if switch.published else control
             states = [
                 is_tripped(one)
                 for row in rows
@@ -338,7 +342,7 @@ def rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
     for name in CONTROLS:
         for is_trained, kind in ((False, "data"), (True, "model")):
             of = [row for row in rows if (row["switch"], row["is_trained"]) == (name, is_trained)]
-            wanted = "not promoted" if name == "zero_signal" else "not stopped"
+            wanted = "refused" if name == "zero_signal" else "not stopped"
             if of:
                 found.append(Rate(name, kind, wanted, len(of) - sum(map(missed, of)), len(of)))
     return found

@@ -58,11 +58,11 @@ def drawn(switch: str, **fields: Any) -> dict[str, Any]:
     return {"switch": switch, **of_none, **fields}
 
 
-def test_a_clean_cohort_that_is_stopped_and_a_promoted_model_of_nothing_are_misses() -> None:
+def test_a_clean_cohort_that_is_stopped_and_a_model_of_nothing_that_is_not_are_misses() -> None:
     assert not gates.missed(drawn("clean"))
     assert gates.missed(drawn("clean", stops=["a check"]))
     assert not gates.missed(drawn("zero_signal", stops=["a check"]))
-    assert gates.missed(drawn("zero_signal", promoted=True))
+    assert gates.missed(drawn("zero_signal", stops=[gates.PLAN]))  # which refuses all of the study
 
 
 def test_the_steps_of_a_planted_confound_read_what_came_before_the_gates() -> None:
