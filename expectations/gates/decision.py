@@ -47,5 +47,5 @@ def excluded(involved: Collection[str], rules: Rules, *, production: bool) -> tu
 
 
 def name_of(actor: str) -> str:
-    """The name of a person in the audit log, however they acted."""
-    return actor.rpartition(":")[2]
+    """The name of a person in the audit log, however they acted and wrote it."""
+    return actor.rpartition(":")[2].lower()

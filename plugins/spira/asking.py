@@ -187,7 +187,7 @@ def problem_of(act: str, by: str, reason: str, excluded: Collection[str]) -> str
         return f"the reason has fewer than {MIN_REASON} characters"
     if holds_personal_data(reason):
         return "the reason holds what looks like a personal number, a telephone or an address"
-    if act == "approve" and by in excluded:
+    if act == "approve" and by.lower() in excluded:
         return "another person has to approve what one started, or signed a waiver for"
     return ""
 

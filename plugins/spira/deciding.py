@@ -81,7 +81,7 @@ def choices(store: StoreReader, run_id: str, user: Any) -> Choices:
         found = {one.id: one for record in records if record for one in record.verdicts}
         of_model = {
             "about": _about(store, run_id),
-            "is_excluded": user.get_name() in _excluded(store, run_id),
+            "is_excluded": user.get_name().lower() in _excluded(store, run_id),
             "left_open": tuple(one for one in found.values() if one.status == "insufficient"),
             "waivable": _waivable(store, run_id),
             "is_synthetic": _is_synthetic(store, run_id),
@@ -133,7 +133,7 @@ def take(
         raise Refused("decide.no_reason", HTTPStatus.BAD_REQUEST)
     if holds_personal_data(reason):  # before it is in Airflow's database
         raise Refused("decide.personal", HTTPStatus.BAD_REQUEST)
-    if act == "approve" and user.get_name() in _excluded(store, run_id):
+    if act == "approve" and user.get_name().lower() in _excluded(store, run_id):
         raise Refused("decide.excluded")
     fields = {name: form[name] for name in FIELDS[act] if form.get(name)}
     return dag_id, _start(dag_id, {"act": act, "reason": reason, **fields}, user)

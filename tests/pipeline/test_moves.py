@@ -304,8 +304,10 @@ def test_nobody_approves_their_own_run_in_production(
         approval.approve(registry.store, "1", WHY)
         assert registry.promote(1).metrics["promoted"]
         return
-    with pytest.raises(ConfigError, match="another person has to approve it"):
-        approval.approve(registry.store, "1", WHY)
+    for same_person in ("airflow:ana", "airflow:Ana"):
+        monkeypatch.setenv("SPIRA_ACTOR", same_person)
+        with pytest.raises(ConfigError, match="another person has to approve it"):
+            approval.approve(registry.store, "1", WHY)
     monkeypatch.setenv("SPIRA_ACTOR", "airflow:bia")
     approval.approve(registry.store, "1", WHY)
     assert registry.promote(1).metrics["promoted"]
