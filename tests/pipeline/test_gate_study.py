@@ -82,12 +82,16 @@ def test_a_draw_takes_the_gates_that_it_is_about() -> None:
 
 
 def test_seeds_are_one_after_another_and_controls_have_their_own_number() -> None:
+    names = ["clean", "clean_large", "zero_signal"]
     given = argparse.Namespace(
-        seeds=2, trained=1, zero_signal=3, people=40, voices="own", switch=["clean", "zero_signal"]
+        seeds=2, trained=1, zero_signal=3, people=40, voices="own", switch=names
     )
     plan = [(one.switch, one.seed, one.is_trained) for one in gates.planned(given)]
     assert plan[:2] == [("clean", 1, False), ("clean", 2, False)]
-    assert plan[2:] == [("clean", 1, True), *(("zero_signal", seed, True) for seed in (1, 2, 3))]
+    assert plan[2:] == [
+        ("clean_large", 1, True),
+        *(("zero_signal", seed, True) for seed in (1, 2, 3)),
+    ]
 
 
 def test_the_document_has_what_was_measured() -> None:
