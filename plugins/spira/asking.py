@@ -30,7 +30,7 @@ from spira_tasks.contract.verdict import Verdict
 
 MIN_REASON = 10  # characters, as for every decision
 LOOK_SECONDS = 300.0
-# The XCom of what an answer is about.  It is no note of the task: who may clear it may write those.
+# The XCom with the question.  The state of the task may be written by a user who may clear it.
 ASKED = "asked"
 DAG_TEST = "dag_test"  # Airflow's name of who starts a run by ``airflow dags test``
 

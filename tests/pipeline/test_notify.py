@@ -181,7 +181,7 @@ def test_a_question_outlives_a_store_that_is_away_and_says_when_it_expires(
 ) -> None:
     """What a record of the store holds is damaged; the message was sent once, as the run asked.
 
-    What an answer is about is no note of the task: whoever may clear a task may write its notes.
+    The question is an XCom: a user who may clear a task may write the state of that task.
     """
     for name in ("register", "promote"):
         (tmp_path / "store/runs/run-1").mkdir(parents=True, exist_ok=True)
