@@ -99,7 +99,7 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
         last = [
             rolled_back(challenger, rollback)
             if rollback
-            else beats_champion(challenger, tracker, inputs, work)
+            else beats_champion(challenger, champion, tracker, inputs, work)
         ]
         asked += last
         if decision.needs_approval(asked, rules):
@@ -254,7 +254,11 @@ def n_erased(challenger: Registered, inputs: Inputs) -> int:
 
 
 def beats_champion(
-    challenger: Registered, tracker: Tracker, inputs: Inputs, work: PlatformWork
+    challenger: Registered,
+    champion: Registered | None,
+    tracker: Tracker,
+    inputs: Inputs,
+    work: PlatformWork,
 ) -> Verdict:
     """Compare with the champion on the test subjects of today, one pair of scores a person."""
     import pandas as pd
@@ -264,7 +268,6 @@ def beats_champion(
     from spira_tasks.evaluation import comparison, slices
     from spira_tasks.governance.applied import REFUSED
 
-    champion = tracker.champion()
     # one that a person stopped and approved after all was not replaced: it may compete again
     stopped = REFUSED in challenger.tags.get("spira.blocked_by", "")
     if challenger.was_champion and not stopped:
