@@ -174,11 +174,6 @@ def read_pcm16(content: bytes) -> NDArray[np.int16]:
     return np.frombuffer(content, dtype="<i2", offset=HEADER.size).astype(np.int16)
 
 
-def read_float32(content: bytes) -> NDArray[np.float32]:
-    """Decode what ``encode_wav`` made to (time,) samples in [-1, 1]; raises as ``read_pcm16``."""
-    return read_pcm16(content).astype(np.float32) / np.float32(FULL_SCALE)
-
-
 def _check_header(rate_hz: int, n_channels: int, seconds: float, max_seconds: float) -> None:
     """Refuse what the header alone shows to be unusable; 0 seconds: it does not say."""
     if rate_hz < SAMPLE_RATE_HZ:

@@ -23,7 +23,7 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.commands.predict import N_BATCH
 from spira_tasks.speech.answers import Policy, decide
-from spira_tasks.speech.audio import read_float32
+from spira_tasks.speech.audio import FULL_SCALE, read_pcm16
 from spira_tasks.stages import register
 from spira_tasks.tracking import Tracker
 
@@ -91,7 +91,8 @@ def test_samples_with_their_rate_get_the_answer_of_their_file(
     finished: Run, model: Any, evaluated: pd.DataFrame
 ) -> None:
     one = evaluated.iloc[0]
-    samples = read_float32(finished.store.blobs.read(one.waveform))
+    pcm16 = read_pcm16(finished.store.blobs.read(one.waveform))
+    samples = pcm16.astype(np.float32) / np.float32(FULL_SCALE)
     given = pd.DataFrame({"samples": [samples], "sample_rate_hz": [16_000]})
     assert model.predict(given)["probability"][0] == pytest.approx(one.clean, abs=1e-6)
 
