@@ -25,7 +25,7 @@ from spira_tasks.governance.applied import PROMOTION, Decision, excuses, waiver_
 from spira_tasks.governance.decisions import decide
 from spira_tasks.governance.verification import verify
 from spira_tasks.stages import promote
-from spira_tasks.tracking import CHAMPION, MODEL, Tracker
+from spira_tasks.tracking import CHAMPION, MODEL, Registered, Tracker
 
 __all__ = ["prepared", "registry"]  # fixtures
 
@@ -154,8 +154,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_compared_anew(
     registry.add(3)
     compared = []
 
-    def meanwhile(challenger: Any, tracker: Tracker, *_: object) -> Verdict:
-        champion = tracker.champion()
+    def meanwhile(challenger: Registered, champion: Registered | None, *_: object) -> Verdict:
         assert champion is not None
         compared.append((challenger.version, champion.version))
         if challenger.version == "2" and champion.version == "1":
