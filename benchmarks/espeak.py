@@ -43,6 +43,8 @@ def render(
 def read(rng: np.random.Generator, person: Person, session: Session) -> Waveform:
     """The prompt, with more pauses, breath and haste the more a person lacks air."""
     words, effect = WORDS.format(NAMED[session.prompt]).split(), person.effect
+    # eSpeak times a word the same each time, so that two people of one voice sound the same
+    words = [f'<prosody rate="{rng.normal(100, 12):.0f}%">{word}</prosody>' for word in words]
     for place in rng.choice(len(words) - 1, rng.poisson(0.75 + 3.6 * effect) % len(words)):
         words[place] += f' <break time="{int(250 * rng.lognormal(0.6 * effect, 0.4))}ms"/>'
     speech = spoken(

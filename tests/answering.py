@@ -28,6 +28,8 @@ from spira_tasks.artifacts.blobs import digest_of, hex_of
 from spira_tasks.provenance import ROOT
 from spira_tasks.tracking import Tracker
 
+RECORDED_AT = datetime.now(UTC).isoformat()  # part of what a key asks: always the same
+
 
 @dataclass
 class Stand:
@@ -138,7 +140,7 @@ def standing(
 
 def ask(client: httpx.Client, audio: bytes, key: str = "") -> httpx.Response:
     """Ask about a recording; the same key asks the same again."""
-    sent = {"sha256": hex_of(digest_of(audio)), "recorded_at": datetime.now(UTC).isoformat()}
+    sent = {"sha256": hex_of(digest_of(audio)), "recorded_at": RECORDED_AT}
     return client.post(
         "/v1/inferences",
         headers={"Idempotency-Key": key or str(uuid4())},
