@@ -169,3 +169,13 @@ def end(connection: Connection, device_id: str, actor: str) -> None:
     if not connection.execute(update(DEVICES).where(*there).values(ended_at=now())).rowcount:
         raise ConfigError("there is no such device in use")
     events.record(connection, actor, "device_ended", f"device_ended:{device_id}", {})
+
+
+def may_take_back(connection: Connection, device: Device, sender: str | None) -> bool:
+    """Whether a device may take back what ``sender``, the name of a device, has sent.
+
+    A telephone that was enrolled anew is another device: it may where both are of one person and
+    site.
+    """
+    whose = select(DEVICES.c.hospital_id, DEVICES.c.collector).where(DEVICES.c.device_id == sender)
+    return connection.execute(whose).first() == (device.hospital_id, device.collector)

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from spira_services import devices, feedback, people
 from spira_services.collection import api
@@ -91,9 +91,13 @@ class Collection:
             yield cls(engine, client, folder, blobs, app)
         engine.dispose()
 
-    def code(self, site: str = SITE) -> str:
+    def code(self, site: str = SITE, device_id: str = "") -> str:
+        """A code of a new person, or of the one who has a device."""
+        whose = select(devices.DEVICES.c.collector).where(devices.DEVICES.c.device_id == device_id)
         with self.engine.begin() as connection:
-            person = people.add(connection, uuid4().hex, ["collector"], None, "cli:test")
+            person = connection.execute(whose).scalar() or people.add(
+                connection, uuid4().hex, ["collector"], None, "cli:test"
+            )
             return devices.new_code(connection, site, person, "cli:test")
 
     def device(self) -> Phone:

@@ -65,6 +65,12 @@ def enrol(page: Page, collection: Collection) -> None:
     page.wait("navigator.serviceWorker.controller !== null")  # the page itself is kept, too
 
 
+def enrol_anew(page: Page, code: str) -> None:
+    page.run(f"location.hash = 'code={code}'")
+    page.click("form button", "Enrol phone")
+    page.wait("document.querySelector('#start')")
+
+
 def network(page: Page, there: bool) -> None:
     page.call(
         "Network.emulateNetworkConditions",

@@ -312,7 +312,9 @@ class Sessions:
     def withdraw(self, device: Device, session_id: str) -> Receipt:
         """Withdraw the consent of a session's person: nothing made afterwards uses it."""
         with self.engine.begin() as connection:
-            _own(connection, device, session_id)
+            sent = select(SESSIONS.c.device_id).where(SESSIONS.c.session_id == session_id)
+            if not devices.may_take_back(connection, device, connection.execute(sent).scalar()):
+                raise not_there()
             _locked(connection, session_id)
             newest = _newest(connection, session_id)
             actor, key = f"device:{device.device_id}", f"withdrawal:{session_id}"

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Row
 
 from spira_services import events
 from spira_services.database import insert_once, now, reading
-from spira_services.devices import Device
+from spira_services.devices import Device, may_take_back
 from spira_services.serving.tables import ACTIONS, FAILURES, INFERENCES, OUTBOX, PREDICTIONS
 from spira_services.subjects import is_erased, of_tag, subject_of
 from spira_services.uploads import BLOBS, drop
@@ -428,9 +428,11 @@ def delete_own(connection: Connection, blobs: Blobs, device: Device, inference_i
     Raises
     ------
     Refused
-        ``not_there`` for an inference of another device.
+        ``not_there`` for an inference of another device, unless the same person has it.
     """
-    check_own(connection, device.device_id, inference_id)
+    asked = select(INFERENCES.c.device_id).where(INFERENCES.c.inference_id == inference_id)
+    if not may_take_back(connection, device, connection.execute(asked).scalar()):
+        raise not_there()
     _delete(connection, blobs, [inference_id])
     actor, key = f"device:{device.device_id}", f"inference_deleted:{inference_id}"
     about = {"inference_id": inference_id}

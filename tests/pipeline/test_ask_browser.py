@@ -9,7 +9,7 @@ import pytest
 from browser import NEEDS_CHROMIUM, Page
 from collecting import Collection
 from in_use import put_into_use
-from on_phone import NARROW, address, kept, network, record, voice, wav
+from on_phone import NARROW, address, enrol_anew, kept, network, record, voice, wav
 from serving import publish, working
 from sqlalchemy import select, update
 
@@ -177,6 +177,27 @@ def test_a_phone_whose_clock_is_ahead_says_so_and_one_that_was_ended_too(
     page.read("The server does not know this phone any more.")
     with collection.engine.begin() as connection:
         connection.execute(update(DEVICES).values(ended_at=None))
+
+
+def test_a_phone_that_was_given_to_somebody_else_says_that_it_has_deleted_nothing_yet(
+    collection: Collection, page: Page
+) -> None:
+    """What was asked in the test before."""
+    page.open(address(collection))
+    asked = rows(collection, INFERENCES)[-1]
+    enrol_anew(page, collection.code())
+    page.click("#answers")
+    page.click("a.button", "Look")
+    page.click("#delete")
+    page.click("#yes")
+    page.read("To be deleted on the server")
+    page.click("a.button", "Look")
+    page.read("It is not deleted on the server yet")
+    assert rows(collection, INFERENCES)[-1].deleted_at is None
+    enrol_anew(page, collection.code(device_id=asked.device_id))
+    page.click("#answers")
+    page.read("Nothing was asked yet.")
+    assert rows(collection, INFERENCES)[-1].deleted_at is not None
 
 
 def test_a_take_that_is_no_good_is_never_sent(

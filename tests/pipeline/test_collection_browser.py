@@ -15,7 +15,19 @@ import pytest
 from browser import NEEDS_CHROMIUM, Page
 from collecting import Collection
 from numpy.typing import NDArray
-from on_phone import NARROW, RATE_HZ, address, enrol, kept, network, phone, record, voice, wav
+from on_phone import (
+    NARROW,
+    RATE_HZ,
+    address,
+    enrol,
+    enrol_anew,
+    kept,
+    network,
+    phone,
+    record,
+    voice,
+    wav,
+)
 from sqlalchemy import select
 
 from spira_services import devices
@@ -203,6 +215,23 @@ def test_what_a_lost_key_cannot_send_goes_with_the_key_of_a_new_code(
     assert "code=" not in page.run("location.href")
     session_id = kept(page, "(await store.sessions())[0].id")
     assert len(rows(collection, RECORDINGS, session_id)) == len(RECORDED)
+
+
+def test_a_phone_that_was_given_to_somebody_else_says_that_a_withdrawal_is_not_known_yet(
+    collection: Collection, page: Page
+) -> None:
+    """That of the session of the test before."""
+    page.open(address(collection))
+    session_id, sent_as = kept(page, "store.sessions().then(([{id, sent_as}]) => [id, sent_as])")
+    enrol_anew(page, collection.code())
+    page.click(f"#receipt-{session_id} summary")
+    page.click(f"#withdraw-{session_id}")
+    page.click("#yes")
+    page.read("The server does not know of the withdrawal yet")
+    assert {row.status for row in rows(collection, CONSENTS, session_id)} == {"granted"}
+    enrol_anew(page, collection.code(device_id=sent_as))
+    page.wait("!document.querySelector('.session.withdrawing')")
+    assert "withdrawn" in {row.status for row in rows(collection, CONSENTS, session_id)}
 
 
 def test_a_session_is_recorded_by_keyboard_alone(

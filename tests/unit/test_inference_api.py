@@ -21,6 +21,7 @@ from asking import answer
 from collecting import NUMBER, Collection, Phone, session, sha
 from sqlalchemy import create_engine, func, select
 
+from spira_services import devices
 from spira_services.serving import events, inferences
 from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX
 from spira_tasks.provenance import ROOT
@@ -391,6 +392,30 @@ def test_what_a_person_did_on_an_answer_is_noted_once(ward: Collection, phone: P
     other = phone.client.post(place, json={"action": "smiled"}, headers=phone.headers)
     assert other.status_code == 422
     assert count(ward, ACTIONS, ACTIONS.c.inference_id == inference_id) == 1
+
+
+def test_a_phone_that_was_enrolled_anew_takes_back_what_it_sent_and_no_other_does(
+    ward: Collection, phone: Phone
+) -> None:
+    content, sent = audio(), session(1)
+    inference_id = asked(phone, content)
+    assert phone.send(sent).status_code == 201
+    with ward.engine.begin() as connection:
+        person = phone.get("me").json()["collector"]
+        code = devices.new_code(connection, "hc", person, "cli:test")
+        devices.end(connection, phone.get("me").json()["device_id"], "cli:test")
+        enrolled = devices.enrol(connection, code, "Moto G", "Android 14")
+    assert enrolled is not None
+    again, other = Phone(phone.client, enrolled[1]), ward.device()
+    places = {
+        "DELETE": f"/v1/inferences/{inference_id}",
+        "POST": f"/collection/v1/sessions/{sent.session_id}/withdraw",
+    }
+    for method, place in places.items():
+        assert phone.client.request(method, place, headers=other.headers).status_code == 404
+        assert phone.client.request(method, place, headers=again.headers).is_success
+    assert again.get(f"inferences/{inference_id}").status_code == 404  # answers are its own alone
+    assert not ward.blobs.exists(f"sha256:{sha(content)}")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")

@@ -138,7 +138,7 @@ function waiting(record, inference, trouble) {
       "div",
       { class: "card answer wait" },
       el("h2", {}, t(`ask_state_${state}`)),
-      el("p", {}, isHere ? `${navigator.onLine ? "" : `${t("offline")} `}${t("will_send")}` : t("ask_waits")),
+      record.state !== "deleting" && el("p", {}, isHere ? `${navigator.onLine ? "" : `${t("offline")} `}${t("will_send")}` : t("ask_waits")),
       trouble && el("p", { class: "care" }, t(trouble)),
       record.error && el("p", { class: "care" }, t(errorOf(record.error))),
     ),

@@ -140,7 +140,7 @@ export async function changeWithoutAudio(id, edit) {
 export async function renew(id) {
   await transaction(["sessions", "audio"], "readwrite", async (store, audio) => {
     const record = await answer(store.get(id));
-    const renewed = { ...record, id: crypto.randomUUID(), revision: 1, receipt: null, error: null };
+    const renewed = { ...record, id: crypto.randomUUID(), revision: 1, receipt: null, sent_as: null, error: null };
     for (const take of await answer(audio.index("session").getAll(id))) audio.put({ ...take, session: renewed.id });
     store.put(renewed);
     await answer(store.delete(id));

@@ -64,7 +64,7 @@ async function sendWaiting() {
   });
   if (due.length === 0) return;
   try {
-    for (const record of due.reverse()) await sendOne(device.key, record); // the oldest first
+    for (const record of due.reverse()) await sendOne(device, record); // the oldest first
     waitSeconds = FIRST_WAIT_SECONDS;
     tell({ problem: null, sending: null, share: 0 });
   } catch (error) {
@@ -77,19 +77,21 @@ async function sendWaiting() {
 function problemOf({ status, code }) {
   if (status === 401) return "enrol_again";
   if (status === 0) return code;
+  if (code === "too_much_today") return code;
   return status === 507 ? "disk_full" : "server";
 }
 
-async function sendOne(key, record) {
+async function sendOne(device, record) {
+  const { key } = device;
   try {
     if (record.kind === "ask") await sendAsk(key, record);
-    else if (record.state === "withdrawing") await sendWithdrawal(key, record);
+    else if (record.state === "withdrawing") await sendWithdrawal(device, record);
     else if (record.state === "consenting") await sendConsent(key, record);
-    else await sendRecord(key, record);
+    else await sendRecord(device, record);
   } catch (failure) {
     const concernsAll = !(failure instanceof Failure) || failure.passes || failure.status === 401;
     if (concernsAll) throw failure;
-    if (failure.code === "not_there") {
+    if (failure.code === "not_there" && record.state === "waiting") {
       await renew(record.id); // the device that sent it before is enrolled no more
       throw new Failure(0, { error: "again" });
     }
@@ -127,7 +129,8 @@ async function sendAsk(key, record) {
     });
   }
   if (!isGoing && (await session(record.id))?.state !== "deleting") return;
-  if (inference_id) await deleted(key, inference_id);
+  // Refused (404) where the phone was enrolled for somebody else since: then the server has it still.
+  if (inference_id) await deleteInference(key, inference_id);
   await deleteSession(record.id);
 }
 
@@ -139,14 +142,6 @@ async function asked(key, record, isGoing) {
   } catch (failure) {
     if (isGoing && !failure.passes && failure.status !== 401) return null;
     throw failure.code === "missing_blobs" ? new Failure(0, { error: "again" }) : failure;
-  }
-}
-
-async function deleted(key, inference_id) {
-  try {
-    await deleteInference(key, inference_id);
-  } catch (failure) {
-    if (failure.status !== 404) throw failure; // 404: of a device that is enrolled no more
   }
 }
 
@@ -163,11 +158,13 @@ function requestOf(record, { task, sha256, recorded_at, capture }) {
   };
 }
 
-async function sendWithdrawal(key, record) {
+async function sendWithdrawal({ key, device_id }, record) {
   try {
     await withdraw(key, record.id);
   } catch (failure) {
-    if (failure.status !== 404) throw failure; // 404: the server has nothing of it
+    // 404: the server has nothing of it, or has it of a phone that was enrolled for somebody else.
+    if (failure.status !== 404) throw failure;
+    if (record.sent_as && record.sent_as !== device_id) throw new Failure(404, { error: "withdrawal_unknown" });
   }
   await change(record.id, (now) => {
     now.state = "withdrawn";
@@ -190,7 +187,7 @@ async function sendConsent(key, record) {
   });
 }
 
-async function sendRecord(key, record) {
+async function sendRecord({ key, device_id }, record) {
   const takes = Object.values(record.takes);
   const total = takes.reduce((bytes, take) => bytes + take.n_bytes, 0);
   let before = 0;
@@ -199,6 +196,9 @@ async function sendRecord(key, record) {
     await sendBytes(key, take, sent);
     before += take.n_bytes;
   }
+  await change(record.id, (now) => {
+    now.sent_as = device_id; // the server may have it although no answer came
+  });
   await settle(record, await commit(key, record));
 }
 

@@ -1,2 +1,2 @@
 /* One place for the version: the page reads it, and a change of it makes browsers install again. */
-self.SPIRA_VERSION = "314439a435cd";
+self.SPIRA_VERSION = "b7dbb3047786";

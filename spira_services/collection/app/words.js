@@ -43,6 +43,10 @@ const WORDS = {
   enrol_no_network: ["Sem rede. Para ligar o telefone é preciso rede.", "No network. Enrolling needs a network."],
   server: ["O servidor não respondeu como devia. O telefone tenta de novo sozinho.", "The server did not answer as it should. The phone tries again by itself."],
   enrol_server: ["O servidor não respondeu como devia. Tente de novo em alguns minutos.", "The server did not answer as it should. Try again in a few minutes."],
+  too_much_today: [
+    "Este telefone já enviou tudo o que pode em 24 horas. Nada se perde; ele envia o resto mais tarde.",
+    "This phone has sent as much as it may in 24 hours. Nothing is lost; it sends the rest later.",
+  ],
   disk_full: ["O servidor está sem espaço. Nada se perde; avise a coordenação.", "The server is out of space. Nothing is lost; tell the coordination."],
   again: ["Uma parte não chegou. O telefone envia de novo.", "A part did not arrive. The phone sends it again."],
   failed: ["O envio parou. O telefone tenta de novo sozinho.", "Sending stopped. The phone tries again by itself."],
@@ -143,6 +147,10 @@ const WORDS = {
   ],
   error_audio_lost: ["O navegador apagou as gravações desta sessão. Grave de novo.", "The browser deleted the recordings of this session. Record again."],
   error_conflict: ["O servidor já tem outra versão desta sessão. Avise a coordenação.", "The server has another version of this session already. Tell the coordination."],
+  error_withdrawal_unknown: [
+    "O servidor ainda não sabe da retirada: este telefone foi ligado para outra pessoa. Peça à coordenação um código para quem gravou, ou que ela apague.",
+    "The server does not know of the withdrawal yet: this phone was enrolled for somebody else. Ask the coordination for a code for who recorded, or to erase it.",
+  ],
   error_other: ["O servidor não aceitou o envio ({code}). Avise a coordenação.", "The server did not take it ({code}). Tell the coordination."],
 
   // asking a model
@@ -198,6 +206,10 @@ const WORDS = {
     "This person had everything erased. The server keeps nothing; delete it here, too.",
   ],
   ask_error_audio_lost: ["O navegador apagou a gravação. Apague e grave de novo.", "The browser deleted the recording. Delete this and record again."],
+  ask_error_not_there: [
+    "Ainda não foi apagada no servidor: este telefone foi ligado para outra pessoa. Peça à coordenação um código para quem perguntou.",
+    "It is not deleted on the server yet: this phone was enrolled for somebody else. Ask the coordination for a code for who asked.",
+  ],
   ask_error_other: ["O servidor não aceitou o envio. Avise a coordenação.", "The server did not take it. Tell the coordination."],
   answer_offline: ["Sem rede agora: a resposta aparece quando houver.", "No network now: the answer is shown when there is one."],
   answer_server: ["O servidor não respondeu como devia. O telefone tenta de novo sozinho.", "The server did not answer as it should. The phone tries again by itself."],
