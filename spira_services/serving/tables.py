@@ -48,6 +48,7 @@ OUTBOX = Table(
     Column("sent_at", Instant, index=True),
     # How often the model failed on it, or its worker was killed; an outage counts for nothing.
     Column("n_tries", Integer, nullable=False, server_default="0"),
+    Column("n_lost", Integer, nullable=False, server_default="0"),  # looks for audio that is lost
 )
 PREDICTIONS = Table(
     "serving_predictions",

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, bindparam, exists, func, select, update
+from sqlalchemy import Column, Engine, bindparam, exists, func, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -146,7 +146,7 @@ class Worker:
             most = MAX_TRIES
             if failed.reason == "audio_lost":
                 # It may be on a disk that is not mounted: it is waited for longer.
-                n_tries, most = message.n_tries, MAX_LOOKS
+                n_tries, most = self._tried(message, OUTBOX.c.n_lost), MAX_LOOKS
             elif not n_tries:
                 n_tries = self._tried(message)
             if n_tries >= most:
@@ -355,11 +355,11 @@ class Worker:
         with reading(self.engine) as connection:
             return connection.execute(ASKED, {"of_message": inference_id}).first()
 
-    def _tried(self, message: Message) -> int:
+    def _tried(self, message: Message, of: Column[int] = OUTBOX.c.n_tries) -> int:
         """Count a try of a message; return how many there were."""
         counted = update(OUTBOX).where(OUTBOX.c.inference_id == message.id)
         with self.engine.begin() as connection:
-            n = counted.values(n_tries=OUTBOX.c.n_tries + 1).returning(OUTBOX.c.n_tries)
+            n = counted.values({of: of + 1}).returning(of)
             return int(connection.execute(n).scalar_one())
 
     def _bury(self, message: Message, reason: str, n_tries: int) -> None:
@@ -369,7 +369,7 @@ class Worker:
             insert_once(connection, FAILURES, row)
             # It may be replayed: then its tries begin anew.
             theirs = update(OUTBOX).where(OUTBOX.c.inference_id == message.id)
-            connection.execute(theirs.values(n_tries=0))
+            connection.execute(theirs.values(n_tries=0, n_lost=0))
         self.queue.bury(message, reason)
         log.error("an inference has no answer after %d tries: %s", n_tries, reason)
 

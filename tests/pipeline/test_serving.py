@@ -41,7 +41,7 @@ from spira_services.serving import worker as rules
 from spira_services.serving.inferences import Backlog
 from spira_services.serving.models import Models, Version
 from spira_services.serving.queue import QUEUE, SqlQueue
-from spira_services.serving.tables import INFERENCES, PREDICTIONS
+from spira_services.serving.tables import INFERENCES, OUTBOX, PREDICTIONS
 from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs, digest_of
@@ -352,10 +352,17 @@ def test_a_store_that_is_away_is_waited_for_and_no_try_is_counted_against_a_mess
     with working(engine, asker.blobs, queue, store):
         until(lambda: n_tries(engine) > 25)
         assert asker.answer(asked).state == "queued"
-        file.rmdir()
+        file.rmdir()  # as a disk that is not mounted yet: the audio is looked for again
+        until(lambda: n_lost(engine))
+        assert asker.answer(asked).state == "queued"
         kept.rename(file)
         until(lambda: asker.answer(asked).state == "answered")
     assert queue.dead() == []
+
+
+def n_lost(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.max(OUTBOX.c.n_lost))).scalar() or 0
 
 
 def n_tries(engine: Engine) -> int:
