@@ -36,7 +36,7 @@ from spira_tasks.errors import SpiraError
 TOKEN_VARIABLE = "SPIRA_METRICS_TOKEN"  # noqa: S105  # names the secret
 LOOPBACK = {"127.0.0.1", "::1"}
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-WATCHED = ("disk_full", "mistake", "too_many", "try_again")
+WATCHED = ("disk_full", "mistake", "too_many", "too_much_today", "try_again")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 # It would add a time to each of them, which nobody asks for.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     ForeignKey,
+    Index,
     Integer,
     Table,
     Text,
@@ -41,10 +43,14 @@ from spira_services.database import Instant, Json, insert_once, metadata, now, r
 from spira_services.web import Asker, Refused, may_answer
 from spira_tasks.artifacts.backends import FULL
 from spira_tasks.artifacts.blobs import Blobs, digest_of_file
+from spira_tasks.errors import ConfigError
 
 MAX_BYTES = 64 << 20  # of a file: five minutes of stereo at 48 kHz and 16 bits are 58 MB
 UNFINISHED_DAYS = 30  # then what a device has not finished goes
-MAX_UNFINISHED_BYTES = 2 << 30  # of a device: a key that was stolen does not fill the disk
+# Of a device, so that a key that was stolen does not fill the disk.
+MAX_UNFINISHED_BYTES = 2 << 30
+A_DAY_VARIABLE, A_DAY_GIB = "SPIRA_DEVICE_GIB_A_DAY", 10  # some 800 sessions
+LATER_SECONDS = 3600
 PIECE_BYTES = 1 << 16
 
 log = logging.getLogger("spira.services")
@@ -57,6 +63,7 @@ BLOBS = Table(
     Column("device_id", Text, ForeignKey("collection_devices.device_id"), primary_key=True),
     Column("n_bytes", Integer, nullable=False),
     Column("stored_at", Instant, nullable=False),
+    Index("ix_collection_blobs_device_id_stored_at", "device_id", "stored_at"),
 )
 
 # What names audio that is in use.  By name: none of these subsystems imports another.
@@ -89,6 +96,7 @@ class Uploads:
     engine: Engine
     folder: Path  # of what is not whole yet
     blobs: Blobs  # store A
+    most_a_day: int  # bytes of a device in 24 hours
 
     def add_to(self, router: APIRouter) -> None:
         """Let devices send files in pieces under ``/blobs/``."""
@@ -145,7 +153,8 @@ class Uploads:
         Raises
         ------
         Refused
-            With ``wrong_offset``, ``busy``, ``too_large``, ``digest_mismatch`` or ``disk_full``.
+            With ``wrong_offset``, ``busy``, ``too_large``, ``too_much``, ``too_much_today``,
+            ``digest_mismatch`` or ``disk_full``.
         """
         if not 0 < total <= MAX_BYTES:
             raise Refused(413, "too_large", f"a file has 1 to {MAX_BYTES} bytes")
@@ -158,7 +167,7 @@ class Uploads:
         try:
             if not offset:
                 await run_in_threadpool(self._drop_old)
-            await run_in_threadpool(self._check_room, file.parent)
+            await run_in_threadpool(self._check_room, device_id, total - offset)
             with file.open("ab") as opened:
                 try:
                     fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,10 +211,25 @@ class Uploads:
             note(connection, device_id, sha256, n_bytes)
         file.unlink()
 
-    def _check_room(self, folder: Path) -> None:
+    def _check_room(self, device_id: str, n_more: int) -> None:
+        """Refused (429) where a device may not send so many more bytes now."""
+        folder = self.folder / device_id
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if sum(_length(file) for file in folder.iterdir()) > MAX_UNFINISHED_BYTES:
+        n_unfinished = sum(_length(file) for file in folder.iterdir())
+        if n_unfinished > MAX_UNFINISHED_BYTES:
             raise Refused(429, "too_much", "too many files were begun and not finished")
+        lately = BLOBS.c.device_id == device_id, BLOBS.c.stored_at > now() - timedelta(days=1)
+        with reading(self.engine) as connection:
+            sent = select(func.coalesce(func.sum(BLOBS.c.n_bytes), 0)).where(*lately)
+            n_sent = connection.execute(sent).scalar_one()
+        if n_sent + n_unfinished + n_more > self.most_a_day:
+            log.warning("device %s has sent as much as it may in 24 hours", device_id)
+            raise Refused(
+                429,
+                "too_much_today",
+                "this device has sent as much as it may in 24 hours; keep it, and send it later",
+                retry_after_seconds=LATER_SECONDS,
+            )
 
     def _drop_old(self) -> None:
         """Delete what was begun long ago, by devices that did not come back."""
@@ -227,6 +251,14 @@ class Uploads:
 
     def _file(self, device_id: str, sha256: str) -> Path:
         return self.folder / device_id / sha256
+
+
+def most_a_day() -> int:
+    """The bytes of SPIRA_DEVICE_GIB_A_DAY; raises ConfigError where it says none."""
+    said = os.environ.get(A_DAY_VARIABLE) or str(A_DAY_GIB)
+    if not said.isdecimal() or not int(said):
+        raise ConfigError(f"{A_DAY_VARIABLE} is no whole number above 0: write a count of GiB")
+    return int(said) << 30
 
 
 def _length(file: Path) -> int:

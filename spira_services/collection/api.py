@@ -17,7 +17,7 @@ from spira_services.collection import form, overview
 from spira_services.collection.sessions import Manifest, Receipt, SentGrant, Sessions, grant
 from spira_services.database import now
 from spira_services.people import Person
-from spira_services.uploads import MAX_BYTES, Uploads
+from spira_services.uploads import MAX_BYTES, Uploads, most_a_day
 from spira_services.web import (
     PAGES,
     Asker,
@@ -62,7 +62,7 @@ def add_to(app: FastAPI, engine: Engine, blobs: Blobs, unfinished: Path) -> None
     sessions = Sessions(engine, blobs)
     tries = Limiter(10, 60)
     router = APIRouter(prefix="/collection/v1", tags=["collection"])
-    Uploads(engine, unfinished, blobs).add_to(router)
+    Uploads(engine, unfinished, blobs, most_a_day()).add_to(router)
 
     @router.post("/devices", status_code=201, responses=may_answer(403, 429))
     def enrol(request: Request, enrolment: Enrolment) -> Enrolled:

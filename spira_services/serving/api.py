@@ -33,7 +33,7 @@ from spira_services.serving.inferences import (
     State,
 )
 from spira_services.serving.relay import Relay
-from spira_services.uploads import MAX_BYTES, Uploads, disk_full
+from spira_services.uploads import MAX_BYTES, Uploads, disk_full, most_a_day
 from spira_services.web import MAX_BODY_BYTES, Asker, Problem, Refusal, Refused, Sent, may_answer
 from spira_tasks.artifacts.backends import FULL
 from spira_tasks.artifacts.blobs import Blobs
@@ -153,7 +153,7 @@ def add_to(
     deletes an inference of a device, also where others know of it, and may raise Refused.
     """
     asks = Inferences(engine, blobs, Backlog(engine))
-    uploads = Uploads(engine, unfinished, blobs)
+    uploads = Uploads(engine, unfinished, blobs, most_a_day())
     router = APIRouter(prefix="/v1", tags=["serving"])
     uploads.add_to(router)
     _add_asking(router, asks, uploads, relay)

@@ -21,9 +21,10 @@ from asking import answer
 from collecting import NUMBER, Collection, Phone, session, sha
 from sqlalchemy import create_engine, func, select
 
-from spira_services import devices
+from spira_services import devices, uploads
 from spira_services.serving import events, inferences
 from spira_services.serving.tables import ACTIONS, INFERENCES, OUTBOX
+from spira_tasks.errors import ConfigError
 from spira_tasks.provenance import ROOT
 
 SHELL = ("bash", "-c")
@@ -416,6 +417,35 @@ def test_a_phone_that_was_enrolled_anew_takes_back_what_it_sent_and_no_other_doe
         assert phone.client.request(method, place, headers=again.headers).is_success
     assert again.get(f"inferences/{inference_id}").status_code == 404  # answers are its own alone
     assert not ward.blobs.exists(f"sha256:{sha(content)}")
+
+
+def test_a_device_that_has_sent_as_much_as_it_may_in_a_day_is_told_when_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for interface in ("collection", "serving"):  # which count together
+        monkeypatch.setattr(f"spira_services.{interface}.api.most_a_day", lambda: 7000)
+    with Collection.at(tmp_path) as ward:
+        phone, kept, begun, more = ward.device(), *(audio() for _ in range(3))  # of 3204 bytes
+        asked(phone, kept)
+        phone.put(begun, n_bytes=1000)
+        assert phone.put(kept).json()["complete"] is True  # it is there already
+        for refused in (phone.ask(more), phone.put(more)):
+            assert (refused.status_code, refused.json()["error"]) == (429, "too_much_today")
+            assert refused.headers["Retry-After"] == "3600"
+        assert not ward.blobs.exists(f"sha256:{sha(more)}")
+        assert phone.put(begun, offset=1000).json()["complete"] is True
+        asked(ward.device())  # each has its own
+
+
+def test_the_setting_of_how_much_a_device_may_send_is_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPIRA_DEVICE_GIB_A_DAY", "2")
+    assert uploads.most_a_day() == 2 << 30
+    for wrong in ("0", "-1", "ten", "0.5"):
+        monkeypatch.setenv("SPIRA_DEVICE_GIB_A_DAY", wrong)
+        with pytest.raises(ConfigError, match="SPIRA_DEVICE_GIB_A_DAY"):
+            uploads.most_a_day()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")

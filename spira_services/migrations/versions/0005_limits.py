@@ -1,4 +1,4 @@
-"""Looks for audio that is lost are counted."""
+"""Lost audio is counted; what a device sent in a day is found by an index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,7 +6,10 @@ from alembic import op
 revision = "0005_limits"
 down_revision = "0004_serving"
 
+INDEX = "ix_collection_blobs_device_id_stored_at"
+
 
 def upgrade() -> None:
     counted = sa.Column("n_lost", sa.Integer(), server_default="0", nullable=False)
     op.add_column("serving_outbox", counted)
+    op.create_index(INDEX, "collection_blobs", ["device_id", "stored_at"])
