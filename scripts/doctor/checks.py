@@ -204,6 +204,9 @@ def env_file(settings: Settings) -> Iterator[Finding]:
     else:
         text = f"there is no .env: defaults apply, and the project is called {settings.project!r}"
         yield warn("settings", text, "cp .env.example .env, and read through it")
+    if "serving" in settings.profiles and not settings.values.get("SPIRA_TELEMETRY_SCHEDULE"):
+        text = "SPIRA_TELEMETRY_SCHEDULE is empty: audio that is past its time is not deleted"
+        yield warn("retention of answers", text, "write when in .env, such as 0 2 * * *")
 
 
 def disk(facts: Mapping[str, Any]) -> Iterator[Finding]:

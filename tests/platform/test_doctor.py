@@ -143,6 +143,16 @@ def test_the_last_and_the_next_run_of_a_schedule(row: str, level: str, text: str
     assert (found.level, found.what, found.detail) == (level, "schedule of training", text)
 
 
+def test_answers_that_are_kept_for_ever_are_named(env_file: Path) -> None:
+    for profiles, schedule, named in (
+        ("collection,serving", "", True),
+        ("serving", "0 2 * * *", False),
+    ):
+        values = {"COMPOSE_PROFILES": profiles, "SPIRA_TELEMETRY_SCHEDULE": schedule}
+        found = checks.env_file(Settings({**values, "COMPOSE_PROJECT_NAME": "spira"}, env_file))
+        assert ("retention of answers" in {one.what for one in found}) is named
+
+
 def test_only_what_fails_makes_the_exit_status() -> None:
     assert status([ok("a", ""), warn("b", "")]) == 0
     assert status([ok("a", ""), fail("b", "", "")]) == 1
