@@ -27,9 +27,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import OperationalError
 
-from spira_services.database import reading
+from spira_services.database import AWAY, reading
 from spira_services.events import EVENTS
 from spira_tasks.errors import SpiraError
 
@@ -98,7 +97,7 @@ class Metrics(Collector):
             try:
                 yield from list(source())
                 answers.add_metric([name], 1)
-            except (OperationalError, SpiraError) as error:
+            except (*AWAY, SpiraError) as error:
                 # The other metrics say how bad it is; they must not go with this one.
                 log.error("metrics: %s does not answer (%s)", name, type(error).__name__)
                 answers.add_metric([name], 0)

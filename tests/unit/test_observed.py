@@ -17,6 +17,7 @@ from collecting import Collection, served, session
 from fastapi import FastAPI, Request, Response
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import create_engine
 
 from spira_services import events, logs, tracing
 from spira_services.database import now
@@ -123,6 +124,13 @@ def test_events_of_before_the_start_are_not_counted_and_it_is_known_when_they_la
 
 def test_a_source_that_does_not_answer_takes_no_other_metric_away(tmp_path: Path) -> None:
     with Collection.at(tmp_path) as other:
+        busy = create_engine(other.engine.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+        other.app.state.metrics.add("busy", of_events(busy))
+        with busy.connect():  # the only connection
+            found = samples(other)
+        busy.dispose()
+        assert found["spira_source_answers", "busy"] == 0
+        assert found["spira_source_answers", "events"] == 1
         other.engine.dispose()
         (tmp_path / "services.db").write_bytes(b"")  # the tables are gone
         for file in tmp_path.glob("services.db-*"):
