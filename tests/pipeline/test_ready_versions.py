@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 from in_use import put_into_use
+from serving import Asker, until
+from sqlalchemy import select
 
-from spira_services.database import open_engine
+from spira_services.database import migrate, open_engine, reading
 from spira_services.serving import models as versions
 from spira_services.serving import worker as rules
 from spira_services.serving.models import ModelFailed, Models, Version, VersionBroken
-from spira_services.serving.queue import SqlQueue
+from spira_services.serving.queue import QUEUE, SqlQueue
 from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs, digest_of
 from spira_tasks.artifacts.sources import open_backend
-from spira_tasks.tracking import CLASSIFIER, MODEL, Registered, Tracker
+from spira_tasks.tracking import CHAMPION, CLASSIFIER, MODEL, Registered, Tracker
 
 ANSWER: dict[str, Any] = {
     "probability": 0.5,
@@ -33,12 +35,14 @@ ANSWER: dict[str, Any] = {
     "version": "sha256:0",
 }
 CODE = """
-import os
+import os, time
 import pandas as pd
 
 
 class Model:
     def predict(self, rows):
+        while os.path.exists({busy!r}):
+            time.sleep(0.01)
         return pd.DataFrame([{answer}])
 
 
@@ -50,6 +54,8 @@ def _load_pyfunc(data):
 
 def write(folder: Path, full: Path, answer: dict[str, Any] = ANSWER) -> Path:
     """The files of a model that always answers the same, and does not start while a file is there.
+
+    It does not answer while there is another, of that name with ``-busy``.
 
     What a worker does with a version asks for no network, which would take seconds to load.
     """
@@ -63,7 +69,9 @@ def write(folder: Path, full: Path, answer: dict[str, Any] = ANSWER) -> Path:
     about = {"model": "spiraconv_v2", "features": features, "written": folder.name}
     (folder / package.DATA / package.CLASSIFIER_FILE).write_text(json.dumps(about))
     (folder / "code").mkdir()
-    (folder / "code/constant.py").write_text(CODE.format(answer=answer, full=str(full)))
+    (folder / "code/constant.py").write_text(
+        CODE.format(answer=answer, full=str(full), busy=f"{full}-busy")
+    )
     form = {"code": "code", "data": str(package.DATA), "loader_module": "constant"}
     (folder / "MLmodel").write_text(json.dumps({"flavors": {"python_function": form}}))
     return folder
@@ -111,6 +119,41 @@ def test_a_version_that_was_closed_is_not_called_broken(tmp_path: Path) -> None:
     version.close()
     with pytest.raises(ModelFailed):  # to a shadow that was at work on it
         version.answer(b"any")
+
+
+def test_a_lease_is_kept_as_long_as_a_model_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "LEASE_SECONDS", 0.0)  # so that it is extended at each beat
+    monkeypatch.setattr(versions, "BEAT_SECONDS", 0.05)
+    engine = open_engine(f"sqlite:///{tmp_path}/services.db")
+    migrate(engine)
+    asker = Asker.at(engine, Blobs(open_backend(str(tmp_path / "audio"))))
+    version = version_of(write(tmp_path / "model", tmp_path / "full"))
+    version.prepare()
+    models = Models(Store(str(tmp_path / "store")), lambda *_: None)
+    models._ready, models._aliases = {"1": version}, {CHAMPION: "1"}
+    worker = rules.Worker(engine, asker.blobs, SqlQueue(engine), models)
+    (tmp_path / "full-busy").touch()
+    asked = asker.ask(b"of another length")
+    worker.queue.put([asked])
+
+    def lease() -> Any:
+        with reading(engine) as connection:
+            return connection.execute(select(QUEUE.c.n_tries, QUEUE.c.ready_at)).one()
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(worker.run, until_empty=True)
+        until(lambda: lease().n_tries)
+        for _ in range(2):
+            before = lease().ready_at
+            until(lambda: lease().ready_at > before)  # noqa: B023
+        (tmp_path / "full-busy").unlink()
+        until(lambda: asker.answer(asked).state == "answered")
+        worker.stopping.set()
+    assert lease().n_tries == 1
+    engine.dispose()
+    models.close()
 
 
 def test_a_worker_without_a_model_says_so_once(
