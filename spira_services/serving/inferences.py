@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, StrictBool
 from sqlalchemy import Connection, Engine, Select, delete, func, select, update
 from sqlalchemy.engine import Row
 
-from spira_services import events
+from spira_services import events, logs
 from spira_services.database import insert_once, now, reading
 from spira_services.devices import Device, may_take_back
 from spira_services.serving.tables import ACTIONS, FAILURES, INFERENCES, OUTBOX, PREDICTIONS
@@ -277,7 +277,11 @@ class Inferences:
         is_new = insert_once(connection, INFERENCES, row)  # else it came twice at the same time
         if not is_new and (known := _same(connection, device, key, digest)):
             return known
-        outbox = {"inference_id": inference_id, "stored_at": moment}
+        outbox = {
+            "inference_id": inference_id,
+            "stored_at": moment,
+            "request_id": logs.REQUEST_ID.get(),
+        }
         connection.execute(OUTBOX.insert().values(**outbox))
         return Asked(inference_id, is_new=True)
 

@@ -46,6 +46,7 @@ OUTBOX = Table(
     Column("inference_id", Text, ForeignKey("serving_inferences.inference_id"), primary_key=True),
     Column("stored_at", Instant, nullable=False),
     Column("sent_at", Instant, index=True),
+    Column("request_id", Text),  # of the request that asked: a worker's lines have it too
     # How often the model failed on it, or its worker was killed; an outage counts for nothing.
     Column("n_tries", Integer, nullable=False, server_default="0"),
     Column("n_lost", Integer, nullable=False, server_default="0"),  # looks for audio that is lost

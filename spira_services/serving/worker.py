@@ -44,7 +44,7 @@ AWAY_SECONDS = 2.0  # between two tries of a store or database that is away
 ASKED = (
     select(
         INFERENCES,
-        OUTBOX.c.stored_at,
+        *(OUTBOX.c.stored_at, OUTBOX.c.request_id),
         exists()
         .where(PREDICTIONS.c.inference_id == INFERENCES.c.inference_id, PREDICTIONS.c.shown)
         .label("is_answered"),
@@ -134,6 +134,7 @@ class Worker:
             if row is None or row.is_answered or row.deleted_at is not None:
                 self.queue.done(message)
                 return False
+            logs.begin(row.request_id or "")  # so that they are found by that of who asked
             audio = self._audio(row.sha256)
             if message.n_tries > 1:
                 # A file that kills its worker leaves no other trace than this number.
@@ -208,7 +209,8 @@ class Worker:
     ) -> bool:
         waited, begun = (now() - row.stored_at).total_seconds(), time.monotonic()
         try:
-            with tracing.span("prediction", version=version.number, arm=arm):
+            about = {"spira.request_id": logs.REQUEST_ID.get()}
+            with tracing.span("prediction", version=version.number, arm=arm, **about):
                 is_tried = arm in ("canary", "b")
                 answer = (version.attempt if is_tried else version.answer)(
                     audio, self._heartbeat(message)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -32,6 +34,7 @@ from serving import (
 from sqlalchemy import Engine, func, select, update
 from started import free_port
 
+from spira_services import logs
 from spira_services.__main__ import main
 from spira_services.database import migrate, now, open_engine
 from spira_services.events import EVENTS
@@ -46,6 +49,7 @@ from spira_tasks import package
 from spira_tasks.artifacts import Store
 from spira_tasks.artifacts.blobs import Blobs, digest_of
 from spira_tasks.artifacts.sources import open_backend
+from spira_tasks.commands import predict
 from spira_tasks.contract.exits import EXIT_REJECTED, EXIT_UNAVAILABLE
 from spira_tasks.errors import ServiceUnavailable
 from spira_tasks.provenance import ROOT
@@ -79,8 +83,8 @@ def asker(engine: Engine, tmp_path: Path) -> Asker:
     return Asker.at(engine, Blobs(open_backend(str(tmp_path / "services" / "audio"))))
 
 
-def test_an_inference_is_answered_by_the_champion_once(
-    store: Store, engine: Engine, asker: Asker
+def test_an_inference_is_answered_by_the_champion_once_and_as_predict_does(
+    store: Store, engine: Engine, asker: Asker, tmp_path: Path
 ) -> None:
     queue = SqlQueue(engine)
     with working(engine, asker.blobs, queue, store):
@@ -90,10 +94,15 @@ def test_an_inference_is_answered_by_the_champion_once(
         until(lambda: queue.depth().n_waiting + queue.depth().n_leased == 0)
     answers = [asker.answer(one) for one in asked]
     assert {one.version for one in answers} == {"1"}
-    for answer, clip in zip(answers, golden.clips(), strict=False):
-        assert answer.record_again or answer.probability == pytest.approx(
-            sum(answer.window_scores) / len(answer.window_scores)
-        ), clip.name
+    name, model = predict.load("spira/1", store, tmp_path / "loaded")
+    for given, audio in zip(answers, (CALM, OTHER, CLIPPED), strict=False):
+        path = tmp_path / "recording"
+        path.write_bytes(audio)
+        (said,) = predict.answers(model, name, [path])  # as the command line does
+        assert given.window_scores == pytest.approx(said["window_scores"], abs=1e-6)
+        for field in ("probability", "decision", "record_again", "unusual", "operating_point"):
+            assert getattr(given, field) == pytest.approx(said[field], abs=1e-6), field
+        assert given.classifier == said["version"]
     assert [bool(one.record_again) for one in answers] == [False, False, True, True]
     assert (answers[2].decision, answers[2].probability) == (None, None)
     with engine.connect() as connection:
@@ -156,6 +165,10 @@ def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_is_tried_again_by
     store, queue = Store(str(tmp_path / "store")), SqlQueue(engine)
     publish(store, tmp_path, edit=poisonous)
     put_into_use(Tracker(store.tracking_uri), "1")
+    asked_by, written = logs.begin(), io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(logs.Lines())
+    monkeypatch.setattr(logging.getLogger("spira.services"), "handlers", [handler])
     with working(engine, asker.blobs, queue, store) as worker:
         poison = {asker.ask(content): reason for content, reason in REASONS.items()}
         good = asker.ask(CALM)
@@ -164,6 +177,9 @@ def test_a_file_that_a_model_fails_on_ends_with_its_reason_and_is_tried_again_by
         assert {one: asker.answer(one).reason for one in poison} == poison
         assert {dead.id: dead.reason for dead in queue.dead()} == poison
         assert {dead.n_tries for dead in queue.dead()} == {2}
+        lines = map(json.loads, written.getvalue().splitlines())
+        given_up = [line for line in lines if line["message"].startswith("an inference has no")]
+        assert [line["request_id"] for line in given_up] == [asked_by] * 3
         assert main(["queue", "show"]) == 0
         assert "3 have no answer:" in (said := capsys.readouterr().out)
         assert all(one in said and reason in said for one, reason in poison.items())

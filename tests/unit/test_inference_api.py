@@ -69,7 +69,8 @@ def test_a_recording_in_one_request_is_taken_when_all_of_it_is_durable(
     assert taken.json() == {"inference_id": inference_id, "state": "queued"}
     assert taken.headers["Location"] == f"/v1/inferences/{inference_id}"
     assert ward.blobs.read(f"sha256:{sha(content)}") == content
-    assert count(ward, OUTBOX, OUTBOX.c.inference_id == inference_id) == 1
+    of_request = OUTBOX.c.request_id == taken.headers["X-Request-Id"]
+    assert count(ward, OUTBOX, OUTBOX.c.inference_id == inference_id, of_request) == 1
     waiting = phone.client.get(taken.headers["Location"], headers=phone.headers).json()
     assert (waiting["state"], waiting["meaning"]) == ("queued", ["queued"])
     assert NUMBER not in json.dumps(waiting)
