@@ -64,6 +64,14 @@ def standings(store: Store) -> list[Standing]:
     ]
 
 
+def first_in_use(store: Store, *, synthetic: bool) -> Registered | None:
+    """The first version that served and may serve again, of invented people or of real ones."""
+    known = standings(store)
+    fit = _fit(store, known)
+    found = (one.registered for one in known if one.registered.version in fit)
+    return next((one for one in found if one.is_synthetic == synthetic), None)
+
+
 def started_by(store: Store, classifier: str) -> set[str]:
     """Who started the runs that made a classifier, by its digest, as the log names them.
 

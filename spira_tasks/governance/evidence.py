@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from expectations import policy
@@ -234,6 +235,22 @@ def of_test_set(
         "n_reads": sum(share > 0 for share in shares) + 1,
         "n_left": round((rule.alpha - spent) / alpha, 6),
     }
+
+
+def n_measured_since(store: Store, champion: str, challenger: str, recordings: str) -> float:
+    """How many other models the ledger has between the champion and a challenger.
+
+    Both are digests of classifiers; ``recordings``, that of the table with the people of today.  A
+    model counts by the share of these people that it was measured on.  A challenger that was
+    measured before the champion comes after all others, and so does what the ledger lacks.
+    """
+    reads = [*ledger(store).values()]
+    own = next((n for n, one in enumerate(reads) if one.classifier == champion), -1)
+    since = list(takewhile(lambda one: one.classifier != challenger, reads[own + 1 :]))
+    today = _people(store, recordings)
+    tables = {one.recordings for one in since}
+    shares = {table: _share(today, _people(store, table)) for table in tables}
+    return sum(shares[one.recordings] for one in since if one.classifier != champion)
 
 
 def hypothesis(limit: float) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spira_tasks.config import StageConfig, StageSpec
 from spira_tasks.contract.record import Outcome
@@ -260,12 +260,16 @@ def beats_champion(
     inputs: Inputs,
     work: PlatformWork,
 ) -> Verdict:
-    """Compare with the champion on the test subjects of today, one pair of scores a person."""
+    """Compare with the champion on the test subjects of today, one pair of scores a person.
+
+    And with the first version that served, where it is neither of them.
+    """
     import pandas as pd
 
     from expectations import policy
     from expectations.gates.champion import compare
     from spira_tasks.evaluation import comparison, slices
+    from spira_tasks.governance import approval, evidence
     from spira_tasks.governance.applied import REFUSED
 
     # one that a person stopped and approved after all was not replaced: it may compete again
@@ -282,21 +286,28 @@ def beats_champion(
     mine = predictions[predictions["split"] == "test"].rename(columns={"clean": "challenger"})
     test = recordings[recordings["record_id"].isin(mine["record_id"])]
     groups = slices.categories(test, recordings).groupby(test["subject_id"]).first()
-    pairs = (
-        mine.groupby("subject_id")[["label", "challenger"]]
-        .mean()
-        .assign(challenger_point=evaluation["operating_point"])
-        .join(score(champion, tracker, recordings, work), how="inner")
-    )
+    own = mine.groupby("subject_id")[["label", "challenger"]].mean()
+    own = own.assign(challenger_point=evaluation["operating_point"])
     rule = policy.read().rules.better_than_champion
-    differences = comparison.compare(pairs, groups, rule.n_resamples, rule.seed, rule.min_cell)
-    return compare({"champion": champion.version, **differences}, rule)
+
+    def against(other: Registered) -> dict[str, Any]:
+        pairs = own.join(score(other, tracker, recordings, work), how="inner")
+        found = comparison.compare(pairs, groups, rule.n_resamples, rule.seed, rule.min_cell)
+        return {"champion": other.version, **found}
+
+    first = approval.first_in_use(work.store, synthetic=challenger.is_synthetic)
+    is_third = first is not None and first.version not in (champion.version, challenger.version)
+    n_since = evidence.n_measured_since(
+        work.store, champion.classifier, challenger.classifier, inputs.recordings.digest
+    )
+    of_first = against(first) if first is not None and is_third else None
+    return compare(against(champion), rule, of_first, n_since)
 
 
 def score(
     champion: Registered, tracker: Tracker, recordings: pd.DataFrame, work: PlatformWork
 ) -> pd.DataFrame:
-    """What the champion says of every test subject, through the door that serving uses."""
+    """What a version that serves or served says of every test subject, as serving asks it."""
     import pandas as pd
 
     from spira_tasks import package, scratch

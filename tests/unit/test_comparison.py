@@ -53,9 +53,12 @@ def people(n: int, n_wrong: int, n_wrong_of_champion: int) -> pd.DataFrame:
     )
 
 
+def against(version: str, pairs: pd.DataFrame) -> dict[str, Any]:
+    return {"champion": version, **compare(pairs, pairs[["sex"]], 500, 0, RULE.min_cell)}
+
+
 def verdict(pairs: pd.DataFrame) -> Verdict:
-    found = compare(pairs, pairs[["sex"]], 500, 0, RULE.min_cell)
-    return judge({"champion": "3", **found}, RULE)
+    return judge(against("3", pairs), RULE)
 
 
 def test_a_challenger_that_many_people_show_to_be_better_passes() -> None:
@@ -66,6 +69,35 @@ def test_the_same_answers_are_no_gain() -> None:
     pairs = people(400, 20, 20)
     same = pairs.assign(challenger=pairs["champion"])
     assert verdict(same).status == "warn"
+
+
+def test_models_that_were_measured_since_share_what_luck_may_do() -> None:
+    """A gain in nine of ten resamples is enough for the second model, and not for the third."""
+    gains = against("3", people(400, 8, 60)) | {"confidence": 0.9}
+    statuses = [judge(gains, RULE, n_since=n).status for n in (0, 1, 2)]
+    assert statuses == ["pass", "pass", "warn"]
+    found = judge(gains, RULE, n_since=2.5)
+    assert found.threshold == pytest.approx(1 - 0.2 / 3.5)
+    said = sentence(found, "en")
+    assert "since the champion was (2.5)" in said
+    assert "in 94 % of resamples is needed, not in 80 %" in said.replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize(
+    ("n_wrong_of_first", "n", "status"),
+    [(60, 400, "pass"), (0, 400, "warn"), (0, 0, "insufficient")],
+)
+def test_small_losses_do_not_add_up_from_one_champion_to_the_next(
+    n_wrong_of_first: int, n: int, status: str
+) -> None:
+    """A model that beats the champion has to lose no more against the first version in use."""
+    champion = against("3", people(400, n_wrong=18, n_wrong_of_champion=60))
+    first = against("1", people(n, n_wrong=18, n_wrong_of_champion=n_wrong_of_first))
+    assert judge(champion, RULE).status == "pass"
+    found = judge(champion, RULE, first)
+    assert found.status == status
+    assert "version 1, the first in use" in sentence(found, "en")
+    assert "versão 1, a primeira em uso" in sentence(found, "pt")
 
 
 @pytest.mark.parametrize("n", [20, 54, 108])

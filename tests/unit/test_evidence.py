@@ -97,6 +97,25 @@ def test_models_that_were_measured_and_never_came_to_a_promotion_are_counted(ben
     assert len(reads(bench.store)) == 6
 
 
+def test_models_are_counted_since_the_champion_by_the_share_of_people_they_were_measured_on(
+    bench: Bench,
+) -> None:
+    for number in (1, 2, 3):
+        bench.judge(number)
+    bench.recordings = bench.table(range(30, 90))
+    for number in (4, 5):
+        bench.judge(number)
+
+    def since(champion: int, challenger: int) -> float:
+        digests = (f"sha256:{number:064x}" for number in (champion, challenger))
+        return evidence.n_measured_since(bench.store, *digests, bench.recordings)
+
+    assert since(1, 2) == 0
+    assert since(1, 5) == 0.5 + 0.5 + 1  # half of today's people were there
+    assert since(3, 2) == 2  # measured before the champion, and judged again after the others
+    assert since(7, 5) == 0.5 + 0.5 + 0.5 + 1  # a champion that the ledger does not have
+
+
 def test_the_same_model_on_the_same_people_is_one_read_however_often_it_runs(bench: Bench) -> None:
     bench.evaluate(1, BAD)
     for _ in range(3):
