@@ -26,8 +26,8 @@ def needs_approval(verdicts: Sequence[Verdict], rules: Rules) -> bool:
 def asked_of(opened: Sequence[Verdict], *measured: str) -> str:
     """What a person who approves answers for: a digest of the checks that are open.
 
-    Another check, or another waiver of it, is another question; so is another policy, classifier or
-    report, which ``measured`` are the digests of.
+    Another check, or another waiver of it, is another question; so is another policy, classifier,
+    report, or evidence of experiments, which ``measured`` are the digests of.
     """
     checks = {
         json.dumps([one.suite, one.id, dict(one.names), one.waiver.at if one.waiver else ""])

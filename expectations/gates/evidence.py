@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from expectations.gates.bounds import at_least, at_most, number_of
@@ -30,11 +31,15 @@ def verdicts(found: Mapping[str, Any], rules: Rules) -> list[Verdict]:
         label_quality(found["label_quality"], rules.label_quality),
         missingness(found["missingness"], rules.missingness),
         *(
-            one
+            replace(one, names={**one.names, "evidence": _digest(found[one.id])})
             for one in of_experiments
             if found[one.id] is not None or one.id in rules.experiments.required
         ),
     ]
+
+
+def _digest(found: Mapping[str, Any] | None) -> tuple[str, ...]:
+    return (found["digest"],) if found else ()
 
 
 def checked_for_serving(is_checked: bool) -> Verdict:

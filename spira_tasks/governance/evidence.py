@@ -21,7 +21,7 @@ from spira_tasks.artifacts.blobs import canonical_json
 from spira_tasks.contract.run import EXPERIMENT, TRIAL
 from spira_tasks.contract.verdict import is_small
 from spira_tasks.evaluation import budget
-from spira_tasks.governance import audit
+from spira_tasks.governance import audit, decisions
 from spira_tasks.governance.inventory import find_file, read_columns
 
 if TYPE_CHECKING:
@@ -171,10 +171,13 @@ def publish(store: Store, kind: Kind, recipe: str, content: Mapping[str, Any]) -
 def find(store: Store, kind: Kind, recipe: str | None, *, synthetic: bool) -> dict[str, Any] | None:
     """The newest evidence of a kind about a recipe; None where there is none, or it was changed.
 
-    What invented people show counts only for a model that is ``synthetic`` too.
+    What invented people show counts only for a model that is ``synthetic`` too.  ``digest`` is that
+    of what was found, whenever that was.
     """
     found = store.documents.read_sealed(f"{FOLDER}/{kind}/{recipe}.json") if recipe else None
-    return found if found is None or synthetic or not found["synthetic"] else None
+    if found is None or (found["synthetic"] and not synthetic):
+        return None
+    return found | {"digest": decisions.digest({**found, "at": ""})}
 
 
 def of_test_set(

@@ -200,8 +200,8 @@ def approved(
     """Whether a person approved the version with what is open now, where the policy wants that.
 
     ``asked`` holds the verdicts for which it does, among others.  An approval that was ``given``
-    before another check was open, or was waived, or of another ``report`` (by its digest), does not
-    count.
+    before another check was open, or was waived, or of another ``report`` (by its digest), or of
+    other evidence of experiments, does not count.
     """
     from expectations import policy
     from expectations.gates.decision import asked_of, excluded, left_open, name_of
@@ -209,7 +209,9 @@ def approved(
     from spira_tasks.governance import approval as approvals
 
     opened = left_open(asked)
-    digests = policy.read().digest, challenger.classifier, report
+    # digests of what is stored: the last digits of a number may differ where it is computed again
+    evidence = [digest for one in asked for digest in one.names.get("evidence", ())]
+    digests = policy.read().digest, challenger.classifier, report, *evidence
     names = {
         "version": (challenger.version,),
         "classifier": (challenger.classifier,),

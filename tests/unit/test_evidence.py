@@ -22,6 +22,8 @@ from spira_tasks.contract.verdict import Number, Verdict, suppress
 from spira_tasks.evaluation import labels, stability
 from spira_tasks.governance import audit, evidence
 from spira_tasks.provenance import ROOT
+from spira_tasks.stages import promote
+from spira_tasks.tracking import Registered
 
 RULES = policy.read().rules
 N = RULES.test_budget.max_reads
@@ -385,12 +387,11 @@ def test_a_task_that_only_the_ill_lack_is_seen() -> None:
     assert gates.missingness(labels.missingness(by_chance), RULES.missingness).status == "pass"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("n", [8, 200])
-@pytest.mark.parametrize("quality", [0.3, 0.6, 0.95])
-def test_every_verdict_has_its_sentence(n: int, quality: float, language: Language) -> None:
+def collected(n: int, quality: float) -> dict[str, Any]:
+    """What is known of a model, the better the more of its answers are right."""
     of_test = {"n_left": 20 * quality - 7, "n_reads": 9, "alpha": 0.0025, "holds": quality > 0.7}
-    found = {
+    of_experiment = {"experiment": "s", "digest": "d"}
+    return {
         "is_checked": quality > 0.5,
         "test_budget": of_test,
         "label_quality": of_labels(*cohort(n, 1 - quality), quality < 0.9),
@@ -398,15 +399,37 @@ def test_every_verdict_has_its_sentence(n: int, quality: float, language: Langua
         "seed": 15,
         "seed_stability": None
         if n == 8
-        else {**stability.spread(around((1 - quality) / 10)), "experiment": "s"},
+        else {**stability.spread(around((1 - quality) / 10)), **of_experiment},
         "unseen_sites": {
             "levels": stability.by_level([answers({"a": quality, "b": 0.9}, n)], 200, 5),
-            "experiment": "s",
+            **of_experiment,
         },
         "cross_cohort": None
         if n == 8
-        else {"levels": stability.by_level([answers({"a": quality})], 200, 5), "experiment": "c"},
+        else {"levels": stability.by_level([answers({"a": quality})], 200, 5), **of_experiment},
     }
+
+
+def test_other_evidence_of_experiments_is_another_question_to_a_person(bench: Bench) -> None:
+    challenger = Registered("1", "", f"sha256:{1:064x}", (), {})
+
+    def asked(balanced_accuracy: float) -> tuple[str, ...]:
+        content = {"synthetic": True, "levels": {}, "experiment": "c", "value": balanced_accuracy}
+        evidence.publish(bench.store, "cross_cohort", "r", content)
+        of_cohorts = evidence.find(bench.store, "cross_cohort", "r", synthetic=True)
+        verdicts = gates.verdicts(collected(8, 0.95) | {"cross_cohort": of_cohorts}, RULES)
+        return promote.approved(challenger, [], verdicts, "report", bench.store).names["asked"]
+
+    first = asked(0.9)
+    assert asked(0.9) == first  # found again later
+    assert asked(0.7) != first
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("n", [8, 200])
+@pytest.mark.parametrize("quality", [0.3, 0.6, 0.95])
+def test_every_verdict_has_its_sentence(n: int, quality: float, language: Language) -> None:
+    found = collected(n, quality)
     verdicts = gates.verdicts(found, RULES)
     assert len(verdicts) == 7
     for one in verdicts:
