@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,9 +30,9 @@ CONDITION_NAMES = {
 }
 PUSH = LinearSegmentedColormap.from_list("push", [BLUE, "white", ORANGE])
 PART_COLOURS = {"speech": "#444a52", "pauses": "#b9bec6", "edges": "white"}
-PART_NAMES = {"speech": "speech", "pauses": "pauses", "edges": "before and after"}
 DOTTED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": ":"}
 SYNTHETIC = "synthetic cohort: shows that the platform works, says nothing of medicine"
+IN_ALL_LANGUAGES = {"explanations": "SYNTHETIC · SINTÉTICO"}  # on pages, which say the rest
 
 
 def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None:
@@ -53,7 +54,8 @@ def evaluation(test: pd.DataFrame, report: dict[str, Any], folder: Path) -> None
         figures["explanations"] = explanations(cells, report["explanations"])
     for name, figure in figures.items():
         if report["synthetic"]:
-            figure.text(0.5, 0.01, SYNTHETIC, ha="center", fontsize=7, color=GREY)
+            note = IN_ALL_LANGUAGES.get(name, SYNTHETIC)
+            figure.text(0.5, 0.01, note, ha="center", fontsize=7, color=GREY)
         figure.savefig(folder / f"{name}.png", dpi=120, metadata={"Software": None})
 
 
@@ -168,7 +170,8 @@ def ward_noise(report: dict[str, Any]) -> Figure:
 def explanations(cells: pd.DataFrame, found: dict[str, Any]) -> Figure:
     """Draw which cells of a few test recordings pushed the answer, and which way.
 
-    ``cells`` and ``found`` are as ``evaluation.explanations.explain`` makes them.
+    ``cells`` and ``found`` are as ``evaluation.explanations.explain`` makes them.  It has no words:
+    the model card explains it below, in two languages.
     """
     edges_hz, cell_seconds = found["band_edges_hz"], found["cell_seconds"]
     n_bands, parts = len(edges_hz) - 1, [group for _, group in cells.groupby("number")]
@@ -176,9 +179,9 @@ def explanations(cells: pd.DataFrame, found: dict[str, Any]) -> Figure:
     limit = max(1.0, float(cells["points"].abs().quantile(0.99)))
     size = (7.5, 1.1 + 1.75 * len(parts))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97)))
-    figure.suptitle("What pushed the answer: a typical recording of each kind", fontsize=11)
     many = figure.subplots(len(parts), squeeze=False, sharex=True)[:, 0]
-    for axes, rows, facts in zip(many, parts, found["recordings"], strict=True):
+    recordings = zip(many, parts, found["recordings"], strict=True)
+    for number, (axes, rows, facts) in enumerate(recordings, start=1):
         seconds = rows["from_seconds"].max() + cell_seconds
         points = rows["points"].to_numpy().reshape(-1, n_bands).T
         place: dict[str, Any] = {"origin": "lower", "aspect": "auto"}
@@ -188,22 +191,17 @@ def explanations(cells: pd.DataFrame, found: dict[str, Any]) -> Figure:
         axes.imshow([strip], extent=(0, seconds, n_bands + 0.15, n_bands + 0.55), **place)
         for band, push in enumerate(facts["bands"]):
             axes.text(seconds + 0.1, band + 0.5, signed(push), fontsize=7, va="center")
-        who, called = ("patient" if facts[name] else "control" for name in ("label", "is_called"))
-        pushes = ", ".join(f"{PART_NAMES[part]} {signed(x)}" for part, x in facts["parts"].items())
-        title = f"{who}, called {called}: probability {facts['probability']:.2f}; {pushes}"
-        axes.set_title(title, fontsize=8, loc="left")
+        axes.set_title(str(number), fontsize=8, loc="left")
         axes.set(xlim=(0, longest + 0.5), ylim=(0, n_bands + 0.55), yticks=range(n_bands + 1))
         axes.set_yticklabels([f"{edge:.0f}" for edge in edges_hz])
         axes.tick_params(labelsize=7)
         axes.spines[:].set_visible(False)
-    many[-1].set_xlabel(
-        "seconds.  Strip: dark is speech, light a pause, white before and after all speech.\n"
-        "Numbers: points of the whole band, and of the whole of each part.",
-        fontsize=8,
-    )
+    # a decimal comma or point would be of one language
+    many[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    many[-1].set_xlabel("s", fontsize=8)
     figure.supylabel("Hz", fontsize=8)
-    bar = figure.colorbar(image, ax=list(many), shrink=0.6, aspect=30, extend="both")
-    bar.set_label("points of probability: above 0 towards patient, below towards control", size=8)
+    place = {"ax": list(many), "shrink": 0.6, "aspect": 30, "extend": "both"}
+    bar = figure.colorbar(image, ticks=MaxNLocator(integer=True), **place)
     bar.ax.tick_params(labelsize=7)
     return figure
 

@@ -266,6 +266,12 @@ class RunSummary:
     by_suite: Mapping[str, Tally]
     started_at: str = ""
     triggered_by: str = ""
+    n_open: int = 0  # checks that had too little to tell
+
+    @property
+    def shown_as(self) -> str:
+        """The outcome, or ``provisional`` where a check of a promoted model could not tell."""
+        return "provisional" if self.outcome == "promoted" and self.n_open else self.outcome
 
     @property
     def has_ended(self) -> bool:

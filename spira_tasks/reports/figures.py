@@ -188,12 +188,14 @@ def explained(t: Words, evaluation: Evaluation) -> list[tuple[str, ...]]:
     """By how many points of probability each part of a recording pushes its answer."""
     return [
         (
-            t(f"explained.person.{one['label']}"),
+            f"{number}. " + t(f"explained.person.{one['label']}"),
             t("explained.called" if one["is_called"] else "explained.not_called"),
             t.percent(one["probability"]),
             *(t.number(one["parts"].get(part), 1) for part in PARTS_OF_SOUND),
         )
-        for one in evaluation.measured.get("explanations", {}).get("recordings", ())
+        for number, one in enumerate(
+            evaluation.measured.get("explanations", {}).get("recordings", ()), start=1
+        )
     ]
 
 

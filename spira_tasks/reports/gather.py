@@ -220,6 +220,9 @@ def _summary(store: Store, run: Run) -> RunSummary:
         by_suite={suite: Tally.of(found) for suite, found in verdicts.items()},
         started_at=_started(run),
         triggered_by=_triggered_by(store, run),
+        n_open=sum(
+            one.status == "insufficient" for step in run.steps.values() for one in step.verdicts
+        ),
     )
 
 

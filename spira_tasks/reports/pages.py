@@ -36,7 +36,7 @@ from spira_tasks.reports.facts import (
     setting,
     tone,
 )
-from spira_tasks.reports.questions import by_question
+from spira_tasks.reports.questions import OF_MODEL, by_question
 from spira_tasks.reports.tables import MIN_SLICE
 
 PAGES = ("overview", "verdict", "data", "datasheet", "model-card", "provenance", "experiments")
@@ -206,7 +206,9 @@ def _intake(t: Words, intake: Intake | None) -> list[tuple[str, str]]:
 
 
 def _suites(t: Words, facts: RunFacts) -> Iterator[Context]:
-    for suite, found in by_suite(facts.verdicts).items():
+    """The checks of the data; those of the model are on the verdict page."""
+    of_data = {step: found for step, found in facts.verdicts.items() if step not in OF_MODEL}
+    for suite, found in by_suite(of_data).items():
         rows = [_verdict_row(t, facts, one) for one in found]
         tones = {row["tone"] for row in rows}
         yield {
@@ -248,6 +250,7 @@ def _gate_row(t: Words, facts: RunFacts, verdict: Verdict) -> Context:
 def _datasheet(t: Words, facts: RunFacts) -> Context:
     return _document("datasheet", t, facts) | {
         "subject": facts.dataset.digest if facts.dataset else "",
+        "headline": None,
         "intake": _intake(t, facts.intake),
         "steps": [
             (t.name("step", step.name), t(f"state.{step.state}"), step.code[:12], step.key[:12])
@@ -262,6 +265,7 @@ def _model_card(t: Words, facts: RunFacts) -> Context:
     settings = {**model.feature, **model.training} if model else {}
     return _document("model_card", t, facts) | {
         "subject": model.version if model else "",
+        "headline": sentences.headline(t, facts) if model else None,
         "settings": [(name, setting(value)) for name, value in sorted(settings.items())],
         "roles": _roles(t, model) if model else "",
         "not_validated": list(not_validated_for(t, facts)),

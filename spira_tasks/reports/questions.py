@@ -9,7 +9,8 @@ from spira_tasks.contract.verdict import Verdict
 from spira_tasks.reports.facts import RunFacts
 
 OTHER: Final = "other"
-STEPS = ("check_confounds", "evaluate", "register", "judge", "promote")  # those that judge a model
+OF_MODEL = ("evaluate", "register", "judge", "promote")  # steps that judge a model
+STEPS = ("check_confounds", *OF_MODEL)  # those that answer the questions
 # Question to ids of verdicts.  What stands under none is shown under OTHER.
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "illness": (

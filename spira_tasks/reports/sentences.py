@@ -189,12 +189,20 @@ def _why(t: Words, facts: RunFacts, stopping: Sequence[Verdict]) -> str:
 
 
 def _open(t: Words, facts: RunFacts) -> str:
-    """What a person has to decide on."""
-    left_open = (one for one in facts.checks if one.waiver or one.status == "insufficient")
-    names = [title(one, t.language) for one in left_open]
+    """What a person has to decide on, or has decided on since."""
+    left_open = [one for one in facts.checks if one.waiver or one.status == "insufficient"]
+    if not left_open:
+        return t("why.waits")
+    said = t("why.open_since" if _ending(facts) == "approved" else "why.open")
+    return f"{said} {_not_shown(t, left_open)}"
+
+
+def _not_shown(t: Words, checks: Sequence[Verdict]) -> str:
+    """What some checks were to show, each in quotes: a title says how it should be."""
+    names = [f"“{title(one, t.language)}”" for one in checks]
     if len(names) > N_OPEN:
         names[N_OPEN:] = [t("whom.more", n=len(names) - N_OPEN)]
-    return t("why.open", checks=", ".join(names)) if names else t("why.waits")
+    return t("why.left_open", checks=", ".join(names))
 
 
 def _rates(t: Words, evaluation: Evaluation | None) -> Iterator[str]:
@@ -291,7 +299,7 @@ def _ending(facts: RunFacts) -> str:
 
 
 def _passed(t: Words, facts: RunFacts) -> str:
-    """Who approved a promoted model, and how many checks could not tell, warned or were waived."""
+    """Who approved a promoted model, what is not shown, and how much warns or was waived."""
     n_open = _n_open(facts)
     n_warned, n_waived = len(warnings(t, facts)) - n_open, len(waived(t, facts))
     kind = "_noted" if n_waived else "_warned" if n_warned else ""
@@ -302,7 +310,7 @@ def _passed(t: Words, facts: RunFacts) -> str:
     approvals = [one for one in facts.checks if one.id == "approved_by_a_person"]
     actors = [one.names.get("by", (UNKNOWN,))[0] for one in approvals]
     by = [t("why.approved", by=actor.partition(":")[2] or actor) for actor in actors]
-    left_open = t("why.left_open", open=t.count(n_open))
+    left_open = _not_shown(t, [one for one in facts.checks if one.status == "insufficient"])
     return " ".join([*by, left_open, *([said] if kind else [])])
 
 

@@ -16,7 +16,7 @@ from run_facts import AT, BY_REASON, BY_SITE, facts, history, sound, summary, ve
 import expectations.words
 from expectations.words import LANGUAGES, Language, Words, texts
 from expectations.words.catalogue import committed
-from expectations.words.verdicts import gates
+from expectations.words.verdicts import gates, title
 from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.verdict import Number, Waiver
 from spira_tasks.intake.record_contract import COLUMNS
@@ -323,6 +323,30 @@ def test_a_run_is_called_by_its_time_and_person_and_its_id_stays_in_small_print(
     assert "153 passed · warnings: 3 · refusals: 3" in overview
 
 
+def test_the_overview_calls_a_model_provisional_that_was_promoted_with_open_checks(
+    tmp_path: Path,
+) -> None:
+    runs = [summary("run-1", outcome="promoted"), summary("first", outcome="promoted", n_open=2)]
+    render(tmp_path, runs=runs)
+    overview = read(tmp_path / "overview.en.html")
+    states = [one["class"] for one in overview.all("span") if "state" in one.get("class", "")]
+    assert [one for one in states if "pro" in one] == ["state provisional", "state promoted"]
+    assert "Promoted provisionally" in words(tmp_path, "overview.en.html")
+
+
+def test_the_data_page_has_the_checks_of_the_data_and_not_those_of_the_model(
+    tmp_path: Path,
+) -> None:
+    gate = verdict("slice_gap", "insufficient", severity="warning")
+    probe = verdict("channel_heard", "insufficient", severity="critical", suite="confounds")
+    render(tmp_path, facts(verdicts={"check_confounds": (probe,), "promote": (gate,)}))
+    on_data, on_verdict = (words(tmp_path, f"{page}.en.html") for page in ("data", "verdict"))
+    of_gate = title(gate, "en")
+    assert of_gate in on_verdict
+    assert of_gate not in on_data
+    assert title(probe, "en") in on_data
+
+
 def test_the_overview_shows_running_runs_and_leaves_unfinished_ones_out_of_the_trends(
     tmp_path: Path,
 ) -> None:
@@ -375,8 +399,10 @@ def test_one_sentence_stands_for_charts_of_hidden_values(tmp_path: Path) -> None
 def test_the_data_page_begins_with_what_was_refused_and_warned(site: Path) -> None:
     headings = [text for tag, text in read(site / "data.en.html").words if tag == "h2"]
     assert headings[:3] == [
-        "What was refused, and why", "Checks that stopped the run or warn", "What came in",
-    ]  # fmt: skip
+        "What was refused, and why",
+        "Checks of the data that stopped the run or warn",
+        "What came in",
+    ]
 
 
 def test_the_model_card_says_what_it_is_for_before_how_it_was_trained(site: Path) -> None:

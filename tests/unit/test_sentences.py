@@ -128,7 +128,7 @@ def test_a_promotion_that_a_person_approved_names_them_and_what_could_not_tell()
     said = headline.why
     assert (headline.shown_as, headline.word) == ("provisional", "Yes, provisionally")
     assert headline.next == EN("next.provisional")
-    assert "ana approved it. Checks that had too little to tell: 1." in said
+    assert f"ana approved it. Not shown: “{EN('gate.slice_gap.title')}”." in said
     assert "passed every check" not in said
 
 
@@ -142,8 +142,8 @@ def test_a_model_that_only_waits_for_a_person_says_so() -> None:
 
 def test_a_model_that_waits_names_the_checks_that_could_not_tell() -> None:
     assert why(endings()["open"]).startswith(
-        "No check stops it, but a person has to decide about: "
-        f"{EN('gate.ward_noise_flips.title')}, {EN('gate.slice_gap.title')}, 2 more. "
+        "No check stops it, but a person has to decide. Not shown: "
+        f"“{EN('gate.ward_noise_flips.title')}”, “{EN('gate.slice_gap.title')}”, 2 more. "
     )
     assert why(endings()["open"]).endswith(
         RATES.replace("52 (33–79)", "88 (81–93)").replace("48 (21–67)", "12 (7–19)")
@@ -153,7 +153,7 @@ def test_a_model_that_waits_names_the_checks_that_could_not_tell() -> None:
 def test_a_model_that_waits_with_a_waived_check_is_not_said_to_have_passed_it() -> None:
     found = (verdict("better_than_champion"), verdict("approved_by_a_person", "warn"), waived())
     said = why(facts(outcome="kept", verdicts=of(*found)))
-    assert f"a person has to decide about: {words.title(waived(), 'en')}." in said
+    assert f"a person has to decide. Not shown: “{words.title(waived(), 'en')}”." in said
 
 
 def test_no_model_that_waits_is_called_sound() -> None:
@@ -165,7 +165,7 @@ def test_no_model_that_waits_is_called_sound() -> None:
 def test_a_champion_that_is_judged_again_is_not_said_to_have_passed_what_could_not_tell() -> None:
     """Promotion asks for no approval then."""
     said = why(facts(outcome="promoted", verdicts=of(verdict("slice_gap", "insufficient"))))
-    assert said.startswith("Checks that had too little to tell: 1.")
+    assert said.startswith("Not shown: “No group is worse off”.")
     assert "passed every check" not in said
 
 
@@ -187,6 +187,8 @@ def test_a_model_that_was_approved_since_its_run_waited_is_not_said_to_wait() ->
     headline = sentences.headline(EN, serving)
     assert (headline.word, headline.shown_as) == ("Yes, provisionally", "provisional")
     assert "approved since, and is in use" in headline.explanation
+    assert "No check stops it, and a person approved it since. Not shown: " in headline.why
+    assert "has to decide" not in headline.why
     assert headline.whom != ("It is used for nobody.",)
 
 
