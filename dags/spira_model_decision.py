@@ -1,7 +1,7 @@
-"""Decide about a version of the model: approve it, refuse it, or waive a check.  On demand.
+"""Decide about a version of the model: approve it, refuse it, waive a check, or sign limits.
 
-The governance page starts it in the name of who decides; it is the same act as the commands
-`model approve`, `model refuse` and `waive check`.
+On demand.  The governance page starts it in the name of who decides; it is the same act as the
+commands `model approve`, `model refuse`, `waive check` and `policy sign`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from spira_tasks.contract.pipelines import MODEL_DECISION
 
 with DAG(
     dag_id="spira_model_decision",
-    description="Writes what a person decided about a version of the model: approved, refused, or "
-    "a check waived. On demand",
+    description="Writes what a person decided about a version of the model: approved, refused, "
+    "a check waived, or limits signed. On demand",
     doc_md=__doc__,
     schedule=None,
     params={
         "act": Param(
             type="string",
-            enum=["approve", "refuse", "waive"],
+            enum=["approve", "refuse", "waive", "sign"],
             title="What",
-            description="Approve or refuse a version, or waive a check",
+            description="Approve or refuse a version, waive a check, or sign limits",
         ),
         "version": Param(
             "",
@@ -58,6 +58,20 @@ with DAG(
             type="string",
             title="Run",
             description="That the check held back; empty for the newest",
+        ),
+        "part": Param(
+            "",
+            type="string",
+            enum=["", "policy", "plan"],
+            title="Limits",
+            description="File of limits to sign: of promotion, or of a retraining",
+        ),
+        "digest": Param(
+            "",
+            type="string",
+            pattern="^([0-9a-f]{64})?$",
+            title="Digest of the file",
+            description="SHA-256 of the limits that were read; the page Decide fills it in",
         ),
         "reason": reason(),
     },

@@ -19,8 +19,9 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 # Of spira_tasks only what DAGs and plugins may import: standard library, and the S3 client.
 COPY spira_tasks/__init__.py spira_tasks/s3_client.py /opt/spira/spira_tasks/
 COPY spira_tasks/contract /opt/spira/spira_tasks/contract
-# The words for what gates say, without the gates.
-COPY expectations/__init__.py expectations/personal.py /opt/spira/expectations/
+# The words for what gates say, and the limits that a person signs, without the gates.
+COPY expectations/__init__.py expectations/personal.py expectations/policy.yaml \
+     expectations/pccp.yaml /opt/spira/expectations/
 COPY expectations/words /opt/spira/expectations/words
 COPY dags /opt/spira/dags
 COPY plugins /opt/spira/plugins

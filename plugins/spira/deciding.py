@@ -8,9 +8,11 @@ for that, and the event of the audit log.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -35,19 +37,21 @@ from spira_tasks.contract.pipelines import TRAINING
 from spira_tasks.contract.verdict import Verdict
 
 ACTS: Mapping[str, str] = {  # to the DAG that writes it
-    **dict.fromkeys(("approve", "refuse", "waive"), MODEL_DECISION),
+    **dict.fromkeys(("approve", "refuse", "waive", "sign"), MODEL_DECISION),
     **dict.fromkeys(("release", "hold"), DATA_DECISION),
 }
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "approve": ("version", "classifier", "asked"),
     "refuse": ("version", "classifier"),
     "waive": ("suite", "check", "run"),
+    "sign": ("part", "digest"),
     **dict.fromkeys(("release", "hold"), ("record", "code")),
 }
 MIN_REASON, MAX_REASON = 10, 500
 MAX_BYTES = 16_384  # of a form
 TOKEN_SECONDS = 3600
 EVENT = "spira_decision"
+LIMITS = {"policy": "policy.yaml", "plan": "pccp.yaml"}  # that may be signed, in ``expectations``
 PROMOTION = "promotion"  # what a waiver calls the gates of promotion, which have no suite
 
 
@@ -60,6 +64,15 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """A file of limits, as it stands here."""
+
+    part: str
+    digest: str  # SHA-256, in hexadecimal
+    text: str
+
+
+@dataclass(frozen=True)
 class Choices:
     """What a person may decide of a run."""
 
@@ -69,6 +82,7 @@ class Choices:
     is_excluded: bool = False  # another person has to approve it
     left_open: tuple[Verdict, ...] = ()  # checks that had too little to tell
     waivable: tuple[Verdict, ...] = ()
+    limits: tuple[Limits, ...] = ()  # that may be signed
     is_steward: bool = False  # of recordings in quarantine
     is_synthetic: bool = False  # the model was tested on invented people
 
@@ -85,6 +99,7 @@ def choices(store: StoreReader, run_id: str, user: Any) -> Choices:
             "left_open": tuple(one for one in found.values() if one.status == "insufficient"),
             "waivable": _waivable(store, run_id),
             "is_synthetic": _is_synthetic(store, run_id),
+            "limits": tuple(_limits()),
         }
     token = _signer().dumps(str(user.get_id()))
     return Choices(token, is_steward=may(user, DATA_DECISION), **of_model)
@@ -198,6 +213,12 @@ def _is_synthetic(store: StoreReader, run_id: str) -> bool:
     except Damaged:  # the run did not come so far
         return False
     return bool(json.loads(content).get("synthetic"))
+
+
+def _limits() -> Iterator[Limits]:
+    for part, name in LIMITS.items():
+        content = files("expectations").joinpath(name).read_bytes()
+        yield Limits(part, sha256(content).hexdigest(), content.decode())
 
 
 def _excluded(store: StoreReader, run_id: str) -> tuple[str, ...]:

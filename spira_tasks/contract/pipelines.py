@@ -304,10 +304,13 @@ ROLLBACK = Pipeline(
 _DECISIONS = Step("decide", "decide", resources=Resources(access="models"))
 MODEL_DECISION = Pipeline(
     "model_decision",
-    (replace(_DECISIONS, config={"acts": ["approve", "refuse", "waive"]}),),
+    (replace(_DECISIONS, config={"acts": ["approve", "refuse", "waive", "sign"]}),),
     options={
         name: f"decide.{name}"
-        for name in ("act", "version", "classifier", "asked", "suite", "check", "run", "reason")
+        for name in (
+            *("act", "version", "classifier", "asked", "suite", "check", "run", "part", "digest"),
+            "reason",
+        )
     },
 )
 DATA_DECISION = Pipeline(

@@ -14,6 +14,7 @@ from typing import Literal
 from expectations import plan, policy
 from expectations.words import catalogue
 from spira_tasks.artifacts import Store
+from spira_tasks.errors import ConfigError
 from spira_tasks.governance import decisions
 from spira_tasks.governance.applied import Decision
 
@@ -30,8 +31,18 @@ def digest(part: Part) -> str:
     return sha256(FILES[part].read_bytes()).hexdigest()
 
 
-def sign(store: Store, part: Part, why: str) -> tuple[Decision, bool]:
-    """Sign a file as it stands here; say whether that is new.  Raises as ``decide`` does."""
+def sign(store: Store, part: Part, why: str, read: str = "") -> tuple[Decision, bool]:
+    """Sign a file as it stands here; say whether that is new.
+
+    Raises as ``decide`` does, and ConfigError where it is not the file of the digest ``read``, that
+    a person had read on a page.
+    """
+    if read not in ("", digest(part)):
+        raise ConfigError(
+            f"{FILES[part].name} is not here as it was read: its digest is {digest(part)[:16]}…, "
+            f"and not {read[:16]}….  Bring the api-server and the steps to one version, and read "
+            "and sign it again"
+        )
     return decisions.decide(store, "signatures", _about(part, digest(part)), why)
 
 

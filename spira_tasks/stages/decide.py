@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SPEC = StageSpec(outside=True)  # each decision is an event of the audit log
 
 Text = Annotated[str, Field(max_length=500)]
-Act = Literal["approve", "refuse", "waive", "release", "hold"]
+Act = Literal["approve", "refuse", "waive", "sign", "release", "hold"]
 
 Inputs = Nothing
 Outputs = Nothing
@@ -34,12 +34,14 @@ class Config(StageConfig):
     suite: Text = ""  # of the check to waive; ``promotion`` for a gate of promotion
     check: Text = ""
     run: Text = ""  # that the check held back; empty for the newest that it did
+    part: Literal["", "policy", "plan"] = ""  # file of limits to sign
+    digest: Text = ""  # of that file, as it was read
     record: Text = ""  # to release from quarantine, or to hold there again
     code: Text = ""  # why it was refused, where there are several reasons
 
 
 def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) -> Outcome:
-    from spira_tasks.governance import approval, quarantine, waivers
+    from spira_tasks.governance import approval, quarantine, signatures, waivers
 
     if config.act not in config.acts:
         raise ConfigError(
@@ -60,6 +62,10 @@ def run(inputs: Inputs, config: Config, outputs: Outputs, work: PlatformWork) ->
             _, new, _ = approval.refuse(store, config.version, why, config.classifier)
         case "waive":
             _, new = waivers.sign(store, config.suite, config.check, why, run=config.run)
+        case "sign":
+            if not config.part:
+                raise ConfigError("which file of limits is signed is missing: policy or plan")
+            _, new = signatures.sign(store, config.part, why, config.digest)
         case "release":
             entry, _ = quarantine.release(store, config.record, config.code or None, why)
             new = not entry.released_by

@@ -18,11 +18,12 @@ from spira import links
 from spira.asking import of_data, problem_of, question
 from spira.outcome import configured_step
 from spira.store import asked_about
+from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import DATA_DECISION, MODEL_DECISION, TRAINING
 from spira_tasks.contract.run import StepRecord
 from spira_tasks.contract.verdict import Verdict, Waiver
 from spira_tasks.errors import ConfigError, GateRejected
-from spira_tasks.governance import approval, audit
+from spira_tasks.governance import approval, audit, signatures
 from spira_tasks.provenance import ROOT
 from spira_tasks.runner import run_step
 
@@ -115,6 +116,20 @@ def test_a_number_that_came_to_mean_another_model_is_not_decided_on(registry: Re
         with pytest.raises(ConfigError, match="version 1 is not the model that was read"):
             run_step(step, "decision-1", registry.store)
     assert registry.actions() == []
+
+
+def test_limits_are_signed_as_they_were_read_and_not_as_another_version_has_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIRA_ACTOR", "airflow:ana")
+    read = signatures.digest("policy")
+    params = {"act": "sign", "part": "policy", "reason": WHY}
+    other = MODEL_DECISION.from_params(params | {"digest": "0" * 64}).step("decide")
+    with pytest.raises(ConfigError, match=r"policy\.yaml is not here as it was read"):
+        run_step(other, "decision-1", store)
+    assert not signatures.signatures(store, {"policy": read})
+    run_step(MODEL_DECISION.from_params(params | {"digest": read}).step("decide"), "d-2", store)
+    assert signatures.signatures(store, {"policy": read})["policy"].by == "airflow:ana"
 
 
 def test_an_answer_counts_for_what_was_read_and_not_for_what_another_promotion_left_open(

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from html import unescape
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from stores import step_record
 
+from expectations import policy
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.run import State, StepRecord
 from spira_tasks.contract.verdict import Number, Verdict
@@ -435,7 +437,9 @@ def decisions(server: Server, dag: str = "spira_model_decision") -> list[dict[st
 
 def test_a_decision_on_the_page_starts_a_run_in_the_name_of_who_decides(server: Server) -> None:
     page = server.ask("/spira/runs/stopped/decide", "admin")
-    assert page.text.count("<form") == 5  # approve, refuse, waive; release, hold
+    assert page.text.count("<form") == 7  # approve, refuse, waive, sign two; release, hold
+    assert unescape(page.text).count(policy.FILE.read_text("utf-8")) == 1  # to read what is signed
+    assert policy.read().digest in page.text
     assert "form-action 'self'" in page.headers["content-security-policy"]
     assert "Finds the patients" in page.text
     assert 'value="auc_above_chance"' not in page.text  # nobody may waive it
