@@ -109,8 +109,8 @@ def test_models_are_counted_since_the_champion_by_the_share_of_people_they_were_
         bench.judge(number)
 
     def since(champion: int, challenger: int) -> float:
-        digests = (f"sha256:{number:064x}" for number in (champion, challenger))
-        return evidence.n_measured_since(bench.store, *digests, bench.recordings)
+        of_champion, of_challenger = (f"sha256:{n:064x}" for n in (champion, challenger))
+        return evidence.n_measured_since(bench.store, of_champion, of_challenger, bench.recordings)
 
     assert since(1, 2) == 0
     assert since(1, 5) == 0.5 + 0.5 + 1  # half of today's people were there
