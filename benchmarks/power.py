@@ -163,7 +163,7 @@ def scored(n: int, auc: float, seed: int) -> tuple[Array, Array, Array]:
     return labels, logits, metrics.subject_resamples(people, N_RESAMPLES, seed)
 
 
-def challenged(n: int, loss: float, seed: int) -> Status:
+def challenged(n: int, loss: float, seed: int, n_since: int = 0) -> Status:
     """A challenger with a better AUC that finds fewer patients: sensitivity lower by ``loss``."""
     rng = np.random.default_rng([n, seed])
     labels, shared = classes(n), rng.standard_normal(n)
@@ -179,7 +179,7 @@ def challenged(n: int, loss: float, seed: int) -> Status:
     found = comparison.compare(
         pairs, pd.DataFrame(index=pairs.index), N_RESAMPLES, seed, rule.min_cell
     )
-    status = champion.compare({"champion": "1", **found}, rule).status
+    status = champion.compare({"champion": "1", **found}, rule, n_since=n_since).status
     return "block" if status == "warn" else status  # it is kept, and nobody is asked
 
 
@@ -311,6 +311,12 @@ GATES = (
     Gate("auc_above_chance", "true AUC", MERIT, above_chance),
     Gate("sensitivity_floor", "true sensitivity", MERIT, floor),
     Gate("better_than_champion", "lower sensitivity", steps(0, 0.4, 0.02), challenged),
+    Gate(
+        "better_than_champion",
+        "the same, the fifth model",
+        steps(0, 0.4, 0.02),
+        partial(challenged, n_since=4),
+    ),
     *of_model(
         "ward",
         steps(0, 1, 0.05),
