@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from policies import under
@@ -49,6 +50,41 @@ def in_another_process(act: Callable[[], Any]) -> int | None:
     process.start()
     process.join()
     return process.exitcode
+
+
+def test_a_challenger_is_compared_with_the_champion_and_with_the_first_version_in_use(
+    replacing: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a person refused is no measure of anything."""
+    replacing.promote(2)
+    replacing.add(3)
+    monkeypatch.undo()
+    described: dict[str, Any] = dict.fromkeys(
+        ("app_version", "sex", "mask_type", "hospital_id", "device_model", "ri_cause"), "one"
+    )
+    for file in (replacing.place / "outputs").glob("*/*.parquet"):
+        table = pd.read_parquet(file)
+        table.assign(record_id=table["subject_id"], age=50, snr_db=20.0, **described).to_parquet(
+            file
+        )
+    asked = []
+
+    def score(version: Registered, _: Tracker, recordings: pd.DataFrame, __: object) -> Any:
+        """What these versions say: their files are no model."""
+        asked.append(version.version)
+        answers = {"champion": recordings["label"], "champion_point": 0.5}
+        return pd.DataFrame(answers).set_index(recordings["subject_id"])
+
+    def compared() -> dict[str, Any]:
+        verdicts = {one.id: one for one in replacing.promote(3, "provisional").verdicts}
+        return dict(verdicts["better_than_champion"].names)
+
+    monkeypatch.setattr(promote, "score", score)
+    found = compared()
+    assert (found["champion"], found["first"]) == (("2",), ("1",))
+    assert sorted(asked) == ["1", "2"]
+    assert replacing.model("refuse", "1", "--why", NOT_FIT) == 0
+    assert "first" not in compared()
 
 
 @pytest.mark.parametrize("n_done", range(4))
