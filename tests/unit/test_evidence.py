@@ -413,11 +413,14 @@ def collected(n: int, quality: float) -> dict[str, Any]:
 def test_other_evidence_of_experiments_is_another_question_to_a_person(bench: Bench) -> None:
     challenger = Registered("1", "", f"sha256:{1:064x}", (), {})
 
-    def asked(balanced_accuracy: float) -> tuple[str, ...]:
-        content = {"synthetic": True, "levels": {}, "experiment": "c", "value": balanced_accuracy}
+    def asked(value: float) -> tuple[str, ...]:
+        of_level = {"value": value, "low": value - 0.05, "high": value + 0.05}
+        levels = {"P2": {"n_patients": 90, "n_controls": 90, "balanced_accuracy": of_level}}
+        content = {"synthetic": True, "levels": levels, "experiment": "c"}
         evidence.publish(bench.store, "cross_cohort", "r", content)
         of_cohorts = evidence.find(bench.store, "cross_cohort", "r", synthetic=True)
         verdicts = gates.verdicts(collected(8, 0.95) | {"cross_cohort": of_cohorts}, RULES)
+        assert [one.status for one in verdicts if one.id == "cross_cohort"] == ["pass"]
         return promote.approved(challenger, [], verdicts, "report", bench.store).names["asked"]
 
     first = asked(0.9)
