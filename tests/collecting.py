@@ -36,7 +36,6 @@ from spira_tasks.artifacts.sources import open_backend
 SITE = "hc"
 NUMBER = "55321987B"
 TASKS = ("AMBIENT", "VOWEL", "SENTENCE")
-PIECE = 4096
 
 
 @contextmanager

@@ -161,7 +161,9 @@ def add_to(
             kind = assignment.given_kind(connection, person, given.session_id)
             if kind is None:
                 raise not_there()
-            answer = Answer(item_kind=kind, item_id=given.session_id, **_rest(given))
+            answer = Answer(
+                item_kind=kind, item_id=given.session_id, **given.model_dump(exclude={"session_id"})
+            )
             try:
                 recorded = assignment.submit(connection, person, answer)
             except NotAllowed:
@@ -223,10 +225,6 @@ def _of_enough(row: Any) -> dict[str, Any]:
         hidden = is_small(fields[RESTS_ON.get(name, "n_items")]) or isnan(value)
         kept[name] = None if hidden else round(value, 3)
     return kept
-
-
-def _rest(given: Given) -> dict[str, Any]:
-    return given.model_dump(exclude={"session_id"})
 
 
 MEDIA_TYPES = {  # by place and bytes

@@ -206,10 +206,7 @@ class Renewed:
 
 
 def renew(
-    connection: Connection,
-    sessions: Mapping[str, tuple[datetime, Facts]],
-    gold: Mapping[str, int],
-    functions: Sequence[LabellingFunction] = FUNCTIONS,
+    connection: Connection, sessions: Mapping[str, tuple[datetime, Facts]], gold: Mapping[str, int]
 ) -> Renewed:
     """Record what the functions say of sessions, where it is not what the store has already.
 
@@ -232,9 +229,9 @@ def renew(
         if (event.source, event.annotator, event.quantity) == ("weak", MODEL, LABEL)
     }
     ids = sorted(sessions)
-    said = votes(functions, [sessions[one][1] for one in ids])
+    said = votes(FUNCTIONS, [sessions[one][1] for one in ids])
     model = label_model(said)
-    names = [f"{function.name} {function.version}" for function in functions]
+    names = [f"{function.name} {function.version}" for function in FUNCTIONS]
     new = []
     for number, (session_id, label) in enumerate(zip(ids, model.labels(), strict=True)):
         probability = round(float(model.probabilities[number]), 6)
@@ -264,5 +261,5 @@ def renew(
         n_sessions=len(ids),
         n_abstained=int((model.labels() == ABSTAIN).sum()),
         n_new=store.record_all(connection, new),
-        functions=tuple(table(functions, said, model, known)),
+        functions=tuple(table(FUNCTIONS, said, model, known)),
     )

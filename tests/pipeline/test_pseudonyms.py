@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from folders import AS_OF, Cohort, Ingested, voice
+from folders import AS_OF, Cohort, Ingested, cohort, voice
 
 from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
@@ -23,12 +23,9 @@ from spira_tasks.intake.pseudonyms import tombstone_tag
 from spira_tasks.provenance import ROOT
 from spira_tasks.stages import split
 
+__all__ = ["cohort"]
+
 OLD, NEW, NEWEST = ("5f2b" * 16, "a9c4" * 16, "77d1" * 16)
-
-
-@pytest.fixture
-def cohort(tmp_path: Path) -> Cohort:
-    return Cohort(tmp_path / "data")
 
 
 @pytest.fixture
