@@ -73,11 +73,11 @@ EXPERIMENT: dict[str, Any] = {
             "name": name,
             "n_failed": 0,
             "costs": _COSTS,
-            "published": {"accuracy": 0.9167, "f1": 0.912},
+            "published": {"accuracy": 0.9167, "f1": 0.912, "accuracy_noise_controls": 0.8704},
             "seeds": {"1": 0.71, "2": 0.69},
             "spread": 0.014,
             "median_seed": 2,
-            "conditions": {"clean": _MEASURES, "noise": _MEASURES},
+            "conditions": dict.fromkeys(("clean", "noise", "noise_controls"), _MEASURES),
         }
         for name in ("as_they_stand", "chosen")
     ],

@@ -37,8 +37,13 @@ if TYPE_CHECKING:
     from spira_tasks.speech.metrics import Array
 
 N_RESAMPLES = 2000
-CONDITIONS = {"clean": "as recorded", "noise": "ward noise"}
-COLUMNS = ("record_id", "subject_id", "split", "label", *CONDITIONS)
+SCORES = ("clean", "noise")
+CONDITIONS = {
+    "clean": "as recorded",
+    "noise": "ward noise",
+    "noise_controls": "ward noise on controls only",
+}
+COLUMNS = ("record_id", "subject_id", "split", "label", *SCORES)
 KINDS: Mapping[str, evidence.Kind] = {"site": "unseen_sites", "cohort": "cross_cohort"}
 MEASURES = ("auc", "balanced_accuracy", "accuracy", "f1", "sensitivity", "specificity")
 
@@ -71,7 +76,7 @@ def margins(store: Store, record: StepRecord) -> pd.DataFrame:
     found = read_columns(read_file(store, digest, "predictions.parquet"), COLUMNS)
     found = found[found["split"] == "test"].drop(columns="split")
     threshold = json.loads(read_file(store, digest, "evaluation.json"))["operating_point"]
-    for condition in CONDITIONS:
+    for condition in SCORES:
         scores = found[condition].astype(float)
         found[condition] = _log_odds(scores) - _log_odds(threshold)
     return found
@@ -122,11 +127,14 @@ def compare(arms: Sequence[Arm], metric: str = "auc") -> dict[str, Any]:
         described["spread"] = stdev(values.values()) if len(values) > 1 else None
         described["median_seed"] = median_seed(values)
         described["conditions"] = {"clean": _estimates(samples[arm.name], n_patients, n_controls)}
-        noisy = [table["noise"] for table in by_seed.values()]
-        if not any(one.isna().any() for one in noisy):
-            each = [_measure(labels, one, weights) for one in noisy]
-            both = {name: np.mean([one[name] for one in each], axis=0) for name in MEASURES}
-            described["conditions"]["noise"] = _estimates(both, n_patients, n_controls)
+        if any(table["noise"].isna().any() for table in by_seed.values()):
+            continue
+        on_controls = (t["noise"].where(labels == 0, t["clean"]) for t in by_seed.values())
+        noisy = {"noise": (t["noise"] for t in by_seed.values()), "noise_controls": on_controls}
+        for condition, scores in noisy.items():
+            each = [_measure(labels, one, weights) for one in scores]
+            means = {name: np.mean([one[name] for one in each], axis=0) for name in MEASURES}
+            described["conditions"][condition] = _estimates(means, n_patients, n_controls)
     reference, *others = measured
     right = {
         arm.name: _right(_ordered(arm.answers[one["median_seed"]], shared))
@@ -390,13 +398,19 @@ def training_command(data: str, settings: Mapping[str, Any]) -> str:
 
 
 def published(settings: Mapping[str, Any]) -> dict[str, float]:
-    """Means of what was published, as recorded, where the settings name a preset."""
+    """Means of what was published, where the settings name a preset.
+
+    A name with ``_noise_controls`` belongs to the condition of that name: the published test with
+    noise put one ward noise on every control and none on patients.
+    """
     name = settings.get(presets.SETTING)
     rates = presets.find(name).rates() if name else {}
     names = {
         "accuracy": ("test_clean_accuracy",),
         "balanced_accuracy": ("balanced_accuracy",),
         "f1": ("test_clean_f1", "f1"),
+        "accuracy_noise_controls": ("test_noisy_accuracy",),
+        "f1_noise_controls": ("test_noisy_f1",),
     }
     return {
         measure: mean(rates[one]) for measure, ones in names.items() for one in ones if one in rates

@@ -110,6 +110,7 @@ def of_experiment(t: Words, found: Mapping[str, Any]) -> list[Figure]:
             for name, label, tone in (
                 ("clean", t.name("arm", arm["name"]), "c1"),
                 ("noise", t("condition.noise_all"), "c2"),
+                ("noise_controls", t("condition.noise_controls"), "c2"),
             )
             if name in arm["conditions"]
             for one in (Interval(**arm["conditions"][name][metric]),)

@@ -480,11 +480,7 @@ def _experiment(t: Words, found: Mapping[str, Any]) -> Context:
                 "; ".join(f"{s}: {t.number(v, 3)}" for s, v in arm.get("seeds", {}).items()),
                 UNKNOWN if arm.get("spread") is None else t.number(arm["spread"], 3),
                 str(arm.get("median_seed", UNKNOWN)),
-                "; ".join(
-                    f"{t(f'metric.{name}')} {t.number(value, 2)}"
-                    for name, value in arm["published"].items()
-                )
-                or UNKNOWN,
+                "; ".join(_published(t, *one) for one in arm["published"].items()) or UNKNOWN,
                 t.duration(arm["costs"]["cpu_seconds"]),
                 t.duration(arm["costs"]["gpu_seconds"]),
                 t.number(arm["n_failed"], 0),
@@ -504,6 +500,12 @@ def _experiment(t: Words, found: Mapping[str, Any]) -> Context:
         ],
         "metric": t(f"metric.{metric}"),
     }
+
+
+def _published(t: Words, name: str, value: float) -> str:
+    metric, _, of_controls = name.partition("_noise_")
+    where = f" ({t(f'condition.noise_{of_controls}')})" if of_controls else ""
+    return f"{t(f'metric.{metric}')}{where} {t.number(value, 2)}"
 
 
 def _change(t: Words, one: Change) -> tuple[str, str, str]:
