@@ -125,9 +125,15 @@ def main() -> int:
 
 
 def kept() -> list[dict[str, Any]]:
+    """The finished draws, each once, also where two processes made the same."""
     if not RESULTS.exists():
         return []
-    return [json.loads(text) for text in RESULTS.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(text) for text in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return [*{identity(row): row for row in reversed(rows)}.values()][::-1]
+
+
+def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[one.name] for one in fields(Draw))
 
 
 def planned(given: argparse.Namespace) -> Iterator[Draw]:
@@ -150,8 +156,7 @@ def n_draws(name: str, is_trained: bool, given: argparse.Namespace) -> int:
 
 def run(given: argparse.Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Make every planned draw that is not there yet."""
-    names = [one.name for one in fields(Draw)]
-    known = {tuple(row[name] for name in names) for row in done}
+    known = {*map(identity, done)}
     missing = [draw for draw in planned(given) if astuple(draw) not in known]
     if given.voices == "espeak":
         recorder.render = espeak.render
