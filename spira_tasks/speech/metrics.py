@@ -140,19 +140,18 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def balanced_threshold(labels: Array, probabilities: Array) -> float:
-    """The threshold at which the smaller one of sensitivity and specificity is largest.
+def youden_threshold(labels: Array, probabilities: Array) -> float:
+    """The threshold that maximises sensitivity + specificity; midway between two scores.
 
-    It lies midway between two scores.  Youden's point, where their sum is largest, depends more on
-    which people there are (ADR 48).  Among equals, the lowest threshold is taken: a missed patient
-    costs more than a false alarm.
+    Youden, "Index for rating diagnostic tests", Cancer 1950.  Among equals, the lowest threshold
+    is taken: a missed patient costs more than a false alarm.
     """
     scores = np.unique(probabilities)
     cuts = np.concatenate([[scores[0]], (scores[1:] + scores[:-1]) / 2])
     called = probabilities[None, :] >= cuts[:, None]
     sensitivity = called[:, labels == 1].mean(axis=1)
     specificity = 1 - called[:, labels == 0].mean(axis=1)
-    return float(cuts[np.argmax(np.round(np.minimum(sensitivity, specificity), 12))])
+    return float(cuts[np.argmax(np.round(sensitivity + specificity, 12))])
 
 
 def sensitivity_threshold(labels: Array, probabilities: Array, target: float) -> float:

@@ -49,7 +49,7 @@ class Outputs:
 
 
 class Config(StageConfig):
-    """``target_sensitivity``: where to operate; without it, ``balanced_threshold``, on validation.
+    """``target_sensitivity``: where to operate; without it, Youden's point (both on validation).
 
     ``threshold``: operate there, whatever validation says, as published experiments did at 0.5.
     ``max_inconclusive``: most of the validation scores that the model may leave undecided.
@@ -402,13 +402,13 @@ def policy(task: str, band: tuple[float, float] | None) -> Policy:
 
 
 def operating_point(labels: Array, probabilities: Array, config: Config) -> float:
-    """The threshold, chosen on the validation subjects where it is not set."""
-    from spira_tasks.speech.metrics import balanced_threshold, sensitivity_threshold
+    """The threshold that serves the validation subjects best."""
+    from spira_tasks.speech.metrics import sensitivity_threshold, youden_threshold
 
     if config.threshold is not None:
         return config.threshold
     if config.target_sensitivity is None:
-        return balanced_threshold(labels, probabilities)
+        return youden_threshold(labels, probabilities)
     return sensitivity_threshold(labels, probabilities, config.target_sensitivity)
 
 
