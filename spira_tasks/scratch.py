@@ -1,4 +1,4 @@
-"""Temporary folders that show whether the process that made them still lives.
+"""Temporary folders that show whether the process that made them still lives, and locks that do.
 
 A killed step cannot remove its files, and they may hold a person's voice.  So each folder is locked
 while its process lives: the kernel releases the lock when the last process that holds it ends.  A
@@ -8,14 +8,18 @@ process id would not do, because another process soon has the same one.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
+
+log = logging.getLogger(__name__)
 
 PREFIX = "spira-"
 MODELS = f"{PREFIX}models-"  # of a worker, which serves them for months: none is too old
@@ -56,6 +60,32 @@ def make(prefix: str = PREFIX) -> tuple[Path, int]:
             return path, lock
         if path.exists():
             return path, lock
+        os.close(lock)
+
+
+@contextmanager
+def alone(what: str, store: str) -> Iterator[None]:
+    """Wait until no other process of this user on this machine does the same in the same store.
+
+    The kernel releases the lock of a process that is killed.
+    """
+    digest = sha256(f"{store}\0{what}".encode()).hexdigest()[:20]
+    file = Path(gettempdir()) / f"{PREFIX}lock-{os.getuid()}-{digest}"
+    while True:
+        lock = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s: another process of this machine is at it; waiting for its end", what)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:  # else the one before has removed the file, and a third made it
+            break
+        os.close(lock)
+    try:
+        yield
+    finally:
+        file.unlink()
+        fcntl.flock(lock, fcntl.LOCK_UN)  # closing would leave it to a fork of this process
         os.close(lock)
 
 

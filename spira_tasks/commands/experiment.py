@@ -69,10 +69,12 @@ def experiment(
     declaration.refuse_ended(one, may_be_over=expired)
     since = datetime.now(UTC).isoformat(timespec="seconds") if again else ""
     runs = Runs(one, data, store, since)
-    side_by_side = partial(_side_by_side, runs, text, n_jobs)
-    if not _run(runs, n_trials, side_by_side if n_jobs > 1 else partial(_in_turn, runs)):
+    one_by_one, side_by_side = partial(_in_turn, runs), partial(_side_by_side, runs, text, n_jobs)
+    bring = side_by_side if n_jobs > 1 else one_by_one
+    with scratch.alone(f"experiment {one.name}", store.url):
+        found = comparison.publish(runs) if _run(runs, n_trials, bring) else None
+    if found is None:
         return EXIT_BUG if runs.has_bugs else 0
-    found = comparison.publish(runs)
     if as_json:
         print_json(found)
     else:

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from spira_tasks import provenance
+from spira_tasks import provenance, scratch
 from spira_tasks.artifacts import Store
 from spira_tasks.contract.pipelines import BEFORE_FOLDS, TRIAL
 from spira_tasks.contract.run import EXPERIMENT, StepRecord
@@ -240,13 +240,20 @@ class Runs:
     def run(self, trial: Trial) -> None:
         """Bring a trial to its result; one that fails leaves a record that says why.
 
+        What another process of this machine runs meanwhile is waited for, and found.
+
         Raises
         ------
         ServiceUnavailable, ArtifactCorrupt
             What is no fault of the trial: started again, it goes on.
         """
         run_id = self.id_of(trial)
-        self._records.pop(run_id, None)
+        with scratch.alone(f"trial {run_id}", self.store.url):
+            self._records.pop(run_id, None)
+            if self.record(trial) is None:
+                self._run(trial, run_id)
+
+    def _run(self, trial: Trial, run_id: str) -> None:
         if self._begin(trial, run_id) == MOST_KILLS:
             return
         try:

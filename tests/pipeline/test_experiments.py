@@ -23,8 +23,10 @@ from spira_tasks.artifacts import Store
 from spira_tasks.cli import main
 from spira_tasks.contract import verdict
 from spira_tasks.contract.pipelines import BEFORE_FOLDS, EXPERIMENT, TRIAL
+from spira_tasks.contract.record import Result
+from spira_tasks.contract.step import Step
 from spira_tasks.errors import ConfigError
-from spira_tasks.experiments import comparison
+from spira_tasks.experiments import comparison, trials
 from spira_tasks.experiments.declaration import parse
 from spira_tasks.experiments.stages import plan
 from spira_tasks.experiments.trials import (
@@ -38,6 +40,7 @@ from spira_tasks.experiments.trials import (
 from spira_tasks.governance import evidence
 from spira_tasks.reports.gather import history
 from spira_tasks.runner import run_step
+from spira_tasks.scratch import alone
 from spira_tasks.tracking import Tracker
 
 FIXED = {
@@ -296,6 +299,48 @@ def test_a_trial_that_is_killed_for_memory_twice_has_failed_and_is_tried_again_o
     again = Runs(parse(text, "small"), str(searched.cohort), searched.store, "2020-01-02")
     again.run(trial)
     assert again.value(trial) is not None
+
+
+def test_of_two_processes_that_run_a_trial_at_once_one_finds_what_the_other_computed(
+    searched: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = MATRIX.replace("seeds = [1]", "seeds = [11]")
+    trial = searched.runs(text).next_round().trials[0]
+    begun: list[str] = []
+
+    def counted(step: Step, run_id: str, store: Store) -> Result:
+        begun.extend({step.name} & {*trials.OWN_STEPS})
+        return run_step(step, run_id, store)
+
+    monkeypatch.setattr(trials, "run_step", counted)
+    children = []
+    for _ in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            n = 99
+            try:
+                runs = searched.runs(text)
+                runs.run(trial)
+                n = 98 if runs.value(trial) is None else len(begun)
+            finally:
+                os._exit(n)
+    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert sorted(ended) == [0, len(trials.OWN_STEPS)]
+
+
+def test_a_second_command_for_an_experiment_waits_for_the_first(
+    searched: Searched, tmp_path: Path
+) -> None:
+    file = tmp_path / "cells.toml"
+    file.write_text(MATRIX.replace("seeds = [1]", "seeds = [12]"))
+    command = [sys.executable, "-m", "spira_tasks", "experiment", str(file), "--trials", "0"]
+    command += ["--data", str(searched.cohort), "--store", searched.store.url]
+    with alone("experiment cells", searched.store.url):
+        second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert second.stderr is not None
+        assert "experiment cells: another process" in second.stderr.readline()
+    said = second.communicate()[1]
+    assert (second.returncode, "3 trials are missing" in said) == (0, True), said
 
 
 def planned(searched: Searched, **config: str) -> list[Trial]:

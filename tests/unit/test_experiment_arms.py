@@ -20,7 +20,7 @@ from spira_tasks.experiments import declaration, plots
 from spira_tasks.experiments.comparison import Arm, compare, holm, published
 from spira_tasks.experiments.declaration import Search, parse
 from spira_tasks.experiments.search import Point, best, propose
-from spira_tasks.experiments.trials import Runs
+from spira_tasks.experiments.trials import CHOSEN, Runs
 
 HEAD = """
 name = "one"
@@ -183,6 +183,23 @@ def test_a_search_depends_on_what_earlier_points_came_to() -> None:
     other = [Point(one.settings, -(one.value or 0.0)) for one in whole[:12]]
     assert propose(SEARCH, other) != [point.settings for point in whole[12:]]
     assert propose(SEARCH, [], number=1) != propose(SEARCH, [], number=0)
+
+
+def test_what_a_fold_measures_was_chosen_on_inner_folds_of_the_other_people(tmp_path: Path) -> None:
+    rest = "n_folds = 3\nseeds = [1]\n[search]\nbudget = 1\nn_inner_folds = 3\n[search.space]\n"
+    text = f"{HEAD}{rest}'train.dropout' = {{low = 0.0, high = 0.5}}"
+    runs = Runs(parse(text, "one.toml"), "nowhere", Store(str(tmp_path)))
+    runs.shared = {}  # nothing runs here
+    inner = [runs.steps(trial)[0].config for trial in runs.next_round().trials]
+    asked = sorted((one["fold"] is None, one["fold"] or 0, one["inner_fold"]) for one in inner)
+    of_folds = [(False, fold, number) for fold in range(3) for number in range(3)]
+    assert asked == [*of_folds, *((True, 0, number) for number in range(3))]
+    runs.study = {number: [Point({"train.dropout": number / 10}, 0.5)] for number in range(4)}
+    measured = [one for one in runs.measured() if one.arm == CHOSEN]
+    assert [(one.fold, one.settings["train.dropout"]) for one in measured] == [
+        (fold, (fold + 1) / 10) for fold in range(3)
+    ]
+    assert runs.chosen(0) == {"train.dropout": 0.0}  # over all folds, to be shipped
 
 
 def test_p_values_are_those_of_the_textbook() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -104,3 +105,32 @@ def test_folders_of_other_programs_are_left_alone(place: Path) -> None:
     (place / "spira-abcd1234").symlink_to(other)
     assert scratch.sweep() == 0
     assert (other / "file").exists()
+
+
+def test_a_process_that_is_killed_keeps_nobody_waiting(place: Path) -> None:
+    child = os.fork()
+    if not child:
+        with scratch.alone("a trial", "a store"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    (left,) = place.iterdir()
+    with scratch.alone("a trial", "a store"), scratch.alone("a trial", "another store"):
+        assert left in place.iterdir()
+    assert list(place.iterdir()) == []
+
+
+def test_a_second_process_waits_until_the_first_has_ended_what_it_does_alone(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
+    with scratch.alone("a trial", "a store"):
+        child = os.fork()  # it has the lock's file open, and is not taken for its holder afterwards
+        if not child:
+            scratch.log.addHandler(logging.StreamHandler(sys.stderr))
+            with scratch.alone("a trial", "a store"):
+                os._exit(len(list(place.iterdir())))
+        while "another process" not in said:
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
+            time.sleep(0.01)
+            said += capfd.readouterr().err
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
